@@ -1,0 +1,738 @@
+// gpt2.h: the seam between the model and the machine, and GPT-2 itself.
+//
+// Everything above this file (ppo.h, lib/) speaks of models, batches and losses; everything below it
+// (vbon.c, vbon.cu) is one table of operations on buffers. A model is compiled once: it calls
+// o->matmul_forward(...) through `const Ops *o`, and ops_cpu or ops_cuda does the work. So there is one
+// GPT-2 here, not one per backend and precision.
+//
+// What to know before reading on:
+//  - Batches are packed. The rows' tokens stand end to end, N in all; `start` (B+1) says where each row begins.
+//    There is no padding and no pad token: a row has a length, and a mask is a length.
+//  - Parameters live in one buffer, in the order of one list (Param): embeddings, blocks from the bottom up, final norm, heads.
+//    What trains is always a suffix of it, so freezing is one offset, and gradients and moments are as long as that suffix.
+//  - Weights are kept as (out, in) rows whatever the file says: normalise at load (param_set), undo at save (param_get).
+//  - Logits never exist as a whole: the head is part of the ops logprob_*, head_kl and sample, which work in chunks of rows.
+//  - Memory is an Arena a family, carved by one function that runs twice: once to measure, once to place.
+//
+// Left out on purpose: dropout (it makes PPO's ratios differ from 1), left padding, gradient accumulation across calls
+// as a mode (gradients always accumulate; zero them when you mean to), any file format (lib/safetensors.h, lib/config.h).
+#ifndef GPT2_H
+#define GPT2_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <math.h>
+#include <stdarg.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifndef real
+#define real float // -Dreal=double builds the whole engine in double, for gradient checks
+#endif
+
+// ----------------------------------------------------------------------------
+// errors and memory: one line, what, where, what to do
+
+#ifdef __GNUC__
+#define PRINTF_LIKE(a, b) __attribute__((format(printf, a, b)))
+#define NORETURN __attribute__((noreturn))
+#else
+#define PRINTF_LIKE(a, b)
+#define NORETURN
+#endif
+
+NORETURN void die(const char *fmt, ...) PRINTF_LIKE(1, 2);   // "vbon: ..." on stderr, exit code 1
+NORETURN void usage(const char *fmt, ...) PRINTF_LIKE(1, 2); // the same for a wrong command line, exit code 2
+void *xmalloc(size_t bytes);                                 // these four end the program when memory runs out
+void *xcalloc(size_t count, size_t size);
+void *xrealloc(void *p, size_t bytes);
+char *xstrdup(const char *s);
+
+// ----------------------------------------------------------------------------
+// random numbers: a pure function of (seed, stream, prompt, sample, position), so that a draw is the same in any batching and after any resume
+
+enum { STREAM_INIT = 1, STREAM_SHUFFLE, STREAM_CACHE, STREAM_ROLLOUT, STREAM_EVAL, STREAM_SAMPLE, STREAM_BON, STREAM_MINIBATCH, STREAM_SPLIT };
+
+static inline uint64_t mix64(uint64_t x) // the finaliser of splitmix64 (Steele, Lea, Flood 2014)
+{
+    x ^= x >> 30; x *= 0xbf58476d1ce4e5b9ull;
+    x ^= x >> 27; x *= 0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
+
+static inline uint64_t random_bits(uint64_t seed, uint64_t stream, uint64_t prompt, uint64_t sample, uint64_t position)
+{
+    const uint64_t golden = 0x9e3779b97f4a7c15ull;
+    uint64_t h = mix64(seed + golden);
+    h = mix64((h ^ stream) + golden);
+    h = mix64((h ^ prompt) + golden);
+    h = mix64((h ^ sample) + golden);
+    return mix64((h ^ position) + golden);
+}
+
+static inline double random_uniform(uint64_t seed, uint64_t stream, uint64_t prompt, uint64_t sample, uint64_t position) // in [0, 1)
+{
+    return (double)(random_bits(seed, stream, prompt, sample, position) >> 11) * 0x1p-53;
+}
+
+void random_permutation(size_t *out, size_t n, uint64_t seed, uint64_t stream, uint64_t epoch); // Fisher-Yates, out (n)
+
+// ----------------------------------------------------------------------------
+// buffers and arenas
+
+typedef enum { DT_F64, DT_F32, DT_F16, DT_BF16, DT_I64, DT_I32, DT_U8, DT_PACKED } DType;
+#define DT_REAL (sizeof(real) == 8 ? DT_F64 : DT_F32)
+static inline size_t dtype_size(DType t)
+{
+    return t == DT_F64 || t == DT_I64 ? 8 : t == DT_F32 || t == DT_I32 ? 4 : t == DT_F16 || t == DT_BF16 ? 2 : 1;
+}
+
+// An opaque handle: only ops look behind p. p == NULL is "none" (a frozen gradient, an absent bias).
+typedef struct { void *p; size_t n; DType type; const char *name; } Buf;
+static inline Buf slice(Buf b, size_t first, size_t n) // n elements from `first`; none of none
+{
+    if (!b.p) return b;
+    if (first > b.n || n > b.n - first) die("slice of %s: %zu elements from %zu, it has %zu: a bug, please report it", b.name, n, first, b.n);
+    b.p = (char *)b.p + first * dtype_size(b.type);
+    b.n = n;
+    return b;
+}
+
+typedef struct Ops Ops;
+typedef struct { const char *name; size_t bytes; } Piece;
+typedef struct {
+    const char *name;
+    const Ops *o;
+    Buf base;                     // DT_U8; p == NULL while measuring
+    size_t used, high, n_pieces;  // bytes; the high-water mark of all carvings
+    Piece pieces[48];             // by name, for the memory table (equal names are added up)
+} Arena;
+void arena_reset(Arena *a);                                            // the next carving starts; debug builds poison what was there
+Buf arena_take(Arena *a, size_t n, DType type, const char *name);      // 256-byte aligned; a Buf without memory while measuring
+void arena_place(Arena *a);                                            // after the last measuring: allocate `high` bytes
+void arena_release(Arena *a);
+
+// ----------------------------------------------------------------------------
+// the op table
+//
+// Contract. Outputs first, then inputs, then dimensions. All sizes are size_t; any N, T, R >= 1. Types: activations, parameters,
+// gradients and statistics are `real` (a backend may compute in less where --precision says so, statistics never), indices int32.
+// A forward overwrites its output. A backward overwrites activation gradients, and accumulates parameter gradients and the residual
+// stream (marked +=). A Buf without memory as a gradient means: frozen, do not compute. No op reads what it did not get, keeps state
+// between calls, or lets a row's result depend on what its neighbours contain. Reductions have a fixed order at a given thread count.
+//   N tokens in all rows, B rows, R gathered positions, C width, OC/V outputs, NH heads of size HS, S slots, T positions a slot.
+
+typedef enum { ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU } Activation;
+
+struct Ops {
+    const char *name;
+    // memory
+    Buf (*alloc)(size_t n, DType type, const char *name);
+    void (*release)(Buf *b);
+    void (*upload)(Buf dst, const void *src);                    // host to buffer, dst.n elements of dst.type
+    void (*download)(void *dst, Buf src);
+    void (*copy)(Buf dst, Buf src);
+    void (*fill)(Buf dst, double value);
+    // layers
+    void (*embed_forward)(Buf out, Buf tokens, Buf pos, Buf wte, Buf wpe, size_t N, size_t C);                   // out (N,C); wpe may be none
+    void (*embed_backward)(Buf dwte, Buf dwpe, Buf dout, Buf tokens, Buf pos, size_t N, size_t C);               // dwte, dwpe +=
+    void (*layernorm_forward)(Buf out, Buf mean, Buf rstd, Buf inp, Buf w, Buf b, size_t N, size_t C, double eps);
+    void (*layernorm_backward)(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, Buf mean, Buf rstd, size_t N, size_t C); // dinp += (residual)
+    size_t (*packed_size)(size_t OC, size_t C);                  // elements (bytes) of a packed weight
+    void (*pack)(Buf out, Buf w, size_t OC, size_t C);           // out DT_PACKED: w laid out for many products with few rows
+    void (*matmul_forward)(Buf out, Buf inp, Buf w, Buf b, size_t N, size_t C, size_t OC);                       // out (N,OC) = inp (N,C) w^T (OC,C) + b
+    void (*matmul_backward)(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, size_t N, size_t C, size_t OC);  // dinp =, dw, db +=
+    void (*activation_forward)(Buf out, Buf inp, Activation kind, size_t n);
+    void (*activation_backward)(Buf dinp, Buf dout, Buf inp, Activation kind, size_t n);                         // dinp may be dout
+    void (*add)(Buf out, Buf a, Buf b, size_t n);                                                                // out may be a
+    // attention over packed rows: qkv (N,3C), start (B+1), lse (N,NH)
+    void (*attention_forward)(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS, bool causal);
+    void (*attention_backward)(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS, bool causal);
+    // the new tokens of row b see, in this order: the first plen[b] positions of slot pslot[b] of the prefix cache pkv (SP,TP,2C; may be
+    // none), the len[b] positions already in slot[b] of kv (S,T,2C), and themselves causally; their keys and values are stored in kv
+    void (*attention_decode)(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T, Buf pkv, Buf pslot, Buf plen, size_t TP,
+                             size_t B, size_t N, size_t NH, size_t HS);
+    void (*gather_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);                                        // out (R,C) = inp[index]
+    void (*scatter_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);                                       // out[index] += inp, indices distinct
+    // the head: softmax(inp (R,C) w^T (V,C) / temperature), never stored as (R,V)
+    void (*logprob_forward)(Buf logp, Buf entropy, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V); // entropy may be none
+    void (*logprob_backward)(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf inp, Buf w, Buf target, double temperature,
+                             size_t R, size_t C, size_t V);  // dinp =, dw +=; logp is written too (or none), so a loss linear in logp needs no forward
+    void (*head_kl)(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C, size_t V); // (R): KL(p||q) over the vocabulary
+    void (*sample)(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double temperature, long top_k, double top_p,
+                   size_t R, size_t C, size_t V);            // inverse CDF at uniform (R, float64); logp without top_k, top_p; top_k 0, top_p 1: none
+    // losses and optimiser
+    void (*ppo_loss)(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, Buf old_logp, Buf old_value, Buf advantage, Buf returns,
+                     double scale, double clip, double value_clip, double vf_coef, size_t R); // stats (8, float64) +=: see ppo.h
+    double (*sumsq)(Buf a);
+    void (*adamw)(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay, double grad_scale, long step);
+    void (*lerp)(Buf dst, Buf src, double weight);                                                               // dst += weight * (src - dst)
+};
+
+extern const Ops *ops_cpu(void);
+
+// ----------------------------------------------------------------------------
+// configuration and parameters
+
+typedef struct {
+    char arch[16];                 // "gpt2"
+    size_t L, NH, C, F, V, max_T;  // blocks, heads, width, inner width, vocabulary, context
+    Activation act;
+    bool tied, scalar_head;        // the LM head is wte; a reward model's score.weight (1,C) instead of a head
+    double eps;                    // of the layer norms
+    double init_std;               // initializer_range
+    int eos;
+} Config;
+
+enum { P_LAYER = 1, P_DECAY = 2, P_TRANSPOSE = 4, P_NORM = 8, P_MATMUL = 16, P_PROJ = 32, P_VALUE = 64, P_HEAD = 128 };
+// One row of an architecture's table. rows x cols as kept in memory; with P_TRANSPOSE the file has cols x rows; cols 0: a vector.
+typedef struct { const char *hf; size_t field; int rows, cols, flags; } ParamSpec;
+// One parameter of one model: the table unrolled over the layers.
+typedef struct { char name[80]; size_t field, layer, rows, cols, offset, n; int flags; } Param;
+
+typedef struct { Buf ln1w, ln1b, qkvw, qkvb, projw, projb, ln2w, ln2b, fcw, fcb, fc2w, fc2b; } Block;
+typedef struct { Buf wte, wpe, lnfw, lnfb, head, score, v1w, v1b, v2w, v2b; Block *h; } Params;
+
+typedef struct {
+    const Ops *o;
+    Config cfg;
+    Param *list; size_t n_list, n_params; // n_params elements in all
+    size_t first_block, first;            // blocks below first_block and elements below first are frozen
+    Arena params, optim, packs;
+    Buf data, grad, m, v;                 // (n_params), then three of (n_params - first)
+    Params p, g, packed;                  // views of data and grad by name; p with its matmul weights packed for decoding
+    long step;                            // optimiser steps taken
+} Model;
+
+#define TRAIN_ALL (-1)  // train_layers: everything, embeddings too
+#define TRAIN_NONE (-2) // inference: no gradients, no moments
+// Lays out the parameters of cfg (values undefined until param_set or model_random). train_layers K >= 0 trains the top K blocks, the
+// final norm, and the head if it is untied; value_head adds Linear(C,2C)-ReLU-Linear(2C,1). measure_only: sizes only, nothing is allocated.
+void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, bool value_head, bool measure_only);
+void model_free(Model *m);
+void model_random(Model *m, uint64_t seed);             // GPT-2's initialisation; projections scaled by 1/sqrt(2L)
+void value_head_random(Model *m, uint64_t seed);        // first layer uniform +-1/sqrt(C), output layer zero (math.md section 5)
+void param_set(Model *m, const Param *q, const real *file_layout);
+void param_get(const Model *m, const Param *q, real *file_layout);
+// A frozen twin: shares what m keeps frozen, copies what it trains (the reference of a policy). The copy lives in `arena`.
+void params_twin(Params *out, const Model *m, Buf copy); // copy (n_params - first)
+void params_free(Params *p);
+void model_pack(Model *m);                              // fills m->packed from m->p; call after every change of the weights, before decoding
+
+// ----------------------------------------------------------------------------
+// batches, activations, forward and backward
+
+typedef struct { size_t N, B; Buf tokens, pos, start; size_t cap_N, cap_B; } Batch; // (N), (N), (B+1) int32
+void batch_carve(Batch *b, Arena *a, size_t N, size_t B);
+// tokens (N) on the host; start (B+1); first_pos (B) is each row's first position, or NULL for 0. Dies when a position is outside the context.
+void batch_set(Batch *b, const Model *m, const int *tokens, const int *start, const int *first_pos, size_t B);
+
+// Keys and values of decoding: kv[l] is (S, T, 2C). `prefix` may be NULL; rows then see only themselves.
+typedef struct KVCache { size_t S, T; Buf *kv; Buf slot, len, pslot, plen; const struct KVCache *prefix; } KVCache;
+void kv_carve(KVCache *c, const Model *m, Arena *a, size_t S, size_t T, size_t rows);
+void kv_free(KVCache *c);
+
+typedef struct { Buf ln1, mean1, rstd1, qkv, lse, att, mid, ln2, mean2, rstd2, fc, act, out; } BlockActs;
+typedef struct {
+    size_t cap_N;
+    Buf x;                       // (N,C) what the first block that runs reads
+    BlockActs *h;                // (L): blocks that train keep their own, the others share one
+    Buf lnf, meanf, rstdf;       // the final hidden state
+    Buf dx, dln, dqkv, datt, dfc, dhidden; // backward scratch, none without training
+} Acts;
+// Room for N tokens. Blocks from `keep` on keep their activations for a backward pass (keep = L: none).
+void acts_carve(Acts *a, const Model *m, Arena *arena, size_t N, size_t keep);
+void acts_free(Acts *a);
+// Blocks [from, to) over a packed batch, reading a->x when from > 0 (else the embedding fills it); p is any view of m's parameters.
+// Returns what block to-1 wrote (N,C), or with to == L the normalised final hidden state. kv != NULL decodes.
+Buf model_forward(const Model *m, const Params *p, Acts *a, const Batch *b, size_t from, size_t to, const KVCache *kv);
+// From a->dhidden (N,C), the gradient of the final hidden state, down to m->first_block; parameter gradients accumulate in m->g.
+void model_backward(Model *m, Acts *a, const Batch *b);
+void model_zero_grad(Model *m);
+Buf head_weight(const Params *p);                       // (V,C): the LM head, which is wte where it is tied
+// One AdamW step over all that trains, the gradient scaled to a norm of at most clip (0: no clipping). Returns the norm before
+// clipping; dies naming the parameter when it is not finite, before any weight has changed.
+typedef struct { double lr, beta1, beta2, eps, weight_decay, clip; } AdamW;
+double model_update(Model *m, const AdamW *opt);
+
+#ifdef __cplusplus
+}
+#endif
+#endif // GPT2_H
+
+// ============================================================================
+#if defined(VBON_IMPLEMENTATION) && !defined(GPT2_IMPLEMENTED)
+#define GPT2_IMPLEMENTED
+
+static void complain(const char *fmt, va_list ap)
+{
+    fflush(stdout);
+    fputs("vbon: ", stderr);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+}
+
+void die(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt); complain(fmt, ap); va_end(ap);
+    exit(1);
+}
+
+void usage(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt); complain(fmt, ap); va_end(ap);
+    exit(2);
+}
+
+void *xmalloc(size_t bytes) { return xrealloc(NULL, bytes); }
+void *xcalloc(size_t count, size_t size)
+{
+    void *p = calloc(count ? count : 1, size ? size : 1);
+    if (!p) die("out of memory: %zu elements of %zu bytes: lower --micro-tokens or the batch", count, size);
+    return p;
+}
+void *xrealloc(void *p, size_t bytes)
+{
+    p = realloc(p, bytes ? bytes : 1);
+    if (!p) die("out of memory: %zu bytes: lower --micro-tokens or the batch", bytes);
+    return p;
+}
+char *xstrdup(const char *s) { return strcpy((char *)xmalloc(strlen(s) + 1), s); }
+
+void random_permutation(size_t *out, size_t n, uint64_t seed, uint64_t stream, uint64_t epoch)
+{
+    for (size_t i = 0; i < n; i++) out[i] = i;
+    for (size_t i = n; i > 1; i--) {
+        size_t j = (size_t)(random_uniform(seed, stream, epoch, i, 0) * (double)i), t = out[i - 1];
+        out[i - 1] = out[j];
+        out[j] = t;
+    }
+}
+
+// ----------------------------------------------------------------------------
+// arenas
+
+void arena_reset(Arena *a)
+{
+    a->used = a->n_pieces = 0;
+#ifdef DEBUG
+    if (a->base.p) a->o->fill(a->base, 0xff); // NaN in every type: a stale read shows
+#endif
+}
+
+Buf arena_take(Arena *a, size_t n, DType type, const char *name)
+{
+    size_t bytes = (n * dtype_size(type) + 255) / 256 * 256;
+    Buf b = {NULL, n, type, name};
+    if (a->base.p) {
+        if (bytes > a->base.n - a->used) die("arena %s: %s needs %zu bytes, %zu of %zu are left: a bug, please report it", a->name, name, bytes, a->base.n - a->used, a->base.n);
+        b.p = (char *)a->base.p + a->used;
+    }
+    a->used += bytes;
+    if (a->used > a->high) a->high = a->used;
+    size_t i = 0;
+    while (i < a->n_pieces && strcmp(a->pieces[i].name, name)) i++;
+    if (i == a->n_pieces && i < sizeof a->pieces / sizeof *a->pieces) a->pieces[a->n_pieces++] = (Piece){name, 0};
+    if (i < a->n_pieces) a->pieces[i].bytes += bytes;
+    return b;
+}
+
+void arena_place(Arena *a)
+{
+    a->base = a->o->alloc(a->high ? a->high : 256, DT_U8, a->name);
+    a->used = a->n_pieces = 0;
+}
+
+void arena_release(Arena *a)
+{
+    if (a->base.p) a->o->release(&a->base);
+    a->used = a->high = a->n_pieces = 0;
+}
+
+// ----------------------------------------------------------------------------
+// GPT-2's parameter table: the only list of its parameters
+
+enum { D_C = 1, D_3C, D_F, D_V, D_T, D_2C, D_1 };
+#define IN_PARAMS(f) offsetof(Params, f)
+#define IN_BLOCK(f) offsetof(Block, f)
+static const ParamSpec gpt2_table[] = {
+    {"wte.weight",             IN_PARAMS(wte),  D_V,  D_C, P_DECAY},
+    {"wpe.weight",             IN_PARAMS(wpe),  D_T,  D_C, P_DECAY},
+    {"h.%zu.ln_1.weight",      IN_BLOCK(ln1w),  D_C,  0,   P_LAYER | P_NORM},
+    {"h.%zu.ln_1.bias",        IN_BLOCK(ln1b),  D_C,  0,   P_LAYER},
+    {"h.%zu.attn.c_attn.weight", IN_BLOCK(qkvw), D_3C, D_C, P_LAYER | P_DECAY | P_TRANSPOSE | P_MATMUL},
+    {"h.%zu.attn.c_attn.bias", IN_BLOCK(qkvb),  D_3C, 0,   P_LAYER},
+    {"h.%zu.attn.c_proj.weight", IN_BLOCK(projw), D_C, D_C, P_LAYER | P_DECAY | P_TRANSPOSE | P_MATMUL | P_PROJ},
+    {"h.%zu.attn.c_proj.bias", IN_BLOCK(projb), D_C,  0,   P_LAYER},
+    {"h.%zu.ln_2.weight",      IN_BLOCK(ln2w),  D_C,  0,   P_LAYER | P_NORM},
+    {"h.%zu.ln_2.bias",        IN_BLOCK(ln2b),  D_C,  0,   P_LAYER},
+    {"h.%zu.mlp.c_fc.weight",  IN_BLOCK(fcw),   D_F,  D_C, P_LAYER | P_DECAY | P_TRANSPOSE | P_MATMUL},
+    {"h.%zu.mlp.c_fc.bias",    IN_BLOCK(fcb),   D_F,  0,   P_LAYER},
+    {"h.%zu.mlp.c_proj.weight", IN_BLOCK(fc2w), D_C,  D_F, P_LAYER | P_DECAY | P_TRANSPOSE | P_MATMUL | P_PROJ},
+    {"h.%zu.mlp.c_proj.bias",  IN_BLOCK(fc2b),  D_C,  0,   P_LAYER},
+    {"ln_f.weight",            IN_PARAMS(lnfw), D_C,  0,   P_NORM},
+    {"ln_f.bias",              IN_PARAMS(lnfb), D_C,  0,   0},
+};
+// Heads, for every architecture: the untied LM head, the reward model's score, PPO's value head (kept in state.safetensors).
+static const ParamSpec head_table[] = {
+    {"lm_head.weight", IN_PARAMS(head),  D_V,  D_C,  P_DECAY | P_MATMUL | P_HEAD},
+    {"score.weight",   IN_PARAMS(score), D_1,  D_C,  P_DECAY | P_HEAD},
+    {"v_head.0.weight", IN_PARAMS(v1w),  D_2C, D_C,  P_DECAY | P_VALUE},
+    {"v_head.0.bias",  IN_PARAMS(v1b),   D_2C, 0,    P_VALUE},
+    {"v_head.2.weight", IN_PARAMS(v2w),  D_1,  D_2C, P_DECAY | P_VALUE},
+    {"v_head.2.bias",  IN_PARAMS(v2b),   D_1,  0,    P_VALUE},
+};
+
+static size_t dimension(const Config *c, int d)
+{
+    switch (d) {
+    case D_C: return c->C;
+    case D_3C: return 3 * c->C;
+    case D_F: return c->F;
+    case D_V: return c->V;
+    case D_T: return c->max_T;
+    case D_2C: return 2 * c->C;
+    default: return 1;
+    }
+}
+
+static void list_add(Model *m, const ParamSpec *s, size_t layer)
+{
+    Param *q = &m->list[m->n_list++];
+    if (s->flags & P_LAYER) snprintf(q->name, sizeof q->name, s->hf, layer);
+    else snprintf(q->name, sizeof q->name, "%s", s->hf);
+    q->field = s->field; q->layer = layer; q->flags = s->flags;
+    q->rows = dimension(&m->cfg, s->rows);
+    q->cols = s->cols ? dimension(&m->cfg, s->cols) : 0;
+    q->n = q->rows * (q->cols ? q->cols : 1);
+    q->offset = m->n_params;
+    m->n_params += q->n;
+}
+
+static Buf *param_field(Params *p, const Param *q)
+{
+    return (Buf *)((q->flags & P_LAYER ? (char *)&p->h[q->layer] : (char *)p) + q->field);
+}
+
+// Names the parts of `base`, which holds the elements from `first` on; what lies below is none.
+static void params_view(Params *p, const Model *m, Buf base, size_t first)
+{
+    Block *h = p->h ? p->h : (Block *)xmalloc(m->cfg.L * sizeof *h);
+    *p = (Params){.h = h};
+    memset(h, 0, m->cfg.L * sizeof *h);
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        Buf b = q->offset >= first ? slice(base, q->offset - first, q->n) : (Buf){0};
+        b.name = q->name;
+        b.n = q->n;
+        *param_field(p, q) = b;
+    }
+}
+
+void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, bool value_head, bool measure_only)
+{
+    *m = (Model){.o = o, .cfg = *cfg};
+    const size_t n_table = sizeof gpt2_table / sizeof *gpt2_table, L = cfg->L;
+    m->list = (Param *)xcalloc(n_table * (L + 1) + 8, sizeof *m->list);
+    for (size_t i = 0, l; i < n_table;) {
+        if (!(gpt2_table[i].flags & P_LAYER)) { list_add(m, &gpt2_table[i++], 0); continue; }
+        size_t end = i;
+        while (end < n_table && gpt2_table[end].flags & P_LAYER) end++;
+        for (l = 0; l < L; l++)
+            for (size_t j = i; j < end; j++) list_add(m, &gpt2_table[j], l);
+        i = end;
+    }
+    for (size_t i = 0; i < sizeof head_table / sizeof *head_table; i++) {
+        const ParamSpec *s = &head_table[i];
+        bool have = s->flags & P_VALUE ? value_head : s->field == IN_PARAMS(head) ? !cfg->tied && !cfg->scalar_head : cfg->scalar_head;
+        if (have) list_add(m, s, 0);
+    }
+    // What trains is a suffix of the list. K blocks: from the first parameter of block L-K on.
+    if (train_layers > (long)L) die("--train-layers %ld: the model has %zu blocks", train_layers, L);
+    m->first_block = train_layers == TRAIN_ALL ? 0 : train_layers == TRAIN_NONE ? L : L - (size_t)train_layers;
+    m->first = m->n_params;
+    for (size_t i = m->n_list; i-- > 0;) {
+        const Param *q = &m->list[i];
+        bool below = q->flags & P_LAYER ? q->layer < m->first_block : q->field == IN_PARAMS(wte) || q->field == IN_PARAMS(wpe);
+        if (train_layers == TRAIN_NONE || (below && train_layers != TRAIN_ALL)) break;
+        m->first = q->offset;
+    }
+    m->params = (Arena){.name = "parameters", .o = o};
+    m->optim = (Arena){.name = "gradients and moments", .o = o};
+    m->packs = (Arena){.name = "packed weights", .o = o};
+    for (int pass = 0; pass < (measure_only ? 1 : 2); pass++) {
+        if (pass) { arena_place(&m->params); if (m->first < m->n_params) arena_place(&m->optim); }
+        m->data = arena_take(&m->params, m->n_params, DT_REAL, "weights");
+        if (m->first == m->n_params) continue;
+        m->grad = arena_take(&m->optim, m->n_params - m->first, DT_REAL, "gradients");
+        m->m = arena_take(&m->optim, m->n_params - m->first, DT_REAL, "first moments");
+        m->v = arena_take(&m->optim, m->n_params - m->first, DT_REAL, "second moments");
+    }
+    params_view(&m->p, m, m->data, 0);
+    params_view(&m->g, m, m->grad, m->first);
+    if (measure_only || m->first == m->n_params) return;
+    o->fill(m->grad, 0); o->fill(m->m, 0); o->fill(m->v, 0);
+}
+
+void params_free(Params *p) { free(p->h); p->h = NULL; }
+
+void model_free(Model *m)
+{
+    arena_release(&m->params); arena_release(&m->optim); arena_release(&m->packs);
+    params_free(&m->p); params_free(&m->g); params_free(&m->packed);
+    free(m->list);
+    *m = (Model){0};
+}
+
+// A standard normal from the counter-based generator (Box-Muller).
+static double random_normal(uint64_t seed, uint64_t stream, uint64_t a, uint64_t b)
+{
+    double u = 1 - random_uniform(seed, stream, a, b, 0), v = random_uniform(seed, stream, a, b, 1);
+    return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
+}
+
+void model_random(Model *m, uint64_t seed)
+{
+    real *x = (real *)xmalloc(m->n_params * sizeof *x);
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        double std = q->flags & P_VALUE || !q->cols ? 0 : q->flags & P_PROJ ? m->cfg.init_std / sqrt(2.0 * (double)m->cfg.L) : m->cfg.init_std;
+        if (q->field == IN_PARAMS(score)) std = 1 / sqrt((double)m->cfg.C + 1); // N+ detail 11
+        for (size_t j = 0; j < q->n; j++)
+            x[j] = (real)(q->flags & P_NORM ? 1 : std > 0 ? std * random_normal(seed, STREAM_INIT, i, j) : 0);
+        m->o->upload(*param_field(&m->p, q), x);
+    }
+    free(x);
+}
+
+void value_head_random(Model *m, uint64_t seed)
+{
+    size_t C = m->cfg.C;
+    real *w = (real *)xmalloc(2 * C * C * sizeof *w);
+    double bound = 1 / sqrt((double)C);
+    for (size_t i = 0; i < 2 * C * C; i++) w[i] = (real)(bound * (2 * random_uniform(seed, STREAM_INIT, 1u << 20, i, 0) - 1));
+    m->o->upload(m->p.v1w, w);
+    m->o->fill(m->p.v1b, 0); m->o->fill(m->p.v2w, 0); m->o->fill(m->p.v2b, 0);
+    free(w);
+}
+
+static void transpose(real *out, const real *in, size_t rows, size_t cols) // in (rows, cols)
+{
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j++) out[j * rows + i] = in[i * cols + j];
+}
+
+void param_set(Model *m, const Param *q, const real *file_layout)
+{
+    Buf b = *param_field(&m->p, q);
+    if (!(q->flags & P_TRANSPOSE)) { m->o->upload(b, file_layout); return; }
+    real *t = (real *)xmalloc(q->n * sizeof *t);
+    transpose(t, file_layout, q->cols, q->rows);
+    m->o->upload(b, t);
+    free(t);
+}
+
+void param_get(const Model *m, const Param *q, real *file_layout)
+{
+    Buf b = slice(m->data, q->offset, q->n);
+    if (!(q->flags & P_TRANSPOSE)) { m->o->download(file_layout, b); return; }
+    real *t = (real *)xmalloc(q->n * sizeof *t);
+    m->o->download(t, b);
+    transpose(file_layout, t, q->rows, q->cols);
+    free(t);
+}
+
+void params_twin(Params *out, const Model *m, Buf copy)
+{
+    out->h = NULL;
+    params_view(out, m, m->data, 0);
+    m->o->copy(copy, slice(m->data, m->first, m->n_params - m->first));
+    for (size_t i = 0; i < m->n_list; i++)
+        if (m->list[i].offset >= m->first) *param_field(out, &m->list[i]) = slice(copy, m->list[i].offset - m->first, m->list[i].n);
+}
+
+void model_pack(Model *m)
+{
+    for (int pass = m->packs.base.p ? 1 : 0; pass < 2; pass++) {
+        if (pass && !m->packs.base.p) arena_place(&m->packs);
+        m->packs.used = 0;
+        params_view(&m->packed, m, m->data, 0);
+        for (size_t i = 0; i < m->n_list; i++) {
+            const Param *q = &m->list[i];
+            bool tied_head = q->field == IN_PARAMS(wte) && !(q->flags & P_LAYER) && m->cfg.tied && !m->cfg.scalar_head;
+            if (!(q->flags & P_MATMUL) && !tied_head) continue;
+            Buf b = arena_take(&m->packs, m->o->packed_size(q->rows, q->cols), DT_PACKED, "packed weights");
+            if (!b.p) continue;
+            m->o->pack(b, *param_field(&m->p, q), q->rows, q->cols);
+            *(tied_head ? &m->packed.head : param_field(&m->packed, q)) = b; // wte itself stays readable for the embedding
+        }
+    }
+}
+
+// ----------------------------------------------------------------------------
+// batches and caches
+
+void batch_carve(Batch *b, Arena *a, size_t N, size_t B)
+{
+    *b = (Batch){.cap_N = N, .cap_B = B};
+    b->tokens = arena_take(a, N, DT_I32, "batch");
+    b->pos = arena_take(a, N, DT_I32, "batch");
+    b->start = arena_take(a, B + 1, DT_I32, "batch");
+}
+
+void batch_set(Batch *b, const Model *m, const int *tokens, const int *start, const int *first_pos, size_t B)
+{
+    size_t N = (size_t)start[B];
+    if (N > b->cap_N || B > b->cap_B) die("batch of %zu tokens in %zu rows, room for %zu in %zu: a bug, please report it", N, B, b->cap_N, b->cap_B);
+    int *pos = (int *)xmalloc(N * sizeof *pos);
+    for (size_t r = 0; r < B; r++)
+        for (int i = start[r]; i < start[r + 1]; i++) {
+            pos[i] = i - start[r] + (first_pos ? first_pos[r] : 0);
+            if ((size_t)pos[i] >= m->cfg.max_T) die("position %d: the model's context is %zu tokens: shorten the prompts or --max-new", pos[i], m->cfg.max_T);
+            if (tokens[i] < 0 || (size_t)tokens[i] >= m->cfg.V) die("token %d: the model's vocabulary has %zu: is this its tokenizer?", tokens[i], m->cfg.V);
+        }
+    b->N = N; b->B = B;
+    m->o->upload(slice(b->tokens, 0, N), tokens);
+    m->o->upload(slice(b->pos, 0, N), pos);
+    m->o->upload(slice(b->start, 0, B + 1), start);
+    free(pos);
+}
+
+void kv_carve(KVCache *c, const Model *m, Arena *a, size_t S, size_t T, size_t rows)
+{
+    *c = (KVCache){.S = S, .T = T, .kv = c->kv};
+    if (!c->kv) c->kv = (Buf *)xmalloc(m->cfg.L * sizeof *c->kv);
+    for (size_t l = 0; l < m->cfg.L; l++) c->kv[l] = arena_take(a, S * T * 2 * m->cfg.C, DT_REAL, "kv cache");
+    c->slot = arena_take(a, rows, DT_I32, "batch"); c->len = arena_take(a, rows, DT_I32, "batch");
+    c->pslot = arena_take(a, rows, DT_I32, "batch"); c->plen = arena_take(a, rows, DT_I32, "batch");
+}
+
+void kv_free(KVCache *c) { free(c->kv); c->kv = NULL; }
+
+void acts_carve(Acts *a, const Model *m, Arena *arena, size_t N, size_t keep)
+{
+    const Config *c = &m->cfg;
+    size_t C = c->C, F = c->F, NH = c->NH, L = c->L;
+    BlockActs *h = a->h ? a->h : (BlockActs *)xmalloc(L * sizeof *h);
+    *a = (Acts){.cap_N = N, .h = h};
+    #define TAKE(n, name) arena_take(arena, N * (n), DT_REAL, name)
+    a->x = TAKE(C, "embedding");
+    for (size_t l = 0; l < L; l++) {
+        if (l > 0 && l < keep) { h[l] = h[0]; continue; }
+        const char *name = l < keep ? "frozen blocks" : "activations";
+        h[l] = (BlockActs){.ln1 = TAKE(C, name), .mean1 = TAKE(1, name), .rstd1 = TAKE(1, name), .qkv = TAKE(3 * C, name), .lse = TAKE(NH, name),
+            .att = TAKE(C, name), .mid = TAKE(C, name), .ln2 = TAKE(C, name), .mean2 = TAKE(1, name), .rstd2 = TAKE(1, name),
+            .fc = TAKE(F, name), .act = TAKE(F, name)};
+        h[l].out = l < keep ? a->x : TAKE(C, name); // a frozen block writes over what it read
+    }
+    a->lnf = TAKE(C, "activations"); a->meanf = TAKE(1, "activations"); a->rstdf = TAKE(1, "activations");
+    if (keep < L || m->first < m->n_params) {
+        a->dx = TAKE(C, "backward"); a->dln = TAKE(C, "backward"); a->dqkv = TAKE(3 * C, "backward");
+        a->datt = TAKE(C, "backward"); a->dfc = TAKE(F, "backward"); a->dhidden = TAKE(C, "backward");
+    }
+    #undef TAKE
+}
+
+void acts_free(Acts *a) { free(a->h); a->h = NULL; }
+
+// ----------------------------------------------------------------------------
+// one block, forward and backward: x -> x + attention(norm(x)) -> + mlp(norm(.))
+
+static void block_forward(const Ops *o, const Config *c, const Block *p, const BlockActs *a, Buf x, const Batch *b, const KVCache *kv, size_t l)
+{
+    size_t N = b->N, C = c->C, F = c->F, NH = c->NH;
+    o->layernorm_forward(a->ln1, a->mean1, a->rstd1, x, p->ln1w, p->ln1b, N, C, c->eps);
+    o->matmul_forward(a->qkv, a->ln1, p->qkvw, p->qkvb, N, C, 3 * C);
+    if (kv) {
+        const KVCache *f = kv->prefix;
+        o->attention_decode(a->att, kv->kv[l], a->qkv, b->start, kv->slot, kv->len, kv->T, f ? f->kv[l] : (Buf){0}, kv->pslot, kv->plen, f ? f->T : 0, b->B, N, NH, C / NH);
+    } else {
+        o->attention_forward(a->att, a->lse, a->qkv, b->start, b->B, N, NH, C / NH, true);
+    }
+    o->matmul_forward(a->mid, a->att, p->projw, p->projb, N, C, C);
+    o->add(a->mid, a->mid, x, N * C);
+    o->layernorm_forward(a->ln2, a->mean2, a->rstd2, a->mid, p->ln2w, p->ln2b, N, C, c->eps);
+    o->matmul_forward(a->fc, a->ln2, p->fcw, p->fcb, N, C, F);
+    o->activation_forward(a->act, a->fc, c->act, N * F);
+    o->matmul_forward(a->out, a->act, p->fc2w, p->fc2b, N, F, C); // out may be x: x is not read any more
+    o->add(a->out, a->out, a->mid, N * C);
+}
+
+// dx (N,C) comes in as the gradient of the block's output and leaves as that of its input x.
+static void block_backward(const Ops *o, const Config *c, const Block *p, const Block *g, const BlockActs *a, const Acts *s, Buf x, const Batch *b)
+{
+    size_t N = b->N, C = c->C, F = c->F, NH = c->NH;
+    o->matmul_backward(s->dfc, g->fc2w, g->fc2b, s->dx, a->act, p->fc2w, N, F, C);
+    o->activation_backward(s->dfc, s->dfc, a->fc, c->act, N * F);
+    o->matmul_backward(s->dln, g->fcw, g->fcb, s->dfc, a->ln2, p->fcw, N, C, F);
+    o->layernorm_backward(s->dx, g->ln2w, g->ln2b, s->dln, a->mid, p->ln2w, a->mean2, a->rstd2, N, C);
+    o->matmul_backward(s->datt, g->projw, g->projb, s->dx, a->att, p->projw, N, C, C);
+    o->attention_backward(s->dqkv, s->datt, a->att, a->lse, a->qkv, b->start, b->B, N, NH, C / NH, true);
+    o->matmul_backward(s->dln, g->qkvw, g->qkvb, s->dqkv, a->ln1, p->qkvw, N, C, 3 * C);
+    o->layernorm_backward(s->dx, g->ln1w, g->ln1b, s->dln, x, p->ln1w, a->mean1, a->rstd1, N, C);
+}
+
+// ----------------------------------------------------------------------------
+// the model
+
+Buf model_forward(const Model *m, const Params *p, Acts *a, const Batch *b, size_t from, size_t to, const KVCache *kv)
+{
+    const Ops *o = m->o;
+    const Config *c = &m->cfg;
+    if (b->N > a->cap_N) die("%zu tokens in a batch with activations for %zu: a bug, please report it", b->N, a->cap_N);
+    if (from == 0) o->embed_forward(a->x, b->tokens, b->pos, p->wte, p->wpe, b->N, c->C);
+    Buf x = a->x;
+    for (size_t l = from; l < to; l++) {
+        block_forward(o, c, &p->h[l], &a->h[l], x, b, kv, l);
+        x = a->h[l].out;
+    }
+    if (to < c->L) return x;
+    o->layernorm_forward(a->lnf, a->meanf, a->rstdf, x, p->lnfw, p->lnfb, b->N, c->C, c->eps);
+    return a->lnf;
+}
+
+void model_backward(Model *m, Acts *a, const Batch *b)
+{
+    const Ops *o = m->o;
+    const Config *c = &m->cfg;
+    Buf last = c->L ? a->h[c->L - 1].out : a->x;
+    o->fill(slice(a->dx, 0, b->N * c->C), 0);
+    o->layernorm_backward(a->dx, m->g.lnfw, m->g.lnfb, a->dhidden, last, m->p.lnfw, a->meanf, a->rstdf, b->N, c->C);
+    for (size_t l = c->L; l-- > m->first_block;)
+        block_backward(o, c, &m->p.h[l], &m->g.h[l], &a->h[l], a, l > m->first_block ? a->h[l - 1].out : a->x, b);
+    if (m->first == 0) o->embed_backward(m->g.wte, m->g.wpe, a->dx, b->tokens, b->pos, b->N, c->C);
+}
+
+Buf head_weight(const Params *p) { return p->head.p ? p->head : p->wte; }
+
+void model_zero_grad(Model *m) { m->o->fill(m->grad, 0); }
+
+double model_update(Model *m, const AdamW *opt)
+{
+    double sum = 0;
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        if (q->offset < m->first) continue;
+        double s = m->o->sumsq(*param_field(&m->g, q));
+        if (!isfinite(s)) die("step %ld: the gradient of %s is not finite: lower --lr, or look for NaN in the data; no weight was changed", m->step + 1, q->name);
+        sum += s;
+    }
+    double norm = sqrt(sum), scale = opt->clip > 0 && norm > opt->clip ? opt->clip / (norm + 1e-6) : 1; // as torch.nn.utils.clip_grad_norm_
+    m->step++;
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        if (q->offset < m->first) continue;
+        size_t at = q->offset - m->first;
+        m->o->adamw(*param_field(&m->p, q), slice(m->grad, at, q->n), slice(m->m, at, q->n), slice(m->v, at, q->n),
+                    opt->lr, opt->beta1, opt->beta2, opt->eps, q->flags & P_DECAY ? opt->weight_decay : 0, scale, m->step);
+    }
+    return norm;
+}
+#endif // VBON_IMPLEMENTATION
