@@ -1,0 +1,762 @@
+// vbon.c: the CPU operations (ops_cpu), the flag table and main.
+//
+// The first half implements the op table of gpt2.h on the CPU: plain loops with OpenMP, and oneDNN for matrix products. It is the
+// reference that the CUDA kernels of vbon.cu are compared with, op by op, so it stays plain where speed does not matter; where it
+// does (products, attention, the softmax over the vocabulary) it is written so that the compiler vectorises it. `real` is float;
+// -Dreal=double builds all of it in double, with plain loops for the products, and is what gradients are checked in.
+//
+// Easy to get wrong:
+//  - A reduction's order must not depend on the thread schedule, or two equal runs differ: sums over rows are kept per thread
+//    under a static schedule and added in thread order; sumsq adds fixed chunks.
+//  - Never -Ofast or -ffast-math here: under it isnan() is constant 0 and a NaN passes every check.
+//  - Few and large parallel regions, and threads that sleep when they wait (main sets OMP_WAIT_POLICY): beside one busy
+//    foreign thread spinning barriers cost 20 to 100 times the work.
+#ifndef VBON_IMPLEMENTATION
+#define VBON_IMPLEMENTATION
+#endif
+#define STB_DS_IMPLEMENTATION
+#include <stb/stb_ds.h>   // hash maps and growing arrays
+#include <jansson.h>      // JSON
+#include <omp.h>
+#include <limits.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include "gpt2.h"
+#include "lib/onednn.h"
+
+// ----------------------------------------------------------------------------
+// precision and memory
+
+static bool cpu_bf16;    // --precision bf16: products take bfloat16 inputs, sums and everything else stay fp32
+
+static inline real *R_(Buf b) { return (real *)b.p; }
+static inline int *I_(Buf b) { return (int *)b.p; }
+
+#ifdef DEBUG
+static void need(const char *op, Buf b, size_t n, DType type)
+{
+    if (b.p && (b.n < n || b.type != type)) die("%s: %s has %zu elements of type %d, needs %zu of type %d", op, b.name ? b.name : "?", b.n, b.type, n, type);
+}
+#define NEED(b, count) need(__func__, b, count, DT_REAL)
+#define NEED_INDEX(b, count) need(__func__, b, count, DT_I32)
+#else
+#define NEED(b, count) ((void)0)
+#define NEED_INDEX(b, count) ((void)0)
+#endif
+
+static Buf cpu_alloc(size_t n, DType type, const char *name)
+{
+    size_t huge = 2u << 20, bytes = n * dtype_size(type);
+    size_t align = bytes >= huge ? huge : 256;
+    Buf b = {aligned_alloc(align, (bytes + align - 1) / align * align + (bytes ? 0 : align)), n, type, name};
+    if (!b.p) die("out of memory: %s needs %.1f MiB: lower --micro-tokens, or see vbon info", name, (double)bytes / 1048576);
+#ifdef MADV_HUGEPAGE
+    if (bytes >= huge) madvise(b.p, bytes, MADV_HUGEPAGE); // 10 to 35 % of read bandwidth
+#endif
+    return b;
+}
+
+static void cpu_release(Buf *b) { free(b->p); b->p = NULL; }
+static void cpu_upload(Buf dst, const void *src) { memcpy(dst.p, src, dst.n * dtype_size(dst.type)); }
+static void cpu_download(void *dst, Buf src) { memcpy(dst, src.p, src.n * dtype_size(src.type)); }
+static void cpu_copy(Buf dst, Buf src) { memcpy(dst.p, src.p, dst.n * dtype_size(dst.type)); }
+
+static void cpu_fill(Buf dst, double value)
+{
+    if (dst.type == DT_REAL) for (size_t i = 0; i < dst.n; i++) R_(dst)[i] = (real)value;
+    else if (dst.type == DT_F64) for (size_t i = 0; i < dst.n; i++) ((double *)dst.p)[i] = value;
+    else if (dst.type == DT_I32) for (size_t i = 0; i < dst.n; i++) I_(dst)[i] = (int)value;
+    else memset(dst.p, (int)value, dst.n * dtype_size(dst.type));
+}
+
+// Memory of one op call that outlives it only as capacity; one block for each use, grown to the largest ever asked for.
+typedef struct { void *p; size_t bytes; } Scratch;
+static void *scratch(Scratch *s, size_t bytes)
+{
+    if (bytes > s->bytes) {
+        free(s->p);
+        s->p = aligned_alloc(256, (bytes + 255) / 256 * 256);
+        if (!s->p) die("out of memory: %.1f MiB of scratch: lower --micro-tokens", (double)bytes / 1048576);
+        s->bytes = bytes;
+    }
+    return s->p;
+}
+
+#define SMALL 16384 // below this many elements a parallel region costs more than it saves
+
+// exp for loops: the library's in double, in float one that vectorises (relative error 1e-7, 0 below -87).
+static inline real exp_(real x)
+{
+#ifdef VBON_DOUBLE
+    return exp(x);
+#else
+    float y = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    float n = rintf(y * 1.44269504f), r = fmaf(n, -0.693359375f, y);
+    r = fmaf(n, 2.12194440e-4f, r);
+    float e = fmaf(fmaf(fmaf(fmaf(fmaf(1.9875691500e-4f, r, 1.3981999507e-3f), r, 8.3334519073e-3f), r, 4.1665795894e-2f), r, 1.6666665459e-1f), r, 5.0000001201e-1f);
+    e = fmaf(e * r, r, r) + 1.0f;
+    union { float f; int32_t i; } scale = {.i = ((int32_t)n + 127) << 23};
+    return x < -87.0f ? 0.0f : e * scale.f;
+#endif
+}
+
+static inline real tanh_(real x)
+{
+#ifdef VBON_DOUBLE
+    return tanh(x);
+#else
+    real e = exp_(2 * fabsf(x)), t = 1 - 2 / (e + 1);
+    return copysignf(fabsf(x) < 1e-3f ? fabsf(x) : t, x); // tanh x = x - x^3/3, below float's rounding there
+#endif
+}
+
+// ----------------------------------------------------------------------------
+// matrix products: C (M,N) = op(A) op(B) + beta C, row-major; ta: A is stored (K,M), tb: B is stored (N,K)
+
+#ifndef VBON_ONEDNN
+static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const real *A, size_t lda, const real *B, size_t ldb, real beta, real *C, size_t ldc)
+{
+    #pragma omp parallel for schedule(static) if (M * N * K > 64 * SMALL)
+    for (size_t i = 0; i < M; i++) {
+        real *c = C + i * ldc;
+        if (beta == 0) for (size_t j = 0; j < N; j++) c[j] = 0;
+        if (!tb) {
+            for (size_t k = 0; k < K; k++) {
+                real a = ta ? A[k * lda + i] : A[i * lda + k];
+                const real *b = B + k * ldb;
+                for (size_t j = 0; j < N; j++) c[j] += a * b[j];
+            }
+            continue;
+        }
+        for (size_t j = 0; j < N; j++) {
+            const real *b = B + j * ldb;
+            real sum = 0;
+            if (ta) for (size_t k = 0; k < K; k++) sum += A[k * lda + i] * b[k];
+            else {
+                const real *a = A + i * lda;
+                #pragma omp simd reduction(+:sum)
+                for (size_t k = 0; k < K; k++) sum += a[k] * b[k];
+            }
+            c[j] += sum;
+        }
+    }
+}
+#define gemm_bf16 gemm
+#else
+static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const real *A, size_t lda, const real *B, size_t ldb, real beta, real *C, size_t ldc)
+{
+    onednn_sgemm(ta, tb, M, N, K, A, lda, B, ldb, beta, C, ldc);
+}
+
+static inline uint16_t bf16_round(float x) // to nearest even; NaN stays NaN
+{
+    union { float f; uint32_t u; } b = {x};
+    uint32_t rounded = (b.u + 0x7fff + (b.u >> 16 & 1)) >> 16;
+    return (uint16_t)(x != x ? b.u >> 16 | 0x40 : rounded);
+}
+
+static void bf16_convert(uint16_t *out, const float *in, size_t n)
+{
+    #pragma omp parallel for simd schedule(static) if (n > 8 * SMALL)
+    for (size_t i = 0; i < n; i++) out[i] = bf16_round(in[i]);
+}
+
+// The same in bfloat16 where --precision says so; dense operands (lda, ldb, ldc as the shapes have it).
+static void gemm_bf16(bool ta, bool tb, size_t M, size_t N, size_t K, const real *A, size_t lda, const real *B, size_t ldb, real beta, real *C, size_t ldc)
+{
+    if (!cpu_bf16) { gemm(ta, tb, M, N, K, A, lda, B, ldb, beta, C, ldc); return; }
+    static Scratch sa, sb;
+    uint16_t *a = scratch(&sa, M * K * 2), *b = scratch(&sb, K * N * 2);
+    bf16_convert(a, A, M * K);
+    bf16_convert(b, B, K * N);
+    onednn_bf16gemm(ta, tb, M, N, K, a, b, beta, C);
+}
+#endif
+
+static size_t cpu_packed_size(size_t OC, size_t C)
+{
+#ifdef VBON_ONEDNN
+    return onednn_packed_bytes(OC, C, cpu_bf16);
+#else
+    return OC * C * sizeof(real);
+#endif
+}
+
+static void cpu_pack(Buf out, Buf w, size_t OC, size_t C)
+{
+#ifdef VBON_ONEDNN
+    onednn_pack(out.p, R_(w), OC, C, cpu_bf16);
+#else
+    memcpy(out.p, w.p, OC * C * sizeof(real));
+#endif
+}
+
+// out (N,OC) = inp (N,C) w^T + beta out, w packed or not
+static void product(real *out, const real *inp, Buf w, size_t N, size_t C, size_t OC, real beta)
+{
+#ifdef VBON_ONEDNN
+    if (w.type == DT_PACKED) {
+        static Scratch s;
+        const void *x = inp;
+        if (cpu_bf16) { x = scratch(&s, N * C * 2); bf16_convert((uint16_t *)s.p, inp, N * C); }
+        onednn_packed_matmul(out, x, w.p, N, OC, C, beta, cpu_bf16);
+        return;
+    }
+#endif
+    gemm_bf16(false, true, N, OC, C, inp, C, R_(w), C, beta, out, OC);
+}
+
+static void cpu_matmul_forward(Buf out, Buf inp, Buf w, Buf b, size_t N, size_t C, size_t OC)
+{
+    NEED(out, N * OC); NEED(inp, N * C); NEED(b, OC);
+    if (b.p) {
+        #pragma omp parallel for schedule(static) if (N * OC > 8 * SMALL)
+        for (size_t i = 0; i < N; i++) memcpy(R_(out) + i * OC, R_(b), OC * sizeof(real));
+    }
+    product(R_(out), R_(inp), w, N, C, OC, b.p ? 1 : 0);
+}
+
+// dst (C) += the column sums of x (N,C)
+static void column_sums(real *dst, const real *x, size_t N, size_t C)
+{
+    #pragma omp parallel for schedule(static) if (N * C > 8 * SMALL)
+    for (size_t j0 = 0; j0 < C; j0 += 64) {
+        real sum[64] = {0};
+        size_t w = C - j0 < 64 ? C - j0 : 64;
+        for (size_t i = 0; i < N; i++)
+            for (size_t j = 0; j < w; j++) sum[j] += x[i * C + j0 + j];
+        for (size_t j = 0; j < w; j++) dst[j0 + j] += sum[j];
+    }
+}
+
+static void cpu_matmul_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, size_t N, size_t C, size_t OC)
+{
+    NEED(dinp, N * C); NEED(dw, OC * C); NEED(db, OC); NEED(dout, N * OC); NEED(inp, N * C); NEED(w, OC * C);
+    if (dinp.p) gemm_bf16(false, false, N, C, OC, R_(dout), OC, R_(w), C, 0, R_(dinp), C);
+    if (dw.p) gemm_bf16(true, false, OC, C, N, R_(dout), OC, R_(inp), C, 1, R_(dw), C);
+    if (db.p) column_sums(R_(db), R_(dout), N, OC);
+}
+
+// ----------------------------------------------------------------------------
+// embedding, layer norm, activations
+
+static void cpu_embed_forward(Buf out, Buf tokens, Buf pos, Buf wte, Buf wpe, size_t N, size_t C)
+{
+    NEED(out, N * C); NEED_INDEX(tokens, N); NEED_INDEX(pos, N);
+    #pragma omp parallel for schedule(static) if (N * C > 4 * SMALL)
+    for (size_t i = 0; i < N; i++) {
+        real *o = R_(out) + i * C;
+        const real *t = R_(wte) + (size_t)I_(tokens)[i] * C, *p = wpe.p ? R_(wpe) + (size_t)I_(pos)[i] * C : NULL;
+        for (size_t j = 0; j < C; j++) o[j] = t[j] + (p ? p[j] : 0);
+    }
+}
+
+static void cpu_embed_backward(Buf dwte, Buf dwpe, Buf dout, Buf tokens, Buf pos, size_t N, size_t C)
+{
+    NEED(dout, N * C);
+    #pragma omp parallel for schedule(static) if (N * C > 4 * SMALL) // a column belongs to one thread: no two add to one place
+    for (size_t j0 = 0; j0 < C; j0 += 16)
+        for (size_t i = 0; i < N; i++) {
+            const real *d = R_(dout) + i * C;
+            real *t = R_(dwte) + (size_t)I_(tokens)[i] * C, *p = dwpe.p ? R_(dwpe) + (size_t)I_(pos)[i] * C : NULL;
+            for (size_t j = j0; j < j0 + 16 && j < C; j++) { t[j] += d[j]; if (p) p[j] += d[j]; }
+        }
+}
+
+static void cpu_layernorm_forward(Buf out, Buf mean, Buf rstd, Buf inp, Buf w, Buf b, size_t N, size_t C, double eps)
+{
+    NEED(out, N * C); NEED(mean, N); NEED(rstd, N); NEED(inp, N * C); NEED(w, C); NEED(b, C);
+    const real *wp = R_(w), *bp = R_(b);
+    #pragma omp parallel for schedule(static) if (N * C > 4 * SMALL)
+    for (size_t i = 0; i < N; i++) {
+        const real *x = R_(inp) + i * C;
+        real *o = R_(out) + i * C, m = 0, v = 0;
+        #pragma omp simd reduction(+:m)
+        for (size_t j = 0; j < C; j++) m += x[j];
+        m /= (real)C;
+        #pragma omp simd reduction(+:v)
+        for (size_t j = 0; j < C; j++) v += (x[j] - m) * (x[j] - m);
+        real s = (real)(1 / sqrt((double)v / (double)C + eps));
+        for (size_t j = 0; j < C; j++) o[j] = (x[j] - m) * s * wp[j] + bp[j];
+        R_(mean)[i] = m;
+        R_(rstd)[i] = s;
+    }
+}
+
+static void cpu_layernorm_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, Buf mean, Buf rstd, size_t N, size_t C)
+{
+    NEED(dinp, N * C); NEED(dw, C); NEED(db, C); NEED(dout, N * C); NEED(inp, N * C);
+    static Scratch s;
+    size_t threads = (size_t)omp_get_max_threads();
+    real *partial = scratch(&s, threads * 2 * C * sizeof *partial);
+    memset(partial, 0, threads * 2 * C * sizeof *partial);
+    #pragma omp parallel if (N * C > 4 * SMALL)
+    {
+        real *pw = partial + (size_t)omp_get_thread_num() * 2 * C, *pb = pw + C;
+        const real *wp = R_(w);
+        #pragma omp for schedule(static)
+        for (size_t i = 0; i < N; i++) {
+            const real *x = R_(inp) + i * C, *d = R_(dout) + i * C;
+            real *dx = R_(dinp) + i * C, m = R_(mean)[i], r = R_(rstd)[i], sum = 0, dot = 0;
+            // with n = (x - m) r and g = w d:  dx = r (g - mean(g) - n mean(g n))
+            #pragma omp simd reduction(+:sum, dot)
+            for (size_t j = 0; j < C; j++) {
+                real n = (x[j] - m) * r, g = wp[j] * d[j];
+                sum += g;
+                dot += g * n;
+            }
+            sum /= (real)C;
+            dot /= (real)C;
+            for (size_t j = 0; j < C; j++) {
+                real n = (x[j] - m) * r;
+                dx[j] += r * (wp[j] * d[j] - sum - n * dot);
+                pw[j] += d[j] * n;
+                pb[j] += d[j];
+            }
+        }
+    }
+    for (size_t t = 0; t < threads && dw.p; t++)
+        for (size_t j = 0; j < C; j++) {
+            R_(dw)[j] += partial[t * 2 * C + j];
+            R_(db)[j] += partial[t * 2 * C + C + j];
+        }
+}
+
+static inline real gelu_tanh(real x) { return (real)0.5 * x * (1 + tanh_((real)0.7978845608028654 * (x + (real)0.044715 * x * x * x))); }
+static inline real gelu_tanh_gradient(real x)
+{
+    real u = (real)0.7978845608028654 * (x + (real)0.044715 * x * x * x), t = tanh_(u);
+    return (real)0.5 * (1 + t) + (real)0.5 * x * (1 - t * t) * (real)0.7978845608028654 * (1 + 3 * (real)0.044715 * x * x);
+}
+static inline real gelu_erf(real x) { return (real)(0.5 * x * (1 + erf(x * 0.7071067811865476))); }
+static inline real gelu_erf_gradient(real x) { return (real)(0.5 * (1 + erf(x * 0.7071067811865476)) + x * 0.3989422804014327 * exp(-0.5 * x * x)); }
+
+static void cpu_activation_forward(Buf out, Buf inp, Activation kind, size_t n)
+{
+    NEED(out, n); NEED(inp, n);
+    real *o = R_(out);
+    const real *x = R_(inp);
+    if (kind == ACT_GELU_TANH) {
+        #pragma omp parallel for simd schedule(static) if (n > SMALL)
+        for (size_t i = 0; i < n; i++) o[i] = gelu_tanh(x[i]);
+    } else {
+        #pragma omp parallel for schedule(static) if (n > SMALL)
+        for (size_t i = 0; i < n; i++) o[i] = kind == ACT_RELU ? (x[i] > 0 ? x[i] : 0) : gelu_erf(x[i]);
+    }
+}
+
+static void cpu_activation_backward(Buf dinp, Buf dout, Buf inp, Activation kind, size_t n)
+{
+    NEED(dinp, n); NEED(dout, n); NEED(inp, n);
+    real *dx = R_(dinp), *d = R_(dout); // may be one buffer
+    const real *x = R_(inp);
+    if (kind == ACT_GELU_TANH) {
+        #pragma omp parallel for simd schedule(static) if (n > SMALL)
+        for (size_t i = 0; i < n; i++) dx[i] = d[i] * gelu_tanh_gradient(x[i]);
+    } else {
+        #pragma omp parallel for schedule(static) if (n > SMALL)
+        for (size_t i = 0; i < n; i++) dx[i] = d[i] * (kind == ACT_RELU ? (real)(x[i] > 0) : gelu_erf_gradient(x[i]));
+    }
+}
+
+static void cpu_add(Buf out, Buf a, Buf b, size_t n)
+{
+    NEED(out, n); NEED(a, n); NEED(b, n);
+    real *o = R_(out);
+    const real *x = R_(a), *y = R_(b);
+    #pragma omp parallel for simd schedule(static) if (n > 8 * SMALL)
+    for (size_t i = 0; i < n; i++) o[i] = x[i] + y[i];
+}
+
+// ----------------------------------------------------------------------------
+// attention: for each row and head, tiles of queries against all keys they may see. Five matrix products make the backward pass.
+
+enum { QUERIES = 64 }; // a tile
+
+static size_t longest_row(const int *start, size_t B)
+{
+    size_t most = 1;
+    for (size_t b = 0; b < B; b++) if ((size_t)(start[b + 1] - start[b]) > most) most = (size_t)(start[b + 1] - start[b]);
+    return most;
+}
+
+static void cpu_attention_forward(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS, bool causal)
+{
+    NEED(out, N * NH * HS); NEED(lse, N * NH); NEED(qkv, 3 * N * NH * HS); NEED_INDEX(start, B + 1);
+    (void)N;
+    static Scratch s;
+    const size_t C = NH * HS, T = longest_row(I_(start), B), threads = (size_t)omp_get_max_threads();
+    real *all = scratch(&s, threads * QUERIES * T * sizeof *all), scale = (real)(1 / sqrt((double)HS));
+    #pragma omp parallel for collapse(2) schedule(dynamic) if (N * C > SMALL)
+    for (size_t b = 0; b < B; b++)
+        for (size_t h = 0; h < NH; h++) {
+            real *P = all + (size_t)omp_get_thread_num() * QUERIES * T;
+            size_t first = (size_t)I_(start)[b], n = (size_t)I_(start)[b + 1] - first;
+            const real *q = R_(qkv) + first * 3 * C + h * HS, *k = q + C, *v = q + 2 * C;
+            for (size_t t0 = 0; t0 < n; t0 += QUERIES) {
+                size_t rows = n - t0 < QUERIES ? n - t0 : QUERIES, keys = causal ? t0 + rows : n;
+                gemm(false, true, rows, keys, HS, q + t0 * 3 * C, 3 * C, k, 3 * C, 0, P, T);
+                for (size_t i = 0; i < rows; i++) {
+                    real *p = P + i * T, most = p[0], sum = 0;
+                    size_t see = causal ? t0 + i + 1 : n;
+                    for (size_t j = 1; j < see; j++) most = p[j] > most ? p[j] : most;
+                    #pragma omp simd reduction(+:sum)
+                    for (size_t j = 0; j < see; j++) { p[j] = exp_((p[j] - most) * scale); sum += p[j]; }
+                    real inverse = 1 / sum;
+                    for (size_t j = 0; j < see; j++) p[j] *= inverse;
+                    for (size_t j = see; j < keys; j++) p[j] = 0;
+                    R_(lse)[(first + t0 + i) * NH + h] = most * scale + (real)log((double)sum);
+                }
+                gemm(false, false, rows, HS, keys, P, T, v, 3 * C, 0, R_(out) + (first + t0) * C + h * HS, C);
+            }
+        }
+}
+
+static void cpu_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS, bool causal)
+{
+    NEED(dqkv, 3 * N * NH * HS); NEED(dout, N * NH * HS); NEED(out, N * NH * HS); NEED(lse, N * NH); NEED(qkv, 3 * N * NH * HS);
+    static Scratch s;
+    const size_t C = NH * HS, T = longest_row(I_(start), B), threads = (size_t)omp_get_max_threads();
+    real *all = scratch(&s, threads * 2 * QUERIES * T * sizeof *all), scale = (real)(1 / sqrt((double)HS));
+    #pragma omp parallel for collapse(2) schedule(dynamic) if (N * C > SMALL)
+    for (size_t b = 0; b < B; b++)
+        for (size_t h = 0; h < NH; h++) {
+            real *P = all + (size_t)omp_get_thread_num() * 2 * QUERIES * T, *dP = P + QUERIES * T;
+            size_t first = (size_t)I_(start)[b], n = (size_t)I_(start)[b + 1] - first;
+            const real *q = R_(qkv) + first * 3 * C + h * HS, *k = q + C, *v = q + 2 * C;
+            real *dq = R_(dqkv) + first * 3 * C + h * HS, *dk = dq + C, *dv = dq + 2 * C;
+            for (size_t t0 = 0; t0 < n; t0 += QUERIES) {
+                size_t rows = n - t0 < QUERIES ? n - t0 : QUERIES, keys = causal ? t0 + rows : n;
+                const real *o = R_(out) + (first + t0) * C + h * HS, *d = R_(dout) + (first + t0) * C + h * HS;
+                gemm(false, true, rows, keys, HS, q + t0 * 3 * C, 3 * C, k, 3 * C, 0, P, T);
+                gemm(false, true, rows, keys, HS, d, C, v, 3 * C, 0, dP, T);
+                for (size_t i = 0; i < rows; i++) {
+                    real *p = P + i * T, *dp = dP + i * T, l = R_(lse)[(first + t0 + i) * NH + h], delta = 0;
+                    size_t see = causal ? t0 + i + 1 : n;
+                    for (size_t j = 0; j < HS; j++) delta += o[i * C + j] * d[i * C + j]; // sum_j p_j dp_j
+                    #pragma omp simd
+                    for (size_t j = 0; j < see; j++) { p[j] = exp_(p[j] * scale - l); dp[j] = p[j] * (dp[j] - delta) * scale; }
+                    for (size_t j = see; j < keys; j++) p[j] = dp[j] = 0;
+                }
+                // the first tile overwrites dk and dv up to its keys, later tiles add to what is there and overwrite the rest
+                size_t old = t0 == 0 ? 0 : causal ? t0 : n;
+                for (size_t j = old; j < keys; j++) { memset(dk + j * 3 * C, 0, HS * sizeof(real)); memset(dv + j * 3 * C, 0, HS * sizeof(real)); }
+                gemm(false, false, rows, HS, keys, dP, T, k, 3 * C, 0, dq + t0 * 3 * C, 3 * C);
+                gemm(true, false, keys, HS, rows, dP, T, q + t0 * 3 * C, 3 * C, 1, dk, 3 * C);
+                gemm(true, false, keys, HS, rows, P, T, d, C, 1, dv, 3 * C);
+            }
+        }
+}
+
+static void cpu_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T, Buf pkv, Buf pslot, Buf plen, size_t TP,
+                                 size_t B, size_t N, size_t NH, size_t HS)
+{
+    NEED(out, N * NH * HS); NEED(qkv, 3 * N * NH * HS); NEED_INDEX(slot, B); NEED_INDEX(len, B);
+    static Scratch s;
+    const size_t C = NH * HS, threads = (size_t)omp_get_max_threads();
+    real *all = scratch(&s, threads * (TP + T) * sizeof *all), scale = (real)(1 / sqrt((double)HS));
+    #pragma omp parallel for collapse(2) schedule(dynamic, 4) if (N * C > SMALL / 4)
+    for (size_t b = 0; b < B; b++)
+        for (size_t h = 0; h < NH; h++) {
+            real *p = all + (size_t)omp_get_thread_num() * (TP + T);
+            size_t first = (size_t)I_(start)[b], n = (size_t)I_(start)[b + 1] - first, past = (size_t)I_(len)[b];
+            size_t before = pkv.p ? (size_t)I_(plen)[b] : 0;
+            real *own = R_(kv) + (size_t)I_(slot)[b] * T * 2 * C + h * HS;
+            const real *shared = before ? R_(pkv) + (size_t)I_(pslot)[b] * TP * 2 * C + h * HS : NULL;
+            for (size_t i = 0; i < n; i++) {
+                const real *q = R_(qkv) + (first + i) * 3 * C + h * HS;
+                real *o = R_(out) + (first + i) * C + h * HS, most = -INFINITY, sum = 0;
+                size_t mine = past + i + 1, see = before + mine;
+                memcpy(own + (mine - 1) * 2 * C, q + C, HS * sizeof(real));
+                memcpy(own + (mine - 1) * 2 * C + C, q + 2 * C, HS * sizeof(real));
+                #define KEY(j) ((j) < before ? shared + (j) * 2 * C : own + ((j) - before) * 2 * C)
+                for (size_t j = 0; j < see; j++) {
+                    const real *k = KEY(j);
+                    real dot = 0;
+                    #pragma omp simd reduction(+:dot)
+                    for (size_t c = 0; c < HS; c++) dot += q[c] * k[c];
+                    p[j] = dot;
+                    most = dot > most ? dot : most;
+                }
+                #pragma omp simd reduction(+:sum)
+                for (size_t j = 0; j < see; j++) { p[j] = exp_((p[j] - most) * scale); sum += p[j]; }
+                real inverse = 1 / sum;
+                for (size_t c = 0; c < HS; c++) o[c] = 0;
+                for (size_t j = 0; j < see; j++) {
+                    const real *v = KEY(j) + C, w = p[j] * inverse;
+                    for (size_t c = 0; c < HS; c++) o[c] += w * v[c];
+                }
+                #undef KEY
+            }
+        }
+}
+
+static void cpu_gather_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
+{
+    NEED(out, R * C); NEED_INDEX(index, R);
+    for (size_t i = 0; i < R; i++) memcpy(R_(out) + i * C, R_(inp) + (size_t)I_(index)[i] * C, C * sizeof(real));
+}
+
+static void cpu_scatter_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
+{
+    NEED(inp, R * C); NEED_INDEX(index, R);
+    for (size_t i = 0; i < R; i++) {
+        real *o = R_(out) + (size_t)I_(index)[i] * C;
+        for (size_t j = 0; j < C; j++) o[j] += R_(inp)[i * C + j];
+    }
+}
+
+// ----------------------------------------------------------------------------
+// the head: softmax over the vocabulary, in chunks of rows, so that (R,V) never exists
+
+static size_t head_chunk(size_t V) // rows whose logits fit about 8 MiB: enough rows for the product, few enough for the cache
+{
+    size_t rows = (2u << 20) / V;
+    return rows < 16 ? 16 : rows > 512 ? 512 : rows;
+}
+
+// logits of rows [r, r+n) over temperature, n x V
+static real *head_logits(Scratch *s, Buf inp, Buf w, size_t r, size_t n, size_t C, size_t V)
+{
+    real *logits = scratch(s, head_chunk(V) * V * sizeof *logits);
+    product(logits, R_(inp) + r * C, w, n, C, V, 0);
+    return logits;
+}
+
+// x (V) becomes softmax's exponentials exp(x/temperature - max); returns their sum, and max + log sum through lse
+static real exponentials(real *x, size_t V, real inverse_temperature, real *lse)
+{
+    real most = x[0], sum = 0;
+    #pragma omp simd reduction(max:most)
+    for (size_t j = 0; j < V; j++) most = x[j] > most ? x[j] : most;
+    #pragma omp simd reduction(+:sum)
+    for (size_t j = 0; j < V; j++) { x[j] = exp_((x[j] - most) * inverse_temperature); sum += x[j]; }
+    *lse = most * inverse_temperature + (real)log((double)sum);
+    return sum;
+}
+
+static void cpu_logprob_forward(Buf logp, Buf entropy, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+{
+    NEED(logp, R); NEED(entropy, R); NEED(inp, R * C); NEED_INDEX(target, R);
+    static Scratch s;
+    real it = (real)(1 / temperature);
+    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+        size_t n = R - r < chunk ? R - r : chunk;
+        real *logits = head_logits(&s, inp, w, r, n, C, V);
+        #pragma omp parallel for schedule(static) if (n * V > SMALL)
+        for (size_t i = 0; i < n; i++) {
+            real *x = logits + i * V, at = x[I_(target)[r + i]] * it, lse, most = x[0], dot = 0;
+            if (entropy.p) for (size_t j = 1; j < V; j++) most = x[j] > most ? x[j] : most;
+            real sum = exponentials(x, V, it, &lse);
+            R_(logp)[r + i] = at - lse;
+            if (!entropy.p) continue;
+            #pragma omp simd reduction(+:dot)
+            for (size_t j = 0; j < V; j++) dot += x[j] > 0 ? x[j] * (real)log((double)x[j]) : 0; // sum_j e_j (z_j - max)
+            R_(entropy)[r + i] = (real)log((double)sum) - dot / sum;
+        }
+    }
+}
+
+static void cpu_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+{
+    NEED(dinp, R * C); NEED(dw, V * C); NEED(logp, R); NEED(dlogp, R); NEED(inp, R * C); NEED_INDEX(target, R);
+    static Scratch s;
+    real it = (real)(1 / temperature);
+    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+        size_t n = R - r < chunk ? R - r : chunk;
+        real *logits = head_logits(&s, inp, w, r, n, C, V);
+        #pragma omp parallel for schedule(static) if (n * V > SMALL)
+        for (size_t i = 0; i < n; i++) {
+            // logp = z_target - lse, so dlogits = dlogp (onehot - p) / temperature
+            size_t t = (size_t)I_(target)[r + i];
+            real *x = logits + i * V, at = x[t] * it, lse, d = R_(dlogp)[r + i] * it, sum = exponentials(x, V, it, &lse);
+            real f = -d / sum;
+            for (size_t j = 0; j < V; j++) x[j] *= f;
+            x[t] += d;
+            if (logp.p) R_(logp)[r + i] = at - lse;
+        }
+        if (dinp.p) gemm_bf16(false, false, n, C, V, logits, V, R_(w), C, 0, R_(dinp) + r * C, C);
+        if (dw.p) gemm_bf16(true, false, V, C, n, logits, V, R_(inp) + r * C, C, 1, R_(dw), C);
+    }
+}
+
+static void cpu_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C, size_t V)
+{
+    NEED(kl, R); NEED(p_inp, R * C); NEED(q_inp, R * C);
+    static Scratch sp, sq;
+    real it = (real)(1 / temperature);
+    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+        size_t n = R - r < chunk ? R - r : chunk;
+        real *p = head_logits(&sp, p_inp, p_w, r, n, C, V), *q = head_logits(&sq, q_inp, q_w, r, n, C, V);
+        #pragma omp parallel for schedule(static) if (n * V > SMALL)
+        for (size_t i = 0; i < n; i++) {
+            // KL = sum_j p_j (z^p_j - z^q_j) - lse_p + lse_q
+            real *a = p + i * V, *b = q + i * V, lp, lq, dot = 0;
+            for (size_t j = 0; j < V; j++) b[j] = a[j] - b[j]; // z^p - z^q; z^q is z^p minus it
+            real most = a[0] - b[0], sum = 0;
+            for (size_t j = 0; j < V; j++) most = a[j] - b[j] > most ? a[j] - b[j] : most;
+            #pragma omp simd reduction(+:sum)
+            for (size_t j = 0; j < V; j++) sum += exp_((a[j] - b[j] - most) * it);
+            lq = most * it + (real)log((double)sum);
+            sum = exponentials(a, V, it, &lp);
+            #pragma omp simd reduction(+:dot)
+            for (size_t j = 0; j < V; j++) dot += a[j] * b[j];
+            R_(kl)[r + i] = dot * it / sum - lp + lq;
+        }
+    }
+}
+
+static int larger_first(const void *a, const void *b) { real x = *(const real *)a, y = *(const real *)b; return (x < y) - (x > y); }
+
+// The smallest logit that top-k and top-p keep (x untouched); ties with it are kept too.
+static real cut(const real *x, size_t V, real it, long top_k, double top_p)
+{
+    real *sorted = xmalloc(V * sizeof *sorted), least;
+    memcpy(sorted, x, V * sizeof *sorted);
+    qsort(sorted, V, sizeof *sorted, larger_first);
+    size_t keep = top_k > 0 && (size_t)top_k < V ? (size_t)top_k : V;
+    if (top_p < 1) {
+        double sum = 0, so_far = 0;
+        for (size_t j = 0; j < keep; j++) sum += exp((double)((sorted[j] - sorted[0]) * it));
+        size_t j = 0;
+        while (j < keep && so_far < top_p * sum) so_far += exp((double)((sorted[j++] - sorted[0]) * it));
+        keep = j ? j : 1;
+    }
+    least = sorted[keep - 1];
+    free(sorted);
+    return least;
+}
+
+enum { SPAN = 256 }; // the inverse CDF is found by spans, then inside one
+
+static void cpu_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double temperature, long top_k, double top_p, size_t R, size_t C, size_t V)
+{
+    NEED_INDEX(token, R); NEED(logp, R); NEED(inp, R * C);
+    static Scratch s;
+    real it = (real)(1 / temperature);
+    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+        size_t n = R - r < chunk ? R - r : chunk;
+        real *logits = head_logits(&s, inp, w, r, n, C, V);
+        #pragma omp parallel for schedule(static) if (n * V > SMALL)
+        for (size_t i = 0; i < n; i++) {
+            real *x = logits + i * V, lse, most = x[0];
+            for (size_t j = 1; j < V; j++) most = x[j] > most ? x[j] : most;
+            real least = (top_k > 0 && (size_t)top_k < V) || top_p < 1 ? cut(x, V, it, top_k, top_p) : -INFINITY;
+            real floor_ = exp_((least - most) * it);
+            exponentials(x, V, it, &lse);
+            double kept = 0, u, below = 0;
+            size_t j = 0, last = 0;
+            #define WEIGHT(e) ((e) >= floor_ ? (double)(e) : 0)
+            for (size_t j0 = 0; j0 < V; j0 += SPAN) {
+                double span = 0;
+                for (size_t e = j0; e < j0 + SPAN && e < V; e++) span += WEIGHT(x[e]);
+                kept += span;
+            }
+            u = ((double *)uniform.p)[r + i] * kept;
+            for (size_t j0 = 0; j0 < V; j0 += SPAN) {
+                double span = 0;
+                for (size_t e = j0; e < j0 + SPAN && e < V; e++) span += WEIGHT(x[e]);
+                if (below + span <= u && j0 + SPAN < V) { below += span; continue; }
+                for (j = j0; j < V; j++) { // the token whose interval [below, below + weight) holds u; the last one with weight if rounding ran past the end
+                    double e = WEIGHT(x[j]);
+                    if (e > 0) last = j;
+                    if (u < below + e) break;
+                    below += e;
+                }
+                break;
+            }
+            #undef WEIGHT
+            if (j >= V) j = last;
+            I_(token)[r + i] = (int)j;
+            R_(logp)[r + i] = (real)log((double)x[j]) + most * it - lse;
+        }
+    }
+}
+
+// ----------------------------------------------------------------------------
+// losses and optimiser
+
+static void cpu_ppo_loss(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, Buf old_logp, Buf old_value, Buf advantage, Buf returns,
+                         double scale, double clip, double value_clip, double vf_coef, size_t R)
+{
+    double *st = stats.p;
+    for (size_t i = 0; i < R; i++) {
+        double A = R_(advantage)[i], diff = (double)R_(logp)[i] - (double)R_(old_logp)[i];
+        double lr = diff > 20 ? 20 : diff < -20 ? -20 : diff, ratio = exp(lr);
+        double clipped = ratio < 1 - clip ? 1 - clip : ratio > 1 + clip ? 1 + clip : ratio;
+        double loss = -A * ratio, loss_clipped = -A * clipped;
+        R_(dlogp)[i] = (real)(loss >= loss_clipped && lr == diff ? scale * -A * ratio : 0);
+        double target = R_(returns)[i], v = R_(value)[i], vo = R_(old_value)[i];
+        double vc = v < vo - value_clip ? vo - value_clip : v > vo + value_clip ? vo + value_clip : v;
+        double vl = (v - target) * (v - target), vlc = (vc - target) * (vc - target);
+        if (dvalue.p) R_(dvalue)[i] = (real)(vl >= vlc ? scale * vf_coef * (v - target) : 0);
+        st[0] += loss > loss_clipped ? loss : loss_clipped;
+        st[1] += 0.5 * (vl > vlc ? vl : vlc);
+        st[2] += ratio - 1 - lr;
+        st[3] += loss_clipped > loss;
+        st[4] += vlc > vl;
+        st[5] += ratio;
+        st[6] += (ratio - 1) * (ratio - 1);
+        st[7] += 1;
+    }
+}
+
+static double cpu_sumsq(Buf a)
+{
+    enum { CHUNK = 1 << 15 };
+    size_t chunks = (a.n + CHUNK - 1) / CHUNK;
+    double *partial = xmalloc(chunks * sizeof *partial), sum = 0;
+    #pragma omp parallel for schedule(static) if (chunks > 4)
+    for (size_t c = 0; c < chunks; c++) {
+        size_t end = (c + 1) * CHUNK < a.n ? (c + 1) * CHUNK : a.n;
+        double s = 0;
+        #pragma omp simd reduction(+:s)
+        for (size_t i = c * CHUNK; i < end; i++) s += (double)R_(a)[i] * (double)R_(a)[i];
+        partial[c] = s;
+    }
+    for (size_t c = 0; c < chunks; c++) sum += partial[c];
+    free(partial);
+    return sum;
+}
+
+static void cpu_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay, double grad_scale, long step)
+{
+    real *w = R_(p), *mm = R_(m), *vv = R_(v);
+    const real *gg = R_(g);
+    // PyTorch's form: eps is added to sqrt(v / (1 - beta2^t)), which is more aggressive in the first steps than TensorFlow's
+    real b1 = (real)beta1, b2 = (real)beta2, c1 = (real)(1 - beta1), c2 = (real)(1 - beta2), e = (real)eps, gs = (real)grad_scale;
+    real keep = (real)(1 - lr * decay), rate = (real)(lr / (1 - pow(beta1, (double)step))), root = (real)(1 / sqrt(1 - pow(beta2, (double)step)));
+    #pragma omp parallel for simd schedule(static) if (p.n > 2 * SMALL)
+    for (size_t i = 0; i < p.n; i++) {
+        real d = gg[i] * gs;
+        mm[i] = b1 * mm[i] + c1 * d;
+        vv[i] = b2 * vv[i] + c2 * d * d;
+#ifdef VBON_DOUBLE
+        w[i] = keep * w[i] - rate * mm[i] / (sqrt(vv[i]) * root + e);
+#else
+        w[i] = keep * w[i] - rate * mm[i] / (sqrtf(vv[i]) * root + e);
+#endif
+    }
+}
+
+static void cpu_lerp(Buf dst, Buf src, double weight)
+{
+    real *d = R_(dst), w = (real)weight;
+    const real *x = R_(src);
+    #pragma omp parallel for simd schedule(static) if (dst.n > 8 * SMALL)
+    for (size_t i = 0; i < dst.n; i++) d[i] += w * (x[i] - d[i]);
+}
+
+static const Ops cpu_table = {
+    .name = "cpu", .alloc = cpu_alloc, .release = cpu_release, .upload = cpu_upload, .download = cpu_download, .copy = cpu_copy, .fill = cpu_fill,
+    .embed_forward = cpu_embed_forward, .embed_backward = cpu_embed_backward, .layernorm_forward = cpu_layernorm_forward, .layernorm_backward = cpu_layernorm_backward,
+    .packed_size = cpu_packed_size, .pack = cpu_pack, .matmul_forward = cpu_matmul_forward, .matmul_backward = cpu_matmul_backward,
+    .activation_forward = cpu_activation_forward, .activation_backward = cpu_activation_backward, .add = cpu_add,
+    .attention_forward = cpu_attention_forward, .attention_backward = cpu_attention_backward, .attention_decode = cpu_attention_decode,
+    .gather_rows = cpu_gather_rows, .scatter_rows = cpu_scatter_rows, .logprob_forward = cpu_logprob_forward, .logprob_backward = cpu_logprob_backward,
+    .head_kl = cpu_head_kl, .sample = cpu_sample, .ppo_loss = cpu_ppo_loss, .sumsq = cpu_sumsq, .adamw = cpu_adamw, .lerp = cpu_lerp,
+};
+const Ops *ops_cpu(void) { return &cpu_table; }
