@@ -259,6 +259,8 @@ Buf head_weight(const Params *p);                       // (V,C): the LM head, w
 // clipping; dies naming the parameter when it is not finite, before any weight has changed.
 typedef struct { double lr, beta1, beta2, eps, weight_decay, clip; } AdamW;
 double model_update(Model *m, const AdamW *opt);
+// The rate of optimiser step `step` (from 0) of `steps`: constant, linear or cosine to 0, after `warmup` rising steps.
+double schedule_lr(const char *schedule, double lr, long step, long steps, long warmup);
 
 #ifdef __cplusplus
 }
@@ -734,5 +736,14 @@ double model_update(Model *m, const AdamW *opt)
                     opt->lr, opt->beta1, opt->beta2, opt->eps, q->flags & P_DECAY ? opt->weight_decay : 0, scale, m->step);
     }
     return norm;
+}
+
+double schedule_lr(const char *schedule, double lr, long step, long steps, long warmup)
+{
+    if (step < warmup) return lr * (double)(step + 1) / (double)warmup;
+    double left = steps > warmup ? (double)(steps - step) / (double)(steps - warmup) : 1;
+    if (!strcmp(schedule, "linear")) return lr * left;
+    if (!strcmp(schedule, "cosine")) return lr * 0.5 * (1 + cos(3.141592653589793 * (1 - left)));
+    return lr; // constant
 }
 #endif // VBON_IMPLEMENTATION

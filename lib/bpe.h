@@ -1,0 +1,444 @@
+// bpe.h: byte-level BPE tokenizers from Hugging Face folders (tokenizer.json, or vocab.json and merges.txt).
+//
+// Text goes through four steps, as in Hugging Face's tokenizers library: added tokens such as <|endoftext|> are cut out where they stand;
+// the rest is normalised if the tokenizer says so (NFC or nothing); GPT-2's pattern splits it into words; and each word's bytes are merged by rank.
+// The pattern is written out by hand (`next_word`), with character classes from utf8proc:
+//     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+// A word's merges use a linked list and a heap, so a megabyte without a single space costs n log n, not n^2.
+//
+// Easy to get wrong: vocabularies spell bytes as printable characters (byte 0x20 is U+0120), and a token need not be valid UTF-8; \s is
+// Unicode's White_Space; a run of spaces before a word leaves its last one to the word.
+// Left out on purpose: training (dev/make_bpe.py), other pre-tokenisers, offsets, truncation.
+#ifndef BPE_H
+#define BPE_H
+#include "../gpt2.h"
+
+typedef struct Tokenizer Tokenizer;
+Tokenizer *tokenizer_load(const char *dir);          // dies with one line naming the file
+void tokenizer_free(Tokenizer *t);
+// Ids of a UTF-8 text, malloc'd, *n of them. NULL when the text is not UTF-8: *n is the offset of the first bad byte.
+int *tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, size_t *n);
+char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *bytes); // malloc'd, NUL-terminated; exactly the tokens' bytes. bytes may be NULL
+int tokenizer_vocab(const Tokenizer *t);             // largest id + 1
+int tokenizer_eos(const Tokenizer *t);               // <|endoftext|>, or -1
+uint64_t tokenizer_fingerprint(const Tokenizer *t);  // of vocabulary and merges, whichever files they came from
+void tokenizer_copy(const char *from_dir, const char *to_dir);
+#endif
+
+#if defined(VBON_IMPLEMENTATION) && !defined(BPE_IMPLEMENTED)
+#define BPE_IMPLEMENTED
+#include <utf8proc.h>
+
+typedef struct { uint64_t key; struct { int rank, id; } value; } Merge; // key: left id << 32 | right id
+typedef struct { char *text; size_t n; int id; bool normalized; } AddedToken;
+struct Tokenizer {
+    struct { char *key; int value; } *vocab; // in the vocabulary's own spelling
+    Merge *merges;
+    struct { char *bytes; size_t n; } *token; // (vocab size): raw bytes
+    AddedToken *added;
+    int byte_id[256], size, eos;
+    bool nfc;
+    uint64_t fingerprint;
+};
+
+// ----------------------------------------------------------------------------
+// bytes as printable characters: 33-126, 161-172 and 174-255 stand for themselves, the other 68 for U+0100 on
+
+static int byte_char(int byte)
+{
+    static int table[256];
+    if (!table['!']) {
+        int next = 256;
+        for (int b = 0; b < 256; b++) table[b] = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174 ? b : next++;
+    }
+    return table[byte];
+}
+
+// The bytes a vocabulary entry spells, malloc'd; characters outside the alphabet (added tokens) stand for their own bytes.
+static char *spelled_bytes(const char *s, size_t *n)
+{
+    static int byte_of[512];
+    if (!byte_of['!']) for (int b = 0; b < 256; b++) byte_of[byte_char(b)] = b + 1;
+    char *out = (char *)xmalloc(strlen(s) + 1);
+    *n = 0;
+    for (const utf8proc_uint8_t *p = (const utf8proc_uint8_t *)s; *p;) {
+        utf8proc_int32_t c;
+        utf8proc_ssize_t len = utf8proc_iterate(p, -1, &c);
+        if (len < 1) break;
+        if (c < 512 && byte_of[c]) out[(*n)++] = (char)(byte_of[c] - 1);
+        else { memcpy(out + *n, p, (size_t)len); *n += (size_t)len; }
+        p += len;
+    }
+    out[*n] = 0;
+    return out;
+}
+
+// ----------------------------------------------------------------------------
+// loading
+
+static json_t *json_file(const char *path)
+{
+    json_error_t e;
+    json_t *j = json_load_file(path, 0, &e);
+    if (!j) die("%s:%d: %s: is it whole?", path, e.line, e.text);
+    return j;
+}
+
+static void set_token(Tokenizer *t, int id, char *bytes, size_t n)
+{
+    while (t->size <= id) { arrput(t->token, ((__typeof__(*t->token)){NULL, 0})); t->size++; }
+    free(t->token[id].bytes);
+    t->token[id].bytes = bytes;
+    t->token[id].n = n;
+}
+
+static void load_vocab(Tokenizer *t, const char *path, json_t *vocab)
+{
+    const char *s;
+    json_t *v;
+    if (!json_is_object(vocab)) die("%s: no vocabulary: is it a byte-level BPE?", path);
+    sh_new_arena(t->vocab);
+    json_object_foreach(vocab, s, v) {
+        json_int_t id = json_integer_value(v);
+        if (!json_is_integer(v) || id < 0 || id > 10000000) die("%s: token \"%s\" has no valid id", path, s);
+        size_t n;
+        char *bytes = spelled_bytes(s, &n);
+        if (id < t->size && t->token[id].bytes) die("%s: id %d is given twice", path, (int)id);
+        set_token(t, (int)id, bytes, n);
+        shput(t->vocab, s, (int)id);
+    }
+    for (int b = 0; b < 256; b++) {
+        char s2[5] = {0};
+        utf8proc_encode_char(byte_char(b), (utf8proc_uint8_t *)s2);
+        ptrdiff_t i = shgeti(t->vocab, s2);
+        t->byte_id[b] = i < 0 ? -1 : t->vocab[i].value;
+    }
+}
+
+static void add_merge(Tokenizer *t, const char *path, size_t line, const char *a, const char *b)
+{
+    char *ab = (char *)xmalloc(strlen(a) + strlen(b) + 1);
+    strcat(strcpy(ab, a), b);
+    ptrdiff_t ia = shgeti(t->vocab, a), ib = shgeti(t->vocab, b), iab = shgeti(t->vocab, ab);
+    if (ia < 0 || ib < 0 || iab < 0) die("%s: merge %zu, \"%s %s\": not in the vocabulary", path, line, a, b);
+    uint64_t key = (uint64_t)t->vocab[ia].value << 32 | (uint32_t)t->vocab[ib].value;
+    if (hmgeti(t->merges, key) < 0) {
+        Merge m = {key, {(int)hmlen(t->merges), t->vocab[iab].value}};
+        hmputs(t->merges, m);
+    }
+    free(ab);
+}
+
+static void add_added(Tokenizer *t, const char *text, int id, bool normalized)
+{
+    for (size_t i = 0; i < arrlenu(t->added); i++) if (!strcmp(t->added[i].text, text)) return;
+    arrput(t->added, ((AddedToken){xstrdup(text), strlen(text), id, normalized}));
+    set_token(t, id, xstrdup(text), strlen(text));
+}
+
+static void load_tokenizer_json(Tokenizer *t, const char *path)
+{
+    json_t *j = json_file(path), *model = json_object_get(j, "model"), *merges = json_object_get(model, "merges"), *norm = json_object_get(j, "normalizer"), *v;
+    const char *type = json_string_value(json_object_get(model, "type"));
+    size_t i;
+    if (type && strcmp(type, "BPE")) die("%s: a %s model: only byte-level BPE is supported here", path, type);
+    if (json_is_true(json_object_get(model, "byte_fallback")) || json_is_true(json_object_get(model, "ignore_merges"))) die("%s: byte_fallback and ignore_merges are not supported", path);
+    json_t *pre = json_object_get(j, "pre_tokenizer");
+    const char *pre_type = json_string_value(json_object_get(pre, "type"));
+    if (!pre_type || strcmp(pre_type, "ByteLevel") || json_is_true(json_object_get(pre, "add_prefix_space")) || json_is_false(json_object_get(pre, "use_regex")))
+        die("%s: its pre-tokeniser is not GPT-2's ByteLevel without prefix space", path);
+    if (json_is_object(norm)) {
+        const char *n = json_string_value(json_object_get(norm, "type"));
+        if (!n || strcmp(n, "NFC")) die("%s: normaliser %s is not supported (only NFC)", path, n ? n : "?");
+        t->nfc = true;
+    }
+    load_vocab(t, path, json_object_get(model, "vocab"));
+    if (!json_is_array(merges)) die("%s: no merges: is it whole?", path);
+    json_array_foreach(merges, i, v) { // "a b", or ["a","b"]
+        if (json_is_array(v) && json_is_string(json_array_get(v, 0)) && json_is_string(json_array_get(v, 1))) {
+            add_merge(t, path, i + 1, json_string_value(json_array_get(v, 0)), json_string_value(json_array_get(v, 1)));
+            continue;
+        }
+        const char *s = json_string_value(v), *space = s ? strchr(s, ' ') : NULL;
+        if (!space) die("%s: merge %zu is not a pair", path, i + 1);
+        char *a = strndup(s, (size_t)(space - s));
+        add_merge(t, path, i + 1, a, space + 1);
+        free(a);
+    }
+    json_array_foreach(json_object_get(j, "added_tokens"), i, v) {
+        const char *s = json_string_value(json_object_get(v, "content"));
+        json_t *id = json_object_get(v, "id");
+        if (!s || !*s || !json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > 10000000) die("%s: added token %zu has no content or id", path, i + 1);
+        const char *strip[] = {"lstrip", "rstrip", "single_word"};
+        for (int k = 0; k < 3; k++) if (json_is_true(json_object_get(v, strip[k]))) die("%s: added token \"%s\": %s is not supported", path, s, strip[k]);
+        add_added(t, s, (int)json_integer_value(id), json_is_true(json_object_get(v, "normalized")));
+    }
+    json_decref(j);
+}
+
+static void load_vocab_merges(Tokenizer *t, const char *vocab_path, const char *merges_path)
+{
+    json_t *j = json_file(vocab_path);
+    load_vocab(t, vocab_path, j);
+    json_decref(j);
+    FILE *f = fopen(merges_path, "r");
+    char *line = NULL;
+    size_t cap = 0, n = 0;
+    if (!f) die("%s: missing: a folder with vocab.json needs it", merges_path);
+    for (ssize_t len; (len = getline(&line, &cap, f)) > 0;) {
+        n++;
+        while (len && (line[len - 1] == '\n' || line[len - 1] == '\r')) line[--len] = 0;
+        if (!len || (n == 1 && !strncmp(line, "#version", 8))) continue;
+        char *space = strchr(line, ' ');
+        if (!space) die("%s:%zu: not a pair", merges_path, n);
+        *space = 0;
+        add_merge(t, merges_path, n, line, space + 1);
+    }
+    free(line);
+    fclose(f);
+    ptrdiff_t i = shgeti(t->vocab, "<|endoftext|>");
+    if (i >= 0) add_added(t, "<|endoftext|>", t->vocab[i].value, false);
+}
+
+static int by_rank(const void *a, const void *b) { return ((const Merge *)a)->value.rank - ((const Merge *)b)->value.rank; }
+
+Tokenizer *tokenizer_load(const char *dir)
+{
+    Tokenizer *t = (Tokenizer *)xcalloc(1, sizeof *t);
+    char *path = format("%s/tokenizer.json", dir), *vocab = format("%s/vocab.json", dir), *merges = format("%s/merges.txt", dir);
+    if (!access(path, R_OK)) load_tokenizer_json(t, path);
+    else if (!access(vocab, R_OK)) load_vocab_merges(t, vocab, merges);
+    else die("%s: no tokenizer.json, and no vocab.json with merges.txt: copy the model's tokenizer there", dir);
+    t->eos = -1;
+    for (size_t i = 0; i < arrlenu(t->added); i++) if (!strcmp(t->added[i].text, "<|endoftext|>")) t->eos = t->added[i].id;
+    uint64_t h = (uint64_t)t->size;
+    for (int i = 0; i < t->size; i++)
+        for (size_t k = 0; k <= t->token[i].n; k++) h = mix64((h ^ (k < t->token[i].n ? (uint8_t)t->token[i].bytes[k] : 256u)) + 0x9e3779b97f4a7c15ull);
+    size_t n = hmlenu(t->merges);
+    Merge *sorted = (Merge *)xmalloc((n + 1) * sizeof *sorted);
+    memcpy(sorted, t->merges, n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, by_rank);
+    for (size_t i = 0; i < n; i++) h = mix64((h ^ sorted[i].key) + 0x9e3779b97f4a7c15ull);
+    t->fingerprint = h;
+    free(sorted); free(path); free(vocab); free(merges);
+    return t;
+}
+
+void tokenizer_free(Tokenizer *t)
+{
+    for (int i = 0; i < t->size; i++) free(t->token[i].bytes);
+    for (size_t i = 0; i < arrlenu(t->added); i++) free(t->added[i].text);
+    arrfree(t->token); arrfree(t->added); shfree(t->vocab); hmfree(t->merges);
+    free(t);
+}
+
+int tokenizer_vocab(const Tokenizer *t) { return t->size; }
+int tokenizer_eos(const Tokenizer *t) { return t->eos; }
+uint64_t tokenizer_fingerprint(const Tokenizer *t) { return t->fingerprint; }
+
+// ----------------------------------------------------------------------------
+// words
+
+typedef enum { LETTER, NUMBER, SPACE, OTHER } CharClass;
+static CharClass char_class(int c)
+{
+    if (c < 128) return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ? LETTER : c >= '0' && c <= '9' ? NUMBER : c == ' ' || (c >= 9 && c <= 13) ? SPACE : OTHER;
+    if (c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000) return SPACE;
+    utf8proc_category_t k = utf8proc_category(c);
+    return k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LO ? LETTER : k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO ? NUMBER : OTHER;
+}
+
+static CharClass class_at(const char *s, const char *end, size_t *len)
+{
+    if ((uint8_t)*s < 128) { *len = 1; return char_class(*s); }
+    utf8proc_int32_t c;
+    *len = (size_t)utf8proc_iterate((const utf8proc_uint8_t *)s, end - s, &c);
+    return char_class(c);
+}
+
+// The end of the word that starts at s < end, by GPT-2's pattern
+static const char *next_word(const char *s, const char *end)
+{
+    static const char *const contractions[] = {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"};
+    size_t len;
+    if (*s == '\'')
+        for (int i = 0; i < 7; i++) {
+            size_t n = strlen(contractions[i]);
+            if ((size_t)(end - s) >= n && !memcmp(s, contractions[i], n)) return s + n;
+        }
+    const char *p = *s == ' ' ? s + 1 : s; // " ?" before a run of letters, numbers, or neither
+    if (p < end) {
+        CharClass k = class_at(p, end, &len);
+        if (k != SPACE) {
+            while (p < end && class_at(p, end, &len) == k) p += len;
+            return p;
+        }
+    }
+    const char *last = s; // white space: up to the end of the text all of it, before a word all but the last
+    for (p = s; p < end && class_at(p, end, &len) == SPACE; p += len) last = p;
+    return p == end || last == s ? p : last;
+}
+
+// ----------------------------------------------------------------------------
+// merges: the lowest rank first, the leftmost of equals
+
+typedef struct { int rank, left, id; uint32_t right_id, left_id; } Candidate;
+typedef struct { int *id, *prev, *next; Candidate *heap; size_t n_heap; } Merger; // growing arrays, reused from word to word
+
+static bool before(const Candidate *a, const Candidate *b) { return a->rank != b->rank ? a->rank < b->rank : a->left < b->left; }
+
+static void heap_push(Merger *m, Candidate c)
+{
+    size_t i = m->n_heap++;
+    if (m->n_heap > arrlenu(m->heap)) arrput(m->heap, c);
+    for (; i > 0 && before(&c, &m->heap[(i - 1) / 2]); i = (i - 1) / 2) m->heap[i] = m->heap[(i - 1) / 2];
+    m->heap[i] = c;
+}
+
+static Candidate heap_pop(Merger *m)
+{
+    Candidate top = m->heap[0], c = m->heap[--m->n_heap];
+    size_t i = 0, child;
+    while ((child = 2 * i + 1) < m->n_heap) {
+        if (child + 1 < m->n_heap && before(&m->heap[child + 1], &m->heap[child])) child++;
+        if (!before(&m->heap[child], &c)) break;
+        m->heap[i] = m->heap[child];
+        i = child;
+    }
+    m->heap[i] = c;
+    return top;
+}
+
+static void consider(const Tokenizer *t, Merger *m, int left)
+{
+    int right = m->next[left];
+    if (right < 0) return;
+    Merge *table = t->merges; // looking up may assign to its argument
+    ptrdiff_t i = hmgeti(table, (uint64_t)m->id[left] << 32 | (uint32_t)m->id[right]);
+    if (i < 0) return;
+    heap_push(m, (Candidate){table[i].value.rank, left, table[i].value.id, (uint32_t)m->id[right], (uint32_t)m->id[left]});
+}
+
+static int *encode_word(const Tokenizer *t, Merger *m, const char *s, size_t n, int *out)
+{
+    arrsetlen(m->id, n); arrsetlen(m->prev, n); arrsetlen(m->next, n);
+    m->n_heap = 0;
+    for (size_t i = 0; i < n; i++) {
+        m->id[i] = t->byte_id[(uint8_t)s[i]];
+        if (m->id[i] < 0) die("byte 0x%02x has no token in the vocabulary: it is not a byte-level BPE", (uint8_t)s[i]);
+        m->prev[i] = (int)i - 1;
+        m->next[i] = i + 1 < n ? (int)i + 1 : -1;
+    }
+    for (size_t i = 0; i + 1 < n; i++) consider(t, m, (int)i);
+    while (m->n_heap) {
+        Candidate c = heap_pop(m);
+        int right = m->next[c.left];
+        if (m->id[c.left] != (int)c.left_id || right < 0 || m->id[right] != (int)c.right_id) continue; // stale
+        m->id[c.left] = c.id;
+        m->id[right] = -1;
+        m->next[c.left] = m->next[right];
+        if (m->next[right] >= 0) m->prev[m->next[right]] = c.left;
+        if (m->prev[c.left] >= 0) consider(t, m, m->prev[c.left]);
+        consider(t, m, c.left);
+    }
+    for (int i = 0; i >= 0 && n; i = m->next[i]) arrput(out, m->id[i]);
+    return out;
+}
+
+static int *encode_plain(const Tokenizer *t, Merger *m, const char *s, size_t n, int *out)
+{
+    for (const char *end = s + n; s < end;) {
+        const char *e = next_word(s, end);
+        out = encode_word(t, m, s, (size_t)(e - s), out);
+        s = e;
+    }
+    return out;
+}
+
+// Cuts out the longest added token at each place, those matched before (false) or after (true) normalisation; what is between goes on.
+static int *encode_added(const Tokenizer *t, Merger *m, const char *s, size_t n, bool normalized, int *out)
+{
+    size_t from = 0;
+    for (size_t i = 0; i <= n;) {
+        const AddedToken *found = NULL;
+        for (size_t k = 0; i < n && k < arrlenu(t->added); k++) {
+            const AddedToken *a = &t->added[k];
+            if (a->normalized == normalized && a->text[0] == s[i] && a->n <= n - i && !memcmp(a->text, s + i, a->n) && (!found || a->n > found->n)) found = a;
+        }
+        if (i < n && !found) { i++; continue; }
+        if (i > from) {
+            if (normalized) out = encode_plain(t, m, s + from, i - from, out);
+            else if (!t->nfc) out = encode_added(t, m, s + from, i - from, true, out);
+            else {
+                utf8proc_uint8_t *nfc = NULL;
+                utf8proc_ssize_t len = utf8proc_map((const utf8proc_uint8_t *)s + from, (utf8proc_ssize_t)(i - from), &nfc, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+                if (len < 0) die("text cannot be normalised: %s", utf8proc_errmsg(len));
+                out = encode_added(t, m, (char *)nfc, (size_t)len, true, out);
+                free(nfc);
+            }
+        }
+        if (!found) break;
+        arrput(out, found->id);
+        from = i += found->n;
+    }
+    return out;
+}
+
+// The offset of the first byte that is not UTF-8, or n
+static size_t utf8_valid(const char *s, size_t n)
+{
+    for (size_t i = 0; i < n;) {
+        utf8proc_int32_t c;
+        if ((uint8_t)s[i] < 128) { i++; continue; }
+        utf8proc_ssize_t len = utf8proc_iterate((const utf8proc_uint8_t *)s + i, (utf8proc_ssize_t)(n - i), &c);
+        if (len < 1) return i;
+        i += (size_t)len;
+    }
+    return n;
+}
+
+int *tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, size_t *n)
+{
+    *n = utf8_valid(text, bytes);
+    if (*n < bytes) return NULL;
+    Merger m = {0};
+    int *out = encode_added(t, &m, text, bytes, false, NULL);
+    *n = arrlenu(out);
+    int *ids = (int *)xmalloc(*n * sizeof *ids);
+    if (*n) memcpy(ids, out, *n * sizeof *ids);
+    arrfree(m.id); arrfree(m.prev); arrfree(m.next); arrfree(m.heap); arrfree(out);
+    return ids;
+}
+
+char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *bytes)
+{
+    size_t total = 0, at = 0;
+    for (size_t i = 0; i < n; i++) total += ids[i] >= 0 && ids[i] < t->size ? t->token[ids[i]].n : 0;
+    char *s = (char *)xmalloc(total + 1);
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] < 0 || ids[i] >= t->size || !t->token[ids[i]].bytes) continue; // a padded vocabulary's unused ids are nothing
+        memcpy(s + at, t->token[ids[i]].bytes, t->token[ids[i]].n);
+        at += t->token[ids[i]].n;
+    }
+    s[at] = 0;
+    if (bytes) *bytes = at;
+    return s;
+}
+
+void tokenizer_copy(const char *from_dir, const char *to_dir)
+{
+    static const char *const names[] = {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"};
+    for (int i = 0; i < 6; i++) {
+        char *from = format("%s/%s", from_dir, names[i]), *to = format("%s/%s", to_dir, names[i]), buffer[65536];
+        FILE *in = fopen(from, "rb");
+        if (in && strcmp(from, to)) {
+            AsideFile *a = aside_open(to);
+            for (size_t n; (n = fread(buffer, 1, sizeof buffer, in)) > 0;) fwrite(buffer, 1, n, a->f);
+            if (ferror(in)) die("%s: cannot be read", from);
+            aside_commit(a);
+        }
+        if (in) fclose(in);
+        free(from); free(to);
+    }
+}
+#endif

@@ -1,0 +1,152 @@
+// checkpoint.h: saving a run so that it can be killed at any moment and end as if it had not been.
+//
+// A checkpoint is a Hugging Face folder OUT/step-N plus state.safetensors: moments, value head, and whatever the loop keeps (counters, a
+// regression). It is written beside (step-N.tmp), fsynced and renamed; then OUT/latest is replaced by a file that names it; only then are older
+// ones removed. So at any moment `latest` names a whole checkpoint. Everything random is a function of counters (gpt2.h), so no
+// generator state is kept. Ctrl-C and SIGTERM set a flag; loops look at it between steps, save and stop with exit code 130 or 143.
+//
+// Easy to get wrong: weights must be saved in the run's own precision (not in the --dtype of the final model), or the resumed run differs.
+#ifndef CHECKPOINT_H
+#define CHECKPOINT_H
+#include <signal.h>
+extern volatile sig_atomic_t stop_signal;  // the signal that asked the program to stop, or 0
+void stop_on_signals(void);
+
+// What a loop keeps beside the model: named arrays of doubles, restored in place.
+typedef struct { const char *name; double *values; size_t n; } State;
+void checkpoint_save(const Model *m, const char *out, long step, const char *tokenizer_dir, const State *state, size_t n_state);
+// The folder `latest` names, malloc'd, or NULL when there is none. Dies when it names a folder that is not there.
+char *checkpoint_latest(const char *out);
+// Weights, moments, value head and state from a checkpoint folder into a model created with the same flags; dies naming what differs.
+void checkpoint_load(Model *m, const char *folder, State *state, size_t n_state);
+void checkpoint_clear(const char *out);    // after the final model is in place: removes step-N and latest
+#endif
+
+#if defined(VBON_IMPLEMENTATION) && !defined(CHECKPOINT_IMPLEMENTED)
+#define CHECKPOINT_IMPLEMENTED
+#include "files.h"
+
+volatile sig_atomic_t stop_signal;
+static void on_signal(int s) { stop_signal = s; }
+void stop_on_signals(void)
+{
+    struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND}; // a second Ctrl-C stops at once
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+}
+
+static void remove_checkpoints(const char *out, long keep) // all step-* but step-keep
+{
+    DIR *d = opendir(out);
+    if (!d) return;
+    for (struct dirent *e; (e = readdir(d));) {
+        char *end;
+        if (strncmp(e->d_name, "step-", 5)) continue;
+        long step = strtol(e->d_name + 5, &end, 10);
+        if (step == keep && !*end) continue;
+        char *f = format("%s/%s", out, e->d_name);
+        remove_folder(f);
+        free(f);
+    }
+    closedir(d);
+}
+
+void checkpoint_save(const Model *m, const char *out, long step, const char *tokenizer_dir, const State *state, size_t n_state)
+{
+    char *folder = format("%s/step-%ld", out, step), *tmp = format("%s/step-%ld.tmp", out, step), *file = format("%s/state.safetensors", tmp), *latest = format("%s/latest", out);
+    remove_folder(tmp);
+    model_save(m, tmp, DT_REAL, tokenizer_dir, 0);
+    Tensor *t = NULL;
+    void **host = NULL;
+    const char *moments[] = {"grad.first_moments", "grad.second_moments"};
+    Buf bufs[] = {m->m, m->v};
+    for (int i = 0; i < 2; i++) {
+        real *x = xmalloc(bufs[i].n * sizeof *x);
+        m->o->download(x, bufs[i]);
+        arrput(host, x);
+        arrput(t, ((Tensor){.name = moments[i], .type = DT_REAL, .rank = 1, .shape = {bufs[i].n}, .n = bufs[i].n, .data = x}));
+    }
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        if (!(q->flags & P_VALUE)) continue;
+        real *x = xmalloc(q->n * sizeof *x);
+        param_get(m, q, x);
+        arrput(host, x);
+        arrput(t, ((Tensor){.name = q->name, .type = DT_REAL, .rank = 1, .shape = {q->n}, .n = q->n, .data = x}));
+    }
+    for (size_t i = 0; i < n_state; i++) arrput(t, ((Tensor){.name = state[i].name, .type = DT_F64, .rank = 1, .shape = {state[i].n}, .n = state[i].n, .data = state[i].values}));
+    char steps[32];
+    snprintf(steps, sizeof steps, "%ld", m->step);
+    const char *meta[] = {"format", "pt", "optimiser_steps", steps, NULL};
+    safetensors_write(file, t, arrlenu(t), meta);
+    for (size_t i = 0; i < arrlenu(host); i++) free(host[i]);
+    arrfree(host); arrfree(t);
+    sync_folder(tmp);
+    remove_folder(folder); // left by a run that died after the rename and before `latest`: not the one latest names, for that one is older
+    if (rename(tmp, folder)) die("%s: cannot be renamed to %s: is the disk writable?", tmp, folder);
+    AsideFile *a = aside_open(latest);
+    fprintf(a->f, "step-%ld\n", step);
+    aside_commit(a);
+    sync_folder(out);
+    remove_checkpoints(out, step);
+    free(folder); free(tmp); free(file); free(latest);
+}
+
+char *checkpoint_latest(const char *out)
+{
+    char *path = format("%s/latest", out), name[64] = "", *folder;
+    FILE *f = fopen(path, "r");
+    if (!f) { free(path); return NULL; }
+    if (fscanf(f, "%63s", name) != 1 || strncmp(name, "step-", 5)) die("%s: does not name a checkpoint: delete it to start afresh", path);
+    fclose(f);
+    folder = format("%s/%s", out, name);
+    struct stat st;
+    if (stat(folder, &st)) die("%s: names %s, which is not there: delete it to start afresh", path, folder);
+    free(path);
+    return folder;
+}
+
+static void state_get(const Safetensors *s, const char *folder, const char *name, DType type, size_t n, void *out)
+{
+    const Tensor *t = safetensors_find(s, name);
+    if (!t || t->type != type || t->n != n) die("%s/state.safetensors: %s is missing or of another size: resume with the flags the run began with", folder, name);
+    memcpy(out, t->data, n * dtype_size(type));
+}
+
+void checkpoint_load(Model *m, const char *folder, State *state, size_t n_state)
+{
+    char *file = format("%s/state.safetensors", folder);
+    Safetensors *s = safetensors_open(file);
+    model_fill(m, folder);
+    Buf bufs[] = {m->m, m->v};
+    const char *moments[] = {"grad.first_moments", "grad.second_moments"};
+    for (int i = 0; i < 2; i++) {
+        real *x = xmalloc(bufs[i].n * sizeof *x);
+        state_get(s, folder, moments[i], DT_REAL, bufs[i].n, x);
+        m->o->upload(bufs[i], x);
+        free(x);
+    }
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        if (!(q->flags & P_VALUE)) continue;
+        real *x = xmalloc(q->n * sizeof *x);
+        state_get(s, folder, q->name, DT_REAL, q->n, x);
+        param_set(m, q, x);
+        free(x);
+    }
+    for (size_t i = 0; i < n_state; i++) state_get(s, folder, state[i].name, DT_F64, state[i].n, state[i].values);
+    const char *steps = safetensors_meta(s, "optimiser_steps");
+    if (!steps) die("%s: no optimiser_steps in its metadata", file);
+    m->step = strtol(steps, NULL, 10);
+    safetensors_close(s);
+    free(file);
+}
+
+void checkpoint_clear(const char *out)
+{
+    char *latest = format("%s/latest", out);
+    unlink(latest);
+    free(latest);
+    remove_checkpoints(out, -1);
+}
+#endif

@@ -1,0 +1,264 @@
+// config.h: Hugging Face folders in and out: config.json, the weights, the tokenizer beside them.
+//
+// A folder is read through the model's parameter list: each parameter is looked up by name (with or without `transformer.`), checked for
+// shape and handed to param_set. What is missing, left over or of another shape is listed all at once. A config that would change the
+// mathematics without our noticing (inverse-layer attention scaling, cross attention) is refused. What is written loads with
+// AutoModelForCausalLM and AutoModelForSequenceClassification of transformers 4 and 5.
+#ifndef CONFIG_H
+#define CONFIG_H
+#include "../gpt2.h"
+
+void config_read(Config *c, const char *dir); // dies naming the file and the field
+// A folder's model, parameters filled; the value head, which no folder has, is left undefined.
+void model_load(Model *m, const Ops *o, const char *dir, long train_layers, bool value_head);
+void model_fill(Model *m, const char *dir);   // all parameters of a created model from a folder of the same configuration
+// Fills what the folder has under the same name and shape; returns how many parameters it did not find (their values are kept).
+size_t model_fill_partial(Model *m, const char *dir);
+// Writes a new folder aside and renames it; into an existing one file by file, weights last. shard_bytes 0: one file.
+void model_save(const Model *m, const char *dir, DType type, const char *tokenizer_dir, size_t shard_bytes);
+uint64_t model_fingerprint(const Model *m);   // of configuration and weights as float32, value head excepted
+#endif
+
+#if defined(VBON_IMPLEMENTATION) && !defined(CONFIG_IMPLEMENTED)
+#define CONFIG_IMPLEMENTED
+
+static json_int_t config_integer(json_t *j, const char *path, const char *key, json_int_t fallback) // fallback < 0: required
+{
+    json_t *v = json_object_get(j, key);
+    if ((!v || json_is_null(v)) && fallback >= 0) return fallback;
+    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > 1 << 30) die("%s: \"%s\" is missing or no valid number", path, key);
+    return json_integer_value(v);
+}
+
+static double config_number(json_t *j, const char *path, const char *key, double fallback)
+{
+    json_t *v = json_object_get(j, key);
+    if (!v || json_is_null(v)) return fallback;
+    if (!json_is_number(v) || !(json_number_value(v) > 0)) die("%s: \"%s\" must be a positive number", path, key);
+    return json_number_value(v);
+}
+
+void config_read(Config *c, const char *dir)
+{
+    char *path = format("%s/config.json", dir);
+    if (access(path, R_OK)) die("%s: missing: %s is not a Hugging Face model folder", path, dir);
+    json_t *j = json_file(path);
+    const char *type = json_string_value(json_object_get(j, "model_type")), *arch = json_string_value(json_array_get(json_object_get(j, "architectures"), 0));
+    if (!type || strcmp(type, "gpt2")) die("%s: model_type %s is not supported (gpt2 is)", path, type ? type : "missing");
+    *c = (Config){.arch = "gpt2", .tied = true};
+    c->C = (size_t)config_integer(j, path, "n_embd", -1);
+    c->L = (size_t)config_integer(j, path, "n_layer", -1);
+    c->NH = (size_t)config_integer(j, path, "n_head", -1);
+    c->V = (size_t)config_integer(j, path, "vocab_size", -1);
+    c->max_T = (size_t)config_integer(j, path, json_object_get(j, "n_positions") ? "n_positions" : "n_ctx", -1);
+    c->F = (size_t)config_integer(j, path, "n_inner", (json_int_t)(4 * c->C));
+    c->eps = config_number(j, path, "layer_norm_epsilon", 1e-5);
+    c->init_std = config_number(j, path, "initializer_range", 0.02);
+    json_t *eos = json_object_get(j, "eos_token_id");
+    c->eos = json_is_integer(eos) ? (int)json_integer_value(eos) : -1;
+    c->tied = !json_is_false(json_object_get(j, "tie_word_embeddings"));
+    c->scalar_head = arch && strstr(arch, "ForSequenceClassification");
+    if (!c->C || !c->L || !c->NH || !c->V || !c->max_T || !c->F || c->L > 1000) die("%s: a dimension is 0 or absurd", path);
+    if (c->C % c->NH || c->C / c->NH > 256) die("%s: width %zu over %zu heads is no whole head size up to 256", path, c->C, c->NH);
+    const char *act = json_string_value(json_object_get(j, "activation_function"));
+    if (!act || !strcmp(act, "gelu_new") || !strcmp(act, "gelu_pytorch_tanh")) c->act = ACT_GELU_TANH;
+    else if (!strcmp(act, "gelu")) c->act = ACT_GELU_ERF;
+    else if (!strcmp(act, "relu")) c->act = ACT_RELU;
+    else die("%s: activation_function %s is not supported (gelu_new, gelu_pytorch_tanh, gelu and relu are)", path, act);
+    const char *refused[] = {"scale_attn_by_inverse_layer_idx", "add_cross_attention"};
+    for (int i = 0; i < 2; i++) if (json_is_true(json_object_get(j, refused[i]))) die("%s: %s is not supported: this model computes something else", path, refused[i]);
+    if (json_is_false(json_object_get(j, "scale_attn_weights"))) die("%s: scale_attn_weights false is not supported: this model computes something else", path);
+    json_t *labels = json_object_get(j, "num_labels"), *names = json_object_get(j, "id2label");
+    size_t n_labels = json_is_integer(labels) ? (size_t)json_integer_value(labels) : json_is_object(names) ? json_object_size(names) : 2;
+    if (c->scalar_head && n_labels != 1) die("%s: %zu labels: a reward model has one", path, n_labels);
+    json_decref(j);
+    free(path);
+}
+
+static bool ends_with(const char *s, const char *end) { size_t a = strlen(s), b = strlen(end); return a >= b && !strcmp(s + a - b, end); }
+static const char *bare_name(const char *s) { return strncmp(s, "transformer.", 12) ? s : s + 12; }
+
+static const Tensor *find_param(const Safetensors *s, const Param *q)
+{
+    const Tensor *t = safetensors_find(s, q->name);
+    char name[112];
+    snprintf(name, sizeof name, "transformer.%s", q->name);
+    return t ? t : safetensors_find(s, name);
+}
+
+static bool same_shape(const Tensor *t, const Param *q)
+{
+    bool transposed = q->flags & P_TRANSPOSE;
+    return q->cols ? t->rank == 2 && t->shape[transposed] == q->rows && t->shape[!transposed] == q->cols : t->rank == 1 && t->shape[0] == q->rows;
+}
+
+static void add_name(char **list, const char *name) // up to about 600 characters
+{
+    if (*list && strlen(*list) > 600) return;
+    char *s = format("%s%s%s", *list ? *list : "", *list ? ", " : "", *list && strlen(*list) + strlen(name) > 600 ? "..." : name);
+    free(*list);
+    *list = s;
+}
+
+static size_t fill(Model *m, const char *dir, bool partial)
+{
+    Safetensors *s = safetensors_open(dir);
+    const char *path = safetensors_path(s);
+    char *missing = NULL, *unused = NULL, *wrong = NULL;
+    size_t absent = 0;
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        if (q->flags & P_VALUE) continue;
+        const Tensor *t = find_param(s, q);
+        if (!t) { absent++; add_name(&missing, q->name); continue; }
+        if (!same_shape(t, q)) {
+            char what[160];
+            snprintf(what, sizeof what, "%s (%zu elements for %zu)", q->name, t->n, q->n);
+            absent++;
+            add_name(&wrong, what);
+            continue;
+        }
+        real *x = (real *)xmalloc(q->n * sizeof *x);
+        tensor_to_real(x, t, path);
+        param_set(m, q, x);
+        free(x);
+    }
+    for (size_t i = 0; i < safetensors_count(s) && !partial; i++) {
+        const Tensor *t = safetensors_at(s, i);
+        const char *name = bare_name(t->name);
+        bool known = ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias"); // old versions saved their masks
+        for (size_t k = 0; k < m->n_list && !known; k++) known = !strcmp(name, m->list[k].name);
+        if (!known && !strcmp(name, "lm_head.weight")) { // a copy of the tied head
+            const Param *wte = &m->list[0];
+            known = m->cfg.scalar_head;
+            if (m->cfg.tied && same_shape(t, wte)) {
+                real *a = (real *)xmalloc(t->n * sizeof *a), *b = (real *)xmalloc(t->n * sizeof *b);
+                tensor_to_real(a, t, path);
+                param_get(m, wte, b);
+                known = !memcmp(a, b, t->n * sizeof *a);
+                if (!known) die("%s: lm_head.weight differs from wte.weight though config.json ties them: set tie_word_embeddings to false", path);
+                free(a); free(b);
+            }
+        }
+        if (!known) add_name(&unused, t->name);
+    }
+    if (!partial && (missing || unused || wrong))
+        die("%s: does not match config.json:%s%s%s%s%s%s", path, missing ? " missing: " : "", missing ? missing : "", wrong ? " wrong shape: " : "", wrong ? wrong : "", unused ? " unused: " : "", unused ? unused : "");
+    free(missing); free(unused); free(wrong);
+    safetensors_close(s);
+    return absent;
+}
+
+void model_fill(Model *m, const char *dir) { fill(m, dir, false); }
+size_t model_fill_partial(Model *m, const char *dir) { return fill(m, dir, true); }
+
+void model_load(Model *m, const Ops *o, const char *dir, long train_layers, bool value_head)
+{
+    Config c;
+    config_read(&c, dir);
+    model_create(m, o, &c, train_layers, value_head, false);
+    model_fill(m, dir);
+}
+
+// ----------------------------------------------------------------------------
+// writing
+
+static void config_write(const Config *c, const char *dir, DType type)
+{
+    static const char *const acts[] = {"gelu_new", "gelu", "relu"};
+    const char *dtype = type == DT_F64 ? "float64" : type == DT_F16 ? "float16" : type == DT_BF16 ? "bfloat16" : "float32";
+    char *path = format("%s/config.json", dir);
+    json_t *j = json_pack("{s:[s], s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:b, s:b, s:s}",
+        "architectures", c->scalar_head ? "GPT2ForSequenceClassification" : "GPT2LMHeadModel", "model_type", "gpt2", "activation_function", acts[c->act],
+        "vocab_size", (int)c->V, "n_positions", (int)c->max_T, "n_ctx", (int)c->max_T, "n_embd", (int)c->C, "n_layer", (int)c->L, "n_head", (int)c->NH,
+        "layer_norm_epsilon", c->eps, "initializer_range", c->init_std, "attn_pdrop", 0.0, "embd_pdrop", 0.0, "resid_pdrop", 0.0,
+        "scale_attn_weights", 1, "tie_word_embeddings", (int)c->tied, "torch_dtype", dtype);
+    json_object_set_new(j, "n_inner", c->F == 4 * c->C ? json_null() : json_integer((json_int_t)c->F));
+    const char *ends[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
+    for (int i = 0; i < (c->scalar_head ? 3 : 2); i++) json_object_set_new(j, ends[i], c->eos >= 0 ? json_integer(c->eos) : json_null());
+    if (c->scalar_head) {
+        json_object_set_new(j, "id2label", json_pack("{s:s}", "0", "LABEL_0"));
+        json_object_set_new(j, "label2id", json_pack("{s:i}", "LABEL_0", 0));
+    }
+    char *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
+    AsideFile *a = aside_open(path);
+    fprintf(a->f, "%s\n", text);
+    aside_commit(a);
+    free(text); free(path);
+    json_decref(j);
+}
+
+void model_save(const Model *m, const char *dir, DType type, const char *tokenizer_dir, size_t shard_bytes)
+{
+    bool fresh = !is_folder(dir);
+    char *to = fresh ? format("%s.tmp", dir) : xstrdup(dir);
+    if (fresh) remove_folder(to);
+    make_folder(to);
+    Tensor *t = NULL;
+    size_t *shard = NULL, shards = 1, bytes = 0, total = 0;
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        if (q->flags & P_VALUE) continue;
+        real *x = (real *)xmalloc(q->n * sizeof *x);
+        void *data = xmalloc(q->n * dtype_size(type));
+        param_get(m, q, x);
+        real_to_type(data, type, x, q->n);
+        free(x);
+        Tensor e = {.name = format("%s%s", q->flags & P_HEAD ? "" : "transformer.", q->name), .type = type, .rank = q->cols ? 2 : 1, .n = q->n, .data = data};
+        bool transposed = q->flags & P_TRANSPOSE;
+        e.shape[0] = transposed ? q->cols : q->rows;
+        e.shape[1] = transposed ? q->rows : q->cols;
+        size_t size = q->n * dtype_size(type);
+        if (shard_bytes && bytes && bytes + size > shard_bytes) { shards++; bytes = 0; }
+        bytes += size;
+        total += size;
+        arrput(t, e);
+        arrput(shard, shards);
+    }
+    config_write(&m->cfg, to, type);
+    if (tokenizer_dir) tokenizer_copy(tokenizer_dir, to);
+    const char *meta[] = {"format", "pt", NULL};
+    json_t *map = json_object();
+    char *one = format("%s/model.safetensors", to), *index = format("%s/model.safetensors.index.json", to);
+    for (size_t k = 1, i = 0; k <= shards; k++) {
+        size_t first = i;
+        char *name = shards == 1 ? xstrdup("model.safetensors") : format("model-%05zu-of-%05zu.safetensors", k, shards), *path = format("%s/%s", to, name);
+        for (; i < arrlenu(t) && shard[i] == k; i++) json_object_set_new(map, t[i].name, json_string(name));
+        safetensors_write(path, t + first, i - first, meta);
+        free(name); free(path);
+    }
+    if (shards > 1) {
+        json_t *j = json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
+        char *text = json_dumps(j, JSON_INDENT(2));
+        AsideFile *a = aside_open(index);
+        fprintf(a->f, "%s\n", text);
+        aside_commit(a);
+        free(text);
+        json_decref(j);
+        unlink(one); // of an earlier save: it would be read in place of the shards
+    } else unlink(index);
+    sync_folder(to);
+    if (fresh && rename(to, dir)) die("%s: cannot be renamed to %s: %s", to, dir, strerror(errno));
+    for (size_t i = 0; i < arrlenu(t); i++) { free((void *)t[i].name); free((void *)t[i].data); }
+    arrfree(t); arrfree(shard);
+    json_decref(map);
+    free(to); free(one); free(index);
+}
+
+uint64_t model_fingerprint(const Model *m)
+{
+    uint64_t h = mix64(m->cfg.C * 1000003 + m->cfg.L * 10007 + m->cfg.V * 101 + m->cfg.NH);
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        if (q->flags & P_VALUE) continue;
+        real *x = (real *)xmalloc(q->n * sizeof *x);
+        param_get(m, q, x);
+        for (size_t k = 0; k < q->n; k++) {
+            union { float f; uint32_t u; } b = {(float)x[k]};
+            h = mix64((h ^ b.u) + 0x9e3779b97f4a7c15ull);
+        }
+        free(x);
+    }
+    return h;
+}
+#endif

@@ -1,0 +1,106 @@
+// files.h: writing files so that no reader ever sees half of one.
+//
+// Every output is written aside (PATH.tmp), flushed to disk and renamed into place. Files that were not committed are removed when the
+// program ends for whatever reason it ends itself, so an error leaves nothing behind. A full disk shows at write, flush or fsync: each is checked.
+#ifndef FILES_H
+#define FILES_H
+#include "../gpt2.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+typedef struct AsideFile { FILE *f; char *path, *tmp; struct AsideFile *next; } AsideFile;
+AsideFile *aside_open(const char *path);   // dies when the folder is not writable
+void aside_commit(AsideFile *a);           // flush, fsync, rename; frees a
+char *format(const char *fmt, ...) PRINTF_LIKE(1, 2); // malloc'd
+void make_folder(const char *path);        // and its parents
+void sync_folder(const char *path);
+void remove_folder(const char *path);      // of files only, as ours are; silent when it is not there
+bool is_folder(const char *path);
+#endif
+
+#if defined(VBON_IMPLEMENTATION) && !defined(FILES_IMPLEMENTED)
+#define FILES_IMPLEMENTED
+
+char *format(const char *fmt, ...)
+{
+    va_list ap;
+    char *s;
+    va_start(ap, fmt);
+    if (vasprintf(&s, fmt, ap) < 0) die("out of memory");
+    va_end(ap);
+    return s;
+}
+
+static AsideFile *open_asides;
+static void remove_asides(void) { for (AsideFile *a = open_asides; a; a = a->next) unlink(a->tmp); }
+
+AsideFile *aside_open(const char *path)
+{
+    static bool registered;
+    if (!registered) { atexit(remove_asides); registered = true; }
+    AsideFile *a = (AsideFile *)xcalloc(1, sizeof *a);
+    a->path = xstrdup(path);
+    a->tmp = format("%s.tmp", path);
+    a->f = fopen(a->tmp, "wb");
+    if (!a->f) die("%s: cannot be written: %s", path, strerror(errno));
+    a->next = open_asides;
+    open_asides = a;
+    return a;
+}
+
+void aside_commit(AsideFile *a)
+{
+    bool bad = ferror(a->f) != 0 || fflush(a->f) != 0 || fsync(fileno(a->f)) != 0;
+    int why = errno;
+    if (fclose(a->f) && !bad) { bad = true; why = errno; }
+    if (bad) die("%s: cannot be written: %s", a->path, strerror(why));
+    if (rename(a->tmp, a->path)) die("%s: cannot be renamed into place: %s", a->path, strerror(errno));
+    for (AsideFile **p = &open_asides; *p; p = &(*p)->next)
+        if (*p == a) { *p = a->next; break; }
+    free(a->path); free(a->tmp); free(a);
+}
+
+void make_folder(const char *path)
+{
+    char *p = xstrdup(path);
+    for (char *s = p + 1;; s++) {
+        char c = *s;
+        if (c && c != '/') continue;
+        *s = 0;
+        if (mkdir(p, 0777) && errno != EEXIST) die("%s: cannot be made: %s", p, strerror(errno));
+        *s = c;
+        if (!c) break;
+    }
+    free(p);
+    if (!is_folder(path)) die("%s: is not a folder: name another", path);
+}
+
+void sync_folder(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY);
+    if (fd < 0 || fsync(fd)) die("%s: cannot be flushed to disk: %s", path, strerror(errno));
+    close(fd);
+}
+
+void remove_folder(const char *path)
+{
+    DIR *d = opendir(path);
+    if (!d) return;
+    for (struct dirent *e; (e = readdir(d));) {
+        char *f = format("%s/%s", path, e->d_name);
+        unlink(f);
+        free(f);
+    }
+    closedir(d);
+    rmdir(path);
+}
+
+bool is_folder(const char *path)
+{
+    struct stat st;
+    return !stat(path, &st) && S_ISDIR(st.st_mode);
+}
+#endif

@@ -1,0 +1,189 @@
+// flags.h: one table of flags makes the parser, --help, the start-up table and the `config` record of log.jsonl.
+//
+// Each flag names the commands it belongs to. A preset is a string of flags read before the command line. Numbers are parsed to their
+// last character; an unknown flag is an error that names the nearest known one. `--flag value` and `--flag=value` are the same.
+#ifndef FLAGS_H
+#define FLAGS_H
+#include <stddef.h>
+
+typedef enum { FLAG_STRING, FLAG_LONG, FLAG_DOUBLE, FLAG_BOOL, FLAG_CHOICE } FlagType;
+typedef struct {
+    const char *name; FlagType type;
+    size_t field;            // offset in the caller's struct of const char *, long, double, bool, const char *
+    const char *commands;    // separated by spaces, or "all"
+    const char *fallback;    // the default, as text; NULL: none
+    const char *choices;     // "a|b|c"
+    const char *help;
+} Flag;
+
+// Fills args from defaults, then --preset (looked up by preset(name), NULL: unknown), then argv. Dies by usage().
+void flags_parse(void *args, const Flag *table, size_t n, const char *command, int argc, char **argv, const char *(*preset)(const char *));
+bool flag_given(const char *name); // on the command line or in the preset, by the last flags_parse
+void flags_help(const Flag *table, size_t n, const char *command, const char *summary, const char *example);
+void flags_table(const void *args, const Flag *table, size_t n, const char *command);   // to stdout
+json_t *flags_json(const void *args, const Flag *table, size_t n, const char *command); // a new object
+#endif
+
+#if defined(VBON_IMPLEMENTATION) && !defined(FLAGS_IMPLEMENTED)
+#define FLAGS_IMPLEMENTED
+#include <ctype.h>
+
+static const char *given[128];
+static size_t n_given;
+bool flag_given(const char *name)
+{
+    for (size_t i = 0; i < n_given; i++) if (!strcmp(given[i], name)) return true;
+    return false;
+}
+
+static bool word_in(const char *list, const char *word, char separator)
+{
+    size_t n = strlen(word);
+    for (const char *p = list; p; p = strchr(p, separator), p = p ? p + 1 : NULL)
+        if (!strncmp(p, word, n) && (!p[n] || p[n] == separator)) return true;
+    return false;
+}
+static bool belongs(const Flag *f, const char *command) { return !strcmp(f->commands, "all") || word_in(f->commands, command, ' '); }
+
+static size_t edit_distance(const char *a, const char *b) // Levenshtein
+{
+    size_t n = strlen(a), m = strlen(b), row[65];
+    if (n > 64 || m > 64) return 99;
+    for (size_t j = 0; j <= m; j++) row[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            size_t up = row[j], best = diagonal + (a[i - 1] != b[j - 1]);
+            if (up + 1 < best) best = up + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            row[j] = best;
+            diagonal = up;
+        }
+    }
+    return row[m];
+}
+
+static void set_flag(void *args, const Flag *f, const char *value)
+{
+    char *field = (char *)args + f->field, *end;
+    errno = 0;
+    switch (f->type) {
+    case FLAG_STRING: *(const char **)field = value; return;
+    case FLAG_CHOICE:
+        if (!word_in(f->choices, value, '|') || strchr(value, '|')) usage("--%s %s: must be one of %s", f->name, value, f->choices);
+        *(const char **)field = value;
+        return;
+    case FLAG_LONG: *(long *)field = strtol(value, &end, 10); break;
+    case FLAG_DOUBLE: *(double *)field = strtod(value, &end); if (!isfinite(*(double *)field)) errno = ERANGE; break;
+    default: *(bool *)field = !strcmp(value, "true"); return;
+    }
+    if (end == value || *end || errno || isspace((unsigned char)*value)) usage("--%s %s: not a %s", f->name, value, f->type == FLAG_LONG ? "whole number" : "number");
+}
+
+static void read_flags(void *args, const Flag *table, size_t n, const char *command, size_t argc, char **argv)
+{
+    for (size_t i = 0; i < argc; i++) {
+        const char *word = argv[i];
+        if (strncmp(word, "--", 2)) usage("unexpected \"%s\": flags begin with --; see vbon %s --help", word, command);
+        char *name = xstrdup(word + 2), *value = strchr(name, '=');
+        if (value) *value++ = 0;
+        const Flag *f = NULL, *nearest = NULL;
+        bool no = false;
+        for (size_t k = 0; k < n; k++) {
+            const Flag *t = &table[k];
+            bool negated = t->type == FLAG_BOOL && !strncmp(name, "no-", 3) && !strcmp(name + 3, t->name);
+            if (!strcmp(name, t->name) || negated) { f = t; no = negated; }
+            if (belongs(t, command) && (!nearest || edit_distance(name, t->name) < edit_distance(name, nearest->name))) nearest = t;
+        }
+        if (!f) usage("unknown flag --%s: did you mean --%s? see vbon %s --help", name, nearest ? nearest->name : "help", command);
+        if (!belongs(f, command)) usage("--%s belongs to: %s; not to %s", name, f->commands, command);
+        if (f->type == FLAG_BOOL) {
+            if (value) usage("--%s takes no value: --%s or --no-%s", f->name, f->name, f->name);
+            set_flag(args, f, no ? "false" : "true");
+        } else {
+            if (!value && i + 1 < argc) value = argv[++i];
+            if (!value) usage("--%s needs a value: %s", f->name, f->help);
+            set_flag(args, f, value); // values live as long as argv, or as this copy of name
+        }
+        if (n_given < sizeof given / sizeof *given) given[n_given++] = f->name;
+    }
+}
+
+void flags_parse(void *args, const Flag *table, size_t n, const char *command, int argc, char **argv, const char *(*preset)(const char *))
+{
+    n_given = 0;
+    for (size_t i = 0; i < n; i++) if (table[i].fallback) set_flag(args, &table[i], table[i].fallback);
+    for (int i = 0; i < argc; i++) {
+        const char *name = !strcmp(argv[i], "--preset") && i + 1 < argc ? argv[i + 1] : !strncmp(argv[i], "--preset=", 9) ? argv[i] + 9 : NULL;
+        if (!name) continue;
+        const char *flags = preset ? preset(name) : NULL;
+        if (!flags) usage("--preset %s: there is no such preset; see vbon %s --help", name, command);
+        char **words = NULL;
+        for (char *w = strtok(xstrdup(flags), " "); w; w = strtok(NULL, " ")) arrput(words, w);
+        read_flags(args, table, n, command, arrlenu(words), words);
+        arrfree(words);
+    }
+    read_flags(args, table, n, command, (size_t)argc, argv);
+}
+
+void flags_help(const Flag *table, size_t n, const char *command, const char *summary, const char *example)
+{
+    printf("vbon %s: %s\n\n", command, summary);
+    for (size_t i = 0; i < n; i++) {
+        const Flag *f = &table[i];
+        if (!belongs(f, command)) continue;
+        static const char *const kinds[] = {"TEXT", "INT", "NUMBER", "", ""};
+        char left[80];
+        snprintf(left, sizeof left, "--%s %s", f->name, f->type == FLAG_CHOICE ? f->choices : kinds[f->type]);
+        printf("  %-30s %s", left, f->help);
+        if (f->fallback && *f->fallback && f->type != FLAG_BOOL) printf(" [%s]", f->fallback);
+        putchar('\n');
+    }
+    printf("\nexample:\n  %s\n", example);
+}
+
+static void value_text(char *out, size_t size, const void *args, const Flag *f)
+{
+    const char *field = (const char *)args + f->field, *s;
+    switch (f->type) {
+    case FLAG_LONG: snprintf(out, size, "%ld", *(const long *)field); break;
+    case FLAG_DOUBLE: snprintf(out, size, "%.9g", *(const double *)field); break;
+    case FLAG_BOOL: snprintf(out, size, "%s", *(const bool *)field ? "true" : "false"); break;
+    default: s = *(const char *const *)field; snprintf(out, size, "%s", s ? s : "-");
+    }
+}
+
+void flags_table(const void *args, const Flag *table, size_t n, const char *command)
+{
+    const char *line = "+----------------+------------------------------------------------------+";
+    printf("%s\n| %-14s | %-52s |\n%s\n", line, "vbon", command, line);
+    for (size_t i = 0; i < n; i++) {
+        if (!belongs(&table[i], command)) continue;
+        char v[512];
+        value_text(v, sizeof v, args, &table[i]);
+        printf("| %-14s | %-52s |\n", table[i].name, v);
+    }
+    printf("%s\n", line);
+    fflush(stdout);
+}
+
+json_t *flags_json(const void *args, const Flag *table, size_t n, const char *command)
+{
+    json_t *j = json_object();
+    for (size_t i = 0; i < n; i++) {
+        const Flag *f = &table[i];
+        const char *field = (const char *)args + f->field;
+        if (!belongs(f, command)) continue;
+        json_t *v;
+        switch (f->type) {
+        case FLAG_LONG: v = json_integer(*(const long *)field); break;
+        case FLAG_DOUBLE: v = json_real(*(const double *)field); break;
+        case FLAG_BOOL: v = json_boolean(*(const bool *)field); break;
+        default: v = *(const char *const *)field ? json_string(*(const char *const *)field) : json_null();
+        }
+        json_object_set_new(j, f->name, v ? v : json_null());
+    }
+    return j;
+}
+#endif

@@ -1,0 +1,258 @@
+// safetensors.h: reading and writing Hugging Face's weight files.
+//
+// A file is eight bytes of header length, a JSON header of names, types, shapes and offsets, and the data. It is read through mmap and
+// trusted in nothing: lengths, offsets (no overlap, no hole, none outside the file), shapes and types are checked before any is used,
+// for a weight file comes from strangers. A folder may hold one model.safetensors, or shards and model.safetensors.index.json.
+//
+// Left out on purpose: types nobody stores language models in (complex, fp8), lazy conversion, pickles.
+#ifndef SAFETENSORS_H
+#define SAFETENSORS_H
+#include "../gpt2.h"
+
+typedef struct { const char *name; DType type; int rank; size_t shape[8]; size_t n; const void *data; } Tensor; // data points into the map
+typedef struct Safetensors Safetensors;
+Safetensors *safetensors_open(const char *path);                       // a file or a folder; dies with one line
+void safetensors_close(Safetensors *s);
+const Tensor *safetensors_find(const Safetensors *s, const char *name); // NULL: not there
+size_t safetensors_count(const Safetensors *s);
+const Tensor *safetensors_at(const Safetensors *s, size_t i);
+const char *safetensors_meta(const Safetensors *s, const char *key);    // of __metadata__; NULL: not there
+const char *safetensors_path(const Safetensors *s);
+void tensor_to_real(real *out, const Tensor *t, const char *path);      // exact up to real; NaN, infinity or a type that is no float dies
+void real_to_type(void *out, DType type, const real *in, size_t n);     // rounds to nearest even
+// Written aside, flushed, renamed. meta: key, value, ..., NULL; or NULL.
+void safetensors_write(const char *path, const Tensor *tensors, size_t n, const char *const *meta);
+#endif
+
+#if defined(VBON_IMPLEMENTATION) && !defined(SAFETENSORS_IMPLEMENTED)
+#define SAFETENSORS_IMPLEMENTED
+#include "files.h"
+
+typedef struct { void *p; size_t bytes; } Map;
+struct Safetensors {
+    char *path;
+    Map *maps;
+    json_t **headers;                           // names point into them
+    Tensor *tensors;
+    struct { char *key; size_t value; } *index;
+};
+
+static const struct { const char *name; DType type; } dtype_names[] =
+    {{"F64", DT_F64}, {"F32", DT_F32}, {"F16", DT_F16}, {"BF16", DT_BF16}, {"I64", DT_I64}, {"I32", DT_I32}, {"U8", DT_U8}, {"BOOL", DT_U8}};
+
+static int by_data(const void *a, const void *b)
+{
+    const Tensor *x = (const Tensor *)a, *y = (const Tensor *)b;
+    const char *p = (const char *)x->data, *q = (const char *)y->data;
+    return p != q ? (p > q) - (p < q) : (x->n > y->n) - (x->n < y->n);
+}
+
+static void open_file(Safetensors *s, const char *path)
+{
+    int fd = open(path, O_RDONLY);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st)) die("%s: cannot be read: %s", path, strerror(errno));
+    size_t bytes = (size_t)st.st_size;
+    if (!S_ISREG(st.st_mode) || bytes < 8) die("%s: too short for a safetensors file: download it again", path);
+    const uint8_t *p = (const uint8_t *)mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    close(fd);
+    if (p == MAP_FAILED) die("%s: cannot be mapped: %s", path, strerror(errno));
+    uint64_t header = 0;
+    for (int i = 7; i >= 0; i--) header = header << 8 | p[i];
+    if (header > 100u << 20) die("%s: its header claims %llu bytes, more than the format's 100 MB: not a safetensors file", path, (unsigned long long)header);
+    if (header > bytes - 8) die("%s: its header claims %llu bytes, the file has %zu: truncated; download it again", path, (unsigned long long)header, bytes);
+    json_error_t e;
+    json_t *j = json_loadb((const char *)p + 8, (size_t)header, JSON_REJECT_DUPLICATES, &e), *v;
+    if (!json_is_object(j)) die("%s: header: %s (at byte %d): download it again", path, j ? "not an object" : e.text, j ? 0 : e.position);
+    const char *name;
+    const char *data = (const char *)p + 8 + header;
+    size_t room = bytes - 8 - (size_t)header, first = arrlenu(s->tensors), end = 0;
+    json_object_foreach(j, name, v) {
+        if (!strcmp(name, "__metadata__")) continue;
+        Tensor t = {.name = name, .n = 1};
+        const char *type = json_string_value(json_object_get(v, "dtype"));
+        json_t *shape = json_object_get(v, "shape"), *offsets = json_object_get(v, "data_offsets");
+        size_t k = 0, known = sizeof dtype_names / sizeof *dtype_names;
+        while (k < known && (!type || strcmp(type, dtype_names[k].name))) k++;
+        if (k == known) die("%s: tensor %s: type %s is not supported: convert it to F32, F16 or BF16", path, name, type ? type : "missing");
+        t.type = dtype_names[k].type;
+        if (!json_is_array(shape) || json_array_size(shape) > 8) die("%s: tensor %s: no valid shape", path, name);
+        t.rank = (int)json_array_size(shape);
+        for (int d = 0; d < t.rank; d++) {
+            json_int_t x = json_integer_value(json_array_get(shape, (size_t)d));
+            if (!json_is_integer(json_array_get(shape, (size_t)d)) || x < 0 || (x > 0 && t.n > SIZE_MAX / 16 / (size_t)x)) die("%s: tensor %s: no valid shape", path, name);
+            t.n *= t.shape[d] = (size_t)x;
+        }
+        json_int_t a = json_integer_value(json_array_get(offsets, 0)), b = json_integer_value(json_array_get(offsets, 1));
+        if (json_array_size(offsets) != 2 || a < 0 || b < a || (size_t)b > room) die("%s: tensor %s: offsets %lld..%lld outside the file's %zu bytes of data: truncated?", path, name, (long long)a, (long long)b, room);
+        if ((size_t)(b - a) != t.n * dtype_size(t.type)) die("%s: tensor %s: %lld bytes for %zu elements of %s", path, name, (long long)(b - a), t.n, type);
+        t.data = data + a;
+        if (shgeti(s->index, name) >= 0) die("%s: tensor %s stands in two shards", path, name);
+        shput(s->index, name, 0);
+        arrput(s->tensors, t);
+    }
+    size_t n = arrlenu(s->tensors) - first;
+    Tensor *sorted = (Tensor *)xmalloc((n + 1) * sizeof *sorted);
+    if (n) memcpy(sorted, s->tensors + first, n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, by_data);
+    for (size_t i = 0; i < n; i++) {
+        size_t at = (size_t)((const char *)sorted[i].data - data);
+        if (at != end) die("%s: tensor %s: its data %s: not a valid safetensors file", path, sorted[i].name, at < end ? "overlaps another's" : "leaves a hole");
+        end = at + sorted[i].n * dtype_size(sorted[i].type);
+    }
+    if (end != room) die("%s: %zu bytes of data, the tensors take %zu: truncated or not a safetensors file", path, room, end);
+    free(sorted);
+    arrput(s->maps, ((Map){(void *)p, bytes}));
+    arrput(s->headers, j);
+}
+
+Safetensors *safetensors_open(const char *path)
+{
+    Safetensors *s = (Safetensors *)xcalloc(1, sizeof *s);
+    sh_new_strdup(s->index);
+    if (!is_folder(path)) {
+        s->path = xstrdup(path);
+        open_file(s, path);
+    } else {
+        char *one = format("%s/model.safetensors", path), *index = format("%s/model.safetensors.index.json", path);
+        if (!access(one, F_OK)) { s->path = xstrdup(one); open_file(s, one); }
+        else if (!access(index, F_OK)) {
+            s->path = xstrdup(index);
+            json_error_t e;
+            json_t *j = json_load_file(index, 0, &e), *map = json_object_get(j, "weight_map"), *v;
+            const char *name, *shard;
+            struct { char *key; int value; } *seen = NULL;
+            sh_new_strdup(seen);
+            if (!json_is_object(map)) die("%s: no weight_map: download it again", index);
+            json_object_foreach(map, name, v) {
+                shard = json_string_value(v);
+                if (!shard || strchr(shard, '/')) die("%s: weight_map: %s has no valid file name", index, name);
+                if (shgeti(seen, shard) >= 0) continue;
+                shput(seen, shard, 1);
+                char *file = format("%s/%s", path, shard);
+                open_file(s, file);
+                free(file);
+            }
+            json_object_foreach(map, name, v) if (shgeti(s->index, name) < 0) die("%s: %s is in none of the shards: download them again", index, name);
+            shfree(seen);
+            json_decref(j);
+        } else die("%s: no model.safetensors and no model.safetensors.index.json: convert or download the weights", path);
+        free(one); free(index);
+    }
+    for (size_t i = 0; i < arrlenu(s->tensors); i++) shput(s->index, s->tensors[i].name, i);
+    return s;
+}
+
+void safetensors_close(Safetensors *s)
+{
+    for (size_t i = 0; i < arrlenu(s->maps); i++) { munmap(s->maps[i].p, s->maps[i].bytes); json_decref(s->headers[i]); }
+    arrfree(s->maps); arrfree(s->headers); arrfree(s->tensors); shfree(s->index);
+    free(s->path);
+    free(s);
+}
+
+const Tensor *safetensors_find(const Safetensors *s, const char *name)
+{
+    Safetensors *w = (Safetensors *)s; // looking up writes to the map's scratch
+    ptrdiff_t i = shgeti(w->index, name);
+    return i < 0 ? NULL : &s->tensors[s->index[i].value];
+}
+size_t safetensors_count(const Safetensors *s) { return arrlenu(s->tensors); }
+const Tensor *safetensors_at(const Safetensors *s, size_t i) { return &s->tensors[i]; }
+const char *safetensors_path(const Safetensors *s) { return s->path; }
+const char *safetensors_meta(const Safetensors *s, const char *key)
+{
+    for (size_t i = 0; i < arrlenu(s->headers); i++) {
+        const char *v = json_string_value(json_object_get(json_object_get(s->headers[i], "__metadata__"), key));
+        if (v) return v;
+    }
+    return NULL;
+}
+
+// ----------------------------------------------------------------------------
+// number types
+
+static double half_to_double(uint16_t h)
+{
+    int e = h >> 10 & 31, m = h & 1023;
+    double x = e == 31 ? (m ? NAN : INFINITY) : e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
+    return h & 0x8000 ? -x : x;
+}
+
+static uint16_t double_to_half(double x)
+{
+    uint16_t sign = signbit(x) ? 0x8000 : 0;
+    double a = fabs(x);
+    if (isnan(x)) return sign | 0x7e00;
+    if (a >= 65520) return sign | 0x7c00;
+    int e;
+    frexp(a, &e);                                   // a = f 2^e, f in [.5, 1)
+    int q = e - 11 < -24 ? -24 : e - 11;            // the unit of the last place
+    long m = lrint(ldexp(a, -q));                   // ties to even in the default rounding mode
+    return sign | (uint16_t)(q == -24 ? m : ((q + 25) << 10) + (m - 1024)); // a carry out of m raises the exponent as it should
+}
+
+void tensor_to_real(real *out, const Tensor *t, const char *path)
+{
+    for (size_t i = 0; i < t->n; i++) {
+        double x;
+        if (t->type == DT_F32) { float f; memcpy(&f, (const char *)t->data + 4 * i, 4); x = f; }
+        else if (t->type == DT_F64) memcpy(&x, (const char *)t->data + 8 * i, 8);
+        else if (t->type == DT_F16 || t->type == DT_BF16) {
+            uint16_t h;
+            memcpy(&h, (const char *)t->data + 2 * i, 2);
+            if (t->type == DT_F16) x = half_to_double(h);
+            else { union { uint32_t u; float f; } b = {(uint32_t)h << 16}; x = b.f; }
+        } else die("%s: tensor %s holds integers, weights must be F64, F32, F16 or BF16", path, t->name);
+        if (!isfinite(x)) die("%s: tensor %s: element %zu is not finite: the weights are broken", path, t->name, i);
+        out[i] = (real)x;
+    }
+}
+
+void real_to_type(void *out, DType type, const real *in, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        switch (type) {
+        case DT_F64: ((double *)out)[i] = (double)in[i]; break;
+        case DT_F32: ((float *)out)[i] = (float)in[i]; break;
+        case DT_F16: ((uint16_t *)out)[i] = double_to_half((double)in[i]); break;
+        case DT_BF16: {
+            union { float f; uint32_t u; } b = {(float)in[i]};
+            ((uint16_t *)out)[i] = (uint16_t)(b.f != b.f ? b.u >> 16 | 0x40 : (b.u + 0x7fff + (b.u >> 16 & 1)) >> 16);
+            break;
+        }
+        default: die("weights cannot be written as type %d", type);
+        }
+}
+
+void safetensors_write(const char *path, const Tensor *tensors, size_t n, const char *const *meta)
+{
+    json_t *j = json_object();
+    if (meta) {
+        json_t *m = json_object();
+        for (size_t i = 0; meta[i]; i += 2) json_object_set_new(m, meta[i], json_string(meta[i + 1]));
+        json_object_set_new(j, "__metadata__", m);
+    }
+    size_t at = 0;
+    for (size_t i = 0; i < n; i++) {
+        const Tensor *t = &tensors[i];
+        const char *type = "F32";
+        for (size_t k = 0; k < sizeof dtype_names / sizeof *dtype_names - 1; k++) if (dtype_names[k].type == t->type) type = dtype_names[k].name;
+        json_t *shape = json_array();
+        for (int d = 0; d < t->rank; d++) json_array_append_new(shape, json_integer((json_int_t)t->shape[d]));
+        size_t bytes = t->n * dtype_size(t->type);
+        json_object_set_new(j, t->name, json_pack("{s:s, s:o, s:[I,I]}", "dtype", type, "shape", shape, "data_offsets", (json_int_t)at, (json_int_t)(at + bytes)));
+        at += bytes;
+    }
+    char *header = json_dumps(j, JSON_COMPACT);
+    size_t len = strlen(header), pad = (8 - len % 8) % 8; // the data begins at a multiple of eight
+    AsideFile *a = aside_open(path);
+    for (int i = 0; i < 8; i++) fputc((int)((uint64_t)(len + pad) >> (8 * i) & 255), a->f);
+    fwrite(header, 1, len, a->f);
+    fprintf(a->f, "%*s", (int)pad, "");
+    for (size_t i = 0; i < n; i++) fwrite(tensors[i].data, dtype_size(tensors[i].type), tensors[i].n, a->f);
+    aside_commit(a);
+    free(header);
+    json_decref(j);
+}
+#endif
