@@ -109,7 +109,7 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
 typedef struct { const Prompt *prompt; const Response *response; Buf trunk; } Sequence; // trunk: (np+n-1, C) the frozen blocks' output, or none
 typedef struct {
     const Model *m; Acts acts; Batch batch;
-    Buf index, target, hidden, hidden2, dhidden, dhidden2, logp, entropy, dlogp, v1, value, dv1, dvalue, old_logp, old_value, advantage, returns, stats;
+    Buf index, target, hidden, dhidden, dhidden2, logp, entropy, dlogp, v1, value, dv1, dvalue, old_logp, old_value, advantage, returns, stats;
     size_t tokens, R; int *h_tokens, *h_start, *h_index, *h_target; real *h_real;
 } Scorer;
 void scorer_carve(Scorer *s, const Model *m, Arena *a, size_t tokens, bool backward);
@@ -529,8 +529,7 @@ void scorer_carve(Scorer *s, const Model *m, Arena *a, size_t tokens, bool backw
     #define TAKE(n) arena_take(a, tokens * (n), DT_REAL, "head")
     s->index = arena_take(a, tokens, DT_I32, "batch"); s->target = arena_take(a, tokens, DT_I32, "batch");
     s->hidden = TAKE(C); s->logp = TAKE(1); s->entropy = TAKE(1);
-    if (!backward) s->hidden2 = TAKE(C);
-    else {
+    if (backward) {
         s->dhidden = TAKE(C); s->dlogp = TAKE(1); s->old_logp = TAKE(1); s->old_value = TAKE(1); s->advantage = TAKE(1); s->returns = TAKE(1);
         s->stats = arena_take(a, 8, DT_F64, "head"); s->value = TAKE(1); s->dvalue = TAKE(1);
         if (critic) { s->dhidden2 = TAKE(C); s->v1 = TAKE(2 * C); s->dv1 = TAKE(2 * C); }

@@ -774,16 +774,16 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/checkpoint.h"
 #include "lib/supervised.h"
 #include "ppo.h"
+#include "lib/reward.h"
+#include "lib/eval.h"
 
 typedef struct {
-    const char *model, *tokenizer, *init, *data, *held_out, *out, *in, *prompts, *reward, *cache, *reference, *device, *precision, *dtype;
-    const char *schedule, *objective, *fhat, *critic, *compat, *preset, *missing_eos, *prompt, *memory;
-    long seed, threads, layers, width, heads, context, batch, steps, warmup, max_docs, from_position, micro_tokens, train_layers_n;
-    long samples, n, m, max_new, top_k, episodes, rollout, minibatch, ppo_epochs, log_every, eval_every, save_every, shard_mib, prompts_max;
-    double epochs, lr, beta1, beta2, eps, weight_decay, clip_grad, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, reward_timeout;
-    double reward_offset, reward_scale;
-    bool resume, score_clip;
-    const char *train_layers;
+    const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *dtype, *train_layers;
+    const char *objective, *fhat, *critic, *compat, *schedule, *preset, *method, *ns, *memory, *precision, *device;
+    long max_docs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
+    long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, threads, prompts_max;
+    double reward_timeout, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad;
+    bool resume;
 } Args;
 
 #define FLAG(name, type, field, commands, fallback, choices, help) {name, type, offsetof(Args, field), commands, fallback, choices, help}
@@ -802,6 +802,7 @@ static const Flag flag_table[] = {
     FLAG("in", FLAG_STRING, in, "score", NULL, NULL, "JSONL lines {\"prompt\",\"response\"} or {\"text\"}"),
     FLAG("prompts", FLAG_STRING, prompts, "sample bon cache train eval", NULL, NULL, "JSONL lines {\"prompt\"}; train and eval default to the cache's"),
     FLAG("prompt", FLAG_STRING, prompt, "sample bon", NULL, NULL, "one prompt, in place of a file"),
+    FLAG("prompts-max", FLAG_LONG, prompts_max, "sample bon cache train eval", "0", NULL, "use only the first so many prompts (0: all)"),
     FLAG("cache", FLAG_STRING, cache, "train eval", NULL, NULL, "reward cache (JSONL) of the reference model"),
     FLAG("out", FLAG_STRING, out, "sft reward score cache train eval sample bon", NULL, NULL, "folder or file to write"),
     // the model
@@ -816,11 +817,14 @@ static const Flag flag_table[] = {
     FLAG("samples", FLAG_LONG, samples, "sample cache eval", "1", NULL, "responses a prompt"),
     FLAG("max-new", FLAG_LONG, max_new, "sample bon cache train eval info", "40", NULL, "new tokens at most"),
     FLAG("temperature", FLAG_DOUBLE, temperature, "sample bon cache train eval score", "1", NULL, "logits are divided by it, in sampling and in every log-probability"),
+    FLAG("max-prompt", FLAG_LONG, max_prompt, "info", "0", NULL, "tokens of the longest prompt, for the plan"),
     FLAG("top-k", FLAG_LONG, top_k, "sample bon", "0", NULL, "sample from the k likeliest tokens (0: all)"),
     FLAG("top-p", FLAG_DOUBLE, top_p, "sample bon", "1", NULL, "sample from the smallest set with this probability (1: all)"),
     // the objective
     FLAG("objective", FLAG_CHOICE, objective, "train", "vbon", "vbon|l|l1|rl", "log pi_bon (Eq. 5), the bound L (Thm 2), the bound L1 (Thm 3), or KL-regularised reward (Eq. 1)"),
     FLAG("n", FLAG_LONG, n, "train bon eval", "4", NULL, "the N of Best-of-N"),
+    FLAG("method", FLAG_CHOICE, method, "eval", "policy", "policy|bon", "measure --model, or Best-of-N drawn from the reference"),
+    FLAG("ns", FLAG_STRING, ns, "eval", "4,16", NULL, "measure the distance to Best-of-N for these N"),
     FLAG("beta", FLAG_DOUBLE, beta, "train", "0", NULL, "strength of the KL penalty, for rl and l (never converted into N)"),
     FLAG("fhat", FLAG_CHOICE, fhat, "train", "digamma", "digamma|mc|add1|expfit|exact", "estimate of log F from the cache"),
     FLAG("m", FLAG_LONG, m, "train eval", "0", NULL, "use the first M samples drawn for each prompt (0: all)"),
@@ -834,6 +838,7 @@ static const Flag flag_table[] = {
     FLAG("clip", FLAG_DOUBLE, clip, "train", "0.2", NULL, "of the probability ratio"),
     FLAG("value-clip", FLAG_DOUBLE, value_clip, "train", "0.2", NULL, "of the value's change"),
     FLAG("vf-coef", FLAG_DOUBLE, vf_coef, "train", "1", NULL, "weight of the value loss"),
+    FLAG("score-clip", FLAG_DOUBLE, score_clip, "train", "0", NULL, "clip the terminal score to +- this (0: no clipping)"),
     FLAG("gamma", FLAG_DOUBLE, gamma, "train", "1", NULL, "discount"),
     FLAG("lambda", FLAG_DOUBLE, lambda, "train", "0.95", NULL, "of generalised advantage estimation"),
     // optimisation
@@ -863,3 +868,76 @@ static const Flag flag_table[] = {
     FLAG("threads", FLAG_LONG, threads, "all", "0", NULL, "CPU threads (0: one a core)"),
 };
 static const size_t n_flags = sizeof flag_table / sizeof *flag_table;
+
+// Presets are flags, read before the command line (math of section 5; the README has the table).
+static const struct { const char *name, *flags; } presets[] = {
+    {"sentiment", "--train-layers 2 --objective vbon --n 4 --fhat digamma --lr 3e-5 --schedule linear --beta1 0.9 --beta2 0.95 --eps 1e-8 --weight-decay 1e-6 "
+                  "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 1 --clip 0.2 --value-clip 0.2 --clip-grad 1 --episodes 12800 --max-new 40 --temperature 1 --m 200"},
+    {"sentiment-released", "--train-layers 2 --objective l --beta 0.1 --fhat add1 --lr 3e-5 --schedule constant --beta1 0.9 --beta2 0.95 --eps 1e-8 --weight-decay 1e-6 "
+                  "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 1 --score-clip 10 --clip-grad 0 --episodes 12800 --max-new 40 --temperature 1"},
+    {"tldr", "--train-layers all --objective vbon --n 100 --fhat expfit --lr 3e-6 --schedule linear --beta1 0.9 --beta2 0.95 --eps 1e-5 --weight-decay 1e-6 "
+                  "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 0.2 --clip 0.2 --value-clip 0.2 --clip-grad 1 --episodes 10000 --max-new 53 --temperature 0.7 --m 200 --missing-eos -1"},
+    {"tldr-released", "--train-layers 8 --objective l --beta 0.005 --fhat add1 --lr 3e-6 --schedule constant --beta1 0.9 --beta2 0.999 --eps 1e-5 --weight-decay 0.01 "
+                  "--rollout 128 --minibatch 4 --ppo-epochs 4 --vf-coef 0.2 --clip-grad 0 --episodes 10000 --max-new 50 --temperature 0.7"},
+};
+static const char *preset_flags(const char *name)
+{
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) if (!strcmp(presets[i].name, name)) return presets[i].flags;
+    return NULL;
+}
+
+#ifndef VBON_VERSION
+#define VBON_VERSION "unknown"
+#endif
+static const char *cpu_libraries(void)
+{
+    static char s[128];
+#ifdef VBON_ONEDNN
+    const dnnl_version_t *v = dnnl_version();
+    snprintf(s, sizeof s, "oneDNN %d.%d.%d, jansson %s, utf8proc %s", v->major, v->minor, v->patch, JANSSON_VERSION, utf8proc_version());
+#else
+    snprintf(s, sizeof s, "no oneDNN, jansson %s, utf8proc %s", JANSSON_VERSION, utf8proc_version());
+#endif
+    return s;
+}
+
+#include "lib/commands.h"
+
+// ----------------------------------------------------------------------------
+// main
+
+#ifndef TESTING
+static void help(FILE *f)
+{
+    fprintf(f, "vbon %s: variational Best-of-N alignment\n\nusage: vbon COMMAND [--flag value ...]; vbon COMMAND --help lists the flags\n\n", VBON_VERSION);
+    for (size_t i = 0; i < n_commands; i++) fprintf(f, "  %-8s %s\n", commands[i].name, commands[i].summary);
+}
+
+int main(int argc, char **argv)
+{
+    // OpenMP reads its environment before main: have waiting threads sleep rather than spin (see the top of this file), then start again.
+    if (!getenv("OMP_WAIT_POLICY") && !getenv("VBON_STARTED")) {
+        setenv("OMP_WAIT_POLICY", "passive", 1);
+        setenv("VBON_STARTED", "1", 1);
+        execv("/proc/self/exe", argv); // goes on below where that is not possible
+    }
+    if (argc < 2) { help(stderr); return 2; }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) { help(stdout); return 0; }
+    const Command *c = NULL;
+    for (size_t i = 0; i < n_commands; i++) if (!strcmp(argv[1], commands[i].name)) c = &commands[i];
+    if (!c) { fprintf(stderr, "vbon: no command \"%s\": see vbon --help\n", argv[1]); return 2; }
+    for (int i = 2; i < argc; i++) if (!strcmp(argv[i], "--help")) { flags_help(flag_table, n_flags, c->name, c->summary, c->example); return 0; }
+    static Args a;
+    flags_parse(&a, flag_table, n_flags, c->name, argc - 2, argv + 2, preset_flags);
+    if (a.threads < 0) usage("--threads must be at least 0");
+    if (a.threads) omp_set_num_threads((int)a.threads);
+    cpu_bf16 = !strcmp(a.precision, "bf16");
+#ifndef VBON_ONEDNN
+    if (cpu_bf16) die("--precision bf16 needs oneDNN: install libdnnl-dev and build again");
+#endif
+    if (strcmp(c->name, "sample") && strcmp(c->name, "info")) flags_table(&a, flag_table, n_flags, c->name);
+    c->run(&a);
+    if (fflush(stdout) || ferror(stdout)) die("standard output: cannot be written");
+    return 0;
+}
+#endif

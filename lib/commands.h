@@ -1,0 +1,852 @@
+// commands.h: what `vbon COMMAND` does, in plain code: read flags, load, loop, write.
+//
+// Each command prints its start-up table, shows its progress, and writes nothing in place until it is whole. Runs that take long (sft, reward,
+// train, cache) can be killed at any moment and go on with --resume (cache: by itself).
+#ifndef COMMANDS_H
+#define COMMANDS_H
+typedef struct { const char *name; void (*run)(const Args *a); const char *summary, *example; } Command;
+#endif
+
+#if defined(VBON_IMPLEMENTATION) && !defined(COMMANDS_IMPLEMENTED)
+#define COMMANDS_IMPLEMENTED
+
+// ----------------------------------------------------------------------------
+// what commands share
+
+static const char *require(const char *value, const char *flag)
+{
+    if (!value) usage("--%s is required", flag);
+    return value;
+}
+
+static long train_layers(const Args *a)
+{
+    char *end;
+    if (!strcmp(a->train_layers, "all")) return TRAIN_ALL;
+    long k = strtol(a->train_layers, &end, 10);
+    if (end == a->train_layers || *end || k < 0) usage("--train-layers %s: all, or a number of blocks", a->train_layers);
+    return k;
+}
+
+static DType dtype_of(const Args *a)
+{
+    return !strcmp(a->dtype, "fp64") ? DT_F64 : !strcmp(a->dtype, "fp16") ? DT_F16 : !strcmp(a->dtype, "bf16") ? DT_BF16 : DT_F32;
+}
+
+static void check_positive(long value, const char *flag) { if (value < 1) usage("--%s must be at least 1", flag); }
+
+static void missing_eos(const Args *a, bool *has, double *value)
+{
+    char *end;
+    *has = strcmp(a->missing_eos, "none") != 0;
+    *value = *has ? strtod(a->missing_eos, &end) : 0;
+    if (*has && (end == a->missing_eos || *end || !isfinite(*value))) usage("--missing-eos %s: none, or a number", a->missing_eos);
+}
+
+static json_t *config_record(const Args *a, const char *command)
+{
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "type", "config", "command", command, "version", VBON_VERSION, "device", "cpu",
+                     "libraries", cpu_libraries(), "flags", flags_json(a, flag_table, n_flags, command));
+}
+
+// A resumed run must have the flags it began with, but for those that change no result.
+static void check_same_flags(const Args *a, const char *command)
+{
+    static const char *const free_flags[] = {"resume", "log-every", "save-every", "out"};
+    char *path = format("%s/log.jsonl", a->out);
+    Jsonl in;
+    json_t *j, *v;
+    const char *key;
+    jsonl_open(&in, path);
+    if (!jsonl_next(&in, &j)) die("%s: empty: it cannot be told what the run began with; delete %s to start afresh", path, a->out);
+    json_t *now = flags_json(a, flag_table, n_flags, command), *then = json_object_get(j, "flags");
+    json_object_foreach(now, key, v) {
+        bool skip = false;
+        for (size_t i = 0; i < sizeof free_flags / sizeof *free_flags; i++) skip |= !strcmp(key, free_flags[i]);
+        json_t *old = json_object_get(then, key);
+        bool same = json_equal(v, old) || (json_is_real(v) && json_is_number(old) && fabs(json_real_value(v) - json_number_value(old)) <= 1e-8 * fabs(json_real_value(v)));
+        if (!skip && !same) die("--resume: the run in %s began with another --%s: resume with the flags it began with", a->out, key);
+    }
+    json_decref(now); json_decref(j);
+    jsonl_close(&in);
+    free(path);
+}
+
+// For a training run: what is in --out already. Returns the checkpoint to go on from, or NULL for a fresh start; *finished: nothing is left to do.
+static char *resume_point(const Args *a, const char *command, bool *finished)
+{
+    char *latest = checkpoint_latest(require(a->out, "out")), *log = format("%s/log.jsonl", a->out), *model = format("%s/model.safetensors", a->out), *index = format("%s/model.safetensors.index.json", a->out);
+    *finished = false;
+    if (latest && !a->resume) die("%s: holds an unfinished run (%s): go on with --resume, or delete it", a->out, latest);
+    if (a->resume && !access(log, F_OK)) {
+        check_same_flags(a, command);
+        *finished = !latest && (!access(model, F_OK) || !access(index, F_OK));
+    }
+    free(log); free(model); free(index);
+    return latest;
+}
+
+static void finish_run(const Args *a, const Model *m, const char *tokenizer_dir)
+{
+    model_save(m, a->out, dtype_of(a), tokenizer_dir, (size_t)a->shard_mib << 20);
+    checkpoint_clear(a->out);
+    printf("wrote %s (%s)\n", a->out, a->dtype);
+}
+
+static void stopped(const Args *a, long step)
+{
+    printf("stopped by signal %d after step %ld; go on with --resume\n", (int)stop_signal, step);
+    (void)a;
+    exit(128 + stop_signal);
+}
+
+static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, size_t *n)
+{
+    char **text;
+    if (a->prompt) {
+        text = (char **)xmalloc(sizeof *text);
+        text[0] = xstrdup(a->prompt);
+        *n = 1;
+    } else text = prompts_read(a->prompts ? a->prompts : require(a->cache, "prompts"), n);
+    if (a->prompts_max > 0 && *n > (size_t)a->prompts_max) *n = (size_t)a->prompts_max;
+    Prompt *p = (Prompt *)xcalloc(*n, sizeof *p);
+    for (size_t i = 0; i < *n; i++) {
+        p[i].text = text[i];
+        p[i].ids = tokenizer_encode(t, text[i], strlen(text[i]), &p[i].n);
+        if (!p[i].ids || !p[i].n) die("prompt %zu is empty or not UTF-8", i + 1);
+        if (p[i].n + (size_t)a->max_new - 1 > max_T)
+            die("%s: prompt %zu has %zu tokens; with --max-new %ld the context of %zu is too short: cut the prompt", a->prompts ? a->prompts : "prompts", i + 1, p[i].n, a->max_new, max_T);
+    }
+    free(text);
+    return p;
+}
+
+static void prompts_free(Prompt *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) { free(p[i].text); free(p[i].ids); free(p[i].cdf.reward); free(p[i].cdf.key); free(p[i].cdf.logF); }
+    free(p);
+}
+
+static void check_header(const json_t *header, const char *path, const char *key, const char *now, const char *what)
+{
+    const char *then = json_string_value(json_object_get(header, key));
+    if (then && strcmp(then, now)) die("%s: was made with another %s (%s, now %s): make the cache again, or name the right one", path, what, then, now);
+}
+
+// Gives each prompt its cached rewards. The cache must know every prompt and, by its header, come from this reference, reward and temperature.
+static void prompts_attach(Prompt *p, size_t n, const Args *a, const Model *reference, const Tokenizer *t, const char *reward)
+{
+    Cache c;
+    size_t no_keys = 0, unfitted = 0;
+    cache_read(&c, a->cache, a->m);
+    if (c.header) {
+        char *model = format("%016llx", (unsigned long long)model_fingerprint(reference)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(t));
+        check_header(c.header, a->cache, "model", model, "reference model");
+        check_header(c.header, a->cache, "tokenizer", tok, "tokenizer");
+        if (reward) check_header(c.header, a->cache, "reward", reward, "reward");
+        check_header(c.header, a->cache, "missing_eos", a->missing_eos, "--missing-eos");
+        json_t *T = json_object_get(c.header, "temperature"), *new = json_object_get(c.header, "max_new");
+        if (json_is_number(T) && fabs(json_number_value(T) - a->temperature) > 1e-9) die("%s: was sampled at temperature %g, not %g", a->cache, json_number_value(T), a->temperature);
+        if (json_is_integer(new) && json_integer_value(new) != a->max_new) die("%s: was sampled with --max-new %lld, not %ld", a->cache, (long long)json_integer_value(new), a->max_new);
+        free(model); free(tok);
+    }
+    bool exact = !strcmp(a->fhat ? a->fhat : "", "exact"), expfit = !strcmp(a->fhat ? a->fhat : "", "expfit");
+    for (size_t i = 0; i < n; i++) {
+        long at = cache_find(&c, p[i].text);
+        if (at < 0) die("%s: has no samples for prompt %zu, \"%.40s\": make the cache with these prompts", a->cache, i + 1, p[i].text);
+        const CachePrompt *s = &c.prompts[at];
+        Cdf *d = &p[i].cdf;
+        d->M = s->n;
+        d->reward = (double *)xmalloc(s->n * sizeof(double));
+        bool keyed = true;
+        for (size_t k = 0; k < s->n; k++) { d->reward[k] = s->samples[k].reward; keyed &= s->samples[k].has_key || s->samples[k].ids; }
+        if (!s->n) die("%s: prompt \"%.40s\" has no samples", a->cache, p[i].text);
+        if (keyed) d->key = (uint64_t *)xmalloc(s->n * sizeof(uint64_t));
+        else no_keys++;
+        for (size_t k = 0; k < s->n && keyed; k++) {
+            const CacheSample *x = &s->samples[k];
+            d->key[k] = x->ids ? order_key(x->ids, x->n_ids) : x->key;
+            if (x->has_key && x->ids && x->key != d->key[k]) die("%s: a key of prompt \"%.40s\" is not that of its ids: the file was edited", a->cache, p[i].text);
+        }
+        if (exact) {
+            d->logF = (double *)xmalloc(s->n * sizeof(double));
+            for (size_t k = 0; k < s->n; k++) {
+                if (!s->samples[k].has_F || !keyed) die("%s: --fhat exact needs \"F\" and \"ids\" (or \"key\") in every record of prompt \"%.40s\"", a->cache, p[i].text);
+                d->logF[k] = log(s->samples[k].F);
+            }
+        }
+        if (expfit) unfitted += !cdf_fit(d);
+    }
+    if (no_keys) printf("%s: no order keys for %zu prompts: ties are broken by mid-rank\n", a->cache, no_keys);
+    if (expfit) printf("expfit: %zu of %zu prompts have no fit and use add1\n", unfitted, n);
+    cache_free(&c);
+}
+
+// ----------------------------------------------------------------------------
+// sft and reward
+
+static void corpus_report(const char *what, const Corpus *c) { printf("%s: %zu documents, %zu rows, %zu tokens\n", what, c->n_docs, c->n_rows, c->n_tokens); }
+
+static double lm_measure(Trainer *t, const Corpus *c, const Tokenizer *tok, Metric *out)
+{
+    size_t *rows = (size_t *)xmalloc(c->n_rows * sizeof *rows), bytes = 0, n;
+    for (size_t i = 0; i < c->n_rows; i++) rows[i] = i;
+    for (size_t i = 0; i < c->n_rows; i++)
+        for (int p = c->rows[i].from; p < c->rows[i].len; p++) {
+            int id = c->tokens[c->rows[i].at + (size_t)p];
+            if (id != tokenizer_eos(tok)) { size_t b; free(tokenizer_decode(tok, &id, 1, &b)); bytes += b; }
+        }
+    n = supervised_positions(c, rows, c->n_rows);
+    double nats = supervised_batch(t, c, rows, c->n_rows, 1, false, NULL);
+    free(rows);
+    out[0] = (Metric){"held_out/nats_per_token", nats / (double)n};
+    out[1] = (Metric){"held_out/perplexity", exp(nats / (double)n)};
+    out[2] = (Metric){"held_out/bits_per_byte", nats / log(2) / (double)bytes};
+    return nats / (double)n;
+}
+
+// Accuracy of one way of cutting: rows of `c` are given in [first, last) of each document; the sign of their mean score is the answer
+static double sign_accuracy(Trainer *t, const Corpus *c)
+{
+    size_t *rows = (size_t *)xmalloc(c->n_rows * sizeof *rows), right = 0;
+    double *score = (double *)xmalloc(c->n_rows * sizeof *score);
+    for (size_t i = 0; i < c->n_rows; i++) rows[i] = i;
+    supervised_batch(t, c, rows, c->n_rows, 1, false, score);
+    for (size_t d = 0; d < c->n_docs; d++) {
+        double sum = 0;
+        for (size_t i = c->doc_first[d]; i < c->doc_first[d + 1]; i++) sum += score[i];
+        right += (sum > 0) == (c->rows[c->doc_first[d]].label > 0.5f);
+    }
+    free(rows); free(score);
+    return (double)right / (double)c->n_docs;
+}
+
+static size_t reward_measure(Trainer *t, const Corpus *c, uint64_t seed, Metric *out)
+{
+    if (c->kind == LOSS_PAIR) {
+        size_t *rows = (size_t *)xmalloc(c->n_rows * sizeof *rows), right = 0;
+        double *score = (double *)xmalloc(c->n_rows * sizeof *score);
+        for (size_t i = 0; i < c->n_rows; i++) rows[i] = i;
+        double loss = supervised_batch(t, c, rows, c->n_rows, 1, false, score);
+        for (size_t i = 0; i < c->n_rows; i += 2) right += score[i] > score[i + 1];
+        out[0] = (Metric){"held_out/pair_accuracy", 2 * (double)right / (double)c->n_rows};
+        out[1] = (Metric){"held_out/loss", 2 * loss / (double)c->n_rows};
+        free(rows); free(score);
+        return 2;
+    }
+    static const char *const keys[] = {"held_out/accuracy_first_48", "held_out/accuracy_random_48", "held_out/accuracy_last_48"};
+    out[0] = (Metric){"held_out/accuracy_whole", sign_accuracy(t, c)};
+    for (int cut = 0; cut < 3; cut++) { // one row a document: a snippet of 48 tokens, or the whole when it is shorter
+        Corpus s = {.kind = LOSS_LABEL, .tokens = c->tokens, .n_docs = c->n_docs, .n_rows = c->n_docs};
+        for (size_t d = 0; d < c->n_docs; d++) {
+            const Row *a = &c->rows[c->doc_first[d]], *b = &c->rows[c->doc_first[d + 1] - 1];
+            size_t begin = a->at, end = b->at + (size_t)b->len, len = end - begin < 48 ? end - begin : 48, room = end - begin - len;
+            size_t at = begin + (cut == 0 ? 0 : cut == 2 ? room : (size_t)(random_uniform(seed, STREAM_SPLIT, d, 0, 0) * (double)(room + 1)));
+            arrput(s.rows, ((Row){at, (int)len, (int)len - 1, a->label}));
+            arrput(s.doc_first, d);
+        }
+        arrput(s.doc_first, c->n_docs);
+        out[1 + cut] = (Metric){keys[cut], sign_accuracy(t, &s)};
+        arrfree(s.rows); arrfree(s.doc_first);
+    }
+    return 4;
+}
+
+static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scalar)
+{
+    check_positive(a->layers, "layers"); check_positive(a->width, "width"); check_positive(a->heads, "heads");
+    if (a->context < 2) usage("--context must be at least 2");
+    if (a->width % a->heads || a->width / a->heads > 256) usage("--width %ld over --heads %ld is no whole head size up to 256", a->width, a->heads);
+    *c = (Config){.arch = "gpt2", .L = (size_t)a->layers, .C = (size_t)a->width, .NH = (size_t)a->heads, .F = 4 * (size_t)a->width, .V = (size_t)tokenizer_vocab(t),
+        .max_T = (size_t)a->context, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.02, .eos = tokenizer_eos(t)};
+}
+
+// Both kinds of supervised training: the model is made, then one loop.
+static void supervised_run(const Args *a, const char *command)
+{
+    bool reward = !strcmp(command, "reward"), finished;
+    const char *folder = reward ? a->init : a->model, *tokenizer_dir = folder ? folder : require(a->tokenizer, "tokenizer");
+    if (a->tokenizer) tokenizer_dir = a->tokenizer;
+    require(a->data, "data");
+    check_positive(a->batch, "batch"); check_positive(a->micro_tokens, "micro-tokens"); check_positive(a->log_every, "log-every");
+    char *from = resume_point(a, command, &finished);
+    if (finished) { printf("%s: finished already\n", a->out); return; }
+    const Ops *o = ops_cpu();
+    Tokenizer *tok = tokenizer_load(tokenizer_dir);
+    Config c;
+    if (folder && !reward) config_read(&c, folder);
+    else fresh_config(&c, a, tok, reward);
+    if (reward && folder) { // the lower blocks of a language model
+        Config base;
+        config_read(&base, folder);
+        if ((size_t)a->layers > base.L) usage("--layers %ld: %s has %zu", a->layers, folder, base.L);
+        base.L = (size_t)a->layers; base.scalar_head = true; base.tied = true;
+        c = base;
+    }
+    if ((int)c.V < tokenizer_vocab(tok)) die("%s: the tokenizer has %d tokens, the model %zu: name the model's own", tokenizer_dir, tokenizer_vocab(tok), c.V);
+    size_t context = (size_t)a->context < c.max_T ? (size_t)a->context : c.max_T;
+    Model m;
+    model_create(&m, o, &c, train_layers(a), false, false);
+    model_random(&m, (uint64_t)a->seed);
+    if (folder && !reward) model_fill(&m, folder);
+    if (folder && reward) { size_t absent = model_fill_partial(&m, folder); if (absent > 1) die("--init %s: %zu parameters are not in it: is it of this width?", folder, absent - 1); }
+    Corpus data, held;
+    LossKind kind = LOSS_LM;
+    if (reward) { // which form the file has shows in its first line
+        Jsonl in;
+        json_t *j;
+        jsonl_open(&in, a->data);
+        if (!jsonl_next(&in, &j)) die("%s: empty", a->data);
+        kind = json_object_get(j, "chosen") ? LOSS_PAIR : LOSS_LABEL;
+        json_decref(j);
+        jsonl_close(&in);
+    }
+    corpus_read(&data, kind, a->data, tok, context, (size_t)a->from_position, 0);
+    corpus_report(a->data, &data);
+    if (a->held_out) { corpus_read(&held, kind, a->held_out, tok, context, (size_t)a->from_position, (size_t)a->max_docs); corpus_report(a->held_out, &held); }
+    size_t unit = kind == LOSS_PAIR ? 2 : 1, items = data.n_rows / unit, B = (size_t)a->batch < items ? (size_t)a->batch : items;
+    long steps = a->steps > 0 ? a->steps : (long)(a->epochs * (double)items / (double)B);
+    if (steps < 1) steps = 1;
+    printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, steps, B * unit);
+    Trainer t;
+    trainer_create(&t, &m, (size_t)a->micro_tokens > unit * context ? (size_t)a->micro_tokens : unit * context, true);
+    if (from) { checkpoint_load(&m, from, NULL, 0); log_cut(a->out, m.step); printf("going on from %s\n", from); }
+    Log *log = log_open(a->out, config_record(a, command), from != NULL);
+    stop_on_signals();
+    Progress progress = progress_begin(command, (size_t)steps, (size_t)m.step, "steps");
+    size_t *perm = (size_t *)xmalloc(items * sizeof *perm), *rows = (size_t *)xmalloc(B * unit * sizeof *rows), epoch = SIZE_MAX, tokens = 0;
+    double began = clock_seconds(), loss = 0, positions = 0;
+    while (m.step < steps) {
+        for (size_t i = 0; i < B; i++) {
+            size_t at = (size_t)m.step * B + i;
+            if (at / items != epoch) random_permutation(perm, items, (uint64_t)a->seed, STREAM_SHUFFLE, epoch = at / items);
+            for (size_t u = 0; u < unit; u++) rows[i * unit + u] = perm[at % items] * unit + u;
+        }
+        size_t n = supervised_positions(&data, rows, B * unit);
+        for (size_t i = 0; i < B * unit; i++) tokens += (size_t)data.rows[rows[i]].len;
+        model_zero_grad(&m);
+        loss += supervised_batch(&t, &data, rows, B * unit, (double)n, true, NULL);
+        positions += (double)n;
+        AdamW opt = {.lr = schedule_lr(a->schedule, a->lr, m.step, steps, a->warmup), .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad};
+        double norm = model_update(&m, &opt);
+        bool last = m.step == steps;
+        if (m.step % a->log_every == 0 || last) {
+            Metric x[] = {{"loss", loss / positions}, {"grad_norm", norm}, {"lr", opt.lr}, {"time/tokens_per_second", (double)tokens / (clock_seconds() - began)}};
+            char extra[64];
+            log_metrics(log, "train", m.step, x, 4);
+            snprintf(extra, sizeof extra, "loss %.4f", loss / positions);
+            progress_show(&progress, (size_t)m.step, extra);
+            loss = positions = 0;
+        }
+        if (a->held_out && (last || (a->eval_every && m.step % a->eval_every == 0))) {
+            Metric x[8];
+            size_t k = 3;
+            if (reward) k = reward_measure(&t, &held, (uint64_t)a->seed, x);
+            else lm_measure(&t, &held, tok, x);
+            log_metrics(log, "held_out", m.step, x, k);
+            const char *keys[9] = {NULL};
+            for (size_t i = 0; i < k; i++) keys[i] = x[i].key;
+            print_metrics(m.step, x, k, keys);
+        }
+        bool save = a->save_every && m.step % a->save_every == 0;
+        if (!last && (save || stop_signal)) {
+            checkpoint_save(&m, a->out, m.step, tokenizer_dir, NULL, 0);
+            if (stop_signal) stopped(a, m.step);
+        }
+    }
+    log_close(log);
+    finish_run(a, &m, tokenizer_dir);
+    trainer_free(&t); corpus_free(&data);
+    if (a->held_out) corpus_free(&held);
+    model_free(&m); tokenizer_free(tok);
+    free(perm); free(rows); free(from);
+}
+
+static void cmd_sft(const Args *a) { supervised_run(a, "sft"); }
+static void cmd_reward(const Args *a) { supervised_run(a, "reward"); }
+
+// ----------------------------------------------------------------------------
+// sample, bon, cache: drawing from a model
+
+typedef struct { Model m; Tokenizer *t; Arena work; Generator g; Prompt *prompts; size_t n, rows; Sampling s; } Drawing;
+
+static void drawing_open(Drawing *d, const Args *a, const char *model, uint64_t stream)
+{
+    check_positive(a->max_new, "max-new");
+    if (!(a->temperature > 0)) usage("--temperature must be positive");
+    if (!(a->top_p > 0 && a->top_p <= 1) || a->top_k < 0) usage("--top-p must be in (0, 1], --top-k at least 0");
+    memset(d, 0, sizeof *d);
+    d->t = tokenizer_load(require(model, "model"));
+    model_load(&d->m, ops_cpu(), model, TRAIN_NONE, false);
+    if (d->m.cfg.scalar_head) die("%s: a reward model, not a language model", model);
+    d->prompts = prompts_load(a, d->t, d->m.cfg.max_T, &d->n);
+    size_t longest = 1;
+    for (size_t i = 0; i < d->n; i++) if (d->prompts[i].n > longest) longest = d->prompts[i].n;
+    d->rows = 256;
+    d->work = (Arena){.name = "sampling", .o = d->m.o};
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass) arena_place(&d->work);
+        generator_carve(&d->g, &d->m, &d->work, d->rows, (size_t)a->micro_tokens, longest, (size_t)a->max_new);
+    }
+    model_pack(&d->m);
+    d->s = (Sampling){.temperature = a->temperature, .top_p = a->top_p, .top_k = a->top_k, .seed = (uint64_t)a->seed, .stream = stream, .eos = tokenizer_eos(d->t)};
+}
+
+static void drawing_close(Drawing *d)
+{
+    generator_free(&d->g); arena_release(&d->work); prompts_free(d->prompts, d->n);
+    model_free(&d->m); tokenizer_free(d->t);
+}
+
+static double response_logp(const Response *r) { double s = 0; for (size_t t = 0; t < r->n; t++) s += (double)r->logp[t]; return s; }
+
+// Draws and scores draws [from, to) of the sequence prompt 0 draws 0..M-1, prompt 1 draws 0..M-1, ...
+static Response *draw(Drawing *d, Reward *reward, const Args *a, size_t M, size_t from, size_t to)
+{
+    bool has;
+    double value;
+    missing_eos(a, &has, &value);
+    Response *r = (Response *)xcalloc(to - from, sizeof *r);
+    for (size_t i = from; i < to; i++) r[i - from] = (Response){.prompt = i / M, .sample = i % M};
+    generate(&d->g, &d->s, d->prompts, r, to - from);
+    if (reward) reward_score(reward, d->prompts, r, to - from, false);
+    for (size_t i = 0; i < to - from; i++) if (reward && has && !r[i].finished) r[i].reward = value;
+    return r;
+}
+
+static void write_response(FILE *f, const Tokenizer *t, const Prompt *p, const Response *r, bool rewarded)
+{
+    char *text = response_text(t, r);
+    size_t at;
+    while ((at = utf8_valid(text, strlen(text))) < strlen(text)) text[at] = '?'; // cut inside a character; the ids say exactly what was sampled
+    json_t *j = json_pack("{s:s, s:s}", "prompt", p->text, "response", text), *ids = json_array();
+    for (size_t k = 0; k < r->n; k++) json_array_append_new(ids, json_integer(r->ids[k]));
+    json_object_set_new(j, "ids", ids);
+    json_object_set_new(j, "logp", json_real(response_logp(r)));
+    if (rewarded) json_object_set_new(j, "reward", json_real(r->reward));
+    json_object_set_new(j, "finished", json_boolean(r->finished));
+    char *line = json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    fprintf(f, "%s\n", line);
+    free(line); free(text);
+    json_decref(j);
+}
+
+static void sample_run(const Args *a, bool bon)
+{
+    Drawing d;
+    Reward reward;
+    size_t M = (size_t)(bon ? a->n : a->samples);
+    check_positive((long)M, bon ? "n" : "samples");
+    drawing_open(&d, a, a->model, bon ? STREAM_BON : STREAM_SAMPLE);
+    if (bon) reward_open(&reward, require(a->reward, "reward"), d.t, d.m.o, (size_t)a->micro_tokens, a->reward_timeout);
+    AsideFile *out = a->out ? aside_open(a->out) : NULL;
+    size_t step = d.rows / M ? d.rows / M : 1;
+    Progress p = progress_begin(bon ? "bon" : "sample", d.n, 0, "prompts");
+    for (size_t i = 0; i < d.n; i += step) {
+        size_t end = i + step < d.n ? i + step : d.n;
+        Response *r = draw(&d, bon ? &reward : NULL, a, M, i * M, end * M);
+        for (size_t q = i; q < end; q++) {
+            Response *mine = r + (q - i) * M, *best = mine;
+            for (size_t k = 1; k < M && bon; k++) // the total order: reward, then key
+                if (mine[k].reward > best->reward || (mine[k].reward == best->reward && mine[k].key > best->key)) best = &mine[k];
+            for (size_t k = 0; k < (bon ? 1 : M); k++) write_response(out ? out->f : stdout, d.t, &d.prompts[q], bon ? best : &mine[k], bon);
+        }
+        for (size_t k = 0; k < (end - i) * M; k++) response_free(&r[k]);
+        free(r);
+        progress_show(&p, end, NULL);
+    }
+    if (out) aside_commit(out);
+    if (bon) reward_close(&reward);
+    drawing_close(&d);
+}
+
+static void cmd_sample(const Args *a) { sample_run(a, false); }
+static void cmd_bon(const Args *a) { sample_run(a, true); }
+
+static void cmd_cache(const Args *a)
+{
+    Drawing d;
+    Reward reward;
+    size_t M = (size_t)a->samples;
+    check_positive(a->samples, "samples");
+    require(a->out, "out");
+    drawing_open(&d, a, a->model, STREAM_CACHE);
+    reward_open(&reward, require(a->reward, "reward"), d.t, d.m.o, (size_t)a->micro_tokens, a->reward_timeout);
+    uint64_t prompts = 0;
+    for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
+    char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *ps = format("%016llx", (unsigned long long)prompts);
+    json_t *header = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:f, s:i, s:i, s:i}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
+                               "missing_eos", a->missing_eos, "temperature", a->temperature, "max_new", (int)a->max_new, "seed", (int)a->seed, "samples", (int)M);
+    size_t done = cache_resume(a->out, header), total = d.n * M;
+    FILE *f = fopen(a->out, "a");
+    if (!f) die("%s: cannot be written: %s", a->out, strerror(errno));
+    if (!done && ftell(f) == 0) { char *h = json_dumps(header, JSON_COMPACT); fprintf(f, "%s\n", h); free(h); }
+    if (done) printf("%s: %zu of %zu samples are there already\n", a->out, done, total);
+    stop_on_signals();
+    Progress p = progress_begin("cache", total, done, "samples");
+    while (done < total && !stop_signal) {
+        size_t end = done + d.rows < total ? done + d.rows : total;
+        Response *r = draw(&d, &reward, a, M, done, end);
+        for (size_t i = 0; i < end - done; i++) {
+            char *text = response_text(d.t, &r[i]);
+            size_t at;
+            while ((at = utf8_valid(text, strlen(text))) < strlen(text)) text[at] = '?';
+            CacheSample s = {.text = text, .ids = r[i].ids, .n_ids = r[i].n, .reward = r[i].reward, .logp = response_logp(&r[i]), .has_logp = true,
+                .draw = (long)r[i].sample, .key = r[i].key, .has_key = true, .finished = r[i].finished};
+            cache_write(f, d.prompts[r[i].prompt].text, &s);
+            free(text);
+            response_free(&r[i]);
+        }
+        free(r);
+        done = end;
+        if (fflush(f)) die("%s: cannot be written: %s", a->out, strerror(errno));
+        progress_show(&p, done, NULL);
+    }
+    if (fsync(fileno(f)) || fclose(f)) die("%s: cannot be written: %s", a->out, strerror(errno));
+    if (done < total) { printf("stopped by signal %d; the same command goes on\n", (int)stop_signal); exit(128 + stop_signal); }
+    reward_close(&reward);
+    drawing_close(&d);
+    json_decref(header);
+    free(model); free(tok); free(ps);
+}
+
+// ----------------------------------------------------------------------------
+// score
+
+static void cmd_score(const Args *a)
+{
+    require(a->in, "in"); require(a->out, "out");
+    Tokenizer *t = tokenizer_load(require(a->model, "model"));
+    Model m;
+    model_load(&m, ops_cpu(), a->model, TRAIN_NONE, false);
+    const Ops *o = m.o;
+    Reward reward;
+    if (a->reward) reward_open(&reward, a->reward, t, o, (size_t)a->micro_tokens, a->reward_timeout);
+    Scorer s = {0};
+    Arena work = {.name = "scoring", .o = o};
+    size_t tokens = (size_t)a->micro_tokens > m.cfg.max_T ? (size_t)a->micro_tokens : m.cfg.max_T;
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass) arena_place(&work);
+        scorer_carve(&s, &m, &work, tokens, false);
+    }
+    AsideFile *out = aside_open(a->out);
+    Jsonl in;
+    jsonl_open(&in, a->in);
+    enum { BLOCK = 256 };
+    json_t *record[BLOCK];
+    Prompt p[BLOCK];
+    Response r[BLOCK];
+    Sequence q[BLOCK];
+    double *logp = (double *)xmalloc(tokens * sizeof *logp);
+    for (bool more = true; more;) {
+        size_t n = 0;
+        while (n < BLOCK && (more = jsonl_next(&in, &record[n]))) {
+            const char *text = jsonl_string(&in, record[n], "text", false), *prompt = text ? "" : jsonl_string(&in, record[n], "prompt", true);
+            if (!text) text = jsonl_string(&in, record[n], "response", true);
+            p[n] = (Prompt){.text = xstrdup(prompt)};
+            r[n] = (Response){.prompt = n};
+            p[n].ids = tokenizer_encode(t, prompt, strlen(prompt), &p[n].n);
+            r[n].ids = tokenizer_encode(t, text, strlen(text), &r[n].n);
+            r[n].finished = r[n].n && r[n].ids[r[n].n - 1] == tokenizer_eos(t);
+            if (p[n].n + r[n].n < 1 || !r[n].n) die("%s:%zu: no text to score", a->in, in.line);
+            if (p[n].n + r[n].n > m.cfg.max_T) die("%s:%zu: %zu tokens, the model's context is %zu: shorten the text", a->in, in.line, p[n].n + r[n].n, m.cfg.max_T);
+            n++;
+        }
+        if (!n) break;
+        if (a->reward) reward_score(&reward, p, r, n, false);
+        for (size_t i = 0; i < n && !m.cfg.scalar_head; i++) {
+            q[i] = (Sequence){&p[i], &r[i], {0}};
+            // a text without a prompt: its first token has nothing to be predicted from
+            bool joint = p[i].n == 0;
+            json_t *lps = json_array();
+            double sum = 0;
+            size_t count = joint ? r[i].n - 1 : r[i].n;
+            if (count) sequence_logps(&s, &m.p, &q[i], 1, a->temperature, joint, logp, NULL);
+            for (size_t k = 0; k < count; k++) { json_array_append_new(lps, json_real(logp[k])); sum += logp[k]; }
+            json_t *ids = json_array();
+            for (size_t k = 0; k < r[i].n; k++) json_array_append_new(ids, json_integer(r[i].ids[k]));
+            json_object_set_new(record[i], "tokens", ids);
+            json_object_set_new(record[i], "logps", lps);
+            json_object_set_new(record[i], "logp", json_real(sum));
+        }
+        for (size_t i = 0; i < n; i++) {
+            if (a->reward) json_object_set_new(record[i], "reward", json_real(r[i].reward));
+            char *line = json_dumps(record[i], JSON_COMPACT | JSON_REAL_PRECISION(9));
+            fprintf(out->f, "%s\n", line);
+            free(line);
+            json_decref(record[i]);
+            free(p[i].text); free(p[i].ids);
+            response_free(&r[i]);
+        }
+    }
+    jsonl_close(&in);
+    aside_commit(out);
+    if (a->reward) reward_close(&reward);
+    scorer_free(&s); arena_release(&work);
+    model_free(&m); tokenizer_free(t);
+    free(logp);
+}
+
+// ----------------------------------------------------------------------------
+// train
+
+static void ppo_options(PpoOptions *o, const Args *a)
+{
+    static const char *const objectives[] = {"vbon", "l", "l1", "rl"}, *const fhats[] = {"digamma", "mc", "add1", "expfit", "exact"};
+    *o = (PpoOptions){.temperature = a->temperature, .clip = a->clip, .value_clip = a->value_clip, .vf_coef = a->vf_coef, .gamma = a->gamma, .lambda = a->lambda,
+        .score_clip = a->score_clip, .lr = a->lr, .episodes = a->episodes, .rollout = a->rollout, .minibatch = a->minibatch, .epochs = a->ppo_epochs, .max_new = a->max_new,
+        .warmup = a->warmup, .schedule = a->schedule, .tokens = (size_t)a->micro_tokens, .seed = (uint64_t)a->seed, .prefix_rank = !strcmp(a->critic, "prefix-rank"),
+        .adamw = {.beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad}};
+    for (int i = 0; i < 4; i++) if (!strcmp(a->objective, objectives[i])) o->objective.kind = (Objective)i;
+    for (int i = 0; i < 5; i++) if (!strcmp(a->fhat, fhats[i])) o->fhat = (Fhat)i;
+    bool beta = flag_given("beta") && a->beta > 0;
+    o->objective.beta = beta ? a->beta : 0;
+    o->objective.N = flag_given("n") || (!beta && o->objective.kind != OBJECTIVE_RL) ? a->n : 0;
+    for (const char *c = a->compat; *c;) {
+        size_t len = strcspn(c, ",");
+        if (len == 5 && !strncmp(c, "scale", 5)) o->objective.compat_scale = true;
+        else if (len == 6 && !strncmp(c, "jointp", 6)) o->joint_p = true;
+        else usage("--compat %s: scale, jointp, or both with a comma", a->compat);
+        c += len + (c[len] == ',');
+    }
+    missing_eos(a, &o->has_missing_eos, &o->missing_eos);
+    check_positive(a->episodes, "episodes"); check_positive(a->rollout, "rollout"); check_positive(a->minibatch, "minibatch"); check_positive(a->ppo_epochs, "ppo-epochs");
+    check_positive(a->micro_tokens, "micro-tokens"); check_positive(a->log_every, "log-every"); check_positive(a->max_new, "max-new");
+    if (!(a->temperature > 0) || !(a->lr >= 0) || !(a->gamma >= 0 && a->gamma <= 1) || !(a->lambda >= 0 && a->lambda <= 1)) usage("--temperature must be positive, --lr at least 0, --gamma and --lambda in [0, 1]");
+    if (o->prefix_rank && o->fhat == FHAT_EXACT) usage("--critic prefix-rank ranks prefixes among cached samples: it does not go with --fhat exact");
+}
+
+static void cmd_train(const Args *a)
+{
+    static const char *const shown[] = {"objective/scores", "objective/kl", "vbon/distance", "vbon/logF", "policy/clipfrac_avg", "val/explained_variance", "lr", NULL};
+    bool finished;
+    PpoOptions opt;
+    ppo_options(&opt, a);
+    require(a->model, "model"); require(a->reward, "reward");
+    bool cached = opt.objective.kind != OBJECTIVE_RL || opt.prefix_rank || a->cache;
+    if (cached) require(a->cache, "cache");
+    char *from = resume_point(a, "train", &finished);
+    if (finished) { printf("%s: finished already\n", a->out); return; }
+    Tokenizer *t = tokenizer_load(a->model);
+    Model m;
+    model_load(&m, ops_cpu(), a->model, train_layers(a), !opt.prefix_rank);
+    if (m.cfg.scalar_head) die("%s: a reward model, not a language model", a->model);
+    if (!opt.prefix_rank) value_head_random(&m, (uint64_t)a->seed);
+    opt.eos = tokenizer_eos(t);
+    Reward reward;
+    reward_open(&reward, a->reward, t, m.o, (size_t)a->micro_tokens, a->reward_timeout);
+    size_t n;
+    Prompt *prompts = prompts_load(a, t, m.cfg.max_T, &n);
+    if (cached) prompts_attach(prompts, n, a, &m, t, reward.what);
+    if (cached && opt.objective.N > (long)prompts[0].cdf.M && opt.fhat != FHAT_EXACT)
+        printf("warning: N = %ld is larger than M = %zu: every response above the best cached sample gets the same score\n", opt.objective.N, prompts[0].cdf.M);
+    Ppo p;
+    ppo_create(&p, &opt, &m, prompts, n, reward_score, &reward); // the reference is the model as loaded
+    long iterations = (opt.episodes + opt.rollout - 1) / opt.rollout;
+    double counter = 0;
+    State state[] = {{"iteration", &counter, 1}, {"ridge", p.ridge, (size_t)opt.max_new * 12}};
+    if (from) {
+        checkpoint_load(&m, from, state, 2);
+        p.iteration = (long)counter;
+        log_cut(a->out, p.iteration);
+        printf("going on from %s\n", from);
+    }
+    Log *log = log_open(a->out, config_record(a, "train"), from != NULL);
+    printf("%zu parameters, %zu train; %zu prompts; %ld iterations of %ld episodes\n", m.n_params, m.n_params - m.first, n, iterations, opt.rollout);
+    stop_on_signals();
+    Progress progress = progress_begin("train", (size_t)iterations, (size_t)p.iteration, "iterations");
+    while (p.iteration < iterations) {
+        ppo_iteration(&p);
+        bool last = p.iteration == iterations;
+        Metric x[METRICS_MAX];
+        for (size_t i = 0; i < p.n_metrics; i++) x[i] = (Metric){p.metrics[i].key, p.metrics[i].value};
+        if (p.iteration % a->log_every == 0 || last) {
+            log_metrics(log, "train", p.iteration, x, p.n_metrics);
+            print_metrics(p.iteration, x, p.n_metrics, shown);
+        }
+        progress_show(&progress, (size_t)p.iteration, NULL);
+        counter = (double)p.iteration;
+        if (!last && ((a->save_every && p.iteration % a->save_every == 0) || stop_signal)) {
+            checkpoint_save(&m, a->out, p.iteration, a->model, state, 2);
+            if (stop_signal) stopped(a, p.iteration);
+        }
+    }
+    log_close(log);
+    finish_run(a, &m, a->model);
+    printf("seconds: rollouts %.1f, rewards %.1f, updates %.1f\n", p.seconds_rollout, p.seconds_reward, p.seconds_update);
+    ppo_free(&p); prompts_free(prompts, n); reward_close(&reward); model_free(&m); tokenizer_free(t);
+    free(from);
+}
+
+// ----------------------------------------------------------------------------
+// eval
+
+static size_t parse_ns(const char *text, long *ns)
+{
+    size_t n = 0;
+    for (const char *p = text; *p && n < MAX_NS; p += *p == ',') {
+        char *end;
+        ns[n] = strtol(p, &end, 10);
+        if (end == p || (*end && *end != ',') || ns[n] < 1) usage("--ns %s: numbers with commas between", text);
+        n++;
+        p = end;
+    }
+    return n;
+}
+
+static json_t *estimate_json(Estimate e) { return json_pack("[f,f]", isfinite(e.mean) ? e.mean : 0.0, isfinite(e.se) ? e.se : 0.0); }
+
+static void cmd_eval(const Args *a)
+{
+    const char *reference = require(a->reference, "reference");
+    bool bon = !strcmp(a->method, "bon");
+    const char *policy = bon ? reference : require(a->model, "model");
+    size_t K = (size_t)a->samples, N = bon ? (size_t)a->n : 1;
+    check_positive(a->samples, "samples"); check_positive(a->n, "n");
+    require(a->cache, "cache");
+    Drawing d;
+    drawing_open(&d, a, policy, STREAM_EVAL);
+    Model ref;
+    model_load(&ref, ops_cpu(), reference, TRAIN_NONE, false);
+    if (ref.cfg.V != d.m.cfg.V) die("%s and %s have different vocabularies", policy, reference);
+    Reward reward;
+    reward_open(&reward, require(a->reward, "reward"), d.t, d.m.o, (size_t)a->micro_tokens, a->reward_timeout);
+    prompts_attach(d.prompts, d.n, a, &ref, d.t, reward.what);
+    EvalSpec spec = {.policy = &d.m, .reference = &ref, .temperature = a->temperature, .tokens = (size_t)a->micro_tokens > ref.cfg.max_T ? (size_t)a->micro_tokens : ref.cfg.max_T};
+    spec.n_ns = parse_ns(a->ns, spec.ns);
+    Response *kept = (Response *)xcalloc(d.n * K, sizeof *kept);
+    double began = clock_seconds(), tokens = 0;
+    size_t group = d.rows > K * N ? d.rows / (K * N) : 1;
+    Progress progress = progress_begin("eval", d.n, 0, "prompts");
+    for (size_t i = 0; i < d.n; i += group) { // K responses a prompt, each the best of N
+        size_t end = i + group < d.n ? i + group : d.n;
+        Response *r = draw(&d, &reward, a, K * N, i * K * N, end * K * N);
+        for (size_t k = 0; k < (end - i) * K; k++) {
+            Response *best = &r[k * N];
+            for (size_t c = k * N + 1; c < (k + 1) * N; c++) if (r[c].reward > best->reward || (r[c].reward == best->reward && r[c].key > best->key)) best = &r[c];
+            kept[i * K + k] = *best;
+            tokens += (double)best->n;
+            best->ids = NULL; best->logp = NULL; best->prefix = NULL;
+        }
+        for (size_t k = 0; k < (end - i) * K * N; k++) response_free(&r[k]);
+        free(r);
+        progress_show(&progress, end, NULL);
+    }
+    Evaluation e;
+    double seconds = clock_seconds() - began;
+    evaluate(&e, &spec, d.prompts, kept, d.n * K, K);
+    if (bon) { // its distribution is not the reference's: what its own log-probabilities would say is known in closed form
+        double bound = bon_kl_bound((long)N);
+        e.k1 = e.k3 = e.rb = (Estimate){bound, 0};
+        e.released = (Estimate){NAN, NAN};
+        for (size_t v = 0; v < spec.n_ns; v++) e.distance[v] = spec.ns[v] == (long)N ? (Estimate){0, 0} : (Estimate){NAN, NAN};
+    }
+    json_t *j = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i}", "method", a->method, "model", policy, "n", (int)N, "prompts", (int)d.n, "samples", (int)K, "seed", (int)a->seed), *distances = json_object();
+    struct { const char *key; Estimate e; } out[] = {{"reward", e.reward}, {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1}, {"kl_k3", e.k3}, {"kl_rb", e.rb},
+        {"kl_released", e.released}, {"length", e.length}, {"finished", e.finished}};
+    for (size_t i = 0; i < sizeof out / sizeof *out; i++) json_object_set_new(j, out[i].key, estimate_json(out[i].e));
+    for (size_t v = 0; v < spec.n_ns; v++) {
+        char key[24];
+        snprintf(key, sizeof key, "%ld", spec.ns[v]);
+        json_object_set_new(distances, key, isfinite(e.distance[v].mean) ? estimate_json(e.distance[v]) : json_null());
+    }
+    json_object_set_new(j, "distance", distances);
+    json_object_set_new(j, "reference_reward", json_real(e.reference_reward));
+    json_object_set_new(j, "time/tokens_per_second", json_real(tokens / seconds));
+    if (a->out) {
+        char *text = json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
+        AsideFile *f = aside_open(a->out);
+        fprintf(f->f, "%s\n", text);
+        aside_commit(f);
+        free(text);
+    }
+    json_decref(j);
+    printf("%zu prompts, %zu responses each; the cache's mean reward is %.4f\n", d.n, K, e.reference_reward);
+    #define LINE(what, x) printf("  %-44s %9.4f +- %.4f\n", what, (x).mean, (x).se)
+    LINE("mean reward", e.reward);
+    LINE("win rate (all cached samples)", e.win);
+    LINE("win rate (released form: one, ties lose)", e.win_released);
+    LINE(bon ? "KL to the reference: at most" : "KL to the reference, k1", e.k1);
+    if (!bon) { LINE("KL, k3", e.k3); LINE("KL, Rao-Blackwellised", e.rb); LINE("KL, released form (k3, prompt included)", e.released); }
+    for (size_t v = 0; v < spec.n_ns; v++) {
+        char what[64];
+        snprintf(what, sizeof what, "distance to Best-of-%ld (nats)", spec.ns[v]);
+        if (isfinite(e.distance[v].mean)) LINE(what, e.distance[v]);
+    }
+    LINE("response length", e.length);
+    LINE("share finished", e.finished);
+    printf("  %-44s %9.0f\n", bon ? "delivered tokens/s, N samples and rewards each" : "delivered tokens/s, rewards included", tokens / seconds);
+    for (size_t k = 0; k < d.n * K; k++) response_free(&kept[k]);
+    free(kept);
+    reward_close(&reward);
+    model_free(&ref);
+    drawing_close(&d);
+}
+
+// ----------------------------------------------------------------------------
+// info
+
+static void arena_print(const Arena *a, double *total)
+{
+    for (size_t i = 0; i < a->n_pieces; i++) printf("  %-24s %-24s %10.1f MiB\n", a->name, a->pieces[i].name, (double)a->pieces[i].bytes / 1048576);
+    *total += (double)a->high;
+}
+
+static void cmd_info(const Args *a)
+{
+    Config c;
+    Model m;
+    config_read(&c, require(a->model, "model"));
+    model_create(&m, ops_cpu(), &c, c.scalar_head ? TRAIN_NONE : train_layers(a), !c.scalar_head, true);
+    printf("%s: %s%s, %zu blocks, %zu heads, width %zu, inner %zu, vocabulary %zu, context %zu, %s head\n", a->model, c.arch, c.scalar_head ? " reward model" : "",
+           c.L, c.NH, c.C, c.F, c.V, c.max_T, c.scalar_head ? "scalar" : c.tied ? "tied" : "untied");
+    for (size_t i = 0; i < m.n_list; i++) {
+        const Param *q = &m.list[i];
+        printf("  %-32s %8zu x %-6zu %10zu%s%s\n", q->name, q->rows, q->cols ? q->cols : 1, q->n, q->offset < m.first ? "  frozen" : "", q->flags & P_DECAY ? "  decays" : "");
+    }
+    printf("%zu parameters, %zu train\n", m.n_params, m.n_params - m.first);
+    if (c.scalar_head) return;
+    Ppo p = {.policy = &m, .max_prompt = c.max_T > (size_t)a->max_new ? c.max_T - (size_t)a->max_new + 1 : 1,
+        .opt = {.rollout = a->rollout, .minibatch = a->minibatch, .max_new = a->max_new, .tokens = (size_t)a->micro_tokens}};
+    if (flag_given("max-prompt")) p.max_prompt = (size_t)a->max_prompt;
+    double total = 0;
+    p.work = (Arena){.name = "rollout", .o = m.o};
+    printf("memory of a PPO run with prompts of at most %zu tokens, without the reward model:\n", p.max_prompt);
+    arena_print(&m.params, &total);
+    arena_print(&m.optim, &total);
+    Arena ref = {.name = "reference", .o = m.o}, packs = {.name = "packed weights", .o = m.o};
+    arena_take(&ref, m.n_params - m.first, DT_REAL, "what trains, copied");
+    for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_MATMUL || i == 0) arena_take(&packs, m.o->packed_size(m.list[i].rows, m.list[i].cols), DT_PACKED, "for decoding");
+    arena_print(&ref, &total);
+    arena_print(&packs, &total);
+    phase_sample(&p);
+    double none = 0;
+    arena_print(&p.work, &none);
+    p.work.name = "update";
+    phase_update(&p);
+    arena_print(&p.work, &none);
+    printf("  %-24s %-24s %10.1f MiB\n", "work", "the larger of the two", (double)p.work.high / 1048576);
+    total += (double)p.work.high;
+    printf("total %.1f MiB\n", total / 1048576);
+    if (a->memory) {
+        char *unit;
+        double limit = strtod(a->memory, &unit);
+        double scale = !strcmp(unit, "GB") ? 1e9 : !strcmp(unit, "GiB") ? 1073741824.0 : !strcmp(unit, "MB") ? 1e6 : !strcmp(unit, "MiB") ? 1048576.0 : 0;
+        if (!(limit > 0) || !(scale > 0)) usage("--memory %s: a number and GB, GiB, MB or MiB", a->memory);
+        printf("fits in %s: %s\n", a->memory, total <= limit * scale ? "yes" : "no");
+    }
+}
+
+static const Command commands[] = {
+    {"sft", cmd_sft, "train a language model from scratch, or fine-tune one, on JSONL text", "vbon sft --tokenizer dev/demo/tokenizer --data train.jsonl --held-out test.jsonl --layers 4 --width 128 --lr 3e-3 --out runs/lm"},
+    {"reward", cmd_reward, "train a reward model on labels or on preference pairs", "vbon reward --init runs/lm --layers 3 --context 64 --data train.jsonl --held-out test.jsonl --lr 1e-3 --out runs/rm"},
+    {"sample", cmd_sample, "draw responses", "vbon sample --model dev/demo/lm --prompt \"This film\" --samples 3"},
+    {"bon", cmd_bon, "Best-of-N at inference", "vbon bon --model dev/demo/lm --reward dev/demo/rm --prompts dev/demo/prompts_test.jsonl --n 16 --max-new 24 --out bon.jsonl"},
+    {"score", cmd_score, "log-probabilities and rewards of given texts", "vbon score --model dev/demo/lm --reward dev/demo/rm --in texts.jsonl --out scored.jsonl"},
+    {"cache", cmd_cache, "sample the reference and its rewards: what F-hat is made from", "vbon cache --model dev/demo/lm --reward dev/demo/rm --prompts dev/demo/prompts.jsonl --samples 32 --max-new 24 --out cache.jsonl"},
+    {"train", cmd_train, "PPO: vBoN (exact, or the bounds L and L1), or KL-regularised reward", "vbon train --model dev/demo/lm --reward dev/demo/rm --cache cache.jsonl --n 16 --max-new 24 --lr 6e-4 --out runs/vbon16"},
+    {"eval", cmd_eval, "KL, distance to Best-of-N, win rate and reward on held-out prompts", "vbon eval --model runs/vbon16 --reference dev/demo/lm --reward dev/demo/rm --cache cache_test.jsonl --ns 4,16 --samples 8 --max-new 24"},
+    {"info", cmd_info, "a model's configuration, parameters and memory plan", "vbon info --model dev/demo/lm --memory 1GB"},
+};
+static const size_t n_commands = sizeof commands / sizeof *commands;
+#endif

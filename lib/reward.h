@@ -1,0 +1,255 @@
+// reward.h: what scores a response: a GPT-2 with a scalar head, or any program.
+//
+// A reward model that shares the policy's tokenizer gets the ids (with the sampled end-of-text token): the prompt goes through it once for all
+// its responses, each response is then read on the prompt's keys and values, and the scores after every prefix come for free. One
+// with another tokenizer gets the text, encoded anew. A program (anything that is not a folder) is started once; it reads n JSONL lines
+// {"prompt","response"} (text without the end-of-text token) and must answer n lines of one number each, flushed.
+//
+// Left out on purpose: rewards that depend on the batch, or on the step: the cache's ranks would mean nothing.
+#ifndef REWARD_H
+#define REWARD_H
+
+typedef struct {
+    char *what;                       // for headers: the folder's fingerprint, or the command
+    const Tokenizer *policy_tokenizer; Tokenizer *tokenizer; bool same_tokenizer;
+    Model m; Arena work; Acts acts; Batch batch; KVCache prompts, own; Buf index, hidden, score; size_t tokens, max_T;
+    pid_t pid; int to, from; double timeout; char *command, *pending; size_t n_pending;
+} Reward;
+void reward_open(Reward *r, const char *folder_or_command, const Tokenizer *policy_tokenizer, const Ops *o, size_t tokens, double timeout);
+void reward_close(Reward *r);
+void reward_score(void *reward, const Prompt *prompts, Response *r, size_t n, bool prefixes); // a RewardFn
+char *response_text(const Tokenizer *t, const Response *r);                                   // malloc'd, without the end-of-text token
+#endif
+
+#if defined(VBON_IMPLEMENTATION) && !defined(REWARD_IMPLEMENTED)
+#define REWARD_IMPLEMENTED
+#include <poll.h>
+#include <sys/wait.h>
+
+char *response_text(const Tokenizer *t, const Response *r) { return tokenizer_decode(t, r->ids, r->n - (r->finished ? 1 : 0), NULL); }
+
+// ----------------------------------------------------------------------------
+// programs
+
+static void program_start(Reward *r, const char *command)
+{
+    int in[2], out[2];
+    r->command = xstrdup(command);
+    signal(SIGPIPE, SIG_IGN); // a program that dies shows as a failed write
+    if (pipe(in) || pipe(out)) die("--reward %s: no pipes: %s", command, strerror(errno));
+    fcntl(in[1], F_SETFD, FD_CLOEXEC); fcntl(out[0], F_SETFD, FD_CLOEXEC);
+    fflush(NULL);
+    r->pid = fork();
+    if (r->pid < 0) die("--reward %s: cannot be started: %s", command, strerror(errno));
+    if (!r->pid) {
+        signal(SIGPIPE, SIG_DFL);
+        setpgid(0, 0); // Ctrl-C is ours: the program ends when its input does
+        dup2(in[0], 0); dup2(out[1], 1);
+        close(in[0]); close(out[1]);
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    close(in[0]); close(out[1]);
+    r->to = in[1]; r->from = out[0];
+    fcntl(r->to, F_SETFL, O_NONBLOCK);
+}
+
+NORETURN static void program_died(Reward *r, size_t got, size_t n)
+{
+    int status = 0;
+    for (int i = 0; i < 100 && waitpid(r->pid, &status, WNOHANG) == 0; i++) usleep(10000);
+    if (WIFSIGNALED(status)) die("--reward %s: killed by signal %d after %zu of %zu answers", r->command, WTERMSIG(status), got, n);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 127) die("--reward %s: no such folder or program", r->command);
+    die("--reward %s: ended with status %d after %zu of %zu answers: it must answer every line and go on reading", r->command, WEXITSTATUS(status), got, n);
+}
+
+static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t n)
+{
+    char *out = NULL, chunk[65536];
+    size_t sent = 0, got = 0;
+    for (size_t i = 0; i < n; i++) {
+        char *text = response_text(r->policy_tokenizer, &y[i]);
+        if (utf8_valid(text, strlen(text)) < strlen(text)) { // a response may end inside a character: JSON cannot say that
+            size_t at;
+            while ((at = utf8_valid(text, strlen(text))) < strlen(text)) text[at] = '?';
+        }
+        json_t *j = json_pack("{s:s, s:s}", "prompt", prompts[y[i].prompt].text, "response", text);
+        char *line = json_dumps(j, JSON_COMPACT);
+        size_t len = strlen(line);
+        memcpy(arraddnptr(out, len), line, len);
+        arrput(out, '\n');
+        free(line); free(text);
+        json_decref(j);
+    }
+    double deadline = clock_seconds() + r->timeout;
+    while (got < n) {
+        struct pollfd p[2] = {{.fd = r->from, .events = POLLIN}, {.fd = sent < arrlenu(out) ? r->to : -1, .events = POLLOUT}};
+        double left = deadline - clock_seconds();
+        if (left <= 0) die("--reward %s: no answer within %g s (%zu of %zu lines came): flush each line, or raise --reward-timeout", r->command, r->timeout, got, n);
+        if (poll(p, 2, (int)(left * 1000) + 1) < 0 && errno != EINTR) die("--reward %s: %s", r->command, strerror(errno));
+        if (p[1].revents) {
+            ssize_t k = write(r->to, out + sent, arrlenu(out) - sent);
+            if (k < 0 && errno != EAGAIN && errno != EINTR) program_died(r, got, n);
+            sent += k > 0 ? (size_t)k : 0;
+        }
+        if (!p[0].revents) continue;
+        ssize_t k = read(r->from, chunk, sizeof chunk);
+        if (k == 0) program_died(r, got, n);
+        if (k < 0) continue;
+        for (ssize_t i = 0; i < k; i++) {
+            if (chunk[i] != '\n') { arrput(r->pending, chunk[i]); continue; }
+            arrput(r->pending, 0);
+            char *end;
+            double x = strtod(r->pending, &end);
+            if (got == n) die("--reward %s: more answers than the %zu lines it was given", r->command, n);
+            if (end == r->pending || end[strspn(end, " \t\r")] || !isfinite(x)) die("--reward %s: answer %zu, \"%.40s\", is no finite number", r->command, got + 1, r->pending);
+            y[got++].reward = x;
+            arrsetlen(r->pending, 0);
+        }
+    }
+    arrfree(out);
+}
+
+// ----------------------------------------------------------------------------
+// reward models
+
+void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer, const Ops *o, size_t tokens, double timeout)
+{
+    *r = (Reward){.policy_tokenizer = policy_tokenizer, .timeout = timeout, .tokens = tokens, .to = -1, .from = -1};
+    if (!is_folder(what)) { program_start(r, what); r->what = xstrdup(what); return; }
+    model_load(&r->m, o, what, TRAIN_NONE, false);
+    if (!r->m.cfg.scalar_head) die("%s: a language model, not a reward model: it has no scalar head (train one with vbon reward)", what);
+    model_pack(&r->m);
+    r->tokenizer = tokenizer_load(what);
+    r->same_tokenizer = tokenizer_fingerprint(r->tokenizer) == tokenizer_fingerprint(policy_tokenizer);
+    r->what = format("%016llx", (unsigned long long)model_fingerprint(&r->m));
+    r->work = (Arena){.name = "reward model", .o = o};
+    r->max_T = r->m.cfg.max_T;
+    if (r->tokens < r->max_T) r->tokens = r->max_T;
+    size_t rows = r->tokens / 8, C = r->m.cfg.C;
+    if (rows * r->max_T > 1u << 20) rows = (1u << 20) / r->max_T + 1; // keys and values of so many rows at a time
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass) arena_place(&r->work);
+        batch_carve(&r->batch, &r->work, r->tokens, r->tokens);
+        acts_carve(&r->acts, &r->m, &r->work, r->tokens, r->m.cfg.L);
+        kv_carve(&r->prompts, &r->m, &r->work, rows, r->max_T, r->tokens);
+        kv_carve(&r->own, &r->m, &r->work, rows, r->max_T, r->tokens);
+        r->index = arena_take(&r->work, r->tokens, DT_I32, "batch");
+        r->hidden = arena_take(&r->work, r->tokens * C, DT_REAL, "head");
+        r->score = arena_take(&r->work, r->tokens, DT_REAL, "head");
+    }
+    r->own.prefix = &r->prompts;
+}
+
+void reward_close(Reward *r)
+{
+    if (r->command) {
+        close(r->to); close(r->from);
+        for (int i = 0; i < 200 && waitpid(r->pid, NULL, WNOHANG) == 0; i++) { usleep(10000); if (i == 150) kill(-r->pid, SIGTERM); }
+        free(r->command); arrfree(r->pending);
+    } else {
+        acts_free(&r->acts); kv_free(&r->prompts); kv_free(&r->own);
+        arena_release(&r->work);
+        model_free(&r->m);
+        tokenizer_free(r->tokenizer);
+    }
+    free(r->what);
+}
+
+// Runs B rows of `tokens` (row b in start[b]..start[b+1]) and leaves the score after every token in out (start[B])
+static void run_rows(Reward *r, KVCache *kv, const int *tokens, const int *start, const int *pos, const int *slot, const int *pslot, const int *plen, size_t B, real *out)
+{
+    const Ops *o = r->m.o;
+    int *zero = (int *)xcalloc(B, sizeof *zero);
+    size_t N = (size_t)start[B], C = r->m.cfg.C;
+    batch_set(&r->batch, &r->m, tokens, start, pos, B);
+    o->upload(slice(kv->slot, 0, B), slot); o->upload(slice(kv->len, 0, B), zero);
+    o->upload(slice(kv->pslot, 0, B), pslot ? pslot : zero); o->upload(slice(kv->plen, 0, B), plen ? plen : zero);
+    Buf final = model_forward(&r->m, &r->m.packed, &r->acts, &r->batch, 0, r->m.cfg.L, kv);
+    o->matmul_forward(r->score, final, r->m.p.score, (Buf){0}, N, C, 1);
+    o->download(out, slice(r->score, 0, N));
+    free(zero);
+}
+
+// Scores responses of ids the model knows. Groups of rows: their distinct prompts first (equal ones side by side once), then the responses on them.
+static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n, bool prefixes)
+{
+    size_t cap = r->tokens, rows = r->own.S;
+    int *tokens = (int *)xmalloc(cap * sizeof(int)), *start = (int *)xmalloc((cap + 1) * sizeof(int)), *slot = (int *)xmalloc(cap * sizeof(int));
+    int *pslot = (int *)xmalloc(cap * sizeof(int)), *plen = (int *)xmalloc(cap * sizeof(int));
+    real *score = (real *)xmalloc(cap * sizeof(real)), *at_prompt = (real *)xmalloc(cap * sizeof(real));
+    for (size_t i = 0; i < n;) {
+        size_t first = i, B = 0, N = 0, P = 0, PN = 0;
+        for (; i < n && B < rows; i++) {
+            const Prompt *p = &prompts[y[i].prompt];
+            bool shared = i > first && y[i].prompt == y[i - 1].prompt;
+            if (p->n + y[i].n > r->max_T) die("a prompt of %zu tokens with a response of %zu does not fit the reward model's context of %zu: shorten --max-new", p->n, y[i].n, r->max_T);
+            if (N + y[i].n > cap || (!shared && PN + p->n > cap)) break;
+            if (!shared) { PN += p->n; P++; }
+            pslot[B] = (int)P - 1; plen[B] = (int)p->n;
+            N += y[i].n;
+            B++;
+        }
+        // the prompts
+        start[0] = 0;
+        PN = P = 0;
+        for (size_t k = first; k < i; k++) {
+            const Prompt *p = &prompts[y[k].prompt];
+            if ((k > first && y[k].prompt == y[k - 1].prompt) || !p->n) continue;
+            memcpy(tokens + PN, p->ids, p->n * sizeof(int));
+            PN += p->n;
+            slot[P] = pslot[k - first];
+            start[++P] = (int)PN;
+        }
+        if (P) {
+            run_rows(r, &r->prompts, tokens, start, NULL, slot, NULL, NULL, P, score);
+            for (size_t b = 0; b < P; b++) at_prompt[slot[b]] = score[start[b + 1] - 1];
+        }
+        // the responses
+        N = 0;
+        for (size_t b = 0; b < B; b++) {
+            memcpy(tokens + N, y[first + b].ids, y[first + b].n * sizeof(int));
+            start[b] = (int)N;
+            slot[b] = (int)b;
+            N += y[first + b].n;
+        }
+        start[B] = (int)N;
+        run_rows(r, &r->own, tokens, start, plen, slot, pslot, plen, B, score);
+        for (size_t b = 0; b < B; b++) {
+            Response *q = &y[first + b];
+            q->reward = (double)(float)score[start[b + 1] - 1];
+            if (!isfinite(q->reward)) die("the reward model's score is not finite: look for NaN in its weights");
+            if (!prefixes) continue;
+            q->prefix = (double *)xrealloc(q->prefix, q->n * sizeof(double));
+            for (size_t t = 0; t < q->n; t++) q->prefix[t] = (double)(t ? score[start[b] + (int)t - 1] : at_prompt[pslot[b]]);
+        }
+    }
+    free(tokens); free(start); free(slot); free(pslot); free(plen); free(score); free(at_prompt);
+}
+
+void reward_score(void *reward, const Prompt *prompts, Response *y, size_t n, bool prefixes)
+{
+    Reward *r = (Reward *)reward;
+    if (prefixes && (r->command || !r->same_tokenizer)) die("--critic prefix-rank needs a causal reward model with the policy's tokenizer");
+    if (r->command) { program_score(r, prompts, y, n); return; }
+    if (r->same_tokenizer) { model_score(r, prompts, y, n, prefixes); return; }
+    Prompt *whole = (Prompt *)xcalloc(n, sizeof *whole); // no prompt: the text is encoded as one
+    Response *copy = (Response *)xcalloc(n, sizeof *copy);
+    int eos = tokenizer_eos(r->tokenizer);
+    for (size_t i = 0; i < n; i++) {
+        char *text = response_text(r->policy_tokenizer, &y[i]), *both = format("%s%s", prompts[y[i].prompt].text, text);
+        size_t at;
+        while ((at = utf8_valid(both, strlen(both))) < strlen(both)) both[at] = '?';
+        copy[i].prompt = i;
+        copy[i].ids = tokenizer_encode(r->tokenizer, both, strlen(both), &copy[i].n);
+        if (y[i].finished && eos >= 0) {
+            copy[i].ids = (int *)xrealloc(copy[i].ids, (copy[i].n + 1) * sizeof(int));
+            copy[i].ids[copy[i].n++] = eos;
+        }
+        free(text); free(both);
+    }
+    model_score(r, whole, copy, n, false);
+    for (size_t i = 0; i < n; i++) { y[i].reward = copy[i].reward; response_free(&copy[i]); }
+    free(whole); free(copy);
+}
+#endif
