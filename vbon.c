@@ -16,7 +16,10 @@
 #endif
 #define STB_DS_IMPLEMENTATION
 #include <stb/stb_ds.h>   // hash maps and growing arrays
+#pragma push_macro("real") // jansson has parameters of that name
+#undef real
 #include <jansson.h>      // JSON
+#pragma pop_macro("real")
 #include <omp.h>
 #include <limits.h>
 #include <signal.h>
@@ -90,27 +93,21 @@ static void *scratch(Scratch *s, size_t bytes)
 // exp for loops: the library's in double, in float one that vectorises (relative error 1e-7, 0 below -87).
 static inline real exp_(real x)
 {
-#ifdef VBON_DOUBLE
-    return exp(x);
-#else
-    float y = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    if (sizeof(real) == 8) return (real)exp(x);
+    float y = x < -87 ? -87.0f : x > 88 ? 88.0f : (float)x;
     float n = rintf(y * 1.44269504f), r = fmaf(n, -0.693359375f, y);
     r = fmaf(n, 2.12194440e-4f, r);
     float e = fmaf(fmaf(fmaf(fmaf(fmaf(1.9875691500e-4f, r, 1.3981999507e-3f), r, 8.3334519073e-3f), r, 4.1665795894e-2f), r, 1.6666665459e-1f), r, 5.0000001201e-1f);
     e = fmaf(e * r, r, r) + 1.0f;
     union { float f; int32_t i; } scale = {.i = ((int32_t)n + 127) << 23};
-    return x < -87.0f ? 0.0f : e * scale.f;
-#endif
+    return x < -87 ? 0 : e * scale.f;
 }
 
 static inline real tanh_(real x)
 {
-#ifdef VBON_DOUBLE
-    return tanh(x);
-#else
-    real e = exp_(2 * fabsf(x)), t = 1 - 2 / (e + 1);
-    return copysignf(fabsf(x) < 1e-3f ? fabsf(x) : t, x); // tanh x = x - x^3/3, below float's rounding there
-#endif
+    if (sizeof(real) == 8) return (real)tanh(x);
+    float a = fabsf((float)x), t = 1 - 2 / ((float)exp_(2 * a) + 1);
+    return copysignf(a < 1e-3f ? a : t, (float)x); // tanh x = x - x^3/3, below float's rounding there
 }
 
 // ----------------------------------------------------------------------------
@@ -734,11 +731,7 @@ static void cpu_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, doubl
         real d = gg[i] * gs;
         mm[i] = b1 * mm[i] + c1 * d;
         vv[i] = b2 * vv[i] + c2 * d * d;
-#ifdef VBON_DOUBLE
-        w[i] = keep * w[i] - rate * mm[i] / (sqrt(vv[i]) * root + e);
-#else
-        w[i] = keep * w[i] - rate * mm[i] / (sqrtf(vv[i]) * root + e);
-#endif
+        w[i] = keep * w[i] - rate * mm[i] / ((sizeof(real) == 8 ? (real)sqrt(vv[i]) : sqrtf((float)vv[i])) * root + e);
     }
 }
 

@@ -1,0 +1,209 @@
+// gradient_test.h: finite differences in double. An op's loss is a fixed random combination of its outputs; the relative error is to the tensor's largest gradient.
+
+typedef double (*Loss)(void *context);
+
+static void check_gradient(const char *what, Buf x, Buf dx, Loss loss, void *context, double tol)
+{
+    double largest = 0, worst = 0;
+    size_t step = x.n > 60 ? x.n / 60 : 1, where = 0;
+    for (size_t i = 0; i < x.n; i++) largest = fmax(largest, fabs((double)R_(dx)[i]));
+    for (size_t i = 0; i < x.n; i += step) {
+        real keep = R_(x)[i];
+        double h = 1e-3, d[2];
+        for (int k = 0; k < 2; k++) { // central differences at h and h/2, extrapolated: error O(h^4)
+            R_(x)[i] = keep + (real)h; double up = loss(context);
+            R_(x)[i] = keep - (real)h; double down = loss(context);
+            d[k] = (up - down) / (2 * h);
+            h /= 2;
+        }
+        R_(x)[i] = keep;
+        double numeric = (4 * d[1] - d[0]) / 3, err = fabs(numeric - (double)R_(dx)[i]);
+        if (!(err <= worst)) { worst = err; where = i; }
+    }
+    CHECK(worst <= tol * fmax(largest, 1e-30), "%s: gradient %zu is off by %g of the largest, %g", what, where, worst / largest, largest);
+    CHECK(largest > 0, "%s: no gradient", what);
+}
+
+static double weighted(Buf out, Buf weight)
+{
+    double s = 0;
+    for (size_t i = 0; i < weight.n; i++) s += (double)R_(out)[i] * (double)R_(weight)[i];
+    return s;
+}
+static Buf zeros(size_t n) { Buf b = new_buf(n); cpu_fill(b, 0); return b; }
+
+typedef struct { Buf out, dout, a, b, c, d, e, f, g; size_t N, C, OC; int mode; double T; } OpCase;
+static double op_loss(void *context)
+{
+    OpCase *k = context;
+    switch (k->mode) {
+    case 0: cpu_matmul_forward(k->out, k->a, k->b, k->c, k->N, k->C, k->OC); break;
+    case 1: cpu_layernorm_forward(k->out, k->d, k->e, k->a, k->b, k->c, k->N, k->C, 1e-5); break;
+    case 2: cpu_activation_forward(k->out, k->a, (Activation)k->OC, k->a.n); break;
+    case 3: case 4: cpu_attention_forward(k->out, k->e, k->a, k->d, k->d.n - 1, k->N, k->C, k->OC, k->mode == 3); break;
+    case 5: cpu_logprob_forward(k->out, (Buf){0}, k->a, k->b, k->d, k->T, k->N, k->C, k->OC); break;
+    case 6: cpu_embed_forward(k->out, k->d, k->e, k->a, k->b, k->N, k->C); break;
+    }
+    return weighted(k->out, k->dout);
+}
+
+static void test_op_gradients(void)
+{
+    const double tol = 1e-7;
+    const size_t shapes[][3] = {{1, 1, 1}, {1, 5, 3}, {7, 3, 11}, {33, 24, 17}, {130, 16, 20}};
+    for (size_t s = 0; s < 5; s++) {
+        size_t N = shapes[s][0], C = shapes[s][1], OC = shapes[s][2];
+        OpCase k = {.out = new_buf(N * OC), .dout = new_buf(N * OC), .a = new_buf(N * C), .b = new_buf(OC * C), .c = new_buf(OC), .N = N, .C = C, .OC = OC};
+        Buf dx = new_buf(N * C), dw = zeros(OC * C), db = zeros(OC);
+        cpu_matmul_backward(dx, dw, db, k.dout, k.a, k.b, N, C, OC);
+        check_gradient("matmul input", k.a, dx, op_loss, &k, tol); check_gradient("matmul weight", k.b, dw, op_loss, &k, tol); check_gradient("matmul bias", k.c, db, op_loss, &k, tol);
+        // accumulates, and a none is left alone
+        cpu_matmul_backward((Buf){0}, dw, (Buf){0}, k.dout, k.a, k.b, N, C, OC);
+        for (size_t i = 0; i < dw.n; i++) R_(dw)[i] /= 2;
+        check_gradient("matmul weight, accumulated", k.b, dw, op_loss, &k, tol);
+        if (C > 1) {
+            k = (OpCase){.mode = 1, .out = new_buf(N * C), .dout = new_buf(N * C), .a = new_buf(N * C), .b = new_buf(C), .c = new_buf(C), .d = new_buf(N), .e = new_buf(N), .N = N, .C = C};
+            op_loss(&k);
+            Buf dres = zeros(N * C), dlw = zeros(C), dlb = zeros(C);
+            cpu_layernorm_backward(dres, dlw, dlb, k.dout, k.a, k.b, k.d, k.e, N, C);
+            check_gradient("layernorm input", k.a, dres, op_loss, &k, tol); check_gradient("layernorm weight", k.b, dlw, op_loss, &k, tol); check_gradient("layernorm bias", k.c, dlb, op_loss, &k, tol);
+        }
+    }
+    for (int act = ACT_GELU_TANH; act <= ACT_RELU; act++) {
+        OpCase k = {.mode = 2, .out = new_buf(50), .dout = new_buf(50), .a = new_buf(50), .OC = (size_t)act};
+        for (size_t i = 0; i < 50; i++) R_(k.a)[i] = R_(k.a)[i] * 4 + (R_(k.a)[i] > 0 ? (real)0.1 : (real)-0.1); // away from ReLU's kink
+        Buf dx = new_buf(50);
+        cpu_activation_backward(dx, k.dout, k.a, (Activation)act, 50);
+        check_gradient("activation", k.a, dx, op_loss, &k, tol);
+    }
+    for (int causal = 0; causal < 2; causal++)
+        for (int v = 0; v < 3; v++) {
+            const int starts[3][5] = {{0, 1, 3, 8, 8 + 5}, {0, 70, 71, 200, 203}, {0, 1, 2, 3, 4}};
+            size_t NH = v == 1 ? 2 : 3, HS = v == 1 ? 5 : 4, N = (size_t)starts[v][4];
+            OpCase k = {.mode = causal ? 3 : 4, .out = new_buf(N * NH * HS), .dout = new_buf(N * NH * HS), .a = new_buf(3 * N * NH * HS), .d = new_index(5, starts[v]), .e = new_buf(N * NH), .N = N, .C = NH, .OC = HS};
+            op_loss(&k);
+            Buf dqkv = new_buf(3 * N * NH * HS);
+            cpu_attention_backward(dqkv, k.dout, k.out, k.e, k.a, k.d, 4, N, NH, HS, causal);
+            check_gradient("attention", k.a, dqkv, op_loss, &k, tol);
+        }
+    {
+        int target[9] = {0, 6, 3, 3, 1, 5, 2, 2, 6};
+        OpCase k = {.mode = 5, .out = new_buf(9), .dout = new_buf(9), .a = new_buf(9 * 4), .b = new_buf(7 * 4), .d = new_index(9, target), .N = 9, .C = 4, .OC = 7, .T = 0.7};
+        Buf dx = new_buf(9 * 4), dw = zeros(7 * 4), logp = new_buf(9);
+        op_loss(&k);
+        cpu_logprob_backward(dx, dw, logp, k.dout, k.a, k.b, k.d, 0.7, 9, 4, 7);
+        for (size_t i = 0; i < 9; i++) CHECK_NEAR(R_(logp)[i], R_(k.out)[i], 1e-14, "backward's log-probability");
+        check_gradient("head input", k.a, dx, op_loss, &k, tol); check_gradient("head weight", k.b, dw, op_loss, &k, tol);
+    }
+    {
+        int tokens[6] = {2, 0, 2, 4, 1, 2}, pos[6] = {0, 1, 2, 0, 1, 0};
+        OpCase k = {.mode = 6, .out = new_buf(6 * 20), .dout = new_buf(6 * 20), .a = new_buf(5 * 20), .b = new_buf(3 * 20), .d = new_index(6, tokens), .e = new_index(6, pos), .N = 6, .C = 20};
+        Buf dwte = zeros(5 * 20), dwpe = zeros(3 * 20);
+        cpu_embed_backward(dwte, dwpe, k.dout, k.d, k.e, 6, 20);
+        check_gradient("token embedding", k.a, dwte, op_loss, &k, tol); check_gradient("position embedding", k.b, dwpe, op_loss, &k, tol);
+    }
+    int index[3] = {4, 0, 2};
+    Buf x = new_buf(5 * 3), g = new_buf(9), back = zeros(15), ix = new_index(3, index);
+    cpu_gather_rows(g, x, ix, 3, 3);
+    cpu_scatter_rows(back, g, ix, 3, 3);
+    for (size_t i = 0; i < 15; i++) CHECK(R_(back)[i] == (i / 3 == 1 || i / 3 == 3 ? 0 : R_(x)[i]), "gather and scatter");
+}
+
+// ----------------------------------------------------------------------------
+// whole models
+
+static Config tiny_config(size_t V, bool tied, bool scalar)
+{
+    return (Config){.arch = "gpt2", .L = 3, .NH = 2, .C = 8, .F = 20, .V = V, .max_T = 12, .act = ACT_GELU_TANH, .tied = tied, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.3, .eos = 0};
+}
+
+static Corpus tiny_corpus(LossKind kind)
+{
+    Corpus c = {.kind = kind, .n_rows = 4};
+    const int len[4] = {2, 5, 12, 3};
+    for (size_t i = 0, p = 0; i < 4; i++) {
+        arrput(c.rows, ((Row){p, len[i], kind == LOSS_LM ? 1 : 1, (float)(i % 2)}));
+        for (int t = 0; t < len[i]; t++, p++) arrput(c.tokens, (int)(random_bits(7, 1, i, (uint64_t)t, 0) % 13));
+    }
+    return c;
+}
+
+typedef struct { Trainer *t; const Corpus *c; } SupervisedCase;
+static const size_t four_rows[4] = {0, 1, 2, 3};
+static double supervised_loss(void *context)
+{
+    SupervisedCase *k = context;
+    return supervised_batch(k->t, k->c, four_rows, 4, 1, false, NULL);
+}
+
+// A PPO-shaped loss through a frozen trunk, policy head and value head: weights on log-probabilities and values at the responses
+typedef struct { Model *m; Scorer *s; Sequence *q; Buf wl, wv; } PolicyCase;
+static double policy_loss(void *context)
+{
+    PolicyCase *k = context;
+    scorer_forward(k->s, &k->m->p, k->q, 2, false, k->s->hidden);
+    cpu_logprob_forward(k->s->logp, (Buf){0}, k->s->hidden, head_weight(&k->m->p), k->s->target, 0.8, k->s->R, k->m->cfg.C, k->m->cfg.V);
+    value_forward(k->s);
+    return weighted(k->s->logp, k->wl) + weighted(k->s->value, k->wv);
+}
+
+static void check_parameters(Model *m, const char *what, Loss loss, void *context)
+{
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        Buf g = *param_field(&m->g, q);
+        CHECK((g.p != NULL) == (q->offset >= m->first), "%s %s: trains or not", what, q->name);
+        if (!g.p) continue;
+        char label[160];
+        snprintf(label, sizeof label, "%s: %s", what, q->name);
+        if (!strcmp(what, "pairs") && !strcmp(q->name, "ln_f.bias")) { // a constant in both scores: their difference does not see it
+            for (size_t k = 0; k < q->n; k++) CHECK(fabs((double)R_(g)[k]) < 1e-14, "%s: gradient %g, not 0", label, (double)R_(g)[k]);
+            continue;
+        }
+        check_gradient(label, *param_field(&m->p, q), g, loss, context, 1e-7);
+    }
+}
+
+static void test_model_gradients(void)
+{
+    for (int v = 0; v < 5; v++) { // tied LM, untied LM, label reward, pair reward, tied LM with only the top block
+        LossKind kind = v == 2 ? LOSS_LABEL : v == 3 ? LOSS_PAIR : LOSS_LM;
+        Config c = tiny_config(13, v != 1, kind != LOSS_LM);
+        Model m;
+        Trainer t;
+        Corpus corpus = tiny_corpus(kind);
+        model_create(&m, ops_cpu(), &c, v == 4 ? 1 : TRAIN_ALL, false, false);
+        model_random(&m, 3 + (uint64_t)v);
+        trainer_create(&t, &m, 24, true);
+        SupervisedCase k = {&t, &corpus};
+        model_zero_grad(&m);
+        supervised_batch(&t, &corpus, four_rows, 4, 1, true, NULL);
+        check_parameters(&m, v == 0 ? "tied" : v == 1 ? "untied" : v == 2 ? "labels" : v == 3 ? "pairs" : "top block", supervised_loss, &k);
+        trainer_free(&t); model_free(&m); corpus_free(&corpus);
+    }
+    for (long layers = 0; layers <= 3; layers += 1) { // 3 blocks: 0 trains the norm and head only
+        Config c = tiny_config(13, false, false);
+        Model m;
+        Scorer s = {0};
+        Arena work = {.name = "work", .o = ops_cpu()};
+        model_create(&m, ops_cpu(), &c, layers, true, false);
+        model_random(&m, 11);
+        for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_VALUE) for (size_t j = 0; j < m.list[i].n; j++) R_(*param_field(&m.p, &m.list[i]))[j] = (real)(rnd() * 0.5);
+        for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, 32, true); }
+        int p1[2] = {3, 4}, p2[3] = {1, 5, 2}, r1[4] = {7, 8, 1, 0}, r2[2] = {12, 9};
+        Prompt p[2] = {{.ids = p1, .n = 2}, {.ids = p2, .n = 3}};
+        Response r[2] = {{.ids = r1, .n = 4}, {.ids = r2, .n = 2}};
+        Sequence q[2] = {{&p[0], &r[0], {0}}, {&p[1], &r[1], {0}}};
+        PolicyCase k = {&m, &s, q, new_buf(6), new_buf(6)};
+        policy_loss(&k);
+        model_zero_grad(&m);
+        cpu_copy(slice(s.dlogp, 0, 6), k.wl); cpu_copy(slice(s.dvalue, 0, 6), k.wv);
+        cpu_logprob_backward(s.dhidden, head_weight(&m.g), (Buf){0}, s.dlogp, s.hidden, head_weight(&m.p), s.target, 0.8, 6, 8, 13);
+        value_backward(&s);
+        cpu_fill(slice(s.acts.dhidden, 0, s.batch.N * 8), 0);
+        cpu_scatter_rows(s.acts.dhidden, s.dhidden, s.index, 6, 8);
+        model_backward(&m, &s.acts, &s.batch);
+        check_parameters(&m, "policy and value", policy_loss, &k);
+        scorer_free(&s); arena_release(&work); model_free(&m);
+    }
+}

@@ -1,0 +1,192 @@
+// math_test.h: the plain-double mathematics of ppo.h against mpmath, SciPy and torch.
+
+static json_t *fixture(const char *name)
+{
+    char *path = format("dev/fixtures/%s", name);
+    json_t *j = json_file(path);
+    free(path);
+    return j;
+}
+static double num(json_t *j, const char *key) { return json_number_value(json_object_get(j, key)); }
+static double at(json_t *a, size_t i) { return json_number_value(json_array_get(a, i)); }
+static size_t numbers(json_t *j, const char *key, double *out)
+{
+    json_t *a = json_object_get(j, key);
+    for (size_t i = 0; i < json_array_size(a); i++) out[i] = at(a, i);
+    return json_array_size(a);
+}
+
+static void test_log_pi_bon(void)
+{
+    json_t *table = fixture("log_pi_bon.json"), *row;
+    size_t i;
+    json_array_foreach(table, i, row) {
+        json_t *a = json_array_get(row, 0);
+        double logF = json_is_string(a) ? -INFINITY : json_number_value(a), logp = at(row, 1), want = at(row, 3), N = at(row, 2), got = log_pi_bon(logF, logp, (long)N);
+        double tol = 2e-12 * fabs(want) + (isfinite(logF) ? 4e-15 * N * fabs(logF) : 0) + 1e-300;
+        CHECK(fabs(got - want) <= tol, "N=%g log F=%g log p=%g: got %.17g, want %.17g", N, logF, logp, got, want);
+    }
+    CHECK(i > 800, "only %zu rows in the table", i);
+    json_decref(table);
+    CHECK(isnan(log_pi_bon(-1, -1, 0)) && isnan(log_pi_bon(NAN, -1, 2)) && isnan(log_pi_bon(-1, NAN, 2)), "NaN in, NaN out");
+    CHECK(log_pi_bon(-3, -7.25, 1) == -7.25 && log_pi_bon(-1, -INFINITY, 9) == -INFINITY && log_pi_bon(-INFINITY, -2, 9) == -18, "the special cases");
+}
+
+static void test_fhat(void)
+{
+    json_t *j = fixture("fhat.json"), *row;
+    size_t i;
+    json_array_foreach(json_object_get(j, "table"), i, row) {
+        double k = at(row, 0), M = at(row, 1);
+        CHECK_NEAR(log_fhat(FHAT_DIGAMMA, k, M), at(row, 2), 1e-12, "digamma");
+        if (json_is_null(json_array_get(row, 3))) CHECK(log_fhat(FHAT_MC, k, M) == -INFINITY, "mc at k = 0");
+        else CHECK_NEAR(log_fhat(FHAT_MC, k, M), at(row, 3), 1e-14, "mc");
+        CHECK_NEAR(log_fhat(FHAT_ADD1, k, M), at(row, 4), 1e-14, "add1");
+    }
+    json_array_foreach(json_object_get(j, "fits"), i, row) {
+        double r[512], x[8], y[8];
+        Cdf c = {.M = numbers(row, "rewards", r), .reward = r};
+        CHECK(cdf_fit(&c), "fit %s does not converge", json_string_value(json_object_get(row, "name")));
+        CHECK_NEAR(c.a, num(row, "a"), 1e-6 * num(row, "a"), "a");
+        CHECK_NEAR(c.b, num(row, "b"), 1e-6 * num(row, "b"), "b");
+        numbers(row, "at", x);
+        for (size_t k = 0; k < numbers(row, "logF", y); k++) CHECK_NEAR(cdf_log_f(&c, FHAT_EXPFIT, x[k], 1, NULL, NULL), y[k], 1e-6 * (1 + fabs(y[k])), "fitted log F");
+    }
+    CHECK(i == 5, "five fits");
+    json_decref(j);
+    double same[8] = {2, 2, 2, 2, 2, 2, 2, 2};
+    Cdf flat = {.M = 8, .reward = same};
+    CHECK(!cdf_fit(&flat) && flat.sd == 0, "equal rewards cannot be fitted");
+    CHECK_NEAR(cdf_log_f(&flat, FHAT_EXPFIT, 3, 1, NULL, NULL), 0, 1e-15, "add1 stands in");
+    for (int M = 1; M <= 600; M = M * 3 + 1) { // k is uniform on 0..M under the reference
+        double digamma_mean = 0;
+        for (int k = 0; k <= M; k++) digamma_mean += log_fhat(FHAT_DIGAMMA, k, M) / (M + 1);
+        CHECK_NEAR(digamma_mean, -1, 1e-12, "E log F-hat");
+    }
+    double add1 = 0;
+    for (int k = 0; k <= 200; k++) add1 += log_fhat(FHAT_ADD1, k, 200) / 201;
+    CHECK_NEAR(add1, -0.982, 5e-4, "add1's mean at M = 200");
+}
+
+static void test_ranks(void)
+{
+    double r[] = {1, 2, 2, 3};
+    uint64_t key[] = {5, 7, 9, 1};
+    Cdf c = {.M = 4, .reward = r, .key = key}, plain = {.M = 4, .reward = r};
+    bool tie;
+    CHECK(cdf_rank(&c, 2, 8, &tie) == 2 && tie, "of equal rewards the smaller key is smaller");
+    CHECK(cdf_rank(&c, 2.5, 6, &tie) == 3 && !tie, "no tie");
+    CHECK(cdf_rank(&c, 2.0001, 7, &tie) == 2, "y itself is never smaller, whatever the last bit of its reward");
+    CHECK(cdf_rank(&plain, 2, 8, &tie) == 2 && tie, "mid-rank without keys");
+    CHECK(cdf_rank(&c, 0, 1, &tie) == 0 && cdf_rank(&c, 9, 2, &tie) == 4, "the ends");
+    // FNV-1a over little-endian words, by hand for one word: then the splitmix64 finaliser
+    int id = 0x01020304;
+    uint64_t h = 0xcbf29ce484222325ull;
+    h = (h ^ 4) * 0x100000001b3ull; h = (h ^ 3) * 0x100000001b3ull; h = (h ^ 2) * 0x100000001b3ull; h = (h ^ 1) * 0x100000001b3ull;
+    CHECK(order_key(&id, 1) == mix64(h), "order key");
+    CHECK(mix64(0x9e3779b97f4a7c15ull) == 0xe220a8397b1dcdafull, "splitmix64's first output for seed 0");
+}
+
+static void test_bon_mean(void)
+{
+    json_t *j = fixture("bon.json"), *row;
+    size_t i;
+    double r[512];
+    json_array_foreach(j, i, row) {
+        size_t M = numbers(row, "rewards", r);
+        CHECK_NEAR(bon_mean(r, M, (long)num(row, "N")), num(row, "mean"), 1e-11, "best-of-N mean");
+    }
+    json_decref(j);
+    CHECK_NEAR(bon_kl_bound(16), log(16) - 15.0 / 16, 1e-15, "KL bound");
+    double x[] = {1, 2, 3, 4};
+    Estimate e = estimate(x, 4);
+    CHECK_NEAR(e.mean, 2.5, 1e-15, "mean"); CHECK_NEAR(e.se, sqrt(5.0 / 3 / 4), 1e-15, "standard error");
+}
+
+static Buf buf_of(const double *x, size_t n)
+{
+    Buf b = cpu_alloc(n, DT_REAL, "test");
+    for (size_t i = 0; i < n; i++) R_(b)[i] = (real)x[i];
+    return b;
+}
+
+static void test_ppo_pieces(void)
+{
+    json_t *j = fixture("ppo.json");
+    double reward[32], value[32], adv[32], ret[32], want[32], white[32], x[8][32], tol = in_double ? 1e-12 : 3e-5;
+    size_t n = numbers(j, "rewards", reward), row = 0;
+    numbers(j, "old_value", value);
+    for (size_t i = 0; i < json_array_size(json_object_get(j, "lengths")); i++) {
+        size_t len = (size_t)at(json_object_get(j, "lengths"), i);
+        gae(adv + row, ret + row, reward + row, value + row, len, 1, 0.95);
+        row += len;
+    }
+    numbers(j, "advantage", want); for (size_t i = 0; i < n; i++) CHECK_NEAR(adv[i], want[i], 1e-12, "advantage");
+    numbers(j, "returns", want); for (size_t i = 0; i < n; i++) CHECK_NEAR(ret[i], want[i], 1e-12, "return");
+    whiten(adv, n);
+    numbers(j, "white", white); for (size_t i = 0; i < n; i++) CHECK_NEAR(adv[i], white[i], 1e-12, "whitened advantage");
+    const char *keys[] = {"logp", "value", "old_logp", "old_value", "white", "returns", "dlogp", "dvalue"};
+    Buf b[8];
+    for (int k = 0; k < 8; k++) { numbers(j, keys[k], x[k]); b[k] = buf_of(x[k], n); }
+    Buf dlogp = new_buf(n), dvalue = new_buf(n), stats = cpu_alloc(8, DT_F64, "stats");
+    cpu_fill(stats, 0);
+    cpu_ppo_loss(dlogp, dvalue, stats, b[0], b[1], b[2], b[3], b[4], b[5], 1 / (double)n, num(j, "clip"), num(j, "value_clip"), num(j, "vf_coef"), n);
+    for (size_t i = 0; i < n; i++) {
+        CHECK_NEAR(R_(dlogp)[i], x[6][i], tol * (1 + fabs(x[6][i])), "policy gradient");
+        CHECK_NEAR(R_(dvalue)[i], x[7][i], tol, "value gradient");
+    }
+    double *s = stats.p;
+    CHECK(fabs(s[0] / (double)n - num(j, "policy_loss")) <= tol * fabs(num(j, "policy_loss")) * 10, "policy loss %g", s[0] / (double)n);
+    CHECK_NEAR(s[1] / (double)n, num(j, "value_loss"), tol * 10, "value loss");
+    CHECK(fabs(s[2] / (double)n - num(j, "approx_kl")) <= tol * fabs(num(j, "approx_kl")) * 10, "approximate KL");
+    json_decref(j);
+}
+
+static void test_adamw(void)
+{
+    json_t *j = fixture("adamw.json"), *step;
+    double p[8], g[8], want[8], tol = in_double ? 1e-13 : 2e-6;
+    size_t n = numbers(j, "start", p), i;
+    Buf b = buf_of(p, n), m = new_buf(n), v = new_buf(n);
+    cpu_fill(m, 0); cpu_fill(v, 0);
+    json_array_foreach(json_object_get(j, "steps"), i, step) {
+        numbers(step, "grad", g);
+        Buf grad = buf_of(g, n);
+        double norm = sqrt(cpu_sumsq(grad));
+        CHECK_NEAR(norm, num(step, "norm"), 1e-6, "gradient norm");
+        cpu_adamw(b, grad, m, v, num(step, "lr"), 0.9, 0.95, 1e-8, 0.1, norm > 1 ? 1 / (norm + 1e-6) : 1, (long)i + 1);
+        numbers(step, "p", want);
+        for (size_t k = 0; k < n; k++) CHECK_NEAR(R_(b)[k], want[k], tol, "parameter");
+    }
+    CHECK(i == 5, "five steps");
+    json_decref(j);
+    CHECK_NEAR(schedule_lr("linear", 1, 0, 10, 0), 1, 1e-15, "linear"); CHECK_NEAR(schedule_lr("linear", 1, 9, 10, 0), 0.1, 1e-15, "linear");
+    CHECK_NEAR(schedule_lr("cosine", 1, 5, 10, 0), 0.5, 1e-15, "cosine"); CHECK_NEAR(schedule_lr("constant", 1, 1, 10, 4), 0.5, 1e-15, "warm-up");
+}
+
+static void test_objectives(void)
+{
+    ObjectiveSpec o = {.kind = OBJECTIVE_VBON, .N = 5};
+    objective_prepare(&o);
+    CHECK_NEAR(o.kappa, 0.25, 1e-15, "kappa"); CHECK_NEAR(objective_score(&o, 0, -1, -20), 0.25 * (log_pi_bon(-1, -20, 5) + 20), 1e-14, "vbon");
+    o = (ObjectiveSpec){.kind = OBJECTIVE_VBON, .N = 1};
+    objective_prepare(&o);
+    CHECK_NEAR(objective_score(&o, 3, -1, -20), 0, 1e-15, "at N = 1 nothing is left of the score"); CHECK_NEAR(o.kappa, 1, 1e-15, "kappa at N = 1");
+    o = (ObjectiveSpec){.kind = OBJECTIVE_L, .N = 1};
+    objective_prepare(&o);
+    CHECK(objective_score(&o, 3, -1, -20) == 0, "L at N = 1");
+    o = (ObjectiveSpec){.kind = OBJECTIVE_L, .beta = 0.3};
+    objective_prepare(&o);
+    CHECK(o.kappa == 0.3 && objective_score(&o, 3, -1.5, -20) == -1.5, "L by beta");
+    o = (ObjectiveSpec){.kind = OBJECTIVE_L1, .N = 4};
+    objective_prepare(&o);
+    CHECK_NEAR(o.kappa, 1.0 / 3, 1e-15, "l1 kappa"); CHECK_NEAR(o.ref_weight, 9.0 / 3, 1e-15, "l1 reference"); CHECK_NEAR(objective_score(&o, 0, -1, 0), -2, 1e-15, "l1 score");
+    o = (ObjectiveSpec){.kind = OBJECTIVE_VBON, .N = 4, .compat_scale = true};
+    objective_prepare(&o);
+    CHECK_NEAR(o.kappa, 1.0 / 3, 1e-15, "released kappa"); CHECK_NEAR(o.score_scale, 0.25, 1e-15, "released scale");
+    o = (ObjectiveSpec){.kind = OBJECTIVE_VBON, .beta = 0.3, .compat_scale = true};
+    objective_prepare(&o);
+    CHECK(o.N == 4 && o.kappa == 0.3, "released: n = int(1/beta) + 1");
+    // for p << F the exact score differs from L's by a constant: they have the same gradient
+    CHECK_NEAR(log_pi_bon(-0.7, -60, 101) + 60 - (log(101) + 100 * -0.7), 0, 1e-10, "J - L -> log N");
+}

@@ -1,0 +1,262 @@
+// model_test.h: GPT-2 and the head against transformers and torch; decoding, sampling, freezing.
+
+static void scorer_make(Scorer *s, Arena *work, const Model *m, size_t tokens)
+{
+    *work = (Arena){.name = "work", .o = m->o};
+    *s = (Scorer){0};
+    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(work); scorer_carve(s, m, work, tokens, m->first < m->n_params); }
+}
+
+static double *tensor_doubles(Safetensors *s, const char *name)
+{
+    const Tensor *t = safetensors_find(s, name);
+    if (!t) die("fixture has no %s", name);
+    double *x = xmalloc(t->n * sizeof *x);
+    for (size_t i = 0; i < t->n; i++) x[i] = t->type == DT_I64 ? (double)((const int64_t *)t->data)[i] : ((const double *)t->data)[i];
+    return x;
+}
+
+// Relative to the tensor's largest entry: double reproduces float64 transformers, float rounds
+static void check_tensor(const char *what, const real *got, const double *want, size_t n, double tol)
+{
+    double largest = 0, worst = 0;
+    for (size_t i = 0; i < n; i++) largest = fmax(largest, fabs(want[i]));
+    for (size_t i = 0; i < n; i++) { double e = fabs((double)got[i] - want[i]); if (!(e <= worst)) worst = e; }
+    CHECK(worst <= tol * largest, "%s: off by %g of the largest, %g (tolerance %g)", what, worst / largest, largest, tol);
+}
+
+static void golden_folder(const char *name)
+{
+    char *dir = format("dev/fixtures/%s", name), *expected = format("%s/expected.safetensors", dir);
+    Safetensors *s = safetensors_open(expected);
+    double *ids = tensor_doubles(s, "ids"), *start = tensor_doubles(s, "start"), tol = in_double ? 1e-9 : 2e-4, total = 0;
+    Model m;
+    Trainer t;
+    model_load(&m, ops_cpu(), dir, TRAIN_ALL, false);
+    trainer_create(&t, &m, 64, true);
+    Corpus c = {.kind = m.cfg.scalar_head ? LOSS_LABEL : LOSS_LM, .n_rows = 3};
+    const float labels[3] = {1, 0, 1};
+    for (int i = 0; i < 24; i++) arrput(c.tokens, (int)ids[i]);
+    for (int r = 0; r < 3; r++) { // a row of one token has nothing to predict, but its hidden state is compared below
+        size_t len = (size_t)(start[r + 1] - start[r]);
+        arrput(c.rows, ((Row){(size_t)start[r], (int)len, m.cfg.scalar_head ? (int)len - 1 : 1, labels[r]}));
+        total += m.cfg.scalar_head ? 1 : (double)len - 1;
+    }
+    size_t rows[3] = {0, 1, 2};
+    double score[3];
+    model_zero_grad(&m);
+    double loss = supervised_batch(&t, &c, rows, 3, total, true, score) / total, *want_loss = tensor_doubles(s, "loss");
+    CHECK_NEAR(loss, *want_loss, tol * fabs(*want_loss), "loss");
+    if (m.cfg.scalar_head) {
+        double *want = tensor_doubles(s, "score");
+        for (int r = 0; r < 3; r++) CHECK_NEAR(score[r], want[r], tol * 5, "score");
+    } else {
+        double *hidden = tensor_doubles(s, "hidden"), *logits = tensor_doubles(s, "logits");
+        real *got = xmalloc(24 * m.cfg.V * sizeof *got);
+        check_tensor("hidden", R_(t.acts.lnf), hidden, 24 * m.cfg.C, tol);
+        gemm(false, true, 24, m.cfg.V, m.cfg.C, R_(t.acts.lnf), m.cfg.C, R_(head_weight(&m.p)), m.cfg.C, 0, got, m.cfg.V);
+        check_tensor("logits", got, logits, 24 * m.cfg.V, tol);
+    }
+    for (size_t i = 0; i < m.n_list; i++) {
+        const Param *q = &m.list[i];
+        char key[128];
+        snprintf(key, sizeof key, "grad.%s%s", q->flags & P_HEAD ? "" : "transformer.", q->name);
+        double *want = tensor_doubles(s, key);
+        real *g = xmalloc(q->n * sizeof *g);
+        Buf b = *param_field(&m.g, q);
+        if (q->flags & P_TRANSPOSE) transpose(g, R_(b), q->rows, q->cols); else memcpy(g, b.p, q->n * sizeof *g);
+        check_tensor(key, g, want, q->n, tol);
+        free(want); free(g);
+    }
+    trainer_free(&t); model_free(&m); corpus_free(&c);
+    safetensors_close(s);
+}
+
+static void test_golden(void)
+{
+    golden_folder("gpt2_tiny");
+    golden_folder("gpt2_untied");
+    golden_folder("gpt2_reward");
+    // every way of storing the same weights; logits as transformers computes them from the rounded ones
+    const char *names[] = {"fp64", "fp32", "fp16", "bf16"};
+    for (int v = 0; v < 4; v++) {
+        char *dir = format("dev/fixtures/variants/%s", names[v]), *expected = format("%s/expected.safetensors", dir);
+        Safetensors *s = safetensors_open(expected);
+        Model m;
+        Trainer t;
+        model_load(&m, ops_cpu(), dir, TRAIN_NONE, false);
+        trainer_create(&t, &m, 16, false);
+        int ids[7], start[2] = {0, 7};
+        double *x = tensor_doubles(s, "ids"), *want = tensor_doubles(s, "logits");
+        real got[7 * 13];
+        for (int i = 0; i < 7; i++) ids[i] = (int)x[i];
+        batch_set(&t.batch, &m, ids, start, NULL, 1);
+        Buf h = model_forward(&m, &m.p, &t.acts, &t.batch, 0, 1, NULL);
+        gemm(false, true, 7, 13, 8, R_(h), 8, R_(m.p.wte), 8, 0, got, 13);
+        check_tensor(names[v], got, want, 7 * 13, in_double ? 1e-9 : 1e-5);
+        trainer_free(&t); model_free(&m); safetensors_close(s);
+    }
+    Model a, b, c;
+    model_load(&a, ops_cpu(), "dev/fixtures/variants/fp32", TRAIN_NONE, false);
+    model_load(&b, ops_cpu(), "dev/fixtures/variants/sharded", TRAIN_NONE, false);
+    model_load(&c, ops_cpu(), "dev/fixtures/variants/old", TRAIN_NONE, false);
+    CHECK(model_fingerprint(&a) == model_fingerprint(&b) && model_fingerprint(&a) == model_fingerprint(&c), "shards, old names and masks hold the same weights");
+    model_free(&a); model_free(&b); model_free(&c);
+}
+
+static void test_head(void)
+{
+    Safetensors *s = safetensors_open("dev/fixtures/head.safetensors");
+    const char *names[] = {"hp", "hq", "wp", "wq", "dlogp"};
+    const size_t n[] = {30, 30, 66, 66, 5};
+    Buf b[5];
+    double tol = in_double ? 1e-12 : 2e-5, *target = tensor_doubles(s, "target");
+    for (int i = 0; i < 5; i++) b[i] = buf_of(tensor_doubles(s, names[i]), n[i]);
+    int t[5];
+    for (int i = 0; i < 5; i++) t[i] = (int)target[i];
+    Buf ti = new_index(5, t), logp = new_buf(5), entropy = new_buf(5), kl = new_buf(5), dx = new_buf(30), dw = zeros(66);
+    cpu_logprob_forward(logp, entropy, b[0], b[2], ti, 0.7, 5, 6, 11);
+    cpu_head_kl(kl, b[0], b[2], b[1], b[3], 0.7, 5, 6, 11);
+    check_tensor("log-probability", R_(logp), tensor_doubles(s, "logp"), 5, tol);
+    check_tensor("entropy", R_(entropy), tensor_doubles(s, "entropy"), 5, tol);
+    check_tensor("KL", R_(kl), tensor_doubles(s, "kl"), 5, tol);
+    cpu_logprob_backward(dx, dw, (Buf){0}, b[4], b[0], b[2], ti, 0.7, 5, 6, 11);
+    check_tensor("input gradient", R_(dx), tensor_doubles(s, "dhp"), 30, tol);
+    check_tensor("weight gradient", R_(dw), tensor_doubles(s, "dwp"), 66, tol);
+    safetensors_close(s);
+}
+
+// ----------------------------------------------------------------------------
+// decoding
+
+static void draw_tiny(Model *m, Prompt *p, Response *r, size_t n, size_t rows, size_t tokens, double temperature)
+{
+    Generator g = {0};
+    Arena work = {.name = "work", .o = m->o};
+    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); generator_carve(&g, m, &work, rows, tokens, 4, 8); }
+    model_pack(m);
+    Sampling s = {.temperature = temperature, .top_p = 1, .seed = 5, .stream = STREAM_SAMPLE, .eos = 0};
+    generate(&g, &s, p, r, n);
+    generator_free(&g); arena_release(&work);
+}
+
+static void test_decode(void)
+{
+    Config c = tiny_config(13, true, false);
+    Model m;
+    model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
+    model_random(&m, 5);
+    int ids[3][4] = {{3}, {4, 5, 6, 7}, {9, 1}};
+    Prompt p[3] = {{.ids = ids[0], .n = 1}, {.ids = ids[1], .n = 4}, {.ids = ids[2], .n = 2}};
+    enum { N = 50 };
+    Response r[N], again[N];
+    size_t finished = 0, long_ones = 0;
+    for (size_t i = 0; i < N; i++) r[i] = again[i] = (Response){.prompt = i / 5 % 3, .sample = i};
+    draw_tiny(&m, p, r, N, N, 64, 0.8);
+    draw_tiny(&m, p, again, N, 7, 8, 0.8); // other groups, other chunks of prompts
+    Scorer s;
+    Arena work;
+    scorer_make(&s, &work, &m, 40);
+    double tol = in_double ? 1e-11 : 2e-4;
+    for (size_t i = 0; i < N; i++) {
+        Sequence q = {&p[r[i].prompt], &r[i], {0}};
+        double lp[16];
+        CHECK(r[i].n == again[i].n && !memcmp(r[i].ids, again[i].ids, r[i].n * sizeof(int)), "response %zu depends on the batching", i);
+        sequence_logps(&s, &m.p, &q, 1, 0.8, false, lp, NULL);
+        for (size_t t = 0; t < r[i].n; t++) {
+            CHECK_NEAR((double)r[i].logp[t], lp[t], fmax(tol, 1e-6), "log-probability at sampling and in a full forward");
+            CHECK((r[i].ids[t] == 0) == (t + 1 == r[i].n && r[i].finished), "cut after the first end of text");
+        }
+        finished += r[i].finished; long_ones += r[i].n == 8;
+        CHECK(r[i].key == order_key(r[i].ids, r[i].n), "key");
+    }
+    CHECK(finished > 5 && long_ones > 5, "both ends occur: %zu finished, %zu full", finished, long_ones);
+    for (size_t i = 0; i < N; i++) { response_free(&r[i]); response_free(&again[i]); }
+    scorer_free(&s); arena_release(&work); model_free(&m);
+}
+
+static void test_sampling(void)
+{
+    enum { R = 4000, V = 7 };
+    Buf h = cpu_alloc(R, DT_REAL, "h"), w = new_buf(V), u = cpu_alloc(R, DT_F64, "u"), token = cpu_alloc(R, DT_I32, "t"), logp = new_buf(R);
+    for (size_t i = 0; i < R; i++) { R_(h)[i] = 2; ((double *)u.p)[i] = random_uniform(1, STREAM_SAMPLE, 0, i, 0); }
+    for (int mode = 0; mode < 3; mode++) {
+        double T = 0.9, p[V], sum = 0, chi = 0, kept = 0;
+        int count[V] = {0}, order[V] = {0, 1, 2, 3, 4, 5, 6};
+        cpu_sample(token, logp, h, w, u, T, mode == 1 ? 3 : 0, mode == 2 ? 0.5 : 1, R, 1, V);
+        for (int v = 0; v < V; v++) sum += p[v] = exp(2 * (double)R_(w)[v] / T);
+        for (int v = 0; v < V; v++) p[v] /= sum;
+        for (int a = 0; a < V; a++) for (int b = a + 1; b < V; b++) if (p[order[b]] > p[order[a]]) { int t = order[a]; order[a] = order[b]; order[b] = t; }
+        for (size_t i = 0; i < R; i++) { count[I_(token)[i]]++; CHECK_NEAR(R_(logp)[i], log(p[I_(token)[i]]), 1e-5, "log-probability, without top-k and top-p"); }
+        int keep = mode == 1 ? 3 : V;
+        if (mode == 2) { double s = 0; keep = 0; while (s < 0.5) s += p[order[keep++]]; }
+        for (int k = 0; k < keep; k++) kept += p[order[k]];
+        for (int k = 0; k < V; k++) {
+            double want = k < keep ? R * p[order[k]] / kept : 0;
+            if (k >= keep) CHECK(count[order[k]] == 0, "token %d was cut off", order[k]);
+            else chi += (count[order[k]] - want) * (count[order[k]] - want) / want;
+        }
+        CHECK(chi < 24, "chi-squared %.1f over %d cells", chi, keep);
+    }
+    // the rank of a fresh reference sample among M others is uniform: chi-squared over 0..M
+    enum { M = 9, DRAWS = 2000 };
+    double hist[M + 1] = {0}, chi = 0;
+    for (int d = 0; d < DRAWS; d++) {
+        double r[M];
+        for (int k = 0; k < M; k++) r[k] = random_uniform(3, STREAM_CACHE, (uint64_t)d, (uint64_t)k, 0);
+        Cdf c = {.M = M, .reward = r};
+        hist[(int)cdf_rank_score(&c, random_uniform(3, STREAM_ROLLOUT, (uint64_t)d, 0, 0))]++;
+    }
+    for (int k = 0; k <= M; k++) chi += (hist[k] - DRAWS / (M + 1.0)) * (hist[k] - DRAWS / (M + 1.0)) / (DRAWS / (M + 1.0));
+    CHECK(chi < 30, "ranks: chi-squared %.1f over 10 cells", chi);
+}
+
+static void test_frozen(void)
+{
+    Config c = tiny_config(13, true, false);
+    Model m;
+    Trainer t;
+    Corpus corpus = tiny_corpus(LOSS_LM);
+    model_create(&m, ops_cpu(), &c, 1, false, false);
+    model_random(&m, 2);
+    trainer_create(&t, &m, 64, true);
+    real *before = xmalloc(m.n_params * sizeof *before);
+    memcpy(before, m.data.p, m.n_params * sizeof *before);
+    AdamW opt = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1};
+    for (int i = 0; i < 3; i++) { model_zero_grad(&m); supervised_batch(&t, &corpus, four_rows, 4, 18, true, NULL); model_update(&m, &opt); }
+    CHECK(!memcmp(before, m.data.p, m.first * sizeof *before), "a frozen parameter moved");
+    for (size_t i = 0; i < m.n_list; i++)
+        if (m.list[i].offset >= m.first) CHECK(memcmp(before + m.list[i].offset, R_(m.data) + m.list[i].offset, m.list[i].n * sizeof *before), "%s did not move", m.list[i].name);
+    CHECK(m.list[0].offset < m.first && m.first_block == 2, "the tied embedding is frozen with the lower blocks");
+    trainer_free(&t); model_free(&m); corpus_free(&corpus);
+}
+
+static void test_products(void)
+{
+    for (int bf = 0; bf < 2; bf++) {
+#ifndef VBON_ONEDNN
+        if (bf) continue;
+#endif
+        cpu_bf16 = bf;
+        for (size_t k = 0; k < 8; k++) {
+            const size_t shapes[8][3] = {{1, 1, 1}, {1, 64, 200}, {3, 17, 5}, {64, 96, 33}, {200, 128, 384}, {16, 512, 128}, {7, 768, 40}, {33, 8, 2000}};
+            size_t N = shapes[k][0], C = shapes[k][1], OC = shapes[k][2];
+            Buf x = new_buf(N * C), w = new_buf(OC * C), b = new_buf(OC), out = new_buf(N * OC), packed = cpu_alloc(cpu_packed_size(OC, C), DT_PACKED, "w"), again = new_buf(N * OC);
+            cpu_pack(packed, w, OC, C);
+            cpu_matmul_forward(out, x, packed, b, N, C, OC);
+            cpu_matmul_forward(again, x, packed, b, N, C, OC);
+            CHECK(!memcmp(out.p, again.p, N * OC * sizeof(real)), "two runs differ");
+            cpu_matmul_forward(again, x, w, b, N, C, OC);
+            double worst = 0, worst2 = 0;
+            for (size_t i = 0; i < N; i++)
+                for (size_t j = 0; j < OC; j++) {
+                    double want = (double)R_(b)[j];
+                    for (size_t c = 0; c < C; c++) want += (double)R_(x)[i * C + c] * (double)R_(w)[j * C + c];
+                    worst = fmax(worst, fabs((double)R_(out)[i * OC + j] - want) / sqrt((double)C));
+                    worst2 = fmax(worst2, fabs((double)R_(again)[i * OC + j] - want) / sqrt((double)C));
+                }
+            CHECK(worst <= (bf ? 2e-2 : 2e-6) && worst2 <= (bf ? 2e-2 : 2e-6), "%s %zux%zux%zu: packed off by %g, plain by %g", bf ? "bf16" : "fp32", N, C, OC, worst, worst2);
+        }
+    }
+    cpu_bf16 = false;
+}

@@ -1,0 +1,237 @@
+// world_test.h: a language model so small that every string can be listed (vocabulary 4, at most 3 tokens: 40 strings), trained by the shipped
+// PPO loop with the exact F, and measured by enumeration: the total variation between the trained model and the optimum of its objective.
+//
+// Rewards are structured (additive over tokens, or a count of one token with ties). With rewards that order the strings at random, PPO drops rare
+// branches early and N = 16 fails whatever the batch or rate: known, and no property of the objective.
+
+enum { STRINGS = 40, WORLD_V = 4, WORLD_T = 3 };
+typedef struct {
+    Response y[STRINGS];
+    double reward[STRINGS], logp[STRINGS], logF[STRINGS];
+    Cdf cdf;
+    double (*map)(double); // applied to every reward, or NULL
+} World;
+
+static void world_strings(World *w)
+{
+    size_t n = 0;
+    for (int len = 1; len <= WORLD_T; len++)
+        for (int code = 0; code < 1 << 2 * len; code++) {
+            int ids[WORLD_T];
+            bool valid = true;
+            for (int t = 0; t < len; t++) { ids[t] = code >> 2 * t & 3; valid &= ids[t] != 0 || t == len - 1; }
+            if (!valid || (len < WORLD_T && ids[len - 1] != 0)) continue; // token 0 ends a string
+            w->y[n] = (Response){.ids = xmalloc(sizeof ids), .n = (size_t)len, .finished = ids[len - 1] == 0, .key = order_key(ids, (size_t)len)};
+            memcpy(w->y[n++].ids, ids, sizeof ids);
+        }
+    if (n != STRINGS) die("%zu strings, not 40", n);
+}
+
+static void world_rewards(World *w, bool ties, uint64_t seed)
+{
+    for (int i = 0; i < STRINGS; i++) {
+        w->reward[i] = 0;
+        for (size_t t = 0; t < w->y[i].n; t++)
+            w->reward[i] += ties ? w->y[i].ids[t] == 2 : 2 * random_uniform(seed, 77, t, (uint64_t)w->y[i].ids[t], 0) - 1;
+        w->reward[i] = (double)(float)w->reward[i];
+    }
+}
+
+static bool below(const World *w, int a, int b) { return w->reward[a] != w->reward[b] ? w->reward[a] < w->reward[b] : w->y[a].key < w->y[b].key; }
+
+static void world_probabilities(World *w, const Model *m, const Prompt *p, double *logp)
+{
+    Scorer s;
+    Arena work;
+    scorer_make(&s, &work, m, 256);
+    Sequence q[STRINGS];
+    double lp[STRINGS * WORLD_T];
+    for (int i = 0; i < STRINGS; i++) q[i] = (Sequence){p, &w->y[i], {0}};
+    sequence_logps(&s, &m->p, q, STRINGS, 1, false, lp, NULL);
+    for (int i = 0, k = 0; i < STRINGS; i++) { logp[i] = 0; for (size_t t = 0; t < w->y[i].n; t++) logp[i] += lp[k++]; }
+    scorer_free(&s); arena_release(&work);
+}
+
+static void world_reward(void *context, const Prompt *prompts, Response *r, size_t n, bool prefixes)
+{
+    World *w = context;
+    (void)prompts; (void)prefixes;
+    for (size_t i = 0; i < n; i++)
+        for (int k = 0; k < STRINGS; k++)
+            if (w->y[k].key == r[i].key) r[i].reward = w->map ? w->map(w->reward[k]) : w->reward[k];
+}
+
+static double variation(const double *logp, const double *logq)
+{
+    double s = 0;
+    for (int i = 0; i < STRINGS; i++) s += fabs(exp(logp[i]) - exp(logq[i])) / 2;
+    return s;
+}
+static void normalise(double *logp)
+{
+    double s = 0, most = -INFINITY;
+    for (int i = 0; i < STRINGS; i++) most = fmax(most, logp[i]);
+    for (int i = 0; i < STRINGS; i++) s += exp(logp[i] - most);
+    for (int i = 0; i < STRINGS; i++) logp[i] -= most + log(s);
+}
+
+static void world_model(Model *m, uint64_t seed)
+{
+    Config c = {.arch = "gpt2", .L = 2, .NH = 2, .C = 16, .F = 64, .V = WORLD_V, .max_T = 4, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.15, .eos = 0};
+    model_create(m, ops_cpu(), &c, TRAIN_ALL, true, false);
+    model_random(m, seed);
+    value_head_random(m, seed);
+}
+
+static PpoOptions world_options(ObjectiveSpec o, uint64_t seed)
+{
+    return (PpoOptions){.objective = o, .fhat = FHAT_EXACT, .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 1e-3,
+        .episodes = 256 * 200, .rollout = 256, .minibatch = 128, .epochs = 4, .max_new = WORLD_T, .schedule = "linear", .tokens = 1024, .seed = seed, .eos = 0,
+        .adamw = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}};
+}
+
+// Trains in the world and returns the model's log-probabilities of all strings
+static void world_train(World *w, ObjectiveSpec o, uint64_t seed, double *out)
+{
+    static int prompt_ids[1] = {1};
+    Prompt p = {.ids = prompt_ids, .n = 1};
+    Model m;
+    world_model(&m, 3);
+    world_probabilities(w, &m, &p, w->logp);
+    double *table = xmalloc(STRINGS * sizeof *table), *rewards = xmalloc(STRINGS * sizeof *rewards);
+    uint64_t *keys = xmalloc(STRINGS * sizeof *keys);
+    for (int i = 0; i < STRINGS; i++) {
+        double F = 0;
+        for (int k = 0; k < STRINGS; k++) if (below(w, k, i)) F += exp(w->logp[k]);
+        w->logF[i] = table[i] = log(F);
+        rewards[i] = w->reward[i];
+        keys[i] = w->y[i].key;
+    }
+    p.cdf = (Cdf){.M = STRINGS, .reward = rewards, .key = keys, .logF = table};
+    Ppo ppo;
+    PpoOptions opt = world_options(o, seed);
+    ppo_create(&ppo, &opt, &m, &p, 1, world_reward, w);
+    while (ppo.iteration < opt.episodes / opt.rollout) ppo_iteration(&ppo);
+    world_probabilities(w, &m, &p, out);
+    ppo_free(&ppo); model_free(&m);
+    free(table); free(rewards); free(keys);
+}
+
+static void best_of(const World *w, double N, double *out) // log pi_bon; N may be fractional
+{
+    for (int i = 0; i < STRINGS; i++) { double F = exp(w->logF[i]), p = exp(w->logp[i]); out[i] = log(pow(F + p, N) - pow(F, N)); }
+}
+static double floored(double logF) { return logF > log(1.0 / 400) ? logF : log(1.0 / 400); }
+
+static void test_world(void)
+{
+    World w = {0};
+    double got[STRINGS], want[STRINGS], other[STRINGS];
+    world_strings(&w);
+    printf("    %-30s %3s  %-8s %-8s %-8s\n", "objective, reward", "N", "start", "end", "beside");
+    for (int ties = 0; ties < 2; ties++) {
+        world_rewards(&w, ties, 4);
+        for (int k = 0; k < 3; k++) {
+            long N = k == 0 ? 2 : k == 1 ? 4 : 16;
+            world_train(&w, (ObjectiveSpec){.kind = OBJECTIVE_VBON, .N = N}, 1, got);
+            best_of(&w, (double)N, want);
+            double sum = 0, mass = 0, J = 0, L = 0, L1 = 0, n = (double)N;
+            for (int i = 0; i < STRINGS; i++) {
+                sum += exp(want[i]);
+                mass += exp(w.logp[i]);
+                CHECK_NEAR(log_pi_bon(w.logF[i], w.logp[i], N), want[i], 1e-9 * fabs(want[i]) + 1e-9, "log pi_bon by enumeration");
+                other[i] = w.logp[i] + (n - 1) * (isfinite(w.logF[i]) ? w.logF[i] : -700); // argmax L: 0 where F = 0
+                // Thms 2 and 3 at the trained policy: J >= L >= L1, strings of F = 0 aside (there L is -inf and the bounds are trivial)
+                double pi = exp(got[i]), logF = isfinite(w.logF[i]) ? w.logF[i] : -700;
+                J += pi * (want[i] - got[i]);
+                L += pi * ((n - 1) * logF + w.logp[i] - got[i]);
+                L1 += pi * (n * (n - 1) / 2 * logF + n * (n + 1) / 2 * w.logp[i] + (n + 2) * (n - 1) / 2 * got[i] - n * (n + 1) / 2 * got[i]);
+            }
+            normalise(other);
+            double start = variation(w.logp, want), end = variation(got, want), argmax_l = variation(other, want);
+            printf("    %-30s %3ld  %.4f   %.4f   argmax L is at %.4f\n", ties ? "vbon, ties" : "vbon, additive", N, start, end, argmax_l);
+            CHECK_NEAR(sum, pow(mass, n), 1e-12, "sum of pi_bon"); // it telescopes to (sum of p)^N, and p is a float model's
+            CHECK_NEAR(mass, 1, 1e-6, "sum of p");
+            CHECK(J >= L && L >= L1 && J <= 1e-9, "J %g >= L %g >= L1 %g, J <= 0", J, L, L1);
+            CHECK(start >= 0.2 && end <= 0.02 && end < argmax_l, "N=%ld: total variation %.4f -> %.4f, argmax L %.4f", N, start, end, argmax_l);
+        }
+    }
+    world_rewards(&w, false, 4);
+    static const struct { const char *name; ObjectiveSpec o; double N; } rest[] = {
+        {"rl, beta .5", {.kind = OBJECTIVE_RL, .beta = 0.5}, 0}, {"l", {.kind = OBJECTIVE_L, .N = 4}, 4}, {"l, beta .4", {.kind = OBJECTIVE_L, .beta = 0.4}, 3.5},
+        {"l1", {.kind = OBJECTIVE_L1, .N = 3}, 3}, {"vbon, --compat scale", {.kind = OBJECTIVE_VBON, .N = 2, .compat_scale = true}, 2}, {"vbon, --compat scale", {.kind = OBJECTIVE_VBON, .N = 4, .compat_scale = true}, 4}};
+    for (int k = 0; k < 6; k++) {
+        double N = rest[k].N;
+        world_train(&w, rest[k].o, 2, got);
+        for (int i = 0; i < STRINGS; i++) {
+            double lF = floored(w.logF[i]);
+            want[i] = k == 0 ? w.logp[i] + w.reward[i] / 0.5 : k < 3 ? w.logp[i] + (N - 1) * lF : N * (N + 1) / 2 * w.logp[i] + N * (N - 1) / 2 * lF;
+        }
+        if (k >= 4) best_of(&w, 1 + (N - 1) * (N - 1) / N, want); // N_eff
+        normalise(want);
+        double start = variation(w.logp, want), end = variation(got, want);
+        if (k >= 4) {
+            best_of(&w, N, other);
+            printf("    %-30s %3g  %.4f   %.4f   to Best-of-N %.4f\n", rest[k].name, N, start, end, variation(got, other));
+            CHECK(end < variation(got, other), "released scaling lands at N_eff");
+        } else {
+            printf("    %-30s %3g  %.4f   %.4f\n", rest[k].name, N, start, end);
+            CHECK(end <= 0.02 && end < start, "%s: total variation to its own optimum %.4f -> %.4f", rest[k].name, start, end);
+        }
+    }
+    for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
+}
+
+// ----------------------------------------------------------------------------
+// a strictly increasing map of the rewards, applied to cache and rollouts alike, changes nothing but the raw rewards in the log
+
+static double cube(double r) { return (double)(float)(r * r * r * 0.01 + exp(r)); }
+
+static void monotone_run(double (*map)(double), Objective kind, Fhat fhat, bool prefix_rank, real *weights, double *kl)
+{
+    static int prompt_ids[2][1] = {{1}, {3}};
+    World w = {.map = map};
+    Prompt p[2] = {{.ids = prompt_ids[0], .n = 1}, {.ids = prompt_ids[1], .n = 1}};
+    Model m;
+    world_strings(&w);
+    world_rewards(&w, false, 9);
+    world_model(&m, 6);
+    for (int k = 0; k < 2; k++) { // a cache of 24 strings drawn with repetition
+        Cdf *c = &p[k].cdf;
+        *c = (Cdf){.M = 24, .reward = xmalloc(24 * sizeof(double)), .key = xmalloc(24 * sizeof(uint64_t))};
+        for (uint64_t i = 0; i < 24; i++) {
+            size_t s = (size_t)(random_uniform(1, STREAM_CACHE, (uint64_t)k, i, 0) * STRINGS);
+            c->reward[i] = map ? map(w.reward[s]) : w.reward[s];
+            c->key[i] = w.y[s].key;
+        }
+    }
+    Ppo ppo;
+    PpoOptions opt = world_options((ObjectiveSpec){.kind = kind, .N = 4}, 3);
+    opt.fhat = fhat; opt.episodes = 64 * 6; opt.rollout = 64; opt.minibatch = 32; opt.prefix_rank = prefix_rank;
+    opt.has_missing_eos = true; opt.missing_eos = map ? map(-3) : -3;
+    ppo_create(&ppo, &opt, &m, p, 2, world_reward, &w);
+    for (int i = 0; i < 6; i++) { ppo_iteration(&ppo); kl[i] = ppo.metrics[2].value; }
+    memcpy(weights, m.data.p, m.n_params * sizeof *weights);
+    ppo_free(&ppo); model_free(&m);
+    for (int k = 0; k < 2; k++) { free(p[k].cdf.reward); free(p[k].cdf.key); }
+    for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
+}
+
+static void test_monotone(void)
+{
+    Model m;
+    world_model(&m, 6);
+    size_t n = m.n_params;
+    model_free(&m);
+    real *a = xmalloc(n * sizeof *a), *b = xmalloc(n * sizeof *b);
+    double ka[6], kb[6];
+    const Objective kinds[] = {OBJECTIVE_VBON, OBJECTIVE_L, OBJECTIVE_L1};
+    const Fhat fhats[] = {FHAT_DIGAMMA, FHAT_MC, FHAT_ADD1};
+    for (int k = 0; k < 3; k++) {
+        monotone_run(NULL, kinds[k], fhats[k], false, a, ka);
+        monotone_run(cube, kinds[k], fhats[k], false, b, kb);
+        CHECK(!memcmp(a, b, n * sizeof *a) && !memcmp(ka, kb, sizeof ka), "weights or KL differ under a monotone map, objective %d", k);
+        CHECK(fabs(ka[5]) > 1e-4, "the run moved: KL %g", ka[5]);
+    }
+    free(a); free(b);
+}

@@ -1,0 +1,85 @@
+// test_vbon.c: the test program. It includes vbon.c, so it sees everything.
+//
+// Built twice by `make test`: optimised, in float, as shipped (behaviour, files, whole training runs); and in double with plain loops and
+// bounds-checked buffers (gradients of every op, of whole models and losses, by finite differences; golden values to 1e-9). What other people's
+// software says is in dev/fixtures, made by dev/golden.py and dev/bpe_fixtures.py. A comparison is written !(err <= tol), so NaN fails.
+//
+// `build/test NAME` runs only the tests whose name contains NAME. VBON names the binary that the command-line tests run.
+#define TESTING
+#include "vbon.c"
+#include <sys/wait.h>
+
+static int passed, failed, skipped, bad_checks;
+#define CHECK(condition, ...) do { if (!(condition)) { if (bad_checks++ < 5) { printf("    %s:%d: ", __FILE__, __LINE__); printf(__VA_ARGS__); putchar('\n'); } } } while (0)
+#define CHECK_NEAR(got, want, tol, what) do { double g_ = (got), w_ = (want); CHECK(fabs(g_ - w_) <= (tol), "%s: got %.17g, want %.17g (tolerance %g)", what, g_, w_, (double)(tol)); } while (0)
+static const bool in_double = sizeof(real) == 8;
+
+static uint64_t test_counter;
+static double rnd(void) { return random_uniform(12345, 99, test_counter++, 0, 0) * 2 - 1; }
+
+static Buf new_buf(size_t n) // random values
+{
+    Buf b = cpu_alloc(n, DT_REAL, "test");
+    for (size_t i = 0; i < n; i++) R_(b)[i] = (real)rnd();
+    return b;
+}
+static Buf new_index(size_t n, const int *values)
+{
+    Buf b = cpu_alloc(n, DT_I32, "test");
+    memcpy(b.p, values, n * sizeof(int));
+    return b;
+}
+
+#include "dev/tests/math_test.h"
+#include "dev/tests/gradient_test.h"
+#include "dev/tests/model_test.h"
+#include "dev/tests/files_test.h"
+#include "dev/tests/world_test.h"
+#include "dev/tests/command_test.h"
+
+static const struct { const char *name; void (*run)(void); int builds; } tests[] = { // builds: 1 float, 2 double, 3 both
+    {"log_pi_bon against 400-digit arithmetic", test_log_pi_bon, 3},
+    {"log F-hat against SciPy, its fits, its mean", test_fhat, 3},
+    {"ranks, keys and ties", test_ranks, 3},
+    {"best-of-N means and bounds", test_bon_mean, 3},
+    {"advantages and PPO losses against torch", test_ppo_pieces, 3},
+    {"AdamW and clipping against torch", test_adamw, 3},
+    {"objectives' constants", test_objectives, 3},
+    {"gradients of the ops", test_op_gradients, 2},
+    {"gradients of whole models and losses", test_model_gradients, 2},
+    {"GPT-2 against transformers", test_golden, 3},
+    {"the head against torch", test_head, 3},
+    {"decoding equals the full forward, in any batching", test_decode, 3},
+    {"sampling follows its distribution", test_sampling, 1},
+    {"what is frozen stays bit-identical", test_frozen, 1},
+    {"packed products, many shapes", test_products, 1},
+    {"safetensors and folders", test_files, 1},
+    {"malformed files get one clear line", test_malformed, 1},
+    {"byte-level BPE against Hugging Face", test_bpe, 1},
+    {"JSONL, caches and flags", test_data, 1},
+    {"the tiny world: trained models against enumeration", test_world, 1},
+    {"monotone maps of the reward change nothing", test_monotone, 1},
+    {"commands: bad input", test_commands, 1},
+    {"commands: killed at random moments, resumed bit for bit", test_resume, 1},
+};
+
+int main(int argc, char **argv)
+{
+    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
+        if (argc > 1 && !strstr(tests[i].name, argv[1])) continue;
+        if (!(tests[i].builds & (in_double ? 2 : 1))) continue;
+        bad_checks = 0;
+        double t = clock_seconds();
+        int before = skipped;
+        tests[i].run();
+        if (skipped > before) { printf("  skip %s\n", tests[i].name); continue; }
+        printf("  %s %s (%.1f s)\n", bad_checks ? "FAIL" : "ok  ", tests[i].name, clock_seconds() - t);
+        fflush(stdout);
+        if (bad_checks) failed++; else passed++;
+    }
+    (void)commands; (void)n_commands; (void)preset_flags;
+    printf("%d passed, %d failed", passed, failed);
+    if (skipped) printf(", %d skipped", skipped);
+    putchar('\n');
+    return failed > 0;
+}
