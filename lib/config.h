@@ -44,7 +44,7 @@ void config_read(Config *c, const char *dir)
     if (access(path, R_OK)) die("%s: missing: %s is not a Hugging Face model folder", path, dir);
     json_t *j = json_file(path);
     const char *type = json_string_value(json_object_get(j, "model_type")), *arch = json_string_value(json_array_get(json_object_get(j, "architectures"), 0));
-    if (!type || strcmp(type, "gpt2")) die("%s: model_type %s is not supported (gpt2 is)", path, type ? type : "missing");
+    if (!type || strcmp(type, "gpt2")) die("%s: model_type %s is not supported (gpt2 is)", path, shown(type));
     *c = (Config){.arch = "gpt2", .tied = true};
     c->C = (size_t)config_integer(j, path, "n_embd", -1);
     c->L = (size_t)config_integer(j, path, "n_layer", -1);
@@ -55,16 +55,22 @@ void config_read(Config *c, const char *dir)
     c->eps = config_number(j, path, "layer_norm_epsilon", 1e-5);
     c->init_std = config_number(j, path, "initializer_range", 0.02);
     json_t *eos = json_object_get(j, "eos_token_id");
+    if (eos && !json_is_null(eos) && (!json_is_integer(eos) || llabs(json_integer_value(eos)) > 1 << 30)) die("%s: \"eos_token_id\" must be one token", path);
     c->eos = json_is_integer(eos) ? (int)json_integer_value(eos) : -1;
-    c->tied = !json_is_false(json_object_get(j, "tie_word_embeddings"));
+    json_t *tied = json_object_get(j, "tie_word_embeddings");
+    if (tied && !json_is_boolean(tied)) die("%s: \"tie_word_embeddings\" must be true or false", path);
+    c->tied = !json_is_false(tied);
     c->scalar_head = arch && strstr(arch, "ForSequenceClassification");
     if (!c->C || !c->L || !c->NH || !c->V || !c->max_T || !c->F || c->L > 1000) die("%s: a dimension is 0 or absurd", path);
+    double C = (double)c->C, size = (double)c->L * C * (4 * C + 2 * (double)c->F) + ((double)c->V + (double)c->max_T) * C;
+    if (size > 1e12) die("%s: a model of %.0e parameters: its dimensions are absurd", path, size);
     if (c->C % c->NH || c->C / c->NH > 256) die("%s: width %zu over %zu heads is no whole head size up to 256", path, c->C, c->NH);
-    const char *act = json_string_value(json_object_get(j, "activation_function"));
-    if (!act || !strcmp(act, "gelu_new") || !strcmp(act, "gelu_pytorch_tanh")) c->act = ACT_GELU_TANH;
-    else if (!strcmp(act, "gelu")) c->act = ACT_GELU_ERF;
-    else if (!strcmp(act, "relu")) c->act = ACT_RELU;
-    else die("%s: activation_function %s is not supported (gelu_new, gelu_pytorch_tanh, gelu and relu are)", path, act);
+    json_t *function = json_object_get(j, "activation_function");
+    const char *act = json_string_value(function);
+    if (!function || (act && !strcmp(act, "gelu_new")) || (act && !strcmp(act, "gelu_pytorch_tanh"))) c->act = ACT_GELU_TANH;
+    else if (act && !strcmp(act, "gelu")) c->act = ACT_GELU_ERF;
+    else if (act && !strcmp(act, "relu")) c->act = ACT_RELU;
+    else die("%s: activation_function %s is not supported (gelu_new, gelu_pytorch_tanh, gelu and relu are)", path, function && !act ? "(not a string)" : shown(act));
     const char *refused[] = {"scale_attn_by_inverse_layer_idx", "add_cross_attention"};
     for (int i = 0; i < 2; i++) if (json_is_true(json_object_get(j, refused[i]))) die("%s: %s is not supported: this model computes something else", path, refused[i]);
     if (json_is_false(json_object_get(j, "scale_attn_weights"))) die("%s: scale_attn_weights false is not supported: this model computes something else", path);
@@ -92,19 +98,20 @@ static bool same_shape(const Tensor *t, const Param *q)
     return q->cols ? t->rank == 2 && t->shape[transposed] == q->rows && t->shape[!transposed] == q->cols : t->rank == 1 && t->shape[0] == q->rows;
 }
 
-static void add_name(char **list, const char *name) // up to about 600 characters
+typedef struct { char *text; size_t n; } Names; // all of them in one line, unless a stranger's file would fill the screen
+static void add_name(Names *list, const char *name)
 {
-    if (*list && strlen(*list) > 600) return;
-    char *s = format("%s%s%s", *list ? *list : "", *list ? ", " : "", *list && strlen(*list) + strlen(name) > 600 ? "..." : name);
-    free(*list);
-    *list = s;
+    if (list->n++ && strlen(list->text) > 20000) return;
+    char *s = format("%s%s%s", list->text ? list->text : "", list->text ? ", " : "", name);
+    free(list->text);
+    list->text = s;
 }
 
 static size_t fill(Model *m, const char *dir, bool partial)
 {
     Safetensors *s = safetensors_open(dir);
     const char *path = safetensors_path(s);
-    char *missing = NULL, *unused = NULL, *wrong = NULL;
+    Names missing = {0}, unused = {0}, wrong = {0};
     size_t absent = 0;
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
@@ -112,8 +119,12 @@ static size_t fill(Model *m, const char *dir, bool partial)
         const Tensor *t = find_param(s, q);
         if (!t) { absent++; add_name(&missing, q->name); continue; }
         if (!same_shape(t, q)) {
-            char what[160];
-            snprintf(what, sizeof what, "%s (%zu elements for %zu)", q->name, t->n, q->n);
+            bool transposed = q->flags & P_TRANSPOSE;
+            char what[400];
+            int at = snprintf(what, sizeof what, "%s (", q->name);
+            for (int d = 0; d < t->rank; d++) at += snprintf(what + at, sizeof what - (size_t)at, "%s%zu", d ? "x" : "", t->shape[d]);
+            if (q->cols) snprintf(what + at, sizeof what - (size_t)at, ", not %zux%zu)", transposed ? q->cols : q->rows, transposed ? q->rows : q->cols);
+            else snprintf(what + at, sizeof what - (size_t)at, ", not %zu)", q->rows);
             absent++;
             add_name(&wrong, what);
             continue;
@@ -127,11 +138,11 @@ static size_t fill(Model *m, const char *dir, bool partial)
         const Tensor *t = safetensors_at(s, i);
         const char *name = bare_name(t->name);
         bool known = ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias"); // old versions saved their masks
-        for (size_t k = 0; k < m->n_list && !known; k++) known = !strcmp(name, m->list[k].name);
+        for (size_t k = 0; k < m->n_list && !known; k++) known = !strcmp(name, m->list[k].name) && find_param(s, &m->list[k]) == t; // not twice, with and without the prefix
         if (!known && !strcmp(name, "lm_head.weight")) { // a copy of the tied head
             const Param *wte = &m->list[0];
             known = m->cfg.scalar_head;
-            if (m->cfg.tied && same_shape(t, wte)) {
+            if (!known && m->cfg.tied && same_shape(t, wte)) {
                 real *a = (real *)xmalloc(t->n * sizeof *a), *b = (real *)xmalloc(t->n * sizeof *b);
                 tensor_to_real(a, t, path);
                 param_get(m, wte, b);
@@ -142,9 +153,19 @@ static size_t fill(Model *m, const char *dir, bool partial)
         }
         if (!known) add_name(&unused, t->name);
     }
-    if (!partial && (missing || unused || wrong))
-        die("%s: does not match config.json:%s%s%s%s%s%s", path, missing ? " missing: " : "", missing ? missing : "", wrong ? " wrong shape: " : "", wrong ? wrong : "", unused ? " unused: " : "", unused ? unused : "");
-    free(missing); free(unused); free(wrong);
+    if (!partial && missing.n + wrong.n + unused.n) {
+        const Names *kinds[] = {&missing, &wrong, &unused};
+        static const char *const titles[] = {"missing", "wrong shape", "unused"};
+        char *all = xstrdup("");
+        for (int i = 0; i < 3; i++) {
+            if (!kinds[i]->n) continue;
+            char *more = format("%s%s%zu %s: %s", all, *all ? "; " : "", kinds[i]->n, titles[i], kinds[i]->text);
+            free(all);
+            all = more;
+        }
+        die("%s: does not match config.json: %s", path, all);
+    }
+    free(missing.text); free(unused.text); free(wrong.text);
     safetensors_close(s);
     return absent;
 }
@@ -188,12 +209,23 @@ static void config_write(const Config *c, const char *dir, DType type)
     json_decref(j);
 }
 
-void model_save(const Model *m, const char *dir, DType type, const char *tokenizer_dir, size_t shard_bytes)
+static char *unfinished; // the folder being written; an error leaves none behind
+static void remove_unfinished(void) { if (unfinished) remove_folder(unfinished); }
+
+void model_save(const Model *m, const char *folder, DType type, const char *tokenizer_dir, size_t shard_bytes)
 {
+    char *dir = xstrdup(folder);
+    for (size_t n = strlen(dir); n > 1 && dir[n - 1] == '/'; n--) dir[n - 1] = 0;
     bool fresh = !is_folder(dir);
     char *to = fresh ? format("%s.tmp", dir) : xstrdup(dir);
-    if (fresh) remove_folder(to);
+    if (fresh) {
+        static bool registered;
+        if (!registered) { atexit(remove_unfinished); registered = true; }
+        remove_folder(to);
+        unfinished = to;
+    }
     make_folder(to);
+    double limit = type == DT_F16 ? 65520 : type == DT_BF16 ? 0x1.ffp127 : type == DT_F32 ? 0x1.ffffffp127 : INFINITY; // from here on a value rounds to infinity
     Tensor *t = NULL;
     size_t *shard = NULL, shards = 1, bytes = 0, total = 0;
     for (size_t i = 0; i < m->n_list; i++) {
@@ -202,6 +234,9 @@ void model_save(const Model *m, const char *dir, DType type, const char *tokeniz
         real *x = (real *)xmalloc(q->n * sizeof *x);
         void *data = xmalloc(q->n * dtype_size(type));
         param_get(m, q, x);
+        for (size_t k = 0; k < q->n; k++)
+            if (!(fabs((double)x[k]) < limit)) die("%s: %s: element %zu is %g, which %s: nothing was saved", dir, q->name, k, (double)x[k],
+                isfinite(x[k]) ? "the type cannot hold (choose --dtype bf16 or fp32)" : "is not a number to train on (lower --lr)");
         real_to_type(data, type, x, q->n);
         free(x);
         Tensor e = {.name = format("%s%s", q->flags & P_HEAD ? "" : "transformer.", q->name), .type = type, .rank = q->cols ? 2 : 1, .n = q->n, .data = data};
@@ -220,6 +255,7 @@ void model_save(const Model *m, const char *dir, DType type, const char *tokeniz
     const char *meta[] = {"format", "pt", NULL};
     json_t *map = json_object();
     char *one = format("%s/model.safetensors", to), *index = format("%s/model.safetensors.index.json", to);
+    if (shards > 1 && !fresh && !unlink(index)) sync_folder(to); // shards of two saves are never mixed: until the new index is there, there is no model
     for (size_t k = 1, i = 0; k <= shards; k++) {
         size_t first = i;
         char *name = shards == 1 ? xstrdup("model.safetensors") : format("model-%05zu-of-%05zu.safetensors", k, shards), *path = format("%s/%s", to, name);
@@ -238,16 +274,25 @@ void model_save(const Model *m, const char *dir, DType type, const char *tokeniz
         unlink(one); // of an earlier save: it would be read in place of the shards
     } else unlink(index);
     sync_folder(to);
-    if (fresh && rename(to, dir)) die("%s: cannot be renamed to %s: %s", to, dir, strerror(errno));
+    if (fresh) {
+        if (rename(to, dir)) die("%s: cannot be renamed to %s: %s", to, dir, strerror(errno));
+        unfinished = NULL;
+        char *slash = strrchr(dir, '/'), *parent = slash ? format("%.*s", slash == dir ? 1 : (int)(slash - dir), dir) : xstrdup(".");
+        sync_folder(parent);
+        free(parent);
+    }
     for (size_t i = 0; i < arrlenu(t); i++) { free((void *)t[i].name); free((void *)t[i].data); }
     arrfree(t); arrfree(shard);
     json_decref(map);
-    free(to); free(one); free(index);
+    free(to); free(dir); free(one); free(index);
 }
 
 uint64_t model_fingerprint(const Model *m)
 {
-    uint64_t h = mix64(m->cfg.C * 1000003 + m->cfg.L * 10007 + m->cfg.V * 101 + m->cfg.NH);
+    union { double f; uint64_t u; } eps = {m->cfg.eps};
+    const uint64_t of_config[] = {m->cfg.C, m->cfg.L, m->cfg.V, m->cfg.NH, m->cfg.F, m->cfg.max_T, (uint64_t)m->cfg.act, m->cfg.scalar_head, eps.u};
+    uint64_t h = 0;
+    for (size_t i = 0; i < sizeof of_config / sizeof *of_config; i++) h = mix64((h ^ of_config[i]) + 0x9e3779b97f4a7c15ull);
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
         if (q->flags & P_VALUE) continue;

@@ -40,6 +40,14 @@ struct Safetensors {
 static const struct { const char *name; DType type; } dtype_names[] =
     {{"F64", DT_F64}, {"F32", DT_F32}, {"F16", DT_F16}, {"BF16", DT_BF16}, {"I64", DT_I64}, {"I32", DT_I32}, {"U8", DT_U8}, {"BOOL", DT_U8}};
 
+// For messages, which are one line whatever a stranger's file holds.
+static const char *shown(const char *s)
+{
+    if (!s) return "missing";
+    for (const char *p = s; *p; p++) if ((unsigned char)*p < 32 || *p == 127) return "(unprintable)";
+    return s;
+}
+
 static int by_data(const void *a, const void *b)
 {
     const Tensor *x = (const Tensor *)a, *y = (const Tensor *)b;
@@ -63,18 +71,19 @@ static void open_file(Safetensors *s, const char *path)
     if (header > bytes - 8) die("%s: its header claims %llu bytes, the file has %zu: truncated; download it again", path, (unsigned long long)header, bytes);
     json_error_t e;
     json_t *j = json_loadb((const char *)p + 8, (size_t)header, JSON_REJECT_DUPLICATES, &e), *v;
-    if (!json_is_object(j)) die("%s: header: %s (at byte %d): download it again", path, j ? "not an object" : e.text, j ? 0 : e.position);
+    if (!json_is_object(j)) die("%s: header: %s (at byte %d): download it again", path, j ? "not an object" : shown(e.text), j ? 0 : e.position);
     const char *name;
     const char *data = (const char *)p + 8 + header;
     size_t room = bytes - 8 - (size_t)header, first = arrlenu(s->tensors), end = 0;
     json_object_foreach(j, name, v) {
         if (!strcmp(name, "__metadata__")) continue;
+        if (shown(name) != name) die("%s: a tensor's name has control characters: not a weight file to trust", path);
         Tensor t = {.name = name, .n = 1};
         const char *type = json_string_value(json_object_get(v, "dtype"));
         json_t *shape = json_object_get(v, "shape"), *offsets = json_object_get(v, "data_offsets");
         size_t k = 0, known = sizeof dtype_names / sizeof *dtype_names;
         while (k < known && (!type || strcmp(type, dtype_names[k].name))) k++;
-        if (k == known) die("%s: tensor %s: type %s is not supported: convert it to F32, F16 or BF16", path, name, type ? type : "missing");
+        if (k == known) die("%s: tensor %s: type %s is not supported: convert it to F32, F16 or BF16", path, name, shown(type));
         t.type = dtype_names[k].type;
         if (!json_is_array(shape) || json_array_size(shape) > 8) die("%s: tensor %s: no valid shape", path, name);
         t.rank = (int)json_array_size(shape);
@@ -84,7 +93,9 @@ static void open_file(Safetensors *s, const char *path)
             t.n *= t.shape[d] = (size_t)x;
         }
         json_int_t a = json_integer_value(json_array_get(offsets, 0)), b = json_integer_value(json_array_get(offsets, 1));
-        if (json_array_size(offsets) != 2 || a < 0 || b < a || (size_t)b > room) die("%s: tensor %s: offsets %lld..%lld outside the file's %zu bytes of data: truncated?", path, name, (long long)a, (long long)b, room);
+        bool whole = json_array_size(offsets) == 2 && json_is_integer(json_array_get(offsets, 0)) && json_is_integer(json_array_get(offsets, 1));
+        if (!whole) die("%s: tensor %s: data_offsets must be two whole numbers: not a valid safetensors file", path, name);
+        if (a < 0 || b < a || (size_t)b > room) die("%s: tensor %s: offsets %lld..%lld outside the file's %zu bytes of data: truncated?", path, name, (long long)a, (long long)b, room);
         if ((size_t)(b - a) != t.n * dtype_size(t.type)) die("%s: tensor %s: %lld bytes for %zu elements of %s", path, name, (long long)(b - a), t.n, type);
         t.data = data + a;
         if (shgeti(s->index, name) >= 0) die("%s: tensor %s stands in two shards", path, name);
@@ -118,22 +129,21 @@ Safetensors *safetensors_open(const char *path)
         if (!access(one, F_OK)) { s->path = xstrdup(one); open_file(s, one); }
         else if (!access(index, F_OK)) {
             s->path = xstrdup(index);
-            json_error_t e;
-            json_t *j = json_load_file(index, 0, &e), *map = json_object_get(j, "weight_map"), *v;
+            json_t *j = json_file(index), *map = json_object_get(j, "weight_map"), *v;
             const char *name, *shard;
             struct { char *key; int value; } *seen = NULL;
             sh_new_strdup(seen);
             if (!json_is_object(map)) die("%s: no weight_map: download it again", index);
             json_object_foreach(map, name, v) {
                 shard = json_string_value(v);
-                if (!shard || strchr(shard, '/')) die("%s: weight_map: %s has no valid file name", index, name);
+                if (!shard || !*shard || strchr(shard, '/') || shown(shard) != shard) die("%s: weight_map: %s has no valid file name", index, shown(name));
                 if (shgeti(seen, shard) >= 0) continue;
                 shput(seen, shard, 1);
                 char *file = format("%s/%s", path, shard);
                 open_file(s, file);
                 free(file);
             }
-            json_object_foreach(map, name, v) if (shgeti(s->index, name) < 0) die("%s: %s is in none of the shards: download them again", index, name);
+            json_object_foreach(map, name, v) if (shgeti(s->index, name) < 0) die("%s: %s is in none of the shards: download them again", index, shown(name));
             shfree(seen);
             json_decref(j);
         } else die("%s: no model.safetensors and no model.safetensors.index.json: convert or download the weights", path);
@@ -184,6 +194,7 @@ static uint16_t double_to_half(double x)
     uint16_t sign = signbit(x) ? 0x8000 : 0;
     double a = fabs(x);
     if (isnan(x)) return sign | 0x7e00;
+    if (a == 0) return sign;                        // frexp gives 0 no exponent
     if (a >= 65520) return sign | 0x7c00;
     int e;
     frexp(a, &e);                                   // a = f 2^e, f in [.5, 1)
@@ -204,8 +215,8 @@ void tensor_to_real(real *out, const Tensor *t, const char *path)
             if (t->type == DT_F16) x = half_to_double(h);
             else { union { uint32_t u; float f; } b = {(uint32_t)h << 16}; x = b.f; }
         } else die("%s: tensor %s holds integers, weights must be F64, F32, F16 or BF16", path, t->name);
-        if (!isfinite(x)) die("%s: tensor %s: element %zu is not finite: the weights are broken", path, t->name, i);
         out[i] = (real)x;
+        if (!isfinite(out[i])) die("%s: tensor %s: element %zu is %s: the weights are broken", path, t->name, i, isfinite(x) ? "out of range" : "not finite");
     }
 }
 
@@ -236,12 +247,14 @@ void safetensors_write(const char *path, const Tensor *tensors, size_t n, const 
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
         const Tensor *t = &tensors[i];
-        const char *type = "F32";
+        const char *type = NULL;
         for (size_t k = 0; k < sizeof dtype_names / sizeof *dtype_names - 1; k++) if (dtype_names[k].type == t->type) type = dtype_names[k].name;
+        if (!type || json_object_get(j, t->name)) die("%s: tensor %s stands twice or has no type of the format: a bug, please report it", path, t->name);
         json_t *shape = json_array();
         for (int d = 0; d < t->rank; d++) json_array_append_new(shape, json_integer((json_int_t)t->shape[d]));
         size_t bytes = t->n * dtype_size(t->type);
-        json_object_set_new(j, t->name, json_pack("{s:s, s:o, s:[I,I]}", "dtype", type, "shape", shape, "data_offsets", (json_int_t)at, (json_int_t)(at + bytes)));
+        int bad = json_object_set_new(j, t->name, json_pack("{s:s, s:o, s:[I,I]}", "dtype", type, "shape", shape, "data_offsets", (json_int_t)at, (json_int_t)(at + bytes)));
+        if (bad) die("%s: tensor %zu: its name is not UTF-8: a bug, please report it", path, i);
         at += bytes;
     }
     char *header = json_dumps(j, JSON_COMPACT);
