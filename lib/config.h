@@ -159,11 +159,11 @@ static size_t fill(Model *m, const char *dir, bool partial)
         char *all = xstrdup("");
         for (int i = 0; i < 3; i++) {
             if (!kinds[i]->n) continue;
-            char *more = format("%s%s%zu %s: %s", all, *all ? "; " : "", kinds[i]->n, titles[i], kinds[i]->text);
+            char *more = format("%s %s: %s", all, titles[i], kinds[i]->text);
             free(all);
             all = more;
         }
-        die("%s: does not match config.json: %s", path, all);
+        die("%s: does not match config.json:%s", path, all);
     }
     free(missing.text); free(unused.text); free(wrong.text);
     safetensors_close(s);
