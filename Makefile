@@ -67,7 +67,7 @@ test_asan: build/vbon_asan build/test_asan build/test_double_asan
 demo: vbon
 	@dev/demo.sh
 demo-models: vbon
-	@dev/demo_models.sh
+	@dev/demo_models.sh DATA="$(DATA)"
 bench: build/bench
 	@build/bench
 

@@ -1,0 +1,293 @@
+// command_test.h: the binary itself (VBON, default ./vbon): JSONL and flags, bad input, runs that are killed and resumed.
+
+static char vbon_path[4096];
+static const char *vbon(void)
+{
+    const char *v = getenv("VBON");
+    if (!*vbon_path && !realpath(v ? v : "./vbon", vbon_path)) die("%s: build it first", v ? v : "./vbon");
+    return vbon_path;
+}
+
+// A tiny language model and reward model with the demo's tokenizer, made once
+static void tiny_folders(void)
+{
+    static bool made;
+    if (made) return;
+    made = true;
+    for (int scalar = 0; scalar < 2; scalar++) {
+        Config c = {.arch = "gpt2", .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = 24, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
+        Model m;
+        model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
+        model_random(&m, 4);
+        char *dir = tmp_path(scalar ? "rm" : "lm");
+        model_save(&m, dir, DT_F32, "dev/demo/tokenizer", 0);
+        model_free(&m);
+    }
+    char *p = tmp_path("prompts.jsonl");
+    const char *text = "{\"prompt\":\"This film\"}\n{\"prompt\":\"I\"}\n\n{\"prompt\":\"The acting in this\"}\n";
+    write_file(p, text, strlen(text));
+}
+
+static int run_vbon(const char *args, char **err) // in the test folder; stdout dropped, stderr malloc'd when asked for
+{
+    char *e = tmp_path("err"), *cmd = format("cd %s && '%s' %s >/dev/null 2>%s", test_folder, vbon(), args, e);
+    size_t n;
+    int status = system(cmd);
+    if (err) *err = read_file(e, &n);
+    free(cmd); free(e);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void expect_failure(const char *args, int code, const char *says)
+{
+    char *err;
+    int got = run_vbon(args, &err);
+    size_t lines = 0;
+    for (char *s = err; s && *s; s++) lines += *s == '\n';
+    CHECK(got == code && lines == 1 && strstr(err, says), "vbon %s: exit %d (want %d), want one line with \"%s\", got: %s", args, got, code, says, err);
+}
+
+static void expect_success(const char *args)
+{
+    char *err;
+    int got = run_vbon(args, &err);
+    CHECK(got == 0, "vbon %s: exit %d: %s", args, got, err);
+}
+
+static bool same_files(const char *a, const char *b)
+{
+    size_t n, m;
+    char *pa = tmp_path(a), *pb = tmp_path(b), *x = read_file(pa, &n), *y = read_file(pb, &m);
+    bool same = x && y && n == m && !memcmp(x, y, n);
+    arrfree(x); arrfree(y); free(pa); free(pb);
+    return same;
+}
+
+#define CACHE "cache --model lm --reward rm --prompts prompts.jsonl --samples 8 --max-new 6 --seed 3 --out "
+
+static void test_data(void)
+{
+    tiny_folders();
+    // a cache, and the same cut in the middle of a line and gone on with: no sample lost, none repeated
+    expect_success(CACHE "c1.jsonl");
+    size_t n;
+    char *c1 = tmp_path("c1.jsonl"), *c2 = tmp_path("c2.jsonl"), *s = read_file(c1, &n);
+    const size_t cuts[] = {0, 30, 200, 1000, n - 1, n};
+    for (size_t i = 0; i < 6; i++) {
+        write_file(c2, s, cuts[i]);
+        expect_success(CACHE "c2.jsonl");
+        CHECK(same_files("c1.jsonl", "c2.jsonl"), "a cache cut after %zu bytes differs when it is finished", cuts[i]);
+    }
+    expect_failure("cache --model lm --reward rm --prompts prompts.jsonl --samples 9 --max-new 6 --seed 3 --out c2.jsonl", 1, "samples");
+    Cache c;
+    cache_read(&c, c1, 0);
+    CHECK(c.n == 3 && c.prompts[2].n == 8 && cache_find(&c, "I") == 1 && cache_find(&c, "x") == -1, "what the cache holds");
+    for (size_t k = 0; k < 8; k++) {
+        const CacheSample *x = &c.prompts[1].samples[k];
+        CHECK(x->draw == (long)k && x->key == order_key(x->ids, x->n_ids) && x->reward == (double)(float)x->reward && x->has_logp && x->n_ids >= 1, "sample %zu", k);
+    }
+    cache_free(&c);
+    // the authors' two forms
+    char *path = tmp_path("theirs.jsonl");
+    const char *forms[] = {"{\"prompt\":\"a\",\"text\":\"x\",\"reward\":1.5}\n{\"prompt\":\"b\",\"text\":\"y\",\"reward\":-2}\n{\"prompt\":\"a\",\"text\":\"z\",\"reward\":0.25}\n",
+                           "{\"prompt\":\"a\",\"responses\":[\"x\",\"z\"],\"rewards\":[1.5,0.25]}\n{\"prompt\":\"b\",\"responses\":[\"y\"],\"rewards\":[-2]}\n"};
+    for (int f = 0; f < 2; f++) {
+        write_file(path, forms[f], strlen(forms[f]));
+        cache_read(&c, path, 0);
+        CHECK(c.n == 2 && c.prompts[0].n == 2 && c.prompts[0].samples[1].reward == 0.25 && !strcmp(c.prompts[0].samples[0].text, "x") && !c.prompts[0].samples[0].has_key, "form %d", f);
+        cache_free(&c);
+    }
+    // score: log-probabilities add up; what bon keeps is the best by the total order
+    char *in = tmp_path("in.jsonl");
+    const char *texts = "{\"prompt\":\"This film\",\"response\":\" is good.\",\"id\":7}\n{\"text\":\"A film\"}\n";
+    write_file(in, texts, strlen(texts));
+    expect_success("score --model lm --reward rm --in in.jsonl --out scored.jsonl");
+    Jsonl j;
+    json_t *r;
+    jsonl_open(&j, tmp_path("scored.jsonl"));
+    for (int line = 0; jsonl_next(&j, &r); line++) {
+        double sum = 0;
+        json_t *lps = json_object_get(r, "logps");
+        for (size_t k = 0; k < json_array_size(lps); k++) sum += at(lps, k);
+        CHECK_NEAR(num(r, "logp"), sum, 1e-6, "logp");
+        CHECK(json_array_size(lps) + (line == 1) == json_array_size(json_object_get(r, "tokens")) && json_is_real(json_object_get(r, "reward")), "scored line %d", line);
+        if (!line) CHECK(num(r, "id") == 7, "other fields stay");
+        json_decref(r);
+    }
+    jsonl_close(&j);
+    expect_success("bon --model lm --reward rm --prompts prompts.jsonl --n 5 --max-new 6 --out bon.jsonl");
+    expect_success("sample --model lm --prompts prompts.jsonl --samples 2 --top-k 5 --top-p 0.9 --max-new 6 --out sample.jsonl");
+    // training a reward model on pairs and on labels, a language model on prompt and response
+    char *pairs = tmp_path("pairs.jsonl"), *labels = tmp_path("labels.jsonl"), *chat = tmp_path("chat.jsonl"), line[400];
+    FILE *fp = fopen(pairs, "w"), *fl = fopen(labels, "w"), *fc = fopen(chat, "w");
+    for (int i = 0; i < 64; i++) {
+        snprintf(line, sizeof line, "{\"prompt\":\"Film %d\",\"chosen\":\" is good\",\"rejected\":\" is bad\"}\n", i); fputs(line, fp);
+        snprintf(line, sizeof line, "{\"text\":\"Film %d is %s, so %s\",\"label\":%d}\n", i, i % 2 ? "good" : "bad", i % 2 ? "nice" : "dull", i % 2); fputs(line, fl);
+        snprintf(line, sizeof line, "{\"prompt\":\"Film %d\",\"response\":\" is good\"}\n", i); fputs(line, fc);
+    }
+    fclose(fp); fclose(fl); fclose(fc);
+    const char *runs[] = {"reward --tokenizer lm --layers 1 --width 16 --heads 2 --context 24 --data pairs.jsonl --held-out pairs.jsonl --lr 1e-2 --steps 30 --batch 16 --out pair_rm",
+                          "reward --init lm --layers 2 --context 24 --from-position 4 --data labels.jsonl --held-out labels.jsonl --lr 1e-2 --steps 60 --batch 16 --out label_rm",
+                          "sft --model lm --data chat.jsonl --held-out chat.jsonl --lr 1e-2 --steps 30 --batch 16 --out chat_lm"};
+    const char *logs[] = {"pair_rm/log.jsonl", "label_rm/log.jsonl", "chat_lm/log.jsonl"}, *keys[] = {"held_out/pair_accuracy", "held_out/accuracy_whole", "held_out/nats_per_token"};
+    for (int k = 0; k < 3; k++) {
+        double last = NAN;
+        expect_success(runs[k]);
+        jsonl_open(&j, tmp_path(logs[k]));
+        while (jsonl_next(&j, &r)) { if (json_object_get(r, keys[k])) last = num(r, keys[k]); json_decref(r); }
+        jsonl_close(&j);
+        CHECK(k < 2 ? last >= 0.95 : last < 1, "%s is %g", keys[k], last);
+    }
+    expect_success("eval --model chat_lm --reference lm --reward rm --cache c1.jsonl --samples 3 --max-new 6 --out eval.json");
+    expect_success("eval --method bon --n 4 --reference lm --reward rm --cache c1.jsonl --samples 3 --max-new 6 --out eval_bon.json");
+    expect_success("info --model lm --memory 1GB");
+    // a program as the reward
+    expect_success("cache --model lm --reward 'awk \"{print length(\\$0); fflush()}\"' --prompts prompts.jsonl --samples 4 --max-new 6 --out c3.jsonl");
+    cache_read(&c, tmp_path("c3.jsonl"), 2);
+    CHECK(c.prompts[0].n == 2 && c.prompts[0].samples[0].reward > 10, "rewards from a program");
+    cache_free(&c);
+    arrfree(s);
+}
+
+static void test_commands(void)
+{
+    tiny_folders();
+    expect_success(CACHE "cc.jsonl");
+    static const struct { const char *args; int code; const char *says; } cases[] = {
+        {"trian", 2, "no command"}, {"sample --modle lm --prompt a", 2, "did you mean --model"}, {"sample --model lm --prompt a --samples 4x", 2, "whole number"},
+        {"sample --model lm --prompt a --temperature 1e999", 2, "number"}, {"sample --model lm --prompt a --samples", 2, "needs a value"}, {"sample --model lm --prompt a --n 3", 2, "belongs to"},
+        {"sample lm", 2, "begin with --"}, {"train --preset nosuch", 2, "no such preset"}, {"train --objective ppo", 2, "must be one of"}, {"sample --prompt a", 2, "--model is required"},
+        {"sample --model lm --prompt a --temperature 0", 2, "positive"}, {"sample --model lm --prompts nosuch.jsonl", 1, "nosuch.jsonl"}, {"sample --model rm --prompt a", 1, "reward model"},
+        {"bon --model lm --reward lm --prompt a", 1, "no scalar head"}, {"sample --model lm --prompt a --max-new 100", 1, "context"},
+        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --n 0 --out t", 1, "at least 1"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --objective rl --out t", 1, "--beta"},
+        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --n 4 --beta 0.1 --out t", 1, "exclude"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 7 --out t", 1, "--max-new 6"},
+        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --temperature 0.5 --out t", 1, "temperature"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --m 9 --out t", 1, "--m asks for 9"},
+        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --compat foo --out t", 2, "--compat"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --train-layers 3 --out t", 1, "2 blocks"},
+        {"train --model lm --reward 'cat' --cache cc.jsonl --max-new 6 --out t", 1, "another reward"}, {"train --model lm --reward rm --cache other.jsonl --max-new 6 --out t", 1, "another reference model"},
+        {"train --model lm --reward rm --cache cc.jsonl --prompts more.jsonl --max-new 6 --out t", 1, "no samples for prompt"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --fhat exact --out t", 1, "needs \"F\""},
+        {"train --model lm --reward rm --cache nan.jsonl --max-new 6 --out t", 1, "nan.jsonl:2"}, {"train --model lm --reward rm --cache bad.jsonl --max-new 6 --out t", 1, "bad.jsonl:3"},
+        {"score --model lm --in utf8.jsonl --out s.jsonl", 1, "utf8.jsonl:2: byte"}, {"score --model lm --in bad.jsonl --out s.jsonl", 1, "bad.jsonl:1"}, {"score --model lm --in in2.jsonl --out /nonexistent/x", 1, "/nonexistent/x"},
+        {"sft --tokenizer lm --data utf8.jsonl --out t", 1, "utf8.jsonl:1"}, {"sft --tokenizer lm --data empty.jsonl --out t", 1, "no text"}, {"sft --tokenizer lm --data text.jsonl --width 15 --out t", 2, "head size"},
+        {"reward --tokenizer lm --data label2.jsonl --out t", 1, "label2.jsonl:1"}, {"reward --init lm --layers 5 --data label2.jsonl --out t", 2, "has 2"},
+        {"bon --model lm --reward 'exit 3' --prompt a --n 2 --max-new 4", 1, "ended with status 3"}, {"bon --model lm --reward nosuchprogram --prompt a --n 2 --max-new 4", 1, "no such folder or program"},
+        {"bon --model lm --reward 'read x; echo 1' --prompt a --n 3 --max-new 4", 1, "1 of 3"}, {"bon --model lm --reward 'while read x; do echo nan; done' --prompt a --n 2 --max-new 4", 1, "no finite number"},
+        {"bon --model lm --reward 'while read x; do echo one; done' --prompt a --n 2 --max-new 4", 1, "no finite number"}, {"bon --model lm --reward 'kill -9 $$' --prompt a --n 2 --max-new 4", 1, "killed by signal 9"},
+        {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch/config.json"}};
+    static const struct { const char *name, *text; } files[] = {
+        {"more.jsonl", "{\"prompt\":\"This film\"}\n{\"prompt\":\"Unknown\"}\n"}, {"nan.jsonl", "{\"vbon_cache\":1}\n{\"prompt\":\"I\",\"text\":\"a\",\"reward\":NaN}\n"},
+        {"bad.jsonl", "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1}\n{\"prompt\":\"I\",\"text\":\"b\",\"reward\":2}\n{\"prompt\":\"I\",\"text\":\"c\"}\n"}, {"utf8.jsonl", "{\"prompt\":\"a\",\"response\":\"b\"}\n{\"prompt\":\"a\xff\",\"response\":\"b\"}\n"},
+        {"in2.jsonl", "{\"text\":\"some words\"}\n"}, {"empty.jsonl", "\n"}, {"text.jsonl", "{\"text\":\"some words\"}\n"}, {"label2.jsonl", "{\"text\":\"a\",\"label\":2}\n"}};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) { char *p = tmp_path(files[i].name); write_file(p, files[i].text, strlen(files[i].text)); free(p); }
+    size_t n;
+    char *c = tmp_path("cc.jsonl"), *other = tmp_path("other.jsonl"), *s = read_file(c, &n), *model = strstr(s, "\"model\":\"");
+    model[9] = model[9] == '0' ? '1' : '0';
+    write_file(other, s, n);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) expect_failure(cases[i].args, cases[i].code, cases[i].says);
+    char *t = tmp_path("t"), *sj = tmp_path("s.jsonl");
+    CHECK(!is_folder(t) && access(sj, F_OK), "a run that cannot start leaves nothing behind");
+    for (size_t i = 0; i < n_commands; i++) { char *a = format("%s --help", commands[i].name); expect_success(a); free(a); }
+    // NaN in the weights
+    char *w = tmp_path("nan_lm"), *wf = tmp_path("nan_lm/model.safetensors"), *cmd = format("cp -r %s/lm %s", test_folder, w);
+    if (system(cmd)) {}
+    char *x = read_file(wf, &n);
+    float nan = NAN;
+    memcpy(x + n - 4, &nan, 4);
+    write_file(wf, x, n);
+    expect_failure("sample --model nan_lm --prompt a", 1, "not finite");
+    arrfree(x); arrfree(s);
+}
+
+// Everything in log.jsonl but what a clock measured, and the flags that may differ
+static char *log_without_times(const char *dir)
+{
+    char *name = format("%s/log.jsonl", dir), *path = tmp_path(name), *out = NULL;
+    Jsonl in;
+    json_t *j, *v;
+    const char *key;
+    void *next;
+    jsonl_open(&in, path);
+    while (jsonl_next(&in, &j)) {
+        if (json_object_get(j, "flags")) { json_decref(j); continue; }
+        json_object_foreach_safe(j, next, key, v) if (!strncmp(key, "time/", 5)) json_object_del(j, key);
+        char *s = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS), *more = format("%s%s\n", out ? out : "", s);
+        free(out); free(s);
+        out = more;
+        json_decref(j);
+    }
+    jsonl_close(&in);
+    return out;
+}
+
+static int kill_later(const char *args, double seconds, int sig) // starts vbon, kills it; returns 1 when it was still running
+{
+    fflush(NULL);
+    pid_t pid = fork();
+    if (!pid) {
+        if (chdir(test_folder) || !freopen("/dev/null", "w", stdout) || !freopen("/dev/null", "w", stderr)) _exit(99);
+        char *cmd = format("exec '%s' %s", vbon(), args);
+        execl("/bin/sh", "sh", "-c", cmd, (char *)NULL);
+        _exit(99);
+    }
+    usleep((useconds_t)(seconds * 1e6));
+    int status, running = waitpid(pid, &status, WNOHANG) == 0;
+    if (running) { kill(pid, sig); waitpid(pid, &status, 0); }
+    return running;
+}
+
+static void test_resume(void)
+{
+    tiny_folders();
+    expect_success(CACHE "ck.jsonl");
+    #define TRAIN "train --model lm --reward rm --cache ck.jsonl --max-new 6 --n 8 --lr 1e-2 --rollout 32 --minibatch 16 --episodes 640 --save-every 1 "
+    const char *runs[] = {TRAIN, TRAIN "--critic prefix-rank --train-layers 1 "};
+    const int moments = getenv("VBON_FEW") ? 3 : 10;
+    for (int k = 0; k < 2; k++) {
+        char *straight = format("%s --out straight%d", runs[k], k), *dir = format("straight%d", k);
+        double t = clock_seconds();
+        expect_success(straight);
+        t = clock_seconds() - t;
+        char *log = log_without_times(dir);
+        int hits = 0;
+        for (int i = 0; i < moments; i++) { // moments drawn by seed over the run's length; sig 15 on every fifth
+            char *out = format("killed%d_%d", k, i), *args = format("%s --out %s", runs[k], out), *again = format("%s --resume --out %s", runs[k], out);
+            hits += kill_later(args, t * (0.1 + 0.85 * random_uniform(9, 1, (uint64_t)k, (uint64_t)i, 0)), i % 5 == 4 ? SIGTERM : SIGKILL);
+            expect_success(again);
+            char *model = format("%s/model.safetensors", out), *wanted = format("%s/model.safetensors", dir), *l = log_without_times(out);
+            CHECK(same_files(model, wanted), "killed at moment %d and resumed, the weights differ", i);
+            CHECK(!strcmp(l, log), "killed at moment %d and resumed, the log differs", i);
+            free(l); free(model); free(wanted); free(out); free(args); free(again);
+        }
+        CHECK(hits >= moments / 2, "only %d of %d runs were still running when they were killed", hits, moments);
+        free(log);
+    }
+    // inside a checkpoint write: what a crash between any two steps of it can leave behind
+    expect_success(TRAIN "--out whole");
+    char *args = format(TRAIN "--out torn"), *cmd = NULL, *step = tmp_path("torn/latest");
+    const char *wrecks[] = {"mkdir -p torn/step-999.tmp; echo junk > torn/step-999.tmp/model.safetensors", "cp -r torn/$(cat torn/latest) torn/step-998; rm torn/step-998/state.safetensors", "echo half > torn/latest.tmp; echo '{\"type\":\"train\",\"st' >> torn/log.jsonl"};
+    for (int i = 0; i < 3; i++) {
+        double wait = 0.15;
+        for (int tries = 0; tries < 20 && access(step, F_OK); tries++, wait *= 1.3) { cmd = format("rm -rf %s/torn", test_folder); if (system(cmd)) {} kill_later(args, wait, SIGKILL); }
+        cmd = format("cd %s && %s", test_folder, wrecks[i]);
+        CHECK(!access(step, F_OK) && !system(cmd), "wreck %d", i);
+        expect_success(TRAIN "--resume --out torn");
+        CHECK(same_files("torn/model.safetensors", "whole/model.safetensors"), "wreck %d: the weights differ", i);
+        cmd = format("rm -rf %s/torn", test_folder);
+        if (system(cmd)) {}
+    }
+    // an unfinished run is not overwritten, and not gone on with under other flags
+    double wait = 0.15;
+    for (int tries = 0; tries < 20 && access(step, F_OK); tries++, wait *= 1.3) { cmd = format("rm -rf %s/torn", test_folder); if (system(cmd)) {} kill_later(args, wait, SIGKILL); }
+    expect_failure(TRAIN "--out torn", 1, "unfinished run");
+    expect_failure(TRAIN "--seed 2 --resume --out torn", 1, "another --seed");
+    // supervised runs resume too
+    char *text = tmp_path("sft.jsonl");
+    const char *line = "{\"text\":\"a film about a man who likes films about men\"}\n{\"text\":\"another one\"}\n{\"text\":\"the third of them is good\"}\n";
+    write_file(text, line, strlen(line));
+    #define SFT "sft --model lm --data sft.jsonl --batch 2 --steps 60 --lr 1e-3 --save-every 1 "
+    double t = clock_seconds();
+    expect_success(SFT "--out sft1");
+    t = clock_seconds() - t;
+    kill_later(SFT "--out sft2", t * 0.6, SIGKILL);
+    expect_success(SFT "--resume --out sft2");
+    CHECK(same_files("sft1/model.safetensors", "sft2/model.safetensors"), "a resumed sft run differs");
+}

@@ -1,0 +1,236 @@
+// files_test.h: folders written and read, and what happens with broken ones. Errors end the process, so each is provoked in a child.
+
+static char test_folder[64]; // a fresh folder under /tmp, removed at exit
+static void remove_test_folder(void) { char *c = format("rm -rf %s", test_folder); if (system(c)) {} free(c); }
+static char *tmp_path(const char *name)
+{
+    if (!*test_folder) {
+        strcpy(test_folder, "/tmp/vbon-test-XXXXXX");
+        if (!mkdtemp(test_folder)) die("%s: cannot be made", test_folder);
+        atexit(remove_test_folder);
+    }
+    return format("%s/%s", test_folder, name);
+}
+
+static void write_file(const char *path, const void *data, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    if (!f || fwrite(data, 1, n, f) != n || fclose(f)) die("%s: cannot be written", path);
+}
+static char *read_file(const char *path, size_t *n)
+{
+    FILE *f = fopen(path, "rb");
+    char *s = NULL;
+    *n = 0;
+    if (!f) return NULL;
+    for (int c; (c = fgetc(f)) != EOF;) { arrput(s, (char)c); (*n)++; }
+    arrput(s, 0);
+    fclose(f);
+    return s;
+}
+
+// Runs f(arg) in a child; checks that it ends with `code` and writes one line that contains `says`
+static void expect_death(void (*f)(const char *), const char *arg, int code, const char *says)
+{
+    char *err = tmp_path("stderr"), *text;
+    size_t n, lines = 0;
+    fflush(NULL);
+    pid_t pid = fork();
+    if (!pid) {
+        if (!freopen(err, "w", stderr) || !freopen("/dev/null", "w", stdout)) _exit(99);
+        *test_folder = 0; // the child's exit must not remove it
+        f(arg);
+        _exit(0);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    text = read_file(err, &n);
+    for (size_t i = 0; i < n; i++) lines += text[i] == '\n';
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == code, "%s: ended with %s %d, not %d; it said: %s", says, WIFEXITED(status) ? "exit" : "signal", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status), code, text);
+    CHECK(lines == 1 && strstr(text, says), "wanted one line with \"%s\", got %zu: %s", says, lines, text);
+    arrfree(text);
+    free(err);
+}
+
+static void load_model(const char *dir) { Model m; model_load(&m, ops_cpu(), dir, TRAIN_NONE, false); }
+static void load_config(const char *dir) { Config c; config_read(&c, dir); }
+static void load_tokenizer(const char *dir) { tokenizer_load(dir); }
+
+static void test_files(void)
+{
+    Config c = tiny_config(31, true, false);
+    const DType types[] = {DT_F64, DT_F32, DT_F16, DT_BF16};
+    const double unit[] = {0, 0x1p-24, 0x1p-11, 0x1p-8}; // half a unit in the last place, relative
+    for (int scalar = 0; scalar < 2; scalar++)
+        for (int t = 0; t < 4; t++)
+            for (int sharded = 0; sharded < 2; sharded++) {
+                char name[32];
+                snprintf(name, sizeof name, "m%d%d%d", scalar, t, sharded);
+                char *dir = tmp_path(name);
+                Model a, b;
+                c.scalar_head = scalar;
+                model_create(&a, ops_cpu(), &c, TRAIN_ALL, true, false);
+                model_random(&a, 8);
+                model_save(&a, dir, types[t], NULL, sharded ? 4000 : 0);
+                model_load(&b, ops_cpu(), dir, TRAIN_NONE, false);
+                CHECK(b.cfg.scalar_head == scalar && b.n_params == a.n_params - (a.n_params - a.list[a.n_list - 4].offset), "the value head is not part of a folder");
+                double worst = 0;
+                for (size_t i = 0; i < b.n_params; i++) worst = fmax(worst, fabs((double)R_(a.data)[i] - (double)R_(b.data)[i]) / fmax(fabs((double)R_(a.data)[i]), 6e-5));
+                CHECK(worst <= unit[t], "type %d: relative error %g", t, worst);
+                if (t == 1) CHECK(model_fingerprint(&a) == model_fingerprint(&b), "fingerprint");
+                model_save(&b, dir, types[t], NULL, sharded ? 0 : 4000); // over what is there, in the other form
+                model_free(&b);
+                model_load(&b, ops_cpu(), dir, TRAIN_NONE, false);
+                model_free(&a); model_free(&b);
+                free(dir);
+            }
+    for (uint32_t h = 0; h < 65536; h++) { // every half survives the way to double and back
+        double x = half_to_double((uint16_t)h);
+        if (!isnan(x)) CHECK(double_to_half(x) == h, "half %04x", h);
+    }
+    CHECK(double_to_half(65519.9) == 0x7bff && double_to_half(65520) == 0x7c00 && double_to_half(2.9802322387695312e-08) == 0 && double_to_half(2.99e-08) == 1, "rounding of halves");
+    // a file is replaced as a whole or not at all
+    char *path = tmp_path("aside");
+    write_file(path, "old", 3);
+    AsideFile *f = aside_open(path);
+    fputs("new", f->f);
+    size_t n;
+    char *s = read_file(path, &n);
+    CHECK(!strcmp(s, "old"), "not yet replaced");
+    aside_commit(f);
+    s = read_file(path, &n);
+    CHECK(!strcmp(s, "new"), "replaced");
+}
+
+static void patch_header(const char *from, const char *to, const char *find, const char *replace) // same length, or the length field is fixed up
+{
+    size_t n, k = strlen(find), r = strlen(replace);
+    char *s = read_file(from, &n), *hit = NULL;
+    for (size_t i = 8; i + k <= n && !hit; i++) if (!memcmp(s + i, find, k)) hit = s + i;
+    if (!hit) die("no %s in %s", find, from);
+    char *out = xmalloc(n + r);
+    size_t before = (size_t)(hit - s);
+    memcpy(out, s, before); memcpy(out + before, replace, r); memcpy(out + before + r, hit + k, n - before - k);
+    uint64_t len = 0;
+    for (int i = 7; i >= 0; i--) len = len << 8 | (uint8_t)s[i];
+    len = len + r - k;
+    for (int i = 0; i < 8; i++) out[i] = (char)(len >> 8 * i & 255);
+    write_file(to, out, n + r - k);
+    free(out);
+    arrfree(s);
+}
+
+static void fill_disk(const char *path)
+{
+    struct { unsigned long cur, max; } limit = {4096, 4096};
+    signal(SIGXFSZ, SIG_IGN);
+    (void)limit;
+    AsideFile *a = aside_open(path);
+    if (!freopen("/dev/full", "wb", a->f)) _exit(99);
+    for (int i = 0; i < 100000; i++) fputs("data", a->f);
+    aside_commit(a);
+}
+
+static void test_malformed(void)
+{
+    char *good = tmp_path("good"), *bad = tmp_path("bad"), *file = tmp_path("good/model.safetensors"), *broken = tmp_path("bad/model.safetensors"), *config = tmp_path("bad/config.json");
+    Config c = tiny_config(31, true, false);
+    Model m;
+    size_t n, nc;
+    model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
+    model_random(&m, 8);
+    model_save(&m, good, DT_F32, NULL, 0);
+    make_folder(bad);
+    char *good_config = tmp_path("good/config.json"), *s = read_file(file, &n), *cs = read_file(good_config, &nc);
+    write_file(config, cs, nc);
+    expect_death(load_model, "/nonexistent", 1, "/nonexistent/config.json");
+    expect_death(load_model, bad, 1, "no model.safetensors");
+    write_file(broken, s, 5);        expect_death(load_model, bad, 1, "too short");
+    write_file(broken, "", 0);       expect_death(load_model, bad, 1, "too short");
+    write_file(broken, s, 40);       expect_death(load_model, bad, 1, "truncated");
+    write_file(broken, s, n - 8);    expect_death(load_model, bad, 1, "truncated");
+    char *grown = xcalloc(n + 8, 1);
+    memcpy(grown, s, n);
+    write_file(broken, grown, n + 8); expect_death(load_model, bad, 1, "bytes of data");
+    memcpy(grown, s, n);
+    memset(grown, 0xff, 8);
+    write_file(broken, grown, n);    expect_death(load_model, bad, 1, "100 MB");
+    static const struct { const char *find, *replace, *says; } patches[] = {
+        {"\"F32\"", "\"F8\"", "type F8"}, {"\"F32\"", "\"I32\"", "holds integers"}, {"[31,8]", "[8,31]", "wte.weight"}, {"\"shape\":[31,8]", "\"shape\":[31,9]", "bytes for"}, {"\"shape\":[31,8]", "\"shape\":[-31,8]", "no valid shape"},
+        {"transformer.wpe.weight", "transformer.wpx.weight", "missing: wpe.weight unused: transformer.wpx.weight"}, {"{\"__meta", "{{\"__meta", "header"}, {"transformer.ln_f.bias", "transformer.ln_f.weight", "header"},
+        {"[0,992]", "[0,99999999]", "outside"}, {"[0,992]", "[8,1000]", "overlap"}, {"\"shape\":[31,8]", "\"shape\":[4611686018427387904,8]", "no valid shape"}};
+    for (size_t i = 0; i < sizeof patches / sizeof *patches; i++) { patch_header(file, broken, patches[i].find, patches[i].replace); expect_death(load_model, bad, 1, patches[i].says); }
+    memcpy(grown, s, n);
+    float nan = NAN;
+    memcpy(grown + n - 4, &nan, 4);
+    write_file(broken, grown, n);    expect_death(load_model, bad, 1, "not finite");
+    write_file(broken, s, n);
+    static const struct { const char *text, *says; } configs[] = {
+        {"{", "config.json:"}, {"[]", "config.json"}, {"{\"model_type\":\"llama\"}", "llama"}, {"{\"model_type\":\"gpt2\"}", "n_embd"}, {"{\"model_type\":\"gpt2\",\"n_embd\":\"8\",\"n_layer\":1}", "n_embd"},
+        {"{\"model_type\":\"gpt2\",\"n_embd\":9,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4}", "head size"}, {"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":0,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4}", "dimension"},
+        {"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4,\"activation_function\":\"silu\"}", "silu"},
+        {"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4,\"scale_attn_by_inverse_layer_idx\":true}", "scale_attn"},
+        {"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4,\"architectures\":[\"GPT2ForSequenceClassification\"],\"num_labels\":2}", "labels"}};
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) { write_file(config, configs[i].text, strlen(configs[i].text)); expect_death(load_config, bad, 1, configs[i].says); }
+    char *tok = tmp_path("bad/tokenizer.json");
+    expect_death(load_tokenizer, bad, 1, "no tokenizer.json");
+    static const struct { const char *text, *says; } tokenizers[] = {
+        {"{\"model\":", "tokenizer.json:1"}, {"{\"model\":{\"type\":\"WordPiece\"}}", "WordPiece"}, {"{\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "pre-tokeniser"},
+        {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":-1},\"merges\":[]}}", "valid id"},
+        {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a b\"]}}", "not in the vocabulary"},
+        {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"ab\"]}}", "not a pair"}};
+    for (size_t i = 0; i < sizeof tokenizers / sizeof *tokenizers; i++) { write_file(tok, tokenizers[i].text, strlen(tokenizers[i].text)); expect_death(load_tokenizer, bad, 1, tokenizers[i].says); }
+    char *full = tmp_path("full"), *left = tmp_path("full.tmp");
+    expect_death(fill_disk, full, 1, "No space left");
+    CHECK(access(full, F_OK) && access(left, F_OK), "a failed write leaves nothing behind");
+    model_free(&m);
+    free(grown);
+    arrfree(s); arrfree(cs);
+}
+
+static void test_bpe(void)
+{
+    Tokenizer *t = tokenizer_load("dev/demo/tokenizer");
+    Jsonl in;
+    json_t *j;
+    size_t n = 0;
+    CHECK(tokenizer_vocab(t) == 2000 && tokenizer_eos(t) == 1999, "vocabulary %d, end of text %d", tokenizer_vocab(t), tokenizer_eos(t));
+    jsonl_open(&in, "dev/fixtures/bpe.jsonl");
+    for (; jsonl_next(&in, &j); n++) {
+        const char *text = jsonl_string(&in, j, "text", true);
+        json_t *want = json_object_get(j, "ids");
+        size_t k, bytes;
+        int *ids = tokenizer_encode(t, text, strlen(text), &k);
+        bool same = ids && k == json_array_size(want);
+        for (size_t i = 0; i < k && same; i++) same = ids[i] == (int)at(want, i);
+        CHECK(same, "bpe.jsonl:%zu: other ids for %s", in.line, text);
+        char *back = tokenizer_decode(t, ids, k, &bytes);
+        CHECK(bytes == strlen(text) && !memcmp(back, text, bytes), "bpe.jsonl:%zu: decoding", in.line);
+        free(ids); free(back);
+        json_decref(j);
+    }
+    jsonl_close(&in);
+    CHECK(n > 450, "%zu strings", n);
+    CHECK(!tokenizer_encode(t, "ab\xff", 3, &n) && n == 2, "bad UTF-8 is found at byte 2, not %zu", n);
+    // the same vocabulary from vocab.json and merges.txt: another file form, the same tokenizer
+    char *dir = tmp_path("vm"), *vocab = tmp_path("vm/vocab.json"), *merges = tmp_path("vm/merges.txt");
+    make_folder(dir);
+    json_t *whole = json_load_file("dev/demo/tokenizer/tokenizer.json", 0, NULL), *model = json_object_get(whole, "model"), *v = json_copy(json_object_get(model, "vocab")), *m = json_object_get(model, "merges"), *x;
+    json_object_set_new(v, "<|endoftext|>", json_integer(1999));
+    json_dump_file(v, vocab, 0);
+    FILE *f = fopen(merges, "w");
+    fputs("#version: 0.2\n", f);
+    json_array_foreach(m, n, x) fprintf(f, "%s %s\n", json_string_value(json_array_get(x, 0)), json_string_value(json_array_get(x, 1)));
+    fclose(f);
+    Tokenizer *u = tokenizer_load(dir);
+    CHECK(tokenizer_fingerprint(t) == tokenizer_fingerprint(u) && tokenizer_eos(u) == 1999, "two file forms, one tokenizer");
+    json_decref(whole);
+    // a megabyte without a space is no harder than with: n log n
+    char *text = xmalloc(1 << 20);
+    for (size_t i = 0; i < 1 << 20; i++) text[i] = "abcdefghij"[random_bits(1, 2, i, 0, 0) % 10];
+    int *ids = tokenizer_encode(t, text, 1 << 20, &n);
+    char *back = tokenizer_decode(t, ids, n, NULL);
+    CHECK(!memcmp(back, text, 1 << 20) && n < 1 << 20, "a long word");
+    free(ids); free(text); free(back);
+    tokenizer_free(t); tokenizer_free(u);
+}
