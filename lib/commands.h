@@ -39,7 +39,7 @@ static void missing_eos(const Args *a, bool *has, double *value)
 {
     char *end;
     *has = strcmp(a->missing_eos, "none") != 0;
-    *value = *has ? strtod(a->missing_eos, &end) : 0;
+    *value = *has ? (float)strtod(a->missing_eos, &end) : 0;
     if (*has && (end == a->missing_eos || *end || !isfinite(*value))) usage("--missing-eos %s: none, or a number", a->missing_eos);
 }
 
@@ -485,9 +485,10 @@ static void cmd_cache(const Args *a)
     stop_on_signals();
     Progress p = progress_begin("cache", total, done, "samples");
     while (done < total && !stop_signal) {
-        size_t end = done + d.rows < total ? done + d.rows : total;
-        Response *r = draw(&d, &reward, a, M, done, end);
-        for (size_t i = 0; i < end - done; i++) {
+        size_t begin = done / d.rows * d.rows, end = begin + d.rows < total ? begin + d.rows : total; // always the same blocks, so the same last digits
+        Response *r = draw(&d, &reward, a, M, begin, end);
+        for (size_t i = 0; i < done - begin; i++) response_free(&r[i]);
+        for (size_t i = done - begin; i < end - begin; i++) {
             char *text = response_text(d.t, &r[i]);
             size_t at;
             while ((at = utf8_valid(text, strlen(text))) < strlen(text)) text[at] = '?';

@@ -5,7 +5,7 @@
 //     {"prompt","text","reward","ids":[...],"logp","draw","key":"16 hex digits","finished"}
 // with the prompts in order and each prompt's draws in order. Read are also the two forms of the authors' code: {"prompt","text","reward"} a
 // sample, and {"prompt","responses":[...],"rewards":[...]} a prompt; they have no keys, so ties are broken by mid-rank. A sample may carry "F",
-// its exact CDF value, for --fhat exact. Rewards are floats and written with nine digits: they come back exactly.
+// its exact CDF value, for --fhat exact. Rewards are floats, live and here, and written with nine digits: they come back exactly, so that equal is equal.
 #ifndef DATA_H
 #define DATA_H
 #include "../gpt2.h"
@@ -128,7 +128,7 @@ static void read_sample(const Jsonl *in, const json_t *j, CacheSample *s, long f
     json_t *ids = json_object_get(j, "ids"), *draw = json_object_get(j, "draw"), *logp = json_object_get(j, "logp"), *F = json_object_get(j, "F");
     const char *key = jsonl_string(in, j, "key", false), *text = jsonl_string(in, j, "text", !ids);
     s->text = text ? xstrdup(text) : NULL;
-    s->reward = jsonl_number(in, j, "reward");
+    s->reward = (float)jsonl_number(in, j, "reward");
     s->finished = json_is_true(json_object_get(j, "finished"));
     s->draw = json_is_integer(draw) ? (long)json_integer_value(draw) : fallback_draw;
     if (json_is_number(logp)) { s->logp = json_number_value(logp); s->has_logp = true; }
@@ -177,7 +177,7 @@ void cache_read(Cache *c, const char *path, long first_m)
             json_array_foreach(r, i, v) {
                 json_t *x = json_array_get(w, i);
                 if (!json_is_string(v) || !json_is_number(x)) die("%s:%zu: response %zu has no text or no finite reward", path, in.line, i + 1);
-                arrput(p->samples, ((CacheSample){.text = xstrdup(json_string_value(v)), .reward = json_number_value(x), .draw = (long)arrlen(p->samples)}));
+                arrput(p->samples, ((CacheSample){.text = xstrdup(json_string_value(v)), .reward = (float)json_number_value(x), .draw = (long)arrlen(p->samples)}));
             }
         } else {
             CachePrompt *p = cache_prompt(c, jsonl_string(&in, j, "prompt", true));

@@ -102,8 +102,8 @@ static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t 
             char *end;
             double x = strtod(r->pending, &end);
             if (got == n) die("--reward %s: more answers than the %zu lines it was given", r->command, n);
-            if (end == r->pending || end[strspn(end, " \t\r")] || !isfinite(x)) die("--reward %s: answer %zu, \"%.40s\", is no finite number", r->command, got + 1, r->pending);
-            y[got++].reward = x;
+            if (end == r->pending || end[strspn(end, " \t\r")] || !isfinite((float)x)) die("--reward %s: answer %zu, \"%.40s\", is no finite number", r->command, got + 1, r->pending);
+            y[got++].reward = (float)x;
             arrsetlen(r->pending, 0);
         }
     }

@@ -128,7 +128,7 @@ static void test_data(void)
     fclose(fp); fclose(fl); fclose(fc);
     const char *runs[] = {"reward --tokenizer lm --layers 1 --width 16 --heads 2 --context 24 --data pairs.jsonl --held-out pairs.jsonl --lr 1e-2 --steps 30 --batch 16 --out pair_rm",
                           "reward --init lm --layers 2 --context 24 --from-position 4 --data labels.jsonl --held-out labels.jsonl --lr 1e-2 --steps 60 --batch 16 --out label_rm",
-                          "sft --model lm --data chat.jsonl --held-out chat.jsonl --lr 1e-2 --steps 30 --batch 16 --out chat_lm"};
+                          "sft --model lm --data chat.jsonl --held-out chat.jsonl --lr 1e-2 --steps 100 --batch 16 --out chat_lm"};
     const char *logs[] = {"pair_rm/log.jsonl", "label_rm/log.jsonl", "chat_lm/log.jsonl"}, *keys[] = {"held_out/pair_accuracy", "held_out/accuracy_whole", "held_out/nats_per_token"};
     for (int k = 0; k < 3; k++) {
         double last = NAN;
@@ -142,7 +142,7 @@ static void test_data(void)
     expect_success("eval --method bon --n 4 --reference lm --reward rm --cache c1.jsonl --samples 3 --max-new 6 --out eval_bon.json");
     expect_success("info --model lm --memory 1GB");
     // a program as the reward
-    expect_success("cache --model lm --reward 'awk \"{print length(\\$0); fflush()}\"' --prompts prompts.jsonl --samples 4 --max-new 6 --out c3.jsonl");
+    expect_success("cache --model lm --reward 'while IFS= read -r l; do echo ${#l}; done' --prompts prompts.jsonl --samples 4 --max-new 6 --out c3.jsonl");
     cache_read(&c, tmp_path("c3.jsonl"), 2);
     CHECK(c.prompts[0].n == 2 && c.prompts[0].samples[0].reward > 10, "rewards from a program");
     cache_free(&c);
@@ -158,7 +158,7 @@ static void test_commands(void)
         {"sample --model lm --prompt a --temperature 1e999", 2, "number"}, {"sample --model lm --prompt a --samples", 2, "needs a value"}, {"sample --model lm --prompt a --n 3", 2, "belongs to"},
         {"sample lm", 2, "begin with --"}, {"train --preset nosuch", 2, "no such preset"}, {"train --objective ppo", 2, "must be one of"}, {"sample --prompt a", 2, "--model is required"},
         {"sample --model lm --prompt a --temperature 0", 2, "positive"}, {"sample --model lm --prompts nosuch.jsonl", 1, "nosuch.jsonl"}, {"sample --model rm --prompt a", 1, "reward model"},
-        {"bon --model lm --reward lm --prompt a", 1, "no scalar head"}, {"sample --model lm --prompt a --max-new 100", 1, "context"},
+        {"bon --model lm --reward lm --prompt a --max-new 4", 1, "no scalar head"}, {"sample --model lm --prompt a --max-new 100", 1, "context"},
         {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --n 0 --out t", 1, "at least 1"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --objective rl --out t", 1, "--beta"},
         {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --n 4 --beta 0.1 --out t", 1, "exclude"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 7 --out t", 1, "--max-new 6"},
         {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --temperature 0.5 --out t", 1, "temperature"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --m 9 --out t", 1, "--m asks for 9"},
@@ -166,10 +166,10 @@ static void test_commands(void)
         {"train --model lm --reward 'cat' --cache cc.jsonl --max-new 6 --out t", 1, "another reward"}, {"train --model lm --reward rm --cache other.jsonl --max-new 6 --out t", 1, "another reference model"},
         {"train --model lm --reward rm --cache cc.jsonl --prompts more.jsonl --max-new 6 --out t", 1, "no samples for prompt"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --fhat exact --out t", 1, "needs \"F\""},
         {"train --model lm --reward rm --cache nan.jsonl --max-new 6 --out t", 1, "nan.jsonl:2"}, {"train --model lm --reward rm --cache bad.jsonl --max-new 6 --out t", 1, "bad.jsonl:3"},
-        {"score --model lm --in utf8.jsonl --out s.jsonl", 1, "utf8.jsonl:2: byte"}, {"score --model lm --in bad.jsonl --out s.jsonl", 1, "bad.jsonl:1"}, {"score --model lm --in in2.jsonl --out /nonexistent/x", 1, "/nonexistent/x"},
-        {"sft --tokenizer lm --data utf8.jsonl --out t", 1, "utf8.jsonl:1"}, {"sft --tokenizer lm --data empty.jsonl --out t", 1, "no text"}, {"sft --tokenizer lm --data text.jsonl --width 15 --out t", 2, "head size"},
+        {"score --model lm --in utf8.jsonl --out s.jsonl", 1, "utf8.jsonl:2: byte"}, {"score --model lm --in nan.jsonl --out s.jsonl", 1, "nan.jsonl:1"}, {"score --model lm --in in2.jsonl --out /nonexistent/x", 1, "/nonexistent/x"},
+        {"sft --tokenizer lm --data utf8.jsonl --out t", 1, "utf8.jsonl:2"}, {"sft --tokenizer lm --data empty.jsonl --out t", 1, "no text"}, {"sft --tokenizer lm --data text.jsonl --width 15 --out t", 2, "head size"},
         {"reward --tokenizer lm --data label2.jsonl --out t", 1, "label2.jsonl:1"}, {"reward --init lm --layers 5 --data label2.jsonl --out t", 2, "has 2"},
-        {"bon --model lm --reward 'exit 3' --prompt a --n 2 --max-new 4", 1, "ended with status 3"}, {"bon --model lm --reward nosuchprogram --prompt a --n 2 --max-new 4", 1, "no such folder or program"},
+        {"bon --model lm --reward 'exit 3' --prompt a --n 2 --max-new 4", 1, "ended with status 3"}, {"bon --model lm --reward 'nosuchprogram 2>/dev/null' --prompt a --n 2 --max-new 4", 1, "no such folder or program"},
         {"bon --model lm --reward 'read x; echo 1' --prompt a --n 3 --max-new 4", 1, "1 of 3"}, {"bon --model lm --reward 'while read x; do echo nan; done' --prompt a --n 2 --max-new 4", 1, "no finite number"},
         {"bon --model lm --reward 'while read x; do echo one; done' --prompt a --n 2 --max-new 4", 1, "no finite number"}, {"bon --model lm --reward 'kill -9 $$' --prompt a --n 2 --max-new 4", 1, "killed by signal 9"},
         {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch/config.json"}};

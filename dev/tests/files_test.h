@@ -158,7 +158,7 @@ static void test_malformed(void)
     static const struct { const char *find, *replace, *says; } patches[] = {
         {"\"F32\"", "\"F8\"", "type F8"}, {"\"F32\"", "\"I32\"", "holds integers"}, {"[31,8]", "[8,31]", "wte.weight"}, {"\"shape\":[31,8]", "\"shape\":[31,9]", "bytes for"}, {"\"shape\":[31,8]", "\"shape\":[-31,8]", "no valid shape"},
         {"transformer.wpe.weight", "transformer.wpx.weight", "missing: wpe.weight unused: transformer.wpx.weight"}, {"{\"__meta", "{{\"__meta", "header"}, {"transformer.ln_f.bias", "transformer.ln_f.weight", "header"},
-        {"[0,992]", "[0,99999999]", "outside"}, {"[0,992]", "[8,1000]", "overlap"}, {"\"shape\":[31,8]", "\"shape\":[4611686018427387904,8]", "no valid shape"}};
+        {"[0,992]", "[0,99999999]", "outside"}, {"[0,992]", "[8,1000]", "hole"}, {"[992,1376]", "[984,1368]", "overlap"}, {"\"shape\":[31,8]", "\"shape\":[4611686018427387904,8]", "no valid shape"}};
     for (size_t i = 0; i < sizeof patches / sizeof *patches; i++) { patch_header(file, broken, patches[i].find, patches[i].replace); expect_death(load_model, bad, 1, patches[i].says); }
     memcpy(grown, s, n);
     float nan = NAN;
