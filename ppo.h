@@ -477,10 +477,10 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
                     g->h_slot[i] = k; g->h_len[i] = (int)y->n - 1;
                     g->h_pos[i] = g->h_plen[i] + g->h_len[i];
                 }
-                // the rounding rows repeat the last live row; one thread each would write the same values to its slot, so give them a slot of their own
+                // the rounding rows repeat the last live row's token, each in the slot of a finished row, where it sees nothing but its prompt
                 for (size_t i = live, spare = 0; i < R; i++, spare++) {
                     while (spare < n && !r[spare].finished) spare++;
-                    g->h_slot[i] = (int)spare;
+                    g->h_slot[i] = (int)spare; g->h_len[i] = 0; g->h_pos[i] = g->h_plen[i];
                 }
                 g->h_start[R] = (int)R;
                 batch_set(&g->batch, m, g->h_tokens, g->h_start, g->h_pos, R);

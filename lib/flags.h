@@ -107,6 +107,7 @@ static void read_flags(void *args, const Flag *table, size_t n, const char *comm
             set_flag(args, f, value); // values live as long as argv, or as this copy of name
         }
         if (n_given < sizeof given / sizeof *given) given[n_given++] = f->name;
+        if (!strchr(word, '=')) free(name);
     }
 }
 
