@@ -32,6 +32,7 @@
 #include <sanitizer/tsan_interface.h>
 extern "C" void __tsan_read_range(void *, unsigned long);
 extern "C" void __tsan_write_range(void *, unsigned long);
+extern "C" const char *__tsan_default_options() { return "report_signal_unsafe=0"; } // a fault's report ends the program
 #define TSAN(x) x
 #else
 #define TSAN(x)
@@ -533,6 +534,7 @@ static void begin(const Launch *l, const std::function<void()> *call)
 #ifdef SIMT_TSAN
     block->os_fiber = __tsan_get_current_fiber();
     for (int i = 0; i < n; i++) if (!block->fiber[i]) block->fiber[i] = __tsan_create_fiber(0); // kept: they are slow to make
+    __tsan_release(&block->previous);
 #endif
 }
 
