@@ -150,6 +150,9 @@ struct Ops {
     void (*activation_forward)(Buf out, Buf inp, Activation kind, size_t n);
     void (*activation_backward)(Buf dinp, Buf dout, Buf inp, Activation kind, size_t n);                         // dinp may be dout
     void (*add)(Buf out, Buf a, Buf b, size_t n);                                                                // out may be a
+    // rotary positions: in place on the q and k parts of qkv (N,3C), on the first `dims` (even) elements of each head. Element j < dims/2 and
+    // j + dims/2 turn as one complex number by pos[i] * base^(-2j/dims) (GPT-NeoX's halves); inverse turns back, which is the backward pass
+    void (*rotary)(Buf qkv, Buf pos, size_t N, size_t NH, size_t HS, size_t dims, double base, bool inverse);
     // attention over packed rows: qkv (N,3C), start (B+1), lse (N,NH)
     void (*attention_forward)(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS, bool causal);
     void (*attention_backward)(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS, bool causal);

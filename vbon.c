@@ -368,6 +368,29 @@ static void cpu_add(Buf out, Buf a, Buf b, size_t n)
     for (size_t i = 0; i < n; i++) o[i] = x[i] + y[i];
 }
 
+static void cpu_rotary(Buf qkv, Buf pos, size_t N, size_t NH, size_t HS, size_t dims, double base, bool inverse)
+{
+    NEED(qkv, 3 * N * NH * HS); NEED_INDEX(pos, N);
+    const size_t half = dims / 2;
+    #pragma omp parallel for schedule(static) if (N * NH * dims > SMALL)
+    for (size_t i = 0; i < N; i++) {
+        real c[half + 1], s[half + 1];
+        for (size_t j = 0; j < half; j++) {
+            double angle = (double)I_(pos)[i] * pow(base, -2.0 * (double)j / (double)dims); // in double: thousands of radians lose float's digits
+            c[j] = (real)cos(angle);
+            s[j] = (real)(inverse ? -sin(angle) : sin(angle));
+        }
+        for (size_t h = 0; h < 2 * NH; h++) { // q's heads, then k's
+            real *a = R_(qkv) + i * 3 * NH * HS + h * HS, *b = a + half;
+            for (size_t j = 0; j < half; j++) {
+                real x = a[j], y = b[j];
+                a[j] = x * c[j] - y * s[j];
+                b[j] = y * c[j] + x * s[j];
+            }
+        }
+    }
+}
+
 // ----------------------------------------------------------------------------
 // attention: for each row and head, tiles of queries against all keys they may see. Five matrix products make the backward pass.
 
@@ -747,7 +770,7 @@ static const Ops cpu_table = {
     .name = "cpu", .alloc = cpu_alloc, .release = cpu_release, .upload = cpu_upload, .download = cpu_download, .copy = cpu_copy, .fill = cpu_fill,
     .embed_forward = cpu_embed_forward, .embed_backward = cpu_embed_backward, .layernorm_forward = cpu_layernorm_forward, .layernorm_backward = cpu_layernorm_backward,
     .packed_size = cpu_packed_size, .pack = cpu_pack, .matmul_forward = cpu_matmul_forward, .matmul_backward = cpu_matmul_backward,
-    .activation_forward = cpu_activation_forward, .activation_backward = cpu_activation_backward, .add = cpu_add,
+    .activation_forward = cpu_activation_forward, .activation_backward = cpu_activation_backward, .add = cpu_add, .rotary = cpu_rotary,
     .attention_forward = cpu_attention_forward, .attention_backward = cpu_attention_backward, .attention_decode = cpu_attention_decode,
     .gather_rows = cpu_gather_rows, .scatter_rows = cpu_scatter_rows, .logprob_forward = cpu_logprob_forward, .logprob_backward = cpu_logprob_backward,
     .head_kl = cpu_head_kl, .sample = cpu_sample, .ppo_loss = cpu_ppo_loss, .sumsq = cpu_sumsq, .adamw = cpu_adamw, .lerp = cpu_lerp,
