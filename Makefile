@@ -1,7 +1,8 @@
 # vbon: make builds it, make demo runs the method end to end, make test proves it. `make help` lists the rest.
 #
 # Libraries come from Debian packages or from deps/ (`make deps` fills it, so that a machine without a network can build).
-# oneDNN is optional: without it products are plain loops. Override any variable: make CC=clang ONEDNN=0.
+# oneDNN is optional: without it products are plain loops. CUDA too: where nvcc is found (12 or 13), vbon has --device cuda.
+# Override any variable: make CC=clang ONEDNN=0 NVCC=.
 CC      ?= gcc
 ARCH    ?= -march=native
 OPT     ?= -O3 $(ARCH) -fno-math-errno -g
@@ -16,12 +17,19 @@ JANSSON := $(call have,jansson.h,-ljansson)
 UTF8    := $(call have,utf8proc.h,-lutf8proc)
 STB     := $(call have,stb/stb_ds.h,)
 ONEDNN  ?= $(call have,dnnl.h,-ldnnl)
+NVCC    ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc /opt/cuda/bin/nvcc))
+CUDA    := $(if $(NVCC),$(shell $(NVCC) --dryrun -E -x cu /dev/null 2>&1 | sed -n 's/^\#$$ TOP=//p'))
 say      = $(if $(filter 1,$(1)),✓ $(2),✗ $(2): $(3))
 
 FAST    := $(BASE) $(OPT) -fopenmp $(if $(filter 1,$(ONEDNN)),-DVBON_ONEDNN)
 FASTLIB := $(if $(filter 1,$(ONEDNN)),-ldnnl) $(LIBS)
 DOUBLE  := $(BASE) -O2 $(ARCH) -fopenmp -g -Dreal=double -DDEBUG
 SAN     := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+comma   := ,
+# Machine code for A100 and H100 generations, PTX for what comes after.
+NVFLAGS := -O3 -std=c++17 -g -lineinfo -I. -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90] -Xcompiler -Wall,-Wextra $(if $(WERROR),-Werror all-warnings)
+GPU     := $(if $(NVCC),-DVBON_CUDA)
+GPULIB  := $(if $(NVCC),-L$(CUDA)/lib64 -L$(CUDA)/lib -Wl$(comma)-rpath$(comma)$(CUDA)/lib64 -lcublasLt -lcudart -lstdc++)
 SOURCES := vbon.c gpt2.h ppo.h $(wildcard lib/*.h)
 TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 
@@ -34,10 +42,14 @@ check:
 	@echo "$(call say,$(UTF8),utf8proc,install libutf8proc-dev)"
 	@echo "$(call say,$(STB),stb_ds,install libstb-dev)"
 	@echo "$(call say,$(ONEDNN),oneDNN,install libdnnl-dev for fast products (plain loops are used))"
+	@echo "$(call say,$(if $(NVCC),1),CUDA,install NVIDIA's toolkit for --device cuda (nvcc was not found))"
 	@[ "$(OPENMP)$(JANSSON)$(UTF8)$(STB)" = 1111 ] || { echo "make: something that vbon needs is missing, see above"; exit 1; }
 
-vbon: $(SOURCES) Makefile | check
-	$(CC) $(FAST) vbon.c -o $@ $(FASTLIB)
+vbon: $(SOURCES) $(if $(NVCC),build/vbon_cuda.o) Makefile | check
+	$(CC) $(FAST) $(GPU) vbon.c $(filter %.o,$^) -o $@ $(FASTLIB) $(GPULIB)
+build/vbon_cuda.o: vbon.cu gpt2.h Makefile
+	@mkdir -p build
+	$(NVCC) $(NVFLAGS) -c vbon.cu -o $@
 
 build/test: $(TESTS) $(SOURCES) Makefile | check
 	@mkdir -p build

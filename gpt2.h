@@ -143,7 +143,7 @@ struct Ops {
     void (*embed_backward)(Buf dwte, Buf dwpe, Buf dout, Buf tokens, Buf pos, size_t N, size_t C);               // dwte, dwpe +=
     void (*layernorm_forward)(Buf out, Buf mean, Buf rstd, Buf inp, Buf w, Buf b, size_t N, size_t C, double eps);
     void (*layernorm_backward)(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, Buf mean, Buf rstd, size_t N, size_t C); // dinp += (residual)
-    size_t (*packed_size)(size_t OC, size_t C);                  // elements (bytes) of a packed weight
+    size_t (*packed_size)(size_t OC, size_t C);                  // elements (bytes) of a packed weight; 0: this device packs nothing
     void (*pack)(Buf out, Buf w, size_t OC, size_t C);           // out DT_PACKED: w laid out for many products with few rows
     void (*matmul_forward)(Buf out, Buf inp, Buf w, Buf b, size_t N, size_t C, size_t OC);                       // out (N,OC) = inp (N,C) w^T (OC,C) + b
     void (*matmul_backward)(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, size_t N, size_t C, size_t OC);  // dinp =, dw, db +=
@@ -177,7 +177,8 @@ struct Ops {
     void (*lerp)(Buf dst, Buf src, double weight);                                                               // dst += weight * (src - dst)
 };
 
-extern const Ops *ops_cpu(void);
+const Ops *ops_cpu(void);
+const Ops *ops_cuda(void); // in builds with nvcc; dies where the machine has no usable device
 
 // ----------------------------------------------------------------------------
 // configuration and parameters
@@ -573,7 +574,8 @@ void model_pack(Model *m)
             const Param *q = &m->list[i];
             bool tied_head = q->field == IN_PARAMS(wte) && !(q->flags & P_LAYER) && m->cfg.tied && !m->cfg.scalar_head;
             if (!(q->flags & P_MATMUL) && !tied_head) continue;
-            Buf b = arena_take(&m->packs, m->o->packed_size(q->rows, q->cols), DT_PACKED, "packed weights");
+            size_t bytes = m->o->packed_size(q->rows, q->cols);
+            Buf b = bytes ? arena_take(&m->packs, bytes, DT_PACKED, "packed weights") : (Buf){0};
             if (!b.p) continue;
             m->o->pack(b, *param_field(&m->p, q), q->rows, q->cols);
             *(tied_head ? &m->packed.head : param_field(&m->packed, q)) = b; // wte itself stays readable for the embedding

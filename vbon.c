@@ -880,7 +880,7 @@ static const Flag flag_table[] = {
     FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train eval sample bon info", "4096", NULL, "tokens in one forward pass; results do not depend on it beyond rounding"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
     FLAG("precision", FLAG_CHOICE, precision, "all", "fp32", "fp32|bf16", "of matrix products' inputs; sums, statistics and weights stay fp32"),
-    FLAG("device", FLAG_CHOICE, device, "all", "cpu", "cpu", "where to compute"),
+    FLAG("device", FLAG_CHOICE, device, "all", "cpu", "cpu|cuda", "where to compute"),
     FLAG("threads", FLAG_LONG, threads, "all", "0", NULL, "CPU threads (0: one a core)"),
 };
 static const size_t n_flags = sizeof flag_table / sizeof *flag_table;
@@ -915,6 +915,17 @@ static const char *cpu_libraries(void)
     snprintf(s, sizeof s, "no oneDNN, jansson %s, utf8proc %s", JANSSON_VERSION, utf8proc_version());
 #endif
     return s;
+}
+
+// The op table that --device names: the only place where a backend is chosen.
+static const Ops *device_ops(const Args *a)
+{
+    if (!strcmp(a->device, "cpu")) return ops_cpu();
+#ifdef VBON_CUDA
+    return ops_cuda();
+#else
+    die("--device cuda: this vbon was built without CUDA: install its toolkit (nvcc) and build again, or leave --device out");
+#endif
 }
 
 #include "lib/commands.h"
