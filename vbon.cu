@@ -44,7 +44,7 @@ static void check(cudaError_t e, const char *what)
 // More than 48 KiB of shared memory must be asked for, once a kernel.
 template <class Kernel> static void allow_shared(Kernel kernel, size_t bytes, const char *name)
 {
-    if (bytes > 48 * 1024) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), name);
+    if (bytes > 48 * 1024) check(cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), name);
 }
 
 #define RUN(kernel, grid, block, shared_bytes, ...) do { \
@@ -400,12 +400,12 @@ static void cuda_embed_forward(Buf out, Buf tokens, Buf pos, Buf wte, Buf wpe, s
 template <class T> __global__ void embed_backward_kernel(float *dtable, const T *dout, const int *index, size_t N, size_t C)
 {
     enum { W = Wide<T>::n };
-    __shared__ int seen[THREADS];
+    __shared__ int seen[THREADS], part[WARPS_MAX];
     const size_t first = blockIdx.x, c = ((size_t)blockIdx.y * THREADS + threadIdx.x) * W;
     const int mine = index[first];
     int earlier = 0;
     for (size_t j = threadIdx.x; j < first; j += THREADS) earlier |= index[j] == mine;
-    if (__syncthreads_or(earlier)) return;
+    if (block_sum(earlier, part)) return;
     float sum[W] = {0};
     for (size_t j0 = first; j0 < N; j0 += THREADS) {
         seen[threadIdx.x] = j0 + threadIdx.x < N && index[j0 + threadIdx.x] == mine;
@@ -649,7 +649,7 @@ template <class T, int HS, int M> __global__ void __launch_bounds__(THREADS) att
     float *q = shared, *kv = q + TILE * (HS + 4), *p = kv + TILE * (HS + 4); // kv: keys, then values
     __shared__ int low[TILE], high[TILE];
     const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
-    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * TILE, n = N - first < TILE ? N - first : TILE;
+    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * TILE, n = N - first < TILE ? N - first : (size_t)TILE;
     const T *head = qkv + h * hs;
     tile_partners<true, TILE>(low, high, start, B, N, first, causal);
     tile_load<T, HS, M>(q, head, 3 * C, first, N, hs);
@@ -715,7 +715,7 @@ template <class T, int HS, int M, bool KEYS> __global__ void __launch_bounds__(T
     float *a = shared, *b = a + VECTORS, *x = b + VECTORS, *y = x + VECTORS, *p = y + VECTORS, *ds = p + SCORES;
     __shared__ int low[TILE], high[TILE];
     const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
-    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * TILE, n = N - first < TILE ? N - first : TILE;
+    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * TILE, n = N - first < TILE ? N - first : (size_t)TILE;
     const T *q = qkv + h * hs, *d = dout + h * hs;
     tile_partners<!KEYS, TILE>(low, high, start, B, N, first, causal);
     tile_load<T, HS, M>(a, KEYS ? q + C : q, 3 * C, first, N, hs);
@@ -886,7 +886,8 @@ static void cuda_scatter_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
 // ----------------------------------------------------------------------------
 // the head: softmax over the vocabulary, in chunks of rows, so that (R,V) never exists
 
-enum { ROW_THREADS = 512 }; // a block of the kernels with a block a row of logits
+enum { ROW_THREADS = 512 }; // at most, in the kernels with a block a row of logits: as many as find 128 bits each to read
+static unsigned row_threads(size_t V) { return V > ROW_THREADS * 4 ? ROW_THREADS : 32 * (unsigned)ceil_div(V, 128); }
 
 static size_t head_chunk(size_t V) // rows whose logits fit about 128 MiB
 {
@@ -956,7 +957,7 @@ __global__ void __launch_bounds__(ROW_THREADS) logprob_forward_kernel(float *log
     __shared__ Online part[WARPS_MAX];
     const float *z = logits + blockIdx.x * stride, z0 = z[0] * it;
     Online a = online_none();
-    for (size_t j = (size_t)threadIdx.x * 4; j < V; j += ROW_THREADS * 4) {
+    for (size_t j = (size_t)threadIdx.x * 4; j < V; j += blockDim.x * 4) {
         float x[4];
         load(x, z + j, V - j);
         for (int k = 0; k < 4; k++) if (j + k < V) online_add(&a, x[k] * it, x[k] * it - z0);
@@ -975,7 +976,7 @@ static void cuda_logprob_forward(Buf logp, Buf entropy, Buf inp, Buf w, Buf targ
     for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
         Buf logits = head_logits(&s, inp, w, r, n, C, V);
-        RUN(logprob_forward_kernel, (unsigned)n, ROW_THREADS, 0, F_(logp) + r, entropy.p ? F_(entropy) + r : NULL, F_(logits), I_(target) + r, (float)(1 / temperature), V, head_stride(V));
+        RUN(logprob_forward_kernel, (unsigned)n, row_threads(V), 0, F_(logp) + r, entropy.p ? F_(entropy) + r : NULL, F_(logits), I_(target) + r, (float)(1 / temperature), V, head_stride(V));
     }
 }
 
@@ -987,13 +988,13 @@ template <class T> __global__ void __launch_bounds__(ROW_THREADS) logprob_backwa
     const size_t t = (size_t)target[blockIdx.x];
     const float at_ = z[t] * it, d = dlogp[blockIdx.x] * it;
     Online a = online_none();
-    for (size_t j = (size_t)threadIdx.x * 4; j < V; j += ROW_THREADS * 4) {
+    for (size_t j = (size_t)threadIdx.x * 4; j < V; j += blockDim.x * 4) {
         float x[4];
         load(x, z + j, V - j);
         for (int k = 0; k < 4; k++) if (j + k < V) online_add(&a, x[k] * it, 0);
     }
     a = online_block(a, part); // its barriers also come between reading z[t] and writing over it
-    for (size_t j = (size_t)threadIdx.x * 4; j < stride; j += ROW_THREADS * 4) {
+    for (size_t j = (size_t)threadIdx.x * 4; j < stride; j += blockDim.x * 4) {
         float x[4];
         load(x, z + j, stride - j);
         for (int k = 0; k < 4; k++) x[k] = j + k < V ? (j + k == t ? d : 0) - d * (expf(x[k] * it - a.most) / a.sum) : 0;
@@ -1012,7 +1013,7 @@ static void cuda_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf inp
         size_t n = R - r < chunk ? R - r : chunk;
         Buf logits = head_logits(&s, inp, w, r, n, C, V), d = logits, x = rows_of(inp, r, n, C);
         if (inp.type != DT_F32) { d.type = inp.type; d.p = scratch(&sd, chunk * stride * dtype_size(d.type)); }
-        BY_TYPE(d, RUN(logprob_backward_kernel<T>, (unsigned)n, ROW_THREADS, 0, at<T>(d), logp.p ? F_(logp) + r : NULL, F_(dlogp) + r, F_(logits), I_(target) + r, (float)(1 / temperature), V, stride));
+        BY_TYPE(d, RUN(logprob_backward_kernel<T>, (unsigned)n, row_threads(V), 0, at<T>(d), logp.p ? F_(logp) + r : NULL, F_(dlogp) + r, F_(logits), I_(target) + r, (float)(1 / temperature), V, stride));
         if (dinp.p) gemm(false, false, n, C, V, d, stride, w, C, 0, rows_of(dinp, r, n, C), C, none);
         if (dw.p) gemm(true, false, V, C, n, d, stride, x, C, 1, dw, C, none);
     }
@@ -1023,7 +1024,7 @@ __global__ void __launch_bounds__(ROW_THREADS) head_kl_kernel(float *kl, const f
 {
     __shared__ Online part[WARPS_MAX];
     Online a = online_none(), b = online_none();
-    for (size_t j = (size_t)threadIdx.x * 4; j < V; j += ROW_THREADS * 4) {
+    for (size_t j = (size_t)threadIdx.x * 4; j < V; j += blockDim.x * 4) {
         float x[4], y[4];
         load(x, p + blockIdx.x * stride + j, V - j);
         load(y, q + blockIdx.x * stride + j, V - j);
@@ -1041,7 +1042,7 @@ static void cuda_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double 
     for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
         Buf p = head_logits(&sp, p_inp, p_w, r, n, C, V), q = head_logits(&sq, q_inp, q_w, r, n, C, V);
-        RUN(head_kl_kernel, (unsigned)n, ROW_THREADS, 0, F_(kl) + r, F_(p), F_(q), (float)(1 / temperature), V, head_stride(V));
+        RUN(head_kl_kernel, (unsigned)n, row_threads(V), 0, F_(kl) + r, F_(p), F_(q), (float)(1 / temperature), V, head_stride(V));
     }
 }
 
@@ -1059,7 +1060,7 @@ __device__ inline double weight(float z, unsigned least, float most, float it) {
 template <bool COUNT> __device__ inline double mass(const float *z, size_t V, unsigned least, float most, float it, double *part)
 {
     double s = 0;
-    for (size_t j = threadIdx.x; j < V; j += ROW_THREADS) s += COUNT ? (double)(ordered(z[j]) >= least) : weight(z[j], least, most, it);
+    for (size_t j = threadIdx.x; j < V; j += blockDim.x) s += COUNT ? (double)(ordered(z[j]) >= least) : weight(z[j], least, most, it);
     return block_sum(s, part);
 }
 
@@ -1075,13 +1076,12 @@ template <bool COUNT> __device__ inline unsigned cut(const float *z, size_t V, d
 // A block a row. Each warp owns a span of the vocabulary and sums its weights; the warp in whose span u falls then looks for the token.
 __global__ void __launch_bounds__(ROW_THREADS) sample_kernel(int *token, float *logp, const float *logits, const double *uniform, float it, size_t top_k, double top_p, size_t V, size_t stride)
 {
-    enum { WARPS = ROW_THREADS / 32 };
-    __shared__ double spans[WARPS], part[WARPS_MAX];
+    __shared__ double spans[WARPS_MAX], part[WARPS_MAX];
     __shared__ Online online[WARPS_MAX];
     const float *z = logits + blockIdx.x * stride;
-    const size_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, span = (V + WARPS - 1) / WARPS;
+    const size_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, span = (V + warps - 1) / warps;
     Online a = online_none();
-    for (size_t j = threadIdx.x; j < V; j += ROW_THREADS) online_add(&a, z[j], 0);
+    for (size_t j = threadIdx.x; j < V; j += blockDim.x) online_add(&a, z[j], 0);
     const float most = online_block(a, online).most; // of the logits before the temperature
     unsigned least = 0;
     double kept = 0;
@@ -1105,11 +1105,11 @@ __global__ void __launch_bounds__(ROW_THREADS) sample_kernel(int *token, float *
     if (lane == 0) spans[warp] = s;
     __syncthreads();
     kept = 0;
-    for (int w = 0; w < WARPS; w++) kept += spans[w];
+    for (size_t w = 0; w < warps; w++) kept += spans[w];
     const double u = uniform[blockIdx.x] * kept;
     double below = 0;
     size_t mine = 0, last = 0; // the span that holds u, or the last one with weight where rounding ran past the end
-    for (size_t w = 0; w < WARPS; w++) if (spans[w] > 0) last = w;
+    for (size_t w = 0; w < warps; w++) if (spans[w] > 0) last = w;
     while (mine < last && below + spans[mine] <= u) below += spans[mine++];
     if (warp != mine) return;
     size_t found = V, latest = 0;
@@ -1139,7 +1139,7 @@ static void cuda_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double
     for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
         Buf logits = head_logits(&s, inp, w, r, n, C, V);
-        RUN(sample_kernel, (unsigned)n, ROW_THREADS, 0, I_(token) + r, F_(logp) + r, F_(logits), at<double>(uniform) + r, (float)(1 / temperature), k, top_p, V, head_stride(V));
+        RUN(sample_kernel, (unsigned)n, row_threads(V), 0, I_(token) + r, F_(logp) + r, F_(logits), at<double>(uniform) + r, (float)(1 / temperature), k, top_p, V, head_stride(V));
     }
 }
 

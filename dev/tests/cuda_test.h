@@ -43,8 +43,6 @@ static Operand *poisoned(const char *name, size_t n, DType type)
     return x;
 }
 
-static Operand *no_operand(void) { static Operand none; return &none; }
-
 static void operands_free(void)
 {
     for (size_t i = 0; i < n_operands; i++) {
@@ -142,11 +140,11 @@ static void test_cuda_layers(void)
         }
         CASE(NAME("add"), 1e-6, OUT(y), o->add(ON(y), ON(x), ON(d), N * C));
         CASE(NAME("lerp"), 1e-6, OUT(dx), o->lerp(ON(dx), ON(x), 0.3));
-        CASE(NAME("adamw"), 1e-5, OUT(dx, y), {
-            o->fill(ON(y), 0.5); // second moments
-            o->adamw(ON(dx), ON(d), ON(x), ON(y), 1e-2, 0.9, 0.95, 1e-8, 0.1, 0.7, 3);
+        Operand *m1 = random_operand("m", N * C, 1), *m2 = random_operand("v", N * C, 1);
+        CASE(NAME("adamw"), 1e-5, OUT(dx, m1, m2), {
+            o->activation_forward(ON(m2), ON(x), ACT_RELU, N * C); // not negative
+            o->adamw(ON(dx), ON(d), ON(m1), ON(m2), 1e-2, 0.9, 0.95, 1e-8, 0.1, 0.7, 3);
         });
-        sides[0]->upload(x->on[0], x->init); sides[1]->upload(x->on[1], x->init); // the first moments
         double s[2] = {sides[0]->sumsq(x->on[0]), sides[1]->sumsq(x->on[1])};
         CHECK(fabs(s[0] - s[1]) <= 1e-9 * s[0], "sumsq: %.17g, %.17g", s[0], s[1]);
         Operand *tokens = index_operand("tokens", N, V), *pos = index_operand("pos", N, T), *wte = random_operand("wte", V * C, 1), *wpe = random_operand("wpe", T * C, 1);
@@ -241,7 +239,7 @@ static void test_cuda_decode(void)
 
 static void test_cuda_head(void)
 {
-    static const struct { size_t R, C, V; } shapes[] = {{1, 1, 1}, {1, 8, 13}, {37, 16, 257}, {130, 8, 1000}, {3, 8, 50257}};
+    static const struct { size_t R, C, V; } shapes[] = {{1, 1, 1}, {1, 8, 13}, {37, 16, 257}, {40, 8, 1000}, {4100, 4, 9}, {2, 8, 50257}}; // 4100 rows: two chunks
     cuda_start();
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
         size_t R = shapes[k].R, C = shapes[k].C, V = shapes[k].V;
@@ -250,7 +248,7 @@ static void test_cuda_head(void)
         #define NAME(op) (snprintf(what, sizeof what, "%s (%zu,%zu,%zu)", op, R, C, V), what)
         Operand *x = random_operand("x", R * C, 2), *w = random_operand("w", V * C, 1), *x2 = random_operand("x", R * C, 2), *w2 = random_operand("w", V * C, 1), *target = index_operand("target", R, V);
         Operand *logp = poisoned("logp", R, DT_REAL), *entropy = poisoned("entropy", R, DT_REAL), *dlogp = random_operand("dlogp", R, 1), *dx = poisoned("dinp", R * C, DT_REAL), *dw = random_operand("dw", V * C, 0.1);
-        double tol = V == 1 ? 1e30 : 1e-5; // one token: everything is 0
+        double tol = V == 1 ? 1e30 : 1e-5 + 2e-9 * (double)V; // one token: everything is 0; the CPU sums a row in float
         CASE(NAME("logprob_forward"), tol, OUT(logp, entropy), o->logprob_forward(ON(logp), ON(entropy), ON(x), ON(w), ON(target), 0.7, R, C, V));
         CASE(NAME("logprob_forward, no entropy"), tol, OUT(logp), o->logprob_forward(ON(logp), (Buf){0}, ON(x), ON(w), ON(target), 1, R, C, V));
         CASE(NAME("logprob_backward"), tol, OUT(dx, dw, logp), o->logprob_backward(ON(dx), ON(dw), ON(logp), ON(dlogp), ON(x), ON(w), ON(target), 0.7, R, C, V));
@@ -270,7 +268,7 @@ static void test_cuda_head(void)
             size_t differ = 0;
             for (size_t i = 0; i < R; i++) { // a draw may differ where two tokens' intervals meet within rounding
                 differ += a[i] != b[i];
-                if (a[i] == b[i]) CHECK_NEAR(lb[i], la[i], 2e-5, what);
+                if (a[i] == b[i]) CHECK_NEAR(lb[i], la[i], 2 * tol, what);
                 CHECK(b[i] >= 0 && (size_t)b[i] < V, "%s: token %d", what, b[i]);
             }
             CHECK(differ <= R / 100, "%s: top-k %ld, top-p %g: %zu of %zu draws differ", what, cuts[c].k, cuts[c].p, differ, R);
