@@ -953,7 +953,8 @@ int main(int argc, char **argv)
     if (a.threads) omp_set_num_threads((int)a.threads);
     cpu_bf16 = !strcmp(a.precision, "bf16");
     if (cpu_bf16 && !bf16_native()) fprintf(stderr, "note: no bfloat16 products on this CPU or in this build: inputs are rounded to bfloat16 and multiplied in fp32, no faster than --precision fp32\n");
-    if (strcmp(c->name, "sample") && strcmp(c->name, "info")) flags_table(&a, flag_table, n_flags, c->name);
+    bool to_stdout = !strcmp(c->name, "info") || (!a.out && (!strcmp(c->name, "sample") || !strcmp(c->name, "bon")));
+    if (!to_stdout) flags_table(&a, flag_table, n_flags, c->name);
     c->run(&a);
     if (fflush(stdout) || ferror(stdout)) die("standard output: cannot be written");
     return 0;
