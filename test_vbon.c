@@ -21,6 +21,7 @@ enum { BUILD = 4 };
 enum { BUILD = sizeof(real) == 8 ? 2 : 1 };
 #endif
 static const bool in_double = sizeof(real) == 8;
+static bool few(void) { return getenv("VBON_FEW") != NULL; } // the slow builds (sanitizers) run fewer of the long training runs
 
 static uint64_t test_counter;
 static double rnd(void) { return random_uniform(12345, 99, test_counter++, 0, 0) * 2 - 1; }
