@@ -35,7 +35,7 @@ TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 
 all: vbon
 
-.PHONY: all check demo demo-models test test_asan bench deps clean help
+.PHONY: all check demo demo-models test test_asan test_cuda test_simt bench deps clean help
 check:
 	@echo "$(call say,$(OPENMP),OpenMP,install gcc)"
 	@echo "$(call say,$(JANSSON),jansson,install libjansson-dev)"
@@ -66,6 +66,18 @@ build/test_double_asan: $(TESTS) $(SOURCES) Makefile | check
 build/vbon_asan: $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(BASE) -O1 $(ARCH) -fopenmp -g -DDEBUG $(SAN) vbon.c -o $@ $(LIBS)
+# ops_cuda against ops_cpu: on a GPU, and on the CPU through dev/cuda_on_cpu, in four orders of threads.
+build/test_cuda: $(TESTS) $(SOURCES) build/vbon_cuda.o Makefile | check
+	$(CC) $(FAST) $(GPU) test_vbon.c build/vbon_cuda.o -o $@ $(FASTLIB) $(GPULIB)
+SIMT    := -std=c++17 -O2 -g -fopenmp -fno-strict-aliasing -DCUDA_ON_CPU -I. -isystem $(CUDA)/include
+build/cuda_on_cpu.o: $(wildcard dev/cuda_on_cpu/*) Makefile
+	@mkdir -p build
+	$(CXX) $(SIMT) -c dev/cuda_on_cpu/cuda_on_cpu.cpp -o $@
+build/vbon_simt.o: vbon.cu gpt2.h $(wildcard dev/cuda_on_cpu/*) Makefile
+	@mkdir -p build
+	$(CXX) -x c++ $(SIMT) $(WARN) -Wno-unknown-pragmas -c vbon.cu -o $@
+build/test_simt: $(TESTS) $(SOURCES) build/vbon_simt.o build/cuda_on_cpu.o Makefile | check
+	$(CC) $(FAST) -DVBON_CUDA test_vbon.c build/vbon_simt.o build/cuda_on_cpu.o -o $@ $(FASTLIB) -lstdc++ -lpthread
 build/bench: dev/bench.c $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(FAST) dev/bench.c -o $@ $(FASTLIB)
@@ -75,6 +87,12 @@ test: vbon build/test build/test_double
 	@dev/run_tests.sh ./vbon build/test_double build/test
 test_asan: build/vbon_asan build/test_asan build/test_double_asan
 	@VBON_FEW=1 dev/run_tests.sh build/vbon_asan build/test_double_asan build/test_asan
+
+test_cuda: build/test_cuda
+	@dev/run_tests.sh ./vbon build/test_cuda
+test_simt: $(if $(CUDA),build/test_simt)
+	@$(if $(CUDA),for order in forward reverse random:1 random:2; do echo "threads in order: $$order"; SIMT_ORDER=$$order dev/run_tests.sh ./vbon build/test_simt || exit 1; done,\
+	  echo "skip test_simt: NVIDIA's headers are needed (install the CUDA toolkit)")
 
 demo: vbon
 	@dev/demo.sh
@@ -96,6 +114,7 @@ help:
 	@echo "make            build ./vbon"
 	@echo "make demo       reference and reward model -> cache -> vBoN -> evaluation, about two minutes"
 	@echo "make test       the tests;  make test_asan: the same under ASan and UBSan"
+	@echo "make test_cuda  the CUDA operations against the CPU's, on a GPU;  make test_simt: the same on the CPU"
 	@echo "make bench      speed beside the machine's own floors"
 	@echo "make demo-models DATA=DIR   train the demo's models again (about an hour)"
 	@echo "make deps       copy the libraries into deps/ so that a machine without a network can build"

@@ -552,17 +552,17 @@ static void cuda_add(Buf out, Buf a, Buf b, size_t n)
 }
 
 // A thread turns one pair of every head of q and k of one token: the angle is found once, in double (thousands of radians lose float's digits).
-template <class T> __global__ void rotary_kernel(T *qkv, const int *pos, size_t N, size_t NH, size_t HS, size_t half, double base, float sign)
+template <class T> __global__ void rotary_kernel(T *qkv, const int *pos, size_t N, size_t NH, size_t HS, size_t pairs, double base, float sign)
 {
-    size_t k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, i = k / half, j = k % half;
+    size_t k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, i = k / pairs, j = k % pairs;
     if (i >= N) return;
-    double angle = pos[i] * pow(base, -(double)j / (double)half);
+    double angle = pos[i] * pow(base, -(double)j / (double)pairs);
     float c = (float)cos(angle), s = sign * (float)sin(angle);
     for (size_t h = 0; h < 2 * NH; h++) {
         T *a = qkv + i * 3 * NH * HS + h * HS + j;
-        float x = (float)a[0], y = (float)a[half];
+        float x = (float)a[0], y = (float)a[pairs];
         a[0] = (T)(x * c - y * s);
-        a[half] = (T)(y * c + x * s);
+        a[pairs] = (T)(y * c + x * s);
     }
 }
 
@@ -887,7 +887,7 @@ static void cuda_scatter_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
 // the head: softmax over the vocabulary, in chunks of rows, so that (R,V) never exists
 
 enum { ROW_THREADS = 512 }; // at most, in the kernels with a block a row of logits: as many as find 128 bits each to read
-static unsigned row_threads(size_t V) { return V > ROW_THREADS * 4 ? ROW_THREADS : 32 * (unsigned)ceil_div(V, 128); }
+static unsigned row_threads(size_t V) { return V > ROW_THREADS * 4 ? (unsigned)ROW_THREADS : 32 * (unsigned)ceil_div(V, 128); }
 
 static size_t head_chunk(size_t V) // rows whose logits fit about 128 MiB
 {

@@ -259,7 +259,7 @@ static void test_cuda_head(void)
         Operand *uniform = operand("uniform", R, DT_F64, u), *token = poisoned("token", R, DT_I32), *at_ = poisoned("logp", R, DT_REAL);
         free(u);
         static const struct { long k; double p; } cuts[] = {{0, 1}, {5, 1}, {0, 0.7}, {7, 0.8}, {1, 1}};
-        for (size_t c = 0; c < sizeof cuts / sizeof *cuts; c++) {
+        for (size_t c = 0; c < (R > 1000 ? 1 : sizeof cuts / sizeof *cuts); c++) {
             CASE(NAME("sample"), 1e30, OUT(token, at_), o->sample(ON(token), ON(at_), ON(x), ON(w), ON(uniform), 0.9, cuts[c].k, cuts[c].p, R, C, V));
             int *a = xmalloc(R * sizeof *a), *b = xmalloc(R * sizeof *b);
             real *la = xmalloc(R * sizeof *la), *lb = xmalloc(R * sizeof *lb);
