@@ -78,6 +78,8 @@ build/vbon_simt.o: vbon.cu gpt2.h $(wildcard dev/cuda_on_cpu/*) Makefile
 	$(CXX) -x c++ $(SIMT) $(WARN) -Wno-unknown-pragmas -c vbon.cu -o $@
 build/test_simt: $(TESTS) $(SOURCES) build/vbon_simt.o build/cuda_on_cpu.o Makefile | check
 	$(CC) $(FAST) -DVBON_CUDA test_vbon.c build/vbon_simt.o build/cuda_on_cpu.o -o $@ $(FASTLIB) -lstdc++ -lpthread
+build/vbon_simt: $(SOURCES) build/vbon_simt.o build/cuda_on_cpu.o Makefile | check
+	$(CC) $(FAST) -DVBON_CUDA vbon.c build/vbon_simt.o build/cuda_on_cpu.o -o $@ $(FASTLIB) -lstdc++ -lpthread
 build/bench: dev/bench.c $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(FAST) dev/bench.c -o $@ $(FASTLIB)

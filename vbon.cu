@@ -892,7 +892,7 @@ static unsigned row_threads(size_t V) { return V > ROW_THREADS * 4 ? (unsigned)R
 static size_t head_chunk(size_t V) // rows whose logits fit about 128 MiB
 {
     size_t rows = ((size_t)32 << 20) / V / 64 * 64;
-    return rows < 64 ? 64 : rows > 4096 ? 4096 : rows;
+    return rows < 64 ? 64 : rows > 1024 ? 1024 : rows;
 }
 static size_t head_stride(size_t V) { return ceil_div(V, 64) * 64; } // of a row of logits: every one aligned, for us and for tensor cores
 
