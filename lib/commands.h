@@ -45,7 +45,7 @@ static void missing_eos(const Args *a, bool *has, double *value)
 
 static json_t *config_record(const Args *a, const char *command)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "type", "config", "command", command, "version", VBON_VERSION, "device", "cpu",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "type", "config", "command", command, "version", VBON_VERSION, "device", a->device,
                      "libraries", cpu_libraries(), "flags", flags_json(a, flag_table, n_flags, command));
 }
 
@@ -271,7 +271,7 @@ static void supervised_run(const Args *a, const char *command)
     check_positive(a->batch, "batch"); check_positive(a->micro_tokens, "micro-tokens"); check_positive(a->log_every, "log-every");
     char *from = resume_point(a, command, &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
-    const Ops *o = ops_cpu();
+    const Ops *o = device_ops(a);
     Tokenizer *tok = tokenizer_load(tokenizer_dir);
     Config c;
     if (folder && !reward) config_read(&c, folder);
@@ -377,7 +377,7 @@ static void drawing_open(Drawing *d, const Args *a, const char *model, uint64_t 
     if (!(a->top_p > 0 && a->top_p <= 1) || a->top_k < 0) usage("--top-p must be in (0, 1], --top-k at least 0");
     memset(d, 0, sizeof *d);
     d->t = tokenizer_load(require(model, "model"));
-    model_load(&d->m, ops_cpu(), model, TRAIN_NONE, false);
+    model_load(&d->m, device_ops(a), model, TRAIN_NONE, false);
     if (d->m.cfg.scalar_head) die("%s: a reward model, not a language model", model);
     d->prompts = prompts_load(a, d->t, d->m.cfg.max_T, &d->n);
     size_t longest = 1;
@@ -519,7 +519,7 @@ static void cmd_score(const Args *a)
     require(a->in, "in"); require(a->out, "out");
     Tokenizer *t = tokenizer_load(require(a->model, "model"));
     Model m;
-    model_load(&m, ops_cpu(), a->model, TRAIN_NONE, false);
+    model_load(&m, device_ops(a), a->model, TRAIN_NONE, false);
     const Ops *o = m.o;
     Reward reward;
     if (a->reward) reward_open(&reward, a->reward, t, o, (size_t)a->micro_tokens, a->reward_timeout);
@@ -630,7 +630,7 @@ static void cmd_train(const Args *a)
     if (finished) { printf("%s: finished already\n", a->out); return; }
     Tokenizer *t = tokenizer_load(a->model);
     Model m;
-    model_load(&m, ops_cpu(), a->model, train_layers(a), !opt.prefix_rank);
+    model_load(&m, device_ops(a), a->model, train_layers(a), !opt.prefix_rank);
     if (m.cfg.scalar_head) die("%s: a reward model, not a language model", a->model);
     if (!opt.prefix_rank) value_head_random(&m, (uint64_t)a->seed);
     opt.eos = tokenizer_eos(t);
@@ -708,7 +708,7 @@ static void cmd_eval(const Args *a)
     Drawing d;
     drawing_open(&d, a, policy, STREAM_EVAL);
     Model ref;
-    model_load(&ref, ops_cpu(), reference, TRAIN_NONE, false);
+    model_load(&ref, device_ops(a), reference, TRAIN_NONE, false);
     if (ref.cfg.V != d.m.cfg.V) die("%s and %s have different vocabularies", policy, reference);
     Reward reward;
     reward_open(&reward, require(a->reward, "reward"), d.t, d.m.o, (size_t)a->micro_tokens, a->reward_timeout);
@@ -798,7 +798,7 @@ static void cmd_info(const Args *a)
     Config c;
     Model m;
     config_read(&c, require(a->model, "model"));
-    model_create(&m, ops_cpu(), &c, c.scalar_head ? TRAIN_NONE : train_layers(a), !c.scalar_head, true);
+    model_create(&m, device_ops(a), &c, c.scalar_head ? TRAIN_NONE : train_layers(a), !c.scalar_head, true);
     printf("%s: %s%s, %zu blocks, %zu heads, width %zu, inner %zu, vocabulary %zu, context %zu, %s head\n", a->model, c.arch, c.scalar_head ? " reward model" : "",
            c.L, c.NH, c.C, c.F, c.V, c.max_T, c.scalar_head ? "scalar" : c.tied ? "tied" : "untied");
     for (size_t i = 0; i < m.n_list; i++) {
@@ -806,7 +806,7 @@ static void cmd_info(const Args *a)
         printf("  %-32s %8zu x %-6zu %10zu%s%s\n", q->name, q->rows, q->cols ? q->cols : 1, q->n, q->offset < m.first ? "  frozen" : "", q->flags & P_DECAY ? "  decays" : "");
     }
     printf("%zu parameters, %zu train\n", m.n_params, m.n_params - m.first);
-    if (c.scalar_head) return;
+    if (c.scalar_head) { model_free(&m); return; }
     Ppo p = {.policy = &m, .max_prompt = c.max_T > (size_t)a->max_new ? c.max_T - (size_t)a->max_new + 1 : 1,
         .opt = {.rollout = a->rollout, .minibatch = a->minibatch, .max_new = a->max_new, .tokens = (size_t)a->micro_tokens}};
     if (flag_given("max-prompt")) p.max_prompt = (size_t)a->max_prompt;
@@ -836,6 +836,7 @@ static void cmd_info(const Args *a)
         if (!(limit > 0) || !(scale > 0)) usage("--memory %s: a number and GB, GiB, MB or MiB", a->memory);
         printf("fits in %s: %s\n", a->memory, total <= limit * scale ? "yes" : "no");
     }
+    generator_free(&p.gen); scorer_free(&p.scorer); model_free(&m);
 }
 
 static const Command commands[] = {

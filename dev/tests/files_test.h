@@ -64,7 +64,7 @@ static void test_files(void)
     for (int scalar = 0; scalar < 2; scalar++)
         for (int t = 0; t < 4; t++)
             for (int sharded = 0; sharded < 2; sharded++) {
-                char name[32];
+                char name[40];
                 snprintf(name, sizeof name, "m%d%d%d", scalar, t, sharded);
                 char *dir = tmp_path(name);
                 Model a, b;

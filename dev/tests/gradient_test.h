@@ -42,6 +42,7 @@ static double op_loss(void *context)
     case 2: cpu_activation_forward(k->out, k->a, (Activation)k->OC, k->a.n); break;
     case 3: case 4: cpu_attention_forward(k->out, k->e, k->a, k->d, k->d.n - 1, k->N, k->C, k->OC, k->mode == 3); break;
     case 5: cpu_logprob_forward(k->out, (Buf){0}, k->a, k->b, k->d, k->T, k->N, k->C, k->OC); break;
+    case 7: cpu_copy(k->out, k->a); cpu_rotary(k->out, k->e, k->N, k->C, k->OC, 4, 100, false); break;
     case 6: cpu_embed_forward(k->out, k->d, k->e, k->a, k->b, k->N, k->C); break;
     }
     return weighted(k->out, k->dout);
@@ -101,6 +102,17 @@ static void test_op_gradients(void)
         Buf dwte = zeros(5 * 20), dwpe = zeros(3 * 20);
         cpu_embed_backward(dwte, dwpe, k.dout, k.d, k.e, 6, 20);
         check_gradient("token embedding", k.a, dwte, op_loss, &k, tol); check_gradient("position embedding", k.b, dwpe, op_loss, &k, tol);
+    }
+    {
+        int pos[5] = {0, 1, 7, 2, 1000};
+        OpCase k = {.mode = 7, .out = new_buf(5 * 3 * 12), .dout = new_buf(5 * 3 * 12), .a = new_buf(5 * 3 * 12), .e = new_index(5, pos), .N = 5, .C = 2, .OC = 6};
+        Buf dqkv = zeros(5 * 3 * 12), there = zeros(5 * 3 * 12);
+        cpu_copy(dqkv, k.dout);
+        cpu_rotary(dqkv, k.e, 5, 2, 6, 4, 100, true);
+        check_gradient("rotary", k.a, dqkv, op_loss, &k, tol);
+        cpu_copy(there, k.a);
+        cpu_rotary(there, k.e, 5, 2, 6, 4, 100, false);
+        for (size_t i = 0; i < 5 * 3 * 12; i++) CHECK((R_(there)[i] != R_(k.a)[i]) == (i >= 36 && i % 36 < 24 && i % 6 < 4), "rotary: element %zu of token %zu turns or not", i % 36, i / 36);
     }
     int index[3] = {4, 0, 2};
     Buf x = new_buf(5 * 3), g = new_buf(9), back = zeros(15), ix = new_index(3, index);
