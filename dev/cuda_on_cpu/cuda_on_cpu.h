@@ -92,6 +92,12 @@ template <class... P> Launcher<P...> launcher(const char *name, void (*kernel)(P
 // LAUNCH(kernel, grid, block, shared bytes, stream, arguments...): kernel<<<grid, block, shared, stream>>>(arguments...) under nvcc.
 #define LAUNCH(kernel, ...) simt::launcher(#kernel, kernel)(__VA_ARGS__)
 
+// For the runtime's calls that name a kernel, which nvcc's half of cuda_runtime.h would provide.
+template <class... P> cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute attribute, int value)
+{
+    return cudaFuncSetAttribute((const void *)kernel, attribute, value);
+}
+
 // C (M,N) = op(A) op(B) + beta C + bias on the stream, row-major: what vbon.cu asks of cuBLASLt. ta: A is stored (K,M); tb: B is stored
 // (N,K). A and B are bfloat16 or float, C and bias (N, or NULL) bfloat16 or float.
 void cuda_on_cpu_gemm(cudaStream_t stream, bool ta, bool tb, size_t M, size_t N, size_t K, const void *A, bool bf16, size_t lda, const void *B, size_t ldb,

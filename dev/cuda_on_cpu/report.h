@@ -93,7 +93,7 @@ struct Where {
 // The source lines of the running thread, innermost first, without those of this folder's engine and of the C++ library.
 static void print_stack(const void *faulting_pc)
 {
-    static const char *const engine[] = {" report.h:", " scheduler.h:", " runtime.h:", " std_function.h:", " invoke.h:", " functional:", " omp"};
+    static const char *const engine[] = {" report.h:", " scheduler.h:", " runtime.h:", " cuda_on_cpu.h:", " tensor_core.h:", " std_function.h:", " invoke.h:", " functional:", " omp"};
     void *pcs[40];
     int n = backtrace(pcs, 40), first = 0;
     for (int i = 0; faulting_pc && i < n; i++) if (pcs[i] == faulting_pc) first = i;

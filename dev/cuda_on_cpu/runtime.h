@@ -42,6 +42,8 @@ struct Waiting { // a queued copy from or to pinned memory
     Range range;
     Where where;
     std::string what;
+    int stream;
+    unsigned number;
 };
 struct Pinned {
     size_t bytes;
@@ -236,10 +238,7 @@ static void run_until(CUstream_st &s, unsigned number)
         running_what.clear();
         if (pin) {
             std::vector<Waiting> &w = pin->second.waiting;
-            for (size_t i = 0; i < w.size(); i++) if (w[i].where.pc == o.where.pc && w[i].range.start == o.uses.back().start) { // the oldest of equal ones
-                w.erase(w.begin() + (long)i);
-                break;
-            }
+            for (size_t i = w.size(); i-- > 0;) if (w[i].stream == s.id && w[i].number == o.number) w.erase(w.begin() + (long)i);
             protect_waiting(*pin);
         }
     }
@@ -280,7 +279,7 @@ static void queue(CUstream_st &s, Operation o)
     for (const Range &r : o.uses) {
         auto p = find_in(pinned, r.start);
         if (p == pinned.end()) continue;
-        p->second.waiting.push_back({r, o.where, o.what});
+        p->second.waiting.push_back({r, o.where, o.what, s.id, o.number});
         protect_waiting(*p);
     }
     TSAN(__tsan_release(&s.side)); // the host's writes up to here come before it
@@ -378,6 +377,17 @@ using namespace simt;
 
 size_t cuda_on_cpu_launches(void) { return simt::launches; }
 
+static char *room_for(char *from, size_t size) // with red zones on both sides; NULL if there is none
+{
+    char *p = from + RED_ZONE;
+    for (auto &a : device) {
+        if (a.first >= p + size + RED_ZONE) break;
+        char *end = (char *)a.first + (a.second.bytes + RED_ZONE - 1) / RED_ZONE * RED_ZONE + RED_ZONE;
+        if (end > p) p = end;
+    }
+    return (size_t)(p - arena) + size + RED_ZONE <= arena_bytes ? p : nullptr;
+}
+
 extern "C" {
 
 cudaError_t cudaMalloc(void **out, size_t bytes)
@@ -385,13 +395,12 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
     start();
     Where where = SIMT_CALLER;
     size_t size = (bytes + RED_ZONE - 1) / RED_ZONE * RED_ZONE;
-    char *p = arena + RED_ZONE; // first fit
-    for (auto &a : device) {
-        if ((size_t)(a.first - p) >= size + RED_ZONE) break;
-        p = (char *)a.first + (a.second.bytes + RED_ZONE - 1) / RED_ZONE * RED_ZONE + RED_ZONE;
-    }
+    static char *next; // the first room from where the last allocation ended: freed memory is not used again at once
     *out = nullptr;
-    if (bytes > arena_bytes || p + size + RED_ZONE > arena + arena_bytes) return error(cudaErrorMemoryAllocation);
+    char *p = bytes <= arena_bytes ? room_for(next ? next : arena, size) : nullptr;
+    if (!p && bytes <= arena_bytes) p = room_for(arena, size);
+    if (!p) return error(cudaErrorMemoryAllocation);
+    next = p + size;
     size_t high = pages((size_t)(p - arena) + size + RED_ZONE);
     if (high > arena_high) arena_high = high;
     OpenDevice open;

@@ -32,6 +32,7 @@
 #include <sanitizer/tsan_interface.h>
 extern "C" void __tsan_read_range(void *, unsigned long);
 extern "C" void __tsan_write_range(void *, unsigned long);
+extern "C" const char *__tsan_default_options() { return "report_signal_unsafe=0 atexit_sleep_ms=0"; } // a fault's report may allocate
 #define TSAN(x) x
 #else
 #define TSAN(x)
@@ -414,9 +415,11 @@ static void run_threads()
 // a kernel's static shared memory
 
 // The __shared__ arrays of a kernel are found by their names in the program's symbol table: the kernel _Z1kIfEvPT_ owns
-// _ZZ1kIfEvPT_E1s. So they can be filled before each block, and nothing else is.
+// _ZZ1kIfEvPT_E1s. So they can be filled before each block, and nothing else is. g++ guards arrays of class types (bfloat16), as if they
+// had to be constructed, by _ZGVZ1kIfEvPT_E1s: set, since shared memory is not.
 struct Symbol {
     size_t value, bytes;
+    bool guard;
 };
 static const std::vector<Symbol> &shared_arrays(const void *kernel)
 {
@@ -424,7 +427,7 @@ static const std::vector<Symbol> &shared_arrays(const void *kernel)
     static std::map<std::string, Symbol> variables;
     static std::multimap<size_t, std::string> functions;
     static std::map<const void *, std::vector<Symbol>> found;
-    std::lock_guard<std::mutex> guard(lock);
+    std::lock_guard<std::mutex> hold(lock);
     if (functions.empty()) {
         int fd = open(self, O_RDONLY);
         struct stat st;
@@ -439,8 +442,9 @@ static const std::vector<Symbol> &shared_arrays(const void *kernel)
             for (; s < end; s++) {
                 const char *name = names + s->st_name;
                 int type = ELF64_ST_TYPE(s->st_info);
-                if (type == STT_FUNC && s->st_value) functions.insert({s->st_value, name});
-                if ((type == STT_TLS || type == STT_OBJECT) && !strncmp(name, "_ZZ", 3) && strncmp(name, "_ZZN4simt", 9)) variables[name] = {s->st_value, s->st_size};
+                if (type == STT_FUNC && s->st_value && !strncmp(name, "_Z", 2)) functions.insert({s->st_value, name});
+                bool guard = !strncmp(name, "_ZGVZ", 5);
+                if ((type == STT_TLS || type == STT_OBJECT) && (guard || !strncmp(name, "_ZZ", 3))) variables[name] = {s->st_value, guard ? 0 : s->st_size, guard};
             }
         }
         munmap(file, (size_t)st.st_size);
@@ -452,8 +456,10 @@ static const std::vector<Symbol> &shared_arrays(const void *kernel)
     std::vector<Symbol> &list = found[kernel];
     auto range = functions.equal_range((size_t)kernel - load_bias());
     for (auto f = range.first; f != range.second; ++f) { // several names where the compiler has merged equal functions
-        std::string prefix = "_ZZ" + f->second.substr(f->second.compare(0, 2, "_Z") ? 0 : 2) + "E";
-        for (auto v = variables.lower_bound(prefix); v != variables.end() && !v->first.compare(0, prefix.size(), prefix); ++v) list.push_back(v->second);
+        for (std::string start : {"_ZZ", "_ZGVZ"}) {
+            std::string prefix = start + f->second.substr(2) + "E"; // _Z1k.. owns _ZZ1k..E and what follows
+            for (auto v = variables.lower_bound(prefix); v != variables.end() && !v->first.compare(0, prefix.size(), prefix); ++v) list.push_back(v->second);
+        }
     }
     return list;
 }
@@ -466,7 +472,10 @@ static void fill_shared(const std::vector<Symbol> &arrays)
     static __thread char *base; // of this OS thread's copy of the program's thread-local variables
     if (!base) dl_iterate_phdr([](dl_phdr_info *i, size_t, void *p) { *(char **)p = (char *)i->dlpi_tls_data; return 1; }, &base);
 #endif
-    for (const Symbol &a : arrays) fill(base + a.value, a.bytes);
+    for (const Symbol &a : arrays) {
+        if (a.guard) base[a.value] = 1;
+        else fill(base + a.value, a.bytes);
+    }
     fill(dynamic_shared, block->launch->shared);
 }
 
@@ -533,6 +542,7 @@ static void begin(const Launch *l, const std::function<void()> *call)
 #ifdef SIMT_TSAN
     block->os_fiber = __tsan_get_current_fiber();
     for (int i = 0; i < n; i++) if (!block->fiber[i]) block->fiber[i] = __tsan_create_fiber(0); // kept: they are slow to make
+    __tsan_release(&block->previous);
 #endif
 }
 
