@@ -401,7 +401,7 @@ void generator_carve(Generator *g, Model *m, Arena *a, size_t rows, size_t token
     kv_carve(&g->prompts, m, a, rows, max_prompt, rows);
     kv_carve(&g->own, m, a, rows, max_new, rows);
     g->own.prefix = &g->prompts;
-    g->hidden = arena_take(a, rows * C, DT_REAL, "head");
+    g->hidden = arena_take(a, rows * C, m->o->type, "head");
     g->index = arena_take(a, rows, DT_I32, "batch"); g->token = arena_take(a, rows, DT_I32, "batch");
     g->logp = arena_take(a, rows, DT_REAL, "head"); g->uniform = arena_take(a, rows, DT_F64, "batch");
 }
@@ -526,15 +526,17 @@ void scorer_carve(Scorer *s, const Model *m, Arena *a, size_t tokens, bool backw
     }
     batch_carve(&s->batch, a, tokens, tokens);
     acts_carve(&s->acts, m, a, tokens, backward ? m->first_block : m->cfg.L);
-    #define TAKE(n) arena_take(a, tokens * (n), DT_REAL, "head")
+    #define TAKE(n) arena_take(a, tokens * (n), m->o->type, "head")
+    #define NUMBER() arena_take(a, tokens, DT_REAL, "head")
     s->index = arena_take(a, tokens, DT_I32, "batch"); s->target = arena_take(a, tokens, DT_I32, "batch");
-    s->hidden = TAKE(C); s->logp = TAKE(1); s->entropy = TAKE(1);
+    s->hidden = TAKE(C); s->logp = NUMBER(); s->entropy = NUMBER();
     if (backward) {
-        s->dhidden = TAKE(C); s->dlogp = TAKE(1); s->old_logp = TAKE(1); s->old_value = TAKE(1); s->advantage = TAKE(1); s->returns = TAKE(1);
-        s->stats = arena_take(a, 8, DT_F64, "head"); s->value = TAKE(1); s->dvalue = TAKE(1);
+        s->dhidden = TAKE(C); s->dlogp = NUMBER(); s->old_logp = NUMBER(); s->old_value = NUMBER(); s->advantage = NUMBER(); s->returns = NUMBER();
+        s->stats = arena_take(a, 8, DT_F64, "head"); s->value = NUMBER(); s->dvalue = NUMBER();
         if (critic) { s->dhidden2 = TAKE(C); s->v1 = TAKE(2 * C); s->dv1 = TAKE(2 * C); }
     }
     #undef TAKE
+    #undef NUMBER
 }
 
 void scorer_free(Scorer *s)
@@ -643,7 +645,7 @@ static void phase_update(Ppo *p)
 {
     arena_reset(&p->work);
     scorer_carve(&p->scorer, p->policy, &p->work, p->opt.tokens, true);
-    p->trunk = arena_take(&p->work, trunk_capacity(p) * p->policy->cfg.C, DT_REAL, "trunk cache");
+    p->trunk = arena_take(&p->work, trunk_capacity(p) * p->policy->cfg.C, p->policy->o->type, "trunk cache");
 }
 
 void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, size_t n_prompts, RewardFn reward, void *context)
@@ -657,7 +659,7 @@ void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, s
     p->work = (Arena){.name = "work", .o = o};
     for (int pass = 0; pass < 2; pass++) {
         if (pass) arena_place(&p->ref_arena);
-        Buf copy = arena_take(&p->ref_arena, n, DT_REAL, "reference");
+        Buf copy = arena_take(&p->ref_arena, n, o->type, "reference");
         if (pass) params_twin(&p->reference, policy, copy);
     }
     phase_sample(p); phase_update(p);

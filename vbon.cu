@@ -109,21 +109,31 @@ static void *scratch(Scratch *s, size_t bytes)
     return s->b.p;
 }
 
+static uint16_t *staging(size_t n) // a host copy of a bfloat16 buffer, on its way
+{
+    static uint16_t *p;
+    static size_t room;
+    if (n > room) { p = (uint16_t *)xrealloc(p, n * sizeof *p); room = n; }
+    return p;
+}
+
 static void cuda_upload(Buf dst, const void *src)
 {
+    if (dst.type == DT_BF16) {
+        uint16_t *h = staging(dst.n);
+        for (size_t i = 0; i < dst.n; i++) { bf16 x = (bf16)((const float *)src)[i]; memcpy(&h[i], (const void *)&x, 2); }
+        src = h;
+    }
     check(cudaMemcpyAsync(dst.p, src, dst.n * dtype_size(dst.type), cudaMemcpyHostToDevice, stream), "upload");
     check(cudaStreamSynchronize(stream), "upload");
 }
 
 static void cuda_download(void *dst, Buf src)
 {
-    check(cudaMemcpyAsync(dst, src.p, src.n * dtype_size(src.type), cudaMemcpyDeviceToHost, stream), "download");
+    uint16_t *h = src.type == DT_BF16 ? staging(src.n) : NULL;
+    check(cudaMemcpyAsync(h ? (void *)h : dst, src.p, src.n * dtype_size(src.type), cudaMemcpyDeviceToHost, stream), "download");
     check(cudaStreamSynchronize(stream), "download");
-}
-
-static void cuda_copy(Buf dst, Buf src)
-{
-    check(cudaMemcpyAsync(dst.p, src.p, dst.n * dtype_size(dst.type), cudaMemcpyDeviceToDevice, stream), "copy");
+    for (size_t i = 0; h && i < src.n; i++) { bf16 x; memcpy((void *)&x, &h[i], 2); ((float *)dst)[i] = (float)x; }
 }
 
 // ----------------------------------------------------------------------------
@@ -215,6 +225,23 @@ static void cuda_fill(Buf dst, double value)
     else if (dst.type == DT_F64) RUN(fill_kernel<double>, blocks, THREADS, 0, at<double>(dst), value, dst.n);
     else if (dst.type == DT_I32) RUN(fill_kernel<int>, blocks, THREADS, 0, at<int>(dst), (int)value, dst.n);
     else BY_TYPE(dst, RUN(fill_kernel<T>, blocks, THREADS, 0, at<T>(dst), (T)(float)value, dst.n));
+}
+
+template <class T> __global__ void convert_kernel(T *out, const float *inp, size_t n)
+{
+    EACH_CHUNK(i, n);
+    for (int j = 0; j < W; j += 4) {
+        float x[4];
+        if (i + j >= n) return;
+        load(x, inp + i + j, n - i - j);
+        for (int k = 0; k < 4; k++) if (i + j + k < n) out[i + j + k] = (T)x[k];
+    }
+}
+
+static void cuda_copy(Buf dst, Buf src)
+{
+    if (dst.type == DT_BF16 && src.type == DT_F32) RUN(convert_kernel<bf16>, chunk_blocks(dst.n, dst.type), THREADS, 0, at<bf16>(dst), F_(src), dst.n);
+    else check(cudaMemcpyAsync(dst.p, src.p, dst.n * dtype_size(dst.type), cudaMemcpyDeviceToDevice, stream), "copy");
 }
 
 // ----------------------------------------------------------------------------
@@ -356,18 +383,32 @@ static void column_sums(Buf db, Buf dw, Buf d, Buf inp, Buf mean, Buf rstd, size
     RUN(add_slabs_kernel, (unsigned)ceil_div(C, THREADS), THREADS, 0, F_(db), F_(dw), partial, slabs, C);
 }
 
+template <class T> __global__ void add_bias_kernel(float *out, const T *b, size_t N, size_t OC)
+{
+    size_t k = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (k < N * OC) out[k] += (float)b[k % OC];
+}
+
 static void cuda_matmul_forward(Buf out, Buf inp, Buf w, Buf b, size_t N, size_t C, size_t OC)
 {
     NEED(out, N * OC); NEED(inp, N * C); NEED(w, OC * C); NEED(b, OC);
-    gemm(false, true, N, OC, C, inp, C, w, C, 0, out, OC, b);
+    bool apart = b.p && b.type != out.type; // a bias of another type than the output: no epilogue for it
+    Buf none = {NULL, 0, DT_F32, NULL};
+    gemm(false, true, N, OC, C, inp, C, w, C, 0, out, OC, apart ? none : b);
+    if (apart) BY_TYPE(b, RUN(add_bias_kernel<T>, (unsigned)ceil_div(N * OC, THREADS), THREADS, 0, F_(out), at<T>(b), N, OC));
 }
 
 static void cuda_matmul_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, size_t N, size_t C, size_t OC)
 {
     NEED(dinp, N * C); NEED(dw, OC * C); NEED(db, OC); NEED(dout, N * OC); NEED(inp, N * C); NEED(w, OC * C);
-    Buf none = {NULL, 0, DT_F32, NULL};
-    if (dinp.p) gemm(false, false, N, C, OC, dout, OC, w, C, 0, dinp, C, none);
-    if (dw.p) gemm(true, false, OC, C, N, dout, OC, inp, C, 1, dw, C, none);
+    static Scratch s;
+    Buf none = {NULL, 0, DT_F32, NULL}, d = dout;
+    if (d.type != w.type) { // a product's inputs are of one type
+        d.type = w.type; d.n = N * OC; d.p = scratch(&s, d.n * dtype_size(d.type));
+        cuda_copy(d, dout);
+    }
+    if (dinp.p) gemm(false, false, N, C, OC, d, OC, w, C, 0, dinp, C, none);
+    if (dw.p) gemm(true, false, OC, C, N, d, OC, inp, C, 1, dw, C, none);
     if (db.p) column_sums(db, none, dout, none, none, none, N, OC);
 }
 
@@ -901,8 +942,8 @@ static Buf rows_of(Buf b, size_t first, size_t n, size_t C) { return slice(b, fi
 // logits of rows [r, r+n), n rows of V floats
 static Buf head_logits(Scratch *s, Buf inp, Buf w, size_t r, size_t n, size_t C, size_t V)
 {
-    size_t stride = head_stride(V), chunk = head_chunk(V);
-    Buf logits = {scratch(s, chunk * stride * sizeof(float)), n * stride, DT_F32, "logits"}, none = {NULL, 0, DT_F32, NULL};
+    size_t stride = head_stride(V);
+    Buf logits = {scratch(s, n * stride * sizeof(float)), n * stride, DT_F32, "logits"}, none = {NULL, 0, DT_F32, NULL};
     gemm(false, true, n, V, C, rows_of(inp, r, n, C), C, w, C, 0, logits, stride, none);
     return logits;
 }
@@ -996,7 +1037,7 @@ template <class T> __global__ void __launch_bounds__(ROW_THREADS) logprob_backwa
     a = online_block(a, part); // its barriers also come between reading z[t] and writing over it
     for (size_t j = (size_t)threadIdx.x * 4; j < stride; j += blockDim.x * 4) {
         float x[4];
-        load(x, z + j, stride - j);
+        load(x, z + j, stride - j); // (what pads a row of logits nobody has written: not used)
         for (int k = 0; k < 4; k++) x[k] = j + k < V ? (j + k == t ? d : 0) - d * (expf(x[k] * it - a.most) / a.sum) : 0;
         for (int k = 0; k < 4; k++) dlogits[blockIdx.x * stride + j + k] = (T)x[k];
     }
@@ -1012,7 +1053,7 @@ static void cuda_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf inp
     for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
         Buf logits = head_logits(&s, inp, w, r, n, C, V), d = logits, x = rows_of(inp, r, n, C);
-        if (inp.type != DT_F32) { d.type = inp.type; d.p = scratch(&sd, chunk * stride * dtype_size(d.type)); }
+        if (inp.type != DT_F32) { d.type = inp.type; d.p = scratch(&sd, n * stride * dtype_size(d.type)); }
         BY_TYPE(d, RUN(logprob_backward_kernel<T>, (unsigned)n, row_threads(V), 0, at<T>(d), logp.p ? F_(logp) + r : NULL, F_(dlogp) + r, F_(logits), I_(target) + r, (float)(1 / temperature), V, stride));
         if (dinp.p) gemm(false, false, n, C, V, d, stride, w, C, 0, rows_of(dinp, r, n, C), C, none);
         if (dw.p) gemm(true, false, V, C, n, d, stride, x, C, 1, dw, C, none);
@@ -1274,10 +1315,8 @@ static Ops make_table(void)
     return t;
 }
 
-extern "C" const Ops *ops_cuda(void)
+static void start_device(void)
 {
-    static Ops table;
-    if (table.name) return &table;
     int n = 0;
     cudaDeviceProp device;
     cudaError_t e = cudaGetDeviceCount(&n);
@@ -1289,6 +1328,16 @@ extern "C" const Ops *ops_cuda(void)
 #ifndef CUDA_ON_CPU
     lt(cublasLtCreate(&lt_handle), "cannot start");
 #endif
-    table = make_table();
-    return &table;
+}
+
+extern "C" const Ops *ops_cuda(DType type)
+{
+    static Ops in_float, in_bf16;
+    if (!stream) {
+        start_device();
+        in_float = in_bf16 = make_table();
+        in_float.type = DT_F32;
+        in_bf16.type = DT_BF16;
+    }
+    return type == DT_BF16 ? &in_bf16 : &in_float;
 }

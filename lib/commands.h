@@ -816,7 +816,7 @@ static void cmd_info(const Args *a)
     arena_print(&m.params, &total);
     arena_print(&m.optim, &total);
     Arena ref = {.name = "reference", .o = m.o}, packs = {.name = "packed weights", .o = m.o};
-    arena_take(&ref, m.n_params - m.first, DT_REAL, "what trains, copied");
+    arena_take(&ref, m.n_params - m.first, m.o->type, "what trains, copied");
     for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_MATMUL || i == 0) arena_take(&packs, m.o->packed_size(m.list[i].rows, m.list[i].cols), DT_PACKED, "for decoding");
     arena_print(&ref, &total);
     arena_print(&packs, &total);

@@ -135,7 +135,7 @@ void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer,
         kv_carve(&r->prompts, &r->m, &r->work, rows, r->max_T, r->tokens);
         kv_carve(&r->own, &r->m, &r->work, rows, r->max_T, r->tokens);
         r->index = arena_take(&r->work, r->tokens, DT_I32, "batch");
-        r->hidden = arena_take(&r->work, r->tokens * C, DT_REAL, "head");
+        r->hidden = arena_take(&r->work, r->tokens * C, r->m.o->type, "head");
         r->score = arena_take(&r->work, r->tokens, DT_REAL, "head");
     }
     r->own.prefix = &r->prompts;

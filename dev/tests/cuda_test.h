@@ -1,5 +1,8 @@
 // cuda_test.h: ops_cuda against ops_cpu, op by op, over odd shapes; then whole models and PPO.
 //
+// Every test runs in float and in bfloat16. In bfloat16 weights and activations hold the same rounded numbers on both sides, the device computes
+// with them as they are, and a limit is the float's plus what rounding the results costs (a bfloat16 has 8 bits: 2e-3 on average).
+//
 // Built with -DVBON_CUDA: by `make test_cuda` with nvcc, for a machine with a GPU, and by `make test_simt` with dev/cuda_on_cpu, for any machine. Each
 // case runs once on the CPU and three times on the device. Before every run its outputs hold NaN (or, where an op adds to them, the same
 // random numbers), the three runs must agree bit for bit, and the error is ||device - cpu|| / ||cpu|| over a whole output. An op that
@@ -14,30 +17,39 @@ static Operand operands[OPERANDS];
 static size_t n_operands;
 static const Ops *sides[2];
 static int side; // 0: CPU, 1: device
+static bool bf16; // the device's type
 
+static size_t host_size(DType t) { return t == DT_BF16 ? sizeof(real) : dtype_size(t); }
 static Operand *operand(const char *name, size_t n, DType type, const void *init) // init: n of them on the host, kept
 {
     if (n_operands == OPERANDS) die("%s: more than %d operands", name, OPERANDS);
     Operand *x = &operands[n_operands++];
-    *x = (Operand){.name = name, .init = xmalloc(n * dtype_size(type)), .first = xmalloc(n * dtype_size(type))};
-    memcpy(x->init, init, n * dtype_size(type));
-    for (side = 0; side < 2; side++) { x->on[side] = sides[side]->alloc(n, type, name); sides[side]->upload(x->on[side], init); }
+    *x = (Operand){.name = name, .init = xmalloc(n * host_size(type)), .first = xmalloc(n * host_size(type))};
+    memcpy(x->init, init, n * host_size(type));
+    for (side = 0; side < 2; side++) { x->on[side] = sides[side]->alloc(n, side == 0 && type == DT_BF16 ? DT_REAL : type, name); sides[side]->upload(x->on[side], init); }
     return x;
 }
 
-static Operand *random_operand(const char *name, size_t n, double scale)
+static Operand *random_of(DType type, const char *name, size_t n, double scale)
 {
     real *v = xmalloc(n * sizeof *v);
-    for (size_t i = 0; i < n; i++) v[i] = (real)(scale * rnd());
-    Operand *x = operand(name, n, DT_REAL, v);
+    for (size_t i = 0; i < n; i++) {
+        union { float f; uint32_t u; } x = {(float)(scale * rnd())};
+        if (type == DT_BF16) x.u = (x.u + 0x8000) & 0xffff0000u;
+        v[i] = (real)x.f;
+    }
+    Operand *x = operand(name, n, type, v);
     free(v);
     return x;
 }
+#define ACT (sides[1]->type)
+static Operand *random_operand(const char *name, size_t n, double scale) { return random_of(ACT, name, n, scale); }  // weights, activations
+static Operand *random_real(const char *name, size_t n, double scale) { return random_of(DT_REAL, name, n, scale); } // statistics, parameter gradients
 
 static Operand *poisoned(const char *name, size_t n, DType type)
 {
-    void *v = xmalloc(n * dtype_size(type));
-    memset(v, 0xff, n * dtype_size(type));
+    void *v = xmalloc(n * host_size(type));
+    memset(v, 0xff, n * host_size(type));
     Operand *x = operand(name, n, type, v);
     free(v);
     return x;
@@ -73,7 +85,7 @@ static void after_run(int run, const char *what, Operand **out, size_t n)
 {
     for (size_t i = 0; i < n && run > 0; i++) {
         if (!out[i]->init) continue;
-        size_t bytes = out[i]->on[1].n * dtype_size(out[i]->on[1].type);
+        size_t bytes = out[i]->on[1].n * host_size(out[i]->on[1].type);
         void *now = xmalloc(bytes);
         sides[1]->download(now, out[i]->on[1]);
         if (run == 1) memcpy(out[i]->first, now, bytes);
@@ -98,14 +110,16 @@ static void after_run(int run, const char *what, Operand **out, size_t n)
         for (size_t i_ = 0; i_ < n_out; i_++) { \
             if (!out_[i_]->init || out_[i_]->on[0].type != DT_REAL) continue; \
             double e_ = relative_error(out_[i_]); \
-            CHECK(e_ <= (tol), "%s: %s: error %.3g, at most %g", what, out_[i_]->name, e_, (double)(tol)); \
+            double limit_ = (tol) + (bf16 ? 4e-3 : 0); \
+            CHECK(e_ <= limit_, "%s: %s: error %.3g, at most %g", what, out_[i_]->name, e_, limit_); \
         } \
     } while (0)
 #define OUT(...) {__VA_ARGS__}
 #define COMMA ,
 static bool needs_kernel = true;
 
-static void cuda_start(void) { sides[0] = ops_cpu(); sides[1] = ops_cuda(); n_operands = 0; }
+static void cuda_start(void) { sides[0] = ops_cpu(); sides[1] = ops_cuda(bf16 ? DT_BF16 : DT_F32); n_operands = 0; }
+static void in_both(void (*test)(void)) { for (int b = 0; b < 2; b++) { bf16 = b; test(); } bf16 = false; }
 
 static Operand *index_operand(const char *name, size_t n, size_t below) // random indices
 {
@@ -119,7 +133,7 @@ static Operand *index_operand(const char *name, size_t n, size_t below) // rando
 // ----------------------------------------------------------------------------
 // the ops
 
-static void test_cuda_layers(void)
+static void cuda_layers_tests(void)
 {
     static const struct { size_t N, C; } shapes[] = {{1, 1}, {1, 96}, {7, 13}, {33, 96}, {130, 64}, {5, 768}, {70, 257}};
     cuda_start();
@@ -127,8 +141,8 @@ static void test_cuda_layers(void)
         size_t N = shapes[k].N, C = shapes[k].C, V = 11, T = 9, R = (N + 1) / 2;
         char what[64];
         #define NAME(op) (snprintf(what, sizeof what, "%s (%zu,%zu)", op, N, C), what)
-        Operand *x = random_operand("x", N * C, 1), *w = random_operand("w", C, 1), *b = random_operand("b", C, 1), *d = random_operand("dout", N * C, 1), *y = poisoned("out", N * C, DT_REAL);
-        Operand *mean = poisoned("mean", N, DT_REAL), *rstd = poisoned("rstd", N, DT_REAL), *dx = random_operand("dinp", N * C, 1), *dw = random_operand("dw", C, 1), *db = random_operand("db", C, 1);
+        Operand *x = random_operand("x", N * C, 1), *w = random_operand("w", C, 1), *b = random_operand("b", C, 1), *d = random_operand("dout", N * C, 1), *y = poisoned("out", N * C, ACT);
+        Operand *mean = poisoned("mean", N, DT_REAL), *rstd = poisoned("rstd", N, DT_REAL), *dx = random_operand("dinp", N * C, 1), *dw = random_real("dw", C, 1), *db = random_real("db", C, 1);
         CASE(NAME("layernorm_forward"), 1e-5, OUT(y, mean, rstd), o->layernorm_forward(ON(y), ON(mean), ON(rstd), ON(x), ON(w), ON(b), N, C, 1e-5));
         if (C > 1) {
             CASE(NAME("layernorm_backward"), 2e-5, OUT(dx, dw, db), o->layernorm_backward(ON(dx), ON(dw), ON(db), ON(d), ON(x), ON(w), ON(mean), ON(rstd), N, C));
@@ -140,21 +154,22 @@ static void test_cuda_layers(void)
         }
         CASE(NAME("add"), 1e-6, OUT(y), o->add(ON(y), ON(x), ON(d), N * C));
         CASE(NAME("lerp"), 1e-6, OUT(dx), o->lerp(ON(dx), ON(x), 0.3));
-        Operand *m1 = random_operand("m", N * C, 1), *m2 = random_operand("v", N * C, 1);
-        CASE(NAME("adamw"), 1e-5, OUT(dx, m1, m2), {
-            o->activation_forward(ON(m2), ON(x), ACT_RELU, N * C); // not negative
-            o->adamw(ON(dx), ON(d), ON(m1), ON(m2), 1e-2, 0.9, 0.95, 1e-8, 0.1, 0.7, 3);
+        Operand *p = random_real("p", N * C, 1), *g1 = random_real("g", N * C, 1), *m1 = random_real("m", N * C, 1), *m2 = random_real("v", N * C, 1);
+        CASE(NAME("adamw"), 1e-5, OUT(p, m1, m2), {
+            o->fill(ON(m2), 0.5);
+            o->adamw(ON(p), ON(g1), ON(m1), ON(m2), 1e-2, 0.9, 0.95, 1e-8, 0.1, 0.7, 3);
         });
-        double s[2] = {sides[0]->sumsq(x->on[0]), sides[1]->sumsq(x->on[1])};
+        double s[2] = {sides[0]->sumsq(g1->on[0]), sides[1]->sumsq(g1->on[1])};
         CHECK(fabs(s[0] - s[1]) <= 1e-9 * s[0], "sumsq: %.17g, %.17g", s[0], s[1]);
+        if (bf16) CASE(NAME("copy of weights"), 0, OUT(y), o->copy(ON(y), ON(g1)));
         Operand *tokens = index_operand("tokens", N, V), *pos = index_operand("pos", N, T), *wte = random_operand("wte", V * C, 1), *wpe = random_operand("wpe", T * C, 1);
-        Operand *dwte = random_operand("dwte", V * C, 1), *dwpe = random_operand("dwpe", T * C, 1);
+        Operand *dwte = random_real("dwte", V * C, 1), *dwpe = random_real("dwpe", T * C, 1);
         CASE(NAME("embed_forward"), 1e-6, OUT(y), o->embed_forward(ON(y), ON(tokens), ON(pos), ON(wte), ON(wpe), N, C));
         CASE(NAME("embed_forward, no positions"), 1e-6, OUT(y), o->embed_forward(ON(y), ON(tokens), ON(pos), ON(wte), (Buf){0}, N, C));
         CASE(NAME("embed_backward"), 1e-5, OUT(dwte, dwpe), o->embed_backward(ON(dwte), ON(dwpe), ON(d), ON(tokens), ON(pos), N, C));
         int *rows = xmalloc(R * sizeof *rows); // distinct
         for (size_t i = 0; i < R; i++) rows[i] = (int)(N - 1 - 2 * i);
-        Operand *index = operand("index", R, DT_I32, rows), *g = poisoned("rows", R * C, DT_REAL), *h = random_operand("rows", R * C, 1);
+        Operand *index = operand("index", R, DT_I32, rows), *g = poisoned("rows", R * C, ACT), *h = random_operand("rows", R * C, 1);
         free(rows);
         CASE(NAME("gather_rows"), 0, OUT(g), o->gather_rows(ON(g), ON(x), ON(index), R, C));
         CASE(NAME("scatter_rows"), 1e-6, OUT(dx), o->scatter_rows(ON(dx), ON(h), ON(index), R, C));
@@ -162,7 +177,7 @@ static void test_cuda_layers(void)
     }
 }
 
-static void test_cuda_products(void)
+static void cuda_products_tests(void)
 {
     static const struct { size_t N, C, OC; } shapes[] = {{1, 1, 1}, {1, 96, 96}, {7, 13, 5}, {33, 96, 100}, {130, 64, 1}, {40, 128, 257}};
     cuda_start();
@@ -172,18 +187,21 @@ static void test_cuda_products(void)
         char what[64];
         #undef NAME
         #define NAME(op) (snprintf(what, sizeof what, "%s (%zu,%zu,%zu)", op, N, C, OC), what)
-        Operand *x = random_operand("x", N * C, 1), *w = random_operand("w", OC * C, 1), *b = random_operand("b", OC, 1), *d = random_operand("dout", N * OC, 1), *y = poisoned("out", N * OC, DT_REAL);
-        Operand *dx = poisoned("dinp", N * C, DT_REAL), *dw = random_operand("dw", OC * C, 1), *db = random_operand("db", OC, 1);
+        Operand *x = random_operand("x", N * C, 1), *w = random_operand("w", OC * C, 1), *b = random_operand("b", OC, 1), *d = random_operand("dout", N * OC, 1), *y = poisoned("out", N * OC, ACT);
+        Operand *dx = poisoned("dinp", N * C, ACT), *dw = random_real("dw", OC * C, 1), *db = random_real("db", OC, 1);
         CASE(NAME("matmul_forward"), 1e-5, OUT(y), o->matmul_forward(ON(y), ON(x), ON(w), ON(b), N, C, OC));
         CASE(NAME("matmul_forward, no bias"), 1e-5, OUT(y), o->matmul_forward(ON(y), ON(x), ON(w), (Buf){0}, N, C, OC));
         CASE(NAME("matmul_backward"), 1e-5, OUT(dx, dw, db), o->matmul_backward(ON(dx), ON(dw), ON(db), ON(d), ON(x), ON(w), N, C, OC));
         CASE(NAME("matmul_backward, frozen"), 1e-5, OUT(dx), o->matmul_backward(ON(dx), (Buf){0}, (Buf){0}, ON(d), ON(x), ON(w), N, C, OC));
+        Operand *score = poisoned("score", N * OC, DT_REAL), *dscore = random_real("dscore", N * OC, 1);
+        CASE(NAME("matmul_forward, scores"), 1e-5, OUT(score), o->matmul_forward(ON(score), ON(x), ON(w), ON(b), N, C, OC));
+        CASE(NAME("matmul_backward, scores"), 1e-5, OUT(dx, dw, db), o->matmul_backward(ON(dx), ON(dw), ON(db), ON(dscore), ON(x), ON(w), N, C, OC));
         operands_free();
     }
     needs_kernel = true;
 }
 
-static void test_cuda_attention(void)
+static void cuda_attention_tests(void)
 {
     static const struct { size_t NH, HS; int B, lengths[6]; } shapes[] = {
         {1, 16, 1, {1}}, {2, 16, 3, {1, 5, 2}}, {3, 32, 2, {70, 3}}, {1, 64, 3, {33, 64, 65}}, {2, 80, 2, {40, 33}}, {1, 13, 4, {1, 1, 9, 17}}, {1, 128, 2, {31, 20}}, {1, 256, 2, {37, 6}},
@@ -196,8 +214,8 @@ static void test_cuda_attention(void)
         char what[64];
         #undef NAME
         #define NAME(op) (snprintf(what, sizeof what, "%s (N %zu, %zu heads of %zu)", op, N, NH, HS), what)
-        Operand *qkv = random_operand("qkv", 3 * N * C, 2), *st = operand("start", B + 1, DT_I32, start), *y = poisoned("out", N * C, DT_REAL), *lse = poisoned("lse", N * NH, DT_REAL);
-        Operand *d = random_operand("dout", N * C, 1), *dqkv = poisoned("dqkv", 3 * N * C, DT_REAL), *pos = index_operand("pos", N, 2000);
+        Operand *qkv = random_operand("qkv", 3 * N * C, 2), *st = operand("start", B + 1, DT_I32, start), *y = poisoned("out", N * C, ACT), *lse = poisoned("lse", N * NH, DT_REAL);
+        Operand *d = random_operand("dout", N * C, 1), *dqkv = poisoned("dqkv", 3 * N * C, ACT), *pos = index_operand("pos", N, 2000);
         for (int causal = 1; causal >= 0; causal--) {
             CASE(NAME(causal ? "attention_forward" : "attention_forward, full"), 1e-5, OUT(y, lse), o->attention_forward(ON(y), ON(lse), ON(qkv), ON(st), B, N, NH, HS, causal));
             CASE(NAME(causal ? "attention_backward" : "attention_backward, full"), 2e-5, OUT(dqkv),
@@ -211,7 +229,7 @@ static void test_cuda_attention(void)
 }
 
 // Prompts into a prefix cache, then two steps of several tokens a row over it, slots in any order: as sampling and scoring on a prefix do.
-static void test_cuda_decode(void)
+static void cuda_decode_tests(void)
 {
     static const struct { size_t NH, HS; } shapes[] = {{1, 13}, {2, 16}, {3, 64}, {2, 80}, {1, 128}, {2, 256}};
     cuda_start();
@@ -222,11 +240,11 @@ static void test_cuda_decode(void)
         #define NAME(op) (snprintf(what, sizeof what, "%s (%zu heads of %zu)", op, NH, HS), what)
         int pstart[] = {0, 1, 38}, pslot[] = {1, 0}, zero[] = {0, 0, 0, 0}, start[] = {0, 3, 4, 8}, slot[] = {4, 0, 2}, len[] = {3, 1, 4}, prefix_slot[] = {0, 1, 0}, prefix_len[] = {37, 1, 20};
         Operand *prompts = random_operand("qkv", 38 * 3 * C, 2), *step1 = random_operand("qkv", 8 * 3 * C, 2), *step2 = random_operand("qkv", 3 * 3 * C, 2);
-        Operand *pkv = poisoned("prefix cache", 2 * TP * 2 * C, DT_REAL), *kv = poisoned("cache", S * T * 2 * C, DT_REAL);
+        Operand *pkv = poisoned("prefix cache", 2 * TP * 2 * C, ACT), *kv = poisoned("cache", S * T * 2 * C, ACT);
         Operand *p_start = operand("start", 3, DT_I32, pstart), *p_slot = operand("slot", 2, DT_I32, pslot), *nothing = operand("len", 4, DT_I32, zero), *st = operand("start", 4, DT_I32, start);
         Operand *sl = operand("slot", 3, DT_I32, slot), *ln = operand("len", 3, DT_I32, len), *ps = operand("pslot", 3, DT_I32, prefix_slot), *pl = operand("plen", 3, DT_I32, prefix_len);
         int one[] = {0, 1, 2, 3};
-        Operand *ones = operand("start", 4, DT_I32, one), *y0 = poisoned("out", 38 * C, DT_REAL), *y1 = poisoned("out", 8 * C, DT_REAL), *y2 = poisoned("out", 3 * C, DT_REAL);
+        Operand *ones = operand("start", 4, DT_I32, one), *y0 = poisoned("out", 38 * C, ACT), *y1 = poisoned("out", 8 * C, ACT), *y2 = poisoned("out", 3 * C, ACT);
         CASE(NAME("attention_decode"), 1e-5, OUT(y0, y1, y2), {
             o->upload(ON(pkv), pkv->init); o->upload(ON(kv), kv->init);
             o->attention_decode(ON(y0), ON(pkv), ON(prompts), ON(p_start), ON(p_slot), ON(nothing), TP, (Buf){0}, (Buf){0}, (Buf){0}, 0, 2, 38, NH, HS);
@@ -237,7 +255,7 @@ static void test_cuda_decode(void)
     }
 }
 
-static void test_cuda_head(void)
+static void cuda_head_tests(void)
 {
     static const struct { size_t R, C, V; } shapes[] = {{1, 1, 1}, {1, 8, 13}, {37, 16, 257}, {6, 8, 1000}, {1030, 4, 9}, {2, 8, 50257}}; // 1030 rows: two chunks
     cuda_start();
@@ -247,7 +265,7 @@ static void test_cuda_head(void)
         #undef NAME
         #define NAME(op) (snprintf(what, sizeof what, "%s (%zu,%zu,%zu)", op, R, C, V), what)
         Operand *x = random_operand("x", R * C, 2), *w = random_operand("w", V * C, 1), *x2 = random_operand("x", R * C, 2), *w2 = random_operand("w", V * C, 1), *target = index_operand("target", R, V);
-        Operand *logp = poisoned("logp", R, DT_REAL), *entropy = poisoned("entropy", R, DT_REAL), *dlogp = random_operand("dlogp", R, 1), *dx = poisoned("dinp", R * C, DT_REAL), *dw = random_operand("dw", V * C, 0.1);
+        Operand *logp = poisoned("logp", R, DT_REAL), *entropy = poisoned("entropy", R, DT_REAL), *dlogp = random_real("dlogp", R, 1), *dx = poisoned("dinp", R * C, ACT), *dw = random_real("dw", V * C, 0.1);
         double tol = V == 1 ? 1e30 : 1e-5 + 2e-9 * (double)V; // one token: everything is 0; the CPU sums a row in float
         CASE(NAME("logprob_forward"), tol, OUT(logp, entropy), o->logprob_forward(ON(logp), ON(entropy), ON(x), ON(w), ON(target), 0.7, R, C, V));
         CASE(NAME("logprob_forward, no entropy"), tol, OUT(logp), o->logprob_forward(ON(logp), (Buf){0}, ON(x), ON(w), ON(target), 1, R, C, V));
@@ -283,7 +301,7 @@ static void test_cuda_loss(void)
     cuda_start();
     for (size_t R = 1; R < 2000; R = R * 7 + 3) {
         Operand *dlogp = poisoned("dlogp", R, DT_REAL), *dvalue = poisoned("dvalue", R, DT_REAL), *x[6], *stats;
-        for (int i = 0; i < 6; i++) x[i] = random_operand("input", R, i < 2 ? 0.5 : 1);
+        for (int i = 0; i < 6; i++) x[i] = random_real("input", R, i < 2 ? 0.5 : 1);
         double s[8] = {1, 2, 3, 4, 5, 6, 7, 8}, got[2][8];
         stats = operand("stats", 8, DT_F64, s);
         #define LOSS(dv) o->ppo_loss(ON(dlogp), dv, ON(stats), ON(x[0]), ON(x[2]), ON(x[1]), ON(x[3]), ON(x[4]), ON(x[5]), 0.1, 0.2, 0.2, 0.7, R)
@@ -298,7 +316,7 @@ static void test_cuda_loss(void)
 // ----------------------------------------------------------------------------
 // whole runs: two PPO iterations in the world of world_test.h, on both sides, through the shipped loop
 
-static void test_cuda_ppo(void)
+static void cuda_ppo_tests(void)
 {
     cuda_start();
     World w = {0};
@@ -327,13 +345,13 @@ static void test_cuda_ppo(void)
                 const Response *a = &p[0].r[i], *b = &p[1].r[i];
                 for (size_t t = 0; t < a->n && t < b->n; t++) { drawn++; differ += a->ids[t] != b->ids[t]; }
             }
-            for (size_t k = 0; k < p[0].n_metrics && !differ; k++) {
+            for (size_t k = 0; k < p[0].n_metrics && !differ && !bf16; k++) {
                 const Measure *a = &p[0].metrics[k], *b = &p[1].metrics[k];
                 if (!strncmp(a->key, "time/", 5) || !strcmp(a->key, "val/logp_gap") || !strcmp(a->key, "val/ratio_var") || !strcmp(a->key, "policy/approxkl_avg")) continue;
                 CHECK(fabs(a->value - b->value) <= 1e-3 * fabs(a->value) + 1e-4, "variant %d, iteration %d: %s: CPU %.9g, device %.9g", variant, iteration, a->key, a->value, b->value);
             }
         }
-        CHECK(differ <= drawn / 100, "variant %d: %zu of %zu draws differ", variant, differ, drawn);
+        CHECK(differ <= drawn / (bf16 ? 10 : 100), "variant %d: %zu of %zu draws differ", variant, differ, drawn);
         real *x[2], d = 0, s = 0;
         for (side = 0; side < 2; side++) {
             x[side] = xmalloc(m[side].n_params * sizeof(real));
@@ -341,10 +359,16 @@ static void test_cuda_ppo(void)
         }
         for (size_t i = 0; i < m[0].n_params; i++) {
             d += (x[0][i] - x[1][i]) * (x[0][i] - x[1][i]); s += x[0][i] * x[0][i];
-            if (i < m[0].first) CHECK(x[0][i] == x[1][i], "frozen parameter %zu moved", i);
+            if (i < m[0].first && !bf16) CHECK(x[0][i] == x[1][i], "frozen parameter %zu moved", i);
         }
-        CHECK(differ || sqrt((double)(d / s)) <= 3e-4, "variant %d: parameters after two iterations differ by %.3g", variant, sqrt((double)(d / s)));
-        printf("    variant %d: %zu of %zu draws differ, parameters by %.2g\n", variant, differ, drawn, sqrt((double)(d / s)));
+        CHECK(sqrt((double)(d / s)) <= (bf16 ? 3e-2 : differ ? 1e-2 : 3e-4), "variant %d: parameters after two iterations differ by %.3g", variant, sqrt((double)(d / s)));
+        printf("    %s, %s: %zu of %zu draws differ, parameters by %.2g\n", bf16 ? "bf16" : "fp32", variant ? "top block" : "all", differ, drawn, sqrt((double)(d / s)));
         for (side = 0; side < 2; side++) { ppo_free(&p[side]); model_free(&m[side]); free(prompt[side].cdf.key); free(x[side]); }
     }
 }
+static void test_cuda_layers(void) { in_both(cuda_layers_tests); }
+static void test_cuda_products(void) { in_both(cuda_products_tests); }
+static void test_cuda_attention(void) { in_both(cuda_attention_tests); }
+static void test_cuda_decode(void) { in_both(cuda_decode_tests); }
+static void test_cuda_head(void) { in_both(cuda_head_tests); }
+static void test_cuda_ppo(void) { in_both(cuda_ppo_tests); }
