@@ -35,7 +35,7 @@ TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 
 all: vbon
 
-.PHONY: all check demo demo-models test test_asan test_cuda test_simt bench deps clean help
+.PHONY: all check demo demo-models test test_asan test_cuda test_simt test_simt_asan test_simt_tsan bench deps clean help
 check:
 	@echo "$(call say,$(OPENMP),OpenMP,install gcc)"
 	@echo "$(call say,$(JANSSON),jansson,install libjansson-dev)"
@@ -66,20 +66,34 @@ build/test_double_asan: $(TESTS) $(SOURCES) Makefile | check
 build/vbon_asan: $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(BASE) -O1 $(ARCH) -fopenmp -g -DDEBUG $(SAN) vbon.c -o $@ $(LIBS)
-# ops_cuda against ops_cpu: on a GPU, and on the CPU through dev/cuda_on_cpu, in four orders of threads.
+# ops_cuda against ops_cpu on a GPU.
 build/test_cuda: $(TESTS) $(SOURCES) build/vbon_cuda.o Makefile | check
 	$(CC) $(FAST) $(GPU) test_vbon.c build/vbon_cuda.o -o $@ $(FASTLIB) $(GPULIB)
-SIMT    := -std=c++17 -O2 -g -fopenmp -fno-strict-aliasing -DCUDA_ON_CPU -I. -isystem $(CUDA)/include
-build/cuda_on_cpu.o: $(wildcard dev/cuda_on_cpu/*) Makefile
+# And on the CPU, through dev/cuda_on_cpu and NVIDIA's headers: plain, under ASan and UBSan, and under TSan, which watches the kernels only.
+CUDAINC := $(firstword $(patsubst %/cuda_runtime.h,%,$(wildcard $(addsuffix /include/cuda_runtime.h,$(CUDA) $(CUDA_HOME) /usr/local/cuda))))
+SIMT    := -std=c++17 -g -fopenmp -fno-strict-aliasing -DCUDA_ON_CPU $(WARN) -Wno-unknown-pragmas -I. -isystem $(CUDAINC)
+ENGINE_asan   := -DSIMT_ASAN
+ENGINE_tsan   := -DSIMT_TSAN
+KERNELS_plain := -O2
+KERNELS_asan  := -O1 $(SAN)
+KERNELS_tsan  := -O1 -fsanitize=thread
+HOST_plain    := $(FAST)
+HOST_asan     := $(BASE) -O1 $(ARCH) -fopenmp -g -DDEBUG $(SAN)
+HOST_tsan     := $(BASE) -O2 $(ARCH) -fopenmp -g
+SIMTLIB        = $(filter -fsanitize=%,$(KERNELS_$*)) $(if $(filter plain,$*),$(FASTLIB),$(LIBS)) -lstdc++ -lpthread
+.SECONDARY:
+build/cuda_on_cpu_%.o: $(wildcard dev/cuda_on_cpu/*) Makefile
 	@mkdir -p build
-	$(CXX) $(SIMT) -c dev/cuda_on_cpu/cuda_on_cpu.cpp -o $@
-build/vbon_simt.o: vbon.cu gpt2.h $(wildcard dev/cuda_on_cpu/*) Makefile
+	$(CXX) $(SIMT) -O2 $(ENGINE_$*) -c dev/cuda_on_cpu/cuda_on_cpu.cpp -o $@
+build/vbon_simt_%.o: vbon.cu gpt2.h $(wildcard dev/cuda_on_cpu/*) Makefile
 	@mkdir -p build
-	$(CXX) -x c++ $(SIMT) $(WARN) -Wno-unknown-pragmas -c vbon.cu -o $@
-build/test_simt: $(TESTS) $(SOURCES) build/vbon_simt.o build/cuda_on_cpu.o Makefile | check
-	$(CC) $(FAST) -DVBON_CUDA test_vbon.c build/vbon_simt.o build/cuda_on_cpu.o -o $@ $(FASTLIB) -lstdc++ -lpthread
-build/vbon_simt: $(SOURCES) build/vbon_simt.o build/cuda_on_cpu.o Makefile | check
-	$(CC) $(FAST) -DVBON_CUDA vbon.c build/vbon_simt.o build/cuda_on_cpu.o -o $@ $(FASTLIB) -lstdc++ -lpthread
+	$(CXX) -x c++ $(SIMT) $(KERNELS_$*) -c vbon.cu -o $@
+build/planted_bugs_%: build/cuda_on_cpu_%.o
+	$(CXX) -x c++ $(SIMT) -O1 $(filter -f%,$(KERNELS_$*)) dev/cuda_on_cpu/planted_bugs.cu -x none $< -o $@
+build/test_simt_%: $(TESTS) $(SOURCES) build/vbon_simt_%.o build/cuda_on_cpu_%.o | check
+	$(CC) $(HOST_$*) -DVBON_CUDA test_vbon.c $(filter %.o,$^) -o $@ $(SIMTLIB)
+build/vbon_simt_%: $(SOURCES) build/vbon_simt_%.o build/cuda_on_cpu_%.o | check
+	$(CC) $(HOST_$*) -DVBON_CUDA vbon.c $(filter %.o,$^) -o $@ $(SIMTLIB)
 build/bench: dev/bench.c $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(FAST) dev/bench.c -o $@ $(FASTLIB)
@@ -92,9 +106,23 @@ test_asan: build/vbon_asan build/test_asan build/test_double_asan
 
 test_cuda: build/test_cuda
 	@dev/run_tests.sh ./vbon build/test_cuda
-test_simt: $(if $(CUDA),build/test_simt)
-	@$(if $(CUDA),for order in forward reverse random:1 random:2; do echo "threads in order: $$order"; SIMT_ORDER=$$order dev/run_tests.sh ./vbon build/test_simt || exit 1; done,\
-	  echo "skip test_simt: NVIDIA's headers are needed (install the CUDA toolkit)")
+# The kernels on the CPU: the planted bugs, then the suite in four orders of threads. TSan of gcc 12 needs fewer random bits in addresses than some kernels use.
+ORDERS  := forward reverse random:1 random:2
+simt     = build/planted_bugs_$(1) $(foreach o,$(2),"env SIMT_ORDER=$(o) build/test_simt_$(1)")
+SKIP     = @echo "skip $@: NVIDIA's headers are needed (install the CUDA toolkit, or set CUDA_HOME)"
+ifeq ($(CUDAINC),)
+test_simt test_simt_asan test_simt_tsan:
+	$(SKIP)
+else
+test_simt: build/planted_bugs_plain build/test_simt_plain
+	@dev/run_tests.sh ./vbon $(call simt,plain,$(ORDERS))
+test_simt_asan: build/planted_bugs_asan build/test_simt_asan
+	@VBON_FEW=1 dev/run_tests.sh ./vbon $(call simt,asan,forward)
+test_simt_tsan: build/planted_bugs_tsan build/test_simt_tsan
+	@run=; [ "$$(cat /proc/sys/vm/mmap_rnd_bits 2>/dev/null || echo 28)" -le 28 ] || run="setarch -R"; \
+	  $$run true 2>/dev/null || { echo "skip $@: ThreadSanitizer needs setarch -R here, which is not permitted"; exit 0; }; \
+	  OMP_NUM_THREADS=1 VBON_FEW=1 $$run dev/run_tests.sh ./vbon $(call simt,tsan,forward)
+endif
 
 demo: vbon
 	@dev/demo.sh
@@ -117,6 +145,7 @@ help:
 	@echo "make demo       reference and reward model -> cache -> vBoN -> evaluation, about two minutes"
 	@echo "make test       the tests;  make test_asan: the same under ASan and UBSan"
 	@echo "make test_cuda  the CUDA operations against the CPU's, on a GPU;  make test_simt: the same on the CPU"
+	@echo "make test_simt_asan, test_simt_tsan: the kernels on the CPU under sanitizers"
 	@echo "make bench      speed beside the machine's own floors"
 	@echo "make demo-models DATA=DIR   train the demo's models again (about an hour)"
 	@echo "make deps       copy the libraries into deps/ so that a machine without a network can build"
