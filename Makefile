@@ -75,7 +75,7 @@ build/cuda_on_cpu.o: $(wildcard dev/cuda_on_cpu/*) Makefile
 	$(CXX) $(SIMT) -c dev/cuda_on_cpu/cuda_on_cpu.cpp -o $@
 build/vbon_simt.o: vbon.cu gpt2.h $(wildcard dev/cuda_on_cpu/*) Makefile
 	@mkdir -p build
-	$(CXX) -x c++ $(SIMT) $(WARN) -Wno-unknown-pragmas -c vbon.cu -o $@
+	$(CXX) -x c++ $(SIMT) $(WARN) -c vbon.cu -o $@
 build/test_simt: $(TESTS) $(SOURCES) build/vbon_simt.o build/cuda_on_cpu.o Makefile | check
 	$(CC) $(FAST) -DVBON_CUDA test_vbon.c build/vbon_simt.o build/cuda_on_cpu.o -o $@ $(FASTLIB) -lstdc++ -lpthread
 build/vbon_simt: $(SOURCES) build/vbon_simt.o build/cuda_on_cpu.o Makefile | check
