@@ -26,7 +26,7 @@ namespace simt {
 // ----------------------------------------------------------------------------
 // memory
 
-enum : size_t { PAGE = 4096, RED_ZONE = 256 };
+enum : size_t { PAGE = 4096, HUGE = 2 << 20, RED_ZONE = 256 };
 struct Range {
     const char *start;
     size_t bytes;
@@ -60,7 +60,8 @@ static cudaError_t error(cudaError_t e)
     if (e != cudaSuccess) last_error = e;
     return e;
 }
-static size_t pages(size_t bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
+static size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
+static size_t pages(size_t bytes) { return round_up(bytes, PAGE); }
 
 template <class Map> typename Map::iterator find_in(Map &m, const void *p) // the entry whose memory holds p, or its end
 {
@@ -122,9 +123,11 @@ static void start()
 {
     if (arena) return;
     const char *mb = getenv("SIMT_DEVICE_MB");
-    arena_bytes = (mb ? strtoul(mb, nullptr, 10) : 4096) << 20;
-    arena = (char *)mmap(nullptr, arena_bytes ? arena_bytes : PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    arena_bytes = round_up((mb ? strtoul(mb, nullptr, 10) : 4096) << 20, HUGE);
+    arena = (char *)mmap(nullptr, arena_bytes + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (arena == MAP_FAILED) fail("no address space for %zu MiB of device memory: set SIMT_DEVICE_MB", arena_bytes >> 20);
+    arena = (char *)round_up((size_t)arena, HUGE);
+    madvise(arena, arena_bytes, MADV_HUGEPAGE); // permissions change often, and a page at a time
     handle_faults_here();
 }
 
@@ -382,7 +385,7 @@ static char *room_for(char *from, size_t size) // with red zones on both sides; 
     char *p = from + RED_ZONE;
     for (auto &a : device) {
         if (a.first >= p + size + RED_ZONE) break;
-        char *end = (char *)a.first + (a.second.bytes + RED_ZONE - 1) / RED_ZONE * RED_ZONE + RED_ZONE;
+        char *end = (char *)a.first + round_up(a.second.bytes, RED_ZONE) + RED_ZONE;
         if (end > p) p = end;
     }
     return (size_t)(p - arena) + size + RED_ZONE <= arena_bytes ? p : nullptr;
@@ -394,14 +397,14 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
 {
     start();
     Where where = SIMT_CALLER;
-    size_t size = (bytes + RED_ZONE - 1) / RED_ZONE * RED_ZONE;
+    size_t size = round_up(bytes, RED_ZONE);
     static char *next; // the first room from where the last allocation ended: freed memory is not used again at once
     *out = nullptr;
     char *p = bytes <= arena_bytes ? room_for(next ? next : arena, size) : nullptr;
     if (!p && bytes <= arena_bytes) p = room_for(arena, size);
     if (!p) return error(cudaErrorMemoryAllocation);
     next = p + size;
-    size_t high = pages((size_t)(p - arena) + size + RED_ZONE);
+    size_t high = round_up((size_t)(p - arena) + size + RED_ZONE, HUGE);
     if (high > arena_high) arena_high = high;
     OpenDevice open;
     protect(arena, arena_high, PROT_READ | PROT_WRITE);
@@ -423,6 +426,8 @@ cudaError_t cudaFree(void *p)
 #ifdef SIMT_ASAN
     __asan_poison_memory_region(p, a->second.bytes);
 #endif
+    char *from = (char *)round_up((size_t)p, HUGE), *end = (char *)(((size_t)p + a->second.bytes) / HUGE * HUGE);
+    if (end > from) madvise(from, (size_t)(end - from), MADV_DONTNEED);
     device.erase(a);
     return cudaSuccess;
 }
