@@ -92,9 +92,11 @@ static Buf cuda_alloc(size_t n, DType type, const char *name)
     return b;
 }
 
+static void regions_forget(void);
 static void cuda_release(Buf *b)
 {
     check(cudaStreamSynchronize(stream), "before freeing memory");
+    regions_forget(); // they hold addresses
     check(cudaFree(b->p), b->name);
     b->p = NULL;
 }
@@ -238,12 +240,9 @@ static void cuda_fill(Buf dst, double value)
 template <class T> __global__ void convert_kernel(T *out, const float *inp, size_t n)
 {
     EACH_CHUNK(i, n);
-    for (int j = 0; j < W; j += 4) {
-        float x[4];
-        if (i + j >= n) return;
-        load(x, inp + i + j, n - i - j);
-        for (int k = 0; k < 4; k++) if (i + j + k < n) out[i + j + k] = (T)x[k];
-    }
+    float x[W];
+    for (int j = 0; j < W; j += 4) load(x + j, inp + i + j, i + j < n ? n - i - j : 0);
+    store(out + i, x, n - i);
 }
 
 static void cuda_copy(Buf dst, Buf src)
@@ -994,15 +993,17 @@ static void cuda_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qk
     static Scratch s;
     float *delta = (float *)scratch(&s, N * NH * sizeof *delta), scale = (float)(1 / sqrt((double)HS_));
     BY_TYPE(qkv, RUN(attention_delta_kernel<T>, (unsigned)ceil_div(N * NH, THREADS / 32), THREADS, 0, delta, at<T>(out), at<T>(dout), N * NH, HS_));
-    #define BACKWARD(keys) BY_HEAD_SIZE(HS_, 2, 2, 1, BY_TYPE(qkv, RUN((attention_backward_kernel<T, HS, M, keys>), tiles(N, 16 * M, NH), THREADS, \
-        (4 * 16 * M * (HS + 4) + 2 * 16 * M * (16 * M + 4)) * sizeof(float), at<T>(dqkv), at<T>(dout), F_(lse), delta, at<T>(qkv), I_(start), B, N, NH, HS_, causal, scale)))
+    #define BACKWARD(T, HS, M, keys) RUN((attention_backward_kernel<T, HS, M, keys>), tiles(N, 16 * M, NH), THREADS, \
+        (4 * 16 * M * (HS + 4) + 2 * 16 * M * (16 * M + 4)) * sizeof(float), at<T>(dqkv), at<T>(dout), F_(lse), delta, at<T>(qkv), I_(start), B, N, NH, HS_, causal, scale)
     #define BACKWARD_MMA(HS, keys) RUN((attention_backward_mma_kernel<HS, 32, keys>), tiles(N, MMA_ROWS, NH), MMA_THREADS, 2 * (MMA_ROWS + 32) * (HS + 8) * sizeof(bf16), \
         at<bf16>(dqkv), at<bf16>(dout), F_(lse), delta, at<bf16>(qkv), I_(start), B, N, NH, HS_, causal, scale)
-    if (qkv.type == DT_BF16 && HS_ <= 64) { BACKWARD_MMA(64, true); BACKWARD_MMA(64, false); }
-    else if (qkv.type == DT_BF16 && HS_ <= 128) { BACKWARD_MMA(128, true); BACKWARD_MMA(128, false); }
-    else { BACKWARD(true); BACKWARD(false); } // above 128 two accumulators of bfloat16's kernel do not fit the registers
-    #undef BACKWARD_MMA
+    if (qkv.type == DT_F32) BY_HEAD_SIZE(HS_, 2, 2, 1, { BACKWARD(float, HS, M, true); BACKWARD(float, HS, M, false); });
+    else if (HS_ <= 64) { BACKWARD_MMA(64, true); BACKWARD_MMA(64, false); }
+    else if (HS_ <= 128) { BACKWARD_MMA(128, true); BACKWARD_MMA(128, false); }
+    else if (HS_ <= 256) { BACKWARD(bf16, 256, 1, true); BACKWARD(bf16, 256, 1, false); } // two accumulators of mma.sync's do not fit the registers
+    else die("head size %zu: at most 256", HS_);
     #undef BACKWARD
+    #undef BACKWARD_MMA
 }
 
 // ----------------------------------------------------------------------------
@@ -1218,11 +1219,12 @@ template <class T> __global__ void __launch_bounds__(ROW_THREADS) logprob_backwa
         for (int k = 0; k < 4; k++) if (j + k < V) online_add(&a, x[k] * it, 0);
     }
     a = online_block(a, part); // its barriers also come between reading z[t] and writing over it
-    for (size_t j = (size_t)threadIdx.x * 4; j < stride; j += blockDim.x * 4) {
-        float x[4];
-        load(x, z + j, stride - j); // (what pads a row of logits nobody has written: not used)
-        for (int k = 0; k < 4; k++) x[k] = j + k < V ? (j + k == t ? d : 0) - d * (expf(x[k] * it - a.most) / a.sum) : 0;
-        for (int k = 0; k < 4; k++) dlogits[blockIdx.x * stride + j + k] = (T)x[k];
+    for (size_t j = (size_t)threadIdx.x * 8; j < stride; j += blockDim.x * 8) {
+        float x[8];
+        load(x, z + j, 4);
+        load(x + 4, z + j + 4, 4);
+        for (int k = 0; k < 8; k++) x[k] = j + k < V ? (j + k == t ? d : 0) - d * (expf(x[k] * it - a.most) / a.sum) : 0;
+        for (int k = 0; k < 8; k += Wide<T>::n) store(dlogits + blockIdx.x * stride + j + k, x + k, Wide<T>::n);
     }
     if (threadIdx.x == 0 && logp) logp[blockIdx.x] = at_ - (a.most + logf(a.sum));
 }
@@ -1482,6 +1484,51 @@ static void cuda_lerp(Buf dst, Buf src, double weight)
 }
 
 // ----------------------------------------------------------------------------
+// regions: a decode step is some hundred small kernels, and launching them one by one takes longer than running them. So the first time a region
+// runs as it is (and its scratch memory is grown and its products are planned); the second time it is recorded as a graph; from then on replayed.
+
+typedef struct { uint64_t key; cudaGraphExec_t graph; } Region;
+static Region regions[256], *recording;
+static size_t n_regions;
+
+static void regions_forget(void)
+{
+    for (size_t i = 0; i < n_regions; i++) if (regions[i].graph) check(cudaGraphExecDestroy(regions[i].graph), "graph");
+    n_regions = 0;
+}
+
+static bool cuda_region_begin(uint64_t key)
+{
+    size_t i = 0;
+    while (i < n_regions && regions[i].key != key) i++;
+    if (i == n_regions) {
+        if (n_regions == sizeof regions / sizeof *regions) { check(cudaStreamSynchronize(stream), "graph"); regions_forget(); }
+        Region fresh = {key, NULL};
+        regions[n_regions++] = fresh;
+        return true;
+    }
+    if (regions[i].graph) {
+        check(cudaGraphLaunch(regions[i].graph, stream), "replay of a region");
+        launches++;
+        return false;
+    }
+    recording = &regions[i];
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording a region");
+    return true;
+}
+
+static void cuda_region_end(void)
+{
+    if (!recording) return;
+    cudaGraph_t graph;
+    check(cudaStreamEndCapture(stream, &graph), "recording a region");
+    check(cudaGraphInstantiateWithFlags(&recording->graph, graph, 0), "recording a region");
+    check(cudaGraphDestroy(graph), "recording a region");
+    check(cudaGraphLaunch(recording->graph, stream), "first replay of a region");
+    recording = NULL;
+}
+
+// ----------------------------------------------------------------------------
 // the table
 
 static Ops make_table(void)
@@ -1493,7 +1540,7 @@ static Ops make_table(void)
     OP(alloc); OP(release); OP(upload); OP(download); OP(copy); OP(fill);
     OP(embed_forward); OP(embed_backward); OP(layernorm_forward); OP(layernorm_backward); OP(packed_size); OP(pack); OP(matmul_forward); OP(matmul_backward);
     OP(activation_forward); OP(activation_backward); OP(add); OP(rotary); OP(attention_forward); OP(attention_backward); OP(attention_decode);
-    OP(gather_rows); OP(scatter_rows); OP(logprob_forward); OP(logprob_backward); OP(head_kl); OP(sample); OP(ppo_loss); OP(sumsq); OP(adamw); OP(lerp);
+    OP(gather_rows); OP(scatter_rows); OP(logprob_forward); OP(logprob_backward); OP(head_kl); OP(sample); OP(ppo_loss); OP(sumsq); OP(adamw); OP(lerp); OP(region_begin); OP(region_end);
     #undef OP
     return t;
 }
