@@ -442,6 +442,15 @@ static void prefill(Generator *g, const Prompt *prompts, const Response *r, size
     }
 }
 
+// Stands for all that a decoding step of R rows is made of: the memory's layout follows from where it begins and from these sizes.
+static uint64_t step_key(const Generator *g, const Sampling *s, size_t R)
+{
+    uint64_t x[] = {(uintptr_t)g->m->data.p, (uintptr_t)g->batch.tokens.p, g->rows, g->tokens, g->max_prompt, g->max_new, R, (uint64_t)s->top_k, 0, 0}, h = 0;
+    memcpy(&x[8], &s->temperature, sizeof x[8]); memcpy(&x[9], &s->top_p, sizeof x[9]);
+    for (size_t i = 0; i < sizeof x / sizeof *x; i++) h = mix64((h ^ x[i]) + 0x9e3779b97f4a7c15ull);
+    return h;
+}
+
 void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *all, size_t total)
 {
     Model *m = g->m;
@@ -462,7 +471,6 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
             g->live[i] = (int)i;
         }
         prefill(g, prompts, r, n, slot_of);
-        Buf hidden = g->hidden;
         for (size_t t = 0; live; t++) {
             // rows to run: the live ones, rounded up with finished ones so that few distinct shapes occur (a product is prepared by shape)
             size_t R = t == 0 ? n : (live + 15) / 16 * 16;
@@ -486,14 +494,18 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
                 batch_set(&g->batch, m, g->h_tokens, g->h_start, g->h_pos, R);
                 o->upload(slice(g->own.slot, 0, R), g->h_slot); o->upload(slice(g->own.len, 0, R), g->h_len);
                 o->upload(slice(g->own.pslot, 0, R), g->h_pslot); o->upload(slice(g->own.plen, 0, R), g->h_plen);
-                hidden = model_forward(m, &m->packed, &g->acts, &g->batch, 0, m->cfg.L, &g->own);
             }
             for (size_t i = 0; i < R; i++) {
                 const Response *y = &r[i < live ? g->live[i] : 0];
                 g->h_uniform[i] = random_uniform(s->seed, s->stream, y->prompt, y->sample, t);
             }
             o->upload(slice(g->uniform, 0, R), g->h_uniform);
-            o->sample(g->token, g->logp, hidden, head, g->uniform, s->temperature, s->top_k, s->top_p, R, C, V);
+            if (t == 0) o->sample(g->token, g->logp, g->hidden, head, g->uniform, s->temperature, s->top_k, s->top_p, R, C, V);
+            else if (o->region_begin(step_key(g, s, R))) {
+                Buf hidden = model_forward(m, &m->packed, &g->acts, &g->batch, 0, m->cfg.L, &g->own);
+                o->sample(g->token, g->logp, hidden, head, g->uniform, s->temperature, s->top_k, s->top_p, R, C, V);
+                o->region_end();
+            }
             o->download(g->h_index, slice(g->token, 0, R));
             o->download(g->h_logp, slice(g->logp, 0, R));
             size_t still = 0;

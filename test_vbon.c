@@ -80,6 +80,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"CUDA: decoding", test_cuda_decode, 4},
     {"CUDA: the head, sampling", test_cuda_head, 4},
     {"CUDA: PPO loss", test_cuda_loss, 4},
+    {"CUDA: decoding steps as graphs", test_cuda_regions, 4},
     {"CUDA: two PPO iterations", test_cuda_ppo, 4},
 #endif
 };

@@ -793,6 +793,9 @@ static void cpu_lerp(Buf dst, Buf src, double weight)
     for (size_t i = 0; i < dst.n; i++) d[i] += w * (x[i] - d[i]);
 }
 
+static bool cpu_region_begin(uint64_t key) { (void)key; return true; }
+static void cpu_region_end(void) {}
+
 static const Ops cpu_table = {
     .name = "cpu", .type = DT_REAL, .alloc = cpu_alloc, .release = cpu_release, .upload = cpu_upload, .download = cpu_download, .copy = cpu_copy, .fill = cpu_fill,
     .embed_forward = cpu_embed_forward, .embed_backward = cpu_embed_backward, .layernorm_forward = cpu_layernorm_forward, .layernorm_backward = cpu_layernorm_backward,
@@ -801,6 +804,7 @@ static const Ops cpu_table = {
     .attention_forward = cpu_attention_forward, .attention_backward = cpu_attention_backward, .attention_decode = cpu_attention_decode,
     .gather_rows = cpu_gather_rows, .scatter_rows = cpu_scatter_rows, .logprob_forward = cpu_logprob_forward, .logprob_backward = cpu_logprob_backward,
     .head_kl = cpu_head_kl, .sample = cpu_sample, .ppo_loss = cpu_ppo_loss, .sumsq = cpu_sumsq, .adamw = cpu_adamw, .lerp = cpu_lerp,
+    .region_begin = cpu_region_begin, .region_end = cpu_region_end,
 };
 const Ops *ops_cpu(void) { return &cpu_table; }
 

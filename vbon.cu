@@ -24,6 +24,7 @@
 #endif
 #include <cuda_bf16.h>
 #include <cublasLt.h>
+#include "dev/cuda_on_cpu/tensor_core.h" // ldmatrix and mma.sync as functions
 #include "gpt2.h"
 
 typedef __nv_bfloat16 bf16;
@@ -91,9 +92,11 @@ static Buf cuda_alloc(size_t n, DType type, const char *name)
     return b;
 }
 
+static void regions_forget(void);
 static void cuda_release(Buf *b)
 {
     check(cudaStreamSynchronize(stream), "before freeing memory");
+    regions_forget(); // they hold addresses
     check(cudaFree(b->p), b->name);
     b->p = NULL;
 }
@@ -138,6 +141,13 @@ static void cuda_download(void *dst, Buf src)
 
 // ----------------------------------------------------------------------------
 // what kernels share: 128-bit accesses, sums over a warp and over a block
+
+// Before a loop over an array in registers that the compiler would not unroll by itself: an index known only at run time moves the array to memory.
+#ifdef CUDA_ON_CPU
+#define UNROLL
+#else
+#define UNROLL _Pragma("unroll")
+#endif
 
 enum { THREADS = 256 }; // a block, where nothing else asks for another size
 
@@ -230,12 +240,9 @@ static void cuda_fill(Buf dst, double value)
 template <class T> __global__ void convert_kernel(T *out, const float *inp, size_t n)
 {
     EACH_CHUNK(i, n);
-    for (int j = 0; j < W; j += 4) {
-        float x[4];
-        if (i + j >= n) return;
-        load(x, inp + i + j, n - i - j);
-        for (int k = 0; k < 4; k++) if (i + j + k < n) out[i + j + k] = (T)x[k];
-    }
+    float x[W];
+    for (int j = 0; j < W; j += 4) load(x + j, inp + i + j, i + j < n ? n - i - j : 0);
+    store(out + i, x, n - i);
 }
 
 static void cuda_copy(Buf dst, Buf src)
@@ -790,6 +797,174 @@ template <class T, int HS, int M, bool KEYS> __global__ void __launch_bounds__(T
     if (KEYS) tile_store<T, HS, M>(dqkv + h * hs + 2 * C, 3 * C, first, N, hs, db, one, tx, ty);
 }
 
+// The same in bfloat16 on tensor cores (mma.sync m16n8k16; tensor_core.h says which lane holds what). A block of 4 warps owns 64 positions, 16 a warp,
+// and walks over tiles of TILE others. Tiles lie in shared memory as bfloat16 rows of HS with a stride of HS + 8, which spreads the 8 rows of a
+// matrix over all banks. A warp's scores s[n] are 16 x 8 for the others 8 n..8 n + 7; rounded, they are the next product's left side as they are.
+
+enum { MMA_THREADS = 128, MMA_ROWS = 64 };
+
+template <int HS, int ROWS> __device__ inline void mma_load(bf16 *tile, const bf16 *head, size_t stride, size_t first, size_t end, size_t hs)
+{
+    for (int k = threadIdx.x; k < ROWS * (HS / 8); k += MMA_THREADS) {
+        size_t r = k / (HS / 8), c = k % (HS / 8) * 8;
+        float x[8] = {0};
+        if (first + r < end && c < hs) load(x, head + (first + r) * stride + c, hs - c);
+        store(tile + r * (HS + 8) + c, x, 8);
+    }
+}
+
+// s (16, TILE) = 16 rows of a . rows of x
+template <int HS, int TILE> __device__ inline void mma_dot(float s[TILE / 8][4], const bf16 *a, const bf16 *x, size_t hs)
+{
+    const int lane = threadIdx.x % 32;
+    UNROLL
+    for (int n = 0; n < TILE / 8; n++) for (int e = 0; e < 4; e++) s[n][e] = 0;
+    for (size_t c = 0; c < hs; c += 16) {
+        uint32_t left[4], right[4];
+        ldmatrix_x4(left, a + lane % 16 * (HS + 8) + c + lane / 16 * 8);
+        UNROLL
+        for (int n = 0; n < TILE / 8; n += 2) {
+            ldmatrix_x4(right, x + (n * 8 + lane / 16 * 8 + lane % 8) * (HS + 8) + c + lane / 8 % 2 * 8);
+            mma_m16n8k16_bf16(s[n], left, right);
+            mma_m16n8k16_bf16(s[n + 1], left, right + 2);
+        }
+    }
+}
+
+__device__ inline uint32_t two_bf16(float low, float high)
+{
+    bf16 pair[2] = {(bf16)low, (bf16)high};
+    uint32_t bits;
+    memcpy(&bits, (const void *)pair, 4);
+    return bits;
+}
+
+// acc (16, HS) += w (16, TILE) x
+template <int HS, int TILE> __device__ inline void mma_multiply(float acc[HS / 8][4], const float w[TILE / 8][4], const bf16 *x, size_t hs)
+{
+    const int lane = threadIdx.x % 32;
+    UNROLL
+    for (int n = 0; n < TILE / 8; n += 2) {
+        uint32_t left[4] = {two_bf16(w[n][0], w[n][1]), two_bf16(w[n][2], w[n][3]), two_bf16(w[n + 1][0], w[n + 1][1]), two_bf16(w[n + 1][2], w[n + 1][3])}, right[4];
+        UNROLL
+        for (int c = 0; c < HS / 8; c += 2) {
+            if ((size_t)c * 8 >= hs) break; // the same for all
+            ldmatrix_x4_trans(right, x + (n * 8 + lane % 16) * (HS + 8) + c * 8 + lane / 16 * 8);
+            mma_m16n8k16_bf16(acc[c], left, right);
+            mma_m16n8k16_bf16(acc[c + 1], left, right + 2);
+        }
+    }
+}
+
+// acc, rows g and g + 8 of it times the two factors, through the warp's own 16 rows of a tile (nobody reads them any more) to a head's vectors
+template <int HS> __device__ inline void mma_store(bf16 *head, size_t stride, size_t first, size_t end, size_t hs, float acc[HS / 8][4], float factor, float factor8, bf16 *rows)
+{
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4 * 2;
+    UNROLL
+    for (int c = 0; c < HS / 8; c++)
+        for (int e = 0; e < 4; e++) rows[(g + e / 2 * 8) * (HS + 8) + c * 8 + t + e % 2] = (bf16)(acc[c][e] * (e < 2 ? factor : factor8));
+    __syncwarp();
+    for (int k = lane; k < 16 * (HS / 8); k += 32) {
+        size_t r = k / (HS / 8), c = k % (HS / 8) * 8;
+        float x[8];
+        if (first + r >= end || c >= hs) continue;
+        load(x, rows + r * (HS + 8) + c, 8);
+        store(head + (first + r) * stride + c, x, hs - c);
+    }
+    __syncwarp();
+}
+
+template <int HS, int TILE> __global__ void __launch_bounds__(MMA_THREADS, 2) attention_forward_mma_kernel(bf16 *out, float *lse, const bf16 *qkv, const int *start, size_t B, size_t N,
+                                                                                                       size_t NH, size_t hs, bool causal, float scale)
+{
+    DYNAMIC_SHARED(bf16, shared);
+    bf16 *q = shared, *k = q + MMA_ROWS * (HS + 8), *v = k + TILE * (HS + 8);
+    __shared__ int low[MMA_ROWS], high[MMA_ROWS];
+    const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, g = lane / 4, t = lane % 4 * 2; // own: the warp's first row
+    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS, n = N - first < MMA_ROWS ? N - first : (size_t)MMA_ROWS;
+    const bf16 *head = qkv + h * hs;
+    tile_partners<true, MMA_ROWS>(low, high, start, B, N, first, causal);
+    mma_load<HS, MMA_ROWS>(q, head, 3 * C, first, N, hs);
+    __syncthreads();
+    float o[HS / 8][4] = {{0}}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}; // of rows g and g + 8
+    for (size_t k0 = low[0], end = high[n - 1]; k0 < end; k0 += TILE) {
+        mma_load<HS, TILE>(k, head + C, 3 * C, k0, N, hs);
+        mma_load<HS, TILE>(v, head + 2 * C, 3 * C, k0, N, hs);
+        __syncthreads();
+        float s[TILE / 8][4];
+        mma_dot<HS, TILE>(s, q + own * (HS + 8), k, hs);
+        UNROLL
+        for (int r = 0; r < 2; r++) {
+            const int row = own + g + 8 * r;
+            float m = most[r], row_sum = 0;
+            UNROLL
+            for (int i = 0; i < TILE / 8; i++)
+                for (int e = 2 * r; e < 2 * r + 2; e++) {
+                    int key = (int)k0 + 8 * i + t + e % 2;
+                    s[i][e] = key >= low[row] && key < high[row] ? s[i][e] * scale : -INFINITY;
+                    m = fmaxf(m, s[i][e]);
+                }
+            m = lanes_max(m, 4);
+            UNROLL
+            for (int i = 0; i < TILE / 8; i++)
+                for (int e = 2 * r; e < 2 * r + 2; e++) {
+                    s[i][e] = s[i][e] > -INFINITY ? expf(s[i][e] - m) : 0;
+                    row_sum += s[i][e];
+                }
+            float shrink = most[r] > -INFINITY ? expf(most[r] - m) : 0;
+            most[r] = m;
+            sum[r] = sum[r] * shrink + lanes_sum(row_sum, 4);
+            UNROLL
+            for (int c = 0; c < HS / 8; c++) for (int e = 2 * r; e < 2 * r + 2; e++) o[c][e] *= shrink;
+        }
+        mma_multiply<HS, TILE>(o, s, v, hs);
+        __syncthreads(); // keys and values are read
+    }
+    for (int r = 0; r < 2; r++) {
+        size_t row = first + own + g + 8 * r;
+        if (t == 0 && row < N) lse[row * NH + h] = most[r] + logf(sum[r]);
+    }
+    mma_store<HS>(out + h * hs, C, first + own, N, hs, o, sum[0] > 0 ? 1 / sum[0] : 0, sum[1] > 0 ? 1 / sum[1] : 0, q + own * (HS + 8));
+}
+
+template <int HS, int TILE, bool KEYS> __global__ void __launch_bounds__(MMA_THREADS, 2) attention_backward_mma_kernel( // as attention_backward_kernel
+    bf16 *dqkv, const bf16 *dout, const float *lse, const float *delta, const bf16 *qkv, const int *start, size_t B, size_t N, size_t NH, size_t hs, bool causal, float scale)
+{
+    DYNAMIC_SHARED(bf16, shared);
+    bf16 *a = shared, *b = a + MMA_ROWS * (HS + 8), *x = b + MMA_ROWS * (HS + 8), *y = x + TILE * (HS + 8);
+    __shared__ int low[MMA_ROWS], high[MMA_ROWS];
+    const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, g = lane / 4, t = lane % 4 * 2;
+    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS, n = N - first < MMA_ROWS ? N - first : (size_t)MMA_ROWS;
+    const bf16 *q = qkv + h * hs, *d = dout + h * hs;
+    tile_partners<!KEYS, MMA_ROWS>(low, high, start, B, N, first, causal);
+    mma_load<HS, MMA_ROWS>(a, KEYS ? q + C : q, 3 * C, first, N, hs);
+    mma_load<HS, MMA_ROWS>(b, KEYS ? q + 2 * C : d, KEYS ? 3 * C : C, first, N, hs);
+    __syncthreads();
+    float da[HS / 8][4] = {{0}}, db[HS / 8][4] = {{0}};
+    for (size_t t0 = low[0], end = high[n - 1]; t0 < end; t0 += TILE) {
+        mma_load<HS, TILE>(x, KEYS ? q : q + C, 3 * C, t0, N, hs);
+        mma_load<HS, TILE>(y, KEYS ? d : q + 2 * C, KEYS ? C : 3 * C, t0, N, hs);
+        __syncthreads();
+        float s[TILE / 8][4], dp[TILE / 8][4];
+        mma_dot<HS, TILE>(s, a + own * (HS + 8), x, hs);
+        mma_dot<HS, TILE>(dp, b + own * (HS + 8), y, hs);
+        UNROLL
+        for (int i = 0; i < TILE / 8; i++)
+            for (int e = 0; e < 4; e++) {
+                int row = own + g + e / 2 * 8, other = (int)t0 + 8 * i + t + e % 2;
+                bool pair = other >= low[row] && other < high[row];
+                size_t query = (pair ? KEYS ? (size_t)other : first + row : 0) * NH + h;
+                s[i][e] = pair ? expf(s[i][e] * scale - lse[query]) : 0;
+                dp[i][e] = pair ? s[i][e] * (dp[i][e] - delta[query]) * scale : 0;
+            }
+        mma_multiply<HS, TILE>(da, dp, x, hs);
+        if (KEYS) mma_multiply<HS, TILE>(db, s, y, hs);
+        __syncthreads(); // the others are read
+    }
+    mma_store<HS>(dqkv + h * hs + (KEYS ? C : 0), 3 * C, first + own, N, hs, da, 1, 1, a + own * (HS + 8));
+    if (KEYS) mma_store<HS>(dqkv + h * hs + 2 * C, 3 * C, first + own, N, hs, db, 1, 1, b + own * (HS + 8));
+}
+
 // Runs a statement with HS, the head size rounded up, and with M, the tile's height over 16, as shared memory allows.
 #define BY_HEAD_SIZE(hs, m64, m128, m256, ...) do { \
         if ((hs) <= 64) { enum { HS = 64, M = m64 }; __VA_ARGS__; } \
@@ -804,8 +979,12 @@ static void cuda_attention_forward(Buf out, Buf lse, Buf qkv, Buf start, size_t 
 {
     NEED(out, N * NH * HS_); NEED(lse, N * NH); NEED(qkv, 3 * N * NH * HS_); NEED_INDEX(start, B + 1);
     float scale = (float)(1 / sqrt((double)HS_));
-    BY_HEAD_SIZE(HS_, 4, 2, 2, BY_TYPE(qkv, RUN((attention_forward_kernel<T, HS, M>), tiles(N, 16 * M, NH), THREADS, (2 * 16 * M * (HS + 4) + 16 * M * (16 * M + 4)) * sizeof(float),
-        at<T>(out), F_(lse), at<T>(qkv), I_(start), B, N, NH, HS_, causal, scale)));
+    if (qkv.type == DT_BF16)
+        BY_HEAD_SIZE(HS_, 4, 4, 4, RUN((attention_forward_mma_kernel<HS, 16 * M>), tiles(N, MMA_ROWS, NH), MMA_THREADS, (MMA_ROWS + 2 * 16 * M) * (HS + 8) * sizeof(bf16),
+            at<bf16>(out), F_(lse), at<bf16>(qkv), I_(start), B, N, NH, HS_, causal, scale));
+    else
+        BY_HEAD_SIZE(HS_, 4, 2, 2, RUN((attention_forward_kernel<float, HS, M>), tiles(N, 16 * M, NH), THREADS, (2 * 16 * M * (HS + 4) + 16 * M * (16 * M + 4)) * sizeof(float),
+            at<float>(out), F_(lse), at<float>(qkv), I_(start), B, N, NH, HS_, causal, scale));
 }
 
 static void cuda_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS_, bool causal)
@@ -814,11 +993,17 @@ static void cuda_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qk
     static Scratch s;
     float *delta = (float *)scratch(&s, N * NH * sizeof *delta), scale = (float)(1 / sqrt((double)HS_));
     BY_TYPE(qkv, RUN(attention_delta_kernel<T>, (unsigned)ceil_div(N * NH, THREADS / 32), THREADS, 0, delta, at<T>(out), at<T>(dout), N * NH, HS_));
-    #define BACKWARD(keys) BY_HEAD_SIZE(HS_, 2, 2, 1, BY_TYPE(qkv, RUN((attention_backward_kernel<T, HS, M, keys>), tiles(N, 16 * M, NH), THREADS, \
-        (4 * 16 * M * (HS + 4) + 2 * 16 * M * (16 * M + 4)) * sizeof(float), at<T>(dqkv), at<T>(dout), F_(lse), delta, at<T>(qkv), I_(start), B, N, NH, HS_, causal, scale)))
-    BACKWARD(true);
-    BACKWARD(false);
+    #define BACKWARD(T, HS, M, keys) RUN((attention_backward_kernel<T, HS, M, keys>), tiles(N, 16 * M, NH), THREADS, \
+        (4 * 16 * M * (HS + 4) + 2 * 16 * M * (16 * M + 4)) * sizeof(float), at<T>(dqkv), at<T>(dout), F_(lse), delta, at<T>(qkv), I_(start), B, N, NH, HS_, causal, scale)
+    #define BACKWARD_MMA(HS, keys) RUN((attention_backward_mma_kernel<HS, 32, keys>), tiles(N, MMA_ROWS, NH), MMA_THREADS, 2 * (MMA_ROWS + 32) * (HS + 8) * sizeof(bf16), \
+        at<bf16>(dqkv), at<bf16>(dout), F_(lse), delta, at<bf16>(qkv), I_(start), B, N, NH, HS_, causal, scale)
+    if (qkv.type == DT_F32) BY_HEAD_SIZE(HS_, 2, 2, 1, { BACKWARD(float, HS, M, true); BACKWARD(float, HS, M, false); });
+    else if (HS_ <= 64) { BACKWARD_MMA(64, true); BACKWARD_MMA(64, false); }
+    else if (HS_ <= 128) { BACKWARD_MMA(128, true); BACKWARD_MMA(128, false); }
+    else if (HS_ <= 256) { BACKWARD(bf16, 256, 1, true); BACKWARD(bf16, 256, 1, false); } // two accumulators of mma.sync's do not fit the registers
+    else die("head size %zu: at most 256", HS_);
     #undef BACKWARD
+    #undef BACKWARD_MMA
 }
 
 // ----------------------------------------------------------------------------
@@ -851,7 +1036,6 @@ template <class T, int HS> __global__ void __launch_bounds__(128) attention_deco
         for (int j = 0; j < W; j++) q[u][j] = o[u][j] = 0;
         if (c < hs) load(q[u], qkv + i * 3 * NH * hs + h * hs + c, hs - c);
     }
-    #pragma unroll 2
     for (size_t j0 = 0; j0 < see; j0 += GROUPS) {
         const size_t j = j0 + group;
         const bool there = j < see, old = j < before;
@@ -1035,11 +1219,12 @@ template <class T> __global__ void __launch_bounds__(ROW_THREADS) logprob_backwa
         for (int k = 0; k < 4; k++) if (j + k < V) online_add(&a, x[k] * it, 0);
     }
     a = online_block(a, part); // its barriers also come between reading z[t] and writing over it
-    for (size_t j = (size_t)threadIdx.x * 4; j < stride; j += blockDim.x * 4) {
-        float x[4];
-        load(x, z + j, stride - j); // (what pads a row of logits nobody has written: not used)
-        for (int k = 0; k < 4; k++) x[k] = j + k < V ? (j + k == t ? d : 0) - d * (expf(x[k] * it - a.most) / a.sum) : 0;
-        for (int k = 0; k < 4; k++) dlogits[blockIdx.x * stride + j + k] = (T)x[k];
+    for (size_t j = (size_t)threadIdx.x * 8; j < stride; j += blockDim.x * 8) {
+        float x[8];
+        load(x, z + j, 4);
+        load(x + 4, z + j + 4, 4);
+        for (int k = 0; k < 8; k++) x[k] = j + k < V ? (j + k == t ? d : 0) - d * (expf(x[k] * it - a.most) / a.sum) : 0;
+        for (int k = 0; k < 8; k += Wide<T>::n) store(dlogits + blockIdx.x * stride + j + k, x + k, Wide<T>::n);
     }
     if (threadIdx.x == 0 && logp) logp[blockIdx.x] = at_ - (a.most + logf(a.sum));
 }
@@ -1299,6 +1484,51 @@ static void cuda_lerp(Buf dst, Buf src, double weight)
 }
 
 // ----------------------------------------------------------------------------
+// regions: a decode step is some hundred small kernels, and launching them one by one takes longer than running them. So the first time a region
+// runs as it is (and its scratch memory is grown and its products are planned); the second time it is recorded as a graph; from then on replayed.
+
+typedef struct { uint64_t key; cudaGraphExec_t graph; } Region;
+static Region regions[256], *recording;
+static size_t n_regions;
+
+static void regions_forget(void)
+{
+    for (size_t i = 0; i < n_regions; i++) if (regions[i].graph) check(cudaGraphExecDestroy(regions[i].graph), "graph");
+    n_regions = 0;
+}
+
+static bool cuda_region_begin(uint64_t key)
+{
+    size_t i = 0;
+    while (i < n_regions && regions[i].key != key) i++;
+    if (i == n_regions) {
+        if (n_regions == sizeof regions / sizeof *regions) { check(cudaStreamSynchronize(stream), "graph"); regions_forget(); }
+        Region fresh = {key, NULL};
+        regions[n_regions++] = fresh;
+        return true;
+    }
+    if (regions[i].graph) {
+        check(cudaGraphLaunch(regions[i].graph, stream), "replay of a region");
+        launches++;
+        return false;
+    }
+    recording = &regions[i];
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording a region");
+    return true;
+}
+
+static void cuda_region_end(void)
+{
+    if (!recording) return;
+    cudaGraph_t graph;
+    check(cudaStreamEndCapture(stream, &graph), "recording a region");
+    check(cudaGraphInstantiateWithFlags(&recording->graph, graph, 0), "recording a region");
+    check(cudaGraphDestroy(graph), "recording a region");
+    check(cudaGraphLaunch(recording->graph, stream), "first replay of a region");
+    recording = NULL;
+}
+
+// ----------------------------------------------------------------------------
 // the table
 
 static Ops make_table(void)
@@ -1310,7 +1540,7 @@ static Ops make_table(void)
     OP(alloc); OP(release); OP(upload); OP(download); OP(copy); OP(fill);
     OP(embed_forward); OP(embed_backward); OP(layernorm_forward); OP(layernorm_backward); OP(packed_size); OP(pack); OP(matmul_forward); OP(matmul_backward);
     OP(activation_forward); OP(activation_backward); OP(add); OP(rotary); OP(attention_forward); OP(attention_backward); OP(attention_decode);
-    OP(gather_rows); OP(scatter_rows); OP(logprob_forward); OP(logprob_backward); OP(head_kl); OP(sample); OP(ppo_loss); OP(sumsq); OP(adamw); OP(lerp);
+    OP(gather_rows); OP(scatter_rows); OP(logprob_forward); OP(logprob_backward); OP(head_kl); OP(sample); OP(ppo_loss); OP(sumsq); OP(adamw); OP(lerp); OP(region_begin); OP(region_end);
     #undef OP
     return t;
 }

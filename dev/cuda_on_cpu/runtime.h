@@ -472,8 +472,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
 cudaError_t cudaMemset(void *p, int value, size_t bytes) { return set(p, value, bytes, nullptr, SIMT_CALLER); }
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s) { return set(p, value, bytes, s, SIMT_CALLER); }
 
-cudaError_t cudaStreamCreate(cudaStream_t *s) { return new_stream(s, true); }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags) { return new_stream(s, flags != cudaStreamNonBlocking); }
+cudaError_t cudaStreamCreate(cudaStream_t *s) { stream_of(nullptr); return new_stream(s, true); } // the default stream is the first
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags) { stream_of(nullptr); return new_stream(s, flags != cudaStreamNonBlocking); }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int) { return cudaStreamCreateWithFlags(s, flags); }
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {

@@ -372,3 +372,38 @@ static void test_cuda_attention(void) { in_both(cuda_attention_tests); }
 static void test_cuda_decode(void) { in_both(cuda_decode_tests); }
 static void test_cuda_head(void) { in_both(cuda_head_tests); }
 static void test_cuda_ppo(void) { in_both(cuda_ppo_tests); }
+
+// A decoding step is recorded as a graph and replayed: three times the same draws, all equal to the CPU's.
+static void test_cuda_regions(void)
+{
+    enum { N = 40 };
+    int ids[3][4] = {{3}, {4, 5, 6, 7}, {9, 1}};
+    Prompt p[3] = {{.ids = ids[0], .n = 1}, {.ids = ids[1], .n = 4}, {.ids = ids[2], .n = 2}};
+    Response r[4][N];
+    Config c = tiny_config(13, true, false);
+    cuda_start();
+    for (side = 0; side < 2; side++) {
+        Model m;
+        Generator g = {0};
+        Arena work = {.name = "work", .o = sides[side]};
+        Sampling s = {.temperature = 0.8, .top_p = 1, .seed = 5, .stream = STREAM_SAMPLE, .eos = 0};
+        model_create(&m, sides[side], &c, TRAIN_NONE, false, false);
+        model_random(&m, 5);
+        for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); generator_carve(&g, &m, &work, N, 64, 4, 8); }
+        model_pack(&m);
+        for (int run = 0; run < (side ? 3 : 1); run++) {
+            size_t before = cuda_launches();
+            for (size_t i = 0; i < N; i++) r[side + run][i] = (Response){.prompt = i / 5 % 3, .sample = i};
+            generate(&g, &s, p, r[side + run], N);
+            if (side) printf("    run %d: %zu launches\n", run + 1, cuda_launches() - before);
+        }
+        generator_free(&g); arena_release(&work); model_free(&m);
+    }
+    for (size_t i = 0; i < N; i++) {
+        for (int run = 1; run < 4; run++) {
+            CHECK(r[run][i].n == r[0][i].n && !memcmp(r[run][i].ids, r[0][i].ids, r[0][i].n * sizeof(int)), "response %zu, run %d", i, run);
+            CHECK(!memcmp(r[run][i].logp, r[1][i].logp, r[1][i].n * sizeof(float)), "response %zu: a replay's log-probabilities differ", i);
+        }
+        for (int k = 0; k < 4; k++) response_free(&r[k][i]);
+    }
+}
