@@ -320,13 +320,13 @@ static void run_clean_streams()
 // A graph of copies from pinned memory and a kernel, replayed with new input.
 static void run_clean_graph()
 {
-    float *h, *r, *a = device<float>(N), *b = device<float>(N);
     cudaStream_t s;
     cudaGraph_t g;
     cudaGraphExec_t exec;
+    check(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking)); // before anything uses the default stream
+    float *h, *r, *a = device<float>(N), *b = device<float>(N);
     check(cudaMallocHost((void **)&h, N * sizeof(float)));
     check(cudaMallocHost((void **)&r, N * sizeof(float)));
-    check(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
     check(cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal));
     check(cudaMemcpyAsync(a, h, N * sizeof(float), cudaMemcpyHostToDevice, s));
     LAUNCH(copy_kernel, 1, N, 0, s, b, a, N);

@@ -171,7 +171,7 @@ struct CUevent_st {
 
 namespace simt {
 
-static CUstream_st *streams[MAX_STREAMS]; // streams[0] is the default stream
+static CUstream_st *streams[MAX_STREAMS]; // streams[0] is the default stream, made when it is first used
 static Clock host;                        // the operations that the host has waited for
 static size_t launches;
 struct Past {
@@ -191,10 +191,10 @@ static bool several_streams()
     return n > 1;
 }
 
-static cudaError_t new_stream(cudaStream_t *out, bool blocking)
+static cudaError_t new_stream(cudaStream_t *out, bool blocking, int first = 1)
 {
     start();
-    for (int i = 0; i < MAX_STREAMS; i++) if (!streams[i]) {
+    for (int i = first; i < MAX_STREAMS; i++) if (!streams[i]) {
         streams[i] = *out = new CUstream_st();
         (*out)->id = i;
         (*out)->blocking = blocking;
@@ -207,8 +207,10 @@ static cudaError_t new_stream(cudaStream_t *out, bool blocking)
 }
 static CUstream_st &stream_of(cudaStream_t s)
 {
-    if (!streams[0]) new_stream(&streams[0], true);
-    if (!s || s == cudaStreamLegacy) return *streams[0];
+    if (!s || s == cudaStreamLegacy) {
+        if (!streams[0]) new_stream(&s, true, 0);
+        return *streams[0];
+    }
     for (CUstream_st *t : streams) if (t == s) return *s;
     fail("stream %p does not exist (or was destroyed)", (void *)s);
 }
@@ -472,8 +474,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
 cudaError_t cudaMemset(void *p, int value, size_t bytes) { return set(p, value, bytes, nullptr, SIMT_CALLER); }
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s) { return set(p, value, bytes, s, SIMT_CALLER); }
 
-cudaError_t cudaStreamCreate(cudaStream_t *s) { stream_of(nullptr); return new_stream(s, true); } // the default stream is the first
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags) { stream_of(nullptr); return new_stream(s, flags != cudaStreamNonBlocking); }
+cudaError_t cudaStreamCreate(cudaStream_t *s) { return new_stream(s, true); }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags) { return new_stream(s, flags != cudaStreamNonBlocking); }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int) { return cudaStreamCreateWithFlags(s, flags); }
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
