@@ -35,7 +35,7 @@ TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 
 all: vbon
 
-.PHONY: all check demo demo-models test test_asan test_cuda test_simt test_simt_asan test_simt_tsan bench deps clean help
+.PHONY: all check demo demo-models test test_asan test_cuda test_simt test_simt_asan test_simt_tsan bench deps cuda_headers clean help
 check:
 	@echo "$(call say,$(OPENMP),OpenMP,install gcc)"
 	@echo "$(call say,$(JANSSON),jansson,install libjansson-dev)"
@@ -70,7 +70,7 @@ build/vbon_asan: $(SOURCES) Makefile | check
 build/test_cuda: $(TESTS) $(SOURCES) build/vbon_cuda.o Makefile | check
 	$(CC) $(FAST) $(GPU) test_vbon.c build/vbon_cuda.o -o $@ $(FASTLIB) $(GPULIB)
 # And on the CPU, through dev/cuda_on_cpu and NVIDIA's headers: plain, under ASan and UBSan, and under TSan, which watches the kernels only.
-CUDAINC := $(firstword $(patsubst %/cuda_runtime.h,%,$(wildcard $(addsuffix /include/cuda_runtime.h,$(CUDA) $(CUDA_HOME) /usr/local/cuda))))
+CUDAINC := $(firstword $(patsubst %/cuda_runtime.h,%,$(wildcard $(addsuffix /include/cuda_runtime.h,$(CUDA) $(CUDA_HOME) deps/cuda /usr/local/cuda))))
 SIMT    := -std=c++17 -g -fopenmp -fno-strict-aliasing -DCUDA_ON_CPU $(WARN) -Wno-unknown-pragmas -I. -isystem $(CUDAINC)
 ENGINE_asan   := -DSIMT_ASAN
 ENGINE_tsan   := -DSIMT_TSAN
@@ -109,7 +109,7 @@ test_cuda: build/test_cuda
 # The kernels on the CPU: the planted bugs, then the suite in four orders of threads. TSan of gcc 12 needs fewer random bits in addresses than some kernels use.
 ORDERS  := forward reverse random:1 random:2
 simt     = build/planted_bugs_$(1) $(foreach o,$(2),"env SIMT_ORDER=$(o) build/test_simt_$(1)")
-SKIP     = @echo "skip $@: NVIDIA's headers are needed (install the CUDA toolkit, or set CUDA_HOME)"
+SKIP     = @echo "skip $@: NVIDIA's headers are needed (install the CUDA toolkit, set CUDA_HOME, or make cuda_headers)"
 ifeq ($(CUDAINC),)
 test_simt test_simt_asan test_simt_tsan:
 	$(SKIP)
@@ -138,6 +138,14 @@ deps:
 	cp /usr/include/stb/stb_ds.h deps/include/stb/
 	cp $$($(CC) -print-file-name=libjansson.a) $$($(CC) -print-file-name=libutf8proc.a) deps/lib/
 
+# NVIDIA's headers alone (5 MB), for test_simt where there is no toolkit.
+cuda_headers:
+	@mkdir -p build/wheels deps/cuda/include
+	python3 -m pip download -q --no-deps -d build/wheels nvidia-cuda-runtime-cu12==12.4.127 nvidia-cuda-nvcc-cu12==12.4.131
+	cd build/wheels && for w in *.whl; do python3 -m zipfile -e $$w unpacked; done
+	for d in build/wheels/unpacked/nvidia/*/include; do cp -r $$d/. deps/cuda/include/; done
+	rm -rf build/wheels
+
 clean:
 	rm -rf vbon build runs
 help:
@@ -148,4 +156,5 @@ help:
 	@echo "make test_simt_asan, test_simt_tsan: the kernels on the CPU under sanitizers"
 	@echo "make bench      speed beside the machine's own floors"
 	@echo "make demo-models DATA=DIR   train the demo's models again (about an hour)"
+	@echo "make cuda_headers   NVIDIA's headers alone, for make test_simt without the toolkit"
 	@echo "make deps       copy the libraries into deps/ so that a machine without a network can build"

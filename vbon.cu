@@ -19,11 +19,11 @@
 #include "dev/cuda_on_cpu/cuda_on_cpu.h"
 #else
 #include <cuda_runtime.h>
+#include <cublasLt.h>
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 #define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) unsigned char dynamic_shared_[]; type *name = (type *)dynamic_shared_
 #endif
 #include <cuda_bf16.h>
-#include <cublasLt.h>
 #include "dev/cuda_on_cpu/tensor_core.h" // ldmatrix and mma.sync as functions
 #include "gpt2.h"
 

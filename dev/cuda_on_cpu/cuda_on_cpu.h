@@ -216,7 +216,6 @@ template <class T> T __reduce_xor_sync(unsigned mask, T v, SIMT_SITE) { return s
 
 inline void __threadfence() { simt::fence(true); }
 inline void __threadfence_block() { simt::fence(true); }
-inline void __threadfence_system() { simt::fence(true); }
 
 // ----------------------------------------------------------------------------
 // atomics: real ones, since blocks run on several OS threads. They order nothing by themselves.
@@ -240,14 +239,10 @@ template <class T, class F> T update(T *p, F f)
 } // namespace simt
 #define SIMT_ATOMIC(name, expression) template <class T> T name(T *p, typename simt::as_is<T>::type v) { return simt::update(p, [=](T x) { return (T)(expression); }); }
 SIMT_ATOMIC(atomicAdd, x + v)
-SIMT_ATOMIC(atomicSub, x - v)
 SIMT_ATOMIC(atomicMin, v < x ? v : x)
 SIMT_ATOMIC(atomicMax, x < v ? v : x)
-SIMT_ATOMIC(atomicAnd, x & v)
 SIMT_ATOMIC(atomicOr, x | v)
-SIMT_ATOMIC(atomicXor, x ^ v)
 SIMT_ATOMIC(atomicExch, ((void)x, v))
-SIMT_ATOMIC(atomicInc, x >= v ? 0 : x + 1)
 template <class T> T atomicCAS(T *p, typename simt::as_is<T>::type compare, typename simt::as_is<T>::type v)
 {
     return simt::update(p, [=](T x) { return x == compare ? v : x; });
@@ -274,15 +269,9 @@ inline unsigned __float_as_uint(float x) { return simt::bits<unsigned>(x); }
 inline int __float_as_int(float x) { return simt::bits<int>(x); }
 inline float __uint_as_float(unsigned x) { return simt::bits<float>(x); }
 inline float __int_as_float(int x) { return simt::bits<float>(x); }
-inline long long __double_as_longlong(double x) { return simt::bits<long long>(x); }
-inline double __longlong_as_double(long long x) { return simt::bits<double>(x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
-inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
-inline int __clzll(long long x) { return x ? __builtin_clzll((unsigned long long)x) : 64; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
-inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
-inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned long long)((unsigned __int128)a * b >> 64); }
 inline int __float2int_rn(float x) { return (int)nearbyintf(x); }
 
 template <class A, class B> typename std::common_type<A, B>::type max(A a, B b)
@@ -298,17 +287,9 @@ template <class A, class B> typename std::common_type<A, B>::type min(A a, B b)
 
 // Macros, because the C library declares functions of these names. On a GPU the fast ones are less exact than here.
 #define rsqrtf(x) (1.0f / sqrtf(x))
-#define rsqrt(x) (1.0 / sqrt(x))
 #define __expf expf
 #define __logf logf
-#define __log2f log2f
 #define __powf powf
-#define __sinf sinf
-#define __cosf cosf
-#define __tanhf tanhf
-#define __fmaf_rn fmaf
-#define __fsqrt_rn sqrtf
-#define __frsqrt_rn rsqrtf
 #define __fdividef(a, b) ((a) / (b))
 #define __frcp_rn(x) (1.0f / (x))
 #define __saturatef(x) fminf(fmaxf(x, 0.0f), 1.0f)

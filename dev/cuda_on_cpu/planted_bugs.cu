@@ -219,17 +219,25 @@ static void two_streams(bool wait, size_t offset)
 {
     float *a = device<float>(2 * N), *b = device<float>(2 * N), *c = device<float>(2 * N);
     cudaStream_t s, t;
-    cudaEvent_t e;
+    cudaEvent_t e, end;
+    float ms;
     check(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
     check(cudaStreamCreateWithFlags(&t, cudaStreamNonBlocking));
     check(cudaEventCreate(&e));
+    check(cudaEventCreate(&end));
     LAUNCH(copy_kernel, 2, N, 0, s, b, a, 2 * N);
     check(cudaEventRecord(e, s));
     if (wait) check(cudaStreamWaitEvent(t, e, 0));
     LAUNCH(copy_kernel, 1, N, 0, t, c, b + offset, N); // HERE: missing_event
     check(cudaStreamSynchronize(t));
-    check(cudaStreamSynchronize(s));
+    check(cudaEventRecord(end, s));
+    expect(cudaEventElapsedTime(&ms, e, end) == cudaErrorNotReady && cudaEventQuery(end) == cudaErrorNotReady, "an event that nobody waited for");
+    cudaGetLastError();
+    check(cudaEventSynchronize(end));
+    check(cudaEventElapsedTime(&ms, e, end));
+    expect(ms >= 0, "time passes");
     check(cudaEventDestroy(e));
+    check(cudaEventDestroy(end));
     check(cudaStreamDestroy(s));
     check(cudaStreamDestroy(t));
 }
