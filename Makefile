@@ -70,7 +70,7 @@ build/vbon_asan: $(SOURCES) Makefile | check
 build/test_cuda: $(TESTS) $(SOURCES) build/vbon_cuda.o Makefile | check
 	$(CC) $(FAST) $(GPU) test_vbon.c build/vbon_cuda.o -o $@ $(FASTLIB) $(GPULIB)
 # And on the CPU, through dev/cuda_on_cpu and NVIDIA's headers: plain, under ASan and UBSan, and under TSan, which watches the kernels only.
-CUDAINC := $(firstword $(patsubst %/cuda_runtime.h,%,$(wildcard $(addsuffix /include/cuda_runtime.h,$(CUDA) $(CUDA_HOME) deps/cuda /usr/local/cuda))))
+CUDAINC := $(firstword $(foreach d,$(CUDA) $(CUDA_HOME) deps/cuda /usr/local/cuda,$(if $(wildcard $(d)/include/cuda_runtime.h),$(d)/include)))
 SIMT    := -std=c++17 -g -fopenmp -fno-strict-aliasing -DCUDA_ON_CPU $(WARN) -Wno-unknown-pragmas -I. -isystem $(CUDAINC)
 ENGINE_asan   := -DSIMT_ASAN
 ENGINE_tsan   := -DSIMT_TSAN
