@@ -70,5 +70,5 @@ void cuda_on_cpu_gemm(cudaStream_t stream, bool ta, bool tb, size_t M, size_t N,
             (void)r;
         }
         multiply(a, ta, b, tb, beta, c, d);
-    }, 0, {}, false});
+    }, 0, {}, false, nullptr});
 }

@@ -241,6 +241,14 @@ static void two_streams(bool wait, size_t offset)
     check(cudaStreamDestroy(s));
     check(cudaStreamDestroy(t));
 }
+static void run_malloc_in_capture()
+{
+    cudaStream_t s;
+    check(cudaStreamCreate(&s));
+    check(cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal));
+    float *p;
+    check(cudaMalloc(&p, N)); // HERE: malloc_in_capture
+}
 static void run_missing_event() { two_streams(false, 0); }
 static void run_missing_event_inside() { two_streams(false, N); }
 static void run_use_after_free()
@@ -341,10 +349,16 @@ static void run_clean_graph()
     check(cudaMemcpyAsync(r, b, N * sizeof(float), cudaMemcpyDeviceToHost, s));
     check(cudaStreamEndCapture(s, &g));
     check(cudaGraphInstantiate(&exec, g, 0));
+    cudaStream_t t;
+    cudaEvent_t e;
+    check(cudaStreamCreateWithFlags(&t, cudaStreamNonBlocking));
+    check(cudaEventCreate(&e));
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < N; i++) h[i] = (float)(i + round);
         check(cudaGraphLaunch(exec, s));
-        check(cudaStreamSynchronize(s));
+        check(cudaEventRecord(e, s));
+        check(cudaStreamWaitEvent(t, e, 0));
+        check(cudaStreamSynchronize(t)); // the other stream waits for the graph, the host for that stream
         for (int i = 0; i < N; i++) expect(r[i] == (float)(i + round), "a graph's result");
     }
     expect(cuda_on_cpu_launches() == 3, "a graph's launches are counted when it runs");
@@ -353,6 +367,9 @@ static void run_clean_graph()
     check(cudaFreeHost(h));
     check(cudaFreeHost(r));
     check(cudaStreamDestroy(s));
+    check(cudaStreamDestroy(t));
+    check(cudaEventSynchronize(e)); // of a stream that is gone
+    check(cudaEventDestroy(e));
 }
 // C (16,8) = A (16,16) B (16,8) by one mma.sync; A is read row-major, and B both as stored and through the transposing ldmatrix.
 __global__ void mma_kernel(float *c, const __nv_bfloat16 *a, const __nv_bfloat16 *b)
@@ -444,6 +461,7 @@ static const Case cases[] = {
     CASE(reused_source, ALL, "has yet to read"),
     CASE(missing_event, ALL, "cudaStreamWaitEvent is missing"),
     CASE(missing_event_inside, TSAN | EVERY_ORDER, "data race"),
+    CASE(malloc_in_capture, ALL, "while a stream is capturing"),
     CASE(use_after_free, ALL, "not allocated"),
     CASE(too_many_threads, ALL, "at most 1024 threads"),
     CASE(too_much_shared, ALL, "cudaFuncSetAttribute"),

@@ -146,6 +146,7 @@ struct Operation {
     unsigned number;
     Clock after; // how many operations of each stream come before it; of its own, with it
     bool launches;
+    std::shared_ptr<char> queued; // ThreadSanitizer: what the host did before it queued this comes before it
 };
 struct CUgraph_st {
     std::vector<Operation> operations;
@@ -158,14 +159,14 @@ struct CUstream_st {
     unsigned queued, done;
     Clock clock;
     CUgraph_st *capture;
-    char side;         // ThreadSanitizer: a stream is a thread, which the host's waits and its own operations meet on
+    char side; // ThreadSanitizer: a stream is a thread, and this is what its operations release for the host and other streams
     void *fiber;
     void *blocks[2];
 };
 struct CUevent_st {
-    CUstream_st *stream; // NULL: not recorded yet
-    unsigned number;
-    Clock after;
+    bool recorded;
+    int stream;
+    Clock after; // the record itself with it
     std::shared_ptr<double> ms;
 };
 
@@ -225,15 +226,14 @@ static void run_until(CUstream_st &s, unsigned number)
         OpenDevice open;
         running_what = o.what;
         running_where = o.where;
-        std::pair<const char *const, Pinned> *pin = nullptr;
         for (const Range &r : o.uses) {
             auto p = find_in(pinned, r.start);
-            if (p != pinned.end()) pin = &*p;
+            if (p != pinned.end()) protect(p->first, pages(p->second.bytes), PROT_READ | PROT_WRITE);
         }
-        if (pin) protect(pin->first, pages(pin->second.bytes), PROT_READ | PROT_WRITE);
 #ifdef SIMT_TSAN
         void *caller = __tsan_get_current_fiber();
         __tsan_switch_to_fiber(s.fiber, __tsan_switch_to_fiber_no_sync);
+        __tsan_acquire(o.queued.get());
         for (CUstream_st *t : streams) if (t && o.after[(size_t)t->id] > host[(size_t)t->id]) __tsan_acquire(&t->side);
 #endif
         o.run(s);
@@ -241,27 +241,38 @@ static void run_until(CUstream_st &s, unsigned number)
         TSAN(__tsan_release(&s.side); __tsan_switch_to_fiber(caller, __tsan_switch_to_fiber_no_sync));
         s.done = o.number;
         running_what.clear();
-        if (pin) {
-            std::vector<Waiting> &w = pin->second.waiting;
+        for (const Range &r : o.uses) {
+            auto p = find_in(pinned, r.start);
+            if (p == pinned.end()) continue;
+            std::vector<Waiting> &w = p->second.waiting;
             for (size_t i = w.size(); i-- > 0;) if (w[i].stream == s.id && w[i].number == o.number) w.erase(w.begin() + (long)i);
-            protect_waiting(*pin);
+            protect_waiting(*p);
         }
     }
 }
 
-// The host waits for the stream's operations up to `number`.
-static void wait_for(CUstream_st &s, unsigned number, const Clock &after)
+// The host waits for these operations: they run.
+static void wait_for(const Clock &after)
 {
-    if (s.capture) fail("the host waits for a stream that is capturing a graph");
-    run_until(s, number);
+    for (CUstream_st *t : streams) if (t && after[(size_t)t->id] > host[(size_t)t->id]) {
+        run_until(*t, after[(size_t)t->id]);
+        TSAN(__tsan_acquire(&t->side));
+    }
     join(host, after);
-    TSAN(__tsan_acquire(&s.side));
     size_t kept = 0;
     for (size_t i = 0; i < past.size(); i++) if (past[i].number > host[(size_t)past[i].stream]) past[kept++] = past[i];
     past.resize(kept);
 }
-static void wait_for(CUstream_st &s) { wait_for(s, s.queued, s.clock); }
+static void wait_for(CUstream_st &s)
+{
+    if (s.capture) fail("the host waits for a stream that is capturing a graph");
+    wait_for(s.clock);
+}
 static void wait_for_all() { for (CUstream_st *s : streams) if (s) wait_for(*s); }
+static void forbid_capture(const char *call)
+{
+    for (CUstream_st *s : streams) if (s && s->capture) fail("%s while a stream is capturing a graph", call);
+}
 
 static void queue(CUstream_st &s, Operation o)
 {
@@ -269,6 +280,7 @@ static void queue(CUstream_st &s, Operation o)
         s.capture->operations.push_back(std::move(o));
         return;
     }
+    if (s.id == 0) forbid_capture("work on the default stream");
     launches += o.launches;
     join(s.clock, host);
     for (CUstream_st *t : streams) if (t && t != &s && s.blocking && t->blocking && (s.id == 0 || t->id == 0)) join(s.clock, t->clock);
@@ -287,7 +299,7 @@ static void queue(CUstream_st &s, Operation o)
         p->second.waiting.push_back({r, o.where, o.what, s.id, o.number});
         protect_waiting(*p);
     }
-    TSAN(__tsan_release(&s.side)); // the host's writes up to here come before it
+    TSAN(o.queued = std::make_shared<char>(); __tsan_release(o.queued.get()));
     s.queue.push_back(std::move(o));
 }
 
@@ -311,7 +323,7 @@ void launch(const Launch &l, cudaStream_t stream, const Argument *arguments, siz
              g.x, g.y, g.z, b.x, b.y, b.z);
     if (fixed > SHARED_DEFAULT || l.shared + fixed > limit)
         fail("%s at %s: %zu bytes of dynamic and %zu of static shared memory, the limit is %zu: see cudaFuncSetAttribute", what.c_str(), where.c_str(), l.shared, fixed, limit);
-    Operation o = {what, {l.at, nullptr}, {}, nullptr, 0, {}, true};
+    Operation o = {what, {l.at, nullptr}, {}, nullptr, 0, {}, true, nullptr};
     for (size_t i = 0; i < n; i++) if (arguments[i].pointer) {
         if (find_in(device, arguments[i].pointer) == device.end())
             fail("%s at %s: argument %zu is %s", what.c_str(), where.c_str(), i + 1, describe(arguments[i].pointer).c_str());
@@ -353,7 +365,7 @@ static cudaError_t copy(void *to, const void *from, size_t bytes, cudaMemcpyKind
     if (s.capture && (to_pageable || from_pageable)) fail("a copy from or to pageable memory cannot be captured in a graph: use cudaMallocHost");
     std::shared_ptr<std::vector<char>> held;
     if (from_pageable && !to_pageable) held = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
-    Operation o = {say("a copy of %zu bytes %s", bytes, names[is]), where, {}, nullptr, 0, {}, false};
+    Operation o = {say("a copy of %zu bytes %s", bytes, names[is]), where, {}, nullptr, 0, {}, false, nullptr};
     if (!from_pageable) o.uses.push_back({(const char *)from, bytes, false});
     if (!to_pageable) o.uses.push_back({(const char *)to, bytes, true});
     o.run = [=](CUstream_st &) { move_bytes(to, held ? held->data() : from, bytes); };
@@ -370,7 +382,7 @@ static cudaError_t set(void *p, int value, size_t bytes, cudaStream_t stream, Wh
     queue(s, {say("a cudaMemset of %zu bytes", bytes), where, {{(const char *)p, bytes, true}}, [=](CUstream_st &) {
         TSAN(__tsan_write_range(p, bytes));
         memset(p, value, bytes);
-    }, 0, {}, false});
+    }, 0, {}, false, nullptr});
     return cudaSuccess;
 }
 
@@ -398,6 +410,7 @@ extern "C" {
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {
     start();
+    forbid_capture("cudaMalloc");
     Where where = SIMT_CALLER;
     size_t size = round_up(bytes, RED_ZONE);
     static char *next; // the first room from where the last allocation ended: freed memory is not used again at once
@@ -520,32 +533,36 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
     std::shared_ptr<double> ms = std::make_shared<double>(0.0);
     queue(s, {"an event's record", SIMT_CALLER, {}, [ms](CUstream_st &) {
         *ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
-    }, 0, {}, false});
+    }, 0, {}, false, nullptr});
     if (s.capture) return cudaSuccess; // a graph is replayed in order
-    *e = {&s, s.queued, s.clock, ms};
+    *e = {true, s.id, s.clock, ms};
     return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
 {
-    if (e->stream) join(stream_of(s).clock, e->after);
+    if (e->recorded) join(stream_of(s).clock, e->after);
     return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
-    if (e->stream) wait_for(*e->stream, e->number, e->after);
+    if (e->recorded) wait_for(e->after);
     return cudaSuccess;
+}
+static bool has_run(cudaEvent_t e)
+{
+    CUstream_st *s = streams[e->stream];
+    return !s || s->done >= e->after[(size_t)e->stream]; // who destroyed the stream waited for it
 }
 cudaError_t cudaEventQuery(cudaEvent_t e)
 {
-    if (!e->stream) return cudaSuccess;
-    if (e->stream->done >= e->number) return cudaEventSynchronize(e);
-    run_until(*e->stream, e->stream->queue.front().number);
+    if (!e->recorded || has_run(e)) return cudaEventSynchronize(e);
+    run_until(*streams[e->stream], streams[e->stream]->queue.front().number);
     return cudaErrorNotReady;
 }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 {
-    if (!from->stream || !to->stream) return error(cudaErrorInvalidResourceHandle);
-    if (from->stream->done < from->number || to->stream->done < to->number) return error(cudaErrorNotReady);
+    if (!from->recorded || !to->recorded) return error(cudaErrorInvalidResourceHandle);
+    if (!has_run(from) || !has_run(to)) return error(cudaErrorNotReady);
     *ms = (float)(*to->ms - *from->ms);
     return cudaSuccess;
 }
