@@ -145,7 +145,11 @@ template <bool FENCE> __global__ void last_block(float *o, float *part, unsigned
 __global__ void deep_recursion(float *o, int depth)
 {
     struct Down {
-        static __attribute__((noinline)) float go(int d) { volatile float x[256] = {(float)d}; return d ? x[0] + go(d - 1) + x[1] : x[0]; } // HERE: stack_overflow
+        static __attribute__((noinline)) float go(int d)
+        {
+            volatile float x[256] = {(float)d};
+            return d ? x[0] + go(d - 1) + x[1] : x[0]; // HERE: stack_overflow
+        }
     };
     o[0] = Down::go(depth);
 }

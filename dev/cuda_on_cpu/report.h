@@ -86,14 +86,20 @@ static std::string line_of(const void *return_address)
 struct Where {
     Site at;
     const void *pc;
-    std::string text() const { return at.file ? std::string(strrchr(at.file, '/') ? strrchr(at.file, '/') + 1 : at.file) + ":" + std::to_string(at.line) : line_of(pc); }
+    std::string text() const
+    {
+        if (!at.file) return line_of(pc);
+        const char *slash = strrchr(at.file, '/');
+        return std::string(slash ? slash + 1 : at.file) + ":" + std::to_string(at.line);
+    }
 };
 #define SIMT_CALLER simt::Where{{nullptr, 0}, __builtin_return_address(0)}
 
 // The source lines of the running thread, innermost first, without those of this folder's engine and of the C++ library.
 static void print_stack(const void *faulting_pc)
 {
-    static const char *const engine[] = {" report.h:", " scheduler.h:", " runtime.h:", " cuda_on_cpu.h:", " tensor_core.h:", " std_function.h:", " invoke.h:", " functional:", " omp"};
+    static const char *const engine[] = {" report.h:", " scheduler.h:", " runtime.h:", " cuda_on_cpu.h:", " tensor_core.h:",
+                                         " std_function.h:", " invoke.h:", " functional:"};
     void *pcs[40];
     int n = backtrace(pcs, 40), first = 0;
     for (int i = 0; faulting_pc && i < n; i++) if (pcs[i] == faulting_pc) first = i;

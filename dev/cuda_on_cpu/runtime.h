@@ -75,7 +75,8 @@ static std::string describe(const void *p)
 {
     auto a = find_in(device, p);
     if (a != device.end())
-        return say("%p, byte %zu of the %zu bytes of device memory allocated at %s", p, (size_t)((const char *)p - a->first), a->second.bytes, a->second.where.text().c_str());
+        return say("%p, byte %zu of the %zu bytes of device memory allocated at %s", p, (size_t)((const char *)p - a->first), a->second.bytes,
+                   a->second.where.text().c_str());
     if (in_arena(p)) return say("%p, device memory that is not allocated", p);
     return find_in(pinned, p) != pinned.end() ? say("%p, pinned host memory", p) : say("%p, not device memory", p);
 }
@@ -106,15 +107,15 @@ std::string explain_fault(const void *p, bool *resume)
     auto pin = find_in(pinned, p);
     if (pin != pinned.end() && !in_kernel()) {
         for (const Waiting &w : pin->second.waiting) if (w.range.contains(p))
-            return say("the host uses pinned memory that %s, queued at %s, has yet to %s: wait for its stream or an event first", w.what.c_str(), w.where.text().c_str(),
-                       w.range.writes ? "write" : "read");
+            return say("the host uses pinned memory that %s, queued at %s, has yet to %s: wait for its stream or an event first", w.what.c_str(),
+                       w.where.text().c_str(), w.range.writes ? "write" : "read");
         protect((const char *)((size_t)p / PAGE * PAGE), PAGE, PROT_READ | PROT_WRITE); // beside what waits, on the same page
         *resume = true;
         return "";
     }
     if (in_arena(p) && !in_kernel()) return "host code reads or writes " + describe(p);
     if (!in_kernel()) return say("segmentation fault at %p", p);
-    for (int i = 0; i < MAX_THREADS; i++) if (block->stacks[i].base && (const char *)p >= block->stacks[i].base && (const char *)p < block->stacks[i].base + PAGE)
+    for (const Stack &s : block->stacks) if (s.base && (const char *)p >= s.base && (const char *)p < s.base + PAGE)
         return say("a thread's stack overflows (%zu KiB)", STACK_BYTES >> 10);
     return p ? "reads or writes " + describe(p) : "reads or writes NULL, or a vector at a misaligned address";
 }
@@ -319,10 +320,11 @@ void launch(const Launch &l, cudaStream_t stream, const Argument *arguments, siz
     auto raised = shared_limit.find(l.kernel);
     size_t limit = raised == shared_limit.end() ? SHARED_DEFAULT : raised->second;
     if (!g.x || !g.y || !g.z || g.x > 2147483647u || g.y > 65535 || g.z > 65535 || !threads || b.x > 1024 || b.y > 1024 || b.z > 64 || threads > 1024)
-        fail("%s at %s: grid (%u,%u,%u) of blocks (%u,%u,%u) is not possible: at most 1024 threads a block and 65535 blocks in y and z, none of it 0", what.c_str(), where.c_str(),
-             g.x, g.y, g.z, b.x, b.y, b.z);
+        fail("%s at %s: grid (%u,%u,%u) of blocks (%u,%u,%u) is not possible: at most 1024 threads a block and 65535 blocks in y and z, none of it 0",
+             what.c_str(), where.c_str(), g.x, g.y, g.z, b.x, b.y, b.z);
     if (fixed > SHARED_DEFAULT || l.shared + fixed > limit)
-        fail("%s at %s: %zu bytes of dynamic and %zu of static shared memory, the limit is %zu: see cudaFuncSetAttribute", what.c_str(), where.c_str(), l.shared, fixed, limit);
+        fail("%s at %s: %zu bytes of dynamic and %zu of static shared memory, the limit is %zu: see cudaFuncSetAttribute",
+             what.c_str(), where.c_str(), l.shared, fixed, limit);
     Operation o = {what, {l.at, nullptr}, {}, nullptr, 0, {}, true, nullptr};
     for (size_t i = 0; i < n; i++) if (arguments[i].pointer) {
         if (find_in(device, arguments[i].pointer) == device.end())
@@ -357,8 +359,9 @@ static cudaError_t copy(void *to, const void *from, size_t bytes, cudaMemcpyKind
     bool to_device = in_arena(to), from_device = in_arena(from);
     static const char *const names[] = {"from host to host", "to the device", "from the device", "within the device"};
     int is = (to_device ? 1 : 0) + (from_device ? 2 : 0);
-    if (kind != cudaMemcpyDefault && (int)kind != is) fail("a copy %s was called with memory for a copy %s: the destination is %s, the source %s", names[kind], names[is],
-                                                          describe(to).c_str(), describe(from).c_str());
+    if (kind != cudaMemcpyDefault && (int)kind != is)
+        fail("a copy %s was called with memory for a copy %s: the destination is %s, the source %s", names[kind], names[is],
+             describe(to).c_str(), describe(from).c_str());
     if (to_device) check_device_range("the destination of a copy", to, bytes);
     if (from_device) check_device_range("the source of a copy", from, bytes);
     bool to_pageable = !to_device && find_in(pinned, to) == pinned.end(), from_pageable = !from_device && find_in(pinned, from) == pinned.end();

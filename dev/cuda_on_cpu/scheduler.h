@@ -186,7 +186,8 @@ std::string kernel_context()
             else now = t.stack ? "run or could run" : "have not started";
         }
         if (i && now != previous) {
-            if (groups++ < 16) text += from == i - 1 ? say("\n  thread %d: %s", from, previous.c_str()) : say("\n  threads %d to %d: %s", from, i - 1, previous.c_str());
+            std::string who = from == i - 1 ? say("thread %d", from) : say("threads %d to %d", from, i - 1);
+            if (groups++ < 16) text += "\n  " + who + ": " + previous;
             from = i;
         }
         previous = now;
@@ -444,7 +445,8 @@ static const std::vector<Symbol> &shared_arrays(const void *kernel)
                 int type = ELF64_ST_TYPE(s->st_info);
                 if (type == STT_FUNC && s->st_value && !strncmp(name, "_Z", 2)) functions.insert({s->st_value, name});
                 bool guard = !strncmp(name, "_ZGVZ", 5);
-                if ((type == STT_TLS || type == STT_OBJECT) && (guard || !strncmp(name, "_ZZ", 3))) variables[name] = {s->st_value, guard ? 0 : s->st_size, guard};
+                if ((type == STT_TLS || type == STT_OBJECT) && (guard || !strncmp(name, "_ZZ", 3)))
+                    variables[name] = {s->st_value, guard ? 0 : s->st_size, guard};
             }
         }
         munmap(file, (size_t)st.st_size);
