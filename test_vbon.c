@@ -69,6 +69,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
 
 int main(int argc, char **argv)
 {
+    wait_by_sleeping(argv);
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
         if (argc > 1 && !strstr(tests[i].name, argv[1])) continue;
         if (!(tests[i].builds & (in_double ? 2 : 1))) continue;
