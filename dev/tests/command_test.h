@@ -97,6 +97,11 @@ static void test_data(void)
         CHECK(c.n == 2 && c.prompts[0].n == 2 && c.prompts[0].samples[1].reward == 0.25 && !strcmp(c.prompts[0].samples[0].text, "x") && !c.prompts[0].samples[0].has_key, "form %d", f);
         cache_free(&c);
     }
+    const char *compact = "{\"prompt\":\"a\",\"rewards\":[1.5,0.25],\"keys\":[\"00000000000000ff\",\"8000000000000000\"],\"logps\":[-3.5,-4]}\n";
+    write_file(path, compact, strlen(compact));
+    cache_read(&c, path, 0);
+    CHECK(c.n == 1 && c.prompts[0].n == 2 && c.prompts[0].samples[1].key == 1ull << 63 && c.prompts[0].samples[0].logp == -3.5 && c.prompts[0].samples[1].draw == 1, "the compact form");
+    cache_free(&c);
     // score: log-probabilities add up; what bon keeps is the best by the total order
     char *in = tmp_path("in.jsonl");
     const char *texts = "{\"prompt\":\"This film\",\"response\":\" is good.\",\"id\":7}\n{\"text\":\"A film\"}\n";
