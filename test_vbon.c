@@ -65,6 +65,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"monotone maps of the reward change nothing", test_monotone, 1},
     {"commands: bad input", test_commands, 1},
     {"commands: killed at random moments, resumed bit for bit", test_resume, 1},
+    {"commands: a signal in the middle of a product", test_signals, 1},
 };
 
 int main(int argc, char **argv)
