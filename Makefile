@@ -22,7 +22,7 @@ FAST    := $(BASE) $(OPT) -fopenmp $(if $(filter 1,$(ONEDNN)),-DVBON_ONEDNN)
 FASTLIB := $(if $(filter 1,$(ONEDNN)),-ldnnl) $(LIBS)
 DOUBLE  := $(BASE) -O2 $(ARCH) -fopenmp -g -Dreal=double -DDEBUG
 SAN     := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-SOURCES := vbon.c gpt2.h ppo.h $(wildcard lib/*.h)
+SOURCES := vbon.c gpt2.h pythia.h ppo.h $(wildcard lib/*.h)
 TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 
 all: vbon

@@ -140,9 +140,9 @@ static void draw_tiny(Model *m, Prompt *p, Response *r, size_t n, size_t rows, s
     generator_free(&g); arena_release(&work);
 }
 
-static void test_decode(void)
+static void decode_one(int which)
 {
-    Config c = tiny_config(13, true, false);
+    Config c = tiny_of(which, 13, true, false);
     Model m;
     model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
     model_random(&m, 5);
@@ -174,6 +174,8 @@ static void test_decode(void)
     for (size_t i = 0; i < N; i++) { response_free(&r[i]); response_free(&again[i]); }
     scorer_free(&s); arena_release(&work); model_free(&m);
 }
+
+static void test_decode(void) { for (int i = 0; i < TINIES; i++) decode_one(i); }
 
 static void test_sampling(void)
 {
@@ -211,9 +213,9 @@ static void test_sampling(void)
     CHECK(chi < 30, "ranks: chi-squared %.1f over 10 cells", chi);
 }
 
-static void test_frozen(void)
+static void frozen_one(int which)
 {
-    Config c = tiny_config(13, true, false);
+    Config c = tiny_of(which, 13, true, false);
     Model m;
     Trainer t;
     Corpus corpus = tiny_corpus(LOSS_LM);
@@ -230,6 +232,8 @@ static void test_frozen(void)
     CHECK(m.list[0].offset < m.first && m.first_block == 2, "the tied embedding is frozen with the lower blocks");
     trainer_free(&t); model_free(&m); corpus_free(&corpus);
 }
+
+static void test_frozen(void) { for (int i = 0; i < TINIES; i++) frozen_one(i); }
 
 static void test_products(void)
 {
