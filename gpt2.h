@@ -594,9 +594,8 @@ void param_set(Model *m, const Param *q, const real *rows, size_t first, size_t 
     }
 }
 
-void param_get(const Model *m, const Param *q, real *file_layout)
+static void to_file_layout(const Model *m, const Param *q, Buf b, real *file_layout) // b: q, or its gradient
 {
-    Buf b = slice(m->data, q->offset, q->n);
     if (q->flags & P_TRANSPOSE) {
         real *t = (real *)xmalloc(q->n * sizeof *t);
         m->o->download(t, b);
@@ -610,6 +609,8 @@ void param_get(const Model *m, const Param *q, real *file_layout)
         m->o->download(file_layout + r * width, slice(b, at * width, run * width));
     }
 }
+
+void param_get(const Model *m, const Param *q, real *file_layout) { to_file_layout(m, q, slice(m->data, q->offset, q->n), file_layout); }
 
 void params_twin(Params *out, const Model *m, Buf copy)
 {

@@ -50,7 +50,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"objectives' constants", test_objectives, 3},
     {"gradients of the ops", test_op_gradients, 2},
     {"gradients of whole models and losses", test_model_gradients, 2},
-    {"GPT-2 against transformers", test_golden, 3},
+    {"GPT-2 and Pythia against transformers", test_golden, 3},
     {"the head against torch", test_head, 3},
     {"decoding equals the full forward, in any batching", test_decode, 3},
     {"sampling follows its distribution", test_sampling, 1},

@@ -166,7 +166,7 @@ static void run_rows(Reward *r, KVCache *kv, const int *tokens, const int *start
     o->upload(slice(kv->slot, 0, B), slot); o->upload(slice(kv->len, 0, B), zero);
     o->upload(slice(kv->pslot, 0, B), pslot ? pslot : zero); o->upload(slice(kv->plen, 0, B), plen ? plen : zero);
     Buf final = model_forward(&r->m, &r->m.packed, &r->acts, &r->batch, 0, r->m.cfg.L, kv);
-    o->matmul_forward(r->score, final, r->m.p.score, (Buf){0}, N, C, 1);
+    o->matmul_forward(r->score, final, r->m.p.score, r->m.p.scoreb, N, C, 1);
     o->download(out, slice(r->score, 0, N));
     free(zero);
 }
