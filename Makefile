@@ -4,7 +4,7 @@
 # oneDNN is optional: without it products are plain loops. Override any variable: make CC=clang ONEDNN=0.
 CC      ?= gcc
 ARCH    ?= -march=native
-OPT     ?= -O3 $(ARCH) -fno-math-errno -g
+OPT     ?= -O3 $(ARCH) -fno-math-errno -fno-trapping-math -g
 WARN    := -Wall -Wextra -Wshadow $(if $(WERROR),-Werror)
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unversioned)
 BASE    := -std=gnu11 -D_GNU_SOURCE -DVBON_VERSION='"$(VERSION)"' $(WARN) -I. $(if $(wildcard deps/include),-Ideps/include -Ldeps/lib)

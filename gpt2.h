@@ -94,6 +94,13 @@ static inline size_t dtype_size(DType t)
     return t == DT_F64 || t == DT_I64 ? 8 : t == DT_F32 || t == DT_I32 ? 4 : t == DT_F16 || t == DT_BF16 ? 2 : 1;
 }
 
+static inline float bf16_value(uint16_t h) { union { uint32_t u; float f; } b = {(uint32_t)h << 16}; return b.f; }
+static inline uint16_t bf16_round(float x) // to nearest even; NaN stays NaN
+{
+    union { float f; uint32_t u; } b = {x};
+    return (uint16_t)(x != x ? b.u >> 16 | 0x40 : (b.u + 0x7fff + (b.u >> 16 & 1)) >> 16);
+}
+
 // An opaque handle: only ops look behind p. p == NULL is "none" (a frozen gradient, an absent bias).
 typedef struct { void *p; size_t n; DType type; const char *name; } Buf;
 static inline Buf slice(Buf b, size_t first, size_t n) // n elements from `first`; none of none
@@ -158,8 +165,8 @@ struct Ops {
     // attention over packed rows: qkv (N,3C), start (B+1), lse (N,NH)
     void (*attention_forward)(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS, bool causal);
     void (*attention_backward)(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS, bool causal);
-    // the new tokens of row b see, in this order: the first plen[b] positions of slot pslot[b] of the prefix cache pkv (SP,TP,2C; may be
-    // none), the len[b] positions already in slot[b] of kv (S,T,2C), and themselves causally; their keys and values are stored in kv
+    // the new tokens of row b see, in this order: the first plen[b] positions of slot pslot[b] of the prefix cache pkv (SP,2,NH,TP,HS; may be
+    // none), the len[b] positions already in slot[b] of kv (S,2,NH,T,HS), and themselves causally; their keys and values are stored in kv
     void (*attention_decode)(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T, Buf pkv, Buf pslot, Buf plen, size_t TP,
                              size_t B, size_t N, size_t NH, size_t HS);
     void (*gather_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);                                        // out (R,C) = inp[index]
@@ -255,7 +262,7 @@ void batch_carve(Batch *b, Arena *a, size_t N, size_t B);
 // tokens (N) on the host; start (B+1); first_pos (B) is each row's first position, or NULL for 0. Dies when a position is outside the context.
 void batch_set(Batch *b, const Model *m, const int *tokens, const int *start, const int *first_pos, size_t B);
 
-// Keys and values of decoding: kv[l] is (S, T, 2C). `prefix` may be NULL; rows then see only themselves.
+// Keys and values of decoding: kv[l] is (S, 2, NH, T, HS), its order known to attention_decode alone. `prefix` may be NULL; rows then see only themselves.
 typedef struct KVCache { size_t S, T; Buf *kv; Buf slot, len, pslot, plen; const struct KVCache *prefix; } KVCache;
 void kv_carve(KVCache *c, const Model *m, Arena *a, size_t S, size_t T, size_t rows);
 void kv_free(KVCache *c);

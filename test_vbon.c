@@ -16,6 +16,7 @@ static int passed, failed, skipped, bad_checks;
 #define CHECK(condition, ...) do { if (!(condition)) { if (bad_checks++ < 5) { printf("    %s:%d: ", __FILE__, __LINE__); printf(__VA_ARGS__); putchar('\n'); } } } while (0)
 #define CHECK_NEAR(got, want, tol, what) do { double g_ = (got), w_ = (want); CHECK(fabs(g_ - w_) <= (tol), "%s: got %.17g, want %.17g (tolerance %g)", what, g_, w_, (double)(tol)); } while (0)
 static const bool in_double = sizeof(real) == 8;
+static bool few(void) { return getenv("VBON_FEW") != NULL; } // the slow builds (sanitizers) run fewer of the long training runs
 
 static uint64_t test_counter;
 static double rnd(void) { return random_uniform(12345, 99, test_counter++, 0, 0) * 2 - 1; }

@@ -141,42 +141,53 @@ static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const real *A, 
         }
     }
 }
-#define gemm_bf16 gemm
 #else
 static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const real *A, size_t lda, const real *B, size_t ldb, real beta, real *C, size_t ldc)
 {
     onednn_sgemm(ta, tb, M, N, K, A, lda, B, ldb, beta, C, ldc);
 }
+#endif
 
-static inline uint16_t bf16_round(float x) // to nearest even; NaN stays NaN
+// Whether this build on this CPU multiplies bfloat16 itself. Where it does not, --precision bf16 means the same mathematics (inputs rounded to
+// bfloat16, sums in fp32), computed by fp32 products and no faster.
+static bool bf16_native(void)
 {
-    union { float f; uint32_t u; } b = {x};
-    uint32_t rounded = (b.u + 0x7fff + (b.u >> 16 & 1)) >> 16;
-    return (uint16_t)(x != x ? b.u >> 16 | 0x40 : rounded);
+#ifdef VBON_ONEDNN
+    return onednn_has_bf16();
+#else
+    return false;
+#endif
 }
 
-static void bf16_convert(uint16_t *out, const float *in, size_t n)
+// x (n) as a bfloat16 product takes it: bfloat16 words where they are native, else reals that bfloat16 can hold
+static const void *in_bf16(Scratch *s, const real *x, size_t n)
 {
-    #pragma omp parallel for simd schedule(static) if (n > 8 * SMALL)
-    for (size_t i = 0; i < n; i++) out[i] = bf16_round(in[i]);
+    void *out = scratch(s, n * sizeof *x);
+    if (bf16_native()) {
+        #pragma omp parallel for simd schedule(static) if (n > 8 * SMALL)
+        for (size_t i = 0; i < n; i++) ((uint16_t *)out)[i] = bf16_round((float)x[i]);
+    } else {
+        #pragma omp parallel for simd schedule(static) if (n > 8 * SMALL)
+        for (size_t i = 0; i < n; i++) ((real *)out)[i] = (real)bf16_value(bf16_round((float)x[i]));
+    }
+    return out;
 }
 
-// The same in bfloat16 where --precision says so; dense operands (lda, ldb, ldc as the shapes have it).
+// The same product, its inputs in bfloat16 where --precision says so; dense operands (lda, ldb, ldc as the shapes have it).
 static void gemm_bf16(bool ta, bool tb, size_t M, size_t N, size_t K, const real *A, size_t lda, const real *B, size_t ldb, real beta, real *C, size_t ldc)
 {
-    if (!cpu_bf16) { gemm(ta, tb, M, N, K, A, lda, B, ldb, beta, C, ldc); return; }
     static Scratch sa, sb;
-    uint16_t *a = scratch(&sa, M * K * 2), *b = scratch(&sb, K * N * 2);
-    bf16_convert(a, A, M * K);
-    bf16_convert(b, B, K * N);
-    onednn_bf16gemm(ta, tb, M, N, K, a, b, beta, C);
-}
+    const void *a = cpu_bf16 ? in_bf16(&sa, A, M * K) : A, *b = cpu_bf16 ? in_bf16(&sb, B, K * N) : B;
+#ifdef VBON_ONEDNN
+    if (cpu_bf16 && bf16_native()) { onednn_bf16gemm(ta, tb, M, N, K, (const uint16_t *)a, (const uint16_t *)b, beta, C); return; }
 #endif
+    gemm(ta, tb, M, N, K, (const real *)a, lda, (const real *)b, ldb, beta, C, ldc);
+}
 
 static size_t cpu_packed_size(size_t OC, size_t C)
 {
 #ifdef VBON_ONEDNN
-    return onednn_packed_bytes(OC, C, cpu_bf16);
+    return onednn_packed_bytes(OC, C, cpu_bf16 && bf16_native());
 #else
     return OC * C * sizeof(real);
 #endif
@@ -185,7 +196,9 @@ static size_t cpu_packed_size(size_t OC, size_t C)
 static void cpu_pack(Buf out, Buf w, size_t OC, size_t C)
 {
 #ifdef VBON_ONEDNN
-    onednn_pack(out.p, R_(w), OC, C, cpu_bf16);
+    static Scratch s;
+    bool native = cpu_bf16 && bf16_native();
+    onednn_pack(out.p, cpu_bf16 && !native ? (const real *)in_bf16(&s, R_(w), OC * C) : R_(w), OC, C, native);
 #else
     memcpy(out.p, w.p, OC * C * sizeof(real));
 #endif
@@ -197,9 +210,7 @@ static void product(real *out, const real *inp, Buf w, size_t N, size_t C, size_
 #ifdef VBON_ONEDNN
     if (w.type == DT_PACKED) {
         static Scratch s;
-        const void *x = inp;
-        if (cpu_bf16) { x = scratch(&s, N * C * 2); bf16_convert((uint16_t *)s.p, inp, N * C); }
-        onednn_packed_matmul(out, x, w.p, N, OC, C, beta, cpu_bf16);
+        onednn_packed_matmul(out, cpu_bf16 ? in_bf16(&s, inp, N * C) : inp, w.p, N, OC, C, beta, cpu_bf16 && bf16_native());
         return;
     }
 #endif
@@ -471,6 +482,28 @@ static void cpu_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv
         }
 }
 
+// out (n) = the products of q (HS) with the rows of k (n,HS)
+static inline void dots(real *restrict out, const real *restrict q, const real *restrict k, size_t n, size_t HS)
+{
+    for (size_t j = 0; j < n; j++) {
+        real dot = 0;
+        #pragma omp simd reduction(+:dot)
+        for (size_t c = 0; c < HS; c++) dot += q[c] * k[j * HS + c];
+        out[j] = dot;
+    }
+}
+
+// o (HS) += sum_j w_j v_j, four rows at a time so that o is read and written a quarter as often
+static inline void weighted_sum(real *restrict o, const real *restrict w, const real *restrict v, size_t n, size_t HS)
+{
+    size_t j = 0;
+    for (; j + 4 <= n; j += 4)
+        for (size_t c = 0; c < HS; c++) o[c] += w[j] * v[j * HS + c] + w[j + 1] * v[(j + 1) * HS + c] + w[j + 2] * v[(j + 2) * HS + c] + w[j + 3] * v[(j + 3) * HS + c];
+    for (; j < n; j++)
+        for (size_t c = 0; c < HS; c++) o[c] += w[j] * v[j * HS + c];
+}
+
+// The cache: for each slot all keys, then all values, (2,NH,T,HS): what one head reads lies in one piece.
 static void cpu_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T, Buf pkv, Buf pslot, Buf plen, size_t TP,
                                  size_t B, size_t N, size_t NH, size_t HS)
 {
@@ -478,38 +511,31 @@ static void cpu_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, 
     static Scratch s;
     const size_t C = NH * HS, threads = (size_t)omp_get_max_threads();
     real *all = scratch(&s, threads * (TP + T) * sizeof *all), scale = (real)(1 / sqrt((double)HS));
-    #pragma omp parallel for collapse(2) schedule(dynamic, 4) if (N * C > SMALL / 4)
+    #pragma omp parallel for collapse(2) schedule(dynamic, 8) if (N * C > SMALL / 4)
     for (size_t b = 0; b < B; b++)
         for (size_t h = 0; h < NH; h++) {
             real *p = all + (size_t)omp_get_thread_num() * (TP + T);
             size_t first = (size_t)I_(start)[b], n = (size_t)I_(start)[b + 1] - first, past = (size_t)I_(len)[b];
             size_t before = pkv.p ? (size_t)I_(plen)[b] : 0;
-            real *own = R_(kv) + (size_t)I_(slot)[b] * T * 2 * C + h * HS;
-            const real *shared = before ? R_(pkv) + (size_t)I_(pslot)[b] * TP * 2 * C + h * HS : NULL;
+            real *keys = R_(kv) + ((size_t)I_(slot)[b] * 2 * NH + h) * T * HS, *values = keys + NH * T * HS;
+            const real *shared_keys = before ? R_(pkv) + ((size_t)I_(pslot)[b] * 2 * NH + h) * TP * HS : NULL, *shared_values = before ? shared_keys + NH * TP * HS : NULL;
             for (size_t i = 0; i < n; i++) {
                 const real *q = R_(qkv) + (first + i) * 3 * C + h * HS;
-                real *o = R_(out) + (first + i) * C + h * HS, most = -INFINITY, sum = 0;
+                real *o = R_(out) + (first + i) * C + h * HS, most, sum = 0;
                 size_t mine = past + i + 1, see = before + mine;
-                memcpy(own + (mine - 1) * 2 * C, q + C, HS * sizeof(real));
-                memcpy(own + (mine - 1) * 2 * C + C, q + 2 * C, HS * sizeof(real));
-                #define KEY(j) ((j) < before ? shared + (j) * 2 * C : own + ((j) - before) * 2 * C)
-                for (size_t j = 0; j < see; j++) {
-                    const real *k = KEY(j);
-                    real dot = 0;
-                    #pragma omp simd reduction(+:dot)
-                    for (size_t c = 0; c < HS; c++) dot += q[c] * k[c];
-                    p[j] = dot;
-                    most = dot > most ? dot : most;
-                }
+                memcpy(keys + (mine - 1) * HS, q + C, HS * sizeof(real));
+                memcpy(values + (mine - 1) * HS, q + 2 * C, HS * sizeof(real));
+                dots(p, q, shared_keys, before, HS);
+                dots(p + before, q, keys, mine, HS);
+                most = p[0];
+                for (size_t j = 1; j < see; j++) most = p[j] > most ? p[j] : most;
                 #pragma omp simd reduction(+:sum)
                 for (size_t j = 0; j < see; j++) { p[j] = exp_((p[j] - most) * scale); sum += p[j]; }
                 real inverse = 1 / sum;
                 for (size_t c = 0; c < HS; c++) o[c] = 0;
-                for (size_t j = 0; j < see; j++) {
-                    const real *v = KEY(j) + C, w = p[j] * inverse;
-                    for (size_t c = 0; c < HS; c++) o[c] += w * v[c];
-                }
-                #undef KEY
+                weighted_sum(o, p, shared_values, before, HS);
+                weighted_sum(o, p + before, values, mine, HS);
+                for (size_t c = 0; c < HS; c++) o[c] *= inverse;
             }
         }
 }
@@ -546,15 +572,21 @@ static real *head_logits(Scratch *s, Buf inp, Buf w, size_t r, size_t n, size_t 
     return logits;
 }
 
-// x (V) becomes softmax's exponentials exp(x/temperature - max); returns their sum, and max + log sum through lse
-static real exponentials(real *x, size_t V, real inverse_temperature, real *lse)
+// x (V) becomes softmax's exponentials e = exp(z), z = x/temperature - max. Returns their sum; max + log sum through lse; the entropy too
+static real exponentials(real *x, size_t V, real inverse_temperature, real *lse, real *entropy)
 {
-    real most = x[0], sum = 0;
+    real most = x[0], sum = 0, dot = 0;
     #pragma omp simd reduction(max:most)
     for (size_t j = 0; j < V; j++) most = x[j] > most ? x[j] : most;
-    #pragma omp simd reduction(+:sum)
-    for (size_t j = 0; j < V; j++) { x[j] = exp_((x[j] - most) * inverse_temperature); sum += x[j]; }
+    #pragma omp simd reduction(+:sum, dot)
+    for (size_t j = 0; j < V; j++) {
+        real z = (x[j] - most) * inverse_temperature;
+        x[j] = exp_(z);
+        sum += x[j];
+        dot += x[j] > 0 ? x[j] * z : 0;
+    }
     *lse = most * inverse_temperature + (real)log((double)sum);
+    if (entropy) *entropy = (real)log((double)sum) - dot / sum; // -sum p log p = log sum - sum e z / sum
     return sum;
 }
 
@@ -568,14 +600,9 @@ static void cpu_logprob_forward(Buf logp, Buf entropy, Buf inp, Buf w, Buf targe
         real *logits = head_logits(&s, inp, w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
-            real *x = logits + i * V, at = x[I_(target)[r + i]] * it, lse, most = x[0], dot = 0;
-            if (entropy.p) for (size_t j = 1; j < V; j++) most = x[j] > most ? x[j] : most;
-            real sum = exponentials(x, V, it, &lse);
+            real *x = logits + i * V, at = x[I_(target)[r + i]] * it, lse;
+            exponentials(x, V, it, &lse, entropy.p ? R_(entropy) + r + i : NULL);
             R_(logp)[r + i] = at - lse;
-            if (!entropy.p) continue;
-            #pragma omp simd reduction(+:dot)
-            for (size_t j = 0; j < V; j++) dot += x[j] > 0 ? x[j] * (real)log((double)x[j]) : 0; // sum_j e_j (z_j - max)
-            R_(entropy)[r + i] = (real)log((double)sum) - dot / sum;
         }
     }
 }
@@ -592,7 +619,7 @@ static void cpu_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf inp,
         for (size_t i = 0; i < n; i++) {
             // logp = z_target - lse, so dlogits = dlogp (onehot - p) / temperature
             size_t t = (size_t)I_(target)[r + i];
-            real *x = logits + i * V, at = x[t] * it, lse, d = R_(dlogp)[r + i] * it, sum = exponentials(x, V, it, &lse);
+            real *x = logits + i * V, at = x[t] * it, lse, d = R_(dlogp)[r + i] * it, sum = exponentials(x, V, it, &lse, NULL);
             real f = -d / sum;
             for (size_t j = 0; j < V; j++) x[j] *= f;
             x[t] += d;
@@ -621,7 +648,7 @@ static void cpu_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double t
             #pragma omp simd reduction(+:sum)
             for (size_t j = 0; j < V; j++) sum += exp_((a[j] - b[j] - most) * it);
             lq = most * it + (real)log((double)sum);
-            sum = exponentials(a, V, it, &lp);
+            sum = exponentials(a, V, it, &lp, NULL);
             #pragma omp simd reduction(+:dot)
             for (size_t j = 0; j < V; j++) dot += a[j] * b[j];
             R_(kl)[r + i] = dot * it / sum - lp + lq;
@@ -666,7 +693,7 @@ static void cpu_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double 
             for (size_t j = 1; j < V; j++) most = x[j] > most ? x[j] : most;
             real least = (top_k > 0 && (size_t)top_k < V) || top_p < 1 ? cut(x, V, it, top_k, top_p) : -INFINITY;
             real floor_ = exp_((least - most) * it);
-            exponentials(x, V, it, &lse);
+            exponentials(x, V, it, &lse, NULL);
             double kept = 0, u, below = 0;
             size_t j = 0, last = 0;
             #define WEIGHT(e) ((e) >= floor_ ? (double)(e) : 0)
@@ -949,10 +976,9 @@ int main(int argc, char **argv)
     if (a.threads < 0) usage("--threads must be at least 0");
     if (a.threads) omp_set_num_threads((int)a.threads);
     cpu_bf16 = !strcmp(a.precision, "bf16");
-#ifndef VBON_ONEDNN
-    if (cpu_bf16) die("--precision bf16 needs oneDNN: install libdnnl-dev and build again");
-#endif
-    if (strcmp(c->name, "sample") && strcmp(c->name, "info")) flags_table(&a, flag_table, n_flags, c->name);
+    if (cpu_bf16 && !bf16_native()) fprintf(stderr, "note: no bfloat16 products on this CPU or in this build: inputs are rounded to bfloat16 and multiplied in fp32, no faster than --precision fp32\n");
+    bool to_stdout = !strcmp(c->name, "info") || (!a.out && (!strcmp(c->name, "sample") || !strcmp(c->name, "bon")));
+    if (!to_stdout) flags_table(&a, flag_table, n_flags, c->name);
     c->run(&a);
     if (fflush(stdout) || ferror(stdout)) die("standard output: cannot be written");
     return 0;

@@ -28,7 +28,7 @@ static real *ga, *gb, *gc; // room for the largest product
 static void product_floor(bool ta, bool tb, size_t M, size_t N, size_t K) // one product of the step, as oneDNN (or the plain loops) does it
 {
 #ifdef VBON_ONEDNN
-    if (cpu_bf16) { onednn_bf16gemm(ta, tb, M, N, K, (uint16_t *)ga, (uint16_t *)gb, 0, gc); return; }
+    if (cpu_bf16 && bf16_native()) { onednn_bf16gemm(ta, tb, M, N, K, (uint16_t *)ga, (uint16_t *)gb, 0, gc); return; }
 #endif
     gemm(ta, tb, M, N, K, ga, ta ? M : K, gb, tb ? K : N, 0, gc, N);
 }
@@ -229,9 +229,7 @@ int main(int argc, char **argv)
         else usage("%s: bench knows --rows, --repeats, --precision and --threads", argv[i]);
     }
     if (repeats < 1 || repeats > MAX_REPEATS || rows < 1) usage("--repeats 1 to %d, --rows at least 1", MAX_REPEATS);
-#ifndef VBON_ONEDNN
-    if (cpu_bf16) usage("--precision bf16 needs oneDNN");
-#endif
+    if (cpu_bf16 && !bf16_native()) usage("--precision bf16: no bfloat16 products on this CPU or in this build");
     (void)commands; (void)n_commands; (void)preset_flags;
     double load[3] = {0};
     if (getloadavg(load, 3) < 0) load[0] = NAN;

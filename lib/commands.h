@@ -806,7 +806,7 @@ static void cmd_info(const Args *a)
         printf("  %-32s %8zu x %-6zu %10zu%s%s\n", q->name, q->rows, q->cols ? q->cols : 1, q->n, q->offset < m.first ? "  frozen" : "", q->flags & P_DECAY ? "  decays" : "");
     }
     printf("%zu parameters, %zu train\n", m.n_params, m.n_params - m.first);
-    if (c.scalar_head) return;
+    if (c.scalar_head) { model_free(&m); return; }
     Ppo p = {.policy = &m, .max_prompt = c.max_T > (size_t)a->max_new ? c.max_T - (size_t)a->max_new + 1 : 1,
         .opt = {.rollout = a->rollout, .minibatch = a->minibatch, .max_new = a->max_new, .tokens = (size_t)a->micro_tokens}};
     if (flag_given("max-prompt")) p.max_prompt = (size_t)a->max_prompt;
@@ -836,6 +836,7 @@ static void cmd_info(const Args *a)
         if (!(limit > 0) || !(scale > 0)) usage("--memory %s: a number and GB, GiB, MB or MiB", a->memory);
         printf("fits in %s: %s\n", a->memory, total <= limit * scale ? "yes" : "no");
     }
+    generator_free(&p.gen); scorer_free(&p.scorer); model_free(&m);
 }
 
 static const Command commands[] = {

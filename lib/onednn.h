@@ -17,6 +17,7 @@
 void onednn_sgemm(bool ta, bool tb, size_t M, size_t N, size_t K, const float *A, size_t lda, const float *B, size_t ldb, float beta, float *C, size_t ldc);
 // The same with A and B in bfloat16 (dense), sums and C in fp32.
 void onednn_bf16gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const uint16_t *A, const uint16_t *B, float beta, float *C);
+bool onednn_has_bf16(void); // this CPU multiplies bfloat16 (AVX-512, or AMX); the bf16 of the next functions needs it
 // A weight w (OC,C) fp32 laid out for out (N,OC) = inp (N,C) w^T + beta out with any N, as fp32 or bf16.
 size_t onednn_packed_bytes(size_t OC, size_t C, bool bf16);
 void onednn_pack(void *out, const float *w, size_t OC, size_t C, bool bf16);
@@ -71,6 +72,17 @@ static Desc describe(size_t rows, size_t cols, bool transposed, bool any, dnnl_d
     return d;
 }
 
+static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *pd, DescRef a, DescRef b, DescRef c, const_dnnl_primitive_attr_t attr)
+{
+#if DNNL_VERSION_MAJOR >= 3
+    return dnnl_matmul_primitive_desc_create(pd, onednn_engine, a, b, NULL, c, attr);
+#else
+    dnnl_matmul_desc_t md;
+    dnnl_status_t s = dnnl_matmul_desc_init(&md, a, b, NULL, c);
+    return s == dnnl_success ? dnnl_primitive_desc_create(pd, &md, attr, onednn_engine, NULL) : s;
+#endif
+}
+
 static dnnl_primitive_desc_t create(DescRef a, DescRef b, DescRef c, bool accumulate)
 {
     dnnl_primitive_attr_t attr;
@@ -80,15 +92,11 @@ static dnnl_primitive_desc_t create(DescRef a, DescRef b, DescRef c, bool accumu
     onednn_check(dnnl_post_ops_create(&ops), "post-ops");
 #if DNNL_VERSION_MAJOR >= 3
     if (accumulate) onednn_check(dnnl_post_ops_append_sum(ops, 1, 0, dnnl_data_type_undef), "sum");
-    onednn_check(dnnl_primitive_attr_set_post_ops(attr, ops), "post-ops");
-    onednn_check(dnnl_matmul_primitive_desc_create(&pd, onednn_engine, a, b, NULL, c, attr), "matmul");
 #else
     if (accumulate) onednn_check(dnnl_post_ops_append_sum(ops, 1), "sum");
-    onednn_check(dnnl_primitive_attr_set_post_ops(attr, ops), "post-ops");
-    dnnl_matmul_desc_t md;
-    onednn_check(dnnl_matmul_desc_init(&md, a, b, NULL, c), "matmul");
-    onednn_check(dnnl_primitive_desc_create(&pd, &md, attr, onednn_engine, NULL), "matmul");
 #endif
+    onednn_check(dnnl_primitive_attr_set_post_ops(attr, ops), "post-ops");
+    onednn_check(matmul_desc(&pd, a, b, c, attr), "matmul");
     dnnl_post_ops_destroy(ops);
     dnnl_primitive_attr_destroy(attr);
     return pd;
@@ -155,6 +163,18 @@ static void product_run(ProductKey key, void *A, void *B, void *C)
     dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, p->a}, {DNNL_ARG_WEIGHTS, p->b}, {DNNL_ARG_DST, p->c}};
     onednn_check(dnnl_primitive_execute(p->matmul, onednn_stream, 3, args), "matmul");
     dnnl_stream_wait(onednn_stream);
+}
+
+bool onednn_has_bf16(void)
+{
+    static int has = -1;
+    if (has >= 0) return has;
+    onednn_start();
+    Desc a = describe(16, 16, false, false, dnnl_bf16), c = describe(16, 16, false, false, dnnl_f32);
+    dnnl_primitive_desc_t pd = NULL;
+    has = matmul_desc(&pd, DESC_REF(a), DESC_REF(a), DESC_REF(c), NULL) == dnnl_success;
+    if (has) dnnl_primitive_desc_destroy(pd);
+    return has;
 }
 
 void onednn_bf16gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const uint16_t *A, const uint16_t *B, float beta, float *C)

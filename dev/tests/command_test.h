@@ -240,7 +240,7 @@ static void test_resume(void)
     expect_success(CACHE "ck.jsonl");
     #define TRAIN "train --model lm --reward rm --cache ck.jsonl --max-new 6 --n 8 --lr 1e-2 --rollout 32 --minibatch 16 --episodes 640 --save-every 1 "
     const char *runs[] = {TRAIN, TRAIN "--critic prefix-rank --train-layers 1 "};
-    const int moments = getenv("VBON_FEW") ? 3 : 10;
+    const int moments = few() ? 3 : 10;
     for (int k = 0; k < 2; k++) {
         char *straight = format("%s --out straight%d", runs[k], k), *dir = format("straight%d", k);
         double t = clock_seconds();

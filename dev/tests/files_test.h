@@ -63,7 +63,7 @@ static void test_files(void)
       for (int which = 0; which < TINIES; which++)
         for (int t = 0; t < 4; t++)
             for (int sharded = 0; sharded < 2; sharded++) {
-                char name[32];
+                char name[60];
                 snprintf(name, sizeof name, "m%d%d%d%d", scalar, which, t, sharded);
                 char *dir = tmp_path(name);
                 Model a, b;
