@@ -252,6 +252,7 @@ void param_get(const Model *m, const Param *q, real *file_layout);              
 // A frozen twin: shares what m keeps frozen, copies what it trains (the reference of a policy). The copy lives in `arena`.
 void params_twin(Params *out, const Model *m, Buf copy); // copy (n_params - first)
 void params_free(Params *p);
+void packs_carve(Model *m);                             // what model_pack does: lays out m->packs and packs into it what is there already
 void model_pack(Model *m);                              // fills m->packed from m->p; call after every change of the weights, before decoding
 
 // ----------------------------------------------------------------------------
@@ -628,22 +629,25 @@ void params_twin(Params *out, const Model *m, Buf copy)
         if (m->list[i].offset >= m->first) *param_field(out, &m->list[i]) = slice(copy, m->list[i].offset - m->first, m->list[i].n);
 }
 
+void packs_carve(Model *m)
+{
+    arena_reset(&m->packs);
+    params_view(&m->packed, m, m->data, 0);
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        bool tied_head = q->field == IN_PARAMS(wte) && !(q->flags & P_LAYER) && m->cfg.tied && !m->cfg.scalar_head;
+        if (!(q->flags & P_MATMUL) && !tied_head) continue;
+        Buf b = arena_take(&m->packs, m->o->packed_size(q->rows, q->cols), DT_PACKED, "packed weights");
+        if (!b.p) continue;
+        m->o->pack(b, *param_field(&m->p, q), q->rows, q->cols);
+        *(tied_head ? &m->packed.head : param_field(&m->packed, q)) = b; // wte itself stays readable for the embedding
+    }
+}
+
 void model_pack(Model *m)
 {
-    for (int pass = m->packs.base.p ? 1 : 0; pass < 2; pass++) {
-        if (pass && !m->packs.base.p) arena_place(&m->packs);
-        m->packs.used = 0;
-        params_view(&m->packed, m, m->data, 0);
-        for (size_t i = 0; i < m->n_list; i++) {
-            const Param *q = &m->list[i];
-            bool tied_head = q->field == IN_PARAMS(wte) && !(q->flags & P_LAYER) && m->cfg.tied && !m->cfg.scalar_head;
-            if (!(q->flags & P_MATMUL) && !tied_head) continue;
-            Buf b = arena_take(&m->packs, m->o->packed_size(q->rows, q->cols), DT_PACKED, "packed weights");
-            if (!b.p) continue;
-            m->o->pack(b, *param_field(&m->p, q), q->rows, q->cols);
-            *(tied_head ? &m->packed.head : param_field(&m->packed, q)) = b; // wte itself stays readable for the embedding
-        }
-    }
+    if (!m->packs.base.p) { packs_carve(m); arena_place(&m->packs); }
+    packs_carve(m);
 }
 
 // ----------------------------------------------------------------------------

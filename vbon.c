@@ -826,7 +826,7 @@ typedef struct {
     const char *objective, *fhat, *critic, *compat, *schedule, *preset, *method, *ns, *memory, *precision, *device;
     long max_docs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, threads, prompts_max;
-    double reward_timeout, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad;
+    double reward_timeout, reward_scale, reward_offset, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad;
     bool resume;
 } Args;
 
@@ -839,6 +839,8 @@ static const Flag flag_table[] = {
     FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL, "folder of the reference model"),
     FLAG("reward", FLAG_STRING, reward, "bon score cache train eval", NULL, NULL, "reward model: a folder, or a program that reads JSONL and writes a number a line"),
     FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train eval", "600", NULL, "seconds a reward program may take for one batch"),
+    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train eval", "1", NULL, "rewards are multiplied by it (positive)"),
+    FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train eval", "0", NULL, "and this is added"),
     FLAG("missing-eos", FLAG_STRING, missing_eos, "bon cache train eval", "none", NULL, "reward of a response without an end-of-text token, in place of its own (none: its own)"),
     FLAG("data", FLAG_STRING, data, "sft reward", NULL, NULL, "JSONL to train on"),
     FLAG("held-out", FLAG_STRING, held_out, "sft reward", NULL, NULL, "JSONL to measure on"),

@@ -365,6 +365,13 @@ static void supervised_run(const Args *a, const char *command)
 static void cmd_sft(const Args *a) { supervised_run(a, "sft"); }
 static void cmd_reward(const Args *a) { supervised_run(a, "reward"); }
 
+static void open_reward(Reward *r, const Args *a, const Tokenizer *t)
+{
+    if (!(a->reward_scale > 0 && isfinite(a->reward_scale)) || !isfinite(a->reward_offset)) usage("--reward-scale must be positive, --reward-offset a number");
+    reward_open(r, require(a->reward, "reward"), t, ops_cpu(), (size_t)a->micro_tokens, a->reward_timeout);
+    reward_map(r, a->reward_scale, a->reward_offset);
+}
+
 // ----------------------------------------------------------------------------
 // sample, bon, cache: drawing from a model
 
@@ -438,7 +445,7 @@ static void sample_run(const Args *a, bool bon)
     size_t M = (size_t)(bon ? a->n : a->samples);
     check_positive((long)M, bon ? "n" : "samples");
     drawing_open(&d, a, a->model, bon ? STREAM_BON : STREAM_SAMPLE);
-    if (bon) reward_open(&reward, require(a->reward, "reward"), d.t, d.m.o, (size_t)a->micro_tokens, a->reward_timeout);
+    if (bon) open_reward(&reward, a, d.t);
     AsideFile *out = a->out ? aside_open(a->out) : NULL;
     size_t step = d.rows / M ? d.rows / M : 1;
     Progress p = progress_begin(bon ? "bon" : "sample", d.n, 0, "prompts");
@@ -471,7 +478,7 @@ static void cmd_cache(const Args *a)
     check_positive(a->samples, "samples");
     require(a->out, "out");
     drawing_open(&d, a, a->model, STREAM_CACHE);
-    reward_open(&reward, require(a->reward, "reward"), d.t, d.m.o, (size_t)a->micro_tokens, a->reward_timeout);
+    open_reward(&reward, a, d.t);
     uint64_t prompts = 0;
     for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
     char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *ps = format("%016llx", (unsigned long long)prompts);
@@ -522,7 +529,7 @@ static void cmd_score(const Args *a)
     model_load(&m, ops_cpu(), a->model, TRAIN_NONE, false);
     const Ops *o = m.o;
     Reward reward;
-    if (a->reward) reward_open(&reward, a->reward, t, o, (size_t)a->micro_tokens, a->reward_timeout);
+    if (a->reward) open_reward(&reward, a, t);
     Scorer s = {0};
     Arena work = {.name = "scoring", .o = o};
     size_t tokens = (size_t)a->micro_tokens > m.cfg.max_T ? (size_t)a->micro_tokens : m.cfg.max_T;
@@ -635,7 +642,7 @@ static void cmd_train(const Args *a)
     if (!opt.prefix_rank) value_head_random(&m, (uint64_t)a->seed);
     opt.eos = tokenizer_eos(t);
     Reward reward;
-    reward_open(&reward, a->reward, t, m.o, (size_t)a->micro_tokens, a->reward_timeout);
+    open_reward(&reward, a, t);
     size_t n;
     Prompt *prompts = prompts_load(a, t, m.cfg.max_T, &n);
     if (cached) prompts_attach(prompts, n, a, &m, t, reward.what);
@@ -711,7 +718,7 @@ static void cmd_eval(const Args *a)
     model_load(&ref, ops_cpu(), reference, TRAIN_NONE, false);
     if (ref.cfg.V != d.m.cfg.V) die("%s and %s have different vocabularies", policy, reference);
     Reward reward;
-    reward_open(&reward, require(a->reward, "reward"), d.t, d.m.o, (size_t)a->micro_tokens, a->reward_timeout);
+    open_reward(&reward, a, d.t);
     prompts_attach(d.prompts, d.n, a, &ref, d.t, reward.what);
     EvalSpec spec = {.policy = &d.m, .reference = &ref, .temperature = a->temperature, .tokens = (size_t)a->micro_tokens > ref.cfg.max_T ? (size_t)a->micro_tokens : ref.cfg.max_T};
     spec.n_ns = parse_ns(a->ns, spec.ns);

@@ -152,6 +152,7 @@ static void add_name(Names *list, const char *name)
     list->text = s;
 }
 
+enum { PIECE = 4 << 20 }; // elements read at a time (of a transposed matrix all: GPT-2's are small)
 static size_t fill(Model *m, const char *dir, bool partial)
 {
     if (m->cfg.scalar_head && m->cfg.labels > 1) die("%s: %zu labels: a reward model has one", dir, m->cfg.labels);
@@ -175,9 +176,13 @@ static size_t fill(Model *m, const char *dir, bool partial)
             add_name(&wrong, what);
             continue;
         }
-        real *x = (real *)xmalloc(q->n * sizeof *x);
-        tensor_to_real(x, t, path);
-        param_set(m, q, x, 0, q->rows);
+        size_t rows = q->flags & P_TRANSPOSE ? q->cols : q->rows, width = q->n / rows, step = q->flags & P_TRANSPOSE ? rows : PIECE / width + 1;
+        real *x = (real *)xmalloc((step < rows ? step : rows) * width * sizeof *x);
+        for (size_t r = 0; r < rows; r += step) {
+            size_t n = rows - r < step ? rows - r : step;
+            tensor_to_real(x, t, r * width, n * width, path);
+            param_set(m, q, x, r, n);
+        }
         free(x);
     }
     for (size_t i = 0; i < safetensors_count(s) && !partial; i++) {
@@ -191,7 +196,7 @@ static size_t fill(Model *m, const char *dir, bool partial)
             known = m->cfg.scalar_head;
             if (!known && m->cfg.tied && same_shape(t, wte)) {
                 real *a = (real *)xmalloc(t->n * sizeof *a), *b = (real *)xmalloc(t->n * sizeof *b);
-                tensor_to_real(a, t, path);
+                tensor_to_real(a, t, 0, t->n, path);
                 param_get(m, wte, b);
                 known = !memcmp(a, b, t->n * sizeof *a);
                 if (!known) die("%s: %s differs from %s though config.json ties them: set tie_word_embeddings to false", path, name, wte->name);
