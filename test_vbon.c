@@ -63,6 +63,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"JSONL, caches and flags", test_data, 1},
     {"the tiny world: trained models against enumeration", test_world, 1},
     {"monotone maps of the reward change nothing", test_monotone, 1},
+    {"info: plans, and scaled rewards", test_info, 1},
     {"commands: bad input", test_commands, 1},
     {"commands: killed at random moments, resumed bit for bit", test_resume, 1},
 };

@@ -837,7 +837,7 @@ static const Flag flag_table[] = {
     FLAG("init", FLAG_STRING, init, "reward", NULL, NULL, "start from the lower blocks of this folder"),
     FLAG("tokenizer", FLAG_STRING, tokenizer, "sft reward", NULL, NULL, "folder with the tokenizer, for a model made from scratch"),
     FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL, "folder of the reference model"),
-    FLAG("reward", FLAG_STRING, reward, "bon score cache train eval", NULL, NULL, "reward model: a folder, or a program that reads JSONL and writes a number a line"),
+    FLAG("reward", FLAG_STRING, reward, "bon score cache train eval info", NULL, NULL, "reward model: a folder, or a program that reads JSONL and writes a number a line"),
     FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train eval", "600", NULL, "seconds a reward program may take for one batch"),
     FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train eval", "1", NULL, "rewards are multiplied by it (positive)"),
     FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train eval", "0", NULL, "and this is added"),
