@@ -13,7 +13,7 @@ of config.json), has transformers write random models with them, and compares:
 The other side is float64 with exact rotary tables, from the same rounded weights; vbon is the float build, so the tolerances are float's: 5e-5 of the
 larger of 1 and the value (gradients: of the tensor's largest). --large builds a model of that config's full size in float16 and scores with it; it
 also checks the memory that loading needs."""
-import argparse, json, os, random, resource, shutil, subprocess, sys, tempfile, time
+import argparse, json, os, random, shutil, subprocess, sys, tempfile, time
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPTNeoXConfig
@@ -41,8 +41,15 @@ def difference(got, want):
     if got.shape != want.shape: return float("inf")
     return float(((got - want).abs() / want.abs().clamp(min=1)).max()) if got.numel() else 0.0
 
+peak = 0   # bytes of the largest run measured. A process in between: a child of this one would be charged with our own memory
+MEASURE = "import resource, subprocess, sys; p = subprocess.run(sys.argv[1:]); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=open(3, 'w')); sys.exit(p.returncode)"
+
 def vbon(*args):
-    p = subprocess.run([os.path.join(ROOT, "vbon"), *map(str, args)], capture_output=True, text=True)
+    global peak
+    r, w = os.pipe()
+    p = subprocess.run(["sh", "-c", f'exec "$@" 3>&{w}', "sh", sys.executable, "-c", MEASURE, os.path.join(ROOT, "vbon"), *map(str, args)], capture_output=True, text=True, pass_fds=[w])
+    os.close(w)
+    with open(r) as f: peak = max(peak, 1024 * int(f.read()))
     if p.returncode: sys.exit(f"vbon {' '.join(map(str, args))}: {p.stderr.strip()}")
     return p.stdout
 
@@ -238,9 +245,8 @@ def large(path, tok, work, seed):
     json.dump(dict(config, **{k: c[k] for k in ("rotary_pct", "rotary_emb_base") if k in c}), open(os.path.join(folder, "config.json"), "w"))
     print(f"{path}: {n} parameters written in {time.time() - t0:.0f} s", flush=True)
     texts = draw_texts(random.Random(seed), tok, 3, 50)
-    before, t0 = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, time.time()
+    t0 = time.time()
     compare_scores(tok, model, folder, texts, work, 1.0, "log-probabilities at full size")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     print(f"loaded and scored in {time.time() - t0:.0f} s; vbon's peak {peak / 2**20:.0f} MiB, its weights {4 * n / 2**20:.0f} MiB in float")
     check("loading: GiB beside the weights", (peak - 4 * n) / 2**30, 1.0)
     torch.set_default_dtype(torch.float64)
