@@ -64,12 +64,15 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"the tiny world: trained models against enumeration", test_world, 1},
     {"monotone maps of the reward change nothing", test_monotone, 1},
     {"info: plans, and scaled rewards", test_info, 1},
+    {"commands: Pythia through all of them", test_pythia, 1},
     {"commands: bad input", test_commands, 1},
     {"commands: killed at random moments, resumed bit for bit", test_resume, 1},
+    {"commands: a signal in the middle of a product", test_signals, 1},
 };
 
 int main(int argc, char **argv)
 {
+    wait_by_sleeping(argv);
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
         if (argc > 1 && !strstr(tests[i].name, argv[1])) continue;
         if (!(tests[i].builds & (in_double ? 2 : 1))) continue;

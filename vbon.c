@@ -558,16 +558,17 @@ static void cpu_scatter_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
 // ----------------------------------------------------------------------------
 // the head: softmax over the vocabulary, in chunks of rows, so that (R,V) never exists
 
-static size_t head_chunk(size_t V) // rows whose logits fit about 8 MiB: enough rows for the product, few enough for the cache
+static size_t cpu_head_rows(size_t V) // rows whose logits fit about 8 MiB: enough rows for the product, few enough for the cache
 {
     size_t rows = (2u << 20) / V;
     return rows < 16 ? 16 : rows > 512 ? 512 : rows;
 }
 
-// logits of rows [r, r+n) over temperature, n x V
-static real *head_logits(Scratch *s, Buf inp, Buf w, size_t r, size_t n, size_t C, size_t V)
+static real *head_scratch(Scratch *s, size_t V) { return scratch(s, cpu_head_rows(V) * V * sizeof(real)); }
+
+// logits of rows [r, r+n), n x V
+static real *head_logits(real *logits, Buf inp, Buf w, size_t r, size_t n, size_t C, size_t V)
 {
-    real *logits = scratch(s, head_chunk(V) * V * sizeof *logits);
     product(logits, R_(inp) + r * C, w, n, C, V, 0);
     return logits;
 }
@@ -590,40 +591,44 @@ static real exponentials(real *x, size_t V, real inverse_temperature, real *lse,
     return sum;
 }
 
-static void cpu_logprob_forward(Buf logp, Buf entropy, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+static void cpu_logprob_forward(Buf logp, Buf entropy, Buf probs, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
 {
-    NEED(logp, R); NEED(entropy, R); NEED(inp, R * C); NEED_INDEX(target, R);
+    NEED(logp, R); NEED(entropy, R); NEED(probs, R * V); NEED(inp, R * C); NEED_INDEX(target, R);
     static Scratch s;
     real it = (real)(1 / temperature);
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        real *logits = head_logits(&s, inp, w, r, n, C, V);
+        real *logits = head_logits(probs.p ? R_(probs) + r * V : head_scratch(&s, V), inp, w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
-            real *x = logits + i * V, at = x[I_(target)[r + i]] * it, lse;
-            exponentials(x, V, it, &lse, entropy.p ? R_(entropy) + r + i : NULL);
+            real *x = logits + i * V, at = x[I_(target)[r + i]] * it, lse, sum = exponentials(x, V, it, &lse, entropy.p ? R_(entropy) + r + i : NULL);
             R_(logp)[r + i] = at - lse;
+            for (size_t j = 0; j < V && probs.p; j++) x[j] /= sum;
         }
     }
 }
 
-static void cpu_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+static void cpu_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf probs, Buf inp, Buf w, Buf target, double temperature,
+                                 size_t R, size_t C, size_t V)
 {
-    NEED(dinp, R * C); NEED(dw, V * C); NEED(logp, R); NEED(dlogp, R); NEED(inp, R * C); NEED_INDEX(target, R);
+    NEED(dinp, R * C); NEED(dw, V * C); NEED(logp, R); NEED(dlogp, R); NEED(probs, R * V); NEED(inp, R * C); NEED_INDEX(target, R);
     static Scratch s;
     real it = (real)(1 / temperature);
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        real *logits = head_logits(&s, inp, w, r, n, C, V);
+        real *logits = probs.p ? R_(probs) + r * V : head_logits(head_scratch(&s, V), inp, w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
             // logp = z_target - lse, so dlogits = dlogp (onehot - p) / temperature
             size_t t = (size_t)I_(target)[r + i];
-            real *x = logits + i * V, at = x[t] * it, lse, d = R_(dlogp)[r + i] * it, sum = exponentials(x, V, it, &lse, NULL);
-            real f = -d / sum;
+            real *x = logits + i * V, d = R_(dlogp)[r + i] * it, f = -d;
+            if (!probs.p) {
+                real at = x[t] * it, lse;
+                f /= exponentials(x, V, it, &lse, NULL);
+                if (logp.p) R_(logp)[r + i] = at - lse;
+            }
             for (size_t j = 0; j < V; j++) x[j] *= f;
             x[t] += d;
-            if (logp.p) R_(logp)[r + i] = at - lse;
         }
         if (dinp.p) gemm_bf16(false, false, n, C, V, logits, V, R_(w), C, 0, R_(dinp) + r * C, C);
         if (dw.p) gemm_bf16(true, false, V, C, n, logits, V, R_(inp) + r * C, C, 1, R_(dw), C);
@@ -635,9 +640,9 @@ static void cpu_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double t
     NEED(kl, R); NEED(p_inp, R * C); NEED(q_inp, R * C);
     static Scratch sp, sq;
     real it = (real)(1 / temperature);
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        real *p = head_logits(&sp, p_inp, p_w, r, n, C, V), *q = head_logits(&sq, q_inp, q_w, r, n, C, V);
+        real *p = head_logits(head_scratch(&sp, V), p_inp, p_w, r, n, C, V), *q = head_logits(head_scratch(&sq, V), q_inp, q_w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
             // KL = sum_j p_j (z^p_j - z^q_j) - lse_p + lse_q
@@ -684,9 +689,9 @@ static void cpu_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double 
     NEED_INDEX(token, R); NEED(logp, R); NEED(inp, R * C);
     static Scratch s;
     real it = (real)(1 / temperature);
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        real *logits = head_logits(&s, inp, w, r, n, C, V);
+        real *logits = head_logits(head_scratch(&s, V), inp, w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
             real *x = logits + i * V, lse, most = x[0];
@@ -800,7 +805,7 @@ static const Ops cpu_table = {
     .activation_forward = cpu_activation_forward, .activation_backward = cpu_activation_backward, .add = cpu_add, .rotary = cpu_rotary,
     .attention_forward = cpu_attention_forward, .attention_backward = cpu_attention_backward, .attention_decode = cpu_attention_decode,
     .gather_rows = cpu_gather_rows, .scatter_rows = cpu_scatter_rows, .logprob_forward = cpu_logprob_forward, .logprob_backward = cpu_logprob_backward,
-    .head_kl = cpu_head_kl, .sample = cpu_sample, .ppo_loss = cpu_ppo_loss, .sumsq = cpu_sumsq, .adamw = cpu_adamw, .lerp = cpu_lerp,
+    .head_rows = cpu_head_rows, .head_kl = cpu_head_kl, .sample = cpu_sample, .ppo_loss = cpu_ppo_loss, .sumsq = cpu_sumsq, .adamw = cpu_adamw, .lerp = cpu_lerp,
 };
 const Ops *ops_cpu(void) { return &cpu_table; }
 
@@ -822,7 +827,7 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/eval.h"
 
 typedef struct {
-    const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *dtype, *train_layers;
+    const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *arch, *dtype, *train_layers;
     const char *objective, *fhat, *critic, *compat, *schedule, *preset, *method, *ns, *memory, *precision, *device;
     long max_docs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, threads, prompts_max;
@@ -852,6 +857,7 @@ static const Flag flag_table[] = {
     FLAG("cache", FLAG_STRING, cache, "train eval", NULL, NULL, "reward cache (JSONL) of the reference model"),
     FLAG("out", FLAG_STRING, out, "sft reward score cache train eval sample bon", NULL, NULL, "folder or file to write"),
     // the model
+    FLAG("arch", FLAG_CHOICE, arch, "sft reward", "gpt2", "gpt2|gpt_neox", "architecture of a model made from scratch"),
     FLAG("layers", FLAG_LONG, layers, "sft reward", "4", NULL, "blocks of a model made from scratch"),
     FLAG("width", FLAG_LONG, width, "sft reward", "128", NULL, "its width"),
     FLAG("heads", FLAG_LONG, heads, "sft reward", "4", NULL, "its attention heads"),
@@ -952,6 +958,14 @@ static const char *cpu_libraries(void)
 // ----------------------------------------------------------------------------
 // main
 
+// OpenMP reads its environment before main: have waiting threads sleep rather than spin (see the top of this file), then start again.
+static void wait_by_sleeping(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY")) return;
+    setenv("OMP_WAIT_POLICY", "passive", 1);
+    execv("/proc/self/exe", argv); // goes on in the caller where that is not possible
+}
+
 #ifndef TESTING
 static void help(FILE *f)
 {
@@ -961,12 +975,7 @@ static void help(FILE *f)
 
 int main(int argc, char **argv)
 {
-    // OpenMP reads its environment before main: have waiting threads sleep rather than spin (see the top of this file), then start again.
-    if (!getenv("OMP_WAIT_POLICY") && !getenv("VBON_STARTED")) {
-        setenv("OMP_WAIT_POLICY", "passive", 1);
-        setenv("VBON_STARTED", "1", 1);
-        execv("/proc/self/exe", argv); // goes on below where that is not possible
-    }
+    wait_by_sleeping(argv);
     if (argc < 2) { help(stderr); return 2; }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) { help(stdout); return 0; }
     const Command *c = NULL;

@@ -184,8 +184,8 @@ static double micro_batch(Trainer *t, const Corpus *c, const size_t *rows, size_
         Buf w = head_weight(&m->p), dw = head_weight(&m->g);
         if (backward) {
             o->fill(dlogp, -1 / total);
-            o->logprob_backward(dhidden, dw, logp, dlogp, hidden, w, target, 1, R, C, m->cfg.V);
-        } else o->logprob_forward(logp, (Buf){0}, hidden, w, target, 1, R, C, m->cfg.V);
+            o->logprob_backward(dhidden, dw, logp, dlogp, (Buf){0}, hidden, w, target, 1, R, C, m->cfg.V);
+        } else o->logprob_forward(logp, (Buf){0}, (Buf){0}, hidden, w, target, 1, R, C, m->cfg.V);
         o->download(t->h_value, logp);
         for (size_t i = 0; i < R; i++) loss -= t->h_value[i];
     } else {

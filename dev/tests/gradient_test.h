@@ -41,7 +41,7 @@ static double op_loss(void *context)
     case 1: cpu_layernorm_forward(k->out, k->d, k->e, k->a, k->b, k->c, k->N, k->C, 1e-5); break;
     case 2: cpu_activation_forward(k->out, k->a, (Activation)k->OC, k->a.n); break;
     case 3: case 4: cpu_attention_forward(k->out, k->e, k->a, k->d, k->d.n - 1, k->N, k->C, k->OC, k->mode == 3); break;
-    case 5: cpu_logprob_forward(k->out, (Buf){0}, k->a, k->b, k->d, k->T, k->N, k->C, k->OC); break;
+    case 5: cpu_logprob_forward(k->out, (Buf){0}, (Buf){0}, k->a, k->b, k->d, k->T, k->N, k->C, k->OC); break;
     case 7: cpu_copy(k->out, k->a); cpu_rotary(k->out, k->e, k->N, k->C, k->OC, 4, 100, false); break;
     case 6: cpu_embed_forward(k->out, k->d, k->e, k->a, k->b, k->N, k->C); break;
     }
@@ -92,9 +92,13 @@ static void test_op_gradients(void)
         OpCase k = {.mode = 5, .out = new_buf(9), .dout = new_buf(9), .a = new_buf(9 * 4), .b = new_buf(7 * 4), .d = new_index(9, target), .N = 9, .C = 4, .OC = 7, .T = 0.7};
         Buf dx = new_buf(9 * 4), dw = zeros(7 * 4), logp = new_buf(9);
         op_loss(&k);
-        cpu_logprob_backward(dx, dw, logp, k.dout, k.a, k.b, k.d, 0.7, 9, 4, 7);
+        cpu_logprob_backward(dx, dw, logp, k.dout, (Buf){0}, k.a, k.b, k.d, 0.7, 9, 4, 7);
         for (size_t i = 0; i < 9; i++) CHECK_NEAR(R_(logp)[i], R_(k.out)[i], 1e-14, "backward's log-probability");
         check_gradient("head input", k.a, dx, op_loss, &k, tol); check_gradient("head weight", k.b, dw, op_loss, &k, tol);
+        Buf probs = new_buf(9 * 7), dx2 = new_buf(9 * 4), dw2 = zeros(7 * 4); // the same from the softmax that the forward kept
+        cpu_logprob_forward(logp, (Buf){0}, probs, k.a, k.b, k.d, 0.7, 9, 4, 7);
+        cpu_logprob_backward(dx2, dw2, (Buf){0}, k.dout, probs, k.a, k.b, k.d, 0.7, 9, 4, 7);
+        check_gradient("head input, softmax kept", k.a, dx2, op_loss, &k, tol); check_gradient("head weight, softmax kept", k.b, dw2, op_loss, &k, tol);
     }
     {
         int tokens[6] = {2, 0, 2, 4, 1, 2}, pos[6] = {0, 1, 2, 0, 1, 0};
@@ -166,7 +170,7 @@ static double policy_loss(void *context)
 {
     PolicyCase *k = context;
     scorer_forward(k->s, &k->m->p, k->q, 2, false, k->s->hidden);
-    cpu_logprob_forward(k->s->logp, (Buf){0}, k->s->hidden, head_weight(&k->m->p), k->s->target, 0.8, k->s->R, k->m->cfg.C, k->m->cfg.V);
+    cpu_logprob_forward(k->s->logp, (Buf){0}, (Buf){0}, k->s->hidden, head_weight(&k->m->p), k->s->target, 0.8, k->s->R, k->m->cfg.C, k->m->cfg.V);
     value_forward(k->s);
     return weighted(k->s->logp, k->wl) + weighted(k->s->value, k->wv);
 }
@@ -225,7 +229,7 @@ static void test_model_gradients(void)
         policy_loss(&k);
         model_zero_grad(&m);
         cpu_copy(slice(s.dlogp, 0, 6), k.wl); cpu_copy(slice(s.dvalue, 0, 6), k.wv);
-        cpu_logprob_backward(s.dhidden, head_weight(&m.g), (Buf){0}, s.dlogp, s.hidden, head_weight(&m.p), s.target, 0.8, 6, c.C, 13);
+        cpu_logprob_backward(s.dhidden, head_weight(&m.g), (Buf){0}, s.dlogp, (Buf){0}, s.hidden, head_weight(&m.p), s.target, 0.8, 6, c.C, 13);
         value_backward(&s);
         cpu_fill(slice(s.acts.dhidden, 0, s.batch.N * c.C), 0);
         cpu_scatter_rows(s.acts.dhidden, s.dhidden, s.index, 6, c.C);

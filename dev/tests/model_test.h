@@ -122,12 +122,12 @@ static void test_head(void)
     int t[5];
     for (int i = 0; i < 5; i++) t[i] = (int)target[i];
     Buf ti = new_index(5, t), logp = new_buf(5), entropy = new_buf(5), kl = new_buf(5), dx = new_buf(30), dw = zeros(66);
-    cpu_logprob_forward(logp, entropy, b[0], b[2], ti, 0.7, 5, 6, 11);
+    cpu_logprob_forward(logp, entropy, (Buf){0}, b[0], b[2], ti, 0.7, 5, 6, 11);
     cpu_head_kl(kl, b[0], b[2], b[1], b[3], 0.7, 5, 6, 11);
     check_tensor("log-probability", R_(logp), tensor_doubles(s, "logp"), 5, tol);
     check_tensor("entropy", R_(entropy), tensor_doubles(s, "entropy"), 5, tol);
     check_tensor("KL", R_(kl), tensor_doubles(s, "kl"), 5, tol);
-    cpu_logprob_backward(dx, dw, (Buf){0}, b[4], b[0], b[2], ti, 0.7, 5, 6, 11);
+    cpu_logprob_backward(dx, dw, (Buf){0}, b[4], (Buf){0}, b[0], b[2], ti, 0.7, 5, 6, 11);
     check_tensor("input gradient", R_(dx), tensor_doubles(s, "dhp"), 30, tol);
     check_tensor("weight gradient", R_(dw), tensor_doubles(s, "dwp"), 66, tol);
     safetensors_close(s);
