@@ -816,7 +816,6 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/bpe.h"
 #include "lib/safetensors.h"
 #include "lib/config.h"
-#include "pythia.h"
 #include "lib/flags.h"
 #include "lib/log.h"
 #include "lib/data.h"
