@@ -859,6 +859,10 @@ static void cmd_info(const Args *a)
         else if (q->offset < m.first) printf("  frozen");
         printf("%s\n", q->flags & P_DECAY ? "; decays" : "");
     }
+    if (is_folder(a->model) && c.labels <= 1 && has_weights(a->model)) {
+        model_fill(&m, a->model);
+        printf("its weight files hold these tensors and no others\n");
+    }
     printf("%zu parameters, and %zu of PPO's value head; %zu train\n", m.n_params - value_head, value_head, m.n_params - m.first);
     size_t max_new = (size_t)a->max_new, max_prompt = flag_given("max-prompt") ? (size_t)a->max_prompt : c.max_T > max_new ? c.max_T - max_new + 1 : 1;
     printf("memory %s prompts of at most %zu tokens, responses of at most %ld%s:\n", c.scalar_head ? "as a reward model, with" : "of a PPO run with", max_prompt, a->max_new,
