@@ -380,6 +380,29 @@ static void cpu_add(Buf out, Buf a, Buf b, size_t n)
     for (size_t i = 0; i < n; i++) o[i] = x[i] + y[i];
 }
 
+static void cpu_rotary(Buf qkv, Buf pos, size_t N, size_t NH, size_t HS, size_t dims, double base, bool inverse)
+{
+    NEED(qkv, 3 * N * NH * HS); NEED_INDEX(pos, N);
+    const size_t half = dims / 2;
+    #pragma omp parallel for schedule(static) if (N * NH * dims > SMALL)
+    for (size_t i = 0; i < N; i++) {
+        real c[half + 1], s[half + 1];
+        for (size_t j = 0; j < half; j++) {
+            double angle = (double)I_(pos)[i] * pow(base, -2.0 * (double)j / (double)dims); // in double: thousands of radians lose float's digits
+            c[j] = (real)cos(angle);
+            s[j] = (real)(inverse ? -sin(angle) : sin(angle));
+        }
+        for (size_t h = 0; h < 2 * NH; h++) { // q's heads, then k's
+            real *a = R_(qkv) + i * 3 * NH * HS + h * HS, *b = a + half;
+            for (size_t j = 0; j < half; j++) {
+                real x = a[j], y = b[j];
+                a[j] = x * c[j] - y * s[j];
+                b[j] = y * c[j] + x * s[j];
+            }
+        }
+    }
+}
+
 // ----------------------------------------------------------------------------
 // attention: for each row and head, tiles of queries against all keys they may see. Five matrix products make the backward pass.
 
@@ -780,7 +803,7 @@ static const Ops cpu_table = {
     .name = "cpu", .alloc = cpu_alloc, .release = cpu_release, .upload = cpu_upload, .download = cpu_download, .copy = cpu_copy, .fill = cpu_fill,
     .embed_forward = cpu_embed_forward, .embed_backward = cpu_embed_backward, .layernorm_forward = cpu_layernorm_forward, .layernorm_backward = cpu_layernorm_backward,
     .packed_size = cpu_packed_size, .pack = cpu_pack, .matmul_forward = cpu_matmul_forward, .matmul_backward = cpu_matmul_backward,
-    .activation_forward = cpu_activation_forward, .activation_backward = cpu_activation_backward, .add = cpu_add,
+    .activation_forward = cpu_activation_forward, .activation_backward = cpu_activation_backward, .add = cpu_add, .rotary = cpu_rotary,
     .attention_forward = cpu_attention_forward, .attention_backward = cpu_attention_backward, .attention_decode = cpu_attention_decode,
     .gather_rows = cpu_gather_rows, .scatter_rows = cpu_scatter_rows, .logprob_forward = cpu_logprob_forward, .logprob_backward = cpu_logprob_backward,
     .head_rows = cpu_head_rows, .head_kl = cpu_head_kl, .sample = cpu_sample, .ppo_loss = cpu_ppo_loss, .sumsq = cpu_sumsq, .adamw = cpu_adamw, .lerp = cpu_lerp,
@@ -803,11 +826,11 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/eval.h"
 
 typedef struct {
-    const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *dtype, *train_layers;
+    const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *arch, *dtype, *train_layers;
     const char *objective, *fhat, *critic, *compat, *schedule, *preset, *method, *ns, *memory, *precision, *device;
     long max_docs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, threads, prompts_max;
-    double reward_timeout, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad;
+    double reward_timeout, reward_scale, reward_offset, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad;
     bool resume;
 } Args;
 
@@ -818,8 +841,10 @@ static const Flag flag_table[] = {
     FLAG("init", FLAG_STRING, init, "reward", NULL, NULL, "start from the lower blocks of this folder"),
     FLAG("tokenizer", FLAG_STRING, tokenizer, "sft reward", NULL, NULL, "folder with the tokenizer, for a model made from scratch"),
     FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL, "folder of the reference model"),
-    FLAG("reward", FLAG_STRING, reward, "bon score cache train eval", NULL, NULL, "reward model: a folder, or a program that reads JSONL and writes a number a line"),
+    FLAG("reward", FLAG_STRING, reward, "bon score cache train eval info", NULL, NULL, "reward model: a folder, or a program that reads JSONL and writes a number a line"),
     FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train eval", "600", ">0..", "seconds a reward program may take for one batch"),
+    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train eval", "1", ">0..", "rewards are multiplied by it"),
+    FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train eval", "0", NULL, "and this is added"),
     FLAG("missing-eos", FLAG_STRING, missing_eos, "bon cache train eval", "none", NULL, "reward of a response without an end-of-text token, in place of its own (none: its own)"),
     FLAG("data", FLAG_STRING, data, "sft reward", NULL, NULL, "JSONL to train on"),
     FLAG("held-out", FLAG_STRING, held_out, "sft reward", NULL, NULL, "JSONL to measure on"),
@@ -831,6 +856,7 @@ static const Flag flag_table[] = {
     FLAG("cache", FLAG_STRING, cache, "train eval", NULL, NULL, "reward cache (JSONL) of the reference model"),
     FLAG("out", FLAG_STRING, out, "sft reward score cache train eval sample bon", NULL, NULL, "folder or file to write"),
     // the model
+    FLAG("arch", FLAG_CHOICE, arch, "sft reward", "gpt2", "gpt2|gpt_neox", "architecture of a model made from scratch"),
     FLAG("layers", FLAG_LONG, layers, "sft reward", "4", "1..1000", "blocks of a model made from scratch"),
     FLAG("width", FLAG_LONG, width, "sft reward", "128", "1..65536", "its width"),
     FLAG("heads", FLAG_LONG, heads, "sft reward", "4", "1..", "its attention heads"),

@@ -189,7 +189,7 @@ static double micro_batch(Trainer *t, const Corpus *c, const size_t *rows, size_
         o->download(t->h_value, logp);
         for (size_t i = 0; i < R; i++) loss -= t->h_value[i];
     } else {
-        o->matmul_forward(logp, hidden, m->p.score, (Buf){0}, R, C, 1);
+        o->matmul_forward(logp, hidden, m->p.score, m->p.scoreb, R, C, 1);
         o->download(t->h_value, logp);
         for (size_t i = 0; i < R; i++) {
             double s = t->h_value[i];
@@ -208,7 +208,7 @@ static double micro_batch(Trainer *t, const Corpus *c, const size_t *rows, size_
         }
         if (backward) {
             o->upload(dlogp, t->h_grad);
-            o->matmul_backward(dhidden, m->g.score, (Buf){0}, dlogp, hidden, m->p.score, R, C, 1);
+            o->matmul_backward(dhidden, m->g.score, m->g.scoreb, dlogp, hidden, m->p.score, R, C, 1);
         }
     }
     if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: lower --lr, or look for NaN in the model's weights", m->step + 1);
