@@ -30,12 +30,13 @@ comma   := ,
 NVFLAGS := -O3 -std=c++17 -g -lineinfo -I. -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90] -Xcompiler -Wall,-Wextra $(if $(WERROR),-Werror all-warnings)
 GPU     := $(if $(NVCC),-DVBON_CUDA)
 GPULIB  := $(if $(NVCC),-L$(CUDA)/lib64 -L$(CUDA)/lib -Wl$(comma)-rpath$(comma)$(CUDA)/lib64 -lcublasLt -lcudart -lstdc++)
-SOURCES := vbon.c gpt2.h ppo.h $(wildcard lib/*.h)
+SOURCES := vbon.c gpt2.h pythia.h ppo.h $(wildcard lib/*.h)
 TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 
 all: vbon
 
-.PHONY: all check demo demo-models test test_asan test_cuda test_simt test_simt_asan test_simt_tsan bench deps cuda_headers clean help
+PYTHON  ?= python3
+.PHONY: all check demo demo-models parity test test_asan test_cuda test_simt test_simt_asan test_simt_tsan bench deps cuda_headers clean help
 check:
 	@echo "$(call say,$(OPENMP),OpenMP,install gcc)"
 	@echo "$(call say,$(JANSSON),jansson,install libjansson-dev)"
@@ -98,10 +99,14 @@ build/bench: dev/bench.c $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(FAST) dev/bench.c -o $@ $(FASTLIB)
 
+build/two_lines: dev/two_lines.c gpt2.h ppo.h Makefile
+	@mkdir -p build
+	$(CC) -std=c99 -Wall $(if $(WERROR),-Werror) -I. dev/two_lines.c -o $@ -lm
+
 # Both builds' tests; the last line is their sum.
-test: vbon build/test build/test_double
+test: vbon build/test build/test_double build/two_lines
 	@dev/run_tests.sh ./vbon build/test_double build/test
-test_asan: build/vbon_asan build/test_asan build/test_double_asan
+test_asan: build/two_lines build/vbon_asan build/test_asan build/test_double_asan
 	@VBON_FEW=1 dev/run_tests.sh build/vbon_asan build/test_double_asan build/test_asan
 
 test_cuda: build/test_cuda
@@ -128,6 +133,8 @@ demo: vbon
 	@dev/demo.sh
 demo-models: vbon
 	@dev/demo_models.sh DATA="$(DATA)"
+parity: vbon
+	@$(PYTHON) dev/parity.py $(or $(SEED),$(error name a seed: make parity SEED=7)) $(if $(LARGE),--large dev/fixtures/configs/pythia-410m.json)
 bench: build/bench
 	@build/bench
 
@@ -154,6 +161,7 @@ help:
 	@echo "make test       the tests;  make test_asan: the same under ASan and UBSan"
 	@echo "make test_cuda  the CUDA operations against the CPU's, on a GPU;  make test_simt: the same on the CPU"
 	@echo "make test_simt_asan, test_simt_tsan: the kernels on the CPU under sanitizers"
+	@echo "make parity SEED=N   random models through transformers and through vbon (Python: dev/requirements.txt; LARGE=1 adds Pythia-410m's size)"
 	@echo "make bench      speed beside the machine's own floors"
 	@echo "make demo-models DATA=DIR   train the demo's models again (about an hour)"
 	@echo "make cuda_headers   NVIDIA's headers alone, for make test_simt without the toolkit"

@@ -59,7 +59,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"objectives' constants", test_objectives, 3},
     {"gradients of the ops", test_op_gradients, 2},
     {"gradients of whole models and losses", test_model_gradients, 2},
-    {"GPT-2 against transformers", test_golden, 3},
+    {"GPT-2 and Pythia against transformers", test_golden, 3},
     {"the head against torch", test_head, 3},
     {"decoding equals the full forward, in any batching", test_decode, 3},
     {"sampling follows its distribution", test_sampling, 1},
@@ -70,9 +70,13 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"byte-level BPE against Hugging Face", test_bpe, 1},
     {"JSONL, caches and flags", test_data, 1},
     {"the tiny world: trained models against enumeration", test_world, 1},
+    {"ranks of the reference's own draws", test_ranks_drawn, 1},
     {"monotone maps of the reward change nothing", test_monotone, 1},
+    {"info: plans, and scaled rewards", test_info, 1},
+    {"commands: Pythia through all of them", test_pythia, 1},
     {"commands: bad input", test_commands, 1},
     {"commands: killed at random moments, resumed bit for bit", test_resume, 1},
+    {"commands: a signal in the middle of a product", test_signals, 1},
 #ifdef VBON_CUDA
     {"CUDA: layers", test_cuda_layers, 4},
     {"CUDA: products", test_cuda_products, 4},
@@ -87,10 +91,12 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
 
 int main(int argc, char **argv)
 {
+    wait_by_sleeping(argv);
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
         if (argc > 1 && !strstr(tests[i].name, argv[1])) continue;
         if (!(tests[i].builds & BUILD)) continue;
         bad_checks = 0;
+        test_counter = 0; // the same random values whichever tests ran before
         double t = clock_seconds();
         int before = skipped;
         tests[i].run();

@@ -28,6 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "gpt2.h"
+#include "ppo.h"
 #include "lib/onednn.h"
 
 // ----------------------------------------------------------------------------
@@ -558,16 +559,17 @@ static void cpu_scatter_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
 // ----------------------------------------------------------------------------
 // the head: softmax over the vocabulary, in chunks of rows, so that (R,V) never exists
 
-static size_t head_chunk(size_t V) // rows whose logits fit about 8 MiB: enough rows for the product, few enough for the cache
+static size_t cpu_head_rows(size_t V) // rows whose logits fit about 8 MiB: enough rows for the product, few enough for the cache
 {
     size_t rows = (2u << 20) / V;
     return rows < 16 ? 16 : rows > 512 ? 512 : rows;
 }
 
-// logits of rows [r, r+n) over temperature, n x V
-static real *head_logits(Scratch *s, Buf inp, Buf w, size_t r, size_t n, size_t C, size_t V)
+static real *head_scratch(Scratch *s, size_t V) { return scratch(s, cpu_head_rows(V) * V * sizeof(real)); }
+
+// logits of rows [r, r+n), n x V
+static real *head_logits(real *logits, Buf inp, Buf w, size_t r, size_t n, size_t C, size_t V)
 {
-    real *logits = scratch(s, head_chunk(V) * V * sizeof *logits);
     product(logits, R_(inp) + r * C, w, n, C, V, 0);
     return logits;
 }
@@ -590,40 +592,44 @@ static real exponentials(real *x, size_t V, real inverse_temperature, real *lse,
     return sum;
 }
 
-static void cpu_logprob_forward(Buf logp, Buf entropy, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+static void cpu_logprob_forward(Buf logp, Buf entropy, Buf probs, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
 {
-    NEED(logp, R); NEED(entropy, R); NEED(inp, R * C); NEED_INDEX(target, R);
+    NEED(logp, R); NEED(entropy, R); NEED(probs, R * V); NEED(inp, R * C); NEED_INDEX(target, R);
     static Scratch s;
     real it = (real)(1 / temperature);
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        real *logits = head_logits(&s, inp, w, r, n, C, V);
+        real *logits = head_logits(probs.p ? R_(probs) + r * V : head_scratch(&s, V), inp, w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
-            real *x = logits + i * V, at = x[I_(target)[r + i]] * it, lse;
-            exponentials(x, V, it, &lse, entropy.p ? R_(entropy) + r + i : NULL);
+            real *x = logits + i * V, at = x[I_(target)[r + i]] * it, lse, sum = exponentials(x, V, it, &lse, entropy.p ? R_(entropy) + r + i : NULL);
             R_(logp)[r + i] = at - lse;
+            for (size_t j = 0; j < V && probs.p; j++) x[j] /= sum;
         }
     }
 }
 
-static void cpu_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+static void cpu_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf probs, Buf inp, Buf w, Buf target, double temperature,
+                                 size_t R, size_t C, size_t V)
 {
-    NEED(dinp, R * C); NEED(dw, V * C); NEED(logp, R); NEED(dlogp, R); NEED(inp, R * C); NEED_INDEX(target, R);
+    NEED(dinp, R * C); NEED(dw, V * C); NEED(logp, R); NEED(dlogp, R); NEED(probs, R * V); NEED(inp, R * C); NEED_INDEX(target, R);
     static Scratch s;
     real it = (real)(1 / temperature);
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        real *logits = head_logits(&s, inp, w, r, n, C, V);
+        real *logits = probs.p ? R_(probs) + r * V : head_logits(head_scratch(&s, V), inp, w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
             // logp = z_target - lse, so dlogits = dlogp (onehot - p) / temperature
             size_t t = (size_t)I_(target)[r + i];
-            real *x = logits + i * V, at = x[t] * it, lse, d = R_(dlogp)[r + i] * it, sum = exponentials(x, V, it, &lse, NULL);
-            real f = -d / sum;
+            real *x = logits + i * V, d = R_(dlogp)[r + i] * it, f = -d;
+            if (!probs.p) {
+                real at = x[t] * it, lse;
+                f /= exponentials(x, V, it, &lse, NULL);
+                if (logp.p) R_(logp)[r + i] = at - lse;
+            }
             for (size_t j = 0; j < V; j++) x[j] *= f;
             x[t] += d;
-            if (logp.p) R_(logp)[r + i] = at - lse;
         }
         if (dinp.p) gemm_bf16(false, false, n, C, V, logits, V, R_(w), C, 0, R_(dinp) + r * C, C);
         if (dw.p) gemm_bf16(true, false, V, C, n, logits, V, R_(inp) + r * C, C, 1, R_(dw), C);
@@ -635,9 +641,9 @@ static void cpu_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double t
     NEED(kl, R); NEED(p_inp, R * C); NEED(q_inp, R * C);
     static Scratch sp, sq;
     real it = (real)(1 / temperature);
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        real *p = head_logits(&sp, p_inp, p_w, r, n, C, V), *q = head_logits(&sq, q_inp, q_w, r, n, C, V);
+        real *p = head_logits(head_scratch(&sp, V), p_inp, p_w, r, n, C, V), *q = head_logits(head_scratch(&sq, V), q_inp, q_w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
             // KL = sum_j p_j (z^p_j - z^q_j) - lse_p + lse_q
@@ -684,9 +690,9 @@ static void cpu_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double 
     NEED_INDEX(token, R); NEED(logp, R); NEED(inp, R * C);
     static Scratch s;
     real it = (real)(1 / temperature);
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        real *logits = head_logits(&s, inp, w, r, n, C, V);
+        real *logits = head_logits(head_scratch(&s, V), inp, w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
             real *x = logits + i * V, lse, most = x[0];
@@ -803,7 +809,7 @@ static const Ops cpu_table = {
     .activation_forward = cpu_activation_forward, .activation_backward = cpu_activation_backward, .add = cpu_add, .rotary = cpu_rotary,
     .attention_forward = cpu_attention_forward, .attention_backward = cpu_attention_backward, .attention_decode = cpu_attention_decode,
     .gather_rows = cpu_gather_rows, .scatter_rows = cpu_scatter_rows, .logprob_forward = cpu_logprob_forward, .logprob_backward = cpu_logprob_backward,
-    .head_kl = cpu_head_kl, .sample = cpu_sample, .ppo_loss = cpu_ppo_loss, .sumsq = cpu_sumsq, .adamw = cpu_adamw, .lerp = cpu_lerp,
+    .head_rows = cpu_head_rows, .head_kl = cpu_head_kl, .sample = cpu_sample, .ppo_loss = cpu_ppo_loss, .sumsq = cpu_sumsq, .adamw = cpu_adamw, .lerp = cpu_lerp,
     .region_begin = cpu_region_begin, .region_end = cpu_region_end,
 };
 const Ops *ops_cpu(void) { return &cpu_table; }
@@ -820,16 +826,15 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/data.h"
 #include "lib/checkpoint.h"
 #include "lib/supervised.h"
-#include "ppo.h"
 #include "lib/reward.h"
 #include "lib/eval.h"
 
 typedef struct {
-    const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *dtype, *train_layers;
+    const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *arch, *dtype, *train_layers;
     const char *objective, *fhat, *critic, *compat, *schedule, *preset, *method, *ns, *memory, *precision, *device;
     long max_docs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, threads, prompts_max;
-    double reward_timeout, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad;
+    double reward_timeout, reward_scale, reward_offset, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad;
     bool resume;
 } Args;
 
@@ -840,79 +845,82 @@ static const Flag flag_table[] = {
     FLAG("init", FLAG_STRING, init, "reward", NULL, NULL, "start from the lower blocks of this folder"),
     FLAG("tokenizer", FLAG_STRING, tokenizer, "sft reward", NULL, NULL, "folder with the tokenizer, for a model made from scratch"),
     FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL, "folder of the reference model"),
-    FLAG("reward", FLAG_STRING, reward, "bon score cache train eval", NULL, NULL, "reward model: a folder, or a program that reads JSONL and writes a number a line"),
-    FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train eval", "600", NULL, "seconds a reward program may take for one batch"),
+    FLAG("reward", FLAG_STRING, reward, "bon score cache train eval info", NULL, NULL, "reward model: a folder, or a program that reads JSONL and writes a number a line"),
+    FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train eval", "600", ">0..", "seconds a reward program may take for one batch"),
+    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train eval", "1", ">0..", "rewards are multiplied by it"),
+    FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train eval", "0", NULL, "and this is added"),
     FLAG("missing-eos", FLAG_STRING, missing_eos, "bon cache train eval", "none", NULL, "reward of a response without an end-of-text token, in place of its own (none: its own)"),
     FLAG("data", FLAG_STRING, data, "sft reward", NULL, NULL, "JSONL to train on"),
     FLAG("held-out", FLAG_STRING, held_out, "sft reward", NULL, NULL, "JSONL to measure on"),
-    FLAG("max-docs", FLAG_LONG, max_docs, "sft reward", "0", NULL, "use only the first so many held-out lines (0: all)"),
+    FLAG("max-docs", FLAG_LONG, max_docs, "sft reward", "0", "0..", "use only the first so many held-out lines (0: all)"),
     FLAG("in", FLAG_STRING, in, "score", NULL, NULL, "JSONL lines {\"prompt\",\"response\"} or {\"text\"}"),
     FLAG("prompts", FLAG_STRING, prompts, "sample bon cache train eval", NULL, NULL, "JSONL lines {\"prompt\"}; train and eval default to the cache's"),
     FLAG("prompt", FLAG_STRING, prompt, "sample bon", NULL, NULL, "one prompt, in place of a file"),
-    FLAG("prompts-max", FLAG_LONG, prompts_max, "sample bon cache train eval", "0", NULL, "use only the first so many prompts (0: all)"),
+    FLAG("prompts-max", FLAG_LONG, prompts_max, "sample bon cache train eval", "0", "0..", "use only the first so many prompts (0: all)"),
     FLAG("cache", FLAG_STRING, cache, "train eval", NULL, NULL, "reward cache (JSONL) of the reference model"),
     FLAG("out", FLAG_STRING, out, "sft reward score cache train eval sample bon", NULL, NULL, "folder or file to write"),
     // the model
-    FLAG("layers", FLAG_LONG, layers, "sft reward", "4", NULL, "blocks of a model made from scratch"),
-    FLAG("width", FLAG_LONG, width, "sft reward", "128", NULL, "its width"),
-    FLAG("heads", FLAG_LONG, heads, "sft reward", "4", NULL, "its attention heads"),
-    FLAG("context", FLAG_LONG, context, "sft reward", "128", NULL, "its context; training rows are at most so long"),
+    FLAG("arch", FLAG_CHOICE, arch, "sft reward", "gpt2", "gpt2|gpt_neox", "architecture of a model made from scratch"),
+    FLAG("layers", FLAG_LONG, layers, "sft reward", "4", "1..1000", "blocks of a model made from scratch"),
+    FLAG("width", FLAG_LONG, width, "sft reward", "128", "1..65536", "its width"),
+    FLAG("heads", FLAG_LONG, heads, "sft reward", "4", "1..", "its attention heads"),
+    FLAG("context", FLAG_LONG, context, "sft reward", "128", "2..", "its context; training rows are at most so long"),
     FLAG("train-layers", FLAG_STRING, train_layers, "sft reward train info", "all", NULL, "all, or K: the top K blocks, the final norm and an untied head"),
     FLAG("dtype", FLAG_CHOICE, dtype, "sft reward train", "fp32", "fp32|fp16|bf16|fp64", "type of the weights written at the end"),
-    FLAG("shard-mib", FLAG_LONG, shard_mib, "sft reward train", "0", NULL, "split the written weights into files of at most so many MiB (0: one file)"),
+    FLAG("shard-mib", FLAG_LONG, shard_mib, "sft reward train", "0", "0..", "split the written weights into files of at most so many MiB (0: one file)"),
     // sampling
-    FLAG("samples", FLAG_LONG, samples, "sample cache eval", "1", NULL, "responses a prompt"),
-    FLAG("max-new", FLAG_LONG, max_new, "sample bon cache train eval info", "40", NULL, "new tokens at most"),
-    FLAG("temperature", FLAG_DOUBLE, temperature, "sample bon cache train eval score", "1", NULL, "logits are divided by it, in sampling and in every log-probability"),
-    FLAG("max-prompt", FLAG_LONG, max_prompt, "info", "0", NULL, "tokens of the longest prompt, for the plan"),
-    FLAG("top-k", FLAG_LONG, top_k, "sample bon", "0", NULL, "sample from the k likeliest tokens (0: all)"),
-    FLAG("top-p", FLAG_DOUBLE, top_p, "sample bon", "1", NULL, "sample from the smallest set with this probability (1: all)"),
+    FLAG("samples", FLAG_LONG, samples, "sample cache eval", "1", "1..", "responses a prompt"),
+    FLAG("max-new", FLAG_LONG, max_new, "sample bon cache train eval info", "40", "1..", "new tokens at most"),
+    FLAG("temperature", FLAG_DOUBLE, temperature, "sample bon cache train eval score", "1", ">0..", "logits are divided by it, in sampling and in every log-probability"),
+    FLAG("max-prompt", FLAG_LONG, max_prompt, "info", NULL, "1..", "tokens of the longest prompt, for the plan"),
+    FLAG("top-k", FLAG_LONG, top_k, "sample bon", "0", "0..", "sample from the k likeliest tokens (0: all)"),
+    FLAG("top-p", FLAG_DOUBLE, top_p, "sample bon", "1", ">0..1", "sample from the smallest set with this probability (1: all)"),
     // the objective
     FLAG("objective", FLAG_CHOICE, objective, "train", "vbon", "vbon|l|l1|rl", "log pi_bon (Eq. 5), the bound L (Thm 2), the bound L1 (Thm 3), or KL-regularised reward (Eq. 1)"),
-    FLAG("n", FLAG_LONG, n, "train bon eval", "4", NULL, "the N of Best-of-N"),
+    FLAG("n", FLAG_LONG, n, "train bon eval", "4", "1..", "the N of Best-of-N"),
     FLAG("method", FLAG_CHOICE, method, "eval", "policy", "policy|bon", "measure --model, or Best-of-N drawn from the reference"),
     FLAG("ns", FLAG_STRING, ns, "eval", "4,16", NULL, "measure the distance to Best-of-N for these N"),
-    FLAG("beta", FLAG_DOUBLE, beta, "train", "0", NULL, "strength of the KL penalty, for rl and l (never converted into N)"),
+    FLAG("beta", FLAG_DOUBLE, beta, "train", NULL, ">0..", "strength of the KL penalty, for rl and l (never converted into N)"),
     FLAG("fhat", FLAG_CHOICE, fhat, "train", "digamma", "digamma|mc|add1|expfit|exact", "estimate of log F from the cache"),
-    FLAG("m", FLAG_LONG, m, "train eval", "0", NULL, "use the first M samples drawn for each prompt (0: all)"),
+    FLAG("m", FLAG_LONG, m, "train eval", "0", "0..", "use the first M samples drawn for each prompt (0: all)"),
     FLAG("compat", FLAG_STRING, compat, "train", "", NULL, "reproduce the released code: scale, jointp, or both, comma-separated"),
     FLAG("critic", FLAG_CHOICE, critic, "train", "head", "head|prefix-rank", "value head on the trunk, or ridge regression on the ranks of prefixes"),
     // PPO
-    FLAG("episodes", FLAG_LONG, episodes, "train", "12800", NULL, "responses to train on in all"),
-    FLAG("rollout", FLAG_LONG, rollout, "train info", "128", NULL, "episodes an iteration"),
-    FLAG("minibatch", FLAG_LONG, minibatch, "train info", "32", NULL, "episodes an optimiser step"),
-    FLAG("ppo-epochs", FLAG_LONG, ppo_epochs, "train", "4", NULL, "passes over each rollout"),
-    FLAG("clip", FLAG_DOUBLE, clip, "train", "0.2", NULL, "of the probability ratio"),
-    FLAG("value-clip", FLAG_DOUBLE, value_clip, "train", "0.2", NULL, "of the value's change"),
-    FLAG("vf-coef", FLAG_DOUBLE, vf_coef, "train", "1", NULL, "weight of the value loss"),
-    FLAG("score-clip", FLAG_DOUBLE, score_clip, "train", "0", NULL, "clip the terminal score to +- this (0: no clipping)"),
-    FLAG("gamma", FLAG_DOUBLE, gamma, "train", "1", NULL, "discount"),
-    FLAG("lambda", FLAG_DOUBLE, lambda, "train", "0.95", NULL, "of generalised advantage estimation"),
+    FLAG("episodes", FLAG_LONG, episodes, "train", "12800", "1..", "responses to train on in all"),
+    FLAG("rollout", FLAG_LONG, rollout, "train info", "128", "1..", "episodes an iteration"),
+    FLAG("minibatch", FLAG_LONG, minibatch, "train info", "32", "1..", "episodes an optimiser step"),
+    FLAG("ppo-epochs", FLAG_LONG, ppo_epochs, "train", "4", "1..", "passes over each rollout"),
+    FLAG("clip", FLAG_DOUBLE, clip, "train", "0.2", ">0..", "of the probability ratio"),
+    FLAG("value-clip", FLAG_DOUBLE, value_clip, "train", "0.2", ">0..", "of the value's change"),
+    FLAG("vf-coef", FLAG_DOUBLE, vf_coef, "train", "1", "0..", "weight of the value loss"),
+    FLAG("score-clip", FLAG_DOUBLE, score_clip, "train", "0", "0..", "clip the terminal score to +- this (0: no clipping)"),
+    FLAG("gamma", FLAG_DOUBLE, gamma, "train", "1", "0..1", "discount"),
+    FLAG("lambda", FLAG_DOUBLE, lambda, "train", "0.95", "0..1", "of generalised advantage estimation"),
     // optimisation
-    FLAG("epochs", FLAG_DOUBLE, epochs, "sft reward", "1", NULL, "passes over the data (a fraction is allowed)"),
-    FLAG("steps", FLAG_LONG, steps, "sft reward", "0", NULL, "optimiser steps, in place of epochs (0: by epochs)"),
-    FLAG("batch", FLAG_LONG, batch, "sft reward", "32", NULL, "rows (or pairs) an optimiser step"),
-    FLAG("from-position", FLAG_LONG, from_position, "reward", "12", NULL, "labels: train the score at every position from here on"),
-    FLAG("lr", FLAG_DOUBLE, lr, "sft reward train", "3e-5", NULL, "learning rate"),
+    FLAG("epochs", FLAG_DOUBLE, epochs, "sft reward", "1", ">0..", "passes over the data (a fraction is allowed)"),
+    FLAG("steps", FLAG_LONG, steps, "sft reward", "0", "0..", "optimiser steps, in place of epochs (0: by epochs)"),
+    FLAG("batch", FLAG_LONG, batch, "sft reward", "32", "1..", "rows (or pairs) an optimiser step"),
+    FLAG("from-position", FLAG_LONG, from_position, "reward", "12", "0..", "labels: train the score at every position from here on"),
+    FLAG("lr", FLAG_DOUBLE, lr, "sft reward train", "3e-5", "0..", "learning rate"),
     FLAG("schedule", FLAG_CHOICE, schedule, "sft reward train", "linear", "constant|linear|cosine", "of the learning rate, to 0, per optimiser step"),
-    FLAG("warmup", FLAG_LONG, warmup, "sft reward train", "0", NULL, "optimiser steps over which the rate rises"),
-    FLAG("beta1", FLAG_DOUBLE, beta1, "sft reward train", "0.9", NULL, "of AdamW"),
-    FLAG("beta2", FLAG_DOUBLE, beta2, "sft reward train", "0.95", NULL, "of AdamW"),
-    FLAG("eps", FLAG_DOUBLE, eps, "sft reward train", "1e-8", NULL, "of AdamW"),
-    FLAG("weight-decay", FLAG_DOUBLE, weight_decay, "sft reward train", "1e-6", NULL, "of AdamW, on matrices and embeddings"),
-    FLAG("clip-grad", FLAG_DOUBLE, clip_grad, "sft reward train", "1", NULL, "largest gradient norm (0: no clipping)"),
+    FLAG("warmup", FLAG_LONG, warmup, "sft reward train", "0", "0..", "optimiser steps over which the rate rises"),
+    FLAG("beta1", FLAG_DOUBLE, beta1, "sft reward train", "0.9", "0..<1", "of AdamW"),
+    FLAG("beta2", FLAG_DOUBLE, beta2, "sft reward train", "0.95", "0..<1", "of AdamW"),
+    FLAG("eps", FLAG_DOUBLE, eps, "sft reward train", "1e-8", ">0..", "of AdamW"),
+    FLAG("weight-decay", FLAG_DOUBLE, weight_decay, "sft reward train", "1e-6", "0..", "of AdamW, on matrices and embeddings"),
+    FLAG("clip-grad", FLAG_DOUBLE, clip_grad, "sft reward train", "1", "0..", "largest gradient norm (0: no clipping)"),
     // running
-    FLAG("preset", FLAG_STRING, preset, "train", NULL, NULL, "a named set of flags: sentiment, sentiment-released, tldr, tldr-released"),
-    FLAG("seed", FLAG_LONG, seed, "sft reward sample bon cache train eval", "1", NULL, "of every random draw"),
+    FLAG("preset", FLAG_STRING, preset, "train", NULL, NULL, "a named set of flags: sentiment, sentiment-released, tldr, tldr-released (without one: sentiment's numbers, all layers, all samples)"),
+    FLAG("seed", FLAG_LONG, seed, "sft reward sample bon cache train eval", "1", "0..", "of every random draw"),
     FLAG("resume", FLAG_BOOL, resume, "sft reward train", "false", NULL, "go on from the last checkpoint in --out"),
-    FLAG("log-every", FLAG_LONG, log_every, "sft reward train", "1", NULL, "optimiser steps (train: iterations) between records"),
-    FLAG("eval-every", FLAG_LONG, eval_every, "sft reward", "0", NULL, "optimiser steps between held-out measurements (0: at the end)"),
-    FLAG("save-every", FLAG_LONG, save_every, "sft reward train", "0", NULL, "optimiser steps (train: iterations) between checkpoints (0: at the end)"),
-    FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train eval sample bon info", "4096", NULL, "tokens in one forward pass; results do not depend on it beyond rounding"),
+    FLAG("log-every", FLAG_LONG, log_every, "sft reward train", "1", "1..", "optimiser steps (train: iterations) between records"),
+    FLAG("eval-every", FLAG_LONG, eval_every, "sft reward", "0", "0..", "optimiser steps between held-out measurements (0: at the end)"),
+    FLAG("save-every", FLAG_LONG, save_every, "sft reward train", "0", "0..", "optimiser steps (train: iterations) between checkpoints (0: at the end)"),
+    FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train eval sample bon info", "4096", "1..", "tokens in one forward pass; results do not depend on it beyond rounding"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
     FLAG("precision", FLAG_CHOICE, precision, "all", "auto", "auto|fp32|bf16", "bf16: on the CPU of matrix products' inputs, on CUDA of weights and activations; what trains, its sums and statistics stay fp32 (auto: fp32 on the CPU, bf16 on CUDA)"),
     FLAG("device", FLAG_CHOICE, device, "all", "cpu", "cpu|cuda", "where to compute"),
-    FLAG("threads", FLAG_LONG, threads, "all", "0", NULL, "CPU threads (0: one a core)"),
+    FLAG("threads", FLAG_LONG, threads, "all", "0", "0..1024", "CPU threads (0: one a core)"),
 };
 static const size_t n_flags = sizeof flag_table / sizeof *flag_table;
 
@@ -925,7 +933,7 @@ static const struct { const char *name, *flags; } presets[] = {
     {"tldr", "--train-layers all --objective vbon --n 100 --fhat expfit --lr 3e-6 --schedule linear --beta1 0.9 --beta2 0.95 --eps 1e-5 --weight-decay 1e-6 "
                   "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 0.2 --clip 0.2 --value-clip 0.2 --clip-grad 1 --episodes 10000 --max-new 53 --temperature 0.7 --m 200 --missing-eos -1"},
     {"tldr-released", "--train-layers 8 --objective l --beta 0.005 --fhat add1 --lr 3e-6 --schedule constant --beta1 0.9 --beta2 0.999 --eps 1e-5 --weight-decay 0.01 "
-                  "--rollout 128 --minibatch 4 --ppo-epochs 4 --vf-coef 0.2 --clip-grad 0 --episodes 10000 --max-new 50 --temperature 0.7"},
+                  "--rollout 128 --minibatch 4 --ppo-epochs 4 --vf-coef 0.2 --clip-grad 0 --episodes 10000 --max-new 50 --temperature 0.7 --missing-eos -20"},
 };
 static const char *preset_flags(const char *name)
 {
@@ -964,6 +972,14 @@ static const Ops *device_ops(const Args *a)
 // ----------------------------------------------------------------------------
 // main
 
+// OpenMP reads its environment before main: have waiting threads sleep rather than spin (see the top of this file), then start again.
+static void wait_by_sleeping(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY")) return;
+    setenv("OMP_WAIT_POLICY", "passive", 1);
+    execv("/proc/self/exe", argv); // goes on in the caller where that is not possible
+}
+
 #ifndef TESTING
 static void help(FILE *f)
 {
@@ -973,12 +989,7 @@ static void help(FILE *f)
 
 int main(int argc, char **argv)
 {
-    // OpenMP reads its environment before main: have waiting threads sleep rather than spin (see the top of this file), then start again.
-    if (!getenv("OMP_WAIT_POLICY") && !getenv("VBON_STARTED")) {
-        setenv("OMP_WAIT_POLICY", "passive", 1);
-        setenv("VBON_STARTED", "1", 1);
-        execv("/proc/self/exe", argv); // goes on below where that is not possible
-    }
+    wait_by_sleeping(argv);
     if (argc < 2) { help(stderr); return 2; }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) { help(stdout); return 0; }
     const Command *c = NULL;
@@ -987,7 +998,6 @@ int main(int argc, char **argv)
     for (int i = 2; i < argc; i++) if (!strcmp(argv[i], "--help")) { flags_help(flag_table, n_flags, c->name, c->summary, c->example); return 0; }
     static Args a;
     flags_parse(&a, flag_table, n_flags, c->name, argc - 2, argv + 2, preset_flags);
-    if (a.threads < 0) usage("--threads must be at least 0");
     if (a.threads) omp_set_num_threads((int)a.threads);
     cpu_bf16 = !strcmp(a.precision, "bf16") && !strcmp(a.device, "cpu");
     if (cpu_bf16 && !bf16_native()) fprintf(stderr, "note: no bfloat16 products on this CPU or in this build: inputs are rounded to bfloat16 and multiplied in fp32, no faster than --precision fp32\n");

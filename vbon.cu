@@ -1114,7 +1114,7 @@ static void cuda_scatter_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
 enum { ROW_THREADS = 512 }; // at most, in the kernels with a block a row of logits: as many as find 128 bits each to read
 static unsigned row_threads(size_t V) { return V > ROW_THREADS * 4 ? (unsigned)ROW_THREADS : 32 * (unsigned)ceil_div(V, 128); }
 
-static size_t head_chunk(size_t V) // rows whose logits fit about 128 MiB
+static size_t cuda_head_rows(size_t V) // rows whose logits fit about 128 MiB
 {
     size_t rows = ((size_t)32 << 20) / V / 64 * 64;
     return rows < 64 ? 64 : rows > 1024 ? 1024 : rows;
@@ -1194,11 +1194,13 @@ __global__ void __launch_bounds__(ROW_THREADS) logprob_forward_kernel(float *log
     if (entropy) entropy[blockIdx.x] = (a.most - z0) + logf(a.sum) - a.dot / a.sum;
 }
 
-static void cuda_logprob_forward(Buf logp, Buf entropy, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+// probs, where a forward could leave its softmax for the backward, is not used: logits are multiplied out again, in a stride of ours.
+static void cuda_logprob_forward(Buf logp, Buf entropy, Buf probs, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
 {
+    (void)probs;
     NEED(logp, R); NEED(entropy, R); NEED(inp, R * C); NEED(w, V * C); NEED_INDEX(target, R);
     static Scratch s;
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
         Buf logits = head_logits(&s, inp, w, r, n, C, V);
         RUN(logprob_forward_kernel, (unsigned)n, row_threads(V), 0, F_(logp) + r, entropy.p ? F_(entropy) + r : NULL, F_(logits), I_(target) + r, (float)(1 / temperature), V, head_stride(V));
@@ -1229,13 +1231,14 @@ template <class T> __global__ void __launch_bounds__(ROW_THREADS) logprob_backwa
     if (threadIdx.x == 0 && logp) logp[blockIdx.x] = at_ - (a.most + logf(a.sum));
 }
 
-static void cuda_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+static void cuda_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf probs, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
 {
+    (void)probs;
     NEED(dinp, R * C); NEED(dw, V * C); NEED(logp, R); NEED(dlogp, R); NEED(inp, R * C); NEED(w, V * C); NEED_INDEX(target, R);
     static Scratch s, sd;
     size_t stride = head_stride(V);
     Buf none = {NULL, 0, DT_F32, NULL};
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
         Buf logits = head_logits(&s, inp, w, r, n, C, V), d = logits, x = rows_of(inp, r, n, C);
         if (inp.type != DT_F32) { d.type = inp.type; d.p = scratch(&sd, n * stride * dtype_size(d.type)); }
@@ -1265,7 +1268,7 @@ static void cuda_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double 
 {
     NEED(kl, R); NEED(p_inp, R * C); NEED(q_inp, R * C); NEED(p_w, V * C); NEED(q_w, V * C);
     static Scratch sp, sq;
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
         Buf p = head_logits(&sp, p_inp, p_w, r, n, C, V), q = head_logits(&sq, q_inp, q_w, r, n, C, V);
         RUN(head_kl_kernel, (unsigned)n, row_threads(V), 0, F_(kl) + r, F_(p), F_(q), (float)(1 / temperature), V, head_stride(V));
@@ -1362,7 +1365,7 @@ static void cuda_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double
     NEED_INDEX(token, R); NEED(logp, R); NEED(inp, R * C); NEED(w, V * C);
     static Scratch s;
     size_t k = top_k > 0 && (size_t)top_k < V ? (size_t)top_k : 0;
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
         Buf logits = head_logits(&s, inp, w, r, n, C, V);
         RUN(sample_kernel, (unsigned)n, row_threads(V), 0, I_(token) + r, F_(logp) + r, F_(logits), at<double>(uniform) + r, (float)(1 / temperature), k, top_p, V, head_stride(V));
@@ -1540,7 +1543,7 @@ static Ops make_table(void)
     OP(alloc); OP(release); OP(upload); OP(download); OP(copy); OP(fill);
     OP(embed_forward); OP(embed_backward); OP(layernorm_forward); OP(layernorm_backward); OP(packed_size); OP(pack); OP(matmul_forward); OP(matmul_backward);
     OP(activation_forward); OP(activation_backward); OP(add); OP(rotary); OP(attention_forward); OP(attention_backward); OP(attention_decode);
-    OP(gather_rows); OP(scatter_rows); OP(logprob_forward); OP(logprob_backward); OP(head_kl); OP(sample); OP(ppo_loss); OP(sumsq); OP(adamw); OP(lerp); OP(region_begin); OP(region_end);
+    OP(gather_rows); OP(scatter_rows); OP(logprob_forward); OP(logprob_backward); OP(head_rows); OP(head_kl); OP(sample); OP(ppo_loss); OP(sumsq); OP(adamw); OP(lerp); OP(region_begin); OP(region_end);
     #undef OP
     return t;
 }

@@ -267,10 +267,10 @@ static void cuda_head_tests(void)
         Operand *x = random_operand("x", R * C, 2), *w = random_operand("w", V * C, 1), *x2 = random_operand("x", R * C, 2), *w2 = random_operand("w", V * C, 1), *target = index_operand("target", R, V);
         Operand *logp = poisoned("logp", R, DT_REAL), *entropy = poisoned("entropy", R, DT_REAL), *dlogp = random_real("dlogp", R, 1), *dx = poisoned("dinp", R * C, ACT), *dw = random_real("dw", V * C, 0.1);
         double tol = V == 1 ? 1e30 : 1e-5 + 4e-9 * (double)V; // one token: everything is 0; the CPU sums a row in float
-        CASE(NAME("logprob_forward"), tol, OUT(logp, entropy), o->logprob_forward(ON(logp), ON(entropy), ON(x), ON(w), ON(target), 0.7, R, C, V));
-        CASE(NAME("logprob_forward, no entropy"), tol, OUT(logp), o->logprob_forward(ON(logp), (Buf){0}, ON(x), ON(w), ON(target), 1, R, C, V));
-        CASE(NAME("logprob_backward"), tol, OUT(dx, dw, logp), o->logprob_backward(ON(dx), ON(dw), ON(logp), ON(dlogp), ON(x), ON(w), ON(target), 0.7, R, C, V));
-        CASE(NAME("logprob_backward, frozen"), tol, OUT(dx), o->logprob_backward(ON(dx), (Buf){0}, (Buf){0}, ON(dlogp), ON(x), ON(w), ON(target), 0.7, R, C, V));
+        CASE(NAME("logprob_forward"), tol, OUT(logp, entropy), o->logprob_forward(ON(logp), ON(entropy), (Buf){0}, ON(x), ON(w), ON(target), 0.7, R, C, V));
+        CASE(NAME("logprob_forward, no entropy"), tol, OUT(logp), o->logprob_forward(ON(logp), (Buf){0}, (Buf){0}, ON(x), ON(w), ON(target), 1, R, C, V));
+        CASE(NAME("logprob_backward"), tol, OUT(dx, dw, logp), o->logprob_backward(ON(dx), ON(dw), ON(logp), ON(dlogp), (Buf){0}, ON(x), ON(w), ON(target), 0.7, R, C, V));
+        CASE(NAME("logprob_backward, frozen"), tol, OUT(dx), o->logprob_backward(ON(dx), (Buf){0}, (Buf){0}, ON(dlogp), (Buf){0}, ON(x), ON(w), ON(target), 0.7, R, C, V));
         CASE(NAME("head_kl"), tol, OUT(logp), o->head_kl(ON(logp), ON(x), ON(w), ON(x2), ON(w2), 0.7, R, C, V));
         double *u = xmalloc(R * sizeof *u);
         for (size_t i = 0; i < R; i++) u[i] = i ? random_uniform(7, 1, k, i, 0) : 0.99999999999;
@@ -346,7 +346,7 @@ static void cuda_ppo_tests(void)
                 for (size_t t = 0; t < a->n && t < b->n; t++) { drawn++; differ += a->ids[t] != b->ids[t]; }
             }
             for (size_t k = 0; k < p[0].n_metrics && !differ && !bf16; k++) {
-                const Measure *a = &p[0].metrics[k], *b = &p[1].metrics[k];
+                const Metric *a = &p[0].metrics[k], *b = &p[1].metrics[k];
                 if (!strncmp(a->key, "time/", 5) || !strcmp(a->key, "val/logp_gap") || !strcmp(a->key, "val/ratio_var") || !strcmp(a->key, "policy/approxkl_avg")) continue;
                 CHECK(fabs(a->value - b->value) <= 1e-3 * fabs(a->value) + 1e-4, "variant %d, iteration %d: %s: CPU %.9g, device %.9g", variant, iteration, a->key, a->value, b->value);
             }
