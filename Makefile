@@ -99,6 +99,10 @@ build/bench: dev/bench.c $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(FAST) dev/bench.c -o $@ $(FASTLIB)
 
+build/gpu_bench: dev/gpu_bench.c $(SOURCES) build/vbon_cuda.o Makefile | check
+	$(CC) $(FAST) $(GPU) dev/gpu_bench.c build/vbon_cuda.o -o $@ $(FASTLIB) $(GPULIB)
+build/gpu_bench_simt: dev/gpu_bench.c $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Makefile | check
+	$(CC) $(FAST) -DVBON_CUDA dev/gpu_bench.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
 build/two_lines: dev/two_lines.c gpt2.h ppo.h Makefile
 	@mkdir -p build
 	$(CC) -std=c99 -Wall $(if $(WERROR),-Werror) -I. dev/two_lines.c -o $@ -lm
