@@ -101,6 +101,8 @@ build/bench: dev/bench.c $(SOURCES) Makefile | check
 
 build/gpu_bench: dev/gpu_bench.c $(SOURCES) build/vbon_cuda.o Makefile | check
 	$(CC) $(FAST) $(GPU) dev/gpu_bench.c build/vbon_cuda.o -o $@ $(FASTLIB) $(GPULIB)
+build/vbon_simt: $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Makefile | check
+	$(CC) $(FAST) -DVBON_CUDA vbon.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
 build/gpu_bench_simt: dev/gpu_bench.c $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Makefile | check
 	$(CC) $(FAST) -DVBON_CUDA dev/gpu_bench.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
 build/two_lines: dev/two_lines.c gpt2.h ppo.h Makefile
