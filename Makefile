@@ -105,7 +105,7 @@ build/vbon_simt: $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Ma
 	$(CC) $(FAST) -DVBON_CUDA vbon.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
 build/gpu_bench_simt: dev/gpu_bench.c $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Makefile | check
 	$(CC) $(FAST) -DVBON_CUDA dev/gpu_bench.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
-build/two_lines: dev/two_lines.c gpt2.h ppo.h Makefile
+build/two_lines: dev/two_lines.c gpt2.h pythia.h ppo.h Makefile
 	@mkdir -p build
 	$(CC) -std=c99 -Wall $(if $(WERROR),-Werror) -I. dev/two_lines.c -o $@ -lm
 

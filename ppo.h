@@ -131,7 +131,7 @@ typedef struct {
     double missing_eos, temperature, clip, value_clip, vf_coef, gamma, lambda, score_clip, lr;
     long episodes, rollout, minibatch, epochs, max_new, warmup;
     const char *schedule;
-    size_t tokens;                 // a micro-batch
+    size_t tokens, rows;           // a micro-batch; rows decoded at once (0: 512)
     uint64_t seed; int eos;
     AdamW adamw;
 } PpoOptions;
@@ -651,7 +651,7 @@ static size_t trunk_capacity(const Ppo *p) { return p->policy->first_block ? (si
 static void phase_sample(Ppo *p)
 {
     arena_reset(&p->work);
-    size_t rows = (size_t)p->opt.rollout < 512 ? (size_t)p->opt.rollout : 512;
+    size_t most = p->opt.rows ? p->opt.rows : 512, rows = (size_t)p->opt.rollout < most ? (size_t)p->opt.rollout : most;
     generator_carve(&p->gen, p->policy, &p->work, rows, p->opt.tokens, p->max_prompt, (size_t)p->opt.max_new);
 }
 

@@ -833,7 +833,7 @@ typedef struct {
     const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *arch, *dtype, *train_layers;
     const char *objective, *fhat, *critic, *compat, *schedule, *preset, *method, *ns, *memory, *precision, *device;
     long max_docs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
-    long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, threads, prompts_max;
+    long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows, threads, prompts_max;
     double reward_timeout, reward_scale, reward_offset, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad;
     bool resume;
 } Args;
@@ -917,6 +917,7 @@ static const Flag flag_table[] = {
     FLAG("eval-every", FLAG_LONG, eval_every, "sft reward", "0", "0..", "optimiser steps between held-out measurements (0: at the end)"),
     FLAG("save-every", FLAG_LONG, save_every, "sft reward train", "0", "0..", "optimiser steps (train: iterations) between checkpoints (0: at the end)"),
     FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train eval sample bon info", "4096", "1..", "tokens in one forward pass; results do not depend on it beyond rounding"),
+    FLAG("decode-rows", FLAG_LONG, decode_rows, "sample bon cache train eval info", "0", "0..", "responses decoded at once at most; fewer need less memory for keys and values (0: 256, train 512)"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
     FLAG("precision", FLAG_CHOICE, precision, "all", "auto", "auto|fp32|bf16", "bf16: on the CPU of matrix products' inputs, on CUDA of weights and activations; what trains, its sums and statistics stay fp32 (auto: fp32 on the CPU, bf16 on CUDA)"),
     FLAG("device", FLAG_CHOICE, device, "all", "cpu", "cpu|cuda", "where to compute"),

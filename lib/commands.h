@@ -28,6 +28,8 @@ static long train_layers(const Args *a)
     return k;
 }
 
+static size_t decode_rows(const Args *a, size_t fallback) { return a->decode_rows ? (size_t)a->decode_rows : fallback; }
+
 static DType dtype_of(const Args *a)
 {
     return !strcmp(a->dtype, "fp64") ? DT_F64 : !strcmp(a->dtype, "fp16") ? DT_F16 : !strcmp(a->dtype, "bf16") ? DT_BF16 : DT_F32;
@@ -398,7 +400,7 @@ static void drawing_open(Drawing *d, const Args *a, const char *model, uint64_t 
     d->prompts = prompts_load(a, d->t, d->m.cfg.max_T, &d->n);
     size_t longest = 1;
     for (size_t i = 0; i < d->n; i++) if (d->prompts[i].n > longest) longest = d->prompts[i].n;
-    d->rows = 256;
+    d->rows = decode_rows(a, 256);
     d->work = (Arena){.name = "sampling", .o = d->m.o};
     for (int pass = 0; pass < 2; pass++) {
         if (pass) arena_place(&d->work);
@@ -611,7 +613,7 @@ static void ppo_options(PpoOptions *o, const Args *a)
     static const char *const objectives[] = {"vbon", "l", "l1", "rl"}, *const fhats[] = {"digamma", "mc", "add1", "expfit", "exact"};
     *o = (PpoOptions){.temperature = a->temperature, .clip = a->clip, .value_clip = a->value_clip, .vf_coef = a->vf_coef, .gamma = a->gamma, .lambda = a->lambda,
         .score_clip = a->score_clip, .lr = a->lr, .episodes = a->episodes, .rollout = a->rollout, .minibatch = a->minibatch, .epochs = a->ppo_epochs, .max_new = a->max_new,
-        .warmup = a->warmup, .schedule = a->schedule, .tokens = (size_t)a->micro_tokens, .seed = (uint64_t)a->seed, .prefix_rank = !strcmp(a->critic, "prefix-rank"),
+        .warmup = a->warmup, .schedule = a->schedule, .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed, .prefix_rank = !strcmp(a->critic, "prefix-rank"),
         .adamw = {.beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad}};
     for (int i = 0; i < 4; i++) if (!strcmp(a->objective, objectives[i])) o->objective.kind = (Objective)i;
     for (int i = 0; i < 5; i++) if (!strcmp(a->fhat, fhats[i])) o->fhat = (Fhat)i;
@@ -877,7 +879,7 @@ static void cmd_info(const Args *a)
            c.scalar_head || folder ? "" : ", without a reward model (--reward FOLDER adds one)");
     if (c.scalar_head) plan_reward(a, &c, max_prompt, &total);
     else {
-        Ppo p = {.policy = &m, .max_prompt = max_prompt, .opt = {.rollout = a->rollout, .minibatch = a->minibatch, .max_new = a->max_new, .tokens = (size_t)a->micro_tokens}};
+        Ppo p = {.policy = &m, .max_prompt = max_prompt, .opt = {.rollout = a->rollout, .minibatch = a->minibatch, .max_new = a->max_new, .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0)}};
         Arena ref = {.o = m.o};
         arena_take(&ref, m.n_params - m.first, m.o->type, "copy of what trains");
         packs_carve(&m);
