@@ -2,7 +2,7 @@
 //
 // Built twice by `make test`: optimised, in float, as shipped (behaviour, files, whole training runs); and in double with plain loops and
 // bounds-checked buffers (gradients of every op, of whole models and losses, by finite differences; golden values to 1e-9). What other people's
-// software says is in dev/fixtures, made by dev/golden.py and dev/bpe_fixtures.py. A comparison is written !(err <= tol), so NaN fails.
+// software says is in dev/fixtures, made by dev/golden.py and dev/tokenizer_fixtures.py. A comparison is written !(err <= tol), so NaN fails.
 //
 // `build/test NAME` runs only the tests whose name contains NAME. VBON names the binary that the command-line tests run.
 #define TESTING
@@ -60,6 +60,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"safetensors and folders", test_files, 1},
     {"malformed files get one clear line", test_malformed, 1},
     {"byte-level BPE against Hugging Face", test_bpe, 1},
+    {"WordPiece against Hugging Face", test_wordpiece, 1},
     {"JSONL, caches and flags", test_data, 1},
     {"the tiny world: trained models against enumeration", test_world, 1},
     {"monotone maps of the reward change nothing", test_monotone, 1},

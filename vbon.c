@@ -785,7 +785,9 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 // the flag table: parser, --help, start-up table and the config record of log.jsonl all come from here
 
 #include "lib/files.h"
+#include "lib/unicode.h"
 #include "lib/bpe.h"
+#include "lib/wordpiece.h"
 #include "lib/safetensors.h"
 #include "lib/config.h"
 #include "lib/flags.h"

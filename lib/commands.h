@@ -417,8 +417,7 @@ static Response *draw(Drawing *d, Reward *reward, const Args *a, size_t M, size_
 static void write_response(FILE *f, const Tokenizer *t, const Prompt *p, const Response *r, bool rewarded)
 {
     char *text = response_text(t, r);
-    size_t at;
-    while ((at = utf8_valid(text, strlen(text))) < strlen(text)) text[at] = '?'; // cut inside a character; the ids say exactly what was sampled
+    utf8_mend(text); // cut inside a character; the ids say exactly what was sampled
     json_t *j = json_pack("{s:s, s:s}", "prompt", p->text, "response", text), *ids = json_array();
     for (size_t k = 0; k < r->n; k++) json_array_append_new(ids, json_integer(r->ids[k]));
     json_object_set_new(j, "ids", ids);
@@ -490,8 +489,7 @@ static void cmd_cache(const Args *a)
         for (size_t i = 0; i < done - begin; i++) response_free(&r[i]);
         for (size_t i = done - begin; i < end - begin; i++) {
             char *text = response_text(d.t, &r[i]);
-            size_t at;
-            while ((at = utf8_valid(text, strlen(text))) < strlen(text)) text[at] = '?';
+            utf8_mend(text);
             CacheSample s = {.text = text, .ids = r[i].ids, .n_ids = r[i].n, .reward = r[i].reward, .logp = response_logp(&r[i]), .has_logp = true,
                 .draw = (long)r[i].sample, .key = r[i].key, .has_key = true, .finished = r[i].finished};
             cache_write(f, d.prompts[r[i].prompt].text, &s);

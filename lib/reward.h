@@ -69,10 +69,7 @@ static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t 
     size_t sent = 0, got = 0;
     for (size_t i = 0; i < n; i++) {
         char *text = response_text(r->policy_tokenizer, &y[i]);
-        if (utf8_valid(text, strlen(text)) < strlen(text)) { // a response may end inside a character: JSON cannot say that
-            size_t at;
-            while ((at = utf8_valid(text, strlen(text))) < strlen(text)) text[at] = '?';
-        }
+        utf8_mend(text); // a response may end inside a character: JSON cannot say that
         json_t *j = json_pack("{s:s, s:s}", "prompt", prompts[y[i].prompt].text, "response", text);
         char *line = json_dumps(j, JSON_COMPACT);
         size_t len = strlen(line);
@@ -238,8 +235,7 @@ void reward_score(void *reward, const Prompt *prompts, Response *y, size_t n, bo
     int eos = tokenizer_eos(r->tokenizer);
     for (size_t i = 0; i < n; i++) {
         char *text = response_text(r->policy_tokenizer, &y[i]), *both = format("%s%s", prompts[y[i].prompt].text, text);
-        size_t at;
-        while ((at = utf8_valid(both, strlen(both))) < strlen(both)) both[at] = '?';
+        utf8_mend(both);
         copy[i].prompt = i;
         copy[i].ids = tokenizer_encode(r->tokenizer, both, strlen(both), &copy[i].n);
         if (y[i].finished && eos >= 0) {
