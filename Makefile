@@ -22,12 +22,13 @@ FAST    := $(BASE) $(OPT) -fopenmp $(if $(filter 1,$(ONEDNN)),-DVBON_ONEDNN)
 FASTLIB := $(if $(filter 1,$(ONEDNN)),-ldnnl) $(LIBS)
 DOUBLE  := $(BASE) -O2 $(ARCH) -fopenmp -g -Dreal=double -DDEBUG
 SAN     := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-SOURCES := vbon.c gpt2.h ppo.h $(wildcard lib/*.h)
+SOURCES := vbon.c gpt2.h pythia.h ppo.h $(wildcard lib/*.h)
 TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 
 all: vbon
 
-.PHONY: all check demo demo-models test test_asan bench deps clean help
+PYTHON  ?= python3
+.PHONY: all check demo demo-models parity test test_asan bench deps clean help
 check:
 	@echo "$(call say,$(OPENMP),OpenMP,install gcc)"
 	@echo "$(call say,$(JANSSON),jansson,install libjansson-dev)"
@@ -68,6 +69,8 @@ demo: vbon
 	@dev/demo.sh
 demo-models: vbon
 	@dev/demo_models.sh DATA="$(DATA)"
+parity: vbon
+	@$(PYTHON) dev/parity.py $(or $(SEED),$(error name a seed: make parity SEED=7)) $(if $(LARGE),--large dev/fixtures/configs/pythia-410m.json)
 bench: build/bench
 	@build/bench
 
@@ -84,6 +87,7 @@ help:
 	@echo "make            build ./vbon"
 	@echo "make demo       reference and reward model -> cache -> vBoN -> evaluation, about two minutes"
 	@echo "make test       the tests;  make test_asan: the same under ASan and UBSan"
+	@echo "make parity SEED=N   random models through transformers and through vbon (Python: dev/requirements.txt; LARGE=1 adds Pythia-410m's size)"
 	@echo "make bench      speed beside the machine's own floors"
 	@echo "make demo-models DATA=DIR   train the demo's models again (about an hour)"
 	@echo "make deps       copy the libraries into deps/ so that a machine without a network can build"

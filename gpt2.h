@@ -1,4 +1,4 @@
-// gpt2.h: the seam between the model and the machine, and GPT-2 itself.
+// gpt2.h: the seam between the model and the machine, and the model itself: GPT-2, and all that Pythia shares with it.
 //
 // Everything above this file (ppo.h, lib/) speaks of models, batches and losses; everything below it
 // (vbon.c, vbon.cu) is one table of operations on buffers. A model is compiled once: it calls
@@ -11,6 +11,8 @@
 //  - Parameters live in one buffer, in the order of one list (Param): embeddings, blocks from the bottom up, final norm, heads.
 //    What trains is always a suffix of it, so freezing is one offset, and gradients and moments are as long as that suffix.
 //  - Weights are kept as (out, in) rows whatever the file says: normalise at load (param_set), undo at save (param_get).
+//  - An architecture is a table of names and a few numbers in Config; the block is one function. What Pythia does otherwise (pythia.h)
+//    is three ifs in it: rotary positions instead of wpe, an MLP beside the attention instead of after it, another activation.
 //  - Logits never exist as a whole: the head is part of the ops logprob_*, head_kl and sample, which work in chunks of rows.
 //  - Memory is an Arena a family, carved by one function that runs twice: once to measure, once to place.
 //
@@ -157,6 +159,9 @@ struct Ops {
     void (*activation_forward)(Buf out, Buf inp, Activation kind, size_t n);
     void (*activation_backward)(Buf dinp, Buf dout, Buf inp, Activation kind, size_t n);                         // dinp may be dout
     void (*add)(Buf out, Buf a, Buf b, size_t n);                                                                // out may be a
+    // rotary positions: in place on the q and k parts of qkv (N,3C), on the first `dims` (even) elements of each head. Element j < dims/2 and
+    // j + dims/2 turn as one complex number by pos[i] * base^(-2j/dims) (GPT-NeoX's halves); inverse turns back, which is the backward pass
+    void (*rotary)(Buf qkv, Buf pos, size_t N, size_t NH, size_t HS, size_t dims, double base, bool inverse);
     // attention over packed rows: qkv (N,3C), start (B+1), lse (N,NH)
     void (*attention_forward)(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS, bool causal);
     void (*attention_backward)(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS, bool causal);
@@ -167,8 +172,11 @@ struct Ops {
     void (*gather_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);                                        // out (R,C) = inp[index]
     void (*scatter_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);                                       // out[index] += inp, indices distinct
     // the head: softmax(inp (R,C) w^T (V,C) / temperature), never stored as (R,V)
-    void (*logprob_forward)(Buf logp, Buf entropy, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V); // entropy may be none
-    void (*logprob_backward)(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf inp, Buf w, Buf target, double temperature,
+    size_t (*head_rows)(size_t V);                               // how many rows are done at once; probs has room for so many
+    // entropy and probs may be none; probs (R,V), R <= head_rows(V), keeps the softmax for a backward call on the same rows
+    void (*logprob_forward)(Buf logp, Buf entropy, Buf probs, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V);
+    // probs from the forward, overwritten; or none: it is computed anew
+    void (*logprob_backward)(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf probs, Buf inp, Buf w, Buf target, double temperature,
                              size_t R, size_t C, size_t V);  // dinp =, dw +=; logp is written too (or none), so a loss linear in logp needs no forward
     void (*head_kl)(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C, size_t V); // (R): KL(p||q) over the vocabulary
     void (*sample)(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double temperature, long top_k, double top_p,
@@ -187,26 +195,44 @@ extern const Ops *ops_cpu(void);
 // configuration and parameters
 
 typedef struct {
-    char arch[16];                 // "gpt2"
+    char arch[16];                 // "gpt2", "gpt_neox"
     size_t L, NH, C, F, V, max_T;  // blocks, heads, width, inner width, vocabulary, context
     Activation act;
-    bool tied, scalar_head;        // the LM head is wte; a reward model's score.weight (1,C) instead of a head
+    bool tied, scalar_head;        // the LM head is wte; a reward model's score (1,C) instead of a head
+    bool score_bias;               // the score has a bias (cleanrl's form), from which
+    double score_shift;            // this number is subtracted
+    size_t labels;                 // of a classifier; what we run as a reward model has one (0: none said)
+    bool parallel;                 // x + attention(norm1(x)) + mlp(norm2(x)) instead of one after the other
+    double rotary_pct, rotary_base; // rotary positions on this share of each head (0: learned positions, wpe)
     double eps;                    // of the layer norms
     double init_std;               // initializer_range
     int eos;
 } Config;
 
-enum { P_LAYER = 1, P_DECAY = 2, P_TRANSPOSE = 4, P_NORM = 8, P_MATMUL = 16, P_PROJ = 32, P_VALUE = 64, P_HEAD = 128 };
-// One row of an architecture's table. rows x cols as kept in memory; with P_TRANSPOSE the file has cols x rows; cols 0: a vector.
+enum { P_LAYER = 1, P_DECAY = 2, P_TRANSPOSE = 4, P_NORM = 8, P_MATMUL = 16, P_PROJ = 32, P_VALUE = 64, P_HEAD = 128,
+       P_QKV = 256, P_BIASED = 512 };
+// One row of an architecture's table. rows x cols as kept in memory; with P_TRANSPOSE the file has cols x rows; with P_QKV the file's rows
+// are [NH][3][HS], ours [3][NH][HS]; P_BIASED: of the score that has a bias. cols 0: a vector.
 typedef struct { const char *hf; size_t field; int rows, cols, flags; } ParamSpec;
+// What sets an architecture apart. Its functions read from and write to config.json what other architectures name otherwise.
+typedef struct {
+    const char *name, *prefix, *lm, *classifier; // model_type; what the trunk's names begin with; transformers' classes
+    const ParamSpec *table;                      // ends with a row without a name; the untied head is its last
+    const char *const *buffers;                  // endings of tensors that are no parameters and that old versions saved; ends with NULL
+    void (*config_read)(Config *c, struct json_t *j, const char *path);
+    void (*config_write)(const Config *c, struct json_t *j);
+} Architecture;
+extern const Architecture gpt2_architecture, neox_architecture;
+const Architecture *architecture_find(const char *name); // NULL: not one of ours
 // One parameter of one model: the table unrolled over the layers.
 typedef struct { char name[80]; size_t field, layer, rows, cols, offset, n; int flags; } Param;
 
 typedef struct { Buf ln1w, ln1b, qkvw, qkvb, projw, projb, ln2w, ln2b, fcw, fcb, fc2w, fc2b; } Block;
-typedef struct { Buf wte, wpe, lnfw, lnfb, head, score, v1w, v1b, v2w, v2b; Block *h; } Params;
+typedef struct { Buf wte, wpe, lnfw, lnfb, head, score, scoreb, v1w, v1b, v2w, v2b; Block *h; } Params;
 
 typedef struct {
     const Ops *o;
+    const Architecture *arch;
     Config cfg;
     Param *list; size_t n_list, n_params; // n_params elements in all
     size_t first_block, first;            // blocks below first_block and elements below first are frozen
@@ -222,13 +248,14 @@ typedef struct {
 // final norm, and the head if it is untied; value_head adds Linear(C,2C)-ReLU-Linear(2C,1). measure_only: sizes only, nothing is allocated.
 void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, bool value_head, bool measure_only);
 void model_free(Model *m);
-void model_random(Model *m, uint64_t seed);             // GPT-2's initialisation; projections scaled by 1/sqrt(2L)
+void model_random(Model *m, uint64_t seed);             // GPT-2's initialisation for all; projections scaled by 1/sqrt(2L)
 void value_head_random(Model *m, uint64_t seed);        // first layer uniform +-1/sqrt(C), output layer zero (math.md section 5)
-void param_set(Model *m, const Param *q, const real *file_layout);
-void param_get(const Model *m, const Param *q, real *file_layout);
+void param_set(Model *m, const Param *q, const real *rows, size_t first, size_t n); // n of the file's rows from `first` on; all of them if transposed
+void param_get(const Model *m, const Param *q, real *file_layout);                  // all
 // A frozen twin: shares what m keeps frozen, copies what it trains (the reference of a policy). The copy lives in `arena`.
 void params_twin(Params *out, const Model *m, Buf copy); // copy (n_params - first)
 void params_free(Params *p);
+void packs_carve(Model *m);                             // what model_pack does: lays out m->packs and packs into it what is there already
 void model_pack(Model *m);                              // fills m->packed from m->p; call after every change of the weights, before decoding
 
 // ----------------------------------------------------------------------------
@@ -368,7 +395,7 @@ void arena_release(Arena *a)
 // ----------------------------------------------------------------------------
 // GPT-2's parameter table: the only list of its parameters
 
-enum { D_C = 1, D_3C, D_F, D_V, D_T, D_2C, D_1 };
+enum { D_1, D_C, D_3C, D_F, D_V, D_T, D_2C };
 #define IN_PARAMS(f) offsetof(Params, f)
 #define IN_BLOCK(f) offsetof(Block, f)
 static const ParamSpec gpt2_table[] = {
@@ -388,15 +415,32 @@ static const ParamSpec gpt2_table[] = {
     {"h.%zu.mlp.c_proj.bias",  IN_BLOCK(fc2b),  D_C,  0,   P_LAYER},
     {"ln_f.weight",            IN_PARAMS(lnfw), D_C,  0,   P_NORM},
     {"ln_f.bias",              IN_PARAMS(lnfb), D_C,  0,   0},
+    {"lm_head.weight",         IN_PARAMS(head), D_V,  D_C, P_DECAY | P_MATMUL | P_HEAD},
+    {0},
 };
-// Heads, for every architecture: the untied LM head, the reward model's score, PPO's value head (kept in state.safetensors).
+static const char *const gpt2_buffers[] = {".attn.bias", ".attn.masked_bias", NULL};
+static void gpt2_config_read(Config *c, struct json_t *j, const char *path); // in lib/config.h
+static void gpt2_config_write(const Config *c, struct json_t *j);
+const Architecture gpt2_architecture = {"gpt2", "transformer.", "GPT2LMHeadModel", "GPT2ForSequenceClassification", gpt2_table, gpt2_buffers,
+                                        gpt2_config_read, gpt2_config_write};
+
+const Architecture *architecture_find(const char *name)
+{
+    static const Architecture *const all[] = {&gpt2_architecture, &neox_architecture};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) if (!strcmp(name, all[i]->name)) return all[i];
+    return NULL;
+}
+
+// Heads of every architecture: the reward model's score in its two forms, PPO's value head (kept in state.safetensors).
 static const ParamSpec head_table[] = {
-    {"lm_head.weight", IN_PARAMS(head),  D_V,  D_C,  P_DECAY | P_MATMUL | P_HEAD},
     {"score.weight",   IN_PARAMS(score), D_1,  D_C,  P_DECAY | P_HEAD},
+    {"scalar_head.weight", IN_PARAMS(score), D_1, D_C, P_DECAY | P_HEAD | P_BIASED},
+    {"scalar_head.bias", IN_PARAMS(scoreb), D_1, 0,  P_HEAD | P_BIASED},
     {"v_head.0.weight", IN_PARAMS(v1w),  D_2C, D_C,  P_DECAY | P_VALUE},
     {"v_head.0.bias",  IN_PARAMS(v1b),   D_2C, 0,    P_VALUE},
     {"v_head.2.weight", IN_PARAMS(v2w),  D_1,  D_2C, P_DECAY | P_VALUE},
     {"v_head.2.bias",  IN_PARAMS(v2b),   D_1,  0,    P_VALUE},
+    {0},
 };
 
 static size_t dimension(const Config *c, int d)
@@ -448,21 +492,18 @@ static void params_view(Params *p, const Model *m, Buf base, size_t first)
 void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, bool value_head, bool measure_only)
 {
     *m = (Model){.o = o, .cfg = *cfg};
-    const size_t n_table = sizeof gpt2_table / sizeof *gpt2_table, L = cfg->L;
-    m->list = (Param *)xcalloc(n_table * (L + 1) + 8, sizeof *m->list);
-    for (size_t i = 0, l; i < n_table;) {
-        if (!(gpt2_table[i].flags & P_LAYER)) { list_add(m, &gpt2_table[i++], 0); continue; }
-        size_t end = i;
-        while (end < n_table && gpt2_table[end].flags & P_LAYER) end++;
-        for (l = 0; l < L; l++)
-            for (size_t j = i; j < end; j++) list_add(m, &gpt2_table[j], l);
-        i = end;
+    const size_t L = cfg->L;
+    m->arch = architecture_find(cfg->arch);
+    if (!m->arch) die("%s: no such architecture: a bug, please report it", cfg->arch);
+    m->list = (Param *)xcalloc(sizeof gpt2_table / sizeof *gpt2_table * (L + 1) + 8, sizeof *m->list); // no table is longer
+    for (const ParamSpec *s = m->arch->table, *end = s; s->hf; s = end) {
+        while (end == s || (end->flags & P_LAYER && s->flags & P_LAYER)) end++;
+        for (size_t l = 0; l < (s->flags & P_LAYER ? L : 1); l++)
+            for (const ParamSpec *k = s; k < end; k++)
+                if (!(k->flags & P_HEAD) || (!cfg->tied && !cfg->scalar_head)) list_add(m, k, l);
     }
-    for (size_t i = 0; i < sizeof head_table / sizeof *head_table; i++) {
-        const ParamSpec *s = &head_table[i];
-        bool have = s->flags & P_VALUE ? value_head : s->field == IN_PARAMS(head) ? !cfg->tied && !cfg->scalar_head : cfg->scalar_head;
-        if (have) list_add(m, s, 0);
-    }
+    for (const ParamSpec *s = head_table; s->hf; s++)
+        if (s->flags & P_VALUE ? value_head : cfg->scalar_head && cfg->score_bias == (bool)(s->flags & P_BIASED)) list_add(m, s, 0);
     // What trains is a suffix of the list. K blocks: from the first parameter of block L-K on.
     if (train_layers > (long)L) die("--train-layers %ld: the model has %zu blocks", train_layers, L);
     m->first_block = train_layers == TRAIN_ALL ? 0 : train_layers == TRAIN_NONE ? L : L - (size_t)train_layers;
@@ -538,25 +579,49 @@ static void transpose(real *out, const real *in, size_t rows, size_t cols) // in
         for (size_t j = 0; j < cols; j++) out[j * rows + i] = in[i * cols + j];
 }
 
-void param_set(Model *m, const Param *q, const real *file_layout)
+// Calls for runs of the file's rows that stand together in memory too: NeoX's [NH][3][HS] are [3][NH][HS] here
+static size_t row_run(const Model *m, const Param *q, size_t row, size_t *at)
 {
-    Buf b = *param_field(&m->p, q);
-    if (!(q->flags & P_TRANSPOSE)) { m->o->upload(b, file_layout); return; }
-    real *t = (real *)xmalloc(q->n * sizeof *t);
-    transpose(t, file_layout, q->cols, q->rows);
-    m->o->upload(b, t);
-    free(t);
+    size_t HS = m->cfg.C / m->cfg.NH;
+    *at = q->flags & P_QKV ? row / HS % 3 * m->cfg.C + row / HS / 3 * HS + row % HS : row;
+    return q->flags & P_QKV ? HS - row % HS : q->rows - row;
 }
 
-void param_get(const Model *m, const Param *q, real *file_layout)
+void param_set(Model *m, const Param *q, const real *rows, size_t first, size_t n)
 {
-    Buf b = slice(m->data, q->offset, q->n);
-    if (!(q->flags & P_TRANSPOSE)) { m->o->download(file_layout, b); return; }
-    real *t = (real *)xmalloc(q->n * sizeof *t);
-    m->o->download(t, b);
-    transpose(file_layout, t, q->rows, q->cols);
-    free(t);
+    Buf b = *param_field(&m->p, q);
+    if (q->flags & P_TRANSPOSE) {
+        real *t = (real *)xmalloc(q->n * sizeof *t);
+        transpose(t, rows, q->cols, q->rows);
+        m->o->upload(b, t);
+        free(t);
+        return;
+    }
+    size_t width = q->cols ? q->cols : 1;
+    for (size_t r = first, at, run; r < first + n; r += run) {
+        run = row_run(m, q, r, &at);
+        if (run > first + n - r) run = first + n - r;
+        m->o->upload(slice(b, at * width, run * width), rows + (r - first) * width);
+    }
 }
+
+static void to_file_layout(const Model *m, const Param *q, Buf b, real *file_layout) // b: q, or its gradient
+{
+    if (q->flags & P_TRANSPOSE) {
+        real *t = (real *)xmalloc(q->n * sizeof *t);
+        m->o->download(t, b);
+        transpose(file_layout, t, q->rows, q->cols);
+        free(t);
+        return;
+    }
+    size_t width = q->cols ? q->cols : 1;
+    for (size_t r = 0, at, run; r < q->rows; r += run) {
+        run = row_run(m, q, r, &at);
+        m->o->download(file_layout + r * width, slice(b, at * width, run * width));
+    }
+}
+
+void param_get(const Model *m, const Param *q, real *file_layout) { to_file_layout(m, q, slice(m->data, q->offset, q->n), file_layout); }
 
 void params_twin(Params *out, const Model *m, Buf copy)
 {
@@ -567,22 +632,25 @@ void params_twin(Params *out, const Model *m, Buf copy)
         if (m->list[i].offset >= m->first) *param_field(out, &m->list[i]) = slice(copy, m->list[i].offset - m->first, m->list[i].n);
 }
 
+void packs_carve(Model *m)
+{
+    arena_reset(&m->packs);
+    params_view(&m->packed, m, m->data, 0);
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        bool tied_head = q->field == IN_PARAMS(wte) && !(q->flags & P_LAYER) && m->cfg.tied && !m->cfg.scalar_head;
+        if (!(q->flags & P_MATMUL) && !tied_head) continue;
+        Buf b = arena_take(&m->packs, m->o->packed_size(q->rows, q->cols), DT_PACKED, "packed weights");
+        if (!b.p) continue;
+        m->o->pack(b, *param_field(&m->p, q), q->rows, q->cols);
+        *(tied_head ? &m->packed.head : param_field(&m->packed, q)) = b; // wte itself stays readable for the embedding
+    }
+}
+
 void model_pack(Model *m)
 {
-    for (int pass = m->packs.base.p ? 1 : 0; pass < 2; pass++) {
-        if (pass && !m->packs.base.p) arena_place(&m->packs);
-        m->packs.used = 0;
-        params_view(&m->packed, m, m->data, 0);
-        for (size_t i = 0; i < m->n_list; i++) {
-            const Param *q = &m->list[i];
-            bool tied_head = q->field == IN_PARAMS(wte) && !(q->flags & P_LAYER) && m->cfg.tied && !m->cfg.scalar_head;
-            if (!(q->flags & P_MATMUL) && !tied_head) continue;
-            Buf b = arena_take(&m->packs, m->o->packed_size(q->rows, q->cols), DT_PACKED, "packed weights");
-            if (!b.p) continue;
-            m->o->pack(b, *param_field(&m->p, q), q->rows, q->cols);
-            *(tied_head ? &m->packed.head : param_field(&m->packed, q)) = b; // wte itself stays readable for the embedding
-        }
-    }
+    if (!m->packs.base.p) { packs_carve(m); arena_place(&m->packs); }
+    packs_carve(m);
 }
 
 // ----------------------------------------------------------------------------
@@ -652,13 +720,16 @@ void acts_carve(Acts *a, const Model *m, Arena *arena, size_t N, size_t keep)
 void acts_free(Acts *a) { free(a->h); a->h = NULL; }
 
 // ----------------------------------------------------------------------------
-// one block, forward and backward: x -> x + attention(norm(x)) -> + mlp(norm(.))
+// one block, forward and backward: x -> mid = x + attention(norm1(x)) -> mid + mlp(norm2(mid)), or with `parallel` mid + mlp(norm2(x))
+
+static size_t rotary_dims(const Config *c) { return (size_t)((double)(c->C / c->NH) * c->rotary_pct); } // as transformers: int(head size * share)
 
 static void block_forward(const Ops *o, const Config *c, const Block *p, const BlockActs *a, Buf x, const Batch *b, const KVCache *kv, size_t l)
 {
     size_t N = b->N, C = c->C, F = c->F, NH = c->NH;
     o->layernorm_forward(a->ln1, a->mean1, a->rstd1, x, p->ln1w, p->ln1b, N, C, c->eps);
     o->matmul_forward(a->qkv, a->ln1, p->qkvw, p->qkvb, N, C, 3 * C);
+    if (c->rotary_pct > 0) o->rotary(a->qkv, b->pos, N, NH, C / NH, rotary_dims(c), c->rotary_base, false);
     if (kv) {
         const KVCache *f = kv->prefix;
         o->attention_decode(a->att, kv->kv[l], a->qkv, b->start, kv->slot, kv->len, kv->T, f ? f->kv[l] : (Buf){0}, kv->pslot, kv->plen, f ? f->T : 0, b->B, N, NH, C / NH);
@@ -667,7 +738,7 @@ static void block_forward(const Ops *o, const Config *c, const Block *p, const B
     }
     o->matmul_forward(a->mid, a->att, p->projw, p->projb, N, C, C);
     o->add(a->mid, a->mid, x, N * C);
-    o->layernorm_forward(a->ln2, a->mean2, a->rstd2, a->mid, p->ln2w, p->ln2b, N, C, c->eps);
+    o->layernorm_forward(a->ln2, a->mean2, a->rstd2, c->parallel ? x : a->mid, p->ln2w, p->ln2b, N, C, c->eps);
     o->matmul_forward(a->fc, a->ln2, p->fcw, p->fcb, N, C, F);
     o->activation_forward(a->act, a->fc, c->act, N * F);
     o->matmul_forward(a->out, a->act, p->fc2w, p->fc2b, N, F, C); // out may be x: x is not read any more
@@ -681,9 +752,12 @@ static void block_backward(const Ops *o, const Config *c, const Block *p, const 
     o->matmul_backward(s->dfc, g->fc2w, g->fc2b, s->dx, a->act, p->fc2w, N, F, C);
     o->activation_backward(s->dfc, s->dfc, a->fc, c->act, N * F);
     o->matmul_backward(s->dln, g->fcw, g->fcb, s->dfc, a->ln2, p->fcw, N, C, F);
-    o->layernorm_backward(s->dx, g->ln2w, g->ln2b, s->dln, a->mid, p->ln2w, a->mean2, a->rstd2, N, C);
+    // dx is now mid's gradient but for norm2's part of it; in parallel that part is x's and must wait until the attention has read dx
+    if (!c->parallel) o->layernorm_backward(s->dx, g->ln2w, g->ln2b, s->dln, a->mid, p->ln2w, a->mean2, a->rstd2, N, C);
     o->matmul_backward(s->datt, g->projw, g->projb, s->dx, a->att, p->projw, N, C, C);
+    if (c->parallel) o->layernorm_backward(s->dx, g->ln2w, g->ln2b, s->dln, x, p->ln2w, a->mean2, a->rstd2, N, C);
     o->attention_backward(s->dqkv, s->datt, a->att, a->lse, a->qkv, b->start, b->B, N, NH, C / NH, true);
+    if (c->rotary_pct > 0) o->rotary(s->dqkv, b->pos, N, NH, C / NH, rotary_dims(c), c->rotary_base, true);
     o->matmul_backward(s->dln, g->qkvw, g->qkvb, s->dqkv, a->ln1, p->qkvw, N, C, 3 * C);
     o->layernorm_backward(s->dx, g->ln1w, g->ln1b, s->dln, x, p->ln1w, a->mean1, a->rstd1, N, C);
 }

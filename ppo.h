@@ -109,7 +109,7 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
 typedef struct { const Prompt *prompt; const Response *response; Buf trunk; } Sequence; // trunk: (np+n-1, C) the frozen blocks' output, or none
 typedef struct {
     const Model *m; Acts acts; Batch batch;
-    Buf index, target, hidden, dhidden, dhidden2, logp, entropy, dlogp, v1, value, dv1, dvalue, old_logp, old_value, advantage, returns, stats;
+    Buf index, target, hidden, dhidden, dhidden2, probs, logp, entropy, dlogp, v1, value, dv1, dvalue, old_logp, old_value, advantage, returns, stats;
     size_t tokens, R; int *h_tokens, *h_start, *h_index, *h_target; real *h_real;
 } Scorer;
 void scorer_carve(Scorer *s, const Model *m, Arena *a, size_t tokens, bool backward);
@@ -531,6 +531,7 @@ void scorer_carve(Scorer *s, const Model *m, Arena *a, size_t tokens, bool backw
     s->hidden = TAKE(C); s->logp = TAKE(1); s->entropy = TAKE(1);
     if (backward) {
         s->dhidden = TAKE(C); s->dlogp = TAKE(1); s->old_logp = TAKE(1); s->old_value = TAKE(1); s->advantage = TAKE(1); s->returns = TAKE(1);
+        s->probs = arena_take(a, m->o->head_rows(m->cfg.V) * m->cfg.V, DT_REAL, "head");
         s->stats = arena_take(a, 8, DT_F64, "head"); s->value = TAKE(1); s->dvalue = TAKE(1);
         if (critic) { s->dhidden2 = TAKE(C); s->v1 = TAKE(2 * C); s->dv1 = TAKE(2 * C); }
     }
@@ -594,7 +595,7 @@ void sequence_logps(Scorer *s, const Params *p, const Sequence *q, size_t n, dou
     for (size_t i = 0, fit; i < n; i += fit) {
         fit = scorer_fit(s, q + i, n - i);
         scorer_forward(s, p, q + i, fit, joint, s->hidden);
-        o->logprob_forward(s->logp, entropy ? s->entropy : (Buf){0}, s->hidden, head_weight(p), s->target, temperature, s->R, c->C, c->V);
+        o->logprob_forward(s->logp, entropy ? s->entropy : (Buf){0}, (Buf){0}, s->hidden, head_weight(p), s->target, temperature, s->R, c->C, c->V);
         download_doubles(o, logp, s->logp, s->R, s->h_real);
         if (entropy) { download_doubles(o, entropy, s->entropy, s->R, s->h_real); entropy += s->R; }
         logp += s->R;
@@ -856,7 +857,7 @@ void ppo_iteration(Ppo *p)
         for (size_t i = b, end = b + MB < E ? b + MB : E, fit; i < end; i += fit) {
             fit = next_micro(p, p->order + i, end - i);
             scorer_forward(sc, &m->p, p->seq + E, fit, false, sc->hidden);
-            o->logprob_forward(sc->logp, sc->entropy, sc->hidden, head_weight(&m->p), sc->target, opt->temperature, sc->R, C, V);
+            o->logprob_forward(sc->logp, sc->entropy, (Buf){0}, sc->hidden, head_weight(&m->p), sc->target, opt->temperature, sc->R, C, V);
             download_actions(p, p->lp_old, sc->logp, p->order + i, fit);
             download_actions(p, p->entropy, sc->entropy, p->order + i, fit);
             if (opt->prefix_rank) continue;
@@ -927,16 +928,22 @@ void ppo_iteration(Ppo *p)
                 scorer_forward(sc, &m->p, p->seq + E, fit, false, sc->hidden);
                 size_t R = sc->R, N = sc->batch.N;
                 Buf head = head_weight(&m->p), dhead = head_weight(&m->g);
-                o->logprob_forward(sc->logp, (Buf){0}, sc->hidden, head, sc->target, opt->temperature, R, C, V);
                 if (!opt->prefix_rank) value_forward(sc);
                 else upload_actions(p, sc->value, p->value, rows, fit);
                 upload_actions(p, sc->old_logp, p->lp_old, rows, fit);
                 upload_actions(p, sc->old_value, p->value, rows, fit);
                 upload_actions(p, sc->advantage, p->advantage, rows, fit);
                 upload_actions(p, sc->returns, p->returns, rows, fit);
-                o->ppo_loss(sc->dlogp, opt->prefix_rank ? (Buf){0} : sc->dvalue, sc->stats, sc->logp, sc->value, sc->old_logp, sc->old_value, sc->advantage, sc->returns,
-                            1 / (double)tokens, opt->clip, opt->value_clip, opt->vf_coef, R);
-                o->logprob_backward(sc->dhidden, dhead, (Buf){0}, sc->dlogp, sc->hidden, head, sc->target, opt->temperature, R, C, V);
+                for (size_t r = 0, rows_at_once = o->head_rows(V), n; r < R; r += n) { // the softmax of so many rows is kept between forward and backward
+                    n = R - r < rows_at_once ? R - r : rows_at_once;
+                    #define AT(b) slice(sc->b, r, n)
+                    Buf hidden = slice(sc->hidden, r * C, n * C);
+                    o->logprob_forward(AT(logp), (Buf){0}, sc->probs, hidden, head, AT(target), opt->temperature, n, C, V);
+                    o->ppo_loss(AT(dlogp), opt->prefix_rank ? (Buf){0} : AT(dvalue), sc->stats, AT(logp), AT(value), AT(old_logp), AT(old_value), AT(advantage), AT(returns),
+                                1 / (double)tokens, opt->clip, opt->value_clip, opt->vf_coef, n);
+                    o->logprob_backward(slice(sc->dhidden, r * C, n * C), dhead, (Buf){0}, AT(dlogp), sc->probs, hidden, head, AT(target), opt->temperature, n, C, V);
+                    #undef AT
+                }
                 if (!opt->prefix_rank) value_backward(sc);
                 o->fill(slice(sc->acts.dhidden, 0, N * C), 0);
                 o->scatter_rows(sc->acts.dhidden, sc->dhidden, sc->index, R, C);

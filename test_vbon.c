@@ -51,7 +51,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"objectives' constants", test_objectives, 3},
     {"gradients of the ops", test_op_gradients, 2},
     {"gradients of whole models and losses", test_model_gradients, 2},
-    {"GPT-2 against transformers", test_golden, 3},
+    {"GPT-2 and Pythia against transformers", test_golden, 3},
     {"the head against torch", test_head, 3},
     {"decoding equals the full forward, in any batching", test_decode, 3},
     {"sampling follows its distribution", test_sampling, 1},
@@ -64,12 +64,16 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"JSONL, caches and flags", test_data, 1},
     {"the tiny world: trained models against enumeration", test_world, 1},
     {"monotone maps of the reward change nothing", test_monotone, 1},
+    {"info: plans, and scaled rewards", test_info, 1},
+    {"commands: Pythia through all of them", test_pythia, 1},
     {"commands: bad input", test_commands, 1},
     {"commands: killed at random moments, resumed bit for bit", test_resume, 1},
+    {"commands: a signal in the middle of a product", test_signals, 1},
 };
 
 int main(int argc, char **argv)
 {
+    wait_by_sleeping(argv);
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
         if (argc > 1 && !strstr(tests[i].name, argv[1])) continue;
         if (!(tests[i].builds & (in_double ? 2 : 1))) continue;

@@ -379,6 +379,29 @@ static void cpu_add(Buf out, Buf a, Buf b, size_t n)
     for (size_t i = 0; i < n; i++) o[i] = x[i] + y[i];
 }
 
+static void cpu_rotary(Buf qkv, Buf pos, size_t N, size_t NH, size_t HS, size_t dims, double base, bool inverse)
+{
+    NEED(qkv, 3 * N * NH * HS); NEED_INDEX(pos, N);
+    const size_t half = dims / 2;
+    #pragma omp parallel for schedule(static) if (N * NH * dims > SMALL)
+    for (size_t i = 0; i < N; i++) {
+        real c[half + 1], s[half + 1];
+        for (size_t j = 0; j < half; j++) {
+            double angle = (double)I_(pos)[i] * pow(base, -2.0 * (double)j / (double)dims); // in double: thousands of radians lose float's digits
+            c[j] = (real)cos(angle);
+            s[j] = (real)(inverse ? -sin(angle) : sin(angle));
+        }
+        for (size_t h = 0; h < 2 * NH; h++) { // q's heads, then k's
+            real *a = R_(qkv) + i * 3 * NH * HS + h * HS, *b = a + half;
+            for (size_t j = 0; j < half; j++) {
+                real x = a[j], y = b[j];
+                a[j] = x * c[j] - y * s[j];
+                b[j] = y * c[j] + x * s[j];
+            }
+        }
+    }
+}
+
 // ----------------------------------------------------------------------------
 // attention: for each row and head, tiles of queries against all keys they may see. Five matrix products make the backward pass.
 
@@ -535,16 +558,17 @@ static void cpu_scatter_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
 // ----------------------------------------------------------------------------
 // the head: softmax over the vocabulary, in chunks of rows, so that (R,V) never exists
 
-static size_t head_chunk(size_t V) // rows whose logits fit about 8 MiB: enough rows for the product, few enough for the cache
+static size_t cpu_head_rows(size_t V) // rows whose logits fit about 8 MiB: enough rows for the product, few enough for the cache
 {
     size_t rows = (2u << 20) / V;
     return rows < 16 ? 16 : rows > 512 ? 512 : rows;
 }
 
-// logits of rows [r, r+n) over temperature, n x V
-static real *head_logits(Scratch *s, Buf inp, Buf w, size_t r, size_t n, size_t C, size_t V)
+static real *head_scratch(Scratch *s, size_t V) { return scratch(s, cpu_head_rows(V) * V * sizeof(real)); }
+
+// logits of rows [r, r+n), n x V
+static real *head_logits(real *logits, Buf inp, Buf w, size_t r, size_t n, size_t C, size_t V)
 {
-    real *logits = scratch(s, head_chunk(V) * V * sizeof *logits);
     product(logits, R_(inp) + r * C, w, n, C, V, 0);
     return logits;
 }
@@ -567,40 +591,44 @@ static real exponentials(real *x, size_t V, real inverse_temperature, real *lse,
     return sum;
 }
 
-static void cpu_logprob_forward(Buf logp, Buf entropy, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+static void cpu_logprob_forward(Buf logp, Buf entropy, Buf probs, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
 {
-    NEED(logp, R); NEED(entropy, R); NEED(inp, R * C); NEED_INDEX(target, R);
+    NEED(logp, R); NEED(entropy, R); NEED(probs, R * V); NEED(inp, R * C); NEED_INDEX(target, R);
     static Scratch s;
     real it = (real)(1 / temperature);
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        real *logits = head_logits(&s, inp, w, r, n, C, V);
+        real *logits = head_logits(probs.p ? R_(probs) + r * V : head_scratch(&s, V), inp, w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
-            real *x = logits + i * V, at = x[I_(target)[r + i]] * it, lse;
-            exponentials(x, V, it, &lse, entropy.p ? R_(entropy) + r + i : NULL);
+            real *x = logits + i * V, at = x[I_(target)[r + i]] * it, lse, sum = exponentials(x, V, it, &lse, entropy.p ? R_(entropy) + r + i : NULL);
             R_(logp)[r + i] = at - lse;
+            for (size_t j = 0; j < V && probs.p; j++) x[j] /= sum;
         }
     }
 }
 
-static void cpu_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+static void cpu_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf probs, Buf inp, Buf w, Buf target, double temperature,
+                                 size_t R, size_t C, size_t V)
 {
-    NEED(dinp, R * C); NEED(dw, V * C); NEED(logp, R); NEED(dlogp, R); NEED(inp, R * C); NEED_INDEX(target, R);
+    NEED(dinp, R * C); NEED(dw, V * C); NEED(logp, R); NEED(dlogp, R); NEED(probs, R * V); NEED(inp, R * C); NEED_INDEX(target, R);
     static Scratch s;
     real it = (real)(1 / temperature);
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        real *logits = head_logits(&s, inp, w, r, n, C, V);
+        real *logits = probs.p ? R_(probs) + r * V : head_logits(head_scratch(&s, V), inp, w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
             // logp = z_target - lse, so dlogits = dlogp (onehot - p) / temperature
             size_t t = (size_t)I_(target)[r + i];
-            real *x = logits + i * V, at = x[t] * it, lse, d = R_(dlogp)[r + i] * it, sum = exponentials(x, V, it, &lse, NULL);
-            real f = -d / sum;
+            real *x = logits + i * V, d = R_(dlogp)[r + i] * it, f = -d;
+            if (!probs.p) {
+                real at = x[t] * it, lse;
+                f /= exponentials(x, V, it, &lse, NULL);
+                if (logp.p) R_(logp)[r + i] = at - lse;
+            }
             for (size_t j = 0; j < V; j++) x[j] *= f;
             x[t] += d;
-            if (logp.p) R_(logp)[r + i] = at - lse;
         }
         if (dinp.p) gemm_bf16(false, false, n, C, V, logits, V, R_(w), C, 0, R_(dinp) + r * C, C);
         if (dw.p) gemm_bf16(true, false, V, C, n, logits, V, R_(inp) + r * C, C, 1, R_(dw), C);
@@ -612,9 +640,9 @@ static void cpu_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double t
     NEED(kl, R); NEED(p_inp, R * C); NEED(q_inp, R * C);
     static Scratch sp, sq;
     real it = (real)(1 / temperature);
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        real *p = head_logits(&sp, p_inp, p_w, r, n, C, V), *q = head_logits(&sq, q_inp, q_w, r, n, C, V);
+        real *p = head_logits(head_scratch(&sp, V), p_inp, p_w, r, n, C, V), *q = head_logits(head_scratch(&sq, V), q_inp, q_w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
             // KL = sum_j p_j (z^p_j - z^q_j) - lse_p + lse_q
@@ -661,9 +689,9 @@ static void cpu_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double 
     NEED_INDEX(token, R); NEED(logp, R); NEED(inp, R * C);
     static Scratch s;
     real it = (real)(1 / temperature);
-    for (size_t r = 0, chunk = head_chunk(V); r < R; r += chunk) {
+    for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        real *logits = head_logits(&s, inp, w, r, n, C, V);
+        real *logits = head_logits(head_scratch(&s, V), inp, w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
             real *x = logits + i * V, lse, most = x[0];
@@ -774,10 +802,10 @@ static const Ops cpu_table = {
     .name = "cpu", .alloc = cpu_alloc, .release = cpu_release, .upload = cpu_upload, .download = cpu_download, .copy = cpu_copy, .fill = cpu_fill,
     .embed_forward = cpu_embed_forward, .embed_backward = cpu_embed_backward, .layernorm_forward = cpu_layernorm_forward, .layernorm_backward = cpu_layernorm_backward,
     .packed_size = cpu_packed_size, .pack = cpu_pack, .matmul_forward = cpu_matmul_forward, .matmul_backward = cpu_matmul_backward,
-    .activation_forward = cpu_activation_forward, .activation_backward = cpu_activation_backward, .add = cpu_add,
+    .activation_forward = cpu_activation_forward, .activation_backward = cpu_activation_backward, .add = cpu_add, .rotary = cpu_rotary,
     .attention_forward = cpu_attention_forward, .attention_backward = cpu_attention_backward, .attention_decode = cpu_attention_decode,
     .gather_rows = cpu_gather_rows, .scatter_rows = cpu_scatter_rows, .logprob_forward = cpu_logprob_forward, .logprob_backward = cpu_logprob_backward,
-    .head_kl = cpu_head_kl, .sample = cpu_sample, .ppo_loss = cpu_ppo_loss, .sumsq = cpu_sumsq, .adamw = cpu_adamw, .lerp = cpu_lerp,
+    .head_rows = cpu_head_rows, .head_kl = cpu_head_kl, .sample = cpu_sample, .ppo_loss = cpu_ppo_loss, .sumsq = cpu_sumsq, .adamw = cpu_adamw, .lerp = cpu_lerp,
 };
 const Ops *ops_cpu(void) { return &cpu_table; }
 
@@ -790,6 +818,7 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/wordpiece.h"
 #include "lib/safetensors.h"
 #include "lib/config.h"
+#include "pythia.h"
 #include "lib/flags.h"
 #include "lib/log.h"
 #include "lib/data.h"
@@ -800,11 +829,11 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/eval.h"
 
 typedef struct {
-    const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *dtype, *train_layers;
+    const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *arch, *dtype, *train_layers;
     const char *objective, *fhat, *critic, *compat, *schedule, *preset, *method, *ns, *memory, *precision, *device;
     long max_docs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, threads, prompts_max;
-    double reward_timeout, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad;
+    double reward_timeout, reward_scale, reward_offset, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad;
     bool resume;
 } Args;
 
@@ -815,8 +844,10 @@ static const Flag flag_table[] = {
     FLAG("init", FLAG_STRING, init, "reward", NULL, NULL, "start from the lower blocks of this folder"),
     FLAG("tokenizer", FLAG_STRING, tokenizer, "sft reward", NULL, NULL, "folder with the tokenizer, for a model made from scratch"),
     FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL, "folder of the reference model"),
-    FLAG("reward", FLAG_STRING, reward, "bon score cache train eval", NULL, NULL, "reward model: a folder, or a program that reads JSONL and writes a number a line"),
+    FLAG("reward", FLAG_STRING, reward, "bon score cache train eval info", NULL, NULL, "reward model: a folder, or a program that reads JSONL and writes a number a line"),
     FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train eval", "600", NULL, "seconds a reward program may take for one batch"),
+    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train eval", "1", NULL, "rewards are multiplied by it (positive)"),
+    FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train eval", "0", NULL, "and this is added"),
     FLAG("missing-eos", FLAG_STRING, missing_eos, "bon cache train eval", "none", NULL, "reward of a response without an end-of-text token, in place of its own (none: its own)"),
     FLAG("data", FLAG_STRING, data, "sft reward", NULL, NULL, "JSONL to train on"),
     FLAG("held-out", FLAG_STRING, held_out, "sft reward", NULL, NULL, "JSONL to measure on"),
@@ -828,6 +859,7 @@ static const Flag flag_table[] = {
     FLAG("cache", FLAG_STRING, cache, "train eval", NULL, NULL, "reward cache (JSONL) of the reference model"),
     FLAG("out", FLAG_STRING, out, "sft reward score cache train eval sample bon", NULL, NULL, "folder or file to write"),
     // the model
+    FLAG("arch", FLAG_CHOICE, arch, "sft reward", "gpt2", "gpt2|gpt_neox", "architecture of a model made from scratch"),
     FLAG("layers", FLAG_LONG, layers, "sft reward", "4", NULL, "blocks of a model made from scratch"),
     FLAG("width", FLAG_LONG, width, "sft reward", "128", NULL, "its width"),
     FLAG("heads", FLAG_LONG, heads, "sft reward", "4", NULL, "its attention heads"),
@@ -928,6 +960,14 @@ static const char *cpu_libraries(void)
 // ----------------------------------------------------------------------------
 // main
 
+// OpenMP reads its environment before main: have waiting threads sleep rather than spin (see the top of this file), then start again.
+static void wait_by_sleeping(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY")) return;
+    setenv("OMP_WAIT_POLICY", "passive", 1);
+    execv("/proc/self/exe", argv); // goes on in the caller where that is not possible
+}
+
 #ifndef TESTING
 static void help(FILE *f)
 {
@@ -937,12 +977,7 @@ static void help(FILE *f)
 
 int main(int argc, char **argv)
 {
-    // OpenMP reads its environment before main: have waiting threads sleep rather than spin (see the top of this file), then start again.
-    if (!getenv("OMP_WAIT_POLICY") && !getenv("VBON_STARTED")) {
-        setenv("OMP_WAIT_POLICY", "passive", 1);
-        setenv("VBON_STARTED", "1", 1);
-        execv("/proc/self/exe", argv); // goes on below where that is not possible
-    }
+    wait_by_sleeping(argv);
     if (argc < 2) { help(stderr); return 2; }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) { help(stdout); return 0; }
     const Command *c = NULL;

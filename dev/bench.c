@@ -50,7 +50,7 @@ static double blocks_floor(const Config *c, size_t blocks, size_t N, int f, int 
 static double head_floor(const Config *c, size_t N, int f, int d, int w) // in chunks, as logits never exist as a whole
 {
     double began = clock_seconds();
-    for (size_t r = 0, chunk = head_chunk(c->V); r < N; r += chunk) {
+    for (size_t r = 0, chunk = cpu_head_rows(c->V); r < N; r += chunk) {
         size_t n = N - r < chunk ? N - r : chunk;
         for (int i = 0; i < f; i++) product_floor(false, true, n, c->V, c->C);
         for (int i = 0; i < d; i++) product_floor(false, false, n, c->C, c->V);
@@ -217,7 +217,7 @@ static void bench_ppo(int repeats, size_t rows)
 
 int main(int argc, char **argv)
 {
-    if (!getenv("OMP_WAIT_POLICY")) { setenv("OMP_WAIT_POLICY", "passive", 1); execv("/proc/self/exe", argv); }
+    wait_by_sleeping(argv);
     int repeats = 5;
     size_t rows = 32;
     for (int i = 1; i < argc; i += 2) {
@@ -237,7 +237,7 @@ int main(int argc, char **argv)
     size_t most = (size_t)(rows > 128 ? rows : 128) * 48;
     size_t n = gpt2_124m.V * gpt2_124m.C;
     if (n < most * gpt2_124m.F) n = most * gpt2_124m.F;
-    if (n < head_chunk(gpt2_124m.V) * gpt2_124m.V) n = head_chunk(gpt2_124m.V) * gpt2_124m.V;
+    if (n < cpu_head_rows(gpt2_124m.V) * gpt2_124m.V) n = cpu_head_rows(gpt2_124m.V) * gpt2_124m.V;
     ga = xmalloc(n * sizeof(real)); gb = xmalloc(n * sizeof(real)); gc = xmalloc(n * sizeof(real));
     for (size_t i = 0; i < n; i++) ga[i] = gb[i] = (real)0.01;
     bench_training(repeats);

@@ -7,8 +7,9 @@ The tests compare vbon with these files and never with itself. Everything is tin
 import json, math, os
 from fractions import Fraction
 import mpmath, numpy as np, scipy.optimize, scipy.special, scipy.stats, torch
-from safetensors.torch import save_file
-from transformers import GPT2Config, GPT2LMHeadModel, GPT2ForSequenceClassification
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXModel
+from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXRotaryEmbedding
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures")
 ROWS = (1, 7, 16)
@@ -20,11 +21,42 @@ def config(**over):
     d.update(over)
     return GPT2Config(**d)
 
+def neox_config(**over):
+    d = dict(num_hidden_layers=2, hidden_size=24, num_attention_heads=3, intermediate_size=40, vocab_size=61, max_position_embeddings=16, bos_token_id=0, eos_token_id=0,
+             classifier_dropout=0.0)
+    d.update(over)
+    return GPTNeoXConfig(**d)
+
+def rotary_tables(self, x, position_ids):
+    """GPTNeoXRotaryEmbedding.forward in float64: transformers makes these tables in float32 whatever the model's type."""
+    rope, c = self.config.rope_parameters, self.config
+    dims = int(c.hidden_size // c.num_attention_heads * rope["partial_rotary_factor"])
+    angle = position_ids[..., None].double() * rope["rope_theta"] ** (-torch.arange(0, dims, 2).double() / dims)
+    angle = torch.cat((angle, angle), -1)
+    return angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+GPTNeoXRotaryEmbedding.forward = rotary_tables
+
+class ScalarModel(torch.nn.Module):
+    """The form of cleanrl's reward checkpoints: a trunk without a head, a linear score with a bias, and a constant in the config."""
+    def __init__(self, cfg, bias):
+        super().__init__()
+        self.config, self.bias = cfg, bias
+        self.lm_backbone, self.scalar_head = GPTNeoXModel(cfg), torch.nn.Linear(cfg.hidden_size, 1)
+    def forward(self, ids):
+        return (self.scalar_head(self.lm_backbone(ids).last_hidden_state) - self.bias)[:, -1]
+    def save_pretrained(self, folder):
+        os.makedirs(folder, exist_ok=True)
+        base = dict(self.config.to_dict(), architectures=["GPTNeoXForCausalLM"])
+        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+        with open(os.path.join(folder, "config.json"), "w") as f:
+            json.dump(dict(architectures=["ScalarModel"], base_config=base, base_model="sft", bias=self.bias, hidden_size=self.config.hidden_size, model_type=""), f, indent=2)
+            f.write("\n")
+
 def randomise(model, seed):
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():
-            p.copy_(torch.randn(p.shape, generator=g, dtype=torch.float64) * 0.25 + (1.0 if "ln_" in name and name.endswith("weight") else 0.0))
+            p.copy_(torch.randn(p.shape, generator=g, dtype=torch.float64) * 0.25 + (1.0 if any(n in name for n in ("ln_", "layernorm", "layer_norm")) and name.endswith("weight") else 0.0))
 
 def rows(cfg, seed):
     g = torch.Generator().manual_seed(seed)
@@ -35,10 +67,11 @@ def flat(ids):
     return {"ids": torch.cat(ids), "start": torch.tensor(start)}
 
 def grads(model):
-    return {"grad." + n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    file_name = lambda n: n.replace("lm_head", "embed_out") if hasattr(model, "gpt_neox") else n   # transformers 5 renames it in memory only
+    return {"grad." + file_name(n): p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 def language_model(folder, cfg, seed):
-    m = GPT2LMHeadModel(cfg).double().eval()
+    m = AutoModelForCausalLM.from_config(cfg).double().eval()
     randomise(m, seed)
     m.save_pretrained(os.path.join(HERE, folder))
     ids, out, loss, n = rows(cfg, seed + 1), {}, 0, 0
@@ -53,14 +86,13 @@ def language_model(folder, cfg, seed):
     out.update(flat(ids)); out.update(logits=torch.cat(logits).detach(), hidden=torch.cat(hidden).detach(), loss=loss.detach().reshape(1)); out.update(grads(m))
     save_file({k: v.contiguous() for k, v in out.items()}, os.path.join(HERE, folder, "expected.safetensors"))
 
-def reward_model(folder, seed):
-    cfg = config(num_labels=1, pad_token_id=96)
-    m = GPT2ForSequenceClassification(cfg).double().eval()
+def reward_model(folder, cfg, seed, cleanrl=False):
+    m = (ScalarModel(cfg, 0.37) if cleanrl else AutoModelForSequenceClassification.from_config(cfg)).double().eval()
     randomise(m, seed)
     m.save_pretrained(os.path.join(HERE, folder))
     ids = rows(cfg, seed + 1)
-    score = torch.cat([m(r[None]).logits[0] for r in ids])
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(score, torch.tensor([1.0, 0.0, 1.0]))
+    score = torch.cat([m(r[None])[0] if cleanrl else m(r[None]).logits[0] for r in ids])
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(score + (m.bias if cleanrl else 0), torch.tensor([1.0, 0.0, 1.0])) # of the head's output
     loss.backward()
     out = flat(ids); out.update(score=score.detach(), loss=loss.detach().reshape(1)); out.update(grads(m))
     save_file({k: v.contiguous() for k, v in out.items()}, os.path.join(HERE, folder, "expected.safetensors"))
@@ -87,6 +119,29 @@ def variants():
     cfg.architectures = ["GPT2LMHeadModel"]
     cfg.save_pretrained(folder)
     save_file({k: v.contiguous() for k, v in old.items()}, os.path.join(folder, "model.safetensors"))
+
+def pythia_old():
+    """pythia_tiny as transformers 4 wrote it: config keys, names without the prefix, buffers in the file, shards."""
+    tiny, folder = os.path.join(HERE, "pythia_tiny"), os.path.join(HERE, "variants", "pythia_old")
+    os.makedirs(folder, exist_ok=True)
+    cfg = json.load(open(os.path.join(tiny, "config.json")))
+    rope = cfg.pop("rope_parameters")
+    cfg.update(rotary_pct=rope["partial_rotary_factor"], rotary_emb_base=rope["rope_theta"], torch_dtype=cfg.pop("dtype"), rope_scaling=None)
+    with open(os.path.join(folder, "config.json"), "w") as f:
+        json.dump(cfg, f, indent=2)
+        f.write("\n")
+    state = {k.replace("gpt_neox.", ""): v for k, v in load_file(os.path.join(tiny, "model.safetensors")).items()}
+    for l in range(2):
+        state.update({f"layers.{l}.attention.bias": torch.ones(1, 1, 16, 16, dtype=torch.bool).tril(), f"layers.{l}.attention.masked_bias": torch.tensor(-1e9),
+                      f"layers.{l}.attention.rotary_emb.inv_freq": torch.ones(1)})
+    names, where = sorted(state), {}
+    for i, part in enumerate((names[::2], names[1::2])):
+        name = f"model-0000{i + 1}-of-00002.safetensors"
+        save_file({k: state[k].clone() for k in part}, os.path.join(folder, name), metadata={"format": "pt"})
+        where.update({k: name for k in part})
+    with open(os.path.join(folder, "model.safetensors.index.json"), "w") as f:
+        json.dump({"metadata": {"total_size": sum(v.numel() * v.element_size() for v in state.values())}, "weight_map": where}, f, indent=2)
+        f.write("\n")
 
 def log_pi_bon():
     mpmath.mp.dps = 400
@@ -187,7 +242,12 @@ if __name__ == "__main__":
     os.makedirs(HERE, exist_ok=True)
     language_model("gpt2_tiny", config(), 1)
     language_model("gpt2_untied", config(tie_word_embeddings=False, activation_function="gelu", n_inner=40, layer_norm_epsilon=1e-3), 2)
-    reward_model("gpt2_reward", 3)
-    variants()
+    reward_model("gpt2_reward", config(num_labels=1, pad_token_id=96), 3)
+    rope = lambda theta, share: {"rope_type": "default", "rope_theta": theta, "partial_rotary_factor": share}
+    language_model("pythia_tiny", neox_config(rope_parameters=rope(10000.0, 0.25)), 4)
+    language_model("pythia_sequential", neox_config(rope_parameters=rope(500.0, 1.0), use_parallel_residual=False, hidden_act="gelu_fast", tie_word_embeddings=True), 5)
+    reward_model("pythia_reward", neox_config(rope_parameters=rope(10000.0, 0.5), num_labels=1, pad_token_id=0, hidden_act="relu"), 6)
+    reward_model("pythia_cleanrl", neox_config(num_hidden_layers=1, rope_parameters=rope(10000.0, 0.5)), 7, cleanrl=True)
+    variants(); pythia_old()
     dump("log_pi_bon.json", log_pi_bon()); dump("fhat.json", fhat()); dump("ppo.json", ppo()); dump("adamw.json", adamw()); dump("bon.json", bon())
     head()

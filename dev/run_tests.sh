@@ -1,7 +1,6 @@
 #!/bin/sh
 # run_tests.sh VBON TEST...: runs each test program and closes with the sum of their counts; exit code 1 if anything failed or died.
 VBON=$1; shift; export VBON
-[ -n "$OMP_WAIT_POLICY" ] || export OMP_WAIT_POLICY=passive
 log=$(mktemp); bad=0
 trap 'rm -f "$log" "$log.sum"' EXIT
 for t in "$@"; do

@@ -131,7 +131,7 @@ void checkpoint_load(Model *m, const char *folder, State *state, size_t n_state)
         if (!(q->flags & P_VALUE)) continue;
         real *x = xmalloc(q->n * sizeof *x);
         state_get(s, folder, q->name, DT_REAL, q->n, x);
-        param_set(m, q, x);
+        param_set(m, q, x, 0, q->rows);
         free(x);
     }
     for (size_t i = 0; i < n_state; i++) state_get(s, folder, state[i].name, DT_F64, state[i].n, state[i].values);

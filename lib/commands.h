@@ -259,6 +259,10 @@ static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scal
     if (a->width % a->heads || a->width / a->heads > 256) usage("--width %ld over --heads %ld is no whole head size up to 256", a->width, a->heads);
     *c = (Config){.arch = "gpt2", .L = (size_t)a->layers, .C = (size_t)a->width, .NH = (size_t)a->heads, .F = 4 * (size_t)a->width, .V = (size_t)tokenizer_vocab(t),
         .max_T = (size_t)a->context, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.02, .eos = tokenizer_eos(t)};
+    if (strcmp(a->arch, "gpt_neox")) return;
+    strcpy(c->arch, a->arch); // as the Pythias are
+    c->act = ACT_GELU_ERF; c->tied = false; c->parallel = true; c->rotary_pct = 0.25; c->rotary_base = 10000;
+    if (c->C / c->NH % 8) usage("--width %ld over --heads %ld: a gpt_neox turns a quarter of each head in pairs, so heads must be multiples of 8", a->width, a->heads);
 }
 
 // Both kinds of supervised training: the model is made, then one loop.
@@ -365,6 +369,13 @@ static void supervised_run(const Args *a, const char *command)
 static void cmd_sft(const Args *a) { supervised_run(a, "sft"); }
 static void cmd_reward(const Args *a) { supervised_run(a, "reward"); }
 
+static void open_reward(Reward *r, const Args *a, const Tokenizer *t)
+{
+    if (!(a->reward_scale > 0 && isfinite(a->reward_scale)) || !isfinite(a->reward_offset)) usage("--reward-scale must be positive, --reward-offset a number");
+    reward_open(r, require(a->reward, "reward"), t, ops_cpu(), (size_t)a->micro_tokens, a->reward_timeout);
+    reward_map(r, a->reward_scale, a->reward_offset);
+}
+
 // ----------------------------------------------------------------------------
 // sample, bon, cache: drawing from a model
 
@@ -437,7 +448,7 @@ static void sample_run(const Args *a, bool bon)
     size_t M = (size_t)(bon ? a->n : a->samples);
     check_positive((long)M, bon ? "n" : "samples");
     drawing_open(&d, a, a->model, bon ? STREAM_BON : STREAM_SAMPLE);
-    if (bon) reward_open(&reward, require(a->reward, "reward"), d.t, d.m.o, (size_t)a->micro_tokens, a->reward_timeout);
+    if (bon) open_reward(&reward, a, d.t);
     AsideFile *out = a->out ? aside_open(a->out) : NULL;
     size_t step = d.rows / M ? d.rows / M : 1;
     Progress p = progress_begin(bon ? "bon" : "sample", d.n, 0, "prompts");
@@ -470,7 +481,7 @@ static void cmd_cache(const Args *a)
     check_positive(a->samples, "samples");
     require(a->out, "out");
     drawing_open(&d, a, a->model, STREAM_CACHE);
-    reward_open(&reward, require(a->reward, "reward"), d.t, d.m.o, (size_t)a->micro_tokens, a->reward_timeout);
+    open_reward(&reward, a, d.t);
     uint64_t prompts = 0;
     for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
     char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *ps = format("%016llx", (unsigned long long)prompts);
@@ -520,7 +531,7 @@ static void cmd_score(const Args *a)
     model_load(&m, ops_cpu(), a->model, TRAIN_NONE, false);
     const Ops *o = m.o;
     Reward reward;
-    if (a->reward) reward_open(&reward, a->reward, t, o, (size_t)a->micro_tokens, a->reward_timeout);
+    if (a->reward) open_reward(&reward, a, t);
     Scorer s = {0};
     Arena work = {.name = "scoring", .o = o};
     size_t tokens = (size_t)a->micro_tokens > m.cfg.max_T ? (size_t)a->micro_tokens : m.cfg.max_T;
@@ -633,7 +644,7 @@ static void cmd_train(const Args *a)
     if (!opt.prefix_rank) value_head_random(&m, (uint64_t)a->seed);
     opt.eos = tokenizer_eos(t);
     Reward reward;
-    reward_open(&reward, a->reward, t, m.o, (size_t)a->micro_tokens, a->reward_timeout);
+    open_reward(&reward, a, t);
     size_t n;
     Prompt *prompts = prompts_load(a, t, m.cfg.max_T, &n);
     if (cached) prompts_attach(prompts, n, a, &m, t, reward.what);
@@ -709,7 +720,7 @@ static void cmd_eval(const Args *a)
     model_load(&ref, ops_cpu(), reference, TRAIN_NONE, false);
     if (ref.cfg.V != d.m.cfg.V) die("%s and %s have different vocabularies", policy, reference);
     Reward reward;
-    reward_open(&reward, require(a->reward, "reward"), d.t, d.m.o, (size_t)a->micro_tokens, a->reward_timeout);
+    open_reward(&reward, a, d.t);
     prompts_attach(d.prompts, d.n, a, &ref, d.t, reward.what);
     EvalSpec spec = {.policy = &d.m, .reference = &ref, .temperature = a->temperature, .tokens = (size_t)a->micro_tokens > ref.cfg.max_T ? (size_t)a->micro_tokens : ref.cfg.max_T};
     spec.n_ns = parse_ns(a->ns, spec.ns);
@@ -785,56 +796,99 @@ static void cmd_eval(const Args *a)
 // ----------------------------------------------------------------------------
 // info
 
-static void arena_print(const Arena *a, double *total)
+static void arena_print(const char *family, const Arena *a, double *total)
 {
-    for (size_t i = 0; i < a->n_pieces; i++) printf("  %-24s %-24s %10.1f MiB\n", a->name, a->pieces[i].name, (double)a->pieces[i].bytes / 1048576);
+    for (size_t i = 0; i < a->n_pieces; i++) printf("  %-24s %-24s %12.1f MiB\n", family, a->pieces[i].name, (double)a->pieces[i].bytes / 1048576);
     *total += (double)a->high;
+}
+
+static double memory_limit(const Args *a) // bytes; 0: none was named
+{
+    static const struct { const char *name; double bytes; } units[] = {{"GB", 1e9}, {"GiB", 1073741824.0}, {"MB", 1e6}, {"MiB", 1048576.0}};
+    if (!a->memory) return 0;
+    char *unit;
+    double limit = strtod(a->memory, &unit);
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) if (!strcmp(unit, units[i].name) && limit > 0 && isfinite(limit)) return limit * units[i].bytes;
+    usage("--memory %s: a number and GB, GiB, MB or MiB", a->memory);
+}
+
+static void print_model(const char *what, const Model *m)
+{
+    const Config *c = &m->cfg;
+    printf("%s: %s%s, %zu blocks, %zu heads, width %zu, inner %zu, vocabulary %zu, context %zu, %s head", what, c->arch, c->scalar_head ? " reward model" : "",
+           c->L, c->NH, c->C, c->F, c->V, c->max_T, c->scalar_head ? "scalar" : c->tied ? "tied" : "untied");
+    if (c->rotary_pct > 0) printf(", %zu of %zu dimensions rotary, %s residual", rotary_dims(c), c->C / c->NH, c->parallel ? "parallel" : "sequential");
+    putchar('\n');
+}
+
+// The plan of a reward model in a run with such prompts and responses
+static void plan_reward(const Args *a, const Config *c, size_t prompt, double *total)
+{
+    Reward r = {.tokens = (size_t)a->micro_tokens, .work = {.o = ops_cpu()}};
+    model_create(&r.m, ops_cpu(), c, TRAIN_NONE, false, true);
+    packs_carve(&r.m);
+    reward_carve(&r, prompt, (size_t)a->max_new);
+    arena_print("reward model", &r.m.params, total);
+    arena_print("reward model", &r.m.packs, total);
+    arena_print("reward model", &r.work, total);
+    acts_free(&r.acts); kv_free(&r.prompts); kv_free(&r.own); model_free(&r.m);
 }
 
 static void cmd_info(const Args *a)
 {
-    Config c;
+    Config c, reward = {0};
     Model m;
+    double limit = memory_limit(a), total = 0, none = 0;
     config_read(&c, require(a->model, "model"));
+    if (c.scalar_head && c.labels > 1) {
+        printf("%s: a classifier of %zu labels: planned as the language model it was made from\n", a->model, c.labels);
+        c.scalar_head = false;
+    }
+    bool folder = a->reward && is_folder(a->reward);
+    if (folder) config_read(&reward, a->reward);
+    if (folder && !reward.scalar_head) die("%s: a language model, not a reward model", a->reward);
     model_create(&m, ops_cpu(), &c, c.scalar_head ? TRAIN_NONE : train_layers(a), !c.scalar_head, true);
-    printf("%s: %s%s, %zu blocks, %zu heads, width %zu, inner %zu, vocabulary %zu, context %zu, %s head\n", a->model, c.arch, c.scalar_head ? " reward model" : "",
-           c.L, c.NH, c.C, c.F, c.V, c.max_T, c.scalar_head ? "scalar" : c.tied ? "tied" : "untied");
-    for (size_t i = 0; i < m.n_list; i++) {
+    print_model(a->model, &m);
+    for (size_t i = 0; i < m.n_list; i++) { // a block's parameters once
         const Param *q = &m.list[i];
-        printf("  %-32s %8zu x %-6zu %10zu%s%s\n", q->name, q->rows, q->cols ? q->cols : 1, q->n, q->offset < m.first ? "  frozen" : "", q->flags & P_DECAY ? "  decays" : "");
+        if (q->layer) continue;
+        printf("  %-44s %8zu x %-6zu %12zu", q->name, q->rows, q->cols ? q->cols : 1, q->n);
+        if (q->flags & P_LAYER) printf("  in each of %zu blocks, of which the top %zu train", c.L, c.L - m.first_block);
+        else if (q->offset < m.first) printf("  frozen");
+        printf("%s\n", q->flags & P_DECAY ? "; decays" : "");
     }
-    printf("%zu parameters, %zu train\n", m.n_params, m.n_params - m.first);
-    if (c.scalar_head) { model_free(&m); return; }
-    Ppo p = {.policy = &m, .max_prompt = c.max_T > (size_t)a->max_new ? c.max_T - (size_t)a->max_new + 1 : 1,
-        .opt = {.rollout = a->rollout, .minibatch = a->minibatch, .max_new = a->max_new, .tokens = (size_t)a->micro_tokens}};
-    if (flag_given("max-prompt")) p.max_prompt = (size_t)a->max_prompt;
-    double total = 0;
-    p.work = (Arena){.name = "rollout", .o = m.o};
-    printf("memory of a PPO run with prompts of at most %zu tokens, without the reward model:\n", p.max_prompt);
-    arena_print(&m.params, &total);
-    arena_print(&m.optim, &total);
-    Arena ref = {.name = "reference", .o = m.o}, packs = {.name = "packed weights", .o = m.o};
-    arena_take(&ref, m.n_params - m.first, DT_REAL, "what trains, copied");
-    for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_MATMUL || i == 0) arena_take(&packs, m.o->packed_size(m.list[i].rows, m.list[i].cols), DT_PACKED, "for decoding");
-    arena_print(&ref, &total);
-    arena_print(&packs, &total);
-    phase_sample(&p);
-    double none = 0;
-    arena_print(&p.work, &none);
-    p.work.name = "update";
-    phase_update(&p);
-    arena_print(&p.work, &none);
-    printf("  %-24s %-24s %10.1f MiB\n", "work", "the larger of the two", (double)p.work.high / 1048576);
-    total += (double)p.work.high;
+    size_t value_head = 0;
+    for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_VALUE) value_head += m.list[i].n;
+    printf("%zu parameters", m.n_params - value_head);
+    if (value_head) printf(", and %zu of PPO's value head; %zu train", value_head, m.n_params - m.first);
+    putchar('\n');
+    size_t max_prompt = c.max_T > (size_t)a->max_new ? c.max_T - (size_t)a->max_new + 1 : 1;
+    if (flag_given("max-prompt")) max_prompt = (size_t)a->max_prompt;
+    printf("memory %s prompts of at most %zu tokens, responses of at most %ld%s:\n", c.scalar_head ? "as a reward model, with" : "of a PPO run with", max_prompt, a->max_new,
+           c.scalar_head || folder ? "" : ", without a reward model (--reward FOLDER adds one)");
+    if (c.scalar_head) plan_reward(a, &c, max_prompt, &total);
+    else {
+        Ppo p = {.policy = &m, .max_prompt = max_prompt, .opt = {.rollout = a->rollout, .minibatch = a->minibatch, .max_new = a->max_new, .tokens = (size_t)a->micro_tokens}};
+        Arena ref = {.o = m.o};
+        arena_take(&ref, m.n_params - m.first, DT_REAL, "copy of what trains");
+        packs_carve(&m);
+        arena_print("policy", &m.params, &total);
+        arena_print("policy", &m.optim, &total);
+        arena_print("policy", &m.packs, &total);
+        arena_print("reference", &ref, &total);
+        p.work = (Arena){.o = m.o};
+        phase_sample(&p);
+        arena_print("rollout", &p.work, &none);
+        phase_update(&p);
+        arena_print("update", &p.work, &none);
+        printf("  %-24s %-24s %12.1f MiB\n", "work", "the larger of these two", (double)p.work.high / 1048576);
+        total += (double)p.work.high;
+        if (folder) plan_reward(a, &reward, max_prompt, &total);
+        generator_free(&p.gen); scorer_free(&p.scorer);
+    }
     printf("total %.1f MiB\n", total / 1048576);
-    if (a->memory) {
-        char *unit;
-        double limit = strtod(a->memory, &unit);
-        double scale = !strcmp(unit, "GB") ? 1e9 : !strcmp(unit, "GiB") ? 1073741824.0 : !strcmp(unit, "MB") ? 1e6 : !strcmp(unit, "MiB") ? 1048576.0 : 0;
-        if (!(limit > 0) || !(scale > 0)) usage("--memory %s: a number and GB, GiB, MB or MiB", a->memory);
-        printf("fits in %s: %s\n", a->memory, total <= limit * scale ? "yes" : "no");
-    }
-    generator_free(&p.gen); scorer_free(&p.scorer); model_free(&m);
+    if (limit > 0) printf("fits in %s: %s\n", a->memory, total <= limit ? "yes" : "no");
+    model_free(&m);
 }
 
 static const Command commands[] = {

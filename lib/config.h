@@ -1,14 +1,15 @@
 // config.h: Hugging Face folders in and out: config.json, the weights, the tokenizer beside them.
 //
-// A folder is read through the model's parameter list: each parameter is looked up by name (with or without `transformer.`), checked for
-// shape and handed to param_set. What is missing, left over or of another shape is listed all at once. A config that would change the
-// mathematics without our noticing (inverse-layer attention scaling, cross attention) is refused. What is written loads with
-// AutoModelForCausalLM and AutoModelForSequenceClassification of transformers 4 and 5.
+// A folder is read through the model's parameter list: each parameter is looked up by name (with or without `transformer.` or `gpt_neox.`),
+// checked for shape and handed to param_set a piece at a time, so that loading needs little memory beside the weights. What is missing, left
+// over or of another shape is listed all at once. A config that would change the mathematics without our noticing (inverse-layer attention
+// scaling, scaled rotary positions) is refused. What is written loads with AutoModelForCausalLM and AutoModelForSequenceClassification of
+// transformers 4 and 5. cleanrl's reward models (`lm_backbone.*`, `scalar_head.*`, a nested base_config) are read, not written.
 #ifndef CONFIG_H
 #define CONFIG_H
 #include "../gpt2.h"
 
-void config_read(Config *c, const char *dir); // dies naming the file and the field
+void config_read(Config *c, const char *dir); // a folder, or a config.json by itself; dies naming the file and the field
 // A folder's model, parameters filled; the value head, which no folder has, is left undefined.
 void model_load(Model *m, const Ops *o, const char *dir, long train_layers, bool value_head);
 void model_fill(Model *m, const char *dir);   // all parameters of a created model from a folder of the same configuration
@@ -38,64 +39,108 @@ static double config_number(json_t *j, const char *path, const char *key, double
     return json_number_value(v);
 }
 
-void config_read(Config *c, const char *dir)
+static bool config_bool(json_t *j, const char *path, const char *key, bool fallback)
 {
-    char *path = format("%s/config.json", dir);
-    if (access(path, R_OK)) die("%s: missing: %s is not a Hugging Face model folder", path, dir);
-    json_t *j = json_file(path);
-    const char *type = json_string_value(json_object_get(j, "model_type")), *arch = json_string_value(json_array_get(json_object_get(j, "architectures"), 0));
-    if (!type || strcmp(type, "gpt2")) die("%s: model_type %s is not supported (gpt2 is)", path, shown(type));
-    *c = (Config){.arch = "gpt2", .tied = true};
+    json_t *v = json_object_get(j, key);
+    if (!v || json_is_null(v)) return fallback;
+    if (!json_is_boolean(v)) die("%s: \"%s\" must be true or false", path, key);
+    return json_is_true(v);
+}
+
+static const struct { const char *name; Activation act; } activations[] = {{"gelu_new", ACT_GELU_TANH}, {"gelu", ACT_GELU_ERF}, {"relu", ACT_RELU},
+    {"gelu_pytorch_tanh", ACT_GELU_TANH}, {"gelu_fast", ACT_GELU_TANH}}; // the first three, in Activation's order, are what we write
+static Activation config_activation(json_t *j, const char *path, const char *key, Activation fallback)
+{
+    json_t *function = json_object_get(j, key);
+    const char *act = json_string_value(function);
+    if (!function) return fallback;
+    for (size_t i = 0; i < sizeof activations / sizeof *activations; i++) if (act && !strcmp(act, activations[i].name)) return activations[i].act;
+    die("%s: %s %s is not supported (gelu_new, gelu_pytorch_tanh, gelu_fast, gelu and relu are)", path, key, act ? shown(act) : "(not a string)");
+}
+
+static void gpt2_config_read(Config *c, json_t *j, const char *path)
+{
+    c->tied = true;
     c->C = (size_t)config_integer(j, path, "n_embd", -1);
     c->L = (size_t)config_integer(j, path, "n_layer", -1);
     c->NH = (size_t)config_integer(j, path, "n_head", -1);
-    c->V = (size_t)config_integer(j, path, "vocab_size", -1);
     c->max_T = (size_t)config_integer(j, path, json_object_get(j, "n_positions") ? "n_positions" : "n_ctx", -1);
     c->F = (size_t)config_integer(j, path, "n_inner", (json_int_t)(4 * c->C));
     c->eps = config_number(j, path, "layer_norm_epsilon", 1e-5);
+    c->act = config_activation(j, path, "activation_function", ACT_GELU_TANH);
+    const char *refused[] = {"scale_attn_by_inverse_layer_idx", "add_cross_attention"};
+    for (int i = 0; i < 2; i++) if (json_is_true(json_object_get(j, refused[i]))) die("%s: %s is not supported: this model computes something else", path, refused[i]);
+    if (json_is_false(json_object_get(j, "scale_attn_weights"))) die("%s: scale_attn_weights false is not supported: this model computes something else", path);
+}
+
+void config_read(Config *c, const char *dir)
+{
+    char *path = !is_folder(dir) && !access(dir, R_OK) ? xstrdup(dir) : format("%s/config.json", dir);
+    if (access(path, R_OK)) die("%s: missing: %s is not a Hugging Face model folder", path, dir);
+    json_t *file = json_file(path), *base = json_object_get(file, "base_config"), *j = base ? base : file;
+    const char *type = json_string_value(json_object_get(j, "model_type"));
+    const Architecture *arch = type ? architecture_find(type) : NULL;
+    if (!arch) die("%s: model_type %s is not supported (gpt2 and gpt_neox are)", path, shown(type));
+    *c = (Config){0};
+    snprintf(c->arch, sizeof c->arch, "%s", arch->name);
+    arch->config_read(c, j, path);
+    c->V = (size_t)config_integer(j, path, "vocab_size", -1);
     c->init_std = config_number(j, path, "initializer_range", 0.02);
     json_t *eos = json_object_get(j, "eos_token_id");
     if (eos && !json_is_null(eos) && (!json_is_integer(eos) || llabs(json_integer_value(eos)) > 1 << 30)) die("%s: \"eos_token_id\" must be one token", path);
     c->eos = json_is_integer(eos) ? (int)json_integer_value(eos) : -1;
-    json_t *tied = json_object_get(j, "tie_word_embeddings");
-    if (tied && !json_is_boolean(tied)) die("%s: \"tie_word_embeddings\" must be true or false", path);
-    c->tied = !json_is_false(tied);
-    c->scalar_head = arch && strstr(arch, "ForSequenceClassification");
+    c->tied = config_bool(j, path, "tie_word_embeddings", c->tied);
     if (!c->C || !c->L || !c->NH || !c->V || !c->max_T || !c->F || c->L > 1000) die("%s: a dimension is 0 or absurd", path);
     double C = (double)c->C, size = (double)c->L * C * (4 * C + 2 * (double)c->F) + ((double)c->V + (double)c->max_T) * C;
     if (size > 1e12) die("%s: a model of %.0e parameters: its dimensions are absurd", path, size);
     if (c->C % c->NH || c->C / c->NH > 256) die("%s: width %zu over %zu heads is no whole head size up to 256", path, c->C, c->NH);
-    json_t *function = json_object_get(j, "activation_function");
-    const char *act = json_string_value(function);
-    if (!function || (act && !strcmp(act, "gelu_new")) || (act && !strcmp(act, "gelu_pytorch_tanh"))) c->act = ACT_GELU_TANH;
-    else if (act && !strcmp(act, "gelu")) c->act = ACT_GELU_ERF;
-    else if (act && !strcmp(act, "relu")) c->act = ACT_RELU;
-    else die("%s: activation_function %s is not supported (gelu_new, gelu_pytorch_tanh, gelu and relu are)", path, function && !act ? "(not a string)" : shown(act));
-    const char *refused[] = {"scale_attn_by_inverse_layer_idx", "add_cross_attention"};
-    for (int i = 0; i < 2; i++) if (json_is_true(json_object_get(j, refused[i]))) die("%s: %s is not supported: this model computes something else", path, refused[i]);
-    if (json_is_false(json_object_get(j, "scale_attn_weights"))) die("%s: scale_attn_weights false is not supported: this model computes something else", path);
-    json_t *labels = json_object_get(j, "num_labels"), *names = json_object_get(j, "id2label");
-    size_t n_labels = json_is_integer(labels) ? (size_t)json_integer_value(labels) : json_is_object(names) ? json_object_size(names) : 2;
-    if (c->scalar_head && n_labels != 1) die("%s: %zu labels: a reward model has one", path, n_labels);
-    json_decref(j);
+    size_t dims = rotary_dims(c);
+    if (c->rotary_pct > 0 && (dims == 0 || dims % 2 || dims > C / c->NH)) die("%s: %zu rotary dimensions of a head of %zu: must be even, and at least 2", path, dims, c->C / c->NH);
+    const char *class = json_string_value(json_array_get(json_object_get(file, "architectures"), 0));
+    c->scalar_head = base || (class && strstr(class, "ForSequenceClassification"));
+    json_t *labels = json_object_get(j, "num_labels"), *names = json_object_get(j, "id2label"), *shift = json_object_get(file, "bias");
+    if (base) { // cleanrl's ScalarModel
+        c->score_bias = true;
+        if (shift && !json_is_number(shift)) die("%s: \"bias\" must be a number", path);
+        c->score_shift = json_number_value(shift);
+    } else if (c->scalar_head) c->labels = json_is_integer(labels) ? (size_t)json_integer_value(labels) : json_is_object(names) ? json_object_size(names) : 2;
+    json_decref(file);
     free(path);
 }
 
 static bool ends_with(const char *s, const char *end) { size_t a = strlen(s), b = strlen(end); return a >= b && !strcmp(s + a - b, end); }
-static const char *bare_name(const char *s) { return strncmp(s, "transformer.", 12) ? s : s + 12; }
 
-static const Tensor *find_param(const Safetensors *s, const Param *q)
+static const char *const backbone = "lm_backbone."; // of cleanrl's reward models
+static const char *bare_name(const Model *m, const char *s)
 {
-    const Tensor *t = safetensors_find(s, q->name);
-    char name[112];
-    snprintf(name, sizeof name, "transformer.%s", q->name);
-    return t ? t : safetensors_find(s, name);
+    const char *prefixes[] = {m->cfg.score_bias ? backbone : "", m->arch->prefix};
+    for (int i = 0; i < 2; i++) if (!strncmp(s, prefixes[i], strlen(prefixes[i]))) s += strlen(prefixes[i]);
+    return s;
+}
+
+static const Tensor *find_param(const Model *m, const Safetensors *s, const Param *q)
+{
+    const char *prefixes[] = {"", m->arch->prefix, backbone, backbone};
+    for (int i = 0; i < (m->cfg.score_bias ? 4 : 2); i++) {
+        char name[112];
+        snprintf(name, sizeof name, "%s%s%s", prefixes[i], i == 3 ? m->arch->prefix : "", q->name);
+        const Tensor *t = safetensors_find(s, name);
+        if (t) return t;
+    }
+    return NULL;
 }
 
 static bool same_shape(const Tensor *t, const Param *q)
 {
     bool transposed = q->flags & P_TRANSPOSE;
     return q->cols ? t->rank == 2 && t->shape[transposed] == q->rows && t->shape[!transposed] == q->cols : t->rank == 1 && t->shape[0] == q->rows;
+}
+
+static const char *head_name(const Architecture *a)
+{
+    const ParamSpec *s = a->table;
+    while (!(s->flags & P_HEAD)) s++;
+    return s->hf;
 }
 
 typedef struct { char *text; size_t n; } Names; // all of them in one line, unless a stranger's file would fill the screen
@@ -107,8 +152,10 @@ static void add_name(Names *list, const char *name)
     list->text = s;
 }
 
+enum { PIECE = 4 << 20 }; // elements read at a time (of a transposed matrix all: GPT-2's are small)
 static size_t fill(Model *m, const char *dir, bool partial)
 {
+    if (m->cfg.scalar_head && m->cfg.labels > 1) die("%s: %zu labels: a reward model has one", dir, m->cfg.labels);
     Safetensors *s = safetensors_open(dir);
     const char *path = safetensors_path(s);
     Names missing = {0}, unused = {0}, wrong = {0};
@@ -116,7 +163,7 @@ static size_t fill(Model *m, const char *dir, bool partial)
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
         if (q->flags & P_VALUE) continue;
-        const Tensor *t = find_param(s, q);
+        const Tensor *t = find_param(m, s, q);
         if (!t) { absent++; add_name(&missing, q->name); continue; }
         if (!same_shape(t, q)) {
             bool transposed = q->flags & P_TRANSPOSE;
@@ -129,25 +176,30 @@ static size_t fill(Model *m, const char *dir, bool partial)
             add_name(&wrong, what);
             continue;
         }
-        real *x = (real *)xmalloc(q->n * sizeof *x);
-        tensor_to_real(x, t, path);
-        param_set(m, q, x);
+        size_t rows = q->flags & P_TRANSPOSE ? q->cols : q->rows, width = q->n / rows, step = q->flags & P_TRANSPOSE ? rows : PIECE / width + 1;
+        real *x = (real *)xmalloc((step < rows ? step : rows) * width * sizeof *x);
+        for (size_t r = 0; r < rows; r += step) {
+            size_t n = rows - r < step ? rows - r : step;
+            tensor_to_real(x, t, r * width, n * width, path);
+            param_set(m, q, x, r, n);
+        }
         free(x);
     }
     for (size_t i = 0; i < safetensors_count(s) && !partial; i++) {
         const Tensor *t = safetensors_at(s, i);
-        const char *name = bare_name(t->name);
-        bool known = ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias"); // old versions saved their masks
-        for (size_t k = 0; k < m->n_list && !known; k++) known = !strcmp(name, m->list[k].name) && find_param(s, &m->list[k]) == t; // not twice, with and without the prefix
-        if (!known && !strcmp(name, "lm_head.weight")) { // a copy of the tied head
+        const char *name = bare_name(m, t->name);
+        bool known = false;
+        for (const char *const *end = m->arch->buffers; *end; end++) known |= ends_with(t->name, *end);
+        for (size_t k = 0; k < m->n_list && !known; k++) known = !strcmp(name, m->list[k].name) && find_param(m, s, &m->list[k]) == t; // not twice, with and without the prefix
+        if (!known && !strcmp(name, head_name(m->arch))) { // of a language model that became a reward model, or a copy of the tied head
             const Param *wte = &m->list[0];
             known = m->cfg.scalar_head;
             if (!known && m->cfg.tied && same_shape(t, wte)) {
                 real *a = (real *)xmalloc(t->n * sizeof *a), *b = (real *)xmalloc(t->n * sizeof *b);
-                tensor_to_real(a, t, path);
+                tensor_to_real(a, t, 0, t->n, path);
                 param_get(m, wte, b);
                 known = !memcmp(a, b, t->n * sizeof *a);
-                if (!known) die("%s: lm_head.weight differs from wte.weight though config.json ties them: set tie_word_embeddings to false", path);
+                if (!known) die("%s: %s differs from %s though config.json ties them: set tie_word_embeddings to false", path, name, wte->name);
                 free(a); free(b);
             }
         }
@@ -184,24 +236,31 @@ void model_load(Model *m, const Ops *o, const char *dir, long train_layers, bool
 // ----------------------------------------------------------------------------
 // writing
 
-static void config_write(const Config *c, const char *dir, DType type)
+static void gpt2_config_write(const Config *c, json_t *j)
 {
-    static const char *const acts[] = {"gelu_new", "gelu", "relu"};
+    json_t *own = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:b}", "activation_function", activations[c->act].name,
+        "n_positions", (int)c->max_T, "n_ctx", (int)c->max_T, "n_embd", (int)c->C, "n_layer", (int)c->L, "n_head", (int)c->NH,
+        "layer_norm_epsilon", c->eps, "attn_pdrop", 0.0, "embd_pdrop", 0.0, "resid_pdrop", 0.0, "scale_attn_weights", 1);
+    json_object_set_new(own, "n_inner", c->F == 4 * c->C ? json_null() : json_integer((json_int_t)c->F));
+    json_object_update(j, own);
+    json_decref(own);
+}
+
+static void config_write(const Model *m, const char *dir, DType type)
+{
+    const Config *c = &m->cfg;
     const char *dtype = type == DT_F64 ? "float64" : type == DT_F16 ? "float16" : type == DT_BF16 ? "bfloat16" : "float32";
     char *path = format("%s/config.json", dir);
-    json_t *j = json_pack("{s:[s], s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:b, s:b, s:s}",
-        "architectures", c->scalar_head ? "GPT2ForSequenceClassification" : "GPT2LMHeadModel", "model_type", "gpt2", "activation_function", acts[c->act],
-        "vocab_size", (int)c->V, "n_positions", (int)c->max_T, "n_ctx", (int)c->max_T, "n_embd", (int)c->C, "n_layer", (int)c->L, "n_head", (int)c->NH,
-        "layer_norm_epsilon", c->eps, "initializer_range", c->init_std, "attn_pdrop", 0.0, "embd_pdrop", 0.0, "resid_pdrop", 0.0,
-        "scale_attn_weights", 1, "tie_word_embeddings", (int)c->tied, "torch_dtype", dtype);
-    json_object_set_new(j, "n_inner", c->F == 4 * c->C ? json_null() : json_integer((json_int_t)c->F));
+    json_t *j = json_pack("{s:[s], s:s, s:i, s:f, s:b, s:s}", "architectures", c->scalar_head ? m->arch->classifier : m->arch->lm, "model_type", m->arch->name,
+        "vocab_size", (int)c->V, "initializer_range", c->init_std, "tie_word_embeddings", (int)c->tied, "torch_dtype", dtype);
+    m->arch->config_write(c, j);
     const char *ends[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
     for (int i = 0; i < (c->scalar_head ? 3 : 2); i++) json_object_set_new(j, ends[i], c->eos >= 0 ? json_integer(c->eos) : json_null());
     if (c->scalar_head) {
         json_object_set_new(j, "id2label", json_pack("{s:s}", "0", "LABEL_0"));
         json_object_set_new(j, "label2id", json_pack("{s:i}", "LABEL_0", 0));
     }
-    char *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
+    char *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(17)); // exact: int(head size * rotary share) must not move
     AsideFile *a = aside_open(path);
     fprintf(a->f, "%s\n", text);
     aside_commit(a);
@@ -214,6 +273,7 @@ static void remove_unfinished(void) { if (unfinished) remove_folder(unfinished);
 
 void model_save(const Model *m, const char *folder, DType type, const char *tokenizer_dir, size_t shard_bytes)
 {
+    if (m->cfg.score_bias) die("%s: a reward model with a bias in cleanrl's form is read, not written", folder);
     char *dir = xstrdup(folder);
     for (size_t n = strlen(dir); n > 1 && dir[n - 1] == '/'; n--) dir[n - 1] = 0;
     bool fresh = !is_folder(dir);
@@ -239,7 +299,7 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
                 isfinite(x[k]) ? "the type cannot hold (choose --dtype bf16 or fp32)" : "is not a number to train on (lower --lr)");
         real_to_type(data, type, x, q->n);
         free(x);
-        Tensor e = {.name = format("%s%s", q->flags & P_HEAD ? "" : "transformer.", q->name), .type = type, .rank = q->cols ? 2 : 1, .n = q->n, .data = data};
+        Tensor e = {.name = format("%s%s", q->flags & P_HEAD ? "" : m->arch->prefix, q->name), .type = type, .rank = q->cols ? 2 : 1, .n = q->n, .data = data};
         bool transposed = q->flags & P_TRANSPOSE;
         e.shape[0] = transposed ? q->cols : q->rows;
         e.shape[1] = transposed ? q->rows : q->cols;
@@ -250,7 +310,7 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
         arrput(t, e);
         arrput(shard, shards);
     }
-    config_write(&m->cfg, to, type);
+    config_write(m, to, type);
     if (tokenizer_dir) tokenizer_copy(tokenizer_dir, to);
     const char *meta[] = {"format", "pt", NULL};
     json_t *map = json_object();
@@ -289,8 +349,9 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
 
 uint64_t model_fingerprint(const Model *m)
 {
-    union { double f; uint64_t u; } eps = {m->cfg.eps};
-    const uint64_t of_config[] = {m->cfg.C, m->cfg.L, m->cfg.V, m->cfg.NH, m->cfg.F, m->cfg.max_T, (uint64_t)m->cfg.act, m->cfg.scalar_head, eps.u};
+    const Config *c = &m->cfg;
+    union { double f; uint64_t u; } eps = {c->eps}, base = {c->rotary_base}, shift = {c->score_shift};
+    const uint64_t of_config[] = {c->C, c->L, c->V, c->NH, c->F, c->max_T, (uint64_t)c->act, c->scalar_head, eps.u, rotary_dims(c), base.u, c->parallel, shift.u};
     uint64_t h = 0;
     for (size_t i = 0; i < sizeof of_config / sizeof *of_config; i++) h = mix64((h ^ of_config[i]) + 0x9e3779b97f4a7c15ull);
     for (size_t i = 0; i < m->n_list; i++) {

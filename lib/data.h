@@ -4,7 +4,8 @@
 // line (which model, tokenizer, reward, temperature, ...) and one record a sample,
 //     {"prompt","text","reward","ids":[...],"logp","draw","key":"16 hex digits","finished"}
 // with the prompts in order and each prompt's draws in order. Read are also the two forms of the authors' code: {"prompt","text","reward"} a
-// sample, and {"prompt","responses":[...],"rewards":[...]} a prompt; they have no keys, so ties are broken by mid-rank. A sample may carry "F",
+// sample, and {"prompt","responses":[...],"rewards":[...]} a prompt; they have no keys, so ties are broken by mid-rank (the second form may carry
+// "keys" and "logps" and then needs no texts: dev/compact_cache.py makes it, for caches that are kept). A sample may carry "F",
 // its exact CDF value, for --fhat exact. Rewards are floats, live and here, and written with nine digits: they come back exactly, so that equal is equal.
 #ifndef DATA_H
 #define DATA_H
@@ -123,6 +124,15 @@ long cache_find(const Cache *c, const char *prompt)
 
 static int by_draw(const void *a, const void *b) { long x = ((const CacheSample *)a)->draw, y = ((const CacheSample *)b)->draw; return (x > y) - (x < y); }
 
+static uint64_t read_key(const Jsonl *in, const char *key)
+{
+    char *end;
+    errno = 0;
+    uint64_t x = strtoull(key, &end, 16);
+    if (strlen(key) != 16 || strspn(key, "0123456789abcdefABCDEF") != 16 || *end || errno) die("%s:%zu: \"key\" must be 16 hex digits", in->path, in->line);
+    return x;
+}
+
 static void read_sample(const Jsonl *in, const json_t *j, CacheSample *s, long fallback_draw)
 {
     json_t *ids = json_object_get(j, "ids"), *draw = json_object_get(j, "draw"), *logp = json_object_get(j, "logp"), *F = json_object_get(j, "F");
@@ -137,13 +147,7 @@ static void read_sample(const Jsonl *in, const json_t *j, CacheSample *s, long f
         s->has_F = true;
         if (!(s->F >= 0 && s->F <= 1)) die("%s:%zu: \"F\" must be a probability", in->path, in->line);
     }
-    if (key) {
-        char *end;
-        errno = 0;
-        s->key = strtoull(key, &end, 16);
-        if (strlen(key) != 16 || *end || errno) die("%s:%zu: \"key\" must be 16 hex digits", in->path, in->line);
-        s->has_key = true;
-    }
+    if (key) { s->key = read_key(in, key); s->has_key = true; }
     if (ids) {
         size_t i;
         json_t *v;
@@ -169,15 +173,20 @@ void cache_read(Cache *c, const char *path, long first_m)
         if (json_object_get(j, "vbon_cache")) {
             if (in.line != 1) die("%s:%zu: a second header: two caches in one file?", path, in.line);
             c->header = json_incref(j);
-        } else if (json_object_get(j, "responses")) {
-            json_t *r = json_object_get(j, "responses"), *w = json_object_get(j, "rewards"), *v;
-            size_t i;
+        } else if (json_object_get(j, "rewards")) { // a prompt a line
+            json_t *w = json_object_get(j, "rewards"), *r = json_object_get(j, "responses"), *keys = json_object_get(j, "keys"), *logps = json_object_get(j, "logps"), *v;
+            size_t i, n = json_array_size(w);
             CachePrompt *p = cache_prompt(c, jsonl_string(&in, j, "prompt", true));
-            if (!json_is_array(r) || !json_is_array(w) || json_array_size(r) != json_array_size(w)) die("%s:%zu: \"responses\" and \"rewards\" must be arrays of one length", path, in.line);
-            json_array_foreach(r, i, v) {
-                json_t *x = json_array_get(w, i);
-                if (!json_is_string(v) || !json_is_number(x)) die("%s:%zu: response %zu has no text or no finite reward", path, in.line, i + 1);
-                arrput(p->samples, ((CacheSample){.text = xstrdup(json_string_value(v)), .reward = (float)json_number_value(x), .draw = (long)arrlen(p->samples)}));
+            if (!json_is_array(w) || (!r && !keys) || (r && json_array_size(r) != n) || (keys && json_array_size(keys) != n) || (logps && json_array_size(logps) != n))
+                die("%s:%zu: \"rewards\" and \"responses\" or \"keys\" (and \"logps\") must be arrays of one length", path, in.line);
+            json_array_foreach(w, i, v) {
+                json_t *text = json_array_get(r, i), *key = json_array_get(keys, i), *logp = json_array_get(logps, i);
+                if (!json_is_number(v) || (r && !json_is_string(text)) || (keys && !json_is_string(key)) || (logps && !json_is_number(logp)))
+                    die("%s:%zu: sample %zu: its text or key is no string, or its reward or log p no finite number", path, in.line, i + 1);
+                CacheSample x = {.text = r ? xstrdup(json_string_value(text)) : NULL, .reward = (float)json_number_value(v), .draw = (long)arrlen(p->samples)};
+                if (keys) { x.key = read_key(&in, json_string_value(key)); x.has_key = true; }
+                if (logps) { x.logp = json_number_value(logp); x.has_logp = true; }
+                arrput(p->samples, x);
             }
         } else {
             CachePrompt *p = cache_prompt(c, jsonl_string(&in, j, "prompt", true));

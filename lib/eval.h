@@ -55,8 +55,8 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
         scorer_forward(&sp, &pi->p, q + i, fit, false, sp.hidden);
         scorer_forward(&sr, &ref->p, q + i, fit, false, sr.hidden);
         size_t R = sp.R, a = 0;
-        o->logprob_forward(sp.logp, (Buf){0}, sp.hidden, head_weight(&pi->p), sp.target, spec->temperature, R, C, V);
-        o->logprob_forward(sr.logp, (Buf){0}, sr.hidden, head_weight(&ref->p), sr.target, spec->temperature, R, ref->cfg.C, V);
+        o->logprob_forward(sp.logp, (Buf){0}, (Buf){0}, sp.hidden, head_weight(&pi->p), sp.target, spec->temperature, R, C, V);
+        o->logprob_forward(sr.logp, (Buf){0}, (Buf){0}, sr.hidden, head_weight(&ref->p), sr.target, spec->temperature, R, ref->cfg.C, V);
         download_doubles(o, lp, sp.logp, R, sp.h_real);
         download_doubles(o, lr, sr.logp, R, sr.h_real);
         if (ref->cfg.C == C) {
@@ -67,8 +67,8 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
         scorer_forward(&sp, &pi->p, q + i, fit, true, sp.hidden);
         scorer_forward(&sr, &ref->p, q + i, fit, true, sr.hidden);
         size_t J = sp.R, b = 0;
-        o->logprob_forward(sp.logp, (Buf){0}, sp.hidden, head_weight(&pi->p), sp.target, spec->temperature, J, C, V);
-        o->logprob_forward(sr.logp, (Buf){0}, sr.hidden, head_weight(&ref->p), sr.target, spec->temperature, J, ref->cfg.C, V);
+        o->logprob_forward(sp.logp, (Buf){0}, (Buf){0}, sp.hidden, head_weight(&pi->p), sp.target, spec->temperature, J, C, V);
+        o->logprob_forward(sr.logp, (Buf){0}, (Buf){0}, sr.hidden, head_weight(&ref->p), sr.target, spec->temperature, J, ref->cfg.C, V);
         download_doubles(o, joint, sp.logp, J, sp.h_real);
         o->download(sr.h_real, slice(sr.logp, 0, J));
         for (size_t s = i; s < i + fit; s++) {

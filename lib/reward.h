@@ -5,6 +5,8 @@
 // with another tokenizer gets the text, encoded anew. A program (anything that is not a folder) is started once; it reads n JSONL lines
 // {"prompt","response"} (text without the end-of-text token) and must answer n lines of one number each, flushed.
 //
+// reward_map rescales: scale > 0 keeps the order, and so everything that is made of ranks. cleanrl's constant (config.bias) is subtracted before it.
+//
 // Left out on purpose: rewards that depend on the batch, or on the step: the cache's ranks would mean nothing.
 #ifndef REWARD_H
 #define REWARD_H
@@ -12,10 +14,15 @@
 typedef struct {
     char *what;                       // for headers: the folder's fingerprint, or the command
     const Tokenizer *policy_tokenizer; Tokenizer *tokenizer; bool same_tokenizer;
-    Model m; Arena work; Acts acts; Batch batch; KVCache prompts, own; Buf index, hidden, score; size_t tokens, max_T;
+    Model m; Arena work; Acts acts; Batch batch; KVCache prompts, own; Buf score; size_t tokens, rows, slots;
+    double scale, offset;
     pid_t pid; int to, from; double timeout; char *command, *pending; size_t n_pending;
 } Reward;
 void reward_open(Reward *r, const char *folder_or_command, const Tokenizer *policy_tokenizer, const Ops *o, size_t tokens, double timeout);
+void reward_map(Reward *r, double scale, double offset); // from now on rewards are scale * reward + offset; scale > 0
+// Work memory for prompts and responses of at most so many tokens; r->m is created, r->tokens and r->work are set. At most a GiB of keys and values
+// of responses and one of prompts: what is longer or more goes in groups.
+void reward_carve(Reward *r, size_t prompt, size_t response);
 void reward_close(Reward *r);
 void reward_score(void *reward, const Prompt *prompts, Response *r, size_t n, bool prefixes); // a RewardFn
 char *response_text(const Tokenizer *t, const Response *r);                                   // malloc'd, without the end-of-text token
@@ -112,7 +119,7 @@ static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t 
 
 void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer, const Ops *o, size_t tokens, double timeout)
 {
-    *r = (Reward){.policy_tokenizer = policy_tokenizer, .timeout = timeout, .tokens = tokens, .to = -1, .from = -1};
+    *r = (Reward){.policy_tokenizer = policy_tokenizer, .timeout = timeout, .tokens = tokens, .scale = 1, .to = -1, .from = -1};
     if (!is_folder(what)) { program_start(r, what); r->what = xstrdup(what); return; }
     model_load(&r->m, o, what, TRAIN_NONE, false);
     if (!r->m.cfg.scalar_head) die("%s: a language model, not a reward model: it has no scalar head (train one with vbon reward)", what);
@@ -121,21 +128,43 @@ void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer,
     r->same_tokenizer = tokenizer_fingerprint(r->tokenizer) == tokenizer_fingerprint(policy_tokenizer);
     r->what = format("%016llx", (unsigned long long)model_fingerprint(&r->m));
     r->work = (Arena){.name = "reward model", .o = o};
-    r->max_T = r->m.cfg.max_T;
-    if (r->tokens < r->max_T) r->tokens = r->max_T;
-    size_t rows = r->tokens / 8, C = r->m.cfg.C;
-    if (rows * r->max_T > 1u << 20) rows = (1u << 20) / r->max_T + 1; // keys and values of so many rows at a time
-    for (int pass = 0; pass < 2; pass++) {
-        if (pass) arena_place(&r->work);
-        batch_carve(&r->batch, &r->work, r->tokens, r->tokens);
-        acts_carve(&r->acts, &r->m, &r->work, r->tokens, r->m.cfg.L);
-        kv_carve(&r->prompts, &r->m, &r->work, rows, r->max_T, r->tokens);
-        kv_carve(&r->own, &r->m, &r->work, rows, r->max_T, r->tokens);
-        r->index = arena_take(&r->work, r->tokens, DT_I32, "batch");
-        r->hidden = arena_take(&r->work, r->tokens * C, DT_REAL, "head");
-        r->score = arena_take(&r->work, r->tokens, DT_REAL, "head");
-    }
+}
+
+void reward_map(Reward *r, double scale, double offset)
+{
+    if (scale == 1 && offset == 0) return;
+    char *what = format("%s * %.17g + %.17g", r->what, scale, offset); // other numbers in a cache, so another header
+    r->scale = scale; r->offset = offset;
+    free(r->what);
+    r->what = what;
+}
+
+void reward_carve(Reward *r, size_t prompt, size_t response)
+{
+    const size_t room = (size_t)1 << 30, position = 2 * r->m.cfg.C * r->m.cfg.L * sizeof(real); // bytes of keys and values: in all, and of one token
+    size_t rows = room / (response * position), slots = room / ((prompt ? prompt : 1) * position);
+    if (r->tokens < r->m.cfg.max_T) r->tokens = r->m.cfg.max_T;
+    r->rows = rows < 1 ? 1 : rows > r->tokens / 8 + 1 ? r->tokens / 8 + 1 : rows;
+    r->slots = slots < 1 ? 1 : slots > r->rows ? r->rows : slots;
+    batch_carve(&r->batch, &r->work, r->tokens, r->rows);
+    acts_carve(&r->acts, &r->m, &r->work, r->tokens, r->m.cfg.L);
+    kv_carve(&r->prompts, &r->m, &r->work, r->slots, prompt ? prompt : 1, r->rows);
+    kv_carve(&r->own, &r->m, &r->work, r->rows, response, r->rows);
     r->own.prefix = &r->prompts;
+    r->score = arena_take(&r->work, r->tokens, DT_REAL, "head");
+}
+
+// Room for these lengths. The grouping that follows from it depends on them alone, not on earlier calls, so that a resumed run has the same one.
+static void reward_fit(Reward *r, size_t prompt, size_t response)
+{
+    Buf base = r->work.base;
+    r->work.base = (Buf){0};
+    arena_reset(&r->work);
+    reward_carve(r, prompt, response);
+    if (base.p && r->work.high <= base.n) r->work.base = base;
+    else { if (base.p) r->m.o->release(&base); arena_place(&r->work); }
+    arena_reset(&r->work);
+    reward_carve(r, prompt, response);
 }
 
 void reward_close(Reward *r)
@@ -163,7 +192,7 @@ static void run_rows(Reward *r, KVCache *kv, const int *tokens, const int *start
     o->upload(slice(kv->slot, 0, B), slot); o->upload(slice(kv->len, 0, B), zero);
     o->upload(slice(kv->pslot, 0, B), pslot ? pslot : zero); o->upload(slice(kv->plen, 0, B), plen ? plen : zero);
     Buf final = model_forward(&r->m, &r->m.packed, &r->acts, &r->batch, 0, r->m.cfg.L, kv);
-    o->matmul_forward(r->score, final, r->m.p.score, (Buf){0}, N, C, 1);
+    o->matmul_forward(r->score, final, r->m.p.score, r->m.p.scoreb, N, C, 1);
     o->download(out, slice(r->score, 0, N));
     free(zero);
 }
@@ -171,17 +200,24 @@ static void run_rows(Reward *r, KVCache *kv, const int *tokens, const int *start
 // Scores responses of ids the model knows. Groups of rows: their distinct prompts first (equal ones side by side once), then the responses on them.
 static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n, bool prefixes)
 {
-    size_t cap = r->tokens, rows = r->own.S;
+    size_t longest = 0, response = 1, max_T = r->m.cfg.max_T;
+    for (size_t i = 0; i < n; i++) {
+        const Prompt *p = &prompts[y[i].prompt];
+        if (p->n + y[i].n > max_T) die("a prompt of %zu tokens with a response of %zu does not fit the reward model's context of %zu: shorten --max-new", p->n, y[i].n, max_T);
+        if (p->n > longest) longest = p->n;
+        if (y[i].n > response) response = y[i].n;
+    }
+    reward_fit(r, longest, response);
+    size_t cap = r->tokens;
     int *tokens = (int *)xmalloc(cap * sizeof(int)), *start = (int *)xmalloc((cap + 1) * sizeof(int)), *slot = (int *)xmalloc(cap * sizeof(int));
     int *pslot = (int *)xmalloc(cap * sizeof(int)), *plen = (int *)xmalloc(cap * sizeof(int));
     real *score = (real *)xmalloc(cap * sizeof(real)), *at_prompt = (real *)xmalloc(cap * sizeof(real));
     for (size_t i = 0; i < n;) {
         size_t first = i, B = 0, N = 0, P = 0, PN = 0;
-        for (; i < n && B < rows; i++) {
+        for (; i < n && B < r->rows; i++) {
             const Prompt *p = &prompts[y[i].prompt];
             bool shared = i > first && y[i].prompt == y[i - 1].prompt;
-            if (p->n + y[i].n > r->max_T) die("a prompt of %zu tokens with a response of %zu does not fit the reward model's context of %zu: shorten --max-new", p->n, y[i].n, r->max_T);
-            if (N + y[i].n > cap || (!shared && PN + p->n > cap)) break;
+            if (N + y[i].n > cap || (!shared && (PN + p->n > cap || P == r->slots))) break;
             if (!shared) { PN += p->n; P++; }
             pslot[B] = (int)P - 1; plen[B] = (int)p->n;
             N += y[i].n;
@@ -214,22 +250,19 @@ static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n,
         run_rows(r, &r->own, tokens, start, plen, slot, pslot, plen, B, score);
         for (size_t b = 0; b < B; b++) {
             Response *q = &y[first + b];
-            q->reward = (double)(float)score[start[b + 1] - 1];
+            q->reward = (double)score[start[b + 1] - 1] - r->m.cfg.score_shift;
             if (!isfinite(q->reward)) die("the reward model's score is not finite: look for NaN in its weights");
             if (!prefixes) continue;
             q->prefix = (double *)xrealloc(q->prefix, q->n * sizeof(double));
-            for (size_t t = 0; t < q->n; t++) q->prefix[t] = (double)(t ? score[start[b] + (int)t - 1] : at_prompt[pslot[b]]);
+            for (size_t t = 0; t < q->n; t++) q->prefix[t] = (double)(t ? score[start[b] + (int)t - 1] : at_prompt[pslot[b]]) - r->m.cfg.score_shift;
         }
     }
     free(tokens); free(start); free(slot); free(pslot); free(plen); free(score); free(at_prompt);
 }
 
-void reward_score(void *reward, const Prompt *prompts, Response *y, size_t n, bool prefixes)
+// By a model with another tokenizer: the whole text, encoded anew
+static void text_score(Reward *r, const Prompt *prompts, Response *y, size_t n)
 {
-    Reward *r = (Reward *)reward;
-    if (prefixes && (r->command || !r->same_tokenizer)) die("--critic prefix-rank needs a causal reward model with the policy's tokenizer");
-    if (r->command) { program_score(r, prompts, y, n); return; }
-    if (r->same_tokenizer) { model_score(r, prompts, y, n, prefixes); return; }
     Prompt *whole = (Prompt *)xcalloc(n, sizeof *whole); // no prompt: the text is encoded as one
     Response *copy = (Response *)xcalloc(n, sizeof *copy);
     int eos = tokenizer_eos(r->tokenizer);
@@ -247,5 +280,18 @@ void reward_score(void *reward, const Prompt *prompts, Response *y, size_t n, bo
     model_score(r, whole, copy, n, false);
     for (size_t i = 0; i < n; i++) { y[i].reward = copy[i].reward; response_free(&copy[i]); }
     free(whole); free(copy);
+}
+
+void reward_score(void *reward, const Prompt *prompts, Response *y, size_t n, bool prefixes)
+{
+    Reward *r = (Reward *)reward;
+    if (prefixes && (r->command || !r->same_tokenizer)) die("--critic prefix-rank needs a causal reward model with the policy's tokenizer");
+    if (r->command) program_score(r, prompts, y, n);
+    else if (r->same_tokenizer) model_score(r, prompts, y, n, prefixes);
+    else text_score(r, prompts, y, n);
+    for (size_t i = 0; i < n; i++) { // floats, as the cache keeps them
+        y[i].reward = (double)(float)(r->scale * y[i].reward + r->offset);
+        for (size_t t = 0; prefixes && t < y[i].n; t++) y[i].prefix[t] = r->scale * y[i].prefix[t] + r->offset;
+    }
 }
 #endif

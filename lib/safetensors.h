@@ -4,7 +4,7 @@
 // trusted in nothing: lengths, offsets (no overlap, no hole, none outside the file), shapes and types are checked before any is used,
 // for a weight file comes from strangers. A folder may hold one model.safetensors, or shards and model.safetensors.index.json.
 //
-// Left out on purpose: types nobody stores language models in (complex, fp8), lazy conversion, pickles.
+// Left out on purpose: types nobody stores language models in (complex, fp8), pickles.
 #ifndef SAFETENSORS_H
 #define SAFETENSORS_H
 #include "../gpt2.h"
@@ -18,7 +18,8 @@ size_t safetensors_count(const Safetensors *s);
 const Tensor *safetensors_at(const Safetensors *s, size_t i);
 const char *safetensors_meta(const Safetensors *s, const char *key);    // of __metadata__; NULL: not there
 const char *safetensors_path(const Safetensors *s);
-void tensor_to_real(real *out, const Tensor *t, const char *path);      // exact up to real; NaN, infinity or a type that is no float dies
+// Elements [first, first + n), exact up to real; NaN, infinity or a type that is no float dies. The pages read are given back to the system.
+void tensor_to_real(real *out, const Tensor *t, size_t first, size_t n, const char *path);
 void real_to_type(void *out, DType type, const real *in, size_t n);     // rounds to nearest even
 // Written aside, flushed, renamed. meta: key, value, ..., NULL; or NULL.
 void safetensors_write(const char *path, const Tensor *tensors, size_t n, const char *const *meta);
@@ -182,11 +183,13 @@ const char *safetensors_meta(const Safetensors *s, const char *key)
 // ----------------------------------------------------------------------------
 // number types
 
-static double half_to_double(uint16_t h)
+static inline float half_to_float(uint16_t h) // without branches, so that loops of it vectorise
 {
-    int e = h >> 10 & 31, m = h & 1023;
-    double x = e == 31 ? (m ? NAN : INFINITY) : e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
-    return h & 0x8000 ? -x : x;
+    union { uint32_t u; float f; } b = {(uint32_t)(h & 0x7fff) << 13}, wide = {(uint32_t)(h & 0x7fff) << 13 | 0x7f800000};
+    b.f *= 0x1p112f;                                // moves the exponent's bias, subnormals too
+    b.u = (h & 0x7c00) == 0x7c00 ? wide.u : b.u;    // infinity and NaN
+    b.u |= (uint32_t)(h & 0x8000) << 16;
+    return b.f;
 }
 
 static uint16_t double_to_half(double x)
@@ -203,21 +206,31 @@ static uint16_t double_to_half(double x)
     return sign | (uint16_t)(q == -24 ? m : ((q + 25) << 10) + (m - 1024)); // a carry out of m raises the exponent as it should
 }
 
-void tensor_to_real(real *out, const Tensor *t, const char *path)
+void tensor_to_real(real *out, const Tensor *t, size_t first, size_t n, const char *path)
 {
-    for (size_t i = 0; i < t->n; i++) {
-        double x;
-        if (t->type == DT_F32) { float f; memcpy(&f, (const char *)t->data + 4 * i, 4); x = f; }
-        else if (t->type == DT_F64) memcpy(&x, (const char *)t->data + 8 * i, 8);
-        else if (t->type == DT_F16 || t->type == DT_BF16) {
-            uint16_t h;
-            memcpy(&h, (const char *)t->data + 2 * i, 2);
-            if (t->type == DT_F16) x = half_to_double(h);
-            else { union { uint32_t u; float f; } b = {(uint32_t)h << 16}; x = b.f; }
-        } else die("%s: tensor %s holds integers, weights must be F64, F32, F16 or BF16", path, t->name);
-        out[i] = (real)x;
-        if (!isfinite(out[i])) die("%s: tensor %s: element %zu is %s: the weights are broken", path, t->name, i, isfinite(x) ? "out of range" : "not finite");
+    size_t size = dtype_size(t->type), part = 65536;
+    const char *data = (const char *)t->data + first * size;
+    if (t->type != DT_F64 && t->type != DT_F32 && t->type != DT_F16 && t->type != DT_BF16) die("%s: tensor %s holds integers, weights must be F64, F32, F16 or BF16", path, t->name);
+    int broken = 0;
+    #pragma omp parallel for schedule(static) reduction(|:broken) if (n > part)
+    for (size_t at = 0; at < n; at += part) {
+        size_t k = n - at < part ? n - at : part;
+        real *o = out + at;
+        const char *p = data + at * size;
+        uint16_t h;
+        if (t->type == DT_F32) for (size_t i = 0; i < k; i++) { float f; memcpy(&f, p + 4 * i, 4); o[i] = (real)f; }
+        else if (t->type == DT_F64) for (size_t i = 0; i < k; i++) { double d; memcpy(&d, p + 8 * i, 8); o[i] = (real)d; }
+        else if (t->type == DT_F16) for (size_t i = 0; i < k; i++) { memcpy(&h, p + 2 * i, 2); o[i] = (real)half_to_float(h); }
+        else for (size_t i = 0; i < k; i++) { union { uint32_t u; float f; } b; memcpy(&h, p + 2 * i, 2); b.u = (uint32_t)h << 16; o[i] = (real)b.f; }
+        for (size_t i = 0; i < k; i++) broken |= !(o[i] - o[i] == 0);
     }
+    for (size_t i = 0; broken && i < n; i++) {
+        double x = 0;
+        if (t->type == DT_F64) memcpy(&x, data + 8 * i, 8);
+        if (!isfinite(out[i])) die("%s: tensor %s: element %zu is %s: the weights are broken", path, t->name, first + i, t->type == DT_F64 && isfinite(x) ? "out of range" : "not finite");
+    }
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), a = ((uintptr_t)data + page - 1) / page * page, b = (uintptr_t)(data + n * size) / page * page;
+    if (b > a) madvise((void *)a, b - a, MADV_DONTNEED); // of a read-only map: they can be read again, but no longer count as ours
 }
 
 void real_to_type(void *out, DType type, const real *in, size_t n)

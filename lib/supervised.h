@@ -184,12 +184,12 @@ static double micro_batch(Trainer *t, const Corpus *c, const size_t *rows, size_
         Buf w = head_weight(&m->p), dw = head_weight(&m->g);
         if (backward) {
             o->fill(dlogp, -1 / total);
-            o->logprob_backward(dhidden, dw, logp, dlogp, hidden, w, target, 1, R, C, m->cfg.V);
-        } else o->logprob_forward(logp, (Buf){0}, hidden, w, target, 1, R, C, m->cfg.V);
+            o->logprob_backward(dhidden, dw, logp, dlogp, (Buf){0}, hidden, w, target, 1, R, C, m->cfg.V);
+        } else o->logprob_forward(logp, (Buf){0}, (Buf){0}, hidden, w, target, 1, R, C, m->cfg.V);
         o->download(t->h_value, logp);
         for (size_t i = 0; i < R; i++) loss -= t->h_value[i];
     } else {
-        o->matmul_forward(logp, hidden, m->p.score, (Buf){0}, R, C, 1);
+        o->matmul_forward(logp, hidden, m->p.score, m->p.scoreb, R, C, 1);
         o->download(t->h_value, logp);
         for (size_t i = 0; i < R; i++) {
             double s = t->h_value[i];
@@ -208,7 +208,7 @@ static double micro_batch(Trainer *t, const Corpus *c, const size_t *rows, size_
         }
         if (backward) {
             o->upload(dlogp, t->h_grad);
-            o->matmul_backward(dhidden, m->g.score, (Buf){0}, dlogp, hidden, m->p.score, R, C, 1);
+            o->matmul_backward(dhidden, m->g.score, m->g.scoreb, dlogp, hidden, m->p.score, R, C, 1);
         }
     }
     if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: lower --lr, or look for NaN in the model's weights", m->step + 1);

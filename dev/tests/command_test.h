@@ -97,6 +97,11 @@ static void test_data(void)
         CHECK(c.n == 2 && c.prompts[0].n == 2 && c.prompts[0].samples[1].reward == 0.25 && !strcmp(c.prompts[0].samples[0].text, "x") && !c.prompts[0].samples[0].has_key, "form %d", f);
         cache_free(&c);
     }
+    const char *compact = "{\"prompt\":\"a\",\"rewards\":[1.5,0.25],\"keys\":[\"00000000000000ff\",\"8000000000000000\"],\"logps\":[-3.5,-4]}\n";
+    write_file(path, compact, strlen(compact));
+    cache_read(&c, path, 0);
+    CHECK(c.n == 1 && c.prompts[0].n == 2 && c.prompts[0].samples[1].key == 1ull << 63 && c.prompts[0].samples[0].logp == -3.5 && c.prompts[0].samples[1].draw == 1, "the compact form");
+    cache_free(&c);
     // score: log-probabilities add up; what bon keeps is the best by the total order
     char *in = tmp_path("in.jsonl");
     const char *texts = "{\"prompt\":\"This film\",\"response\":\" is good.\",\"id\":7}\n{\"text\":\"A film\"}\n";
@@ -149,6 +154,82 @@ static void test_data(void)
     arrfree(s);
 }
 
+static char *vbon_output(const char *args) // stdout, malloc'd; run in the folder of the sources
+{
+    char *o = tmp_path("out"), *cmd = format("'%s' %s >%s", vbon(), args, o);
+    size_t n;
+    CHECK(system(cmd) == 0, "vbon %s fails", args);
+    char *s = read_file(o, &n);
+    free(o); free(cmd);
+    return s;
+}
+
+static void test_info(void)
+{
+    // every Pythia, by its public shape and parameter count
+    static const struct { const char *name; size_t L, C, NH, F, V, n; } sizes[] = {{"14m", 6, 128, 4, 512, 50304, 14067712}, {"70m", 6, 512, 8, 2048, 50304, 70426624},
+        {"160m", 12, 768, 12, 3072, 50304, 162322944}, {"410m", 24, 1024, 16, 4096, 50304, 405334016}, {"1b", 16, 2048, 8, 8192, 50304, 1011781632},
+        {"1.4b", 24, 2048, 16, 8192, 50304, 1414647808}, {"2.8b", 32, 2560, 32, 10240, 50304, 2775208960}, {"6.9b", 32, 4096, 32, 16384, 50432, 6857302016}, {"12b", 36, 5120, 40, 20480, 50688, 11846072320}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        Config c = {.arch = "gpt_neox", .L = sizes[i].L, .C = sizes[i].C, .NH = sizes[i].NH, .F = sizes[i].F, .V = sizes[i].V, .max_T = 2048, .rotary_pct = 0.25, .rotary_base = 10000, .parallel = true};
+        Model m;
+        model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, true);
+        CHECK(m.n_params == sizes[i].n, "Pythia %s has %zu parameters, not %zu", sizes[i].name, sizes[i].n, m.n_params);
+        model_free(&m);
+    }
+    // a plan from config.json alone: families, and the answer
+    #define PLAN "info --max-prompt 512 --max-new 53 --train-layers 8 --model dev/fixtures/configs/pythia-"
+    static const struct { const char *args, *says[6]; } plans[] = {
+        {PLAN "410m.json --memory 40GB", {"classifier of 3 labels", "405334016 parameters", "16 of 64 dimensions rotary", "in each of 24 blocks, of which the top 8 train", "fits in 40GB: yes"}},
+        {PLAN "2.8b.json --memory 40GB", {"2775208960 parameters", "20 of 80", "fits in 40GB: no"}},
+        {PLAN "6.9b.json --memory 400GB", {"6857302016 parameters", "32 of 128", "fits in 400GB: yes"}},
+        {"info --model dev/demo/lm --reward dev/demo/rm --memory 1MiB", {"packed weights", "kv cache", "second moments", "copy of what trains", "reward model", "fits in 1MiB: no"}},
+        {"info --model dev/fixtures/pythia_cleanrl", {"gpt_neox reward model", "scalar_head.bias", "as a reward model"}}};
+    for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
+        char *s = vbon_output(plans[i].args);
+        for (size_t k = 0; k < 6 && plans[i].says[k]; k++) CHECK(strstr(s, plans[i].says[k]), "vbon %s does not say \"%s\"", plans[i].args, plans[i].says[k]);
+        arrfree(s);
+    }
+    // scaled rewards: the same texts, 2 r - 3
+    tiny_folders();
+    char *in = tmp_path("two.jsonl"), *a = tmp_path("r1.jsonl"), *b = tmp_path("r2.jsonl");
+    const char *text = "{\"prompt\":\"This film\",\"response\":\" is good\"}\n{\"text\":\"I like it\"}\n";
+    write_file(in, text, strlen(text));
+    expect_success("score --model lm --reward rm --in two.jsonl --out r1.jsonl");
+    expect_success("score --model lm --reward rm --in two.jsonl --out r2.jsonl --reward-scale 2 --reward-offset -3");
+    Jsonl ja, jb;
+    json_t *x, *y;
+    jsonl_open(&ja, a); jsonl_open(&jb, b);
+    for (int i = 0; i < 2 && jsonl_next(&ja, &x) && jsonl_next(&jb, &y); i++)
+        CHECK_NEAR(json_number_value(json_object_get(y, "reward")), 2 * json_number_value(json_object_get(x, "reward")) - 3, 1e-6, "scaled reward");
+    jsonl_close(&ja); jsonl_close(&jb);
+}
+
+static void test_pythia(void) // every command once
+{
+    char *text = tmp_path("nt.jsonl"), *labels = tmp_path("nl.jsonl");
+    const char *lines = "{\"text\":\"This film is good and long\"}\n{\"text\":\"I did not like the acting\"}\n", *labelled = "{\"text\":\"good\",\"label\":1}\n{\"text\":\"bad film\",\"label\":0}\n";
+    write_file(text, lines, strlen(lines)); write_file(labels, labelled, strlen(labelled));
+    tiny_folders();
+    expect_failure("sft --arch gpt_neox --tokenizer lm --data nt.jsonl --width 12 --heads 3 --out n0", 2, "multiples of 8");
+    expect_success("sft --arch gpt_neox --tokenizer lm --data nt.jsonl --layers 3 --width 32 --heads 2 --context 24 --steps 2 --lr 1e-3 --out neox");
+    expect_success("reward --init neox --layers 2 --data nl.jsonl --from-position 1 --steps 2 --lr 1e-3 --out neox_rm");
+    expect_success("cache --model neox --reward neox_rm --prompts prompts.jsonl --samples 8 --max-new 6 --seed 3 --out neox.jsonl");
+    expect_success("train --model neox --reward neox_rm --cache neox.jsonl --n 4 --max-new 6 --train-layers 1 --episodes 64 --rollout 32 --lr 1e-3 --out neox_vbon");
+    expect_success("eval --model neox_vbon --reference neox --reward neox_rm --cache neox.jsonl --ns 4 --samples 4 --max-new 6");
+    Model before, after;
+    char *a = tmp_path("neox"), *b = tmp_path("neox_vbon");
+    model_load(&before, ops_cpu(), a, 1, false); model_load(&after, ops_cpu(), b, 1, false);
+    for (size_t i = 0; i < before.n_list; i++) {
+        const Param *q = &before.list[i];
+        bool same = !memcmp(R_(before.data) + q->offset, R_(after.data) + q->offset, q->n * sizeof(real));
+        CHECK(same == (q->offset < before.first), "%s %s in a run that trains the top block, the final norm and the untied head", q->name, same ? "did not move" : "moved");
+    }
+    CHECK(!strcmp(before.list[before.n_list - 1].name, "embed_out.weight"), "the head is the last parameter");
+    model_free(&before); model_free(&after);
+    free(a); free(b);
+}
+
 static void test_commands(void)
 {
     tiny_folders();
@@ -172,7 +253,7 @@ static void test_commands(void)
         {"bon --model lm --reward 'exit 3' --prompt a --n 2 --max-new 4", 1, "ended with status 3"}, {"bon --model lm --reward 'nosuchprogram 2>/dev/null' --prompt a --n 2 --max-new 4", 1, "no such folder or program"},
         {"bon --model lm --reward 'read x; echo 1' --prompt a --n 3 --max-new 4", 1, "1 of 3"}, {"bon --model lm --reward 'while read x; do echo nan; done' --prompt a --n 2 --max-new 4", 1, "no finite number"},
         {"bon --model lm --reward 'while read x; do echo one; done' --prompt a --n 2 --max-new 4", 1, "no finite number"}, {"bon --model lm --reward 'kill -9 $$' --prompt a --n 2 --max-new 4", 1, "killed by signal 9"},
-        {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch/config.json"}};
+        {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"bon --model lm --reward rm --reward-scale 0 --prompt a --n 2 --max-new 4", 2, "--reward-scale"}, {"info --model lm --reward lm", 1, "not a reward model"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch/config.json"}};
     static const struct { const char *name, *text; } files[] = {
         {"more.jsonl", "{\"prompt\":\"This film\"}\n{\"prompt\":\"Unknown\"}\n"}, {"nan.jsonl", "{\"vbon_cache\":1}\n{\"prompt\":\"I\",\"text\":\"a\",\"reward\":NaN}\n"},
         {"bad.jsonl", "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1}\n{\"prompt\":\"I\",\"text\":\"b\",\"reward\":2}\n{\"prompt\":\"I\",\"text\":\"c\"}\n"}, {"utf8.jsonl", "{\"prompt\":\"a\",\"response\":\"b\"}\n{\"prompt\":\"a\xff\",\"response\":\"b\"}\n"},
@@ -290,4 +371,35 @@ static void test_resume(void)
     kill_later(SFT "--out sft2", t * 0.6, SIGKILL);
     expect_success(SFT "--resume --out sft2");
     CHECK(same_files("sft1/model.safetensors", "sft2/model.safetensors"), "a resumed sft run differs");
+}
+
+// SIGTERM in the middle of a product leaves the product and the heap whole. oneDNN 2's AVX2 sgemm moves the stack pointer into a heap buffer, so a
+// handler that runs on the ordinary stack overwrites the heap beside it and the run aborts instead of saving.
+static void test_signals(void)
+{
+    enum { M = 38, N = 128, K = 512 };
+    Buf a = new_buf(M * K), b = new_buf(N * K), c = new_buf(M * N), want = new_buf(M * N);
+    gemm(false, true, M, N, K, R_(a), K, R_(b), K, 0, R_(want), N);
+    fflush(NULL);
+    pid_t pid = fork();
+    if (!pid) {
+        *test_folder = 0;
+        omp_set_num_threads(1); // a forked child has no other threads
+        int signals = 0;
+        timer_t timer;
+        struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGTERM};
+        struct itimerspec soon = {.it_value = {0, 300000}}; // one SIGTERM, armed again when it was seen
+        stop_on_signals();
+        if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, 0, &soon, NULL)) _exit(5);
+        for (double end = clock_seconds() + 3; clock_seconds() < end && signals < 5000;) {
+            gemm(false, true, M, N, K, R_(a), K, R_(b), K, 0, R_(c), N);
+            if (memcmp(c.p, want.p, M * N * sizeof(real))) _exit(3);
+            if (stop_signal) { signals++; stop_signal = 0; stop_on_signals(); soon.it_value.tv_nsec = 300000 + signals * 997 % 100000; timer_settime(timer, 0, &soon, NULL); }
+        }
+        _exit(signals < 20 ? 4 : 0);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "products under signals: %s %d", WIFEXITED(status) ? "exit" : "killed by signal", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+    cpu_release(&a); cpu_release(&b); cpu_release(&c); cpu_release(&want);
 }

@@ -53,26 +53,26 @@ static void expect_death(void (*f)(const char *), const char *arg, int code, con
 }
 
 static void load_model(const char *dir) { Model m; model_load(&m, ops_cpu(), dir, TRAIN_NONE, false); }
-static void load_config(const char *dir) { Config c; config_read(&c, dir); }
 static void load_tokenizer(const char *dir) { tokenizer_load(dir); }
 
 static void test_files(void)
 {
-    Config c = tiny_config(31, true, false);
     const DType types[] = {DT_F64, DT_F32, DT_F16, DT_BF16};
     const double unit[] = {0, 0x1p-24, 0x1p-11, 0x1p-8}; // half a unit in the last place, relative
     for (int scalar = 0; scalar < 2; scalar++)
+      for (int which = 0; which < TINIES; which++)
         for (int t = 0; t < 4; t++)
             for (int sharded = 0; sharded < 2; sharded++) {
-                char name[40];
-                snprintf(name, sizeof name, "m%d%d%d", scalar, t, sharded);
+                char name[60];
+                snprintf(name, sizeof name, "m%d%d%d%d", scalar, which, t, sharded);
                 char *dir = tmp_path(name);
                 Model a, b;
-                c.scalar_head = scalar;
+                Config c = tiny_of(which, 31, which == 0, scalar);
                 model_create(&a, ops_cpu(), &c, TRAIN_ALL, true, false);
                 model_random(&a, 8);
                 model_save(&a, dir, types[t], NULL, sharded ? 4000 : 0);
                 model_load(&b, ops_cpu(), dir, TRAIN_NONE, false);
+                CHECK(!strcmp(b.cfg.arch, c.arch) && b.cfg.parallel == c.parallel && b.cfg.tied == c.tied && rotary_dims(&b.cfg) == rotary_dims(&c), "configuration");
                 CHECK(b.cfg.scalar_head == scalar && b.n_params == a.n_params - (a.n_params - a.list[a.n_list - 4].offset), "the value head is not part of a folder");
                 double worst = 0;
                 for (size_t i = 0; i < b.n_params; i++) worst = fmax(worst, fabs((double)R_(a.data)[i] - (double)R_(b.data)[i]) / fmax(fabs((double)R_(a.data)[i]), 6e-5));
@@ -85,8 +85,9 @@ static void test_files(void)
                 free(dir);
             }
     for (uint32_t h = 0; h < 65536; h++) { // every half survives the way to double and back
-        double x = half_to_double((uint16_t)h);
-        if (!isnan(x)) CHECK(double_to_half(x) == h, "half %04x", h);
+        double x = (double)half_to_float((uint16_t)h);
+        if (!isnan(x)) CHECK(double_to_half(x) == h && (isinf(x) || x == ldexp((h & 1023) + (h & 0x7c00 ? 1024 : 0), (h & 0x7c00 ? h >> 10 & 31 : 1) - 25) * (h & 0x8000 ? -1 : 1)), "half %04x", h);
+        else CHECK((h & 0x7fff) > 0x7c00, "half %04x", h);
     }
     CHECK(double_to_half(65519.9) == 0x7bff && double_to_half(65520) == 0x7c00 && double_to_half(2.9802322387695312e-08) == 0 && double_to_half(2.99e-08) == 1, "rounding of halves");
     // a file is replaced as a whole or not at all
@@ -131,6 +132,8 @@ static void fill_disk(const char *path)
     aside_commit(a);
 }
 
+#define NEOX "{\"model_type\":\"gpt_neox\""
+#define SIZES ",\"hidden_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":2,\"intermediate_size\":16,\"vocab_size\":31,\"max_position_embeddings\":4"
 static void test_malformed(void)
 {
     char *good = tmp_path("good"), *bad = tmp_path("bad"), *file = tmp_path("good/model.safetensors"), *broken = tmp_path("bad/model.safetensors"), *config = tmp_path("bad/config.json");
@@ -170,8 +173,11 @@ static void test_malformed(void)
         {"{\"model_type\":\"gpt2\",\"n_embd\":9,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4}", "head size"}, {"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":0,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4}", "dimension"},
         {"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4,\"activation_function\":\"silu\"}", "silu"},
         {"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4,\"scale_attn_by_inverse_layer_idx\":true}", "scale_attn"},
-        {"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4,\"architectures\":[\"GPT2ForSequenceClassification\"],\"num_labels\":2}", "labels"}};
-    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) { write_file(config, configs[i].text, strlen(configs[i].text)); expect_death(load_config, bad, 1, configs[i].says); }
+        {"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4,\"architectures\":[\"GPT2ForSequenceClassification\"],\"num_labels\":2}", "labels"},
+        {NEOX "}", "hidden_size"}, {NEOX SIZES "}", "rotary dimensions"}, {NEOX SIZES ",\"rotary_pct\":0.5,\"attention_bias\":false}", "attention_bias"}, {NEOX SIZES ",\"hidden_act\":\"silu\"}", "hidden_act silu"},
+        {NEOX SIZES ",\"rotary_pct\":0.5,\"rope_parameters\":{\"partial_rotary_factor\":0.25}}", "rotary_pct is 0.5, and 0.25"}, {NEOX SIZES ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}", "linear"},
+        {NEOX SIZES ",\"rotary_pct\":1.5}", "rotary dimensions"}, {NEOX SIZES ",\"rotary_emb_base\":-1}", "rotary_emb_base"}, {"{\"base_config\":{}}", "model_type"}, {"{\"base_config\":" NEOX SIZES ",\"rotary_pct\":0.5},\"bias\":\"x\"}", "bias"}};
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) { write_file(config, configs[i].text, strlen(configs[i].text)); expect_death(load_model, bad, 1, configs[i].says); }
     char *tok = tmp_path("bad/tokenizer.json");
     expect_death(load_tokenizer, bad, 1, "no tokenizer.json");
     static const struct { const char *text, *says; } tokenizers[] = {

@@ -41,7 +41,8 @@ static double op_loss(void *context)
     case 1: cpu_layernorm_forward(k->out, k->d, k->e, k->a, k->b, k->c, k->N, k->C, 1e-5); break;
     case 2: cpu_activation_forward(k->out, k->a, (Activation)k->OC, k->a.n); break;
     case 3: case 4: cpu_attention_forward(k->out, k->e, k->a, k->d, k->d.n - 1, k->N, k->C, k->OC, k->mode == 3); break;
-    case 5: cpu_logprob_forward(k->out, (Buf){0}, k->a, k->b, k->d, k->T, k->N, k->C, k->OC); break;
+    case 5: cpu_logprob_forward(k->out, (Buf){0}, (Buf){0}, k->a, k->b, k->d, k->T, k->N, k->C, k->OC); break;
+    case 7: cpu_copy(k->out, k->a); cpu_rotary(k->out, k->e, k->N, k->C, k->OC, 4, 100, false); break;
     case 6: cpu_embed_forward(k->out, k->d, k->e, k->a, k->b, k->N, k->C); break;
     }
     return weighted(k->out, k->dout);
@@ -91,9 +92,13 @@ static void test_op_gradients(void)
         OpCase k = {.mode = 5, .out = new_buf(9), .dout = new_buf(9), .a = new_buf(9 * 4), .b = new_buf(7 * 4), .d = new_index(9, target), .N = 9, .C = 4, .OC = 7, .T = 0.7};
         Buf dx = new_buf(9 * 4), dw = zeros(7 * 4), logp = new_buf(9);
         op_loss(&k);
-        cpu_logprob_backward(dx, dw, logp, k.dout, k.a, k.b, k.d, 0.7, 9, 4, 7);
+        cpu_logprob_backward(dx, dw, logp, k.dout, (Buf){0}, k.a, k.b, k.d, 0.7, 9, 4, 7);
         for (size_t i = 0; i < 9; i++) CHECK_NEAR(R_(logp)[i], R_(k.out)[i], 1e-14, "backward's log-probability");
         check_gradient("head input", k.a, dx, op_loss, &k, tol); check_gradient("head weight", k.b, dw, op_loss, &k, tol);
+        Buf probs = new_buf(9 * 7), dx2 = new_buf(9 * 4), dw2 = zeros(7 * 4); // the same from the softmax that the forward kept
+        cpu_logprob_forward(logp, (Buf){0}, probs, k.a, k.b, k.d, 0.7, 9, 4, 7);
+        cpu_logprob_backward(dx2, dw2, (Buf){0}, k.dout, probs, k.a, k.b, k.d, 0.7, 9, 4, 7);
+        check_gradient("head input, softmax kept", k.a, dx2, op_loss, &k, tol); check_gradient("head weight, softmax kept", k.b, dw2, op_loss, &k, tol);
     }
     {
         int tokens[6] = {2, 0, 2, 4, 1, 2}, pos[6] = {0, 1, 2, 0, 1, 0};
@@ -101,6 +106,17 @@ static void test_op_gradients(void)
         Buf dwte = zeros(5 * 20), dwpe = zeros(3 * 20);
         cpu_embed_backward(dwte, dwpe, k.dout, k.d, k.e, 6, 20);
         check_gradient("token embedding", k.a, dwte, op_loss, &k, tol); check_gradient("position embedding", k.b, dwpe, op_loss, &k, tol);
+    }
+    {
+        int pos[5] = {0, 1, 7, 2, 1000};
+        OpCase k = {.mode = 7, .out = new_buf(5 * 3 * 12), .dout = new_buf(5 * 3 * 12), .a = new_buf(5 * 3 * 12), .e = new_index(5, pos), .N = 5, .C = 2, .OC = 6};
+        Buf dqkv = zeros(5 * 3 * 12), there = zeros(5 * 3 * 12);
+        cpu_copy(dqkv, k.dout);
+        cpu_rotary(dqkv, k.e, 5, 2, 6, 4, 100, true);
+        check_gradient("rotary", k.a, dqkv, op_loss, &k, tol);
+        cpu_copy(there, k.a);
+        cpu_rotary(there, k.e, 5, 2, 6, 4, 100, false);
+        for (size_t i = 0; i < 5 * 3 * 12; i++) CHECK((R_(there)[i] != R_(k.a)[i]) == (i >= 36 && i % 36 < 24 && i % 6 < 4), "rotary: element %zu of token %zu turns or not", i % 36, i / 36);
     }
     int index[3] = {4, 0, 2};
     Buf x = new_buf(5 * 3), g = new_buf(9), back = zeros(15), ix = new_index(3, index);
@@ -115,6 +131,18 @@ static void test_op_gradients(void)
 static Config tiny_config(size_t V, bool tied, bool scalar)
 {
     return (Config){.arch = "gpt2", .L = 3, .NH = 2, .C = 8, .F = 20, .V = V, .max_T = 12, .act = ACT_GELU_TANH, .tied = tied, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.3, .eos = 0};
+}
+
+// The same size in each architecture: GPT-2, Pythia, Pythia with sequential residual
+enum { TINY_GPT2, TINY_PYTHIA, TINY_SEQUENTIAL, TINIES };
+static Config tiny_of(int which, size_t V, bool tied, bool scalar)
+{
+    Config c = tiny_config(V, tied, scalar);
+    if (which == TINY_GPT2) return c;
+    strcpy(c.arch, "gpt_neox");
+    c.act = ACT_GELU_ERF;
+    c.parallel = which == TINY_PYTHIA; c.rotary_pct = 0.5; c.rotary_base = 50; // 2 of 4 dimensions turn
+    return c;
 }
 
 static Corpus tiny_corpus(LossKind kind)
@@ -142,7 +170,7 @@ static double policy_loss(void *context)
 {
     PolicyCase *k = context;
     scorer_forward(k->s, &k->m->p, k->q, 2, false, k->s->hidden);
-    cpu_logprob_forward(k->s->logp, (Buf){0}, k->s->hidden, head_weight(&k->m->p), k->s->target, 0.8, k->s->R, k->m->cfg.C, k->m->cfg.V);
+    cpu_logprob_forward(k->s->logp, (Buf){0}, (Buf){0}, k->s->hidden, head_weight(&k->m->p), k->s->target, 0.8, k->s->R, k->m->cfg.C, k->m->cfg.V);
     value_forward(k->s);
     return weighted(k->s->logp, k->wl) + weighted(k->s->value, k->wv);
 }
@@ -156,7 +184,7 @@ static void check_parameters(Model *m, const char *what, Loss loss, void *contex
         if (!g.p) continue;
         char label[160];
         snprintf(label, sizeof label, "%s: %s", what, q->name);
-        if (!strcmp(what, "pairs") && !strcmp(q->name, "ln_f.bias")) { // a constant in both scores: their difference does not see it
+        if (!strcmp(what, "pairs") && q->field == IN_PARAMS(lnfb) && !(q->flags & P_LAYER)) { // a constant in both scores: their difference does not see it
             for (size_t k = 0; k < q->n; k++) CHECK(fabs((double)R_(g)[k]) < 1e-14, "%s: gradient %g, not 0", label, (double)R_(g)[k]);
             continue;
         }
@@ -166,9 +194,10 @@ static void check_parameters(Model *m, const char *what, Loss loss, void *contex
 
 static void test_model_gradients(void)
 {
-    for (int v = 0; v < 5; v++) { // tied LM, untied LM, label reward, pair reward, tied LM with only the top block
+    for (int i = 0; i < 5 * TINIES; i++) { // tied LM, untied LM, label reward, pair reward, tied LM with only the top block; each architecture
+        int v = i % 5;
         LossKind kind = v == 2 ? LOSS_LABEL : v == 3 ? LOSS_PAIR : LOSS_LM;
-        Config c = tiny_config(13, v != 1, kind != LOSS_LM);
+        Config c = tiny_of(i / 5, 13, v != 1, kind != LOSS_LM);
         Model m;
         Trainer t;
         Corpus corpus = tiny_corpus(kind);
@@ -181,14 +210,16 @@ static void test_model_gradients(void)
         check_parameters(&m, v == 0 ? "tied" : v == 1 ? "untied" : v == 2 ? "labels" : v == 3 ? "pairs" : "top block", supervised_loss, &k);
         trainer_free(&t); model_free(&m); corpus_free(&corpus);
     }
-    for (long layers = 0; layers <= 3; layers += 1) { // 3 blocks: 0 trains the norm and head only
-        Config c = tiny_config(13, false, false);
+    for (long v = 0; v < 4 * TINIES; v++) { // 3 blocks: 0 trains the norm and head only
+        long layers = v % 4;
+        Config c = tiny_of((int)(v / 4), 13, false, false);
         Model m;
         Scorer s = {0};
         Arena work = {.name = "work", .o = ops_cpu()};
         model_create(&m, ops_cpu(), &c, layers, true, false);
         model_random(&m, 11);
         for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_VALUE) for (size_t j = 0; j < m.list[i].n; j++) R_(*param_field(&m.p, &m.list[i]))[j] = (real)(rnd() * 0.5);
+        for (size_t j = 0; j < 2 * c.C; j++) R_(m.p.v1b)[j] += (real)(j % 2 ? 4 : -4); // away from ReLU's kink
         for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, 32, true); }
         int p1[2] = {3, 4}, p2[3] = {1, 5, 2}, r1[4] = {7, 8, 1, 0}, r2[2] = {12, 9};
         Prompt p[2] = {{.ids = p1, .n = 2}, {.ids = p2, .n = 3}};
@@ -198,10 +229,10 @@ static void test_model_gradients(void)
         policy_loss(&k);
         model_zero_grad(&m);
         cpu_copy(slice(s.dlogp, 0, 6), k.wl); cpu_copy(slice(s.dvalue, 0, 6), k.wv);
-        cpu_logprob_backward(s.dhidden, head_weight(&m.g), (Buf){0}, s.dlogp, s.hidden, head_weight(&m.p), s.target, 0.8, 6, 8, 13);
+        cpu_logprob_backward(s.dhidden, head_weight(&m.g), (Buf){0}, s.dlogp, (Buf){0}, s.hidden, head_weight(&m.p), s.target, 0.8, 6, c.C, 13);
         value_backward(&s);
-        cpu_fill(slice(s.acts.dhidden, 0, s.batch.N * 8), 0);
-        cpu_scatter_rows(s.acts.dhidden, s.dhidden, s.index, 6, 8);
+        cpu_fill(slice(s.acts.dhidden, 0, s.batch.N * c.C), 0);
+        cpu_scatter_rows(s.acts.dhidden, s.dhidden, s.index, 6, c.C);
         model_backward(&m, &s.acts, &s.batch);
         check_parameters(&m, "policy and value", policy_loss, &k);
         scorer_free(&s); arena_release(&work); model_free(&m);

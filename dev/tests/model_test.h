@@ -1,4 +1,4 @@
-// model_test.h: GPT-2 and the head against transformers and torch; decoding, sampling, freezing.
+// model_test.h: GPT-2, Pythia and the head against transformers and torch; decoding, sampling, freezing.
 
 static void scorer_make(Scorer *s, Arena *work, const Model *m, size_t tokens)
 {
@@ -49,7 +49,7 @@ static void golden_folder(const char *name)
     CHECK_NEAR(loss, *want_loss, tol * fabs(*want_loss), "loss");
     if (m.cfg.scalar_head) {
         double *want = tensor_doubles(s, "score");
-        for (int r = 0; r < 3; r++) CHECK_NEAR(score[r], want[r], tol * 5, "score");
+        for (int r = 0; r < 3; r++) CHECK_NEAR(score[r] - m.cfg.score_shift, want[r], tol * 5, "score");
     } else {
         double *hidden = tensor_doubles(s, "hidden"), *logits = tensor_doubles(s, "logits");
         real *got = xmalloc(24 * m.cfg.V * sizeof *got);
@@ -60,11 +60,10 @@ static void golden_folder(const char *name)
     for (size_t i = 0; i < m.n_list; i++) {
         const Param *q = &m.list[i];
         char key[128];
-        snprintf(key, sizeof key, "grad.%s%s", q->flags & P_HEAD ? "" : "transformer.", q->name);
+        snprintf(key, sizeof key, "grad.%s%s", q->flags & P_HEAD ? "" : m.cfg.score_bias ? backbone : m.arch->prefix, q->name);
         double *want = tensor_doubles(s, key);
         real *g = xmalloc(q->n * sizeof *g);
-        Buf b = *param_field(&m.g, q);
-        if (q->flags & P_TRANSPOSE) transpose(g, R_(b), q->rows, q->cols); else memcpy(g, b.p, q->n * sizeof *g);
+        to_file_layout(&m, q, *param_field(&m.g, q), g);
         check_tensor(key, g, want, q->n, tol);
         free(want); free(g);
     }
@@ -77,6 +76,10 @@ static void test_golden(void)
     golden_folder("gpt2_tiny");
     golden_folder("gpt2_untied");
     golden_folder("gpt2_reward");
+    golden_folder("pythia_tiny");
+    golden_folder("pythia_sequential");
+    golden_folder("pythia_reward");
+    golden_folder("pythia_cleanrl");
     // every way of storing the same weights; logits as transformers computes them from the rounded ones
     const char *names[] = {"fp64", "fp32", "fp16", "bf16"};
     for (int v = 0; v < 4; v++) {
@@ -102,6 +105,10 @@ static void test_golden(void)
     model_load(&c, ops_cpu(), "dev/fixtures/variants/old", TRAIN_NONE, false);
     CHECK(model_fingerprint(&a) == model_fingerprint(&b) && model_fingerprint(&a) == model_fingerprint(&c), "shards, old names and masks hold the same weights");
     model_free(&a); model_free(&b); model_free(&c);
+    model_load(&a, ops_cpu(), "dev/fixtures/pythia_tiny", TRAIN_NONE, false);
+    model_load(&b, ops_cpu(), "dev/fixtures/variants/pythia_old", TRAIN_NONE, false);
+    CHECK(model_fingerprint(&a) == model_fingerprint(&b), "transformers 4's spelling, shards, no prefix and old buffers: the same model");
+    model_free(&a); model_free(&b);
 }
 
 static void test_head(void)
@@ -115,12 +122,12 @@ static void test_head(void)
     int t[5];
     for (int i = 0; i < 5; i++) t[i] = (int)target[i];
     Buf ti = new_index(5, t), logp = new_buf(5), entropy = new_buf(5), kl = new_buf(5), dx = new_buf(30), dw = zeros(66);
-    cpu_logprob_forward(logp, entropy, b[0], b[2], ti, 0.7, 5, 6, 11);
+    cpu_logprob_forward(logp, entropy, (Buf){0}, b[0], b[2], ti, 0.7, 5, 6, 11);
     cpu_head_kl(kl, b[0], b[2], b[1], b[3], 0.7, 5, 6, 11);
     check_tensor("log-probability", R_(logp), tensor_doubles(s, "logp"), 5, tol);
     check_tensor("entropy", R_(entropy), tensor_doubles(s, "entropy"), 5, tol);
     check_tensor("KL", R_(kl), tensor_doubles(s, "kl"), 5, tol);
-    cpu_logprob_backward(dx, dw, (Buf){0}, b[4], b[0], b[2], ti, 0.7, 5, 6, 11);
+    cpu_logprob_backward(dx, dw, (Buf){0}, b[4], (Buf){0}, b[0], b[2], ti, 0.7, 5, 6, 11);
     check_tensor("input gradient", R_(dx), tensor_doubles(s, "dhp"), 30, tol);
     check_tensor("weight gradient", R_(dw), tensor_doubles(s, "dwp"), 66, tol);
     safetensors_close(s);
@@ -140,9 +147,9 @@ static void draw_tiny(Model *m, Prompt *p, Response *r, size_t n, size_t rows, s
     generator_free(&g); arena_release(&work);
 }
 
-static void test_decode(void)
+static void decode_one(int which)
 {
-    Config c = tiny_config(13, true, false);
+    Config c = tiny_of(which, 13, true, false);
     Model m;
     model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
     model_random(&m, 5);
@@ -174,6 +181,8 @@ static void test_decode(void)
     for (size_t i = 0; i < N; i++) { response_free(&r[i]); response_free(&again[i]); }
     scorer_free(&s); arena_release(&work); model_free(&m);
 }
+
+static void test_decode(void) { for (int i = 0; i < TINIES; i++) decode_one(i); }
 
 static void test_sampling(void)
 {
@@ -211,9 +220,9 @@ static void test_sampling(void)
     CHECK(chi < 30, "ranks: chi-squared %.1f over 10 cells", chi);
 }
 
-static void test_frozen(void)
+static void frozen_one(int which)
 {
-    Config c = tiny_config(13, true, false);
+    Config c = tiny_of(which, 13, true, false);
     Model m;
     Trainer t;
     Corpus corpus = tiny_corpus(LOSS_LM);
@@ -230,6 +239,8 @@ static void test_frozen(void)
     CHECK(m.list[0].offset < m.first && m.first_block == 2, "the tied embedding is frozen with the lower blocks");
     trainer_free(&t); model_free(&m); corpus_free(&corpus);
 }
+
+static void test_frozen(void) { for (int i = 0; i < TINIES; i++) frozen_one(i); }
 
 static void test_products(void)
 {

@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+"""make parity SEED=...: random models of every architecture, through transformers and through ./vbon.
+
+    python3 dev/parity.py SEED [--models N] [--large CONFIG.json]     (packages: dev/requirements.txt)
+
+From the seed it draws configurations (widths, heads, layers, rotary share and base, activation, tied or not, parallel or not, type, shards, the spelling
+of config.json), has transformers write random models with them, and compares:
+  tokens and log-probabilities of given texts      vbon score              every position, two temperatures
+  greedy decoding through the KV cache             vbon sample --top-k 1   ids, and the log-probability of what was drawn
+  rewards                                          vbon score --reward     ForSequenceClassification, and cleanrl's form
+  the gradient of every parameter                  vbon sft --steps 1      one AdamW step with lr = eps = 1e6 subtracts the gradient itself
+  what vbon wrote, read by from_pretrained         vbon sft, vbon reward   log-probabilities, rewards, tokenizer, no missing or unexpected tensor
+The other side is float64 with exact rotary tables, from the same rounded weights; vbon is the float build, so the tolerances are float's: 5e-5 of the
+larger of 1 and the value (gradients: of the tensor's largest). --large builds a model of that config's full size in float16 and scores with it; it
+also checks the memory that loading needs."""
+import argparse, json, os, random, shutil, subprocess, sys, tempfile, time
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPTNeoXConfig
+from transformers.utils import logging
+from safetensors.torch import load_file, save_file
+from golden import ScalarModel  # and with it float64 and the exact rotary tables
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TOKENIZER, EOS, TOL = os.path.join(ROOT, "dev", "demo", "tokenizer"), 1999, 5e-5
+TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
+WORDS = "the film was a long and beautiful waste of time, I loved it! <br /> naïve café 東京 \U0001f600 don't 1984 \n isn't  over-acted . Dr. O'Brien's plot".split(" ")
+failures, checks, worst = 0, 0, {}
+
+def check(what, error, tolerance=TOL):
+    """error is relative already; written so that NaN fails."""
+    global failures, checks
+    checks += 1
+    worst[what] = max(worst.get(what, 0), error) if error == error else float("nan")
+    if not error <= tolerance:
+        failures += 1
+        print(f"  FAIL {what}: {error:.3g} (tolerance {tolerance:g})")
+
+def difference(got, want):
+    got, want = torch.as_tensor(got).double(), torch.as_tensor(want).double()
+    if got.shape != want.shape: return float("inf")
+    return float(((got - want).abs() / want.abs().clamp(min=1)).max()) if got.numel() else 0.0
+
+peak = 0   # bytes of the largest run measured. A process in between: a child of this one would be charged with our own memory
+MEASURE = "import resource, subprocess, sys; p = subprocess.run(sys.argv[1:]); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=open(3, 'w')); sys.exit(p.returncode)"
+
+def vbon(*args):
+    global peak
+    r, w = os.pipe()
+    p = subprocess.run(["sh", "-c", f'exec "$@" 3>&{w}', "sh", sys.executable, "-c", MEASURE, os.path.join(ROOT, "vbon"), *map(str, args)], capture_output=True, text=True, pass_fds=[w])
+    os.close(w)
+    with open(r) as f: peak = max(peak, 1024 * int(f.read()))
+    if p.returncode: sys.exit(f"vbon {' '.join(map(str, args))}: {p.stderr.strip()}")
+    return p.stdout
+
+def write_lines(path, records):
+    with open(path, "w") as f:
+        for r in records: f.write(json.dumps(r, ensure_ascii=False) + "\n")
+    return path
+
+def read_lines(path): return [json.loads(line) for line in open(path, encoding="utf-8")]
+
+# ---------------------------------------------------------------------------- models
+
+def draw_config(rng, arch, head=False):
+    HS = rng.choice([4, 8, 12, 16, 24, 64, 80, 128, 256])
+    NH = rng.randint(1, max(1, min(6, 320 // HS)))
+    C, L, T, V = HS * NH, rng.randint(1, 4), rng.randint(64, 200), rng.randint(2000, 2100)
+    F = rng.choice([4 * C, 2 * C + 4, C + 12])
+    tied, eps, act = rng.random() < 0.5, rng.choice([1e-5, 1e-3, 1e-6]), rng.choice(["gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu"])
+    more = dict(num_labels=1, pad_token_id=V - 1) if head else {}
+    if arch == "gpt2":
+        return GPT2Config(n_layer=L, n_embd=C, n_head=NH, n_inner=rng.choice([None, F]), vocab_size=V, n_positions=T, layer_norm_epsilon=eps, activation_function=act,
+                          tie_word_embeddings=tied, bos_token_id=EOS, eos_token_id=EOS, attn_pdrop=0, resid_pdrop=0, embd_pdrop=0, **more)
+    dims = 2 * rng.randint(1, HS // 2)
+    share = rng.choice([dims / HS, min(1.0, (dims + 0.3) / HS)])   # rounded down to the same dimensions
+    if int(HS * share) != dims: share = 1.0
+    return GPTNeoXConfig(num_hidden_layers=L, hidden_size=C, num_attention_heads=NH, intermediate_size=F, vocab_size=V, max_position_embeddings=T, layer_norm_eps=eps,
+                         hidden_act=act, tie_word_embeddings=tied, use_parallel_residual=rng.random() < 0.6, bos_token_id=EOS, eos_token_id=EOS, attention_dropout=0, hidden_dropout=0,
+                         classifier_dropout=0.0, rope_parameters={"rope_type": "default", "rope_theta": rng.choice([100.0, 10000.0, 1e6]), "partial_rotary_factor": share}, **more)
+
+def randomise(model, seed):
+    g = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        norm = p.dim() == 1 and name.endswith("weight")
+        std = 0.1 if p.dim() == 1 else 1.2 / p.shape[0 if "c_" in name else 1] ** 0.5
+        p.data = torch.randn(p.shape, generator=g, dtype=torch.float64) * std + (1.0 if norm else 0.0)
+    if hasattr(model, "tie_weights"): model.tie_weights()
+
+def respell(rng, folder, cfg):
+    """config.json as transformers 4 wrote it, and sometimes its names and buffers."""
+    path = os.path.join(folder, "config.json")
+    c = json.load(open(path))
+    inner = c.get("base_config", c)
+    if "dtype" in inner: inner["torch_dtype"] = inner.pop("dtype")
+    rope = inner.pop("rope_parameters", None)
+    if rope: inner.update(rotary_pct=rope["partial_rotary_factor"], rotary_emb_base=rope["rope_theta"], rope_scaling=None)
+    json.dump(c, open(path, "w"), indent=2)
+    one = os.path.join(folder, "model.safetensors")
+    if not os.path.exists(one) or "base_config" in c or rng.random() < 0.5: return
+    state = {k.removeprefix("transformer.").removeprefix("gpt_neox."): v for k, v in load_file(one).items()}
+    T = 8
+    for l in range(cfg.num_hidden_layers):
+        at = f"h.{l}.attn" if cfg.model_type == "gpt2" else f"layers.{l}.attention"
+        state.update({f"{at}.bias": torch.ones(1, 1, T, T, dtype=torch.bool).tril(), f"{at}.masked_bias": torch.tensor(-1e9, dtype=torch.float32)})
+        if rope: state[f"{at}.rotary_emb.inv_freq"] = torch.ones(2, dtype=torch.float32)
+    save_file(state, one, metadata={"format": "pt"})
+
+def write_model(rng, model, folder, dtype, shards):
+    """The rounded model in `folder`; returns it in float64 for the other side."""
+    model = model.to(TYPES[dtype])
+    if shards and not isinstance(model, ScalarModel): model.save_pretrained(folder, max_shard_size=f"{rng.randint(30, 300)}KB")
+    else: model.save_pretrained(folder)
+    for name in os.listdir(TOKENIZER): shutil.copy(os.path.join(TOKENIZER, name), folder)
+    return model.double().eval()
+
+# ---------------------------------------------------------------------------- comparisons
+
+def logps(model, ids, first, temperature=1.0):
+    """log p of ids[first:] given what stands before."""
+    with torch.no_grad(): lp = torch.log_softmax(model(torch.tensor([ids])).logits[0].double() / temperature, -1)
+    return [float(lp[t - 1, ids[t]]) for t in range(first, len(ids))]
+
+def draw_texts(rng, tok, n, limit):
+    out = []
+    while len(out) < n:
+        prompt, response = " ".join(rng.choices(WORDS, k=rng.randint(1, 8))), " " + " ".join(rng.choices(WORDS, k=rng.randint(1, 9)))
+        if len(tok.encode(prompt).ids) + len(tok.encode(response).ids) <= limit: out.append({"prompt": prompt, "response": response})
+    return out
+
+def compare_scores(tok, model, folder, texts, work, temperature, what="log-probabilities"):
+    out = os.path.join(work, "scored.jsonl")
+    vbon("score", "--model", folder, "--in", write_lines(os.path.join(work, "texts.jsonl"), texts), "--out", out, "--temperature", temperature)
+    for text, got in zip(texts, read_lines(out)):
+        p, r = tok.encode(text["prompt"]).ids, tok.encode(text["response"]).ids
+        check("tokens", 0.0 if got["tokens"] == r else 1.0, 0)
+        check(what, difference(got["logps"], logps(model, p + r, len(p), temperature)))
+
+def compare_greedy(tok, model, folder, texts, work):
+    out, new = os.path.join(work, "greedy.jsonl"), 12
+    vbon("sample", "--model", folder, "--prompts", write_lines(os.path.join(work, "prompts.jsonl"), texts), "--top-k", 1, "--max-new", new, "--out", out)
+    for text, got in zip(texts, read_lines(out)):
+        p = tok.encode(text["prompt"]).ids
+        want = model.generate(torch.tensor([p]), max_new_tokens=new, do_sample=False, use_cache=True, eos_token_id=EOS, pad_token_id=EOS)[0].tolist()[len(p):]
+        if got["ids"] != want:   # a tie within rounding may go either way
+            k = next(i for i, (a, b) in enumerate(zip(got["ids"] + [-1], want + [-1])) if a != b)
+            with torch.no_grad(): top = model(torch.tensor([p + want[:k]])).logits[0, -1].topk(2).values
+            check("greedy decoding: gap where it differs", float(top[0] - top[1]))
+        check("log-probability of the greedy response", difference(got["logp"], sum(logps(model, p + got["ids"], len(p)))))
+
+def reward(model, ids):
+    with torch.no_grad(): return float(model(torch.tensor([ids])).reshape(-1)[0] if isinstance(model, ScalarModel) else model(torch.tensor([ids])).logits[0, 0])
+
+def compare_rewards(tok, model, folder, policy, texts, work, what="rewards"):
+    out = os.path.join(work, "rewarded.jsonl")
+    vbon("score", "--model", policy, "--reward", folder, "--reward-scale", 2, "--reward-offset", -1, "--in", write_lines(os.path.join(work, "texts.jsonl"), texts), "--out", out)
+    for text, got in zip(texts, read_lines(out)):
+        check(what, difference(got["reward"], 2 * reward(model, tok.encode(text["prompt"]).ids + tok.encode(text["response"]).ids) - 1))
+
+def tensors(folder):
+    index = os.path.join(folder, "model.safetensors.index.json")
+    files = set(json.load(open(index))["weight_map"].values()) if os.path.exists(index) else ["model.safetensors"]
+    return {k: v.double() for f in files for k, v in load_file(os.path.join(folder, f)).items()}
+
+def compare_gradients(rng, tok, model, folder, texts, work, layers):
+    """One AdamW step from zero moments moves by lr g / (|g| + eps); with lr = eps far above every |g| that is g."""
+    out = os.path.join(work, "step")
+    shutil.rmtree(out, ignore_errors=True)
+    texts = [{"text": t["prompt"] + t["response"]} for t in texts]
+    K = rng.choice(["all", "all", rng.randint(0, layers)])
+    vbon("sft", "--model", folder, "--data", write_lines(os.path.join(work, "data.jsonl"), texts), "--steps", 1, "--batch", len(texts), "--context", 200, "--lr", 1e6, "--eps", 1e6,
+         "--schedule", "constant", "--weight-decay", 0, "--clip-grad", 0, "--train-layers", K, "--out", out)
+    model.zero_grad()
+    loss, n = 0, 0
+    for t in texts:
+        ids = torch.tensor([tok.encode(t["text"]).ids + [EOS]])
+        loss = loss + torch.nn.functional.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="sum")
+        n += ids.shape[1] - 1
+    (loss / n).backward()
+    after, moved = tensors(out), 0
+    for name, p in model.named_parameters():
+        name = name.replace("lm_head", "embed_out") if hasattr(model, "gpt_neox") else name
+        got, g = p.detach() - after[name], p.grad
+        layer = next((int(x) for x in name.split(".") if x.isdigit()), None)
+        frozen = K != "all" and (layer < layers - K if layer is not None else any(e in name for e in ("wte", "wpe", "embed_in")))
+        if frozen: check("frozen parameters", float(got.abs().max()), 1e-7); continue
+        moved += 1
+        noise = 2e-7 * float(p.detach().abs().max() / g.abs().max())   # p - g in float
+        check("gradients", float((got - g).abs().max() / g.abs().max()), TOL + noise)
+    return out
+
+def load_back(auto, folder, tok, texts):
+    model, info = auto.from_pretrained(folder, dtype=torch.float64, output_loading_info=True)
+    left = [k for k in list(info["missing_keys"]) + list(info["unexpected_keys"]) + list(info["mismatched_keys"])]
+    check("a folder of ours loads whole", float(len(left)), 0)
+    theirs = AutoTokenizer.from_pretrained(folder)
+    for t in texts: check("its tokenizer", 0.0 if theirs(t["response"])["input_ids"] == tok.encode(t["response"]).ids else 1.0, 0)
+    return model.eval()
+
+# ---------------------------------------------------------------------------- one drawing
+
+def one(rng, arch, tok, work, number):
+    folder = os.path.join(work, f"{arch}{number}")
+    cfg, dtype, shards, old, T = draw_config(rng, arch), rng.choice(["fp32", "fp32", "fp16", "bf16", "fp64"]), rng.random() < 0.4, rng.random() < 0.5, rng.choice([1.0, 0.7])
+    print(f"{arch} {number}: {cfg.num_hidden_layers} blocks, {cfg.num_attention_heads} x {cfg.hidden_size // cfg.num_attention_heads}, "
+          + (f"rotary {cfg.rope_parameters['partial_rotary_factor']:.3f}, {'parallel' if cfg.use_parallel_residual else 'sequential'}, {cfg.hidden_act}, " if arch != "gpt2" else f"{cfg.activation_function}, ")
+          + f"{'tied' if cfg.tie_word_embeddings else 'untied'}, {dtype}{', sharded' if shards else ''}{', old spelling' if old else ''}", flush=True)
+    model = AutoModelForCausalLM.from_config(cfg)
+    randomise(model, rng.randrange(2**31))
+    model = write_model(rng, model, folder, dtype, shards)
+    if old: respell(rng, folder, cfg)
+    texts = draw_texts(rng, tok, 6, 50)
+    compare_scores(tok, model, folder, texts, work, T)
+    compare_greedy(tok, model, folder, texts, work)
+    step = compare_gradients(rng, tok, model, folder, texts, work, cfg.num_hidden_layers)
+    compare_scores(tok, load_back(AutoModelForCausalLM, step, tok, texts), step, texts, work, 1.0, "log-probabilities of a folder of ours")
+    # rewards: the classifier, or cleanrl's form of it
+    cleanrl = arch != "gpt2" and rng.random() < 0.5
+    rcfg, rfolder = draw_config(rng, arch, head=not cleanrl), folder + "_rm"
+    rm = ScalarModel(rcfg, rng.uniform(-2, 2)) if cleanrl else AutoModelForSequenceClassification.from_config(rcfg)
+    randomise(rm, rng.randrange(2**31))
+    rm = write_model(rng, rm, rfolder, rng.choice(["fp32", "fp16", "bf16"]), shards)
+    if old: respell(rng, rfolder, rcfg)
+    compare_rewards(tok, rm, rfolder, folder, texts, work)
+    # a reward model of ours, in another type and in shards
+    out = os.path.join(work, "rm")
+    shutil.rmtree(out, ignore_errors=True)
+    vbon("reward", "--init", folder, "--layers", cfg.num_hidden_layers, "--data", write_lines(os.path.join(work, "labels.jsonl"), [{"text": t["prompt"], "label": i % 2} for i, t in enumerate(texts)]),
+         "--steps", 2, "--lr", 1e-3, "--dtype", rng.choice(["fp32", "fp16", "bf16"]), "--shard-mib", rng.choice([0, 1]), "--out", out)
+    compare_rewards(tok, load_back(AutoModelForSequenceClassification, out, tok, texts), out, folder, texts, work, "rewards of a folder of ours")
+    for f in (folder, rfolder, step, out): shutil.rmtree(f)
+
+def large(path, tok, work, seed):
+    """A model of full size in float16: what loading it costs, and its log-probabilities."""
+    c = json.load(open(path))
+    cfg, folder = GPTNeoXConfig(**{k: v for k, v in c.items() if k not in ("architectures", "id2label", "label2id", "torch_dtype", "dtype", "problem_type")}), os.path.join(work, "large")
+    torch.set_default_dtype(torch.float32)
+    t0 = time.time()
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(cfg).eval()
+    n = sum(p.numel() for p in model.parameters())
+    write_model(random.Random(seed), model, folder, "fp16", False)
+    model = model.float()
+    config = json.load(open(os.path.join(folder, "config.json")))
+    json.dump(dict(config, **{k: c[k] for k in ("rotary_pct", "rotary_emb_base") if k in c}), open(os.path.join(folder, "config.json"), "w"))
+    print(f"{path}: {n} parameters written in {time.time() - t0:.0f} s", flush=True)
+    texts = draw_texts(random.Random(seed), tok, 3, 50)
+    t0 = time.time()
+    compare_scores(tok, model, folder, texts, work, 1.0, "log-probabilities at full size")
+    print(f"loaded and scored in {time.time() - t0:.0f} s; vbon's peak {peak / 2**20:.0f} MiB, its weights {4 * n / 2**20:.0f} MiB in float")
+    check("loading: GiB beside the weights", (peak - 4 * n) / 2**30, 1.0)
+    torch.set_default_dtype(torch.float64)
+
+if __name__ == "__main__":
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("seed", type=int)
+    ap.add_argument("--models", type=int, default=4, help="of each architecture")
+    ap.add_argument("--large", metavar="CONFIG", help="a config.json of a GPT-NeoX to build at full size")
+    a = ap.parse_args()
+    logging.set_verbosity_error(); logging.disable_progress_bar()
+    tok = Tokenizer.from_file(os.path.join(TOKENIZER, "tokenizer.json"))
+    with tempfile.TemporaryDirectory() as work:
+        for i in range(a.models):
+            for arch in ("gpt2", "gpt_neox"): one(random.Random(f"{a.seed} {arch} {i}"), arch, tok, work, i)
+        if a.large: large(a.large, tok, work, a.seed)
+    for what, error in sorted(worst.items()): print(f"  {what:44} worst {error:.2g}")
+    print(f"{checks} comparisons, {failures} failed")
+    sys.exit(failures > 0)
