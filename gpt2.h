@@ -214,15 +214,12 @@ enum { P_LAYER = 1, P_DECAY = 2, P_TRANSPOSE = 4, P_NORM = 8, P_MATMUL = 16, P_P
 // One row of an architecture's table. rows x cols as kept in memory; with P_TRANSPOSE the file has cols x rows; with P_QKV the file's rows
 // are [NH][3][HS], ours [3][NH][HS]; P_BIASED: of the score that has a bias. cols 0: a vector.
 typedef struct { const char *hf; size_t field; int rows, cols, flags; } ParamSpec;
-// What sets an architecture apart. Its functions read from and write to config.json what other architectures name otherwise.
+// What sets an architecture apart (beside what its config.json calls things: lib/config.h).
 typedef struct {
     const char *name, *prefix, *lm, *classifier; // model_type; what the trunk's names begin with; transformers' classes
     const ParamSpec *table;                      // ends with a row without a name; the untied head is its last
     const char *const *buffers;                  // endings of tensors that are no parameters and that old versions saved; ends with NULL
-    void (*config_read)(Config *c, struct json_t *j, const char *path);
-    void (*config_write)(const Config *c, struct json_t *j);
 } Architecture;
-extern const Architecture gpt2_architecture, neox_architecture;
 const Architecture *architecture_find(const char *name); // NULL: not one of ours
 // One parameter of one model: the table unrolled over the layers.
 typedef struct { char name[80]; size_t field, layer, rows, cols, offset, n; int flags; } Param;
@@ -419,15 +416,15 @@ static const ParamSpec gpt2_table[] = {
     {0},
 };
 static const char *const gpt2_buffers[] = {".attn.bias", ".attn.masked_bias", NULL};
-static void gpt2_config_read(Config *c, struct json_t *j, const char *path); // in lib/config.h
-static void gpt2_config_write(const Config *c, struct json_t *j);
-const Architecture gpt2_architecture = {"gpt2", "transformer.", "GPT2LMHeadModel", "GPT2ForSequenceClassification", gpt2_table, gpt2_buffers,
-                                        gpt2_config_read, gpt2_config_write};
+#include "pythia.h" // its table
 
+static const Architecture architectures[] = {
+    {"gpt2", "transformer.", "GPT2LMHeadModel", "GPT2ForSequenceClassification", gpt2_table, gpt2_buffers},
+    {"gpt_neox", "gpt_neox.", "GPTNeoXForCausalLM", "GPTNeoXForSequenceClassification", neox_table, neox_buffers},
+};
 const Architecture *architecture_find(const char *name)
 {
-    static const Architecture *const all[] = {&gpt2_architecture, &neox_architecture};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) if (!strcmp(name, all[i]->name)) return all[i];
+    for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++) if (!strcmp(name, architectures[i].name)) return &architectures[i];
     return NULL;
 }
 

@@ -1,6 +1,6 @@
 // pythia.h: what Pythia (GPT-NeoX) does differently from GPT-2.
 //
-// There is one model, in gpt2.h. This file is its second parameter table and the reading and writing of its config.json; the rest of the
+// There is one model, in gpt2.h. This file is its second parameter table and how its config.json is read and written; the rest of the
 // difference is three ifs in the block: rotary positions on the first rotary_pct of each head, the MLP beside the attention
 // (use_parallel_residual), and the activation that hidden_act names.
 //
@@ -13,13 +13,9 @@
 //    both inside rope_parameters. All spellings are read and must agree; the first and the last are written.
 //
 // Left out on purpose: scaled rotary positions (linear, dynamic, yarn: no Pythia has them), attention without biases.
-#ifndef PYTHIA_H
-#define PYTHIA_H
-#include "gpt2.h"
-#endif
-
-#if defined(VBON_IMPLEMENTATION) && !defined(PYTHIA_IMPLEMENTED)
-#define PYTHIA_IMPLEMENTED
+// gpt2.h includes this file for the table, lib/config.h for the rest.
+#if defined(VBON_IMPLEMENTATION) && !defined(PYTHIA_TABLE)
+#define PYTHIA_TABLE
 
 static const ParamSpec neox_table[] = {
     {"embed_in.weight",        IN_PARAMS(wte),  D_V,  D_C, P_DECAY},
@@ -41,6 +37,14 @@ static const ParamSpec neox_table[] = {
     {0},
 };
 static const char *const neox_buffers[] = {".attention.bias", ".attention.masked_bias", "rotary_emb.inv_freq", NULL};
+
+#endif
+
+// ----------------------------------------------------------------------------
+// config.json
+
+#if defined(CONFIG_IMPLEMENTED) && !defined(PYTHIA_CONFIG)
+#define PYTHIA_CONFIG
 
 // One number under several names: those that are there must agree.
 static double agreed_number(json_t *j, json_t *rope, const char *path, const char *const names[2], const char *newest, double fallback)
@@ -86,7 +90,4 @@ static void neox_config_write(const Config *c, json_t *j)
     json_object_update(j, own);
     json_decref(own);
 }
-
-const Architecture neox_architecture = {"gpt_neox", "gpt_neox.", "GPTNeoXForCausalLM", "GPTNeoXForSequenceClassification", neox_table, neox_buffers,
-                                        neox_config_read, neox_config_write};
 #endif

@@ -818,7 +818,6 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/wordpiece.h"
 #include "lib/safetensors.h"
 #include "lib/config.h"
-#include "pythia.h"
 #include "lib/flags.h"
 #include "lib/log.h"
 #include "lib/data.h"

@@ -839,11 +839,10 @@ static void cmd_info(const Args *a)
     Config c, reward = {0};
     Model m;
     double limit = memory_limit(a), total = 0, none = 0;
+    size_t value_head = 0;
     config_read(&c, require(a->model, "model"));
-    if (c.scalar_head && c.labels > 1) {
-        printf("%s: a classifier of %zu labels: planned as the language model it was made from\n", a->model, c.labels);
-        c.scalar_head = false;
-    }
+    if (c.labels > 1) printf("%s: a classifier of %zu labels: planned as the language model it was made from\n", a->model, c.labels);
+    c.scalar_head &= c.labels <= 1;
     bool folder = a->reward && is_folder(a->reward);
     if (folder) config_read(&reward, a->reward);
     if (folder && !reward.scalar_head) die("%s: a language model, not a reward model", a->reward);
@@ -851,19 +850,15 @@ static void cmd_info(const Args *a)
     print_model(a->model, &m);
     for (size_t i = 0; i < m.n_list; i++) { // a block's parameters once
         const Param *q = &m.list[i];
+        if (q->flags & P_VALUE) value_head += q->n;
         if (q->layer) continue;
         printf("  %-44s %8zu x %-6zu %12zu", q->name, q->rows, q->cols ? q->cols : 1, q->n);
         if (q->flags & P_LAYER) printf("  in each of %zu blocks, of which the top %zu train", c.L, c.L - m.first_block);
         else if (q->offset < m.first) printf("  frozen");
         printf("%s\n", q->flags & P_DECAY ? "; decays" : "");
     }
-    size_t value_head = 0;
-    for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_VALUE) value_head += m.list[i].n;
-    printf("%zu parameters", m.n_params - value_head);
-    if (value_head) printf(", and %zu of PPO's value head; %zu train", value_head, m.n_params - m.first);
-    putchar('\n');
-    size_t max_prompt = c.max_T > (size_t)a->max_new ? c.max_T - (size_t)a->max_new + 1 : 1;
-    if (flag_given("max-prompt")) max_prompt = (size_t)a->max_prompt;
+    printf("%zu parameters, and %zu of PPO's value head; %zu train\n", m.n_params - value_head, value_head, m.n_params - m.first);
+    size_t max_new = (size_t)a->max_new, max_prompt = flag_given("max-prompt") ? (size_t)a->max_prompt : c.max_T > max_new ? c.max_T - max_new + 1 : 1;
     printf("memory %s prompts of at most %zu tokens, responses of at most %ld%s:\n", c.scalar_head ? "as a reward model, with" : "of a PPO run with", max_prompt, a->max_new,
            c.scalar_head || folder ? "" : ", without a reward model (--reward FOLDER adds one)");
     if (c.scalar_head) plan_reward(a, &c, max_prompt, &total);

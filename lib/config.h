@@ -73,17 +73,34 @@ static void gpt2_config_read(Config *c, json_t *j, const char *path)
     if (json_is_false(json_object_get(j, "scale_attn_weights"))) die("%s: scale_attn_weights false is not supported: this model computes something else", path);
 }
 
+static void gpt2_config_write(const Config *c, json_t *j)
+{
+    json_t *own = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:b}", "activation_function", activations[c->act].name,
+        "n_positions", (int)c->max_T, "n_ctx", (int)c->max_T, "n_embd", (int)c->C, "n_layer", (int)c->L, "n_head", (int)c->NH,
+        "layer_norm_epsilon", c->eps, "attn_pdrop", 0.0, "embd_pdrop", 0.0, "resid_pdrop", 0.0, "scale_attn_weights", 1);
+    json_object_set_new(own, "n_inner", c->F == 4 * c->C ? json_null() : json_integer((json_int_t)c->F));
+    json_object_update(j, own);
+    json_decref(own);
+}
+
+#include "../pythia.h" // neox_config_read, neox_config_write
+
+// What each architecture names in its own way; the rest is common
+static const struct { const char *arch; void (*read)(Config *c, json_t *j, const char *path); void (*write)(const Config *c, json_t *j); } config_forms[] =
+    {{"gpt2", gpt2_config_read, gpt2_config_write}, {"gpt_neox", neox_config_read, neox_config_write}};
+
 void config_read(Config *c, const char *dir)
 {
     char *path = !is_folder(dir) && !access(dir, R_OK) ? xstrdup(dir) : format("%s/config.json", dir);
     if (access(path, R_OK)) die("%s: missing: %s is not a Hugging Face model folder", path, dir);
     json_t *file = json_file(path), *base = json_object_get(file, "base_config"), *j = base ? base : file;
     const char *type = json_string_value(json_object_get(j, "model_type"));
-    const Architecture *arch = type ? architecture_find(type) : NULL;
-    if (!arch) die("%s: model_type %s is not supported (gpt2 and gpt_neox are)", path, shown(type));
+    size_t form = 0, n_forms = sizeof config_forms / sizeof *config_forms;
+    while (form < n_forms && (!type || strcmp(type, config_forms[form].arch))) form++;
+    if (form == n_forms) die("%s: model_type %s is not supported (gpt2 and gpt_neox are)", path, shown(type));
     *c = (Config){0};
-    snprintf(c->arch, sizeof c->arch, "%s", arch->name);
-    arch->config_read(c, j, path);
+    strcpy(c->arch, type);
+    config_forms[form].read(c, j, path);
     c->V = (size_t)config_integer(j, path, "vocab_size", -1);
     c->init_std = config_number(j, path, "initializer_range", 0.02);
     json_t *eos = json_object_get(j, "eos_token_id");
@@ -152,7 +169,7 @@ static void add_name(Names *list, const char *name)
     list->text = s;
 }
 
-enum { PIECE = 4 << 20 }; // elements read at a time (of a transposed matrix all: GPT-2's are small)
+static size_t load_piece = 4 << 20; // elements read at a time (of a transposed matrix all: GPT-2's are small)
 static size_t fill(Model *m, const char *dir, bool partial)
 {
     if (m->cfg.scalar_head && m->cfg.labels > 1) die("%s: %zu labels: a reward model has one", dir, m->cfg.labels);
@@ -176,7 +193,7 @@ static size_t fill(Model *m, const char *dir, bool partial)
             add_name(&wrong, what);
             continue;
         }
-        size_t rows = q->flags & P_TRANSPOSE ? q->cols : q->rows, width = q->n / rows, step = q->flags & P_TRANSPOSE ? rows : PIECE / width + 1;
+        size_t rows = q->flags & P_TRANSPOSE ? q->cols : q->rows, width = q->n / rows, step = q->flags & P_TRANSPOSE ? rows : load_piece / width + 1;
         real *x = (real *)xmalloc((step < rows ? step : rows) * width * sizeof *x);
         for (size_t r = 0; r < rows; r += step) {
             size_t n = rows - r < step ? rows - r : step;
@@ -236,16 +253,6 @@ void model_load(Model *m, const Ops *o, const char *dir, long train_layers, bool
 // ----------------------------------------------------------------------------
 // writing
 
-static void gpt2_config_write(const Config *c, json_t *j)
-{
-    json_t *own = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:b}", "activation_function", activations[c->act].name,
-        "n_positions", (int)c->max_T, "n_ctx", (int)c->max_T, "n_embd", (int)c->C, "n_layer", (int)c->L, "n_head", (int)c->NH,
-        "layer_norm_epsilon", c->eps, "attn_pdrop", 0.0, "embd_pdrop", 0.0, "resid_pdrop", 0.0, "scale_attn_weights", 1);
-    json_object_set_new(own, "n_inner", c->F == 4 * c->C ? json_null() : json_integer((json_int_t)c->F));
-    json_object_update(j, own);
-    json_decref(own);
-}
-
 static void config_write(const Model *m, const char *dir, DType type)
 {
     const Config *c = &m->cfg;
@@ -253,7 +260,7 @@ static void config_write(const Model *m, const char *dir, DType type)
     char *path = format("%s/config.json", dir);
     json_t *j = json_pack("{s:[s], s:s, s:i, s:f, s:b, s:s}", "architectures", c->scalar_head ? m->arch->classifier : m->arch->lm, "model_type", m->arch->name,
         "vocab_size", (int)c->V, "initializer_range", c->init_std, "tie_word_embeddings", (int)c->tied, "torch_dtype", dtype);
-    m->arch->config_write(c, j);
+    for (size_t i = 0; i < sizeof config_forms / sizeof *config_forms; i++) if (!strcmp(c->arch, config_forms[i].arch)) config_forms[i].write(c, j);
     const char *ends[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
     for (int i = 0; i < (c->scalar_head ? 3 : 2); i++) json_object_set_new(j, ends[i], c->eos >= 0 ? json_integer(c->eos) : json_null());
     if (c->scalar_head) {
