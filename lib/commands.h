@@ -113,7 +113,8 @@ static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, siz
     for (size_t i = 0; i < *n; i++) {
         p[i].text = text[i];
         p[i].ids = tokenizer_encode(t, text[i], strlen(text[i]), &p[i].n);
-        if (!p[i].ids || !p[i].n) die("prompt %zu is empty or not UTF-8", i + 1);
+        if (!p[i].ids) die("--prompt: byte %zu is not UTF-8: is the terminal's encoding another?", p[i].n + 1); // files are checked as they are read
+        if (!p[i].n) die("prompt %zu is empty: the model needs a token to go on from", i + 1);
         if (p[i].n + (size_t)a->max_new - 1 > max_T)
             die("%s: prompt %zu has %zu tokens; with --max-new %ld the context of %zu is too short: cut the prompt", a->prompts ? a->prompts : "prompts", i + 1, p[i].n, a->max_new, max_T);
     }
@@ -373,6 +374,7 @@ static void open_reward(Reward *r, const Args *a, const Tokenizer *t)
 {
     if (!(a->reward_scale > 0 && isfinite(a->reward_scale)) || !isfinite(a->reward_offset)) usage("--reward-scale must be positive, --reward-offset a number");
     reward_open(r, require(a->reward, "reward"), t, ops_cpu(), (size_t)a->micro_tokens, a->reward_timeout);
+    if (!strcmp(a->reward_output, "prob")) reward_probability(r);
     reward_map(r, a->reward_scale, a->reward_offset);
 }
 
@@ -843,9 +845,9 @@ static void cmd_info(const Args *a)
     config_read(&c, require(a->model, "model"));
     if (c.labels > 1) printf("%s: a classifier of %zu labels: planned as the language model it was made from\n", a->model, c.labels);
     c.scalar_head &= c.labels <= 1;
-    bool folder = a->reward && is_folder(a->reward);
-    if (folder) config_read(&reward, a->reward);
-    if (folder && !reward.scalar_head) die("%s: a language model, not a reward model", a->reward);
+    bool folder = a->reward && is_folder(a->reward), bert = folder && is_distilbert(a->reward);
+    if (folder && !bert) config_read(&reward, a->reward);
+    if (folder && !bert && !reward.scalar_head) die("%s: a language model, not a reward model", a->reward);
     model_create(&m, ops_cpu(), &c, c.scalar_head ? TRAIN_NONE : train_layers(a), !c.scalar_head, true);
     print_model(a->model, &m);
     for (size_t i = 0; i < m.n_list; i++) { // a block's parameters once
@@ -878,7 +880,13 @@ static void cmd_info(const Args *a)
         arena_print("update", &p.work, &none);
         printf("  %-24s %-24s %12.1f MiB\n", "work", "the larger of these two", (double)p.work.high / 1048576);
         total += (double)p.work.high;
-        if (folder) plan_reward(a, &reward, max_prompt, &total);
+        if (bert) {
+            DistilBert d;
+            distilbert_load(&d, m.o, a->reward, (size_t)a->micro_tokens, true);
+            arena_print("reward model", &d.m.params, &total);
+            arena_print("reward model", &d.work, &total);
+            distilbert_free(&d);
+        } else if (folder) plan_reward(a, &reward, max_prompt, &total);
         generator_free(&p.gen); scorer_free(&p.scorer);
     }
     printf("total %.1f MiB\n", total / 1048576);
