@@ -154,16 +154,14 @@ static void add_added(Tokenizer *t, const char *path, const char *text, int id, 
 
 static void load_tokenizer_json(Tokenizer *t, const char *path)
 {
-    json_t *j = json_file(path), *model = json_object_get(j, "model"), *merges = json_object_get(model, "merges"), *norm = json_object_get(j, "normalizer"), *v;
-    const char *type = json_string_value(json_object_get(model, "type"));
+    json_t *j = json_file(path), *model = json_object_get(j, "model"), *merges = json_object_get(model, "merges"), *norm = json_object_get(j, "normalizer"), *pre = json_object_get(j, "pre_tokenizer"), *v;
+    const char *type = json_string_value(json_object_get(model, "type")), *pre_type = json_string_value(json_object_get(pre, "type"));
     size_t i;
     if (type && strcmp(type, "BPE")) die("%s: a %s model: only byte-level BPE is supported here", path, type);
     if (json_is_true(json_object_get(model, "byte_fallback")) || json_is_true(json_object_get(model, "ignore_merges")) || json_number_value(json_object_get(model, "dropout")) > 0)
         die("%s: byte_fallback, ignore_merges and dropout are not supported", path);
     const char *affix[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     for (int k = 0; k < 2; k++) { const char *s = json_string_value(json_object_get(model, affix[k])); if (s && *s) die("%s: %s is not supported", path, affix[k]); }
-    json_t *pre = json_object_get(j, "pre_tokenizer");
-    const char *pre_type = json_string_value(json_object_get(pre, "type"));
     if (!pre_type || strcmp(pre_type, "ByteLevel") || json_is_true(json_object_get(pre, "add_prefix_space")) || json_is_false(json_object_get(pre, "use_regex")))
         die("%s: its pre-tokeniser is not GPT-2's ByteLevel without prefix space", path);
     if (json_is_object(norm)) {
@@ -370,10 +368,9 @@ static int *encode_word(const Tokenizer *t, Merger *m, const char *s, size_t n, 
 
 static int *encode_plain(const Tokenizer *t, Merger *m, const char *s, size_t n, int *out)
 {
-    for (const char *end = s + n; s < end;) {
-        const char *e = next_word(s, end);
+    for (const char *end = s + n, *e; s < end; s = e) {
+        e = next_word(s, end);
         out = encode_word(t, m, s, (size_t)(e - s), out);
-        s = e;
     }
     return out;
 }

@@ -430,7 +430,7 @@ static Response *draw(Drawing *d, Reward *reward, const Args *a, size_t M, size_
 static void write_response(FILE *f, const Tokenizer *t, const Prompt *p, const Response *r, bool rewarded)
 {
     char *text = response_text(t, r);
-    utf8_mend(text); // cut inside a character; the ids say exactly what was sampled
+    text = utf8_mend(text); // cut inside a character; the ids say exactly what was sampled
     json_t *j = json_pack("{s:s, s:s}", "prompt", p->text, "response", text), *ids = json_array();
     for (size_t k = 0; k < r->n; k++) json_array_append_new(ids, json_integer(r->ids[k]));
     json_object_set_new(j, "ids", ids);
@@ -502,7 +502,7 @@ static void cmd_cache(const Args *a)
         for (size_t i = 0; i < done - begin; i++) response_free(&r[i]);
         for (size_t i = done - begin; i < end - begin; i++) {
             char *text = response_text(d.t, &r[i]);
-            utf8_mend(text);
+            text = utf8_mend(text);
             CacheSample s = {.text = text, .ids = r[i].ids, .n_ids = r[i].n, .reward = r[i].reward, .logp = response_logp(&r[i]), .has_logp = true,
                 .draw = (long)r[i].sample, .key = r[i].key, .has_key = true, .finished = r[i].finished};
             cache_write(f, d.prompts[r[i].prompt].text, &s);
@@ -836,6 +836,15 @@ static void plan_reward(const Args *a, const Config *c, size_t prompt, double *t
     acts_free(&r.acts); kv_free(&r.prompts); kv_free(&r.own); model_free(&r.m);
 }
 
+static void plan_distilbert(const Args *a, double *total)
+{
+    DistilBert d;
+    distilbert_load(&d, ops_cpu(), a->reward, (size_t)a->micro_tokens, true);
+    arena_print("reward model", &d.m.params, total);
+    arena_print("reward model", &d.work, total);
+    distilbert_free(&d);
+}
+
 static void cmd_info(const Args *a)
 {
     Config c, reward = {0};
@@ -880,13 +889,8 @@ static void cmd_info(const Args *a)
         arena_print("update", &p.work, &none);
         printf("  %-24s %-24s %12.1f MiB\n", "work", "the larger of these two", (double)p.work.high / 1048576);
         total += (double)p.work.high;
-        if (bert) {
-            DistilBert d;
-            distilbert_load(&d, m.o, a->reward, (size_t)a->micro_tokens, true);
-            arena_print("reward model", &d.m.params, &total);
-            arena_print("reward model", &d.work, &total);
-            distilbert_free(&d);
-        } else if (folder) plan_reward(a, &reward, max_prompt, &total);
+        if (bert) plan_distilbert(a, &total);
+        else if (folder) plan_reward(a, &reward, max_prompt, &total);
         generator_free(&p.gen); scorer_free(&p.scorer);
     }
     printf("total %.1f MiB\n", total / 1048576);

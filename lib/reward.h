@@ -78,7 +78,7 @@ static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t 
     size_t sent = 0, got = 0;
     for (size_t i = 0; i < n; i++) {
         char *text = response_text(r->policy_tokenizer, &y[i]);
-        utf8_mend(text); // a response may end inside a character: JSON cannot say that
+        text = utf8_mend(text); // a response may end inside a character: JSON cannot say that
         json_t *j = json_pack("{s:s, s:s}", "prompt", prompts[y[i].prompt].text, "response", text);
         char *line = json_dumps(j, JSON_COMPACT);
         size_t len = strlen(line);
@@ -280,14 +280,14 @@ static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n,
     free(tokens); free(start); free(slot); free(pslot); free(plen); free(score); free(at_prompt);
 }
 
-// The whole text of each response, for what has another tokenizer; a response cut inside a character has a '?'
+// The whole text of each response, for what has another tokenizer; a response cut inside a character ends in U+FFFD, as in Hugging Face
 static char **whole_texts(const Reward *r, const Prompt *prompts, const Response *y, size_t n)
 {
     char **out = (char **)xmalloc(n * sizeof *out);
     for (size_t i = 0; i < n; i++) {
         char *text = response_text(r->policy_tokenizer, &y[i]);
         out[i] = format("%s%s", prompts[y[i].prompt].text, text);
-        utf8_mend(out[i]);
+        out[i] = utf8_mend(out[i]);
         free(text);
     }
     return out;

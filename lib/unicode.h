@@ -9,7 +9,7 @@
 #include "../gpt2.h"
 
 size_t utf8_valid(const char *s, size_t n);                      // the offset of the first byte that is not UTF-8, or n
-void utf8_mend(char *s);                                         // each byte that is not UTF-8 becomes '?'
+char *utf8_mend(char *s);                                        // takes s; malloc'd, with U+FFFD where it is not UTF-8, once for each broken character
 char *nfc(const char *s, size_t n, size_t *out_n);               // of valid UTF-8, malloc'd
 int32_t *nfd(const int32_t *c, size_t n, size_t *out_n);         // code points in and out, malloc'd
 #endif
@@ -30,9 +30,31 @@ size_t utf8_valid(const char *s, size_t n)
     return n;
 }
 
-void utf8_mend(char *s)
+// How many bytes at s (n >= 1 are there) begin one character and end too soon: Unicode's "maximal subpart", as Python and Rust count
+static size_t broken_length(const uint8_t *s, size_t n)
 {
-    for (size_t n = strlen(s), at = 0; (at += utf8_valid(s + at, n - at)) < n;) s[at] = '?';
+    uint8_t low = *s == 0xe0 ? 0xa0 : *s == 0xf0 ? 0x90 : 0x80, high = *s == 0xed ? 0x9f : *s == 0xf4 ? 0x8f : 0xbf;
+    if (*s < 0xe0 || *s > 0xf4 || n < 2 || s[1] < low || s[1] > high) return 1;
+    return *s < 0xf0 || n < 3 || (s[2] & 0xc0) != 0x80 ? 2 : 3;
+}
+
+char *utf8_mend(char *s)
+{
+    size_t n = strlen(s), good = utf8_valid(s, n), at = 0;
+    if (good == n) return s;
+    char *out = (char *)xmalloc(3 * n + 1);
+    for (size_t i = 0; i < n; good = utf8_valid(s + i, n - i)) {
+        memcpy(out + at, s + i, good);
+        at += good;
+        i += good;
+        if (i == n) break;
+        memcpy(out + at, "\xef\xbf\xbd", 3);
+        at += 3;
+        i += broken_length((const uint8_t *)s + i, n - i);
+    }
+    out[at] = 0;
+    free(s);
+    return out;
 }
 
 // Puts marks (from, to) of non-zero combining class into the order of their classes, equals as they stand

@@ -214,6 +214,12 @@ static void golden_strings(const Tokenizer *t, const char *path, size_t at_least
         CHECK(same, "%s:%zu: other ids for %s", path, in.line, text);
         char *back = tokenizer_decode(t, ids, k, &bytes);
         CHECK(bytes == strlen(bytes_back) && !memcmp(back, bytes_back, bytes), "%s:%zu: decoding gives %s", path, in.line, back);
+        const char *cut = jsonl_string(&in, j, "cut", false);
+        if (cut) {
+            char *mended = utf8_mend(tokenizer_decode(t, ids, k - 1, NULL));
+            CHECK(!strcmp(mended, cut), "%s:%zu: cut inside a character: %s", path, in.line, mended);
+            free(mended);
+        }
         free(ids); free(back);
         json_decref(j);
     }
@@ -231,6 +237,9 @@ static void test_bpe(void)
     golden_strings(t, "dev/fixtures/bpe.jsonl", 450);
     golden_strings(neox, "dev/fixtures/neox.jsonl", 600);
     CHECK(!tokenizer_encode(t, "ab\xff", 3, &n) && n == 2, "bad UTF-8 is found at byte 2, not %zu", n);
+    char *broken = utf8_mend(xstrdup("a\xf0\x9f\x98 \xe0\x80\xed\xa0\x80\xf4\x90\xff\xc3"));
+    CHECK(!strcmp(broken, "a\ufffd \ufffd\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd"), "mended: %s", broken); // as Python's errors="replace"
+    free(broken);
     const int padded[] = {400, 5000, 500}; // ids of a padded vocabulary stand for nothing
     size_t whole_bytes, a_bytes, b_bytes;
     free(tokenizer_decode(neox, padded, 3, &whole_bytes)); free(tokenizer_decode(neox, padded, 1, &a_bytes)); free(tokenizer_decode(neox, padded + 2, 1, &b_bytes));
