@@ -59,10 +59,14 @@ build/bench: dev/bench.c $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(FAST) dev/bench.c -o $@ $(FASTLIB)
 
+build/two_lines: dev/two_lines.c gpt2.h ppo.h Makefile
+	@mkdir -p build
+	$(CC) -std=c99 -Wall $(if $(WERROR),-Werror) -I. dev/two_lines.c -o $@ -lm
+
 # Both builds' tests; the last line is their sum.
-test: vbon build/test build/test_double
+test: vbon build/test build/test_double build/two_lines
 	@dev/run_tests.sh ./vbon build/test_double build/test
-test_asan: build/vbon_asan build/test_asan build/test_double_asan
+test_asan: build/two_lines build/vbon_asan build/test_asan build/test_double_asan
 	@VBON_FEW=1 dev/run_tests.sh build/vbon_asan build/test_double_asan build/test_asan
 
 demo: vbon

@@ -304,10 +304,11 @@ double schedule_lr(const char *schedule, double lr, long step, long steps, long 
 
 static void complain(const char *fmt, va_list ap)
 {
+    char line[32768];
+    vsnprintf(line, sizeof line, fmt, ap);
+    for (char *p = line; *p; p++) if ((unsigned char)*p < 32 || *p == 127) *p = ' '; // one line, whatever a file or prompt holds
     fflush(stdout);
-    fputs("vbon: ", stderr);
-    vfprintf(stderr, fmt, ap);
-    fputc('\n', stderr);
+    fprintf(stderr, "vbon: %s\n", line);
 }
 
 void die(const char *fmt, ...)

@@ -136,8 +136,9 @@ typedef struct {
     AdamW adamw;
 } PpoOptions;
 
+#define EXACT_FLOOR (1.0 / 400) // --fhat exact with l or l1: the worst string has F = 0, and L would be -inf there; vbon needs no floor
 enum { METRICS_MAX = 48 };
-typedef struct { const char *key; double value; } Measure;
+typedef struct { const char *key; double value; } Metric;
 typedef struct {
     PpoOptions opt;
     Model *policy; Params reference; Arena ref_arena, work;
@@ -148,7 +149,8 @@ typedef struct {
     double *lp_old, *lp_ref, *entropy, *value, *rewards, *advantage, *returns; // by action
     double *ridge;                 // (max_new, 12): A (3,3) and b (3) of each position's regression
     long iteration;
-    Measure metrics[METRICS_MAX]; size_t n_metrics;
+    Metric metrics[METRICS_MAX]; size_t n_metrics;
+    double (*clock)(void);         // seconds, for the time/ metrics; NULL: not timed
     double seconds_rollout, seconds_reward, seconds_update;
 } Ppo;
 // policy must be loaded with a value head (unless prefix_rank); prompts carry ids and a filled Cdf. The reference is the policy as it is now.
@@ -165,7 +167,6 @@ void ppo_iteration(Ppo *p);
 // ============================================================================
 #if defined(VBON_IMPLEMENTATION) && !defined(PPO_IMPLEMENTED)
 #define PPO_IMPLEMENTED
-#include <time.h>
 
 // ----------------------------------------------------------------------------
 // log pi_bon and log F
@@ -683,16 +684,11 @@ void ppo_free(Ppo *p)
     *p = (Ppo){0};
 }
 
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+static double seconds_now(const Ppo *p) { return p->clock ? p->clock() : 0; }
 
 static void measure(Ppo *p, const char *key, double value)
 {
-    if (p->n_metrics < METRICS_MAX) p->metrics[p->n_metrics++] = (Measure){key, value};
+    if (p->n_metrics < METRICS_MAX) p->metrics[p->n_metrics++] = (Metric){key, value};
 }
 
 // Solves (A + I) w = b, 3 x 3 and positive definite, by Cholesky
@@ -785,7 +781,7 @@ void ppo_iteration(Ppo *p)
     const Ops *o = m->o;
     const Config *cfg = &m->cfg;
     size_t E = (size_t)opt->rollout, C = cfg->C, V = cfg->V, MB = (size_t)opt->minibatch;
-    double t0 = seconds_now();
+    double t0 = seconds_now(p);
     p->n_metrics = 0;
 
     // 1. The next prompts of a seeded permutation, one response each.
@@ -802,7 +798,7 @@ void ppo_iteration(Ppo *p)
     p->at[0] = 0;
     for (size_t i = 0; i < E; i++) p->at[i + 1] = p->at[i] + p->r[i].n;
     size_t actions = p->at[E];
-    double t1 = seconds_now();
+    double t1 = seconds_now(p);
 
     // 2. Rewards of whole responses; the missing-EOS value replaces them before anything looks at them.
     p->reward(p->reward_context, p->prompts, p->r, E, opt->prefix_rank);
@@ -810,7 +806,7 @@ void ppo_iteration(Ppo *p)
         if (!isfinite(p->r[i].reward)) die("iteration %ld: the reward of a response to prompt %zu is not finite: check --reward", p->iteration + 1, p->r[i].prompt);
         if (opt->has_missing_eos && !p->r[i].finished) p->r[i].reward = opt->missing_eos;
     }
-    double t2 = seconds_now();
+    double t2 = seconds_now(p);
 
     // 3. The frozen trunk once; then the reference's log-probabilities from it.
     phase_update(p);
@@ -835,18 +831,19 @@ void ppo_iteration(Ppo *p)
             used += sequence_tokens(&p->seq[j]);
         }
     }
-    double *logp_y = (double *)xcalloc(E, sizeof *logp_y), *joint = NULL;
+    double *logp_y = (double *)xcalloc(4 * E, sizeof *logp_y), *logp_score = logp_y + E, *k1 = logp_y + 2 * E, *k3 = logp_y + 3 * E, *joint = NULL; // logp_score: what the terminal score takes for log p
     sequence_logps(sc, &p->reference, p->seq, E, opt->temperature, false, p->lp_ref, NULL);
     for (size_t i = 0; i < E; i++)
         for (size_t j = p->at[i]; j < p->at[i + 1]; j++) logp_y[i] += p->lp_ref[j];
+    memcpy(logp_score, logp_y, E * sizeof *logp_y);
     if (opt->joint_p) { // the released code's log p: prompt tokens too
         size_t n = 0, k = 0;
         for (size_t i = 0; i < E; i++) n += sequence_tokens(&p->seq[i]);
         joint = (double *)xmalloc(n * sizeof *joint);
         sequence_logps(sc, &p->reference, p->seq, E, opt->temperature, true, joint, NULL);
         for (size_t i = 0; i < E; i++) {
-            logp_y[i] = 0;
-            for (size_t t = 0; t < sequence_tokens(&p->seq[i]); t++) logp_y[i] += joint[k++];
+            logp_score[i] = 0;
+            for (size_t t = 0; t < sequence_tokens(&p->seq[i]); t++) logp_score[i] += joint[k++];
         }
         free(joint);
     }
@@ -871,7 +868,7 @@ void ppo_iteration(Ppo *p)
     if (!(gap <= 0.2)) die("iteration %ld: log-probabilities at sampling and in training differ by %.3g on average (at most 0.2): weights or kernels disagree", p->iteration + 1, gap);
 
     // 5. log F-hat, the terminal score, the per-token rewards.
-    double k1 = 0, mean_reward = 0, mean_score = 0, mean_logF = 0, distance = 0, mean_logp = 0, full = 0, zero = 0, ties = 0, eos = 0, entropy = 0;
+    double mean_reward = 0, all_rewards = 0, mean_logF = 0, distance = 0, mean_logp = 0, full = 0, zero = 0, ties = 0, eos = 0, entropy = 0;
     for (size_t i = 0; i < E; i++) {
         const Response *r = &p->r[i];
         const Cdf *c = &p->prompts[r->prompt].cdf;
@@ -882,20 +879,23 @@ void ppo_iteration(Ppo *p)
             full += k >= (double)c->M; zero += k <= 0; ties += tie;
         }
         if (opt->fhat == FHAT_MC && k <= 0) logF = log(0.5 / (double)c->M);              // -inf otherwise: floored and counted (vbon/zero)
-        if (opt->fhat == FHAT_EXACT && opt->objective.kind != OBJECTIVE_VBON && !(logF > log(1.0 / 400))) logF = log(1.0 / 400); // log F(least) = -inf
-        double score = objective_score(&opt->objective, r->reward, logF, logp_y[i]);
+        if (opt->fhat == FHAT_EXACT && opt->objective.kind != OBJECTIVE_VBON && !(logF > log(EXACT_FLOOR))) logF = log(EXACT_FLOOR);
+        double score = objective_score(&opt->objective, r->reward, logF, logp_score[i]);
         if (opt->score_clip > 0) score = score > opt->score_clip ? opt->score_clip : score < -opt->score_clip ? -opt->score_clip : score;
         for (size_t j = p->at[i]; j < p->at[i + 1]; j++) {
             p->rewards[j] = -opt->objective.kappa * (p->lp_old[j] - p->lp_ref[j]) + opt->objective.ref_weight * p->lp_ref[j];
-            k1 += p->lp_old[j] - p->lp_ref[j];
+            k1[i] += p->lp_old[j] - p->lp_ref[j];
+            k3[i] += expm1(p->lp_ref[j] - p->lp_old[j]) + p->lp_old[j] - p->lp_ref[j];
             lp += p->lp_old[j];
             entropy += p->entropy[j];
         }
         p->rewards[p->at[i + 1] - 1] += score;
-        if (!isfinite(score)) die("iteration %ld: a terminal score is not finite (log F %g, log p %g): use another --fhat", p->iteration + 1, logF, logp_y[i]);
-        mean_reward += r->reward; mean_score += score; mean_logF += logF; mean_logp += logp_y[i]; eos += r->finished;
+        for (size_t j = p->at[i]; j < p->at[i + 1]; j++) all_rewards += p->rewards[j];
+        if (!isfinite(score)) die("iteration %ld: a terminal score is not finite (log F %g, log p %g): use another --fhat", p->iteration + 1, logF, logp_score[i]);
+        mean_reward += r->reward; mean_logF += logF; mean_logp += logp_y[i]; eos += r->finished;
         if (opt->objective.N > 0 && c->M) distance += lp - log_pi_bon(logF, logp_y[i], opt->objective.N);
     }
+    Estimate kl1 = estimate(k1, E), kl3 = estimate(k3, E);
     free(logp_y);
 
     // 6. Advantages and returns; whitened once over all response tokens.
@@ -959,19 +959,23 @@ void ppo_iteration(Ppo *p)
             updates++;
         }
     }
-    double t3 = seconds_now(), e = (double)E, n = sum[7];
+    double t3 = seconds_now(p), e = (double)E, n = sum[7];
     p->iteration++;
     p->seconds_rollout += t1 - t0; p->seconds_reward += t2 - t1; p->seconds_update += t3 - t2;
     measure(p, "episode", (double)p->iteration * e);
     measure(p, "objective/scores", mean_reward / e);
-    measure(p, "objective/kl", k1 / e);
+    measure(p, "objective/kl", kl1.mean);
+    measure(p, "objective/kl_se", kl1.se);
+    measure(p, "objective/kl_k3", kl3.mean);
+    measure(p, "objective/kl_k3_se", kl3.se);
     measure(p, "objective/entropy", entropy / e);
-    measure(p, "objective/rlhf_reward", mean_score / e - opt->objective.kappa * k1 / e);
-    measure(p, "vbon/distance", opt->objective.N > 0 ? distance / e : NAN);
-    measure(p, "vbon/logF", mean_logF / e);
-    measure(p, "vbon/saturation", full / e);
-    measure(p, "vbon/zero", zero / e);
-    measure(p, "vbon/tie_rate", ties / e);
+    measure(p, "objective/rlhf_reward", all_rewards / e);
+    bool cached = p->prompts[0].cdf.M > 0;
+    measure(p, "vbon/distance", cached && opt->objective.N > 0 ? distance / e : NAN);
+    measure(p, "vbon/logF", cached ? mean_logF / e : NAN);
+    measure(p, "vbon/saturation", cached ? full / e : NAN);
+    measure(p, "vbon/zero", cached ? zero / e : NAN);
+    measure(p, "vbon/tie_rate", cached ? ties / e : NAN);
     measure(p, "vbon/logpi_ref", mean_logp / e);
     measure(p, "policy/approxkl_avg", sum[2] / n);
     measure(p, "policy/clipfrac_avg", sum[3] / n);

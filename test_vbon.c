@@ -64,6 +64,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"WordPiece against Hugging Face", test_wordpiece, 1},
     {"JSONL, caches and flags", test_data, 1},
     {"the tiny world: trained models against enumeration", test_world, 1},
+    {"ranks of the reference's own draws", test_ranks_drawn, 1},
     {"monotone maps of the reward change nothing", test_monotone, 1},
     {"info: plans, and scaled rewards", test_info, 1},
     {"commands: Pythia through all of them", test_pythia, 1},
@@ -80,6 +81,7 @@ int main(int argc, char **argv)
         if (argc > 1 && !strstr(tests[i].name, argv[1])) continue;
         if (!(tests[i].builds & (in_double ? 2 : 1))) continue;
         bad_checks = 0;
+        test_counter = 0; // the same random values whichever tests ran before
         double t = clock_seconds();
         int before = skipped;
         tests[i].run();

@@ -28,6 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "gpt2.h"
+#include "ppo.h"
 #include "lib/onednn.h"
 
 // ----------------------------------------------------------------------------
@@ -823,7 +824,6 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/data.h"
 #include "lib/checkpoint.h"
 #include "lib/supervised.h"
-#include "ppo.h"
 #include "lib/distilbert.h"
 #include "lib/reward.h"
 #include "lib/eval.h"
@@ -845,82 +845,82 @@ static const Flag flag_table[] = {
     FLAG("tokenizer", FLAG_STRING, tokenizer, "sft reward", NULL, NULL, "folder with the tokenizer, for a model made from scratch"),
     FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL, "folder of the reference model"),
     FLAG("reward", FLAG_STRING, reward, "bon score cache train eval info", NULL, NULL, "reward model: a folder, or a program that reads JSONL and writes a number a line"),
-    FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train eval", "600", NULL, "seconds a reward program may take for one batch"),
+    FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train eval", "600", ">0..", "seconds a reward program may take for one batch"),
     FLAG("reward-output", FLAG_CHOICE, reward_output, "bon score cache train eval", "logit", "logit|prob", "of a classifier: the positive label's logit, or its probability"),
-    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train eval", "1", NULL, "rewards are multiplied by it (positive)"),
+    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train eval", "1", ">0..", "rewards are multiplied by it"),
     FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train eval", "0", NULL, "and this is added"),
     FLAG("missing-eos", FLAG_STRING, missing_eos, "bon cache train eval", "none", NULL, "reward of a response without an end-of-text token, in place of its own (none: its own)"),
     FLAG("data", FLAG_STRING, data, "sft reward", NULL, NULL, "JSONL to train on"),
     FLAG("held-out", FLAG_STRING, held_out, "sft reward", NULL, NULL, "JSONL to measure on"),
-    FLAG("max-docs", FLAG_LONG, max_docs, "sft reward", "0", NULL, "use only the first so many held-out lines (0: all)"),
+    FLAG("max-docs", FLAG_LONG, max_docs, "sft reward", "0", "0..", "use only the first so many held-out lines (0: all)"),
     FLAG("in", FLAG_STRING, in, "score", NULL, NULL, "JSONL lines {\"prompt\",\"response\"} or {\"text\"}"),
     FLAG("prompts", FLAG_STRING, prompts, "sample bon cache train eval", NULL, NULL, "JSONL lines {\"prompt\"}; train and eval default to the cache's"),
     FLAG("prompt", FLAG_STRING, prompt, "sample bon", NULL, NULL, "one prompt, in place of a file"),
-    FLAG("prompts-max", FLAG_LONG, prompts_max, "sample bon cache train eval", "0", NULL, "use only the first so many prompts (0: all)"),
+    FLAG("prompts-max", FLAG_LONG, prompts_max, "sample bon cache train eval", "0", "0..", "use only the first so many prompts (0: all)"),
     FLAG("cache", FLAG_STRING, cache, "train eval", NULL, NULL, "reward cache (JSONL) of the reference model"),
     FLAG("out", FLAG_STRING, out, "sft reward score cache train eval sample bon", NULL, NULL, "folder or file to write"),
     // the model
     FLAG("arch", FLAG_CHOICE, arch, "sft reward", "gpt2", "gpt2|gpt_neox", "architecture of a model made from scratch"),
-    FLAG("layers", FLAG_LONG, layers, "sft reward", "4", NULL, "blocks of a model made from scratch"),
-    FLAG("width", FLAG_LONG, width, "sft reward", "128", NULL, "its width"),
-    FLAG("heads", FLAG_LONG, heads, "sft reward", "4", NULL, "its attention heads"),
-    FLAG("context", FLAG_LONG, context, "sft reward", "128", NULL, "its context; training rows are at most so long"),
+    FLAG("layers", FLAG_LONG, layers, "sft reward", "4", "1..1000", "blocks of a model made from scratch"),
+    FLAG("width", FLAG_LONG, width, "sft reward", "128", "1..65536", "its width"),
+    FLAG("heads", FLAG_LONG, heads, "sft reward", "4", "1..", "its attention heads"),
+    FLAG("context", FLAG_LONG, context, "sft reward", "128", "2..", "its context; training rows are at most so long"),
     FLAG("train-layers", FLAG_STRING, train_layers, "sft reward train info", "all", NULL, "all, or K: the top K blocks, the final norm and an untied head"),
     FLAG("dtype", FLAG_CHOICE, dtype, "sft reward train", "fp32", "fp32|fp16|bf16|fp64", "type of the weights written at the end"),
-    FLAG("shard-mib", FLAG_LONG, shard_mib, "sft reward train", "0", NULL, "split the written weights into files of at most so many MiB (0: one file)"),
+    FLAG("shard-mib", FLAG_LONG, shard_mib, "sft reward train", "0", "0..", "split the written weights into files of at most so many MiB (0: one file)"),
     // sampling
-    FLAG("samples", FLAG_LONG, samples, "sample cache eval", "1", NULL, "responses a prompt"),
-    FLAG("max-new", FLAG_LONG, max_new, "sample bon cache train eval info", "40", NULL, "new tokens at most"),
-    FLAG("temperature", FLAG_DOUBLE, temperature, "sample bon cache train eval score", "1", NULL, "logits are divided by it, in sampling and in every log-probability"),
-    FLAG("max-prompt", FLAG_LONG, max_prompt, "info", "0", NULL, "tokens of the longest prompt, for the plan"),
-    FLAG("top-k", FLAG_LONG, top_k, "sample bon", "0", NULL, "sample from the k likeliest tokens (0: all)"),
-    FLAG("top-p", FLAG_DOUBLE, top_p, "sample bon", "1", NULL, "sample from the smallest set with this probability (1: all)"),
+    FLAG("samples", FLAG_LONG, samples, "sample cache eval", "1", "1..", "responses a prompt"),
+    FLAG("max-new", FLAG_LONG, max_new, "sample bon cache train eval info", "40", "1..", "new tokens at most"),
+    FLAG("temperature", FLAG_DOUBLE, temperature, "sample bon cache train eval score", "1", ">0..", "logits are divided by it, in sampling and in every log-probability"),
+    FLAG("max-prompt", FLAG_LONG, max_prompt, "info", NULL, "1..", "tokens of the longest prompt, for the plan"),
+    FLAG("top-k", FLAG_LONG, top_k, "sample bon", "0", "0..", "sample from the k likeliest tokens (0: all)"),
+    FLAG("top-p", FLAG_DOUBLE, top_p, "sample bon", "1", ">0..1", "sample from the smallest set with this probability (1: all)"),
     // the objective
     FLAG("objective", FLAG_CHOICE, objective, "train", "vbon", "vbon|l|l1|rl", "log pi_bon (Eq. 5), the bound L (Thm 2), the bound L1 (Thm 3), or KL-regularised reward (Eq. 1)"),
-    FLAG("n", FLAG_LONG, n, "train bon eval", "4", NULL, "the N of Best-of-N"),
+    FLAG("n", FLAG_LONG, n, "train bon eval", "4", "1..", "the N of Best-of-N"),
     FLAG("method", FLAG_CHOICE, method, "eval", "policy", "policy|bon", "measure --model, or Best-of-N drawn from the reference"),
     FLAG("ns", FLAG_STRING, ns, "eval", "4,16", NULL, "measure the distance to Best-of-N for these N"),
-    FLAG("beta", FLAG_DOUBLE, beta, "train", "0", NULL, "strength of the KL penalty, for rl and l (never converted into N)"),
+    FLAG("beta", FLAG_DOUBLE, beta, "train", NULL, ">0..", "strength of the KL penalty, for rl and l (never converted into N)"),
     FLAG("fhat", FLAG_CHOICE, fhat, "train", "digamma", "digamma|mc|add1|expfit|exact", "estimate of log F from the cache"),
-    FLAG("m", FLAG_LONG, m, "train eval", "0", NULL, "use the first M samples drawn for each prompt (0: all)"),
+    FLAG("m", FLAG_LONG, m, "train eval", "0", "0..", "use the first M samples drawn for each prompt (0: all)"),
     FLAG("compat", FLAG_STRING, compat, "train", "", NULL, "reproduce the released code: scale, jointp, or both, comma-separated"),
     FLAG("critic", FLAG_CHOICE, critic, "train", "head", "head|prefix-rank", "value head on the trunk, or ridge regression on the ranks of prefixes"),
     // PPO
-    FLAG("episodes", FLAG_LONG, episodes, "train", "12800", NULL, "responses to train on in all"),
-    FLAG("rollout", FLAG_LONG, rollout, "train info", "128", NULL, "episodes an iteration"),
-    FLAG("minibatch", FLAG_LONG, minibatch, "train info", "32", NULL, "episodes an optimiser step"),
-    FLAG("ppo-epochs", FLAG_LONG, ppo_epochs, "train", "4", NULL, "passes over each rollout"),
-    FLAG("clip", FLAG_DOUBLE, clip, "train", "0.2", NULL, "of the probability ratio"),
-    FLAG("value-clip", FLAG_DOUBLE, value_clip, "train", "0.2", NULL, "of the value's change"),
-    FLAG("vf-coef", FLAG_DOUBLE, vf_coef, "train", "1", NULL, "weight of the value loss"),
-    FLAG("score-clip", FLAG_DOUBLE, score_clip, "train", "0", NULL, "clip the terminal score to +- this (0: no clipping)"),
-    FLAG("gamma", FLAG_DOUBLE, gamma, "train", "1", NULL, "discount"),
-    FLAG("lambda", FLAG_DOUBLE, lambda, "train", "0.95", NULL, "of generalised advantage estimation"),
+    FLAG("episodes", FLAG_LONG, episodes, "train", "12800", "1..", "responses to train on in all"),
+    FLAG("rollout", FLAG_LONG, rollout, "train info", "128", "1..", "episodes an iteration"),
+    FLAG("minibatch", FLAG_LONG, minibatch, "train info", "32", "1..", "episodes an optimiser step"),
+    FLAG("ppo-epochs", FLAG_LONG, ppo_epochs, "train", "4", "1..", "passes over each rollout"),
+    FLAG("clip", FLAG_DOUBLE, clip, "train", "0.2", ">0..", "of the probability ratio"),
+    FLAG("value-clip", FLAG_DOUBLE, value_clip, "train", "0.2", ">0..", "of the value's change"),
+    FLAG("vf-coef", FLAG_DOUBLE, vf_coef, "train", "1", "0..", "weight of the value loss"),
+    FLAG("score-clip", FLAG_DOUBLE, score_clip, "train", "0", "0..", "clip the terminal score to +- this (0: no clipping)"),
+    FLAG("gamma", FLAG_DOUBLE, gamma, "train", "1", "0..1", "discount"),
+    FLAG("lambda", FLAG_DOUBLE, lambda, "train", "0.95", "0..1", "of generalised advantage estimation"),
     // optimisation
-    FLAG("epochs", FLAG_DOUBLE, epochs, "sft reward", "1", NULL, "passes over the data (a fraction is allowed)"),
-    FLAG("steps", FLAG_LONG, steps, "sft reward", "0", NULL, "optimiser steps, in place of epochs (0: by epochs)"),
-    FLAG("batch", FLAG_LONG, batch, "sft reward", "32", NULL, "rows (or pairs) an optimiser step"),
-    FLAG("from-position", FLAG_LONG, from_position, "reward", "12", NULL, "labels: train the score at every position from here on"),
-    FLAG("lr", FLAG_DOUBLE, lr, "sft reward train", "3e-5", NULL, "learning rate"),
+    FLAG("epochs", FLAG_DOUBLE, epochs, "sft reward", "1", ">0..", "passes over the data (a fraction is allowed)"),
+    FLAG("steps", FLAG_LONG, steps, "sft reward", "0", "0..", "optimiser steps, in place of epochs (0: by epochs)"),
+    FLAG("batch", FLAG_LONG, batch, "sft reward", "32", "1..", "rows (or pairs) an optimiser step"),
+    FLAG("from-position", FLAG_LONG, from_position, "reward", "12", "0..", "labels: train the score at every position from here on"),
+    FLAG("lr", FLAG_DOUBLE, lr, "sft reward train", "3e-5", "0..", "learning rate"),
     FLAG("schedule", FLAG_CHOICE, schedule, "sft reward train", "linear", "constant|linear|cosine", "of the learning rate, to 0, per optimiser step"),
-    FLAG("warmup", FLAG_LONG, warmup, "sft reward train", "0", NULL, "optimiser steps over which the rate rises"),
-    FLAG("beta1", FLAG_DOUBLE, beta1, "sft reward train", "0.9", NULL, "of AdamW"),
-    FLAG("beta2", FLAG_DOUBLE, beta2, "sft reward train", "0.95", NULL, "of AdamW"),
-    FLAG("eps", FLAG_DOUBLE, eps, "sft reward train", "1e-8", NULL, "of AdamW"),
-    FLAG("weight-decay", FLAG_DOUBLE, weight_decay, "sft reward train", "1e-6", NULL, "of AdamW, on matrices and embeddings"),
-    FLAG("clip-grad", FLAG_DOUBLE, clip_grad, "sft reward train", "1", NULL, "largest gradient norm (0: no clipping)"),
+    FLAG("warmup", FLAG_LONG, warmup, "sft reward train", "0", "0..", "optimiser steps over which the rate rises"),
+    FLAG("beta1", FLAG_DOUBLE, beta1, "sft reward train", "0.9", "0..<1", "of AdamW"),
+    FLAG("beta2", FLAG_DOUBLE, beta2, "sft reward train", "0.95", "0..<1", "of AdamW"),
+    FLAG("eps", FLAG_DOUBLE, eps, "sft reward train", "1e-8", ">0..", "of AdamW"),
+    FLAG("weight-decay", FLAG_DOUBLE, weight_decay, "sft reward train", "1e-6", "0..", "of AdamW, on matrices and embeddings"),
+    FLAG("clip-grad", FLAG_DOUBLE, clip_grad, "sft reward train", "1", "0..", "largest gradient norm (0: no clipping)"),
     // running
-    FLAG("preset", FLAG_STRING, preset, "train", NULL, NULL, "a named set of flags: sentiment, sentiment-released, tldr, tldr-released"),
-    FLAG("seed", FLAG_LONG, seed, "sft reward sample bon cache train eval", "1", NULL, "of every random draw"),
+    FLAG("preset", FLAG_STRING, preset, "train", NULL, NULL, "a named set of flags: sentiment, sentiment-released, tldr, tldr-released (without one: sentiment's numbers, all layers, all samples)"),
+    FLAG("seed", FLAG_LONG, seed, "sft reward sample bon cache train eval", "1", "0..", "of every random draw"),
     FLAG("resume", FLAG_BOOL, resume, "sft reward train", "false", NULL, "go on from the last checkpoint in --out"),
-    FLAG("log-every", FLAG_LONG, log_every, "sft reward train", "1", NULL, "optimiser steps (train: iterations) between records"),
-    FLAG("eval-every", FLAG_LONG, eval_every, "sft reward", "0", NULL, "optimiser steps between held-out measurements (0: at the end)"),
-    FLAG("save-every", FLAG_LONG, save_every, "sft reward train", "0", NULL, "optimiser steps (train: iterations) between checkpoints (0: at the end)"),
-    FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train eval sample bon info", "4096", NULL, "tokens in one forward pass; results do not depend on it beyond rounding"),
+    FLAG("log-every", FLAG_LONG, log_every, "sft reward train", "1", "1..", "optimiser steps (train: iterations) between records"),
+    FLAG("eval-every", FLAG_LONG, eval_every, "sft reward", "0", "0..", "optimiser steps between held-out measurements (0: at the end)"),
+    FLAG("save-every", FLAG_LONG, save_every, "sft reward train", "0", "0..", "optimiser steps (train: iterations) between checkpoints (0: at the end)"),
+    FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train eval sample bon info", "4096", "1..", "tokens in one forward pass; results do not depend on it beyond rounding"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
     FLAG("precision", FLAG_CHOICE, precision, "all", "fp32", "fp32|bf16", "of matrix products' inputs; sums, statistics and weights stay fp32"),
     FLAG("device", FLAG_CHOICE, device, "all", "cpu", "cpu", "where to compute"),
-    FLAG("threads", FLAG_LONG, threads, "all", "0", NULL, "CPU threads (0: one a core)"),
+    FLAG("threads", FLAG_LONG, threads, "all", "0", "0..1024", "CPU threads (0: one a core)"),
 };
 static const size_t n_flags = sizeof flag_table / sizeof *flag_table;
 
@@ -933,7 +933,7 @@ static const struct { const char *name, *flags; } presets[] = {
     {"tldr", "--train-layers all --objective vbon --n 100 --fhat expfit --lr 3e-6 --schedule linear --beta1 0.9 --beta2 0.95 --eps 1e-5 --weight-decay 1e-6 "
                   "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 0.2 --clip 0.2 --value-clip 0.2 --clip-grad 1 --episodes 10000 --max-new 53 --temperature 0.7 --m 200 --missing-eos -1"},
     {"tldr-released", "--train-layers 8 --objective l --beta 0.005 --fhat add1 --lr 3e-6 --schedule constant --beta1 0.9 --beta2 0.999 --eps 1e-5 --weight-decay 0.01 "
-                  "--rollout 128 --minibatch 4 --ppo-epochs 4 --vf-coef 0.2 --clip-grad 0 --episodes 10000 --max-new 50 --temperature 0.7"},
+                  "--rollout 128 --minibatch 4 --ppo-epochs 4 --vf-coef 0.2 --clip-grad 0 --episodes 10000 --max-new 50 --temperature 0.7 --missing-eos -20"},
 };
 static const char *preset_flags(const char *name)
 {
@@ -987,7 +987,6 @@ int main(int argc, char **argv)
     for (int i = 2; i < argc; i++) if (!strcmp(argv[i], "--help")) { flags_help(flag_table, n_flags, c->name, c->summary, c->example); return 0; }
     static Args a;
     flags_parse(&a, flag_table, n_flags, c->name, argc - 2, argv + 2, preset_flags);
-    if (a.threads < 0) usage("--threads must be at least 0");
     if (a.threads) omp_set_num_threads((int)a.threads);
     cpu_bf16 = !strcmp(a.precision, "bf16");
     if (cpu_bf16 && !bf16_native()) fprintf(stderr, "note: no bfloat16 products on this CPU or in this build: inputs are rounded to bfloat16 and multiplied in fp32, no faster than --precision fp32\n");

@@ -193,6 +193,7 @@ static void bench_ppo(int repeats, size_t rows)
         .episodes = (long)rows * 100, .rollout = (long)rows, .minibatch = (long)minibatch, .epochs = EPOCHS, .max_new = NEW, .tokens = 2048, .seed = 1, .eos = -1, .adamw = {1e-6, 0.9, 0.95, 1e-8, 0, 1}};
     Ppo p;
     ppo_create(&p, &opt, &m, prompts, rows, reward_by_length, NULL);
+    p.clock = clock_seconds;
     Buf in = m.o->alloc(rows * gpt2_124m.F, DT_REAL, "in"), out = m.o->alloc(rows * gpt2_124m.V, DT_REAL, "out");
     m.o->fill(in, 0.1);
     Times whole = {0}, floor = {0};

@@ -28,7 +28,7 @@ step evaluation_of_vBoN_N=16                       $EVAL --model $OUT/vbon16 --o
 
 echo
 echo "128 held-out prompts x 8 responses of 24 tokens, seed 1, $EPISODES episodes each; +- standard error. Nats."
-printf '%-10s %-17s %-17s %-17s %-17s %-17s\n' "" "mean reward" "win rate" "KL to reference" "to Best-of-4" "to Best-of-16"
+printf '%-10s %-17s %-17s %-17s %-17s %-17s %s\n' "" "mean reward" "win rate" "KL to reference" "to Best-of-4" "to Best-of-16" "tokens/s"
 row() { # row TITLE RUN KL TO4 TO16: an empty cell is measured
     printf '%-10s' "$1"; run=$2; shift 2
     set -- "" "" "$@"
@@ -36,7 +36,7 @@ row() { # row TITLE RUN KL TO4 TO16: an empty cell is measured
         if [ -n "$1" ]; then printf ' %-17s' "$1"; else printf ' %8.4f +-%6.4f' "$(field "$run" $key 1)" "$(field "$run" $key 2)"; fi
         shift
     done
-    echo
+    sed -E 's|.*"time/tokens_per_second":([0-9]*).*| \1|' "$OUT/$run.json"
 }
 row reference reference "" "" ""
 row BoN-4  bon4  "<= 0.6363" "0, what it is" "not measured"
@@ -44,7 +44,7 @@ row vBoN-4 vbon4 "" "" ""
 row BoN-16 bon16 "<= 1.8351" "not measured" "0, what it is"
 row vBoN-16 vbon16 "" "" ""
 echo "Best-of-N by theory: win rate N/(N+1) = 0.8000 and 0.9412, KL at most log N - (N-1)/N."
-echo "BoN draws N responses and N rewards for each it returns; vBoN draws one."
+echo "BoN draws N responses and N rewards for each it returns; vBoN draws one. tokens/s: returned, their rewards included."
 echo
 head -n 4 $D/prompts_test.jsonl > $OUT/shown.jsonl
 for m in $D/lm $OUT/vbon16; do ./vbon sample --model $m --prompts $OUT/shown.jsonl --samples 1 $BOTH --out $OUT/sampled.jsonl > /dev/null 2>&1; say < $OUT/sampled.jsonl > $OUT/said.$(basename $m); done

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPTNeoXConfig
 from transformers.utils import logging
 from safetensors.torch import load_file, save_file
-import parity_bert
+import parity_bert, to_safetensors
 from tokenizer_fixtures import fuzz
 from golden import ScalarModel  # and with it float64 and the exact rotary tables
 
@@ -118,6 +118,15 @@ def write_model(rng, model, folder, dtype, shards):
     for name in os.listdir(TOKENIZER): shutil.copy(os.path.join(TOKENIZER, name), folder)
     return model.double().eval()
 
+def through_pickle(folder):
+    """As old checkpoints come, pytorch_model*.bin, and made into safetensors again."""
+    for name in [n for n in os.listdir(folder) if n.endswith(".safetensors")]:
+        torch.save(load_file(os.path.join(folder, name)), os.path.join(folder, "pytorch_" + name[:-len("safetensors")] + "bin"))
+        os.remove(os.path.join(folder, name))
+    index = os.path.join(folder, "model.safetensors.index.json")
+    if os.path.exists(index): os.remove(index)
+    to_safetensors.main(folder)
+
 # ---------------------------------------------------------------------------- comparisons
 
 def logps(model, ids, first, temperature=1.0):
@@ -206,13 +215,15 @@ def load_back(auto, folder, tok, texts):
 def one(rng, arch, tok, work, number):
     folder = os.path.join(work, f"{arch}{number}")
     cfg, dtype, shards, old, T = draw_config(rng, arch), rng.choice(["fp32", "fp32", "fp16", "bf16", "fp64"]), rng.random() < 0.4, rng.random() < 0.5, rng.choice([1.0, 0.7])
+    pickled = rng.random() < 0.3
     print(f"{arch} {number}: {cfg.num_hidden_layers} blocks, {cfg.num_attention_heads} x {cfg.hidden_size // cfg.num_attention_heads}, "
           + (f"rotary {cfg.rope_parameters['partial_rotary_factor']:.3f}, {'parallel' if cfg.use_parallel_residual else 'sequential'}, {cfg.hidden_act}, " if arch != "gpt2" else f"{cfg.activation_function}, ")
-          + f"{'tied' if cfg.tie_word_embeddings else 'untied'}, {dtype}{', sharded' if shards else ''}{', old spelling' if old else ''}", flush=True)
+          + f"{'tied' if cfg.tie_word_embeddings else 'untied'}, {dtype}{', sharded' if shards else ''}{', old spelling' if old else ''}{', from a pickle' if pickled else ''}", flush=True)
     model = AutoModelForCausalLM.from_config(cfg)
     randomise(model, rng.randrange(2**31))
     model = write_model(rng, model, folder, dtype, shards)
     if old: respell(rng, folder, cfg)
+    if pickled: through_pickle(folder)
     texts = draw_texts(rng, tok, 6, 50)
     compare_scores(tok, model, folder, texts, work, T)
     compare_greedy(tok, model, folder, texts, work)

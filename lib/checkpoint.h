@@ -28,12 +28,7 @@ void checkpoint_clear(const char *out);    // after the final model is in place:
 
 volatile sig_atomic_t stop_signal;
 static void on_signal(int s) { stop_signal = s; }
-void stop_on_signals(void)
-{
-    struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND}; // a second Ctrl-C stops at once
-    sigaction(SIGINT, &a, NULL);
-    sigaction(SIGTERM, &a, NULL);
-}
+void stop_on_signals(void) { handle_signals(on_signal); }
 
 static void remove_checkpoints(const char *out, long keep) // all step-* but step-keep
 {
@@ -55,6 +50,7 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
 {
     char *folder = format("%s/step-%ld", out, step), *tmp = format("%s/step-%ld.tmp", out, step), *file = format("%s/state.safetensors", tmp), *latest = format("%s/latest", out);
     remove_folder(tmp);
+    make_folder(tmp);
     model_save(m, tmp, DT_REAL, tokenizer_dir, 0);
     Tensor *t = NULL;
     void **host = NULL;

@@ -33,8 +33,6 @@ static DType dtype_of(const Args *a)
     return !strcmp(a->dtype, "fp64") ? DT_F64 : !strcmp(a->dtype, "fp16") ? DT_F16 : !strcmp(a->dtype, "bf16") ? DT_BF16 : DT_F32;
 }
 
-static void check_positive(long value, const char *flag) { if (value < 1) usage("--%s must be at least 1", flag); }
-
 static void missing_eos(const Args *a, bool *has, double *value)
 {
     char *end;
@@ -72,17 +70,29 @@ static void check_same_flags(const Args *a, const char *command)
     free(path);
 }
 
+static bool has_record(const char *log) // a log that was killed before its first record was whole says nothing about the run
+{
+    FILE *f = fopen(log, "r");
+    char *line = NULL;
+    size_t cap = 0;
+    bool whole = f && getline(&line, &cap, f) > 0 && strchr(line, '\n');
+    if (f) fclose(f);
+    free(line);
+    return whole;
+}
+
 // For a training run: what is in --out already. Returns the checkpoint to go on from, or NULL for a fresh start; *finished: nothing is left to do.
+// A fresh start never replaces another run's model.
 static char *resume_point(const Args *a, const char *command, bool *finished)
 {
-    char *latest = checkpoint_latest(require(a->out, "out")), *log = format("%s/log.jsonl", a->out), *model = format("%s/model.safetensors", a->out), *index = format("%s/model.safetensors.index.json", a->out);
-    *finished = false;
+    char *latest = checkpoint_latest(require(a->out, "out")), *log = format("%s/log.jsonl", a->out), *one = format("%s/model.safetensors", a->out), *index = format("%s/model.safetensors.index.json", a->out);
+    bool model = !access(one, F_OK) || !access(index, F_OK);
     if (latest && !a->resume) die("%s: holds an unfinished run (%s): go on with --resume, or delete it", a->out, latest);
-    if (a->resume && !access(log, F_OK)) {
-        check_same_flags(a, command);
-        *finished = !latest && (!access(model, F_OK) || !access(index, F_OK));
-    }
-    free(log); free(model); free(index);
+    if (model && !a->resume) die("%s: holds a model already: name another --out, or delete it", a->out);
+    if (model && !latest && !has_record(log)) die("%s: holds a model that is no finished run's: name another --out", a->out);
+    if (latest || model) check_same_flags(a, command);
+    *finished = model && !latest;
+    free(log); free(one); free(index);
     return latest;
 }
 
@@ -255,8 +265,6 @@ static size_t reward_measure(Trainer *t, const Corpus *c, uint64_t seed, Metric 
 
 static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scalar)
 {
-    check_positive(a->layers, "layers"); check_positive(a->width, "width"); check_positive(a->heads, "heads");
-    if (a->context < 2) usage("--context must be at least 2");
     if (a->width % a->heads || a->width / a->heads > 256) usage("--width %ld over --heads %ld is no whole head size up to 256", a->width, a->heads);
     *c = (Config){.arch = "gpt2", .L = (size_t)a->layers, .C = (size_t)a->width, .NH = (size_t)a->heads, .F = 4 * (size_t)a->width, .V = (size_t)tokenizer_vocab(t),
         .max_T = (size_t)a->context, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.02, .eos = tokenizer_eos(t)};
@@ -273,7 +281,6 @@ static void supervised_run(const Args *a, const char *command)
     const char *folder = reward ? a->init : a->model, *tokenizer_dir = folder ? folder : require(a->tokenizer, "tokenizer");
     if (a->tokenizer) tokenizer_dir = a->tokenizer;
     require(a->data, "data");
-    check_positive(a->batch, "batch"); check_positive(a->micro_tokens, "micro-tokens"); check_positive(a->log_every, "log-every");
     char *from = resume_point(a, command, &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
     const Ops *o = ops_cpu();
@@ -315,12 +322,14 @@ static void supervised_run(const Args *a, const char *command)
     printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, steps, B * unit);
     Trainer t;
     trainer_create(&t, &m, (size_t)a->micro_tokens > unit * context ? (size_t)a->micro_tokens : unit * context, true);
-    if (from) { checkpoint_load(&m, from, NULL, 0); log_cut(a->out, m.step); printf("going on from %s\n", from); }
+    double loss = 0, positions = 0; // since the last record
+    State state[] = {{"loss", &loss, 1}, {"positions", &positions, 1}};
+    if (from) { checkpoint_load(&m, from, state, 2); log_cut(a->out, m.step); printf("going on from %s\n", from); }
     Log *log = log_open(a->out, config_record(a, command), from != NULL);
     stop_on_signals();
     Progress progress = progress_begin(command, (size_t)steps, (size_t)m.step, "steps");
     size_t *perm = (size_t *)xmalloc(items * sizeof *perm), *rows = (size_t *)xmalloc(B * unit * sizeof *rows), epoch = SIZE_MAX, tokens = 0;
-    double began = clock_seconds(), loss = 0, positions = 0;
+    double began = clock_seconds();
     while (m.step < steps) {
         for (size_t i = 0; i < B; i++) {
             size_t at = (size_t)m.step * B + i;
@@ -355,7 +364,7 @@ static void supervised_run(const Args *a, const char *command)
         }
         bool save = a->save_every && m.step % a->save_every == 0;
         if (!last && (save || stop_signal)) {
-            checkpoint_save(&m, a->out, m.step, tokenizer_dir, NULL, 0);
+            checkpoint_save(&m, a->out, m.step, tokenizer_dir, state, 2);
             if (stop_signal) stopped(a, m.step);
         }
     }
@@ -372,7 +381,6 @@ static void cmd_reward(const Args *a) { supervised_run(a, "reward"); }
 
 static void open_reward(Reward *r, const Args *a, const Tokenizer *t)
 {
-    if (!(a->reward_scale > 0 && isfinite(a->reward_scale)) || !isfinite(a->reward_offset)) usage("--reward-scale must be positive, --reward-offset a number");
     reward_open(r, require(a->reward, "reward"), t, ops_cpu(), (size_t)a->micro_tokens, a->reward_timeout);
     if (!strcmp(a->reward_output, "prob")) reward_probability(r);
     reward_map(r, a->reward_scale, a->reward_offset);
@@ -385,9 +393,6 @@ typedef struct { Model m; Tokenizer *t; Arena work; Generator g; Prompt *prompts
 
 static void drawing_open(Drawing *d, const Args *a, const char *model, uint64_t stream)
 {
-    check_positive(a->max_new, "max-new");
-    if (!(a->temperature > 0)) usage("--temperature must be positive");
-    if (!(a->top_p > 0 && a->top_p <= 1) || a->top_k < 0) usage("--top-p must be in (0, 1], --top-k at least 0");
     memset(d, 0, sizeof *d);
     d->t = tokenizer_load(require(model, "model"));
     model_load(&d->m, ops_cpu(), model, TRAIN_NONE, false);
@@ -448,7 +453,6 @@ static void sample_run(const Args *a, bool bon)
     Drawing d;
     Reward reward;
     size_t M = (size_t)(bon ? a->n : a->samples);
-    check_positive((long)M, bon ? "n" : "samples");
     drawing_open(&d, a, a->model, bon ? STREAM_BON : STREAM_SAMPLE);
     if (bon) open_reward(&reward, a, d.t);
     AsideFile *out = a->out ? aside_open(a->out) : NULL;
@@ -480,15 +484,15 @@ static void cmd_cache(const Args *a)
     Drawing d;
     Reward reward;
     size_t M = (size_t)a->samples;
-    check_positive(a->samples, "samples");
     require(a->out, "out");
     drawing_open(&d, a, a->model, STREAM_CACHE);
     open_reward(&reward, a, d.t);
     uint64_t prompts = 0;
     for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
     char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *ps = format("%016llx", (unsigned long long)prompts);
-    json_t *header = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:f, s:i, s:i, s:i}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
-                               "missing_eos", a->missing_eos, "temperature", a->temperature, "max_new", (int)a->max_new, "seed", (int)a->seed, "samples", (int)M);
+    json_t *header = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:f, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
+                               "missing_eos", a->missing_eos, "precision", a->precision, "temperature", a->temperature, "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
+                               "samples", (json_int_t)M);
     size_t done = cache_resume(a->out, header), total = d.n * M;
     FILE *f = fopen(a->out, "a");
     if (!f) die("%s: cannot be written: %s", a->out, strerror(errno));
@@ -531,6 +535,7 @@ static void cmd_score(const Args *a)
     Tokenizer *t = tokenizer_load(require(a->model, "model"));
     Model m;
     model_load(&m, ops_cpu(), a->model, TRAIN_NONE, false);
+    if (m.cfg.scalar_head) die("%s: a reward model, not a language model: name it by --reward", a->model);
     const Ops *o = m.o;
     Reward reward;
     if (a->reward) open_reward(&reward, a, t);
@@ -566,7 +571,7 @@ static void cmd_score(const Args *a)
         }
         if (!n) break;
         if (a->reward) reward_score(&reward, p, r, n, false);
-        for (size_t i = 0; i < n && !m.cfg.scalar_head; i++) {
+        for (size_t i = 0; i < n; i++) {
             q[i] = (Sequence){&p[i], &r[i], {0}};
             // a text without a prompt: its first token has nothing to be predicted from
             bool joint = p[i].n == 0;
@@ -577,16 +582,15 @@ static void cmd_score(const Args *a)
             for (size_t k = 0; k < count; k++) { json_array_append_new(lps, json_real(logp[k])); sum += logp[k]; }
             json_t *ids = json_array();
             for (size_t k = 0; k < r[i].n; k++) json_array_append_new(ids, json_integer(r[i].ids[k]));
-            json_object_set_new(record[i], "tokens", ids);
-            json_object_set_new(record[i], "logps", lps);
-            json_object_set_new(record[i], "logp", json_real(sum));
-        }
-        for (size_t i = 0; i < n; i++) {
-            if (a->reward) json_object_set_new(record[i], "reward", json_real(r[i].reward));
-            char *line = json_dumps(record[i], JSON_COMPACT | JSON_REAL_PRECISION(9));
-            fprintf(out->f, "%s\n", line);
-            free(line);
-            json_decref(record[i]);
+            json_t *ours = json_pack("{s:o, s:o, s:f}", "tokens", ids, "logps", lps, "logp", sum);
+            if (a->reward) json_object_set_new(ours, "reward", json_real(r[i].reward));
+            const char *key;
+            json_t *v;
+            json_object_foreach(ours, key, v) json_object_del(record[i], key); // ours replace those of an earlier scoring
+            char *theirs = json_dumps(record[i], JSON_COMPACT | JSON_REAL_PRECISION(17)), *line = json_dumps(ours, JSON_COMPACT | JSON_REAL_PRECISION(9));
+            fprintf(out->f, "%.*s,%s\n", (int)strlen(theirs) - 1, theirs, line + 1);
+            free(theirs); free(line);
+            json_decref(ours); json_decref(record[i]);
             free(p[i].text); free(p[i].ids);
             response_free(&r[i]);
         }
@@ -611,9 +615,12 @@ static void ppo_options(PpoOptions *o, const Args *a)
         .adamw = {.beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad}};
     for (int i = 0; i < 4; i++) if (!strcmp(a->objective, objectives[i])) o->objective.kind = (Objective)i;
     for (int i = 0; i < 5; i++) if (!strcmp(a->fhat, fhats[i])) o->fhat = (Fhat)i;
-    bool beta = flag_given("beta") && a->beta > 0;
+    // the strength is n or beta: what the command line says undoes the other one of a preset
+    int n = flag_given("n"), beta = flag_given("beta");
+    if (n == 1 && (beta == 2 || o->objective.kind == OBJECTIVE_RL)) n = 0;
+    if (beta == 1 && (n == 2 || o->objective.kind == OBJECTIVE_VBON || o->objective.kind == OBJECTIVE_L1)) beta = 0;
     o->objective.beta = beta ? a->beta : 0;
-    o->objective.N = flag_given("n") || (!beta && o->objective.kind != OBJECTIVE_RL) ? a->n : 0;
+    o->objective.N = n || (!beta && o->objective.kind != OBJECTIVE_RL) ? a->n : 0;
     for (const char *c = a->compat; *c;) {
         size_t len = strcspn(c, ",");
         if (len == 5 && !strncmp(c, "scale", 5)) o->objective.compat_scale = true;
@@ -622,9 +629,6 @@ static void ppo_options(PpoOptions *o, const Args *a)
         c += len + (c[len] == ',');
     }
     missing_eos(a, &o->has_missing_eos, &o->missing_eos);
-    check_positive(a->episodes, "episodes"); check_positive(a->rollout, "rollout"); check_positive(a->minibatch, "minibatch"); check_positive(a->ppo_epochs, "ppo-epochs");
-    check_positive(a->micro_tokens, "micro-tokens"); check_positive(a->log_every, "log-every"); check_positive(a->max_new, "max-new");
-    if (!(a->temperature > 0) || !(a->lr >= 0) || !(a->gamma >= 0 && a->gamma <= 1) || !(a->lambda >= 0 && a->lambda <= 1)) usage("--temperature must be positive, --lr at least 0, --gamma and --lambda in [0, 1]");
     if (o->prefix_rank && o->fhat == FHAT_EXACT) usage("--critic prefix-rank ranks prefixes among cached samples: it does not go with --fhat exact");
 }
 
@@ -650,10 +654,17 @@ static void cmd_train(const Args *a)
     size_t n;
     Prompt *prompts = prompts_load(a, t, m.cfg.max_T, &n);
     if (cached) prompts_attach(prompts, n, a, &m, t, reward.what);
-    if (cached && opt.objective.N > (long)prompts[0].cdf.M && opt.fhat != FHAT_EXACT)
-        printf("warning: N = %ld is larger than M = %zu: every response above the best cached sample gets the same score\n", opt.objective.N, prompts[0].cdf.M);
+    size_t least = SIZE_MAX;
+    for (size_t i = 0; i < n && cached; i++) if (prompts[i].cdf.M < least) least = prompts[i].cdf.M;
+    double N = opt.objective.N > 0 ? (double)opt.objective.N : opt.objective.kind == OBJECTIVE_L ? 1 / opt.objective.beta + 1 : 1;
+    if (cached && N > (double)least && opt.fhat != FHAT_EXACT)
+        printf("warning: N = %g is larger than M = %zu: every response above the best cached sample gets the same score\n", N, least);
     Ppo p;
     ppo_create(&p, &opt, &m, prompts, n, reward_score, &reward); // the reference is the model as loaded
+    p.clock = clock_seconds;
+    double MiB[] = {(double)m.params.high, (double)m.optim.high, (double)p.ref_arena.high, (double)p.work.high};
+    for (int i = 0; i < 4; i++) MiB[i] /= 1048576;
+    printf("memory: weights %.1f, gradients and moments %.1f, reference %.1f, work %.1f MiB, and the packed weights (vbon info has the pieces)\n", MiB[0], MiB[1], MiB[2], MiB[3]);
     long iterations = (opt.episodes + opt.rollout - 1) / opt.rollout;
     double counter = 0;
     State state[] = {{"iteration", &counter, 1}, {"ridge", p.ridge, (size_t)opt.max_new * 12}};
@@ -670,11 +681,9 @@ static void cmd_train(const Args *a)
     while (p.iteration < iterations) {
         ppo_iteration(&p);
         bool last = p.iteration == iterations;
-        Metric x[METRICS_MAX];
-        for (size_t i = 0; i < p.n_metrics; i++) x[i] = (Metric){p.metrics[i].key, p.metrics[i].value};
         if (p.iteration % a->log_every == 0 || last) {
-            log_metrics(log, "train", p.iteration, x, p.n_metrics);
-            print_metrics(p.iteration, x, p.n_metrics, shown);
+            log_metrics(log, "train", p.iteration, p.metrics, p.n_metrics);
+            print_metrics(p.iteration, p.metrics, p.n_metrics, shown);
         }
         progress_show(&progress, (size_t)p.iteration, NULL);
         counter = (double)p.iteration;
@@ -706,7 +715,8 @@ static size_t parse_ns(const char *text, long *ns)
     return n;
 }
 
-static json_t *estimate_json(Estimate e) { return json_pack("[f,f]", isfinite(e.mean) ? e.mean : 0.0, isfinite(e.se) ? e.se : 0.0); }
+static json_t *number_json(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+static json_t *estimate_json(Estimate e) { return json_pack("[o,o]", number_json(e.mean), number_json(e.se)); } // null: not measured
 
 static void cmd_eval(const Args *a)
 {
@@ -714,7 +724,6 @@ static void cmd_eval(const Args *a)
     bool bon = !strcmp(a->method, "bon");
     const char *policy = bon ? reference : require(a->model, "model");
     size_t K = (size_t)a->samples, N = bon ? (size_t)a->n : 1;
-    check_positive(a->samples, "samples"); check_positive(a->n, "n");
     require(a->cache, "cache");
     Drawing d;
     drawing_open(&d, a, policy, STREAM_EVAL);
@@ -747,11 +756,9 @@ static void cmd_eval(const Args *a)
     Evaluation e;
     double seconds = clock_seconds() - began;
     evaluate(&e, &spec, d.prompts, kept, d.n * K, K);
-    if (bon) { // its distribution is not the reference's: what its own log-probabilities would say is known in closed form
-        double bound = bon_kl_bound((long)N);
-        e.k1 = e.k3 = e.rb = (Estimate){bound, 0};
-        e.released = (Estimate){NAN, NAN};
-        for (size_t v = 0; v < spec.n_ns; v++) e.distance[v] = spec.ns[v] == (long)N ? (Estimate){0, 0} : (Estimate){NAN, NAN};
+    if (bon) { // its log-probabilities are not the reference's, in which its responses were just scored: only the bound is known
+        e.k1 = e.k3 = e.rb = e.released = (Estimate){NAN, NAN};
+        for (size_t v = 0; v < spec.n_ns; v++) e.distance[v] = (Estimate){NAN, NAN};
     }
     json_t *j = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i}", "method", a->method, "model", policy, "n", (int)N, "prompts", (int)d.n, "samples", (int)K, "seed", (int)a->seed), *distances = json_object();
     struct { const char *key; Estimate e; } out[] = {{"reward", e.reward}, {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1}, {"kl_k3", e.k3}, {"kl_rb", e.rb},
@@ -760,8 +767,9 @@ static void cmd_eval(const Args *a)
     for (size_t v = 0; v < spec.n_ns; v++) {
         char key[24];
         snprintf(key, sizeof key, "%ld", spec.ns[v]);
-        json_object_set_new(distances, key, isfinite(e.distance[v].mean) ? estimate_json(e.distance[v]) : json_null());
+        json_object_set_new(distances, key, estimate_json(e.distance[v]));
     }
+    if (bon) json_object_set_new(j, "kl_bound", json_real(bon_kl_bound((long)N)));
     json_object_set_new(j, "distance", distances);
     json_object_set_new(j, "reference_reward", json_real(e.reference_reward));
     json_object_set_new(j, "time/tokens_per_second", json_real(tokens / seconds));
@@ -778,8 +786,8 @@ static void cmd_eval(const Args *a)
     LINE("mean reward", e.reward);
     LINE("win rate (all cached samples)", e.win);
     LINE("win rate (released form: one, ties lose)", e.win_released);
-    LINE(bon ? "KL to the reference: at most" : "KL to the reference, k1", e.k1);
-    if (!bon) { LINE("KL, k3", e.k3); LINE("KL, Rao-Blackwellised", e.rb); LINE("KL, released form (k3, prompt included)", e.released); }
+    if (bon) printf("  %-44s %9.4f\n", "KL to the reference: at most", bon_kl_bound((long)N));
+    else { LINE("KL to the reference, k1", e.k1); LINE("KL, k3", e.k3); LINE("KL, Rao-Blackwellised", e.rb); LINE("KL, released form (k3, prompt included)", e.released); }
     for (size_t v = 0; v < spec.n_ns; v++) {
         char what[64];
         snprintf(what, sizeof what, "distance to Best-of-%ld (nats)", spec.ns[v]);
@@ -867,6 +875,10 @@ static void cmd_info(const Args *a)
         if (q->flags & P_LAYER) printf("  in each of %zu blocks, of which the top %zu train", c.L, c.L - m.first_block);
         else if (q->offset < m.first) printf("  frozen");
         printf("%s\n", q->flags & P_DECAY ? "; decays" : "");
+    }
+    if (is_folder(a->model) && c.labels <= 1 && has_weights(a->model)) {
+        model_fill(&m, a->model);
+        printf("its weight files hold these tensors and no others\n");
     }
     printf("%zu parameters, and %zu of PPO's value head; %zu train\n", m.n_params - value_head, value_head, m.n_params - m.first);
     size_t max_new = (size_t)a->max_new, max_prompt = flag_given("max-prompt") ? (size_t)a->max_prompt : c.max_T > max_new ? c.max_T - max_new + 1 : 1;

@@ -12,7 +12,7 @@
 void config_read(Config *c, const char *dir); // a folder, or a config.json by itself; dies naming the file and the field
 // A folder's model, parameters filled; the value head, which no folder has, is left undefined.
 void model_load(Model *m, const Ops *o, const char *dir, long train_layers, bool value_head);
-void model_fill(Model *m, const char *dir);   // all parameters of a created model from a folder of the same configuration
+void model_fill(Model *m, const char *dir);   // all parameters of a created model from a folder of the same configuration; measured only: names and shapes are checked
 // Fills what the folder has under the same name and shape; returns how many parameters it did not find (their values are kept).
 size_t model_fill_partial(Model *m, const char *dir);
 // Writes a new folder aside and renames it; into an existing one file by file, weights last. shard_bytes 0: one file.
@@ -193,6 +193,7 @@ static size_t fill(Model *m, const char *dir, bool partial)
             add_name(&wrong, what);
             continue;
         }
+        if (!m->data.p) continue;
         size_t rows = q->flags & P_TRANSPOSE ? q->cols : q->rows, width = q->n / rows, step = q->flags & P_TRANSPOSE ? rows : load_piece / width + 1;
         real *x = (real *)xmalloc((step < rows ? step : rows) * width * sizeof *x);
         for (size_t r = 0; r < rows; r += step) {
@@ -211,6 +212,7 @@ static size_t fill(Model *m, const char *dir, bool partial)
         if (!known && !strcmp(name, head_name(m->arch))) { // of a language model that became a reward model, or a copy of the tied head
             const Param *wte = &m->list[0];
             known = m->cfg.scalar_head;
+            known |= !m->data.p;
             if (!known && m->cfg.tied && same_shape(t, wte)) {
                 real *a = (real *)xmalloc(t->n * sizeof *a), *b = (real *)xmalloc(t->n * sizeof *b);
                 tensor_to_real(a, t, 0, t->n, path);

@@ -252,15 +252,18 @@ size_t cache_resume(const char *path, const json_t *header)
     size_t cap = 0, records = 0;
     off_t whole = 0;
     if (!f) return 0;
-    for (ssize_t n; (n = getline(&line, &cap, f)) > 0 && line[n - 1] == '\n'; whole += n) {
-        if (whole) { records++; continue; }
+    ssize_t n;
+    while ((n = getline(&line, &cap, f)) > 0 && line[n - 1] == '\n') {
+        whole += n;
+        if (whole > n) { records++; continue; }
         json_t *j = json_loads(line, 0, NULL), *v;
         const char *key;
-        if (!j) break;
+        if (!json_object_get(j, "vbon_cache")) die("%s: holds something else than a cache: name another file", path);
         json_object_foreach((json_t *)header, key, v)
             if (!json_equal(v, json_object_get(j, key))) die("%s: was begun with another %s: name another file, or delete it", path, key);
         json_decref(j);
     }
+    if (!whole && n > 0 && strncmp(line, "{\"vbon_cache\"", n < 13 ? (size_t)n : 13)) die("%s: holds something else than a cache: name another file", path);
     free(line);
     fclose(f);
     if (truncate(path, whole)) die("%s: cannot be cut back: %s", path, strerror(errno));

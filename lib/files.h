@@ -1,19 +1,24 @@
 // files.h: writing files so that no reader ever sees half of one.
 //
 // Every output is written aside (PATH.tmp), flushed to disk and renamed into place. Files that were not committed are removed when the
-// program ends for whatever reason it ends itself, so an error leaves nothing behind. A full disk shows at write, flush or fsync: each is checked.
+// program ends, by itself, by Ctrl-C or by SIGTERM, so nothing is left behind. A full disk shows at write, flush or fsync: each is checked.
+//
+// Past bugs: a signal handler on the ordinary stack. oneDNN 2's AVX2 sgemm moves the stack pointer into a heap block, and the kernel then
+// writes the signal's frame over the heap beside it. Handlers here run on a stack of their own.
 #ifndef FILES_H
 #define FILES_H
 #include "../gpt2.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 typedef struct AsideFile { FILE *f; char *path, *tmp; struct AsideFile *next; } AsideFile;
 AsideFile *aside_open(const char *path);   // dies when the folder is not writable
 void aside_commit(AsideFile *a);           // flush, fsync, rename; frees a
+void handle_signals(void (*handler)(int)); // for SIGINT and SIGTERM, once: a second Ctrl-C ends the program
 char *format(const char *fmt, ...) PRINTF_LIKE(1, 2); // malloc'd
 void make_folder(const char *path);        // and its parents
 void sync_folder(const char *path);
@@ -35,13 +40,29 @@ char *format(const char *fmt, ...)
     return s;
 }
 
+void handle_signals(void (*handler)(int))
+{
+    static char stack[1 << 16];
+    stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
+    struct sigaction a = {.sa_handler = handler, .sa_flags = SA_RESETHAND | SA_ONSTACK};
+    sigaltstack(&own, NULL);
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+}
+
 static AsideFile *open_asides;
 static void remove_asides(void) { for (AsideFile *a = open_asides; a; a = a->next) unlink(a->tmp); }
+static void remove_asides_and_end(int s) { remove_asides(); raise(s); } // raised with the default action, which ends the program
 
 AsideFile *aside_open(const char *path)
 {
     static bool registered;
-    if (!registered) { atexit(remove_asides); registered = true; }
+    if (!registered) {
+        struct sigaction now;
+        if (!sigaction(SIGINT, NULL, &now) && now.sa_handler == SIG_DFL) handle_signals(remove_asides_and_end); // unless a loop saves at signals
+        atexit(remove_asides);
+        registered = true;
+    }
     AsideFile *a = (AsideFile *)xcalloc(1, sizeof *a);
     a->path = xstrdup(path);
     a->tmp = format("%s.tmp", path);

@@ -1,7 +1,7 @@
 // flags.h: one table of flags makes the parser, --help, the start-up table and the `config` record of log.jsonl.
 //
 // Each flag names the commands it belongs to. A preset is a string of flags read before the command line. Numbers are parsed to their
-// last character; an unknown flag is an error that names the nearest known one. `--flag value` and `--flag=value` are the same.
+// last character and must lie in the flag's range; an unknown flag is an error that names the nearest known one. `--flag value` and `--flag=value` are the same.
 #ifndef FLAGS_H
 #define FLAGS_H
 #include <stddef.h>
@@ -12,13 +12,13 @@ typedef struct {
     size_t field;            // offset in the caller's struct of const char *, long, double, bool, const char *
     const char *commands;    // separated by spaces, or "all"
     const char *fallback;    // the default, as text; NULL: none
-    const char *choices;     // "a|b|c"
+    const char *choices;     // "a|b|c"; of a number its range, "lo..hi", "lo.." or ">lo..<hi", bounds included unless marked
     const char *help;
 } Flag;
 
 // Fills args from defaults, then --preset (looked up by preset(name), NULL: unknown), then argv. Dies by usage().
 void flags_parse(void *args, const Flag *table, size_t n, const char *command, int argc, char **argv, const char *(*preset)(const char *));
-bool flag_given(const char *name); // on the command line or in the preset, by the last flags_parse
+int flag_given(const char *name); // by the last flags_parse: 2 on the command line, 1 only in the preset, 0 nowhere
 void flags_help(const Flag *table, size_t n, const char *command, const char *summary, const char *example);
 void flags_table(const void *args, const Flag *table, size_t n, const char *command);   // to stdout
 json_t *flags_json(const void *args, const Flag *table, size_t n, const char *command); // a new object
@@ -28,12 +28,12 @@ json_t *flags_json(const void *args, const Flag *table, size_t n, const char *co
 #define FLAGS_IMPLEMENTED
 #include <ctype.h>
 
-static const char *given[128];
+static struct { const char *name; int where; } given[256];
 static size_t n_given;
-bool flag_given(const char *name)
+int flag_given(const char *name)
 {
-    for (size_t i = 0; i < n_given; i++) if (!strcmp(given[i], name)) return true;
-    return false;
+    for (size_t i = n_given; i-- > 0;) if (!strcmp(given[i].name, name)) return given[i].where;
+    return 0;
 }
 
 static bool word_in(const char *list, const char *word, char separator)
@@ -64,6 +64,16 @@ static size_t edit_distance(const char *a, const char *b) // Levenshtein
     return row[m];
 }
 
+static void check_range(const Flag *f, const char *text, double x)
+{
+    const char *low = f->choices, *high = strstr(f->choices, "..") + 2;
+    bool above = *low == '>', below = *high == '<';
+    double lo = strtod(low + above, NULL), hi = *high ? strtod(high + below, NULL) : INFINITY;
+    if ((above ? x > lo : x >= lo) && (below ? x < hi : x <= hi)) return;
+    if (isfinite(hi)) usage("--%s %s: must be %s %g and %s %g", f->name, text, above ? "more than" : "at least", lo, below ? "less than" : "at most", hi);
+    usage("--%s %s: must be %s %g", f->name, text, above ? "more than" : "at least", lo);
+}
+
 static void set_flag(void *args, const Flag *f, const char *value)
 {
     char *field = (char *)args + f->field, *end;
@@ -79,9 +89,10 @@ static void set_flag(void *args, const Flag *f, const char *value)
     default: *(bool *)field = !strcmp(value, "true"); return;
     }
     if (end == value || *end || errno || isspace((unsigned char)*value)) usage("--%s %s: not a %s", f->name, value, f->type == FLAG_LONG ? "whole number" : "number");
+    if (f->choices) check_range(f, value, f->type == FLAG_LONG ? (double)*(long *)field : *(double *)field);
 }
 
-static void read_flags(void *args, const Flag *table, size_t n, const char *command, size_t argc, char **argv)
+static void read_flags(void *args, const Flag *table, size_t n, const char *command, size_t argc, char **argv, int where)
 {
     for (size_t i = 0; i < argc; i++) {
         const char *word = argv[i];
@@ -106,7 +117,7 @@ static void read_flags(void *args, const Flag *table, size_t n, const char *comm
             if (!value) usage("--%s needs a value: %s", f->name, f->help);
             set_flag(args, f, value); // values live as long as argv, or as this copy of name
         }
-        if (n_given < sizeof given / sizeof *given) given[n_given++] = f->name;
+        if (n_given < sizeof given / sizeof *given) { given[n_given].name = f->name; given[n_given++].where = where; }
         if (!strchr(word, '=')) free(name);
     }
 }
@@ -122,10 +133,10 @@ void flags_parse(void *args, const Flag *table, size_t n, const char *command, i
         if (!flags) usage("--preset %s: there is no such preset; see vbon %s --help", name, command);
         char **words = NULL;
         for (char *w = strtok(xstrdup(flags), " "); w; w = strtok(NULL, " ")) arrput(words, w);
-        read_flags(args, table, n, command, arrlenu(words), words);
+        read_flags(args, table, n, command, arrlenu(words), words, 1);
         arrfree(words);
     }
-    read_flags(args, table, n, command, (size_t)argc, argv);
+    read_flags(args, table, n, command, (size_t)argc, argv, 2);
 }
 
 void flags_help(const Flag *table, size_t n, const char *command, const char *summary, const char *example)

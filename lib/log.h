@@ -5,9 +5,8 @@
 // equals that of a run never stopped, for it is first cut back to the checkpoint.
 #ifndef LOG_H
 #define LOG_H
-#include "../gpt2.h"
+#include "../ppo.h"
 
-typedef struct { const char *key; double value; } Metric;
 typedef struct Log Log;
 Log *log_open(const char *dir, json_t *config, bool append);  // config is taken over; append: go on with an existing log
 void log_metrics(Log *l, const char *type, long step, const Metric *m, size_t n);

@@ -12,7 +12,7 @@
 #define REWARD_H
 
 typedef struct {
-    char *what;                       // for headers: the folder's fingerprint, or the command
+    char *what;                       // for headers: the fingerprint of weights and tokenizer, or the command
     const Tokenizer *policy_tokenizer; Tokenizer *tokenizer; bool same_tokenizer;
     Model m; Arena work; Acts acts; Batch batch; KVCache prompts, own; Buf score; size_t tokens, rows, slots;
     double scale, offset;
@@ -40,8 +40,13 @@ char *response_text(const Tokenizer *t, const Response *r) { return tokenizer_de
 // ----------------------------------------------------------------------------
 // programs
 
+static pid_t program_group; // it ends with us, however we end
+static void end_program(void) { if (program_group > 0) kill(-program_group, SIGKILL); }
+
 static void program_start(Reward *r, const char *command)
 {
+    static bool registered;
+    if (!registered) { atexit(end_program); registered = true; }
     int in[2], out[2];
     r->command = xstrdup(command);
     signal(SIGPIPE, SIG_IGN); // a program that dies shows as a failed write
@@ -58,6 +63,8 @@ static void program_start(Reward *r, const char *command)
         execl("/bin/sh", "sh", "-c", command, (char *)NULL);
         _exit(127);
     }
+    setpgid(r->pid, r->pid); // here too: whichever comes first
+    program_group = r->pid;
     close(in[0]); close(out[1]);
     r->to = in[1]; r->from = out[0];
     fcntl(r->to, F_SETFL, O_NONBLOCK);
@@ -72,10 +79,20 @@ NORETURN static void program_died(Reward *r, size_t got, size_t n)
     die("--reward %s: ended with status %d after %zu of %zu answers: it must answer every line and go on reading", r->command, WEXITSTATUS(status), got, n);
 }
 
+// Between batches it has nothing to say: one line too many would shift every later answer.
+static void program_silent(Reward *r)
+{
+    struct pollfd p = {.fd = r->from, .events = POLLIN};
+    char c;
+    bool speaks = arrlenu(r->pending) > 0 || (poll(&p, 1, 0) > 0 && read(r->from, &c, 1) == 1);
+    if (speaks) die("--reward %s: wrote something it was not asked for: it must answer one number for each line", r->command);
+}
+
 static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t n)
 {
     char *out = NULL, chunk[65536];
     size_t sent = 0, got = 0;
+    program_silent(r);
     for (size_t i = 0; i < n; i++) {
         char *text = response_text(r->policy_tokenizer, &y[i]);
         text = utf8_mend(text); // a response may end inside a character: JSON cannot say that
@@ -134,7 +151,7 @@ void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer,
     model_pack(&r->m);
     r->tokenizer = tokenizer_load(what);
     r->same_tokenizer = tokenizer_fingerprint(r->tokenizer) == tokenizer_fingerprint(policy_tokenizer);
-    r->what = format("%016llx", (unsigned long long)model_fingerprint(&r->m));
+    r->what = format("%016llx", (unsigned long long)mix64(model_fingerprint(&r->m) ^ tokenizer_fingerprint(r->tokenizer)));
     r->work = (Arena){.name = "reward model", .o = o};
 }
 
@@ -187,8 +204,10 @@ static void reward_fit(Reward *r, size_t prompt, size_t response)
 void reward_close(Reward *r)
 {
     if (r->command) {
+        program_silent(r);
         close(r->to); close(r->from);
         for (int i = 0; i < 200 && waitpid(r->pid, NULL, WNOHANG) == 0; i++) { usleep(10000); if (i == 150) kill(-r->pid, SIGTERM); }
+        program_group = 0;
         free(r->command); arrfree(r->pending);
     } else if (r->bert) {
         distilbert_free(r->bert);

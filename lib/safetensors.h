@@ -11,6 +11,7 @@
 
 typedef struct { const char *name; DType type; int rank; size_t shape[8]; size_t n; const void *data; } Tensor; // data points into the map
 typedef struct Safetensors Safetensors;
+bool has_weights(const char *folder);
 Safetensors *safetensors_open(const char *path);                       // a file or a folder; dies with one line
 void safetensors_close(Safetensors *s);
 const Tensor *safetensors_find(const Safetensors *s, const char *name); // NULL: not there
@@ -116,6 +117,14 @@ static void open_file(Safetensors *s, const char *path)
     free(sorted);
     arrput(s->maps, ((Map){(void *)p, bytes}));
     arrput(s->headers, j);
+}
+
+bool has_weights(const char *folder)
+{
+    char *one = format("%s/model.safetensors", folder), *index = format("%s/model.safetensors.index.json", folder);
+    bool has = !access(one, F_OK) || !access(index, F_OK);
+    free(one); free(index);
+    return has;
 }
 
 Safetensors *safetensors_open(const char *path)

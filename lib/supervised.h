@@ -74,7 +74,7 @@ void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *to
     json_t *j;
     int eos = tokenizer_eos(tok);
     jsonl_open(&in, path);
-    while ((!max_docs || c->n_docs < max_docs) && jsonl_next(&in, &j)) {
+    while ((!max_docs || c->n_docs < max_docs * (kind == LOSS_PAIR ? 2 : 1)) && jsonl_next(&in, &j)) {
         for (int side = 0; side < (kind == LOSS_PAIR ? 2 : 1); side++) {
             const char *text = NULL, *prompt = NULL;
             if (kind == LOSS_PAIR) { prompt = jsonl_string(&in, j, "prompt", true); text = jsonl_string(&in, j, side ? "rejected" : "chosen", true); }

@@ -238,9 +238,11 @@ static void test_commands(void)
         {"trian", 2, "no command"}, {"sample --modle lm --prompt a", 2, "did you mean --model"}, {"sample --model lm --prompt a --samples 4x", 2, "whole number"},
         {"sample --model lm --prompt a --temperature 1e999", 2, "number"}, {"sample --model lm --prompt a --samples", 2, "needs a value"}, {"sample --model lm --prompt a --n 3", 2, "belongs to"},
         {"sample lm", 2, "begin with --"}, {"train --preset nosuch", 2, "no such preset"}, {"train --objective ppo", 2, "must be one of"}, {"sample --prompt a", 2, "--model is required"},
-        {"sample --model lm --prompt a --temperature 0", 2, "positive"}, {"sample --model lm --prompts nosuch.jsonl", 1, "nosuch.jsonl"}, {"sample --model rm --prompt a", 1, "reward model"},
+        {"sample --model lm --prompt a --temperature 0", 2, "more than 0"}, {"sample --model lm --prompts nosuch.jsonl", 1, "nosuch.jsonl"}, {"sample --model rm --prompt a", 1, "reward model"},
         {"bon --model lm --reward lm --prompt a --max-new 4", 1, "no scalar head"}, {"sample --model lm --prompt a --max-new 100", 1, "context"},
-        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --n 0 --out t", 1, "at least 1"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --objective rl --out t", 1, "--beta"},
+        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --n 0 --out t", 2, "at least 1"}, {"train --beta -1", 2, "more than 0"}, {"train --beta2 1", 2, "less than 1"},
+        {"sample --model lm --prompt a --threads 100000", 2, "at most 1024"}, {"score --model rm --in in2.jsonl --out s.jsonl", 1, "--reward"}, {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out text.jsonl", 1, "something else than a cache"},
+        {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out notes.txt", 1, "something else than a cache"}, {"train --model lm --reward rm --cache newline.jsonl --prompts prompts.jsonl --max-new 6 --out t", 1, "stands there twice"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --objective rl --out t", 1, "--beta"},
         {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --n 4 --beta 0.1 --out t", 1, "exclude"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 7 --out t", 1, "--max-new 6"},
         {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --temperature 0.5 --out t", 1, "temperature"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --m 9 --out t", 1, "--m asks for 9"},
         {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --compat foo --out t", 2, "--compat"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --train-layers 3 --out t", 1, "2 blocks"},
@@ -252,12 +254,13 @@ static void test_commands(void)
         {"reward --tokenizer lm --data label2.jsonl --out t", 1, "label2.jsonl:1"}, {"reward --init lm --layers 5 --data label2.jsonl --out t", 2, "has 2"},
         {"bon --model lm --reward 'exit 3' --prompt a --n 2 --max-new 4", 1, "ended with status 3"}, {"bon --model lm --reward 'nosuchprogram 2>/dev/null' --prompt a --n 2 --max-new 4", 1, "no such folder or program"},
         {"bon --model lm --reward 'read x; echo 1' --prompt a --n 3 --max-new 4", 1, "1 of 3"}, {"bon --model lm --reward 'while read x; do echo nan; done' --prompt a --n 2 --max-new 4", 1, "no finite number"},
-        {"bon --model lm --reward 'while read x; do echo one; done' --prompt a --n 2 --max-new 4", 1, "no finite number"}, {"bon --model lm --reward 'kill -9 $$' --prompt a --n 2 --max-new 4", 1, "killed by signal 9"},
+        {"bon --model lm --reward 'while read x; do echo one; done' --prompt a --n 2 --max-new 4", 1, "no finite number"}, {"bon --model lm --reward 'echo 0; while read x; do echo 1; done' --prompt a --n 2 --max-new 4", 1, "not asked for"}, {"bon --model lm --reward 'kill -9 $$' --prompt a --n 2 --max-new 4", 1, "killed by signal 9"},
         {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"bon --model lm --reward rm --reward-scale 0 --prompt a --n 2 --max-new 4", 2, "--reward-scale"}, {"info --model lm --reward lm", 1, "not a reward model"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch/config.json"}};
     static const struct { const char *name, *text; } files[] = {
         {"more.jsonl", "{\"prompt\":\"This film\"}\n{\"prompt\":\"Unknown\"}\n"}, {"nan.jsonl", "{\"vbon_cache\":1}\n{\"prompt\":\"I\",\"text\":\"a\",\"reward\":NaN}\n"},
         {"bad.jsonl", "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1}\n{\"prompt\":\"I\",\"text\":\"b\",\"reward\":2}\n{\"prompt\":\"I\",\"text\":\"c\"}\n"}, {"utf8.jsonl", "{\"prompt\":\"a\",\"response\":\"b\"}\n{\"prompt\":\"a\xff\",\"response\":\"b\"}\n"},
-        {"in2.jsonl", "{\"text\":\"some words\"}\n"}, {"empty.jsonl", "\n"}, {"text.jsonl", "{\"text\":\"some words\"}\n"}, {"label2.jsonl", "{\"text\":\"a\",\"label\":2}\n"}};
+        {"in2.jsonl", "{\"text\":\"some words\"}\n"}, {"empty.jsonl", "\n"}, {"text.jsonl", "{\"text\":\"some words\"}\n"}, {"label2.jsonl", "{\"text\":\"a\",\"label\":2}\n"}, {"notes.txt", "not to be lost"},
+        {"newline.jsonl", "{\"prompt\":\"This\\n\\nfilm\",\"text\":\"a\",\"reward\":1,\"draw\":3}\n{\"prompt\":\"This\\n\\nfilm\",\"text\":\"b\",\"reward\":1,\"draw\":3}\n"}};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) { char *p = tmp_path(files[i].name); write_file(p, files[i].text, strlen(files[i].text)); free(p); }
     size_t n;
     char *c = tmp_path("cc.jsonl"), *other = tmp_path("other.jsonl"), *s = read_file(c, &n), *model = strstr(s, "\"model\":\"");
@@ -266,6 +269,22 @@ static void test_commands(void)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) expect_failure(cases[i].args, cases[i].code, cases[i].says);
     char *t = tmp_path("t"), *sj = tmp_path("s.jsonl");
     CHECK(!is_folder(t) && access(sj, F_OK), "a run that cannot start leaves nothing behind");
+    char *notes = tmp_path("notes.txt"), *kept = read_file(notes, &n);
+    CHECK(n == 14 && !memcmp(kept, "not to be lost", n), "a file that is no cache is left as it was");
+    // a finished run is not replaced, and another run's model is not taken for one's own
+    #define SHORT "train --model lm --reward rm --cache cc.jsonl --max-new 6 --episodes 8 --rollout 8 --minibatch 8 --out short"
+    expect_success(SHORT);
+    expect_success(SHORT " --resume");
+    expect_failure(SHORT, 1, "holds a model already");
+    expect_failure(SHORT " --seed 2 --resume", 1, "another --seed");
+    // a preset's n or beta gives way to the command line's
+    expect_success(SHORT "1 --preset sentiment --m 0 --objective rl --beta 0.5 --train-layers all");
+    expect_success(SHORT "2 --preset sentiment-released --objective vbon --n 4");
+    // a program of two lines, as plain C
+    FILE *p = popen("build/two_lines", "r");
+    double printed = NAN;
+    CHECK(p && fscanf(p, "%lf", &printed) == 1 && !pclose(p), "build/two_lines does not run");
+    CHECK_NEAR(printed, -47.6246189861594, 1e-12, "log_pi_bon(log .5, -40, 16), by decimal arithmetic of 60 digits");
     for (size_t i = 0; i < n_commands; i++) { char *a = format("%s --help", commands[i].name); expect_success(a); free(a); }
     // NaN in the weights
     char *w = tmp_path("nan_lm"), *wf = tmp_path("nan_lm/model.safetensors"), *cmd = format("cp -r %s/lm %s", test_folder, w);
@@ -312,6 +331,8 @@ static int kill_later(const char *args, double seconds, int sig) // starts vbon,
     usleep((useconds_t)(seconds * 1e6));
     int status, running = waitpid(pid, &status, WNOHANG) == 0;
     if (running) { kill(pid, sig); waitpid(pid, &status, 0); }
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    CHECK(!running || code == 0 || code == 128 + sig, "vbon %s: stopped by signal %d it ended with %d", args, sig, code);
     return running;
 }
 

@@ -219,7 +219,7 @@ static void test_model_gradients(void)
         model_create(&m, ops_cpu(), &c, layers, true, false);
         model_random(&m, 11);
         for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_VALUE) for (size_t j = 0; j < m.list[i].n; j++) R_(*param_field(&m.p, &m.list[i]))[j] = (real)(rnd() * 0.5);
-        for (size_t j = 0; j < 2 * c.C; j++) R_(m.p.v1b)[j] += (real)(j % 2 ? 4 : -4); // away from ReLU's kink
+        for (size_t j = 0; j < m.p.v1b.n; j++) R_(m.p.v1b)[j] = j % 2 ? (real)4 : (real)-4; // far from ReLU's kink on both sides
         for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, 32, true); }
         int p1[2] = {3, 4}, p2[3] = {1, 5, 2}, r1[4] = {7, 8, 1, 0}, r2[2] = {12, 9};
         Prompt p[2] = {{.ids = p1, .n = 2}, {.ids = p2, .n = 3}};

@@ -55,10 +55,15 @@ static void world_probabilities(World *w, const Model *m, const Prompt *p, doubl
 static void world_reward(void *context, const Prompt *prompts, Response *r, size_t n, bool prefixes)
 {
     World *w = context;
-    (void)prompts; (void)prefixes;
-    for (size_t i = 0; i < n; i++)
+    (void)prompts;
+    for (size_t i = 0; i < n; i++) {
         for (int k = 0; k < STRINGS; k++)
             if (w->y[k].key == r[i].key) r[i].reward = w->map ? w->map(w->reward[k]) : w->reward[k];
+        if (!prefixes) continue;
+        r[i].prefix = xrealloc(r[i].prefix, r[i].n * sizeof(double));
+        double score = -0.5; // what the tokens so far add up to, more or less
+        for (size_t t = 0; t < r[i].n; score += 0.3 * r[i].ids[t++]) r[i].prefix[t] = w->map ? w->map((double)(float)score) : (double)(float)score;
+    }
 }
 
 static double variation(const double *logp, const double *logq)
@@ -136,17 +141,21 @@ static void test_world(void)
             if (few() && !(ties && N == 16)) continue;
             world_train(&w, (ObjectiveSpec){.kind = OBJECTIVE_VBON, .N = N}, 1, got);
             best_of(&w, (double)N, want);
-            double sum = 0, mass = 0, J = 0, L = 0, L1 = 0, n = (double)N;
+            double sum = 0, mass = 0, positive = 0, J = 0, L = 0, L1 = 0, n = (double)N;
             for (int i = 0; i < STRINGS; i++) {
                 sum += exp(want[i]);
                 mass += exp(w.logp[i]);
                 CHECK_NEAR(log_pi_bon(w.logF[i], w.logp[i], N), want[i], 1e-9 * fabs(want[i]) + 1e-9, "log pi_bon by enumeration");
                 other[i] = w.logp[i] + (n - 1) * (isfinite(w.logF[i]) ? w.logF[i] : -700); // argmax L: 0 where F = 0
-                // Thms 2 and 3 at the trained policy: J >= L >= L1, strings of F = 0 aside (there L is -inf and the bounds are trivial)
-                double pi = exp(got[i]), logF = isfinite(w.logF[i]) ? w.logF[i] : -700;
-                J += pi * (want[i] - got[i]);
-                L += pi * ((n - 1) * logF + w.logp[i] - got[i]);
-                L1 += pi * (n * (n - 1) / 2 * logF + n * (n + 1) / 2 * w.logp[i] + (n + 2) * (n - 1) / 2 * got[i] - n * (n + 1) / 2 * got[i]);
+                positive += isfinite(w.logF[i]) ? exp(got[i]) : 0;
+            }
+            // Thms 2 and 3, J >= L >= L1, at the trained policy on the strings with F > 0 (where F = 0 the bounds are -inf)
+            for (int i = 0; i < STRINGS; i++) {
+                if (!isfinite(w.logF[i])) continue;
+                double logpi = got[i] - log(positive), pi = exp(logpi), logF = w.logF[i];
+                J += pi * (want[i] - logpi);
+                L += pi * ((n - 1) * logF + w.logp[i] - logpi);
+                L1 += pi * (n * (n - 1) / 2 * logF + (n + 2) * (n - 1) / 2 * logpi + n * (n + 1) / 2 * (w.logp[i] - logpi));
             }
             normalise(other);
             double start = variation(w.logp, want), end = variation(got, want), argmax_l = variation(other, want);
@@ -185,6 +194,60 @@ static void test_world(void)
 }
 
 // ----------------------------------------------------------------------------
+// the reference against its own cache, drawn by the engine: a fresh sample's rank is uniform, log F-hat (digamma) has mean -1, and the best of N
+// lies above N/(N+1) of the cache. Cache, rollouts and Best-of-N must not share draws for that.
+
+static void draw_stream(Model *m, Prompt *p, size_t P, size_t K, uint64_t stream, Response *r)
+{
+    Generator g = {0};
+    Arena work = {.name = "work", .o = m->o};
+    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); generator_carve(&g, m, &work, 256, 512, 1, 8); }
+    for (size_t i = 0; i < P * K; i++) r[i] = (Response){.prompt = i / K, .sample = i % K};
+    generate(&g, &(Sampling){.temperature = 1, .top_p = 1, .seed = 5, .stream = stream, .eos = -1}, p, r, P * K);
+    for (size_t i = 0; i < P * K; i++) r[i].reward = (double)(r[i].key >> 40); // any function of the string: continuous, so ranks are uniform
+    generator_free(&g); arena_release(&work);
+}
+
+static void test_ranks_drawn(void)
+{
+    enum { P = 3000, M = 9, N = 4 };
+    Model m;
+    Config c = {.arch = "gpt2", .L = 1, .NH = 2, .C = 16, .F = 32, .V = 60, .max_T = 12, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.3, .eos = 0};
+    model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
+    model_random(&m, 8);
+    model_pack(&m);
+    static int id[1] = {7};
+    Prompt *p = xcalloc(P, sizeof *p);
+    Response *cache = xcalloc(P * M, sizeof *cache), *fresh = xcalloc(P, sizeof *fresh), *best = xcalloc(P * N, sizeof *best);
+    for (size_t i = 0; i < P; i++) p[i] = (Prompt){.ids = id, .n = 1};
+    draw_stream(&m, p, P, M, STREAM_CACHE, cache);
+    draw_stream(&m, p, P, 1, STREAM_ROLLOUT, fresh);
+    draw_stream(&m, p, P, N, STREAM_BON, best);
+    double count[M + 1] = {0}, *logF = xmalloc(P * sizeof *logF), *above = xmalloc(P * sizeof *above), chi = 0;
+    for (size_t i = 0; i < P; i++) {
+        Cdf d = {.M = M, .reward = xmalloc(M * sizeof(double)), .key = xmalloc(M * sizeof(uint64_t))};
+        for (size_t k = 0; k < M; k++) { d.reward[k] = cache[i * M + k].reward; d.key[k] = cache[i * M + k].key; }
+        double rank;
+        logF[i] = cdf_log_f(&d, FHAT_DIGAMMA, fresh[i].reward, fresh[i].key, &rank, NULL);
+        count[(int)rank]++;
+        const Response *top = &best[i * N];
+        for (size_t k = 1; k < N; k++) if (best[i * N + k].reward > top->reward) top = &best[i * N + k];
+        above[i] = cdf_rank(&d, top->reward, top->key, NULL) / M;
+        free(d.reward); free(d.key);
+    }
+    for (int k = 0; k <= M; k++) chi += (count[k] - P / (M + 1.0)) * (count[k] - P / (M + 1.0)) / (P / (M + 1.0));
+    Estimate e = estimate(logF, P), a = estimate(above, P);
+    CHECK(chi < 27.88, "ranks are not uniform: chi-square %g with 9 degrees of freedom (27.88 at p = .001)", chi);
+    CHECK(fabs(e.mean + 1) <= 4 * e.se, "E[log F-hat] = %g +- %g, not -1", e.mean, e.se);
+    CHECK(fabs(a.mean - N / (N + 1.0)) <= 4 * a.se, "Best-of-4 lies above %g +- %g of the cache, not .8", a.mean, a.se);
+    for (size_t i = 0; i < P * M; i++) response_free(&cache[i]);
+    for (size_t i = 0; i < P; i++) response_free(&fresh[i]);
+    for (size_t i = 0; i < P * N; i++) response_free(&best[i]);
+    free(cache); free(fresh); free(best); free(p); free(logF); free(above);
+    model_free(&m);
+}
+
+// ----------------------------------------------------------------------------
 // a strictly increasing map of the rewards, applied to cache and rollouts alike, changes nothing but the raw rewards in the log
 
 static double cube(double r) { return (double)(float)(r * r * r * 0.01 + exp(r)); }
@@ -212,7 +275,7 @@ static void monotone_run(double (*map)(double), Objective kind, Fhat fhat, bool 
     opt.fhat = fhat; opt.episodes = 64 * 6; opt.rollout = 64; opt.minibatch = 32; opt.prefix_rank = prefix_rank;
     opt.has_missing_eos = true; opt.missing_eos = map ? map(-3) : -3;
     ppo_create(&ppo, &opt, &m, p, 2, world_reward, &w);
-    for (int i = 0; i < 6; i++) { ppo_iteration(&ppo); kl[i] = ppo.metrics[2].value; }
+    for (int i = 0; i < 6; i++) { ppo_iteration(&ppo); kl[i] = ppo.metrics[2].value; CHECK(!strcmp(ppo.metrics[2].key, "objective/kl"), "the third metric is the KL"); }
     memcpy(weights, m.data.p, m.n_params * sizeof *weights);
     ppo_free(&ppo); model_free(&m);
     for (int k = 0; k < 2; k++) { free(p[k].cdf.reward); free(p[k].cdf.key); }
@@ -227,11 +290,11 @@ static void test_monotone(void)
     model_free(&m);
     real *a = xmalloc(n * sizeof *a), *b = xmalloc(n * sizeof *b);
     double ka[6], kb[6];
-    const Objective kinds[] = {OBJECTIVE_VBON, OBJECTIVE_L, OBJECTIVE_L1};
-    const Fhat fhats[] = {FHAT_DIGAMMA, FHAT_MC, FHAT_ADD1};
-    for (int k = 0; k < 3; k++) {
-        monotone_run(NULL, kinds[k], fhats[k], false, a, ka);
-        monotone_run(cube, kinds[k], fhats[k], false, b, kb);
+    const Objective kinds[] = {OBJECTIVE_VBON, OBJECTIVE_L, OBJECTIVE_L1, OBJECTIVE_VBON};
+    const Fhat fhats[] = {FHAT_DIGAMMA, FHAT_MC, FHAT_ADD1, FHAT_DIGAMMA};
+    for (int k = 0; k < 4; k++) {
+        monotone_run(NULL, kinds[k], fhats[k], k == 3, a, ka);
+        monotone_run(cube, kinds[k], fhats[k], k == 3, b, kb);
         CHECK(!memcmp(a, b, n * sizeof *a) && !memcmp(ka, kb, sizeof ka), "weights or KL differ under a monotone map, objective %d", k);
         CHECK(fabs(ka[5]) > 1e-4, "the run moved: KL %g", ka[5]);
     }
