@@ -37,6 +37,7 @@ uint64_t distilbert_fingerprint(const DistilBert *d); // of configuration, weigh
 #define DISTILBERT_IMPLEMENTED
 #include <strings.h>
 
+// The places are gpt2.h's: ln1 and ln2 norm after attention and MLP, lnf the embeddings; v1 and v2, a value head elsewhere, are the classifier.
 static const ParamSpec distilbert_table[] = {
     {"embeddings.word_embeddings.weight",            IN_PARAMS(wte),  D_V,  D_C, 0},
     {"embeddings.position_embeddings.weight",        IN_PARAMS(wpe),  D_T,  D_C, 0},
