@@ -232,7 +232,7 @@ const Architecture *architecture_find(const char *name); // NULL: not one of our
 // One parameter of one model: the table unrolled over the layers.
 typedef struct { char name[80]; size_t field, layer, rows, cols, offset, n; int flags; } Param;
 
-typedef struct { Buf ln1w, ln1b, qkvw, qkvb, projw, projb, ln2w, ln2b, fcw, fcb, fc2w, fc2b; } Block;
+typedef struct { Buf ln1w, ln1b, qkvw, qkvb, projw, projb, ln2w, ln2b, fcw, fcb, fc2w, fc2b, kw, kb, vw, vb; } Block; // k and v: where the file has them apart (lib/distilbert.h)
 typedef struct { Buf wte, wpe, lnfw, lnfb, head, score, scoreb, v1w, v1b, v2w, v2b; Block *h; } Params;
 
 typedef struct {
@@ -401,7 +401,7 @@ void arena_release(Arena *a)
 // ----------------------------------------------------------------------------
 // GPT-2's parameter table: the only list of its parameters
 
-enum { D_1, D_C, D_3C, D_F, D_V, D_T, D_2C };
+enum { D_1, D_C, D_3C, D_F, D_V, D_T, D_2C, D_LABELS };
 #define IN_PARAMS(f) offsetof(Params, f)
 #define IN_BLOCK(f) offsetof(Block, f)
 static const ParamSpec gpt2_table[] = {
@@ -458,6 +458,7 @@ static size_t dimension(const Config *c, int d)
     case D_V: return c->V;
     case D_T: return c->max_T;
     case D_2C: return 2 * c->C;
+    case D_LABELS: return c->labels;
     default: return 1;
     }
 }

@@ -2,7 +2,7 @@
 //
 // Built twice by `make test`: optimised, in float, as shipped (behaviour, files, whole training runs); and in double with plain loops and
 // bounds-checked buffers (gradients of every op, of whole models and losses, by finite differences; golden values to 1e-9). What other people's
-// software says is in dev/fixtures, made by dev/golden.py and dev/bpe_fixtures.py. A comparison is written !(err <= tol), so NaN fails.
+// software says is in dev/fixtures, made by dev/golden.py and dev/tokenizer_fixtures.py. A comparison is written !(err <= tol), so NaN fails.
 //
 // `build/test NAME` runs only the tests whose name contains NAME. VBON names the binary that the command-line tests run.
 #define TESTING
@@ -61,6 +61,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"gradients of whole models and losses", test_model_gradients, 2},
     {"GPT-2 and Pythia against transformers", test_golden, 3},
     {"the head against torch", test_head, 3},
+    {"DistilBERT against transformers", test_distilbert, 3},
     {"decoding equals the full forward, in any batching", test_decode, 3},
     {"sampling follows its distribution", test_sampling, 1},
     {"what is frozen stays bit-identical", test_frozen, 1},
@@ -68,12 +69,14 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"safetensors and folders", test_files, 1},
     {"malformed files get one clear line", test_malformed, 1},
     {"byte-level BPE against Hugging Face", test_bpe, 1},
+    {"WordPiece against Hugging Face", test_wordpiece, 1},
     {"JSONL, caches and flags", test_data, 1},
     {"the tiny world: trained models against enumeration", test_world, 1},
     {"ranks of the reference's own draws", test_ranks_drawn, 1},
     {"monotone maps of the reward change nothing", test_monotone, 1},
     {"info: plans, and scaled rewards", test_info, 1},
     {"commands: Pythia through all of them", test_pythia, 1},
+    {"commands: DistilBERT as the reward", test_distilbert_commands, 1},
     {"commands: bad input", test_commands, 1},
     {"commands: killed at random moments, resumed bit for bit", test_resume, 1},
     {"commands: a signal in the middle of a product", test_signals, 1},

@@ -818,7 +818,9 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 // the flag table: parser, --help, start-up table and the config record of log.jsonl all come from here
 
 #include "lib/files.h"
+#include "lib/unicode.h"
 #include "lib/bpe.h"
+#include "lib/wordpiece.h"
 #include "lib/safetensors.h"
 #include "lib/config.h"
 #include "lib/flags.h"
@@ -826,11 +828,12 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/data.h"
 #include "lib/checkpoint.h"
 #include "lib/supervised.h"
+#include "lib/distilbert.h"
 #include "lib/reward.h"
 #include "lib/eval.h"
 
 typedef struct {
-    const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *arch, *dtype, *train_layers;
+    const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *reward_output, *arch, *dtype, *train_layers;
     const char *objective, *fhat, *critic, *compat, *schedule, *preset, *method, *ns, *memory, *precision, *device;
     long max_docs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows, threads, prompts_max;
@@ -847,6 +850,7 @@ static const Flag flag_table[] = {
     FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL, "folder of the reference model"),
     FLAG("reward", FLAG_STRING, reward, "bon score cache train eval info", NULL, NULL, "reward model: a folder, or a program that reads JSONL and writes a number a line"),
     FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train eval", "600", ">0..", "seconds a reward program may take for one batch"),
+    FLAG("reward-output", FLAG_CHOICE, reward_output, "bon score cache train eval", "logit", "logit|prob", "of a classifier: the positive label's logit, or its probability"),
     FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train eval", "1", ">0..", "rewards are multiplied by it"),
     FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train eval", "0", NULL, "and this is added"),
     FLAG("missing-eos", FLAG_STRING, missing_eos, "bon cache train eval", "none", NULL, "reward of a response without an end-of-text token, in place of its own (none: its own)"),

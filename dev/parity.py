@@ -9,6 +9,8 @@ of config.json), has transformers write random models with them, and compares:
   greedy decoding through the KV cache             vbon sample --top-k 1   ids, and the log-probability of what was drawn
   rewards                                          vbon score --reward     ForSequenceClassification, and cleanrl's form
   the gradient of every parameter                  vbon sft --steps 1      one AdamW step with lr = eps = 1e6 subtracts the gradient itself
+  rewards of DistilBERT classifiers                vbon score --reward     see parity_bert.py
+  three tokenizers on nasty strings                lib/bpe.h, wordpiece.h  see tokenizer_fixtures.py, which also does every code point and a million strings
   what vbon wrote, read by from_pretrained         vbon sft, vbon reward   log-probabilities, rewards, tokenizer, no missing or unexpected tensor
 The other side is float64 with exact rotary tables, from the same rounded weights; vbon is the float build, so the tolerances are float's: 5e-5 of the
 larger of 1 and the value (gradients: of the tensor's largest). --large builds a model of that config's full size in float16 and scores with it; it
@@ -19,7 +21,8 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPTNeoXConfig
 from transformers.utils import logging
 from safetensors.torch import load_file, save_file
-import to_safetensors
+import parity_bert, to_safetensors
+from tokenizer_fixtures import fuzz
 from golden import ScalarModel  # and with it float64 and the exact rotary tables
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -274,6 +277,8 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as work:
         for i in range(a.models):
             for arch in ("gpt2", "gpt_neox"): one(random.Random(f"{a.seed} {arch} {i}"), arch, tok, work, i)
+        for i in range(a.models): parity_bert.one(random.Random(f"{a.seed} distilbert {i}"), work, i, sys.modules[__name__])
+        for folder in ("demo/tokenizer", "fixtures/neox", "fixtures/wordpiece"): check("tokenizers", float(fuzz(os.path.join(ROOT, "dev", folder), 20000, a.seed, [], False)), 0)
         if a.large: large(a.large, tok, work, a.seed)
     for what, error in sorted(worst.items()): print(f"  {what:44} worst {error:.2g}")
     print(f"{checks} comparisons, {failures} failed")

@@ -2,13 +2,14 @@
 //
 // Text goes through four steps, as in Hugging Face's tokenizers library: added tokens such as <|endoftext|> are cut out where they stand;
 // the rest is normalised if the tokenizer says so (NFC or nothing); GPT-2's pattern splits it into words; and each word's bytes are merged by rank.
-// The pattern is written out by hand (`next_word`), with character classes from utf8proc:
-//     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+// The pattern is written out by hand (`next_word`): 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 // A word's merges use a linked list and a heap, so a megabyte without a single space costs n log n, not n^2.
 //
-// Easy to get wrong: vocabularies spell bytes as printable characters (byte 0x20 is U+0120), and a token need not be valid UTF-8; \s is
-// Unicode's White_Space; a run of spaces before a word leaves its last one to the word.
-// Left out on purpose: training (dev/make_bpe.py), other pre-tokenisers, offsets, truncation.
+// Easy to get wrong: vocabularies spell bytes as printable characters (byte 0x20 is U+0120), and a token need not be valid UTF-8; \s is Unicode's
+// White_Space; a run of spaces before a word leaves its last one to the word; GPT-NeoX's runs of spaces are added tokens, cut out first.
+// Exceptions: Hugging Face's NFC does not know the classes of 99 combining marks of Unicode 10 to 14 (listed in dev/tokenizer_fixtures.py); beside
+// another mark they stand in another order there. Nothing else is known to differ.
+// Left out on purpose: training (dev/make_bpe.py), other pre-tokenisers, offsets, truncation, the post-processor (no token is put around a text).
 #ifndef BPE_H
 #define BPE_H
 #include "../gpt2.h"
@@ -27,13 +28,15 @@ void tokenizer_copy(const char *from_dir, const char *to_dir);
 
 #if defined(VBON_IMPLEMENTATION) && !defined(BPE_IMPLEMENTED)
 #define BPE_IMPLEMENTED
-#include <utf8proc.h>
+#include "files.h"
+#include "unicode.h"
 
-typedef struct { uint64_t key; struct { int rank, id; } value; } Merge; // key: left id << 32 | right id
+typedef struct { uint64_t pair; int id; } Merge; // left id << 32 | right id, and what they become; by rank
 typedef struct { char *text; size_t n; int id; bool normalized; } AddedToken;
 struct Tokenizer {
     struct { char *key; int value; } *vocab; // in the vocabulary's own spelling
     Merge *merges;
+    int *rank_of; size_t slots;              // open addressing: the rank of the merge whose pair hashes here, or -1
     struct { char *bytes; size_t n; } *token; // (vocab size): raw bytes
     AddedToken *added;
     int byte_id[256], size, eos;
@@ -76,14 +79,6 @@ static char *spelled_bytes(const char *s, size_t *n)
 // ----------------------------------------------------------------------------
 // loading
 
-static json_t *json_file(const char *path)
-{
-    json_error_t e;
-    json_t *j = json_load_file(path, 0, &e);
-    if (!j) die("%s:%d: %s: is it whole?", path, e.line, e.text);
-    return j;
-}
-
 static void set_token(Tokenizer *t, int id, char *bytes, size_t n)
 {
     while (t->size <= id) { arrput(t->token, ((__typeof__(*t->token)){NULL, 0})); t->size++; }
@@ -121,30 +116,52 @@ static void add_merge(Tokenizer *t, const char *path, size_t line, const char *a
     strcat(strcpy(ab, a), b);
     ptrdiff_t ia = shgeti(t->vocab, a), ib = shgeti(t->vocab, b), iab = shgeti(t->vocab, ab);
     if (ia < 0 || ib < 0 || iab < 0) die("%s: merge %zu, \"%s %s\": not in the vocabulary", path, line, a, b);
-    uint64_t key = (uint64_t)t->vocab[ia].value << 32 | (uint32_t)t->vocab[ib].value;
-    if (hmgeti(t->merges, key) < 0) {
-        Merge m = {key, {(int)hmlen(t->merges), t->vocab[iab].value}};
-        hmputs(t->merges, m);
-    }
+    arrput(t->merges, ((Merge){(uint64_t)t->vocab[ia].value << 32 | (uint32_t)t->vocab[ib].value, t->vocab[iab].value}));
     free(ab);
 }
 
-static void add_added(Tokenizer *t, const char *text, int id, bool normalized)
+static size_t pair_slot(const Tokenizer *t, uint64_t pair)
 {
-    for (size_t i = 0; i < arrlenu(t->added); i++) if (!strcmp(t->added[i].text, text)) return;
-    arrput(t->added, ((AddedToken){xstrdup(text), strlen(text), id, normalized}));
-    set_token(t, id, xstrdup(text), strlen(text));
+    size_t i = mix64(pair) & (t->slots - 1);
+    while (t->rank_of[i] >= 0 && t->merges[t->rank_of[i]].pair != pair) i = (i + 1) & (t->slots - 1);
+    return i;
+}
+
+static void index_merges(Tokenizer *t)
+{
+    for (t->slots = 64; t->slots < 4 * arrlenu(t->merges);) t->slots *= 2;
+    t->rank_of = (int *)xmalloc(t->slots * sizeof(int));
+    for (size_t i = 0; i < t->slots; i++) t->rank_of[i] = -1;
+    for (size_t r = 0; r < arrlenu(t->merges); r++) t->rank_of[pair_slot(t, t->merges[r].pair)] = (int)r; // of equals the last counts
+}
+
+// Hugging Face numbers added tokens itself, whatever the file says: as in the vocabulary, else on from its end. Where the two differ nobody knows what the model means.
+static void add_added(Tokenizer *t, const char *path, const char *text, int id, bool normalized)
+{
+    ptrdiff_t in_vocab = shgeti(t->vocab, text);
+    int expect = (int)shlen(t->vocab);
+    for (size_t i = 0; i < arrlenu(t->added); i++) {
+        if (!strcmp(t->added[i].text, text)) return;
+        if (t->added[i].id >= expect) expect = t->added[i].id + 1;
+    }
+    if (in_vocab >= 0) expect = t->vocab[in_vocab].value;
+    if (id != expect) die("%s: added token \"%s\" has id %d, but Hugging Face's tokenizers would give it %d: number it so", path, text, id, expect);
+    size_t n = strlen(text);
+    char *match = normalized && t->nfc ? nfc(text, n, &n) : xstrdup(text); // looked for in normalised text
+    arrput(t->added, ((AddedToken){match, n, id, normalized}));
+    set_token(t, id, xstrdup(match), n);
 }
 
 static void load_tokenizer_json(Tokenizer *t, const char *path)
 {
-    json_t *j = json_file(path), *model = json_object_get(j, "model"), *merges = json_object_get(model, "merges"), *norm = json_object_get(j, "normalizer"), *v;
-    const char *type = json_string_value(json_object_get(model, "type"));
+    json_t *j = json_file(path), *model = json_object_get(j, "model"), *merges = json_object_get(model, "merges"), *norm = json_object_get(j, "normalizer"), *pre = json_object_get(j, "pre_tokenizer"), *v;
+    const char *type = json_string_value(json_object_get(model, "type")), *pre_type = json_string_value(json_object_get(pre, "type"));
     size_t i;
     if (type && strcmp(type, "BPE")) die("%s: a %s model: only byte-level BPE is supported here", path, type);
-    if (json_is_true(json_object_get(model, "byte_fallback")) || json_is_true(json_object_get(model, "ignore_merges"))) die("%s: byte_fallback and ignore_merges are not supported", path);
-    json_t *pre = json_object_get(j, "pre_tokenizer");
-    const char *pre_type = json_string_value(json_object_get(pre, "type"));
+    if (json_is_true(json_object_get(model, "byte_fallback")) || json_is_true(json_object_get(model, "ignore_merges")) || json_number_value(json_object_get(model, "dropout")) > 0)
+        die("%s: byte_fallback, ignore_merges and dropout are not supported", path);
+    const char *affix[] = {"continuing_subword_prefix", "end_of_word_suffix"};
+    for (int k = 0; k < 2; k++) { const char *s = json_string_value(json_object_get(model, affix[k])); if (s && *s) die("%s: %s is not supported", path, affix[k]); }
     if (!pre_type || strcmp(pre_type, "ByteLevel") || json_is_true(json_object_get(pre, "add_prefix_space")) || json_is_false(json_object_get(pre, "use_regex")))
         die("%s: its pre-tokeniser is not GPT-2's ByteLevel without prefix space", path);
     if (json_is_object(norm)) {
@@ -171,12 +188,12 @@ static void load_tokenizer_json(Tokenizer *t, const char *path)
         if (!s || !*s || !json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > 10000000) die("%s: added token %zu has no content or id", path, i + 1);
         const char *strip[] = {"lstrip", "rstrip", "single_word"};
         for (int k = 0; k < 3; k++) if (json_is_true(json_object_get(v, strip[k]))) die("%s: added token \"%s\": %s is not supported", path, s, strip[k]);
-        add_added(t, s, (int)json_integer_value(id), json_is_true(json_object_get(v, "normalized")));
+        add_added(t, path, s, (int)json_integer_value(id), json_is_true(json_object_get(v, "normalized")));
     }
     json_decref(j);
 }
 
-static void load_vocab_merges(Tokenizer *t, const char *vocab_path, const char *merges_path)
+static void load_vocab_merges(Tokenizer *t, const char *vocab_path, const char *merges_path, const char *added_path)
 {
     json_t *j = json_file(vocab_path);
     load_vocab(t, vocab_path, j);
@@ -197,30 +214,37 @@ static void load_vocab_merges(Tokenizer *t, const char *vocab_path, const char *
     free(line);
     fclose(f);
     ptrdiff_t i = shgeti(t->vocab, "<|endoftext|>");
-    if (i >= 0) add_added(t, "<|endoftext|>", t->vocab[i].value, false);
+    if (i >= 0) add_added(t, vocab_path, "<|endoftext|>", t->vocab[i].value, false);
+    if (access(added_path, R_OK)) return;
+    const char *s;
+    json_t *v, *added = json_file(added_path);
+    for (size_t left = json_object_size(added); left; left--) { // in the order of their ids
+        const char *first = NULL;
+        json_int_t least = INT_MAX;
+        json_object_foreach(added, s, v) if (json_is_integer(v) && json_integer_value(v) < least && json_integer_value(v) >= 0) { least = json_integer_value(v); first = s; }
+        if (!first) die("%s: not an object of tokens with their ids", added_path);
+        add_added(t, added_path, first, (int)least, false);
+        json_object_del(added, first);
+    }
+    json_decref(added);
 }
-
-static int by_rank(const void *a, const void *b) { return ((const Merge *)a)->value.rank - ((const Merge *)b)->value.rank; }
 
 Tokenizer *tokenizer_load(const char *dir)
 {
     Tokenizer *t = (Tokenizer *)xcalloc(1, sizeof *t);
-    char *path = format("%s/tokenizer.json", dir), *vocab = format("%s/vocab.json", dir), *merges = format("%s/merges.txt", dir);
+    char *path = format("%s/tokenizer.json", dir), *vocab = format("%s/vocab.json", dir), *merges = format("%s/merges.txt", dir), *added = format("%s/added_tokens.json", dir);
     if (!access(path, R_OK)) load_tokenizer_json(t, path);
-    else if (!access(vocab, R_OK)) load_vocab_merges(t, vocab, merges);
+    else if (!access(vocab, R_OK)) load_vocab_merges(t, vocab, merges, added);
     else die("%s: no tokenizer.json, and no vocab.json with merges.txt: copy the model's tokenizer there", dir);
     t->eos = -1;
     for (size_t i = 0; i < arrlenu(t->added); i++) if (!strcmp(t->added[i].text, "<|endoftext|>")) t->eos = t->added[i].id;
     uint64_t h = (uint64_t)t->size;
     for (int i = 0; i < t->size; i++)
         for (size_t k = 0; k <= t->token[i].n; k++) h = mix64((h ^ (k < t->token[i].n ? (uint8_t)t->token[i].bytes[k] : 256u)) + 0x9e3779b97f4a7c15ull);
-    size_t n = hmlenu(t->merges);
-    Merge *sorted = (Merge *)xmalloc((n + 1) * sizeof *sorted);
-    memcpy(sorted, t->merges, n * sizeof *sorted);
-    qsort(sorted, n, sizeof *sorted, by_rank);
-    for (size_t i = 0; i < n; i++) h = mix64((h ^ sorted[i].key) + 0x9e3779b97f4a7c15ull);
+    for (size_t i = 0; i < arrlenu(t->merges); i++) h = mix64((h ^ t->merges[i].pair) + 0x9e3779b97f4a7c15ull);
     t->fingerprint = h;
-    free(sorted); free(path); free(vocab); free(merges);
+    index_merges(t);
+    free(path); free(vocab); free(merges); free(added);
     return t;
 }
 
@@ -228,7 +252,7 @@ void tokenizer_free(Tokenizer *t)
 {
     for (int i = 0; i < t->size; i++) free(t->token[i].bytes);
     for (size_t i = 0; i < arrlenu(t->added); i++) free(t->added[i].text);
-    arrfree(t->token); arrfree(t->added); shfree(t->vocab); hmfree(t->merges);
+    arrfree(t->token); arrfree(t->added); shfree(t->vocab); arrfree(t->merges); free(t->rank_of);
     free(t);
 }
 
@@ -281,29 +305,29 @@ static const char *next_word(const char *s, const char *end)
 
 // ----------------------------------------------------------------------------
 // merges: the lowest rank first, the leftmost of equals
+//
+// Each place knows the rank of its merge with its right neighbour. The heap, four children a node, holds rank << 32 | place; stale where the rank differs.
 
-typedef struct { int rank, left, id; uint32_t right_id, left_id; } Candidate;
-typedef struct { int *id, *prev, *next; Candidate *heap; size_t n_heap; } Merger; // growing arrays, reused from word to word
+typedef struct { int *id, *prev, *next, *rank; uint64_t *heap; size_t n_heap; } Merger; // growing arrays, reused from word to word
 
-static bool before(const Candidate *a, const Candidate *b) { return a->rank != b->rank ? a->rank < b->rank : a->left < b->left; }
-
-static void heap_push(Merger *m, Candidate c)
+static void heap_push(Merger *m, uint64_t c)
 {
     size_t i = m->n_heap++;
     if (m->n_heap > arrlenu(m->heap)) arrput(m->heap, c);
-    for (; i > 0 && before(&c, &m->heap[(i - 1) / 2]); i = (i - 1) / 2) m->heap[i] = m->heap[(i - 1) / 2];
+    for (; i > 0 && c < m->heap[(i - 1) / 4]; i = (i - 1) / 4) m->heap[i] = m->heap[(i - 1) / 4];
     m->heap[i] = c;
 }
 
-static Candidate heap_pop(Merger *m)
+static uint64_t heap_pop(Merger *m)
 {
-    Candidate top = m->heap[0], c = m->heap[--m->n_heap];
+    uint64_t top = m->heap[0], c = m->heap[--m->n_heap];
     size_t i = 0, child;
-    while ((child = 2 * i + 1) < m->n_heap) {
-        if (child + 1 < m->n_heap && before(&m->heap[child + 1], &m->heap[child])) child++;
-        if (!before(&m->heap[child], &c)) break;
-        m->heap[i] = m->heap[child];
-        i = child;
+    while ((child = 4 * i + 1) < m->n_heap) {
+        size_t end = child + 4 < m->n_heap ? child + 4 : m->n_heap, least = child;
+        for (size_t k = child + 1; k < end; k++) if (m->heap[k] < m->heap[least]) least = k;
+        if (m->heap[least] >= c) break;
+        m->heap[i] = m->heap[least];
+        i = least;
     }
     m->heap[i] = c;
     return top;
@@ -312,16 +336,13 @@ static Candidate heap_pop(Merger *m)
 static void consider(const Tokenizer *t, Merger *m, int left)
 {
     int right = m->next[left];
-    if (right < 0) return;
-    Merge *table = t->merges; // looking up may assign to its argument
-    ptrdiff_t i = hmgeti(table, (uint64_t)m->id[left] << 32 | (uint32_t)m->id[right]);
-    if (i < 0) return;
-    heap_push(m, (Candidate){table[i].value.rank, left, table[i].value.id, (uint32_t)m->id[right], (uint32_t)m->id[left]});
+    m->rank[left] = right < 0 ? -1 : t->rank_of[pair_slot(t, (uint64_t)m->id[left] << 32 | (uint32_t)m->id[right])];
+    if (m->rank[left] >= 0) heap_push(m, (uint64_t)m->rank[left] << 32 | (uint32_t)left);
 }
 
 static int *encode_word(const Tokenizer *t, Merger *m, const char *s, size_t n, int *out)
 {
-    arrsetlen(m->id, n); arrsetlen(m->prev, n); arrsetlen(m->next, n);
+    arrsetlen(m->id, n); arrsetlen(m->prev, n); arrsetlen(m->next, n); arrsetlen(m->rank, n);
     m->n_heap = 0;
     for (size_t i = 0; i < n; i++) {
         m->id[i] = t->byte_id[(uint8_t)s[i]];
@@ -329,17 +350,17 @@ static int *encode_word(const Tokenizer *t, Merger *m, const char *s, size_t n, 
         m->prev[i] = (int)i - 1;
         m->next[i] = i + 1 < n ? (int)i + 1 : -1;
     }
-    for (size_t i = 0; i + 1 < n; i++) consider(t, m, (int)i);
+    for (size_t i = 0; i < n; i++) consider(t, m, (int)i);
     while (m->n_heap) {
-        Candidate c = heap_pop(m);
-        int right = m->next[c.left];
-        if (m->id[c.left] != (int)c.left_id || right < 0 || m->id[right] != (int)c.right_id) continue; // stale
-        m->id[c.left] = c.id;
-        m->id[right] = -1;
-        m->next[c.left] = m->next[right];
-        if (m->next[right] >= 0) m->prev[m->next[right]] = c.left;
-        if (m->prev[c.left] >= 0) consider(t, m, m->prev[c.left]);
-        consider(t, m, c.left);
+        uint64_t c = heap_pop(m);
+        int left = (int)(uint32_t)c, right = m->next[left];
+        if (m->rank[left] != (int)(c >> 32)) continue;
+        m->id[left] = t->merges[m->rank[left]].id;
+        m->rank[right] = -1;
+        m->next[left] = m->next[right];
+        if (m->next[right] >= 0) m->prev[m->next[right]] = left;
+        if (m->prev[left] >= 0) consider(t, m, m->prev[left]);
+        consider(t, m, left);
     }
     for (int i = 0; i >= 0 && n; i = m->next[i]) arrput(out, m->id[i]);
     return out;
@@ -347,10 +368,9 @@ static int *encode_word(const Tokenizer *t, Merger *m, const char *s, size_t n, 
 
 static int *encode_plain(const Tokenizer *t, Merger *m, const char *s, size_t n, int *out)
 {
-    for (const char *end = s + n; s < end;) {
-        const char *e = next_word(s, end);
+    for (const char *end = s + n, *e; s < end; s = e) {
+        e = next_word(s, end);
         out = encode_word(t, m, s, (size_t)(e - s), out);
-        s = e;
     }
     return out;
 }
@@ -370,11 +390,10 @@ static int *encode_added(const Tokenizer *t, Merger *m, const char *s, size_t n,
             if (normalized) out = encode_plain(t, m, s + from, i - from, out);
             else if (!t->nfc) out = encode_added(t, m, s + from, i - from, true, out);
             else {
-                utf8proc_uint8_t *nfc = NULL;
-                utf8proc_ssize_t len = utf8proc_map((const utf8proc_uint8_t *)s + from, (utf8proc_ssize_t)(i - from), &nfc, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-                if (len < 0) die("text cannot be normalised: %s", utf8proc_errmsg(len));
-                out = encode_added(t, m, (char *)nfc, (size_t)len, true, out);
-                free(nfc);
+                size_t len;
+                char *text = nfc(s + from, i - from, &len);
+                out = encode_added(t, m, text, len, true, out);
+                free(text);
             }
         }
         if (!found) break;
@@ -382,19 +401,6 @@ static int *encode_added(const Tokenizer *t, Merger *m, const char *s, size_t n,
         from = i += found->n;
     }
     return out;
-}
-
-// The offset of the first byte that is not UTF-8, or n
-static size_t utf8_valid(const char *s, size_t n)
-{
-    for (size_t i = 0; i < n;) {
-        utf8proc_int32_t c;
-        if ((uint8_t)s[i] < 128) { i++; continue; }
-        utf8proc_ssize_t len = utf8proc_iterate((const utf8proc_uint8_t *)s + i, (utf8proc_ssize_t)(n - i), &c);
-        if (len < 1) return i;
-        i += (size_t)len;
-    }
-    return n;
 }
 
 int *tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, size_t *n)
@@ -406,7 +412,7 @@ int *tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, size_t
     *n = arrlenu(out);
     int *ids = (int *)xmalloc(*n * sizeof *ids);
     if (*n) memcpy(ids, out, *n * sizeof *ids);
-    arrfree(m.id); arrfree(m.prev); arrfree(m.next); arrfree(m.heap); arrfree(out);
+    arrfree(m.id); arrfree(m.prev); arrfree(m.next); arrfree(m.rank); arrfree(m.heap); arrfree(out);
     return ids;
 }
 

@@ -125,7 +125,8 @@ static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, siz
     for (size_t i = 0; i < *n; i++) {
         p[i].text = text[i];
         p[i].ids = tokenizer_encode(t, text[i], strlen(text[i]), &p[i].n);
-        if (!p[i].ids || !p[i].n) die("prompt %zu is empty or not UTF-8", i + 1);
+        if (!p[i].ids) die("--prompt: byte %zu is not UTF-8: is the terminal's encoding another?", p[i].n + 1); // files are checked as they are read
+        if (!p[i].n) die("prompt %zu is empty: the model needs a token to go on from", i + 1);
         if (p[i].n + (size_t)a->max_new - 1 > max_T)
             die("%s: prompt %zu has %zu tokens; with --max-new %ld the context of %zu is too short: cut the prompt", a->prompts ? a->prompts : "prompts", i + 1, p[i].n, a->max_new, max_T);
     }
@@ -383,6 +384,7 @@ static void cmd_reward(const Args *a) { supervised_run(a, "reward"); }
 static void open_reward(Reward *r, const Args *a, const Tokenizer *t)
 {
     reward_open(r, require(a->reward, "reward"), t, device_ops(a), (size_t)a->micro_tokens, a->reward_timeout);
+    if (!strcmp(a->reward_output, "prob")) reward_probability(r);
     reward_map(r, a->reward_scale, a->reward_offset);
 }
 
@@ -435,8 +437,7 @@ static Response *draw(Drawing *d, Reward *reward, const Args *a, size_t M, size_
 static void write_response(FILE *f, const Tokenizer *t, const Prompt *p, const Response *r, bool rewarded)
 {
     char *text = response_text(t, r);
-    size_t at;
-    while ((at = utf8_valid(text, strlen(text))) < strlen(text)) text[at] = '?'; // cut inside a character; the ids say exactly what was sampled
+    text = utf8_mend(text); // cut inside a character; the ids say exactly what was sampled
     json_t *j = json_pack("{s:s, s:s}", "prompt", p->text, "response", text), *ids = json_array();
     for (size_t k = 0; k < r->n; k++) json_array_append_new(ids, json_integer(r->ids[k]));
     json_object_set_new(j, "ids", ids);
@@ -507,8 +508,7 @@ static void cmd_cache(const Args *a)
         for (size_t i = 0; i < done - begin; i++) response_free(&r[i]);
         for (size_t i = done - begin; i < end - begin; i++) {
             char *text = response_text(d.t, &r[i]);
-            size_t at;
-            while ((at = utf8_valid(text, strlen(text))) < strlen(text)) text[at] = '?';
+            text = utf8_mend(text);
             CacheSample s = {.text = text, .ids = r[i].ids, .n_ids = r[i].n, .reward = r[i].reward, .logp = response_logp(&r[i]), .has_logp = true,
                 .draw = (long)r[i].sample, .key = r[i].key, .has_key = true, .finished = r[i].finished};
             cache_write(f, d.prompts[r[i].prompt].text, &s);
@@ -846,6 +846,15 @@ static void plan_reward(const Args *a, const Config *c, size_t prompt, double *t
     acts_free(&r.acts); kv_free(&r.prompts); kv_free(&r.own); model_free(&r.m);
 }
 
+static void plan_distilbert(const Args *a, double *total)
+{
+    DistilBert d;
+    distilbert_load(&d, device_ops(a), a->reward, (size_t)a->micro_tokens, true);
+    arena_print("reward model", &d.m.params, total);
+    arena_print("reward model", &d.work, total);
+    distilbert_free(&d);
+}
+
 static void cmd_info(const Args *a)
 {
     Config c, reward = {0};
@@ -855,9 +864,9 @@ static void cmd_info(const Args *a)
     config_read(&c, require(a->model, "model"));
     if (c.labels > 1) printf("%s: a classifier of %zu labels: planned as the language model it was made from\n", a->model, c.labels);
     c.scalar_head &= c.labels <= 1;
-    bool folder = a->reward && is_folder(a->reward);
-    if (folder) config_read(&reward, a->reward);
-    if (folder && !reward.scalar_head) die("%s: a language model, not a reward model", a->reward);
+    bool folder = a->reward && is_folder(a->reward), bert = folder && is_distilbert(a->reward);
+    if (folder && !bert) config_read(&reward, a->reward);
+    if (folder && !bert && !reward.scalar_head) die("%s: a language model, not a reward model", a->reward);
     model_create(&m, device_ops(a), &c, c.scalar_head ? TRAIN_NONE : train_layers(a), !c.scalar_head, true);
     print_model(a->model, &m);
     for (size_t i = 0; i < m.n_list; i++) { // a block's parameters once
@@ -894,7 +903,8 @@ static void cmd_info(const Args *a)
         arena_print("update", &p.work, &none);
         printf("  %-24s %-24s %12.1f MiB\n", "work", "the larger of these two", (double)p.work.high / 1048576);
         total += (double)p.work.high;
-        if (folder) plan_reward(a, &reward, max_prompt, &total);
+        if (bert) plan_distilbert(a, &total);
+        else if (folder) plan_reward(a, &reward, max_prompt, &total);
         generator_free(&p.gen); scorer_free(&p.scorer);
     }
     printf("total %.1f MiB\n", total / 1048576);

@@ -24,6 +24,7 @@ void make_folder(const char *path);        // and its parents
 void sync_folder(const char *path);
 void remove_folder(const char *path);      // of files only, as ours are; silent when it is not there
 bool is_folder(const char *path);
+json_t *json_file(const char *path);       // a new reference; dies naming file and line
 #endif
 
 #if defined(VBON_IMPLEMENTATION) && !defined(FILES_IMPLEMENTED)
@@ -123,5 +124,13 @@ bool is_folder(const char *path)
 {
     struct stat st;
     return !stat(path, &st) && S_ISDIR(st.st_mode);
+}
+
+json_t *json_file(const char *path)
+{
+    json_error_t e;
+    json_t *j = json_load_file(path, 0, &e);
+    if (!j) die("%s:%d: %s: is it whole?", path, e.line, e.text);
+    return j;
 }
 #endif

@@ -1,8 +1,8 @@
-// reward.h: what scores a response: a GPT-2 with a scalar head, or any program.
+// reward.h: what scores a response: a model with a scalar head, a DistilBERT classifier, or any program.
 //
 // A reward model that shares the policy's tokenizer gets the ids (with the sampled end-of-text token): the prompt goes through it once for all
 // its responses, each response is then read on the prompt's keys and values, and the scores after every prefix come for free. One
-// with another tokenizer gets the text, encoded anew. A program (anything that is not a folder) is started once; it reads n JSONL lines
+// with another tokenizer, and every DistilBERT, gets the text, encoded anew. A program (anything that is not a folder) is started once; it reads n JSONL lines
 // {"prompt","response"} (text without the end-of-text token) and must answer n lines of one number each, flushed.
 //
 // reward_map rescales: scale > 0 keeps the order, and so everything that is made of ranks. cleanrl's constant (config.bias) is subtracted before it.
@@ -16,9 +16,11 @@ typedef struct {
     const Tokenizer *policy_tokenizer; Tokenizer *tokenizer; bool same_tokenizer;
     Model m; Arena work; Acts acts; Batch batch; KVCache prompts, own; Buf score; size_t tokens, rows, slots;
     double scale, offset;
+    DistilBert *bert; bool probability;
     pid_t pid; int to, from; double timeout; char *command, *pending; size_t n_pending;
 } Reward;
 void reward_open(Reward *r, const char *folder_or_command, const Tokenizer *policy_tokenizer, const Ops *o, size_t tokens, double timeout);
+void reward_probability(Reward *r);      // from now on a classifier's rewards are p(positive), not the logit; other rewards have none
 void reward_map(Reward *r, double scale, double offset); // from now on rewards are scale * reward + offset; scale > 0
 // Work memory for prompts and responses of at most so many tokens; r->m is created, r->tokens and r->work are set. At most a GiB of keys and values
 // of responses and one of prompts: what is longer or more goes in groups.
@@ -93,10 +95,7 @@ static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t 
     program_silent(r);
     for (size_t i = 0; i < n; i++) {
         char *text = response_text(r->policy_tokenizer, &y[i]);
-        if (utf8_valid(text, strlen(text)) < strlen(text)) { // a response may end inside a character: JSON cannot say that
-            size_t at;
-            while ((at = utf8_valid(text, strlen(text))) < strlen(text)) text[at] = '?';
-        }
+        text = utf8_mend(text); // a response may end inside a character: JSON cannot say that
         json_t *j = json_pack("{s:s, s:s}", "prompt", prompts[y[i].prompt].text, "response", text);
         char *line = json_dumps(j, JSON_COMPACT);
         size_t len = strlen(line);
@@ -141,6 +140,12 @@ void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer,
 {
     *r = (Reward){.policy_tokenizer = policy_tokenizer, .timeout = timeout, .tokens = tokens, .scale = 1, .to = -1, .from = -1};
     if (!is_folder(what)) { program_start(r, what); r->what = xstrdup(what); return; }
+    if (is_distilbert(what)) {
+        r->bert = (DistilBert *)xmalloc(sizeof *r->bert);
+        distilbert_load(r->bert, o, what, tokens, false);
+        r->what = format("%016llx", (unsigned long long)distilbert_fingerprint(r->bert));
+        return;
+    }
     model_load(&r->m, o, what, TRAIN_NONE, false);
     if (!r->m.cfg.scalar_head) die("%s: a language model, not a reward model: it has no scalar head (train one with vbon reward)", what);
     model_pack(&r->m);
@@ -148,6 +153,15 @@ void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer,
     r->same_tokenizer = tokenizer_fingerprint(r->tokenizer) == tokenizer_fingerprint(policy_tokenizer);
     r->what = format("%016llx", (unsigned long long)mix64(model_fingerprint(&r->m) ^ tokenizer_fingerprint(r->tokenizer)));
     r->work = (Arena){.name = "reward model", .o = o};
+}
+
+void reward_probability(Reward *r)
+{
+    if (!r->bert || r->bert->labels < 2) usage("--reward-output prob: the reward is no classifier of two labels or more: it has no probability");
+    char *what = format("p %s", r->what);
+    r->probability = true;
+    free(r->what);
+    r->what = what;
 }
 
 void reward_map(Reward *r, double scale, double offset)
@@ -195,6 +209,9 @@ void reward_close(Reward *r)
         for (int i = 0; i < 200 && waitpid(r->pid, NULL, WNOHANG) == 0; i++) { usleep(10000); if (i == 150) kill(-r->pid, SIGTERM); }
         program_group = 0;
         free(r->command); arrfree(r->pending);
+    } else if (r->bert) {
+        distilbert_free(r->bert);
+        free(r->bert);
     } else {
         acts_free(&r->acts); kv_free(&r->prompts); kv_free(&r->own);
         arena_release(&r->work);
@@ -282,27 +299,47 @@ static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n,
     free(tokens); free(start); free(slot); free(pslot); free(plen); free(score); free(at_prompt);
 }
 
-// By a model with another tokenizer: the whole text, encoded anew
+// The whole text of each response, for what has another tokenizer; a response cut inside a character ends in U+FFFD, as in Hugging Face
+static char **whole_texts(const Reward *r, const Prompt *prompts, const Response *y, size_t n)
+{
+    char **out = (char **)xmalloc(n * sizeof *out);
+    for (size_t i = 0; i < n; i++) {
+        char *text = response_text(r->policy_tokenizer, &y[i]);
+        out[i] = format("%s%s", prompts[y[i].prompt].text, text);
+        out[i] = utf8_mend(out[i]);
+        free(text);
+    }
+    return out;
+}
+
 static void text_score(Reward *r, const Prompt *prompts, Response *y, size_t n)
 {
-    Prompt *whole = (Prompt *)xcalloc(n, sizeof *whole); // no prompt: the text is encoded as one
-    Response *copy = (Response *)xcalloc(n, sizeof *copy);
-    int eos = tokenizer_eos(r->tokenizer);
-    for (size_t i = 0; i < n; i++) {
-        char *text = response_text(r->policy_tokenizer, &y[i]), *both = format("%s%s", prompts[y[i].prompt].text, text);
-        size_t at;
-        while ((at = utf8_valid(both, strlen(both))) < strlen(both)) both[at] = '?';
-        copy[i].prompt = i;
-        copy[i].ids = tokenizer_encode(r->tokenizer, both, strlen(both), &copy[i].n);
-        if (y[i].finished && eos >= 0) {
-            copy[i].ids = (int *)xrealloc(copy[i].ids, (copy[i].n + 1) * sizeof(int));
-            copy[i].ids[copy[i].n++] = eos;
+    char **texts = whole_texts(r, prompts, y, n);
+    if (r->bert) {
+        double *out = (double *)xmalloc(n * sizeof *out);
+        size_t cut = r->bert->cut;
+        distilbert_score(r->bert, (const char *const *)texts, out, n, r->probability);
+        for (size_t i = 0; i < n; i++) y[i].reward = out[i];
+        if (!cut && r->bert->cut) fprintf(stderr, "vbon: note: texts longer than the reward model's context of %zu tokens are scored by their beginning\n", r->bert->m.cfg.max_T);
+        free(out);
+    } else {
+        Prompt *whole = (Prompt *)xcalloc(n, sizeof *whole); // no prompt: the text is encoded as one
+        Response *copy = (Response *)xcalloc(n, sizeof *copy);
+        int eos = tokenizer_eos(r->tokenizer);
+        for (size_t i = 0; i < n; i++) {
+            copy[i].prompt = i;
+            copy[i].ids = tokenizer_encode(r->tokenizer, texts[i], strlen(texts[i]), &copy[i].n);
+            if (y[i].finished && eos >= 0) {
+                copy[i].ids = (int *)xrealloc(copy[i].ids, (copy[i].n + 1) * sizeof(int));
+                copy[i].ids[copy[i].n++] = eos;
+            }
         }
-        free(text); free(both);
+        model_score(r, whole, copy, n, false);
+        for (size_t i = 0; i < n; i++) { y[i].reward = copy[i].reward; response_free(&copy[i]); }
+        free(whole); free(copy);
     }
-    model_score(r, whole, copy, n, false);
-    for (size_t i = 0; i < n; i++) { y[i].reward = copy[i].reward; response_free(&copy[i]); }
-    free(whole); free(copy);
+    for (size_t i = 0; i < n; i++) free(texts[i]);
+    free(texts);
 }
 
 void reward_score(void *reward, const Prompt *prompts, Response *y, size_t n, bool prefixes)

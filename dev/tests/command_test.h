@@ -424,3 +424,63 @@ static void test_signals(void)
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "products under signals: %s %d", WIFEXITED(status) ? "exit" : "killed by signal", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
     cpu_release(&a); cpu_release(&b); cpu_release(&c); cpu_release(&want);
 }
+
+// DistilBERT as the reward of every command that takes one
+static void test_distilbert_commands(void)
+{
+    tiny_folders();
+    char rm[4096], *in = tmp_path("bert_in.jsonl"), *args;
+    if (!realpath("dev/fixtures/distilbert", rm)) die("no fixture");
+    const char *lines = "{\"prompt\":\"This film\",\"response\":\" is wonderful.\"}\n{\"text\":\"No!\"}\n";
+    write_file(in, lines, strlen(lines));
+    Jsonl f;
+    json_t *j, *golden[8];
+    size_t n = 0;
+    jsonl_open(&f, "dev/fixtures/distilbert/expected.jsonl");
+    while (jsonl_next(&f, &golden[n])) n++;
+    jsonl_close(&f);
+    for (int prob = 0; prob < 2; prob++) {
+        expect_success(args = format("score --model lm --reward %s --reward-output %s --reward-scale 2 --reward-offset 1 --in bert_in.jsonl --out bert_out.jsonl", rm, prob ? "prob" : "logit"));
+        free(args);
+        jsonl_open(&f, tmp_path("bert_out.jsonl"));
+        for (int line = 0; jsonl_next(&f, &j); line++) {
+            json_t *x = json_object_get(golden[line * 2], "logits"); // the fixture's texts 0 and 2
+            double want = prob ? 1 / (1 + exp(at(x, 1) - at(x, 0)) + exp(at(x, 2) - at(x, 0))) : at(x, 0);
+            CHECK_NEAR(num(j, "reward"), 2 * want + 1, 1e-4, "reward");
+            json_decref(j);
+        }
+        jsonl_close(&f);
+    }
+    const char *runs[] = {"bon --model lm --prompts prompts.jsonl --n 3 --max-new 6 --out bert_bon.jsonl", "cache --model lm --prompts prompts.jsonl --samples 4 --max-new 6 --out bert_cache.jsonl",
+        "train --model lm --prompts prompts.jsonl --cache bert_cache.jsonl --episodes 8 --rollout 4 --minibatch 4 --max-new 6 --out bert_run", "eval --reference lm --model lm --cache bert_cache.jsonl --samples 2 --max-new 6 --out bert_eval.json",
+        "info --model lm --max-new 6"};
+    for (size_t i = 0; i < 5; i++) { expect_success(args = format("%s --reward %s", runs[i], rm)); free(args); }
+    static const struct { const char *args; int code; const char *says; } bad[] = {
+        {"cache --model lm --prompts prompts.jsonl --samples 4 --max-new 6 --reward-output prob --out bert_cache.jsonl", 1, "another reward"},
+        {"eval --reference lm --model lm --cache bert_cache.jsonl --samples 2 --max-new 6 --reward-output prob", 1, "another reward"},
+        {"train --critic prefix-rank --model lm --cache bert_cache.jsonl --max-new 6 --out bert_bad", 1, "causal reward model"}};
+    for (size_t i = 0; i < 3; i++) { expect_failure(args = format("%s --reward %s", bad[i].args, rm), bad[i].code, bad[i].says); free(args); }
+    expect_failure("bon --model lm --reward rm --reward-output prob --prompt a --n 2 --max-new 4", 2, "no classifier");
+    expect_failure(args = format("info --model %s", rm), 1, "model_type distilbert"); free(args);
+    // folders that are not whole
+    char *dir = tmp_path("bert_bad"), *config = tmp_path("bert_bad/config.json"), *weights = tmp_path("bert_bad/model.safetensors"), *vocab = tmp_path("bert_bad/vocab.txt"), *s;
+    const char *score = "score --model lm --reward bert_bad --in bert_in.jsonl --out bert_none.jsonl";
+    make_folder(dir);
+    s = read_file("dev/fixtures/distilbert/config.json", &n); write_file(config, s, n);
+    patch_header("dev/fixtures/distilbert/model.safetensors", weights, "layer.1.attention.k_lin.bias", "layer.1.attention.k_lim.bias");
+    expect_failure(score, 1, "missing: transformer.layer.1.attention.k_lin.bias unused: distilbert.transformer.layer.1.attention.k_lim.bias");
+    s = read_file("dev/fixtures/distilbert/model.safetensors", &n); write_file(weights, s, n);
+    expect_failure(score, 1, "no vocab.txt");
+    s = read_file("dev/fixtures/distilbert/vocab.txt", &n); write_file(vocab, s, n);
+    expect_success(score);
+    static const struct { const char *text, *says; } configs[] = {{"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForMaskedLM\"]}", "DistilBertForMaskedLM"},
+        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}", "none called POSITIVE"},
+        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"activation\":\"silu\"}", "silu"},
+        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"dim\":10,\"n_heads\":3}", "head size"}};
+    for (size_t i = 0; i < 4; i++) { write_file(config, configs[i].text, strlen(configs[i].text)); expect_failure(score, 1, configs[i].says); }
+    CHECK(access(tmp_path("bert_none.jsonl.tmp"), F_OK), "nothing half-written");
+    // what is not UTF-8
+    write_file(in, "{\"text\":\"a\xff\"}\n", 14);
+    expect_failure("score --model lm --reward rm --in bert_in.jsonl --out bert_none.jsonl", 1, "bert_in.jsonl:1: byte 11 is not UTF-8");
+    expect_failure("bon --model lm --reward rm --prompt \"$(printf 'a\\377')\" --n 2 --max-new 4", 1, "--prompt: byte 2 is not UTF-8");
+}

@@ -196,34 +196,72 @@ static void test_malformed(void)
     arrfree(s); arrfree(cs);
 }
 
-static void test_bpe(void)
+// Ids and bytes of every string of a fixture
+static void golden_strings(const Tokenizer *t, const char *path, size_t at_least)
 {
-    Tokenizer *t = tokenizer_load("dev/demo/tokenizer");
     Jsonl in;
     json_t *j;
     size_t n = 0;
-    CHECK(tokenizer_vocab(t) == 2000 && tokenizer_eos(t) == 1999, "vocabulary %d, end of text %d", tokenizer_vocab(t), tokenizer_eos(t));
-    jsonl_open(&in, "dev/fixtures/bpe.jsonl");
+    jsonl_open(&in, path);
     for (; jsonl_next(&in, &j); n++) {
-        const char *text = jsonl_string(&in, j, "text", true);
+        const char *text = jsonl_string(&in, j, "text", true), *bytes_back = jsonl_string(&in, j, "back", false);
+        if (!bytes_back) bytes_back = text;
         json_t *want = json_object_get(j, "ids");
         size_t k, bytes;
         int *ids = tokenizer_encode(t, text, strlen(text), &k);
         bool same = ids && k == json_array_size(want);
         for (size_t i = 0; i < k && same; i++) same = ids[i] == (int)at(want, i);
-        CHECK(same, "bpe.jsonl:%zu: other ids for %s", in.line, text);
+        CHECK(same, "%s:%zu: other ids for %s", path, in.line, text);
         char *back = tokenizer_decode(t, ids, k, &bytes);
-        CHECK(bytes == strlen(text) && !memcmp(back, text, bytes), "bpe.jsonl:%zu: decoding", in.line);
+        CHECK(bytes == strlen(bytes_back) && !memcmp(back, bytes_back, bytes), "%s:%zu: decoding gives %s", path, in.line, back);
+        const char *cut = jsonl_string(&in, j, "cut", false);
+        if (cut) {
+            char *mended = utf8_mend(tokenizer_decode(t, ids, k - 1, NULL));
+            CHECK(!strcmp(mended, cut), "%s:%zu: cut inside a character: %s", path, in.line, mended);
+            free(mended);
+        }
         free(ids); free(back);
         json_decref(j);
     }
     jsonl_close(&in);
-    CHECK(n > 450, "%zu strings", n);
+    CHECK(n > at_least, "%s: %zu strings", path, n);
+}
+
+static void test_bpe(void)
+{
+    Tokenizer *t = tokenizer_load("dev/demo/tokenizer"), *neox = tokenizer_load("dev/fixtures/neox");
+    json_t *x;
+    size_t n;
+    CHECK(tokenizer_vocab(t) == 2000 && tokenizer_eos(t) == 1999, "vocabulary %d, end of text %d", tokenizer_vocab(t), tokenizer_eos(t));
+    CHECK(tokenizer_vocab(neox) > 850 && tokenizer_eos(neox) == 0, "vocabulary %d, end of text %d", tokenizer_vocab(neox), tokenizer_eos(neox));
+    golden_strings(t, "dev/fixtures/bpe.jsonl", 450);
+    golden_strings(neox, "dev/fixtures/neox.jsonl", 600);
     CHECK(!tokenizer_encode(t, "ab\xff", 3, &n) && n == 2, "bad UTF-8 is found at byte 2, not %zu", n);
+    char *broken = utf8_mend(xstrdup("a\xf0\x9f\x98 \xe0\x80\xed\xa0\x80\xf4\x90\xff\xc3"));
+    CHECK(!strcmp(broken, "a\ufffd \ufffd\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd"), "mended: %s", broken); // as Python's errors="replace"
+    free(broken);
+    const int padded[] = {400, 5000, 500}; // ids of a padded vocabulary stand for nothing
+    size_t whole_bytes, a_bytes, b_bytes;
+    free(tokenizer_decode(neox, padded, 3, &whole_bytes)); free(tokenizer_decode(neox, padded, 1, &a_bytes)); free(tokenizer_decode(neox, padded + 2, 1, &b_bytes));
+    CHECK(whole_bytes == a_bytes + b_bytes && a_bytes, "unused ids decode to nothing");
+    // merges written "a b", as older files have them, and as pairs
+    char *old = tmp_path("old_merges"), *old_file = tmp_path("old_merges/tokenizer.json");
+    make_folder(old);
+    json_t *j = json_load_file("dev/fixtures/neox/tokenizer.json", 0, NULL), *pairs = json_object_get(json_object_get(j, "model"), "merges");
+    json_array_foreach(pairs, n, x) {
+        char *line = format("%s %s", json_string_value(json_array_get(x, 0)), json_string_value(json_array_get(x, 1)));
+        json_array_set_new(pairs, n, json_string(line));
+        free(line);
+    }
+    json_dump_file(j, old_file, 0);
+    json_decref(j);
+    Tokenizer *strings = tokenizer_load(old);
+    CHECK(tokenizer_fingerprint(strings) == tokenizer_fingerprint(neox), "two ways of writing merges, one tokenizer");
+    golden_strings(strings, "dev/fixtures/neox.jsonl", 600);
     // the same vocabulary from vocab.json and merges.txt: another file form, the same tokenizer
     char *dir = tmp_path("vm"), *vocab = tmp_path("vm/vocab.json"), *merges = tmp_path("vm/merges.txt");
     make_folder(dir);
-    json_t *whole = json_load_file("dev/demo/tokenizer/tokenizer.json", 0, NULL), *model = json_object_get(whole, "model"), *v = json_copy(json_object_get(model, "vocab")), *m = json_object_get(model, "merges"), *x;
+    json_t *whole = json_load_file("dev/demo/tokenizer/tokenizer.json", 0, NULL), *model = json_object_get(whole, "model"), *v = json_copy(json_object_get(model, "vocab")), *m = json_object_get(model, "merges");
     json_object_set_new(v, "<|endoftext|>", json_integer(1999));
     json_dump_file(v, vocab, 0);
     FILE *f = fopen(merges, "w");
@@ -233,12 +271,68 @@ static void test_bpe(void)
     Tokenizer *u = tokenizer_load(dir);
     CHECK(tokenizer_fingerprint(t) == tokenizer_fingerprint(u) && tokenizer_eos(u) == 1999, "two file forms, one tokenizer");
     json_decref(whole);
-    // a megabyte without a space is no harder than with: n log n
+    const char *more = "{\"[PAD]\": 2001, \"[SEP]\": 2000}"; // in the order of their ids
+    char *added = tmp_path("vm/added_tokens.json");
+    write_file(added, more, strlen(more));
+    tokenizer_free(u);
+    u = tokenizer_load(dir);
+    int *padding = tokenizer_encode(u, "[PAD][SEP]", 10, &n);
+    CHECK(tokenizer_vocab(u) == 2002 && n == 2 && padding[0] == 2001 && padding[1] == 2000, "added_tokens.json");
+    free(padding);
+    more = "{\"[PAD]\": 2003}";
+    write_file(added, more, strlen(more));
+    expect_death(load_tokenizer, dir, 1, "would give it 2000");
+    // a megabyte without a space is no harder than with: n log n; nor are combining marks out of order
     char *text = xmalloc(1 << 20);
     for (size_t i = 0; i < 1 << 20; i++) text[i] = "abcdefghij"[random_bits(1, 2, i, 0, 0) % 10];
     int *ids = tokenizer_encode(t, text, 1 << 20, &n);
     char *back = tokenizer_decode(t, ids, n, NULL);
     CHECK(!memcmp(back, text, 1 << 20) && n < 1 << 20, "a long word");
+    free(ids); free(back);
+    for (size_t i = 0; i < 1 << 20; i += 4) memcpy(text + i, "\xcc\x81\xcc\xa3", 4);
+    ids = tokenizer_encode(neox, text, 1 << 20, &n);
+    back = tokenizer_decode(neox, ids, n, NULL);
+    CHECK(!memcmp(back, "\xcc\xa3\xcc\xa3", 4) && !memcmp(back + (1 << 20) - 4, "\xcc\x81\xcc\x81", 4), "a million bytes of marks in order");
     free(ids); free(text); free(back);
-    tokenizer_free(t); tokenizer_free(u);
+    tokenizer_free(t); tokenizer_free(u); tokenizer_free(neox); tokenizer_free(strings);
+}
+
+static void load_wordpiece(const char *dir) { wordpiece_load(dir); }
+
+static void test_wordpiece(void)
+{
+    WordPiece *w = wordpiece_load("dev/fixtures/distilbert"), *same = wordpiece_load("dev/fixtures/wordpiece");
+    CHECK(wordpiece_fingerprint(w) == wordpiece_fingerprint(same) && wordpiece_vocab(w) == wordpiece_vocab(same), "vocab.txt and tokenizer.json hold one vocabulary");
+    Jsonl in;
+    json_t *j;
+    size_t n = 0, k;
+    jsonl_open(&in, "dev/fixtures/wordpiece.jsonl");
+    for (; jsonl_next(&in, &j); n++) {
+        const char *text = jsonl_string(&in, j, "text", true);
+        json_t *want = json_object_get(j, "ids");
+        size_t all = json_array_size(want);
+        for (size_t limit = 0; limit <= 12; limit += 6) { // cut from the end, [SEP] stays
+            int *ids = wordpiece_encode(limit == 6 ? same : w, text, strlen(text), limit, &k);
+            bool right = ids && k == (limit && limit < all ? limit : all) && ids[k - 1] == (int)at(want, all - 1);
+            for (size_t i = 0; i + 1 < k && right; i++) right = ids[i] == (int)at(want, i);
+            CHECK(right, "wordpiece.jsonl:%zu: other ids for %s", in.line, text);
+            free(ids);
+        }
+        json_decref(j);
+    }
+    jsonl_close(&in);
+    CHECK(n > 650, "%zu strings", n);
+    CHECK(!wordpiece_encode(w, "ab\xff", 3, 0, &n) && n == 2, "bad UTF-8 is found at byte 2, not %zu", n);
+    wordpiece_free(w); wordpiece_free(same);
+    char *dir = tmp_path("cased"), *vocab = tmp_path("cased/vocab.txt"), *config = tmp_path("cased/tokenizer_config.json"), *json = tmp_path("cased/tokenizer.json");
+    make_folder(dir);
+    expect_death(load_wordpiece, dir, 1, "no vocab.txt");
+    static const struct { const char *file, *text, *says; } bad[] = {{"vocab", "[UNK]\n[SEP]\na\n", "no [CLS]"}, {"vocab", "[UNK]\n[CLS]\n\xff\n", "not UTF-8"}, {"config", "{\"do_lower_case\":false}", "uncased"},
+        {"json", "{\"model\":{\"type\":\"BPE\"}}", "BPE"}, {"json", "{\"model\":{\"type\":\"WordPiece\"}}", "normaliser"},
+        {"json", "{\"model\":{\"type\":\"WordPiece\"},\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":false},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"}}", "uncased"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        write_file(*bad[i].file == 'v' ? vocab : *bad[i].file == 'c' ? config : json, bad[i].text, strlen(bad[i].text));
+        expect_death(load_wordpiece, dir, 1, bad[i].says);
+        if (*bad[i].file == 'v') write_file(vocab, "[UNK]\n[SEP]\n[CLS]\na\n", 20);
+    }
 }

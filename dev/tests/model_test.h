@@ -271,3 +271,35 @@ static void test_products(void)
     }
     cpu_bf16 = false;
 }
+
+// DistilBERT: logits and probabilities of texts of several lengths, one of them over the context, in batches of any shape
+static void test_distilbert(void)
+{
+    const char *texts[16];
+    double want[16], wanted_p[16], got[16], tol = in_double ? 1e-9 : 2e-5;
+    size_t n = 0;
+    Jsonl in;
+    json_t *j[16];
+    jsonl_open(&in, "dev/fixtures/distilbert/expected.jsonl");
+    for (; jsonl_next(&in, &j[n]); n++) {
+        json_t *x = json_object_get(j[n], "logits");
+        texts[n] = jsonl_string(&in, j[n], "text", true);
+        want[n] = at(x, 0); // POSITIVE, by its name
+        wanted_p[n] = exp(at(x, 0)) / (exp(at(x, 0)) + exp(at(x, 1)) + exp(at(x, 2)));
+    }
+    jsonl_close(&in);
+    CHECK(n == 8, "%zu texts", n);
+    for (size_t tokens = 32; tokens <= 512; tokens *= 4) {
+        DistilBert d;
+        distilbert_load(&d, ops_cpu(), "dev/fixtures/distilbert", tokens, false);
+        CHECK(d.labels == 3 && d.positive == 0, "positive label %zu of %zu", d.positive, d.labels);
+        for (int probability = 0; probability < 2; probability++) {
+            distilbert_score(&d, texts, got, n, probability);
+            for (size_t i = 0; i < n; i++) CHECK_NEAR(got[i], probability ? wanted_p[i] : want[i], tol * (probability ? 1 : fmax(1, fabs(want[i]))), texts[i]);
+        }
+        CHECK(d.cut == 2, "%zu texts were cut, want 2 (one, twice)", d.cut);
+        distilbert_score(&d, texts, got, 0, false);
+        distilbert_free(&d);
+    }
+    for (size_t i = 0; i < n; i++) json_decref(j[i]);
+}

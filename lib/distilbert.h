@@ -1,0 +1,249 @@
+// distilbert.h: DistilBertForSequenceClassification, forward only: the paper's sentiment reward model (lvwerra/distilbert-imdb).
+//
+// The op table's largest pieces in another order: embeddings with a norm of their own, blocks that norm after each addition, attention that sees both
+// ways, and on the first token, [CLS], Linear-ReLU-Linear to a logit for each label. The reward is the logit of the positive label, as the
+// authors' code has it, or that label's softmax probability, p(POS given y) in the paper. The positive label is the one called POSITIVE in
+// config.json, else label 1 of two.
+//
+// Texts come in, since the tokenizer is another one than the policy's; a text over the context keeps its beginning. Rows are packed end to end:
+// no padding, and a row's result does not depend on its neighbours. A folder is read like any other, through a parameter table; q, k and v stand
+// one behind the other in it, and so in memory, where they are one matrix (3C,C).
+//
+// Left out on purpose: training, attention masks (a row has a length), pairs of texts, other heads than the classifier.
+#ifndef DISTILBERT_H
+#define DISTILBERT_H
+#include "../gpt2.h"
+#include "wordpiece.h"
+
+typedef struct {
+    Model m;                     // cfg and parameters; trains nothing
+    WordPiece *tokenizer;
+    size_t labels, positive, tokens, cut; // cut: texts that were longer than the context
+    Arena work;
+    Batch batch;
+    Buf x, mean, rstd, qkv, lse, att, mid, fc, act; // (N,C), (N), (N), (N,3C), (N,NH), (N,C), (N,C), (N,F), (N,F)
+    Buf first, cls, pre, hidden, logits;            // (B) int32, then (B,C), (B,C), (B,C), (B,labels)
+} DistilBert;
+bool is_distilbert(const char *dir);                // by config.json's model_type; dies when that is no JSON
+// Reads a folder; work memory for at least `tokens` tokens at a time. measure_only: sizes of the arenas only, from config.json alone.
+void distilbert_load(DistilBert *d, const Ops *o, const char *dir, size_t tokens, bool measure_only);
+void distilbert_free(DistilBert *d);
+// Rewards (n) of n UTF-8 texts: the positive label's logit, or its probability. Dies when one is not finite.
+void distilbert_score(DistilBert *d, const char *const *texts, double *out, size_t n, bool probability);
+uint64_t distilbert_fingerprint(const DistilBert *d); // of configuration, weights, vocabulary and the positive label
+#endif
+
+#if defined(VBON_IMPLEMENTATION) && !defined(DISTILBERT_IMPLEMENTED)
+#define DISTILBERT_IMPLEMENTED
+#include <strings.h>
+
+// The places are gpt2.h's: ln1 and ln2 norm after attention and MLP, lnf the embeddings; v1 and v2, a value head elsewhere, are the classifier.
+static const ParamSpec distilbert_table[] = {
+    {"embeddings.word_embeddings.weight",            IN_PARAMS(wte),  D_V,  D_C, 0},
+    {"embeddings.position_embeddings.weight",        IN_PARAMS(wpe),  D_T,  D_C, 0},
+    {"embeddings.LayerNorm.weight",                  IN_PARAMS(lnfw), D_C,  0,   P_NORM},
+    {"embeddings.LayerNorm.bias",                    IN_PARAMS(lnfb), D_C,  0,   0},
+    {"transformer.layer.%zu.attention.q_lin.weight", IN_BLOCK(qkvw),  D_C,  D_C, P_LAYER},
+    {"transformer.layer.%zu.attention.k_lin.weight", IN_BLOCK(kw),    D_C,  D_C, P_LAYER},
+    {"transformer.layer.%zu.attention.v_lin.weight", IN_BLOCK(vw),    D_C,  D_C, P_LAYER},
+    {"transformer.layer.%zu.attention.q_lin.bias",   IN_BLOCK(qkvb),  D_C,  0,   P_LAYER},
+    {"transformer.layer.%zu.attention.k_lin.bias",   IN_BLOCK(kb),    D_C,  0,   P_LAYER},
+    {"transformer.layer.%zu.attention.v_lin.bias",   IN_BLOCK(vb),    D_C,  0,   P_LAYER},
+    {"transformer.layer.%zu.attention.out_lin.weight", IN_BLOCK(projw), D_C, D_C, P_LAYER},
+    {"transformer.layer.%zu.attention.out_lin.bias", IN_BLOCK(projb), D_C,  0,   P_LAYER},
+    {"transformer.layer.%zu.sa_layer_norm.weight",   IN_BLOCK(ln1w),  D_C,  0,   P_LAYER | P_NORM},
+    {"transformer.layer.%zu.sa_layer_norm.bias",     IN_BLOCK(ln1b),  D_C,  0,   P_LAYER},
+    {"transformer.layer.%zu.ffn.lin1.weight",        IN_BLOCK(fcw),   D_F,  D_C, P_LAYER},
+    {"transformer.layer.%zu.ffn.lin1.bias",          IN_BLOCK(fcb),   D_F,  0,   P_LAYER},
+    {"transformer.layer.%zu.ffn.lin2.weight",        IN_BLOCK(fc2w),  D_C,  D_F, P_LAYER},
+    {"transformer.layer.%zu.ffn.lin2.bias",          IN_BLOCK(fc2b),  D_C,  0,   P_LAYER},
+    {"transformer.layer.%zu.output_layer_norm.weight", IN_BLOCK(ln2w), D_C, 0,   P_LAYER | P_NORM},
+    {"transformer.layer.%zu.output_layer_norm.bias", IN_BLOCK(ln2b),  D_C,  0,   P_LAYER},
+    {"pre_classifier.weight",                        IN_PARAMS(v1w),  D_C,  D_C, P_HEAD},
+    {"pre_classifier.bias",                          IN_PARAMS(v1b),  D_C,  0,   P_HEAD},
+    {"classifier.weight",                            IN_PARAMS(v2w),  D_LABELS, D_C, P_HEAD},
+    {"classifier.bias",                              IN_PARAMS(v2b),  D_LABELS, 0, P_HEAD},
+    {0},
+};
+static const char *const distilbert_buffers[] = {"embeddings.position_ids", NULL};
+static const Architecture distilbert = {.name = "distilbert", .prefix = "distilbert.", .classifier = "DistilBertForSequenceClassification", .table = distilbert_table,
+    .buffers = distilbert_buffers}; // not among gpt2.h's: it is no language model
+
+// ----------------------------------------------------------------------------
+// loading
+
+bool is_distilbert(const char *dir)
+{
+    char *path = format("%s/config.json", dir);
+    bool yes = false;
+    if (!access(path, R_OK)) {
+        json_t *j = json_file(path);
+        const char *type = json_string_value(json_object_get(j, "model_type"));
+        yes = type && !strcmp(type, "distilbert");
+        json_decref(j);
+    }
+    free(path);
+    return yes;
+}
+
+static void distilbert_config(DistilBert *d, Config *c, const char *dir)
+{
+    char *path = format("%s/config.json", dir);
+    json_t *j = json_file(path), *names = json_object_get(j, "id2label"), *labels = json_object_get(j, "num_labels");
+    const char *class = json_string_value(json_array_get(json_object_get(j, "architectures"), 0));
+    if (!class || strcmp(class, distilbert.classifier)) die("%s: %s is not a reward model: a %s is", path, class ? shown(class) : "a DistilBERT without \"architectures\"", distilbert.classifier);
+    *c = (Config){.arch = "distilbert", .eps = 1e-12};
+    c->C = (size_t)config_integer(j, path, "dim", 768);
+    c->L = (size_t)config_integer(j, path, "n_layers", 6);
+    c->NH = (size_t)config_integer(j, path, "n_heads", 12);
+    c->F = (size_t)config_integer(j, path, "hidden_dim", 3072);
+    c->V = (size_t)config_integer(j, path, "vocab_size", 30522);
+    c->max_T = (size_t)config_integer(j, path, "max_position_embeddings", 512);
+    c->act = config_activation(j, path, "activation", ACT_GELU_ERF);
+    c->labels = json_is_object(names) ? json_object_size(names) : json_is_integer(labels) ? (size_t)json_integer_value(labels) : 2;
+    if (!c->C || !c->L || !c->NH || !c->F || !c->V || c->max_T < 3 || c->L > 1000 || !c->labels || c->labels > 100000) die("%s: a dimension is 0 or absurd", path);
+    if (c->C % c->NH || c->C / c->NH > 256) die("%s: width %zu over %zu heads is no whole head size up to 256", path, c->C, c->NH);
+    double size = (double)c->L * (double)c->C * (4 * (double)c->C + 2 * (double)c->F) + ((double)c->V + (double)c->max_T) * (double)c->C;
+    if (size > 1e12) die("%s: a model of %.0e parameters: its dimensions are absurd", path, size);
+    d->positive = c->labels;
+    for (size_t i = 0; i < c->labels; i++) {
+        char key[24];
+        snprintf(key, sizeof key, "%zu", i);
+        const char *name = json_string_value(json_object_get(names, key));
+        if (name && !strcasecmp(name, "POSITIVE")) d->positive = i;
+    }
+    if (d->positive == c->labels && c->labels > 2) die("%s: %zu labels, none called POSITIVE in \"id2label\": name the one to reward", path, c->labels);
+    if (d->positive == c->labels) d->positive = c->labels - 1; // label 1 of two, or the only one
+    d->labels = c->labels;
+    json_decref(j);
+    free(path);
+}
+
+static void distilbert_carve(DistilBert *d)
+{
+    const Config *c = &d->m.cfg;
+    size_t N = d->tokens, B = N / 2, C = c->C; // a row is at least [CLS] [SEP]
+    batch_carve(&d->batch, &d->work, N, B);
+    #define TAKE(n, name) arena_take(&d->work, (n), DT_REAL, name)
+    d->x = TAKE(N * C, "activations"); d->mean = TAKE(N, "activations"); d->rstd = TAKE(N, "activations");
+    d->qkv = TAKE(N * 3 * C, "activations"); d->lse = TAKE(N * c->NH, "activations");
+    d->att = TAKE(N * C, "activations"); d->mid = TAKE(N * C, "activations");
+    d->fc = TAKE(N * c->F, "activations"); d->act = TAKE(N * c->F, "activations");
+    d->first = arena_take(&d->work, B, DT_I32, "batch");
+    d->cls = TAKE(B * C, "head"); d->pre = TAKE(B * C, "head"); d->hidden = TAKE(B * C, "head"); d->logits = TAKE(B * d->labels, "head");
+    #undef TAKE
+}
+
+void distilbert_load(DistilBert *d, const Ops *o, const char *dir, size_t tokens, bool measure_only)
+{
+    memset(d, 0, sizeof *d);
+    Config c;
+    distilbert_config(d, &c, dir);
+    Model *m = &d->m;
+    *m = (Model){.o = o, .cfg = c, .arch = &distilbert};
+    m->list = (Param *)xcalloc(sizeof distilbert_table / sizeof *distilbert_table * c.L, sizeof *m->list);
+    for (const ParamSpec *s = distilbert_table, *end = s; s->hf; s = end) {
+        while (end == s || (end->flags & P_LAYER && s->flags & P_LAYER)) end++;
+        for (size_t l = 0; l < (s->flags & P_LAYER ? c.L : 1); l++)
+            for (const ParamSpec *k = s; k < end; k++) list_add(m, k, l);
+    }
+    m->first = m->n_params;
+    m->first_block = c.L;
+    m->params = (Arena){.name = "parameters", .o = o};
+    d->work = (Arena){.name = "reward model", .o = o};
+    d->tokens = tokens > c.max_T ? tokens : c.max_T;
+    for (int pass = 0; pass < (measure_only ? 1 : 2); pass++) {
+        if (pass) { arena_place(&m->params); arena_place(&d->work); }
+        m->data = arena_take(&m->params, m->n_params, DT_REAL, "weights");
+        distilbert_carve(d);
+    }
+    params_view(&m->p, m, m->data, 0);
+    if (measure_only) return;
+    model_fill(m, dir);
+    for (size_t i = 0; i < m->n_list; i++) { // from here on q, k and v are one
+        const Param *q = &m->list[i];
+        if (q->flags & P_LAYER && (q->field == IN_BLOCK(qkvw) || q->field == IN_BLOCK(qkvb))) *param_field(&m->p, q) = slice(m->data, q->offset, 3 * q->n);
+    }
+    d->tokenizer = wordpiece_load(dir);
+    if ((size_t)wordpiece_vocab(d->tokenizer) > c.V) die("%s: the tokenizer has %d tokens, the model %zu: copy the model's own there", dir, wordpiece_vocab(d->tokenizer), c.V);
+}
+
+void distilbert_free(DistilBert *d)
+{
+    arena_release(&d->work);
+    model_free(&d->m);
+    if (d->tokenizer) wordpiece_free(d->tokenizer);
+}
+
+uint64_t distilbert_fingerprint(const DistilBert *d)
+{
+    return mix64(model_fingerprint(&d->m) ^ mix64(wordpiece_fingerprint(d->tokenizer) + d->positive));
+}
+
+// ----------------------------------------------------------------------------
+// forward
+
+// Logits (B,labels) of the rows in d->batch
+static Buf distilbert_forward(DistilBert *d)
+{
+    const Ops *o = d->m.o;
+    const Config *c = &d->m.cfg;
+    const Params *p = &d->m.p;
+    const Batch *b = &d->batch;
+    size_t N = b->N, B = b->B, C = c->C, F = c->F, NH = c->NH;
+    o->embed_forward(d->mid, b->tokens, b->pos, p->wte, p->wpe, N, C);
+    o->layernorm_forward(d->x, d->mean, d->rstd, d->mid, p->lnfw, p->lnfb, N, C, c->eps);
+    for (size_t l = 0; l < c->L; l++) { // x -> a = norm(x + attention(x)) -> norm(a + mlp(a)); a is kept in att
+        const Block *h = &p->h[l];
+        o->matmul_forward(d->qkv, d->x, h->qkvw, h->qkvb, N, C, 3 * C);
+        o->attention_forward(d->att, d->lse, d->qkv, b->start, B, N, NH, C / NH, false);
+        o->matmul_forward(d->mid, d->att, h->projw, h->projb, N, C, C);
+        o->add(d->mid, d->mid, d->x, N * C);
+        o->layernorm_forward(d->att, d->mean, d->rstd, d->mid, h->ln1w, h->ln1b, N, C, c->eps);
+        o->matmul_forward(d->fc, d->att, h->fcw, h->fcb, N, C, F);
+        o->activation_forward(d->act, d->fc, c->act, N * F);
+        o->matmul_forward(d->mid, d->act, h->fc2w, h->fc2b, N, F, C);
+        o->add(d->mid, d->mid, d->att, N * C);
+        o->layernorm_forward(d->x, d->mean, d->rstd, d->mid, h->ln2w, h->ln2b, N, C, c->eps);
+    }
+    o->gather_rows(d->cls, d->x, d->first, B, C);
+    o->matmul_forward(d->pre, d->cls, p->v1w, p->v1b, B, C, C);
+    o->activation_forward(d->hidden, d->pre, ACT_RELU, B * C);
+    o->matmul_forward(d->logits, d->hidden, p->v2w, p->v2b, B, C, d->labels);
+    return d->logits;
+}
+
+void distilbert_score(DistilBert *d, const char *const *texts, double *out, size_t n, bool probability)
+{
+    size_t cap = d->tokens, B = 0, K = d->labels, done = 0;
+    int *tokens = (int *)xmalloc(cap * sizeof(int)), *start = (int *)xcalloc(cap + 1, sizeof(int));
+    real *logits = (real *)xmalloc(cap / 2 * K * sizeof(real));
+    for (size_t i = 0; i <= n; i++) {
+        size_t len = 0;
+        int *ids = NULL;
+        if (i < n) {
+            ids = wordpiece_encode(d->tokenizer, texts[i], strlen(texts[i]), d->m.cfg.max_T + 1, &len);
+            if (!ids) die("text %zu is not UTF-8 at byte %zu: convert it", i + 1, len + 1);
+            if (len > d->m.cfg.max_T) { len = d->m.cfg.max_T; ids[len - 1] = ids[len]; d->cut++; } // [SEP] stays
+        }
+        if (B && (i == n || (size_t)start[B] + len > cap)) {
+            batch_set(&d->batch, &d->m, tokens, start, NULL, B);
+            d->m.o->upload(slice(d->first, 0, B), start);
+            d->m.o->download(logits, slice(distilbert_forward(d), 0, B * K));
+            for (size_t b = 0; b < B; b++) {
+                const real *x = logits + b * K;
+                double sum = 0, mine = (double)x[d->positive];
+                for (size_t k = 0; k < K; k++) sum += exp((double)x[k] - mine);
+                out[done + b] = probability ? 1 / sum : mine;
+                if (!isfinite(mine) || isnan(sum)) die("the reward model's score is not finite: look for NaN in its weights");
+            }
+            done += B;
+            B = 0;
+        }
+        if (i < n) memcpy(tokens + start[B], ids, len * sizeof(int));
+        if (i < n) { start[B + 1] = start[B] + (int)len; B++; }
+        free(ids);
+    }
+    free(tokens); free(start); free(logits);
+}
+#endif
