@@ -843,7 +843,7 @@ static const Flag flag_table[] = {
     FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL, "folder of the reference model"),
     FLAG("reward", FLAG_STRING, reward, "bon score cache train eval info", NULL, NULL, "reward model: a folder, or a program that reads JSONL and writes a number a line"),
     FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train eval", "600", ">0..", "seconds a reward program may take for one batch"),
-    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train eval", "1", ">0..", "rewards are multiplied by it (positive)"),
+    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train eval", "1", ">0..", "rewards are multiplied by it"),
     FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train eval", "0", NULL, "and this is added"),
     FLAG("missing-eos", FLAG_STRING, missing_eos, "bon cache train eval", "none", NULL, "reward of a response without an end-of-text token, in place of its own (none: its own)"),
     FLAG("data", FLAG_STRING, data, "sft reward", NULL, NULL, "JSONL to train on"),
