@@ -1,7 +1,8 @@
 # vbon: make builds it, make demo runs the method end to end, make test proves it. `make help` lists the rest.
 #
 # Libraries come from Debian packages or from deps/ (`make deps` fills it, so that a machine without a network can build).
-# oneDNN is optional: without it products are plain loops. Override any variable: make CC=clang ONEDNN=0.
+# oneDNN is optional: without it products are plain loops. CUDA too: where nvcc is found (12 or 13), vbon has --device cuda.
+# Override any variable: make CC=clang ONEDNN=0 NVCC=.
 CC      ?= gcc
 ARCH    ?= -march=native
 OPT     ?= -O3 $(ARCH) -fno-math-errno -fno-trapping-math -g
@@ -16,29 +17,40 @@ JANSSON := $(call have,jansson.h,-ljansson)
 UTF8    := $(call have,utf8proc.h,-lutf8proc)
 STB     := $(call have,stb/stb_ds.h,)
 ONEDNN  ?= $(call have,dnnl.h,-ldnnl)
+NVCC    ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc /opt/cuda/bin/nvcc))
+CUDA    := $(if $(NVCC),$(shell $(NVCC) --dryrun -E -x cu /dev/null 2>&1 | sed -n 's/^\#$$ TOP=//p'))
 say      = $(if $(filter 1,$(1)),✓ $(2),✗ $(2): $(3))
 
 FAST    := $(BASE) $(OPT) -fopenmp $(if $(filter 1,$(ONEDNN)),-DVBON_ONEDNN)
 FASTLIB := $(if $(filter 1,$(ONEDNN)),-ldnnl) $(LIBS)
 DOUBLE  := $(BASE) -O2 $(ARCH) -fopenmp -g -Dreal=double -DDEBUG
 SAN     := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+comma   := ,
+# Machine code for A100 and H100 generations, PTX for what comes after.
+NVFLAGS := -O3 -std=c++17 -g -lineinfo -I. -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90] -Xcompiler -Wall,-Wextra $(if $(WERROR),-Werror all-warnings)
+GPU     := $(if $(NVCC),-DVBON_CUDA)
+GPULIB  := $(if $(NVCC),-L$(CUDA)/lib64 -L$(CUDA)/lib -Wl$(comma)-rpath$(comma)$(CUDA)/lib64 -lcublasLt -lcudart -lstdc++)
 SOURCES := vbon.c gpt2.h pythia.h ppo.h $(wildcard lib/*.h)
 TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 
 all: vbon
 
 PYTHON  ?= python3
-.PHONY: all check demo demo-models parity test test_asan bench deps clean help
+.PHONY: all check demo demo-models parity test test_asan test_cuda test_simt test_simt_asan test_simt_tsan bench deps cuda_headers clean help
 check:
 	@echo "$(call say,$(OPENMP),OpenMP,install gcc)"
 	@echo "$(call say,$(JANSSON),jansson,install libjansson-dev)"
 	@echo "$(call say,$(UTF8),utf8proc,install libutf8proc-dev)"
 	@echo "$(call say,$(STB),stb_ds,install libstb-dev)"
 	@echo "$(call say,$(ONEDNN),oneDNN,install libdnnl-dev for fast products (plain loops are used))"
+	@echo "$(call say,$(if $(NVCC),1),CUDA,install NVIDIA's toolkit for --device cuda (nvcc was not found))"
 	@[ "$(OPENMP)$(JANSSON)$(UTF8)$(STB)" = 1111 ] || { echo "make: something that vbon needs is missing, see above"; exit 1; }
 
-vbon: $(SOURCES) Makefile | check
-	$(CC) $(FAST) vbon.c -o $@ $(FASTLIB)
+vbon: $(SOURCES) $(if $(NVCC),build/vbon_cuda.o) Makefile | check
+	$(CC) $(FAST) $(GPU) vbon.c $(filter %.o,$^) -o $@ $(FASTLIB) $(GPULIB)
+build/vbon_cuda.o: vbon.cu gpt2.h Makefile
+	@mkdir -p build
+	$(NVCC) $(NVFLAGS) -c vbon.cu -o $@
 
 build/test: $(TESTS) $(SOURCES) Makefile | check
 	@mkdir -p build
@@ -55,10 +67,44 @@ build/test_double_asan: $(TESTS) $(SOURCES) Makefile | check
 build/vbon_asan: $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(BASE) -O1 $(ARCH) -fopenmp -g -DDEBUG $(SAN) vbon.c -o $@ $(LIBS)
+# ops_cuda against ops_cpu on a GPU.
+build/test_cuda: $(TESTS) $(SOURCES) build/vbon_cuda.o Makefile | check
+	$(CC) $(FAST) $(GPU) test_vbon.c build/vbon_cuda.o -o $@ $(FASTLIB) $(GPULIB)
+# And on the CPU, through dev/cuda_on_cpu and NVIDIA's headers: plain, under ASan and UBSan, and under TSan, which watches the kernels only.
+CUDAINC := $(firstword $(foreach d,$(CUDA) $(CUDA_HOME) deps/cuda /usr/local/cuda,$(if $(wildcard $(d)/include/cuda_runtime.h),$(d)/include)))
+SIMT    := -std=c++17 -g -fopenmp -fno-strict-aliasing -DCUDA_ON_CPU $(WARN) -Wno-unknown-pragmas -I. -isystem $(CUDAINC)
+ENGINE_asan   := -DSIMT_ASAN
+ENGINE_tsan   := -DSIMT_TSAN
+KERNELS_plain := -O2
+KERNELS_asan  := -O1 $(SAN)
+KERNELS_tsan  := -O1 -fsanitize=thread
+HOST_plain    := $(FAST)
+HOST_asan     := $(BASE) -O1 $(ARCH) -fopenmp -g -DDEBUG $(SAN)
+HOST_tsan     := $(BASE) -O2 $(ARCH) -fopenmp -g
+SIMTLIB        = $(filter -fsanitize=%,$(KERNELS_$*)) $(if $(filter plain,$*),$(FASTLIB),$(LIBS)) -lstdc++ -lpthread
+.SECONDARY:
+build/cuda_on_cpu_%.o: $(wildcard dev/cuda_on_cpu/*) Makefile
+	@mkdir -p build
+	$(CXX) $(SIMT) -O2 $(ENGINE_$*) -c dev/cuda_on_cpu/cuda_on_cpu.cpp -o $@
+build/vbon_simt_%.o: vbon.cu gpt2.h $(wildcard dev/cuda_on_cpu/*) Makefile
+	@mkdir -p build
+	$(CXX) -x c++ $(SIMT) $(KERNELS_$*) -c vbon.cu -o $@
+build/planted_bugs_%: build/cuda_on_cpu_%.o
+	$(CXX) -x c++ $(SIMT) -O1 $(filter -f%,$(KERNELS_$*)) dev/cuda_on_cpu/planted_bugs.cu -x none $< -o $@
+build/test_simt_%: $(TESTS) $(SOURCES) build/vbon_simt_%.o build/cuda_on_cpu_%.o | check
+	$(CC) $(HOST_$*) -DVBON_CUDA test_vbon.c $(filter %.o,$^) -o $@ $(SIMTLIB)
+build/vbon_simt_%: $(SOURCES) build/vbon_simt_%.o build/cuda_on_cpu_%.o | check
+	$(CC) $(HOST_$*) -DVBON_CUDA vbon.c $(filter %.o,$^) -o $@ $(SIMTLIB)
 build/bench: dev/bench.c $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(FAST) dev/bench.c -o $@ $(FASTLIB)
 
+build/gpu_bench: dev/gpu_bench.c $(SOURCES) build/vbon_cuda.o Makefile | check
+	$(CC) $(FAST) $(GPU) dev/gpu_bench.c build/vbon_cuda.o -o $@ $(FASTLIB) $(GPULIB)
+build/vbon_simt: $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Makefile | check
+	$(CC) $(FAST) -DVBON_CUDA vbon.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
+build/gpu_bench_simt: dev/gpu_bench.c $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Makefile | check
+	$(CC) $(FAST) -DVBON_CUDA dev/gpu_bench.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
 build/two_lines: dev/two_lines.c gpt2.h pythia.h ppo.h Makefile
 	@mkdir -p build
 	$(CC) -std=c99 -Wall $(if $(WERROR),-Werror) -I. dev/two_lines.c -o $@ -lm
@@ -68,6 +114,26 @@ test: vbon build/test build/test_double build/two_lines
 	@dev/run_tests.sh ./vbon build/test_double build/test
 test_asan: build/two_lines build/vbon_asan build/test_asan build/test_double_asan
 	@VBON_FEW=1 dev/run_tests.sh build/vbon_asan build/test_double_asan build/test_asan
+
+test_cuda: build/test_cuda
+	@dev/run_tests.sh ./vbon build/test_cuda
+# The kernels on the CPU: the planted bugs, then the suite in four orders of threads. TSan of gcc 12 needs fewer random bits in addresses than some kernels use.
+ORDERS  := forward reverse random:1 random:2
+simt     = build/planted_bugs_$(1) $(foreach o,$(2),"env SIMT_ORDER=$(o) build/test_simt_$(1)")
+SKIP     = @echo "skip $@: NVIDIA's headers are needed (install the CUDA toolkit, set CUDA_HOME, or make cuda_headers)"
+ifeq ($(CUDAINC),)
+test_simt test_simt_asan test_simt_tsan:
+	$(SKIP)
+else
+test_simt: build/planted_bugs_plain build/test_simt_plain
+	@dev/run_tests.sh ./vbon $(call simt,plain,$(ORDERS))
+test_simt_asan: build/planted_bugs_asan build/test_simt_asan
+	@VBON_FEW=1 dev/run_tests.sh ./vbon $(call simt,asan,forward)
+test_simt_tsan: build/planted_bugs_tsan build/test_simt_tsan
+	@run=; [ "$$(cat /proc/sys/vm/mmap_rnd_bits 2>/dev/null || echo 28)" -le 28 ] || run="setarch -R"; \
+	  $$run true 2>/dev/null || { echo "skip $@: ThreadSanitizer needs setarch -R here, which is not permitted"; exit 0; }; \
+	  OMP_NUM_THREADS=1 VBON_FEW=1 $$run dev/run_tests.sh ./vbon $(call simt,tsan,forward)
+endif
 
 demo: vbon
 	@dev/demo.sh
@@ -85,13 +151,24 @@ deps:
 	cp /usr/include/stb/stb_ds.h deps/include/stb/
 	cp $$($(CC) -print-file-name=libjansson.a) $$($(CC) -print-file-name=libutf8proc.a) deps/lib/
 
+# NVIDIA's headers alone (5 MB), for test_simt where there is no toolkit.
+cuda_headers:
+	@mkdir -p build/wheels deps/cuda/include
+	python3 -m pip download -q --no-deps -d build/wheels nvidia-cuda-runtime-cu12==12.4.127 nvidia-cuda-nvcc-cu12==12.4.131
+	cd build/wheels && for w in *.whl; do python3 -m zipfile -e $$w unpacked; done
+	for d in build/wheels/unpacked/nvidia/*/include; do cp -r $$d/. deps/cuda/include/; done
+	rm -rf build/wheels
+
 clean:
 	rm -rf vbon build runs
 help:
 	@echo "make            build ./vbon"
 	@echo "make demo       reference and reward model -> cache -> vBoN -> evaluation, about two minutes"
 	@echo "make test       the tests;  make test_asan: the same under ASan and UBSan"
+	@echo "make test_cuda  the CUDA operations against the CPU's, on a GPU;  make test_simt: the same on the CPU"
+	@echo "make test_simt_asan, test_simt_tsan: the kernels on the CPU under sanitizers"
 	@echo "make parity SEED=N   random models through transformers and through vbon (Python: dev/requirements.txt; LARGE=1 adds Pythia-410m's size)"
 	@echo "make bench      speed beside the machine's own floors"
 	@echo "make demo-models DATA=DIR   train the demo's models again (about an hour)"
+	@echo "make cuda_headers   NVIDIA's headers alone, for make test_simt without the toolkit"
 	@echo "make deps       copy the libraries into deps/ so that a machine without a network can build"

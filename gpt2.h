@@ -129,8 +129,9 @@ void arena_release(Arena *a);
 // ----------------------------------------------------------------------------
 // the op table
 //
-// Contract. Outputs first, then inputs, then dimensions. All sizes are size_t; any N, T, R >= 1. Types: activations, parameters,
-// gradients and statistics are `real` (a backend may compute in less where --precision says so, statistics never), indices int32.
+// Contract. Outputs first, then inputs, then dimensions. All sizes are size_t; any N, T, R >= 1. Types: activations and their gradients,
+// weights and cached keys and values are of the table's `type`; statistics, log-probabilities, losses and the gradients and moments of
+// parameters are `real` (a matmul may write real activations, or read their gradient: a score's), indices int32. On the host all are real.
 // A forward overwrites its output. A backward overwrites activation gradients, and accumulates parameter gradients and the residual
 // stream (marked +=). A Buf without memory as a gradient means: frozen, do not compute. No op reads what it did not get, keeps state
 // between calls, or lets a row's result depend on what its neighbours contain. Reductions have a fixed order at a given thread count.
@@ -140,19 +141,20 @@ typedef enum { ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU } Activation;
 
 struct Ops {
     const char *name;
+    DType type;                                                  // of weights and activations: DT_REAL, or DT_BF16
     // memory
     Buf (*alloc)(size_t n, DType type, const char *name);
     void (*release)(Buf *b);
-    void (*upload)(Buf dst, const void *src);                    // host to buffer, dst.n elements of dst.type
+    void (*upload)(Buf dst, const void *src);                    // host to buffer, dst.n elements of dst.type (real for DT_BF16, rounded on the way)
     void (*download)(void *dst, Buf src);
-    void (*copy)(Buf dst, Buf src);
+    void (*copy)(Buf dst, Buf src);                              // of equal types, or from real to DT_BF16
     void (*fill)(Buf dst, double value);
     // layers
     void (*embed_forward)(Buf out, Buf tokens, Buf pos, Buf wte, Buf wpe, size_t N, size_t C);                   // out (N,C); wpe may be none
     void (*embed_backward)(Buf dwte, Buf dwpe, Buf dout, Buf tokens, Buf pos, size_t N, size_t C);               // dwte, dwpe +=
     void (*layernorm_forward)(Buf out, Buf mean, Buf rstd, Buf inp, Buf w, Buf b, size_t N, size_t C, double eps);
     void (*layernorm_backward)(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, Buf mean, Buf rstd, size_t N, size_t C); // dinp += (residual)
-    size_t (*packed_size)(size_t OC, size_t C);                  // elements (bytes) of a packed weight
+    size_t (*packed_size)(size_t OC, size_t C);                  // elements (bytes) of a packed weight; 0: this device packs nothing
     void (*pack)(Buf out, Buf w, size_t OC, size_t C);           // out DT_PACKED: w laid out for many products with few rows
     void (*matmul_forward)(Buf out, Buf inp, Buf w, Buf b, size_t N, size_t C, size_t OC);                       // out (N,OC) = inp (N,C) w^T (OC,C) + b
     void (*matmul_backward)(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, size_t N, size_t C, size_t OC);  // dinp =, dw, db +=
@@ -187,9 +189,15 @@ struct Ops {
     double (*sumsq)(Buf a);
     void (*adamw)(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay, double grad_scale, long step);
     void (*lerp)(Buf dst, Buf src, double weight);                                                               // dst += weight * (src - dst)
+    // what is between is launched as one: `if (o->region_begin(key)) { ops...; o->region_end(); }`. True: run the ops; false: the device has run them
+    // itself, as recorded under this key. A key stands for all their arguments, buffers and numbers; what buffers contain may change. Only ops on
+    // buffers may be inside, no transfer to or from the host.
+    bool (*region_begin)(uint64_t key);
+    void (*region_end)(void);
 };
 
-extern const Ops *ops_cpu(void);
+const Ops *ops_cpu(void);
+const Ops *ops_cuda(DType type); // DT_F32 or DT_BF16. In builds with nvcc; dies where the machine has no usable device
 
 // ----------------------------------------------------------------------------
 // configuration and parameters
@@ -234,7 +242,7 @@ typedef struct {
     Param *list; size_t n_list, n_params; // n_params elements in all
     size_t first_block, first;            // blocks below first_block and elements below first are frozen
     Arena params, optim, packs;
-    Buf data, grad, m, v;                 // (n_params), then three of (n_params - first)
+    Buf data, master, grad, m, v;         // (n_params) of o->type, then four real ones of (n_params - first); master: what trains, exactly
     Params p, g, packed;                  // views of data and grad by name; p with its matmul weights packed for decoding
     long step;                            // optimiser steps taken
 } Model;
@@ -517,8 +525,9 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
     m->packs = (Arena){.name = "packed weights", .o = o};
     for (int pass = 0; pass < (measure_only ? 1 : 2); pass++) {
         if (pass) { arena_place(&m->params); if (m->first < m->n_params) arena_place(&m->optim); }
-        m->data = arena_take(&m->params, m->n_params, DT_REAL, "weights");
+        m->data = arena_take(&m->params, m->n_params, o->type, "weights");
         if (m->first == m->n_params) continue;
+        m->master = o->type == DT_REAL ? slice(m->data, m->first, m->n_params - m->first) : arena_take(&m->optim, m->n_params - m->first, DT_REAL, "master weights");
         m->grad = arena_take(&m->optim, m->n_params - m->first, DT_REAL, "gradients");
         m->m = arena_take(&m->optim, m->n_params - m->first, DT_REAL, "first moments");
         m->v = arena_take(&m->optim, m->n_params - m->first, DT_REAL, "second moments");
@@ -539,6 +548,15 @@ void model_free(Model *m)
     *m = (Model){0};
 }
 
+static bool has_master(const Model *m, const Param *q) { return m->o->type != DT_REAL && q->offset >= m->first; }
+static Buf param_master(const Model *m, const Param *q) { return slice(m->master, q->offset - m->first, q->n); }
+
+static void param_write(Model *m, const Param *q, size_t first, size_t n, const real *x) // n elements from `first`, in the layout kept here
+{
+    m->o->upload(slice(*param_field(&m->p, q), first, n), x);
+    if (has_master(m, q)) m->o->upload(slice(param_master(m, q), first, n), x);
+}
+
 // A standard normal from the counter-based generator (Box-Muller).
 static double random_normal(uint64_t seed, uint64_t stream, uint64_t a, uint64_t b)
 {
@@ -555,20 +573,22 @@ void model_random(Model *m, uint64_t seed)
         if (q->field == IN_PARAMS(score)) std = 1 / sqrt((double)m->cfg.C + 1); // N+ detail 11
         for (size_t j = 0; j < q->n; j++)
             x[j] = (real)(q->flags & P_NORM ? 1 : std > 0 ? std * random_normal(seed, STREAM_INIT, i, j) : 0);
-        m->o->upload(*param_field(&m->p, q), x);
+        param_write(m, q, 0, q->n, x);
     }
     free(x);
 }
 
 void value_head_random(Model *m, uint64_t seed)
 {
-    size_t C = m->cfg.C;
-    real *w = (real *)xmalloc(2 * C * C * sizeof *w);
-    double bound = 1 / sqrt((double)C);
-    for (size_t i = 0; i < 2 * C * C; i++) w[i] = (real)(bound * (2 * random_uniform(seed, STREAM_INIT, 1u << 20, i, 0) - 1));
-    m->o->upload(m->p.v1w, w);
-    m->o->fill(m->p.v1b, 0); m->o->fill(m->p.v2w, 0); m->o->fill(m->p.v2b, 0);
-    free(w);
+    double bound = 1 / sqrt((double)m->cfg.C);
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        if (!(q->flags & P_VALUE)) continue;
+        real *w = (real *)xcalloc(q->n, sizeof *w);
+        if (q->field == IN_PARAMS(v1w)) for (size_t j = 0; j < q->n; j++) w[j] = (real)(bound * (2 * random_uniform(seed, STREAM_INIT, 1u << 20, j, 0) - 1));
+        param_write(m, q, 0, q->n, w);
+        free(w);
+    }
 }
 
 static void transpose(real *out, const real *in, size_t rows, size_t cols) // in (rows, cols)
@@ -587,11 +607,10 @@ static size_t row_run(const Model *m, const Param *q, size_t row, size_t *at)
 
 void param_set(Model *m, const Param *q, const real *rows, size_t first, size_t n)
 {
-    Buf b = *param_field(&m->p, q);
     if (q->flags & P_TRANSPOSE) {
         real *t = (real *)xmalloc(q->n * sizeof *t);
         transpose(t, rows, q->cols, q->rows);
-        m->o->upload(b, t);
+        param_write(m, q, 0, q->n, t);
         free(t);
         return;
     }
@@ -599,7 +618,7 @@ void param_set(Model *m, const Param *q, const real *rows, size_t first, size_t 
     for (size_t r = first, at, run; r < first + n; r += run) {
         run = row_run(m, q, r, &at);
         if (run > first + n - r) run = first + n - r;
-        m->o->upload(slice(b, at * width, run * width), rows + (r - first) * width);
+        param_write(m, q, at * width, run * width, rows + (r - first) * width);
     }
 }
 
@@ -619,7 +638,7 @@ static void to_file_layout(const Model *m, const Param *q, Buf b, real *file_lay
     }
 }
 
-void param_get(const Model *m, const Param *q, real *file_layout) { to_file_layout(m, q, slice(m->data, q->offset, q->n), file_layout); }
+void param_get(const Model *m, const Param *q, real *file_layout) { to_file_layout(m, q, has_master(m, q) ? param_master(m, q) : slice(m->data, q->offset, q->n), file_layout); }
 
 void params_twin(Params *out, const Model *m, Buf copy)
 {
@@ -638,7 +657,8 @@ void packs_carve(Model *m)
         const Param *q = &m->list[i];
         bool tied_head = q->field == IN_PARAMS(wte) && !(q->flags & P_LAYER) && m->cfg.tied && !m->cfg.scalar_head;
         if (!(q->flags & P_MATMUL) && !tied_head) continue;
-        Buf b = arena_take(&m->packs, m->o->packed_size(q->rows, q->cols), DT_PACKED, "packed weights");
+        size_t bytes = m->o->packed_size(q->rows, q->cols);
+        Buf b = bytes ? arena_take(&m->packs, bytes, DT_PACKED, "packed weights") : (Buf){0};
         if (!b.p) continue;
         m->o->pack(b, *param_field(&m->p, q), q->rows, q->cols);
         *(tied_head ? &m->packed.head : param_field(&m->packed, q)) = b; // wte itself stays readable for the embedding
@@ -684,7 +704,7 @@ void kv_carve(KVCache *c, const Model *m, Arena *a, size_t S, size_t T, size_t r
 {
     *c = (KVCache){.S = S, .T = T, .kv = c->kv};
     if (!c->kv) c->kv = (Buf *)xmalloc(m->cfg.L * sizeof *c->kv);
-    for (size_t l = 0; l < m->cfg.L; l++) c->kv[l] = arena_take(a, S * T * 2 * m->cfg.C, DT_REAL, "kv cache");
+    for (size_t l = 0; l < m->cfg.L; l++) c->kv[l] = arena_take(a, S * T * 2 * m->cfg.C, m->o->type, "kv cache");
     c->slot = arena_take(a, rows, DT_I32, "batch"); c->len = arena_take(a, rows, DT_I32, "batch");
     c->pslot = arena_take(a, rows, DT_I32, "batch"); c->plen = arena_take(a, rows, DT_I32, "batch");
 }
@@ -697,22 +717,24 @@ void acts_carve(Acts *a, const Model *m, Arena *arena, size_t N, size_t keep)
     size_t C = c->C, F = c->F, NH = c->NH, L = c->L;
     BlockActs *h = a->h ? a->h : (BlockActs *)xmalloc(L * sizeof *h);
     *a = (Acts){.cap_N = N, .h = h};
-    #define TAKE(n, name) arena_take(arena, N * (n), DT_REAL, name)
+    #define TAKE(n, name) arena_take(arena, N * (n), m->o->type, name)
+    #define STATISTIC(n, name) arena_take(arena, N * (n), DT_REAL, name)
     a->x = TAKE(C, "embedding");
     for (size_t l = 0; l < L; l++) {
         if (l > 0 && l < keep) { h[l] = h[0]; continue; }
         const char *name = l < keep ? "frozen blocks" : "activations";
-        h[l] = (BlockActs){.ln1 = TAKE(C, name), .mean1 = TAKE(1, name), .rstd1 = TAKE(1, name), .qkv = TAKE(3 * C, name), .lse = TAKE(NH, name),
-            .att = TAKE(C, name), .mid = TAKE(C, name), .ln2 = TAKE(C, name), .mean2 = TAKE(1, name), .rstd2 = TAKE(1, name),
+        h[l] = (BlockActs){.ln1 = TAKE(C, name), .mean1 = STATISTIC(1, name), .rstd1 = STATISTIC(1, name), .qkv = TAKE(3 * C, name), .lse = STATISTIC(NH, name),
+            .att = TAKE(C, name), .mid = TAKE(C, name), .ln2 = TAKE(C, name), .mean2 = STATISTIC(1, name), .rstd2 = STATISTIC(1, name),
             .fc = TAKE(F, name), .act = TAKE(F, name)};
         h[l].out = l < keep ? a->x : TAKE(C, name); // a frozen block writes over what it read
     }
-    a->lnf = TAKE(C, "activations"); a->meanf = TAKE(1, "activations"); a->rstdf = TAKE(1, "activations");
+    a->lnf = TAKE(C, "activations"); a->meanf = STATISTIC(1, "activations"); a->rstdf = STATISTIC(1, "activations");
     if (keep < L || m->first < m->n_params) {
         a->dx = TAKE(C, "backward"); a->dln = TAKE(C, "backward"); a->dqkv = TAKE(3 * C, "backward");
         a->datt = TAKE(C, "backward"); a->dfc = TAKE(F, "backward"); a->dhidden = TAKE(C, "backward");
     }
     #undef TAKE
+    #undef STATISTIC
 }
 
 void acts_free(Acts *a) { free(a->h); a->h = NULL; }
@@ -797,13 +819,11 @@ void model_zero_grad(Model *m) { m->o->fill(m->grad, 0); }
 
 double model_update(Model *m, const AdamW *opt)
 {
-    double sum = 0;
-    for (size_t i = 0; i < m->n_list; i++) {
+    double sum = m->o->sumsq(m->grad);
+    for (size_t i = 0; i < m->n_list && !isfinite(sum); i++) {
         const Param *q = &m->list[i];
-        if (q->offset < m->first) continue;
-        double s = m->o->sumsq(*param_field(&m->g, q));
-        if (!isfinite(s)) die("step %ld: the gradient of %s is not finite: lower --lr, or look for NaN in the data; no weight was changed", m->step + 1, q->name);
-        sum += s;
+        if (q->offset >= m->first && !isfinite(m->o->sumsq(*param_field(&m->g, q))))
+            die("step %ld: the gradient of %s is not finite: lower --lr, or look for NaN in the data; no weight was changed", m->step + 1, q->name);
     }
     double norm = sqrt(sum), scale = opt->clip > 0 && norm > opt->clip ? opt->clip / (norm + 1e-6) : 1; // as torch.nn.utils.clip_grad_norm_
     m->step++;
@@ -811,9 +831,10 @@ double model_update(Model *m, const AdamW *opt)
         const Param *q = &m->list[i];
         if (q->offset < m->first) continue;
         size_t at = q->offset - m->first;
-        m->o->adamw(*param_field(&m->p, q), slice(m->grad, at, q->n), slice(m->m, at, q->n), slice(m->v, at, q->n),
+        m->o->adamw(slice(m->master, at, q->n), slice(m->grad, at, q->n), slice(m->m, at, q->n), slice(m->v, at, q->n),
                     opt->lr, opt->beta1, opt->beta2, opt->eps, q->flags & P_DECAY ? opt->weight_decay : 0, scale, m->step);
     }
+    if (m->o->type != DT_REAL) m->o->copy(slice(m->data, m->first, m->n_params - m->first), m->master);
     return norm;
 }
 

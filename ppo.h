@@ -402,7 +402,7 @@ void generator_carve(Generator *g, Model *m, Arena *a, size_t rows, size_t token
     kv_carve(&g->prompts, m, a, rows, max_prompt, rows);
     kv_carve(&g->own, m, a, rows, max_new, rows);
     g->own.prefix = &g->prompts;
-    g->hidden = arena_take(a, rows * C, DT_REAL, "head");
+    g->hidden = arena_take(a, rows * C, m->o->type, "head");
     g->index = arena_take(a, rows, DT_I32, "batch"); g->token = arena_take(a, rows, DT_I32, "batch");
     g->logp = arena_take(a, rows, DT_REAL, "head"); g->uniform = arena_take(a, rows, DT_F64, "batch");
 }
@@ -443,6 +443,15 @@ static void prefill(Generator *g, const Prompt *prompts, const Response *r, size
     }
 }
 
+// Stands for all that a decoding step of R rows is made of: the memory's layout follows from where it begins and from these sizes.
+static uint64_t step_key(const Generator *g, const Sampling *s, size_t R)
+{
+    uint64_t x[] = {(uintptr_t)g->m->data.p, (uintptr_t)g->batch.tokens.p, g->rows, g->tokens, g->max_prompt, g->max_new, R, (uint64_t)s->top_k, 0, 0}, h = 0;
+    memcpy(&x[8], &s->temperature, sizeof x[8]); memcpy(&x[9], &s->top_p, sizeof x[9]);
+    for (size_t i = 0; i < sizeof x / sizeof *x; i++) h = mix64((h ^ x[i]) + 0x9e3779b97f4a7c15ull);
+    return h;
+}
+
 void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *all, size_t total)
 {
     Model *m = g->m;
@@ -463,7 +472,6 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
             g->live[i] = (int)i;
         }
         prefill(g, prompts, r, n, slot_of);
-        Buf hidden = g->hidden;
         for (size_t t = 0; live; t++) {
             // rows to run: the live ones, rounded up with finished ones so that few distinct shapes occur (a product is prepared by shape)
             size_t R = t == 0 ? n : (live + 15) / 16 * 16;
@@ -487,14 +495,18 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
                 batch_set(&g->batch, m, g->h_tokens, g->h_start, g->h_pos, R);
                 o->upload(slice(g->own.slot, 0, R), g->h_slot); o->upload(slice(g->own.len, 0, R), g->h_len);
                 o->upload(slice(g->own.pslot, 0, R), g->h_pslot); o->upload(slice(g->own.plen, 0, R), g->h_plen);
-                hidden = model_forward(m, &m->packed, &g->acts, &g->batch, 0, m->cfg.L, &g->own);
             }
             for (size_t i = 0; i < R; i++) {
                 const Response *y = &r[i < live ? g->live[i] : 0];
                 g->h_uniform[i] = random_uniform(s->seed, s->stream, y->prompt, y->sample, t);
             }
             o->upload(slice(g->uniform, 0, R), g->h_uniform);
-            o->sample(g->token, g->logp, hidden, head, g->uniform, s->temperature, s->top_k, s->top_p, R, C, V);
+            if (t == 0) o->sample(g->token, g->logp, g->hidden, head, g->uniform, s->temperature, s->top_k, s->top_p, R, C, V);
+            else if (o->region_begin(step_key(g, s, R))) {
+                Buf hidden = model_forward(m, &m->packed, &g->acts, &g->batch, 0, m->cfg.L, &g->own);
+                o->sample(g->token, g->logp, hidden, head, g->uniform, s->temperature, s->top_k, s->top_p, R, C, V);
+                o->region_end();
+            }
             o->download(g->h_index, slice(g->token, 0, R));
             o->download(g->h_logp, slice(g->logp, 0, R));
             size_t still = 0;
@@ -527,16 +539,18 @@ void scorer_carve(Scorer *s, const Model *m, Arena *a, size_t tokens, bool backw
     }
     batch_carve(&s->batch, a, tokens, tokens);
     acts_carve(&s->acts, m, a, tokens, backward ? m->first_block : m->cfg.L);
-    #define TAKE(n) arena_take(a, tokens * (n), DT_REAL, "head")
+    #define TAKE(n) arena_take(a, tokens * (n), m->o->type, "head")
+    #define NUMBER() arena_take(a, tokens, DT_REAL, "head")
     s->index = arena_take(a, tokens, DT_I32, "batch"); s->target = arena_take(a, tokens, DT_I32, "batch");
-    s->hidden = TAKE(C); s->logp = TAKE(1); s->entropy = TAKE(1);
+    s->hidden = TAKE(C); s->logp = NUMBER(); s->entropy = NUMBER();
     if (backward) {
-        s->dhidden = TAKE(C); s->dlogp = TAKE(1); s->old_logp = TAKE(1); s->old_value = TAKE(1); s->advantage = TAKE(1); s->returns = TAKE(1);
+        s->dhidden = TAKE(C); s->dlogp = NUMBER(); s->old_logp = NUMBER(); s->old_value = NUMBER(); s->advantage = NUMBER(); s->returns = NUMBER();
         s->probs = arena_take(a, m->o->head_rows(m->cfg.V) * m->cfg.V, DT_REAL, "head");
-        s->stats = arena_take(a, 8, DT_F64, "head"); s->value = TAKE(1); s->dvalue = TAKE(1);
+        s->stats = arena_take(a, 8, DT_F64, "head"); s->value = NUMBER(); s->dvalue = NUMBER();
         if (critic) { s->dhidden2 = TAKE(C); s->v1 = TAKE(2 * C); s->dv1 = TAKE(2 * C); }
     }
     #undef TAKE
+    #undef NUMBER
 }
 
 void scorer_free(Scorer *s)
@@ -645,7 +659,7 @@ static void phase_update(Ppo *p)
 {
     arena_reset(&p->work);
     scorer_carve(&p->scorer, p->policy, &p->work, p->opt.tokens, true);
-    p->trunk = arena_take(&p->work, trunk_capacity(p) * p->policy->cfg.C, DT_REAL, "trunk cache");
+    p->trunk = arena_take(&p->work, trunk_capacity(p) * p->policy->cfg.C, p->policy->o->type, "trunk cache");
 }
 
 void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, size_t n_prompts, RewardFn reward, void *context)
@@ -659,7 +673,7 @@ void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, s
     p->work = (Arena){.name = "work", .o = o};
     for (int pass = 0; pass < 2; pass++) {
         if (pass) arena_place(&p->ref_arena);
-        Buf copy = arena_take(&p->ref_arena, n, DT_REAL, "reference");
+        Buf copy = arena_take(&p->ref_arena, n, o->type, "reference");
         if (pass) params_twin(&p->reference, policy, copy);
     }
     phase_sample(p); phase_update(p);

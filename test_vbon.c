@@ -15,6 +15,11 @@ const char *__asan_default_options(void) { return "detect_leaks=0"; }
 static int passed, failed, skipped, bad_checks;
 #define CHECK(condition, ...) do { if (!(condition)) { if (bad_checks++ < 5) { printf("    %s:%d: ", __FILE__, __LINE__); printf(__VA_ARGS__); putchar('\n'); } } } while (0)
 #define CHECK_NEAR(got, want, tol, what) do { double g_ = (got), w_ = (want); CHECK(fabs(g_ - w_) <= (tol), "%s: got %.17g, want %.17g (tolerance %g)", what, g_, w_, (double)(tol)); } while (0)
+#ifdef VBON_CUDA
+enum { BUILD = 4 };
+#else
+enum { BUILD = sizeof(real) == 8 ? 2 : 1 };
+#endif
 static const bool in_double = sizeof(real) == 8;
 static bool few(void) { return getenv("VBON_FEW") != NULL; } // the slow builds (sanitizers) run fewer of the long training runs
 
@@ -40,8 +45,11 @@ static Buf new_index(size_t n, const int *values)
 #include "dev/tests/files_test.h"
 #include "dev/tests/world_test.h"
 #include "dev/tests/command_test.h"
+#ifdef VBON_CUDA
+#include "dev/tests/cuda_test.h"
+#endif
 
-static const struct { const char *name; void (*run)(void); int builds; } tests[] = { // builds: 1 float, 2 double, 3 both
+static const struct { const char *name; void (*run)(void); int builds; } tests[] = { // builds: 1 float, 2 double, 3 both, 4 with CUDA
     {"log_pi_bon against 400-digit arithmetic", test_log_pi_bon, 3},
     {"log F-hat against SciPy, its fits, its mean", test_fhat, 3},
     {"ranks, keys and ties", test_ranks, 3},
@@ -69,6 +77,16 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"commands: bad input", test_commands, 1},
     {"commands: killed at random moments, resumed bit for bit", test_resume, 1},
     {"commands: a signal in the middle of a product", test_signals, 1},
+#ifdef VBON_CUDA
+    {"CUDA: layers", test_cuda_layers, 4},
+    {"CUDA: products", test_cuda_products, 4},
+    {"CUDA: attention, rotary positions", test_cuda_attention, 4},
+    {"CUDA: decoding", test_cuda_decode, 4},
+    {"CUDA: the head, sampling", test_cuda_head, 4},
+    {"CUDA: PPO loss", test_cuda_loss, 4},
+    {"CUDA: decoding steps as graphs", test_cuda_regions, 4},
+    {"CUDA: two PPO iterations", test_cuda_ppo, 4},
+#endif
 };
 
 int main(int argc, char **argv)
@@ -76,7 +94,7 @@ int main(int argc, char **argv)
     wait_by_sleeping(argv);
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
         if (argc > 1 && !strstr(tests[i].name, argv[1])) continue;
-        if (!(tests[i].builds & (in_double ? 2 : 1))) continue;
+        if (!(tests[i].builds & BUILD)) continue;
         bad_checks = 0;
         test_counter = 0; // the same random values whichever tests ran before
         double t = clock_seconds();

@@ -799,14 +799,18 @@ static void cpu_lerp(Buf dst, Buf src, double weight)
     for (size_t i = 0; i < dst.n; i++) d[i] += w * (x[i] - d[i]);
 }
 
+static bool cpu_region_begin(uint64_t key) { (void)key; return true; }
+static void cpu_region_end(void) {}
+
 static const Ops cpu_table = {
-    .name = "cpu", .alloc = cpu_alloc, .release = cpu_release, .upload = cpu_upload, .download = cpu_download, .copy = cpu_copy, .fill = cpu_fill,
+    .name = "cpu", .type = DT_REAL, .alloc = cpu_alloc, .release = cpu_release, .upload = cpu_upload, .download = cpu_download, .copy = cpu_copy, .fill = cpu_fill,
     .embed_forward = cpu_embed_forward, .embed_backward = cpu_embed_backward, .layernorm_forward = cpu_layernorm_forward, .layernorm_backward = cpu_layernorm_backward,
     .packed_size = cpu_packed_size, .pack = cpu_pack, .matmul_forward = cpu_matmul_forward, .matmul_backward = cpu_matmul_backward,
     .activation_forward = cpu_activation_forward, .activation_backward = cpu_activation_backward, .add = cpu_add, .rotary = cpu_rotary,
     .attention_forward = cpu_attention_forward, .attention_backward = cpu_attention_backward, .attention_decode = cpu_attention_decode,
     .gather_rows = cpu_gather_rows, .scatter_rows = cpu_scatter_rows, .logprob_forward = cpu_logprob_forward, .logprob_backward = cpu_logprob_backward,
     .head_rows = cpu_head_rows, .head_kl = cpu_head_kl, .sample = cpu_sample, .ppo_loss = cpu_ppo_loss, .sumsq = cpu_sumsq, .adamw = cpu_adamw, .lerp = cpu_lerp,
+    .region_begin = cpu_region_begin, .region_end = cpu_region_end,
 };
 const Ops *ops_cpu(void) { return &cpu_table; }
 
@@ -915,8 +919,8 @@ static const Flag flag_table[] = {
     FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train eval sample bon info", "4096", "1..", "tokens in one forward pass; results do not depend on it beyond rounding"),
     FLAG("decode-rows", FLAG_LONG, decode_rows, "sample bon cache train eval info", "0", "0..", "responses decoded at once at most; fewer need less memory for keys and values (0: 256, train 512)"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
-    FLAG("precision", FLAG_CHOICE, precision, "all", "fp32", "fp32|bf16", "of matrix products' inputs; sums, statistics and weights stay fp32"),
-    FLAG("device", FLAG_CHOICE, device, "all", "cpu", "cpu", "where to compute"),
+    FLAG("precision", FLAG_CHOICE, precision, "all", "auto", "auto|fp32|bf16", "bf16: on the CPU of matrix products' inputs, on CUDA of weights and activations; what trains, its sums and statistics stay fp32 (auto: fp32 on the CPU, bf16 on CUDA)"),
+    FLAG("device", FLAG_CHOICE, device, "all", "cpu", "cpu|cuda", "where to compute"),
     FLAG("threads", FLAG_LONG, threads, "all", "0", "0..1024", "CPU threads (0: one a core)"),
 };
 static const size_t n_flags = sizeof flag_table / sizeof *flag_table;
@@ -953,6 +957,17 @@ static const char *cpu_libraries(void)
     return s;
 }
 
+// The op table that --device names: the only place where a backend is chosen.
+static const Ops *device_ops(const Args *a)
+{
+    if (!strcmp(a->device, "cpu")) return ops_cpu();
+#ifdef VBON_CUDA
+    return ops_cuda(strcmp(a->precision, "fp32") ? DT_BF16 : DT_F32);
+#else
+    die("--device cuda: this vbon was built without CUDA: install its toolkit (nvcc) and build again, or leave --device out");
+#endif
+}
+
 #include "lib/commands.h"
 
 // ----------------------------------------------------------------------------
@@ -985,7 +1000,7 @@ int main(int argc, char **argv)
     static Args a;
     flags_parse(&a, flag_table, n_flags, c->name, argc - 2, argv + 2, preset_flags);
     if (a.threads) omp_set_num_threads((int)a.threads);
-    cpu_bf16 = !strcmp(a.precision, "bf16");
+    cpu_bf16 = !strcmp(a.precision, "bf16") && !strcmp(a.device, "cpu");
     if (cpu_bf16 && !bf16_native()) fprintf(stderr, "note: no bfloat16 products on this CPU or in this build: inputs are rounded to bfloat16 and multiplied in fp32, no faster than --precision fp32\n");
     bool to_stdout = !strcmp(c->name, "info") || (!a.out && (!strcmp(c->name, "sample") || !strcmp(c->name, "bon")));
     if (!to_stdout) flags_table(&a, flag_table, n_flags, c->name);

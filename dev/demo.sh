@@ -1,9 +1,9 @@
 #!/bin/sh
 # demo.sh: a reference model and a reward model -> reward cache -> vBoN at N = 4 and 16 -> evaluation on prompts it never trained on.
-# Everything is written under runs/demo. EPISODES=5120 makes it short. Exit code 1 unless vBoN did what it is for.
+# Everything is written under runs/demo. EPISODES=5120 makes it short, FLAGS="--device cuda" runs it elsewhere. Exit code 1 unless vBoN did what it is for.
 set -eu
 EPISODES=${EPISODES:-10240}
-D=dev/demo; OUT=runs/demo; BOTH="--max-new 24 --seed 1"
+D=dev/demo; OUT=runs/demo; BOTH="--max-new 24 --seed 1 ${FLAGS:-}"
 rm -rf "$OUT"; mkdir -p "$OUT"
 step() { # step NAME COMMAND...: runs vbon, its output in NAME.log; what it says on failure is shown
     name=$1; shift

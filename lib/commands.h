@@ -45,7 +45,7 @@ static void missing_eos(const Args *a, bool *has, double *value)
 
 static json_t *config_record(const Args *a, const char *command)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "type", "config", "command", command, "version", VBON_VERSION, "device", "cpu",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "type", "config", "command", command, "version", VBON_VERSION, "device", a->device,
                      "libraries", cpu_libraries(), "flags", flags_json(a, flag_table, n_flags, command));
 }
 
@@ -284,7 +284,7 @@ static void supervised_run(const Args *a, const char *command)
     require(a->data, "data");
     char *from = resume_point(a, command, &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
-    const Ops *o = ops_cpu();
+    const Ops *o = device_ops(a);
     Tokenizer *tok = tokenizer_load(tokenizer_dir);
     Config c;
     if (folder && !reward) config_read(&c, folder);
@@ -382,7 +382,7 @@ static void cmd_reward(const Args *a) { supervised_run(a, "reward"); }
 
 static void open_reward(Reward *r, const Args *a, const Tokenizer *t)
 {
-    reward_open(r, require(a->reward, "reward"), t, ops_cpu(), (size_t)a->micro_tokens, a->reward_timeout);
+    reward_open(r, require(a->reward, "reward"), t, device_ops(a), (size_t)a->micro_tokens, a->reward_timeout);
     reward_map(r, a->reward_scale, a->reward_offset);
 }
 
@@ -395,7 +395,7 @@ static void drawing_open(Drawing *d, const Args *a, const char *model, uint64_t 
 {
     memset(d, 0, sizeof *d);
     d->t = tokenizer_load(require(model, "model"));
-    model_load(&d->m, ops_cpu(), model, TRAIN_NONE, false);
+    model_load(&d->m, device_ops(a), model, TRAIN_NONE, false);
     if (d->m.cfg.scalar_head) die("%s: a reward model, not a language model", model);
     d->prompts = prompts_load(a, d->t, d->m.cfg.max_T, &d->n);
     size_t longest = 1;
@@ -536,7 +536,7 @@ static void cmd_score(const Args *a)
     require(a->in, "in"); require(a->out, "out");
     Tokenizer *t = tokenizer_load(require(a->model, "model"));
     Model m;
-    model_load(&m, ops_cpu(), a->model, TRAIN_NONE, false);
+    model_load(&m, device_ops(a), a->model, TRAIN_NONE, false);
     if (m.cfg.scalar_head) die("%s: a reward model, not a language model: name it by --reward", a->model);
     const Ops *o = m.o;
     Reward reward;
@@ -647,7 +647,7 @@ static void cmd_train(const Args *a)
     if (finished) { printf("%s: finished already\n", a->out); return; }
     Tokenizer *t = tokenizer_load(a->model);
     Model m;
-    model_load(&m, ops_cpu(), a->model, train_layers(a), !opt.prefix_rank);
+    model_load(&m, device_ops(a), a->model, train_layers(a), !opt.prefix_rank);
     if (m.cfg.scalar_head) die("%s: a reward model, not a language model", a->model);
     if (!opt.prefix_rank) value_head_random(&m, (uint64_t)a->seed);
     opt.eos = tokenizer_eos(t);
@@ -730,7 +730,7 @@ static void cmd_eval(const Args *a)
     Drawing d;
     drawing_open(&d, a, policy, STREAM_EVAL);
     Model ref;
-    model_load(&ref, ops_cpu(), reference, TRAIN_NONE, false);
+    model_load(&ref, device_ops(a), reference, TRAIN_NONE, false);
     if (ref.cfg.V != d.m.cfg.V) die("%s and %s have different vocabularies", policy, reference);
     Reward reward;
     open_reward(&reward, a, d.t);
@@ -836,8 +836,8 @@ static void print_model(const char *what, const Model *m)
 // The plan of a reward model in a run with such prompts and responses
 static void plan_reward(const Args *a, const Config *c, size_t prompt, double *total)
 {
-    Reward r = {.tokens = (size_t)a->micro_tokens, .work = {.o = ops_cpu()}};
-    model_create(&r.m, ops_cpu(), c, TRAIN_NONE, false, true);
+    Reward r = {.tokens = (size_t)a->micro_tokens, .work = {.o = device_ops(a)}};
+    model_create(&r.m, device_ops(a), c, TRAIN_NONE, false, true);
     packs_carve(&r.m);
     reward_carve(&r, prompt, (size_t)a->max_new);
     arena_print("reward model", &r.m.params, total);
@@ -858,7 +858,7 @@ static void cmd_info(const Args *a)
     bool folder = a->reward && is_folder(a->reward);
     if (folder) config_read(&reward, a->reward);
     if (folder && !reward.scalar_head) die("%s: a language model, not a reward model", a->reward);
-    model_create(&m, ops_cpu(), &c, c.scalar_head ? TRAIN_NONE : train_layers(a), !c.scalar_head, true);
+    model_create(&m, device_ops(a), &c, c.scalar_head ? TRAIN_NONE : train_layers(a), !c.scalar_head, true);
     print_model(a->model, &m);
     for (size_t i = 0; i < m.n_list; i++) { // a block's parameters once
         const Param *q = &m.list[i];
@@ -881,7 +881,7 @@ static void cmd_info(const Args *a)
     else {
         Ppo p = {.policy = &m, .max_prompt = max_prompt, .opt = {.rollout = a->rollout, .minibatch = a->minibatch, .max_new = a->max_new, .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0)}};
         Arena ref = {.o = m.o};
-        arena_take(&ref, m.n_params - m.first, DT_REAL, "copy of what trains");
+        arena_take(&ref, m.n_params - m.first, m.o->type, "copy of what trains");
         packs_carve(&m);
         arena_print("policy", &m.params, &total);
         arena_print("policy", &m.optim, &total);

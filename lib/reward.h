@@ -161,7 +161,7 @@ void reward_map(Reward *r, double scale, double offset)
 
 void reward_carve(Reward *r, size_t prompt, size_t response)
 {
-    const size_t room = (size_t)1 << 30, position = 2 * r->m.cfg.C * r->m.cfg.L * sizeof(real); // bytes of keys and values: in all, and of one token
+    const size_t room = (size_t)1 << 30, position = 2 * r->m.cfg.C * r->m.cfg.L * dtype_size(r->m.o->type); // bytes of keys and values: in all, and of one token
     size_t rows = room / (response * position), slots = room / ((prompt ? prompt : 1) * position);
     if (r->tokens < r->m.cfg.max_T) r->tokens = r->m.cfg.max_T;
     r->rows = rows < 1 ? 1 : rows > r->tokens / 8 + 1 ? r->tokens / 8 + 1 : rows;

@@ -130,8 +130,8 @@ void trainer_create(Trainer *t, Model *m, size_t tokens, bool backward)
         t->target = arena_take(&t->work, tokens, DT_I32, "batch");
         t->logp = arena_take(&t->work, tokens, DT_REAL, "head");
         t->dlogp = arena_take(&t->work, tokens, DT_REAL, "head");
-        t->hidden = arena_take(&t->work, tokens * C, DT_REAL, "head");
-        t->dhidden = arena_take(&t->work, tokens * C, DT_REAL, "head");
+        t->hidden = arena_take(&t->work, tokens * C, m->o->type, "head");
+        t->dhidden = arena_take(&t->work, tokens * C, m->o->type, "head");
     }
     t->h_tokens = xmalloc(tokens * sizeof(int)); t->h_start = xmalloc((tokens + 1) * sizeof(int));
     t->h_index = xmalloc(tokens * sizeof(int)); t->h_target = xmalloc(tokens * sizeof(int));

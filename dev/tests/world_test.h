@@ -80,10 +80,10 @@ static void normalise(double *logp)
     for (int i = 0; i < STRINGS; i++) logp[i] -= most + log(s);
 }
 
-static void world_model(Model *m, uint64_t seed)
+static void world_model(Model *m, const Ops *o, long train_layers, uint64_t seed)
 {
     Config c = {.arch = "gpt2", .L = 2, .NH = 2, .C = 16, .F = 64, .V = WORLD_V, .max_T = 4, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.15, .eos = 0};
-    model_create(m, ops_cpu(), &c, TRAIN_ALL, true, false);
+    model_create(m, o, &c, train_layers, true, false);
     model_random(m, seed);
     value_head_random(m, seed);
 }
@@ -101,7 +101,7 @@ static void world_train(World *w, ObjectiveSpec o, uint64_t seed, double *out)
     static int prompt_ids[1] = {1};
     Prompt p = {.ids = prompt_ids, .n = 1};
     Model m;
-    world_model(&m, 3);
+    world_model(&m, ops_cpu(), TRAIN_ALL, 3);
     world_probabilities(w, &m, &p, w->logp);
     double *table = xmalloc(STRINGS * sizeof *table), *rewards = xmalloc(STRINGS * sizeof *rewards);
     uint64_t *keys = xmalloc(STRINGS * sizeof *keys);
@@ -260,7 +260,7 @@ static void monotone_run(double (*map)(double), Objective kind, Fhat fhat, bool 
     Model m;
     world_strings(&w);
     world_rewards(&w, false, 9);
-    world_model(&m, 6);
+    world_model(&m, ops_cpu(), TRAIN_ALL, 6);
     for (int k = 0; k < 2; k++) { // a cache of 24 strings drawn with repetition
         Cdf *c = &p[k].cdf;
         *c = (Cdf){.M = 24, .reward = xmalloc(24 * sizeof(double)), .key = xmalloc(24 * sizeof(uint64_t))};
@@ -285,7 +285,7 @@ static void monotone_run(double (*map)(double), Objective kind, Fhat fhat, bool 
 static void test_monotone(void)
 {
     Model m;
-    world_model(&m, 6);
+    world_model(&m, ops_cpu(), TRAIN_ALL, 6);
     size_t n = m.n_params;
     model_free(&m);
     real *a = xmalloc(n * sizeof *a), *b = xmalloc(n * sizeof *b);

@@ -1,0 +1,109 @@
+// tensor_core.h: the tensor-core instructions, as functions: inline PTX under nvcc, and what the PTX manual says they do under g++.
+//
+// A warp of 32 lanes holds each small matrix in pieces. Lane i has group g = i/4 and place t = i%4:
+//   m16n8k16, A (16,16): a[0] row g, a[1] row g+8, columns 2t, 2t+1; a[2], a[3] the same rows, columns 2t+8, 2t+9. Two bfloat16 in each.
+//             B (16,8):  b[0] rows 2t, 2t+1, b[1] rows 2t+8, 2t+9, column g.
+//             D (16,8):  d[0], d[1] row g, columns 2t, 2t+1; d[2], d[3] row g+8. Floats.
+//   ldmatrix loads up to four 8x8 matrices of 16-bit elements from shared memory: lane i gives the address of row i%8 of matrix i/8 (16 bytes,
+//   aligned), and gets elements 2t, 2t+1 of row g of each; transposed, the elements of column g in rows 2t, 2t+1.
+// Every lane of the warp takes part. None of them orders memory: __syncwarp or __syncthreads before loading what other lanes stored.
+//
+// On the CPU the sums are float, in the order of k. A GPU adds in another order and rounds a little differently.
+#pragma once
+#include <stdint.h>
+
+#ifdef __CUDACC__
+
+__device__ inline uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+__device__ inline void ldmatrix_x4(uint32_t r[4], const void *shared_row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(shared_row)) : "memory");
+}
+__device__ inline void ldmatrix_x4_trans(uint32_t r[4], const void *shared_row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(shared_row)) : "memory");
+}
+__device__ inline void mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+#else
+
+namespace simt {
+
+struct LoadMatrix {
+    uint32_t row[4]; // the 16 bytes that this lane's address names
+    uint32_t *out;
+};
+template <bool TRANSPOSED> SIMT_EXCHANGE load_matrix(void **slots, unsigned lanes)
+{
+    if (lanes != ~0u) fail("ldmatrix: only the lanes %08x of the warp are left", lanes);
+    for (int i = 0; i < 32; i++) for (int m = 0; m < 4; m++) {
+        int g = i / 4, t = i % 4;
+        uint32_t word;
+        if (!TRANSPOSED) word = ((LoadMatrix *)slots[8 * m + g])->row[t];
+        else {
+            uint32_t low = ((LoadMatrix *)slots[8 * m + 2 * t])->row[g / 2], high = ((LoadMatrix *)slots[8 * m + 2 * t + 1])->row[g / 2];
+            word = g % 2 ? (low >> 16) | (high & 0xffff0000u) : (low & 0xffffu) | high << 16;
+        }
+        ((LoadMatrix *)slots[i])->out[m] = word;
+    }
+}
+template <bool TRANSPOSED> inline void ldmatrix(uint32_t r[4], const void *shared_row, Site at)
+{
+    if ((uintptr_t)shared_row % 16) fail("ldmatrix: the row at %p is not aligned to 16 bytes", shared_row);
+    uint32_t got[4];
+    LoadMatrix slot = {{}, got};
+    for (int i = 0; i < 4; i++) slot.row[i] = ((const uint32_t *)shared_row)[i]; // by the lane itself, so that the sanitizers see whose access it is
+    meet_warp(~0u, load_matrix<TRANSPOSED>, &slot, at);
+    for (int i = 0; i < 4; i++) r[i] = got[i];
+}
+
+struct Multiply {
+    float d[4];
+    uint32_t a[4], b[2];
+};
+void multiply_16_8_16(void **slots, unsigned lanes);
+
+} // namespace simt
+
+inline void ldmatrix_x4(uint32_t r[4], const void *shared_row, SIMT_SITE) { simt::ldmatrix<false>(r, shared_row, at); }
+inline void ldmatrix_x4_trans(uint32_t r[4], const void *shared_row, SIMT_SITE) { simt::ldmatrix<true>(r, shared_row, at); }
+inline void mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint32_t b[2], SIMT_SITE)
+{
+    simt::Multiply slot = {{d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+    simt::meet_warp(~0u, simt::multiply_16_8_16, &slot, at);
+    for (int i = 0; i < 4; i++) d[i] = slot.d[i];
+}
+
+#endif
+
+#ifdef SIMT_ENGINE
+// Without traps: rows and columns that a kernel throws away may hold anything.
+void simt::multiply_16_8_16(void **slots, unsigned lanes)
+{
+    if (lanes != ~0u) fail("mma.sync: only the lanes %08x of the warp are left", lanes);
+    float A[16][16], B[16][8], D[16][8];
+    auto low = [](uint32_t x) { return bits<float>(x << 16); };
+    auto high = [](uint32_t x) { return bits<float>(x & 0xffff0000u); };
+    for (int i = 0; i < 32; i++) {
+        const Multiply *m = (const Multiply *)slots[i];
+        int g = i / 4, t = i % 4 * 2;
+        for (int q = 0; q < 4; q++) {
+            A[g + q % 2 * 8][t + q / 2 * 8] = low(m->a[q]);
+            A[g + q % 2 * 8][t + q / 2 * 8 + 1] = high(m->a[q]);
+            D[g + q / 2 * 8][t + q % 2] = m->d[q];
+        }
+        for (int q = 0; q < 2; q++) B[t + q * 8][g] = low(m->b[q]), B[t + q * 8 + 1][g] = high(m->b[q]);
+    }
+    int trapped = fedisableexcept(FE_INVALID);
+    for (int i = 0; i < 16; i++) for (int k = 0; k < 16; k++) for (int j = 0; j < 8; j++) D[i][j] += A[i][k] * B[k][j];
+    feclearexcept(FE_INVALID);
+    if (trapped & FE_INVALID) feenableexcept(FE_INVALID);
+    for (int i = 0; i < 32; i++) for (int q = 0; q < 4; q++) ((Multiply *)slots[i])->d[q] = D[i / 4 + q / 2 * 8][i % 4 * 2 + q % 2];
+}
+#endif

@@ -1,0 +1,1576 @@
+// vbon.cu: the CUDA operations (ops_cuda). No model, no algorithm, no main: every kernel here has its plain twin in vbon.c, under the
+// same name, and the two are compared op by op (dev/tests/cuda_test.h). Matrix products are cuBLASLt's, all else is written out.
+//
+// How to read it: an op is a kernel or two and a function cuda_NAME that launches them; the table at the end lists the ops.
+//  - Kernels are templates over T, the type of weights and activations (float or bfloat16). Whatever is summed is summed in float,
+//    sums over many rows or a vocabulary in double; statistics, log-probabilities and parameter gradients are float in both.
+//  - Memory is touched 16 bytes at a time through load and store, which fall back to single elements at odd ends and odd
+//    addresses: so any width works, and the usual ones are fast.
+//  - Nothing is added with float atomics. A sum over rows is made of fixed parts added in a fixed order: equal runs are equal to the bit.
+//  - Attention never stores the scores of all pairs. A block owns a tile of packed positions, which may belong to several rows;
+//    a mask says which pairs see each other. So there is no padding, and the grid does not depend on lengths only the device knows.
+//  - The head's logits exist for a chunk of rows at a time, with a leading dimension that keeps every row aligned.
+//
+// The same file is compiled by g++ with -DCUDA_ON_CPU and run by dev/cuda_on_cpu, which is how it is tested where there is no GPU. Hence
+// LAUNCH instead of <<<>>>, DYNAMIC_SHARED, no warp function without a full mask, and no barrier in a divergent branch.
+//
+// Left out on purpose: several GPUs, tensor-core instructions newer than mma.sync (they would need a second kernel for each card).
+#ifdef CUDA_ON_CPU
+#include "dev/cuda_on_cpu/cuda_on_cpu.h"
+#else
+#include <cuda_runtime.h>
+#include <cublasLt.h>
+#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) unsigned char dynamic_shared_[]; type *name = (type *)dynamic_shared_
+#endif
+#include <cuda_bf16.h>
+#include "dev/cuda_on_cpu/tensor_core.h" // ldmatrix and mma.sync as functions
+#include "gpt2.h"
+
+typedef __nv_bfloat16 bf16;
+
+// ----------------------------------------------------------------------------
+// the device: errors, memory, launches
+
+static cudaStream_t stream;                        // everything runs in order on this one
+static size_t launches;                            // kernels launched so far (tests look at it)
+extern "C" size_t cuda_launches(void);
+extern "C" size_t cuda_launches(void) { return launches; }
+
+static void check(cudaError_t e, const char *what)
+{
+    if (e != cudaSuccess) die("CUDA: %s: %s", what, cudaGetErrorString(e));
+}
+
+// More than 48 KiB of shared memory must be asked for, once a kernel.
+template <class Kernel> static void allow_shared(Kernel kernel, size_t bytes, const char *name)
+{
+    if (bytes > 48 * 1024) check(cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), name);
+}
+
+#define RUN(kernel, grid, block, shared_bytes, ...) do { \
+        allow_shared(kernel, shared_bytes, #kernel); \
+        LAUNCH(kernel, grid, block, shared_bytes, stream, __VA_ARGS__); \
+        check(cudaGetLastError(), #kernel); \
+        launches++; \
+    } while (0)
+
+// Runs a statement with T as the element type of a buffer.
+#define BY_TYPE(buf, ...) do { \
+        if ((buf).type == DT_BF16) { typedef bf16 T; __VA_ARGS__; } \
+        else { typedef float T; __VA_ARGS__; } \
+    } while (0)
+
+static void need(const char *op, Buf b, size_t n, bool index)
+{
+    bool type = index ? b.type == DT_I32 : b.type == DT_F32 || b.type == DT_BF16;
+    if (b.p && (b.n < n || !type)) die("%s: %s has %zu elements of type %d, needs %zu: a bug, please report it", op, b.name ? b.name : "?", b.n, (int)b.type, n);
+}
+#define NEED(b, count) need(__func__, b, count, false)
+#define NEED_INDEX(b, count) need(__func__, b, count, true)
+
+template <class T> static T *at(Buf b) { return (T *)b.p; }
+static float *F_(Buf b)
+{
+    if (b.p && b.type != DT_F32) die("%s is of type %d, not float: a bug, please report it", b.name, (int)b.type);
+    return (float *)b.p;
+}
+static int *I_(Buf b) { return (int *)b.p; }
+static size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+
+static Buf cuda_alloc(size_t n, DType type, const char *name)
+{
+    size_t bytes = n * dtype_size(type), unused, total;
+    Buf b = {NULL, n, type, name};
+    cudaError_t e = cudaMalloc(&b.p, bytes ? bytes : 256);
+    if (e == cudaErrorMemoryAllocation) {
+        if (cudaMemGetInfo(&unused, &total) != cudaSuccess) unused = total = 0;
+        die("out of device memory: %s needs %.1f MiB, %.1f of %.1f are free: lower --micro-tokens or --rollout, or see vbon info",
+            name, (double)bytes / 1048576, (double)unused / 1048576, (double)total / 1048576);
+    }
+    check(e, name);
+    return b;
+}
+
+static void regions_forget(void);
+static void cuda_release(Buf *b)
+{
+    check(cudaStreamSynchronize(stream), "before freeing memory");
+    regions_forget(); // they hold addresses
+    check(cudaFree(b->p), b->name);
+    b->p = NULL;
+}
+
+// Memory of one op call that outlives it only as capacity; one block for each use, grown to the largest ever asked for.
+typedef struct { Buf b; } Scratch;
+static void *scratch(Scratch *s, size_t bytes)
+{
+    if (bytes > s->b.n) {
+        if (s->b.p) cuda_release(&s->b);
+        s->b = cuda_alloc(bytes, DT_U8, "scratch");
+    }
+    return s->b.p;
+}
+
+static uint16_t *staging(size_t n) // a host copy of a bfloat16 buffer, on its way
+{
+    static uint16_t *p;
+    static size_t room;
+    if (n > room) { p = (uint16_t *)xrealloc(p, n * sizeof *p); room = n; }
+    return p;
+}
+
+static void cuda_upload(Buf dst, const void *src)
+{
+    if (dst.type == DT_BF16) {
+        uint16_t *h = staging(dst.n);
+        for (size_t i = 0; i < dst.n; i++) { bf16 x = (bf16)((const float *)src)[i]; memcpy(&h[i], (const void *)&x, 2); }
+        src = h;
+    }
+    check(cudaMemcpyAsync(dst.p, src, dst.n * dtype_size(dst.type), cudaMemcpyHostToDevice, stream), "upload");
+    check(cudaStreamSynchronize(stream), "upload");
+}
+
+static void cuda_download(void *dst, Buf src)
+{
+    uint16_t *h = src.type == DT_BF16 ? staging(src.n) : NULL;
+    check(cudaMemcpyAsync(h ? (void *)h : dst, src.p, src.n * dtype_size(src.type), cudaMemcpyDeviceToHost, stream), "download");
+    check(cudaStreamSynchronize(stream), "download");
+    for (size_t i = 0; h && i < src.n; i++) { bf16 x; memcpy((void *)&x, &h[i], 2); ((float *)dst)[i] = (float)x; }
+}
+
+// ----------------------------------------------------------------------------
+// what kernels share: 128-bit accesses, sums over a warp and over a block
+
+// Before a loop over an array in registers that the compiler would not unroll by itself: an index known only at run time moves the array to memory.
+#ifdef CUDA_ON_CPU
+#define UNROLL
+#else
+#define UNROLL _Pragma("unroll")
+#endif
+
+enum { THREADS = 256 }; // a block, where nothing else asks for another size
+
+template <class T> struct Wide { enum { n = 16 / sizeof(T) }; }; // elements of one 128-bit access
+
+// x[0..n) from p; `left` elements are there, the others become 0
+template <class T> __device__ inline void load(float *x, const T *p, size_t left)
+{
+    enum { W = Wide<T>::n };
+    T v[W];
+    if (left >= W && (uintptr_t)p % 16 == 0) {
+        uint4 bits = *(const uint4 *)p;
+        memcpy((void *)v, &bits, 16);
+        for (int i = 0; i < W; i++) x[i] = (float)v[i];
+    } else {
+        for (int i = 0; i < W; i++) x[i] = (size_t)i < left ? (float)p[i] : 0.0f;
+    }
+}
+
+template <class T> __device__ inline void store(T *p, const float *x, size_t left)
+{
+    enum { W = Wide<T>::n };
+    T v[W];
+    for (int i = 0; i < W; i++) v[i] = (T)x[i];
+    if (left >= W && (uintptr_t)p % 16 == 0) {
+        uint4 bits;
+        memcpy(&bits, (const void *)v, 16);
+        *(uint4 *)p = bits;
+    } else {
+        for (int i = 0; i < W; i++) if ((size_t)i < left) p[i] = v[i];
+    }
+}
+
+// Sums over groups of 32 or fewer neighbouring lanes: every lane gets the result, and the same one.
+template <class V> __device__ inline V lanes_sum(V x, int lanes)
+{
+    for (int i = lanes / 2; i > 0; i /= 2) x += __shfl_xor_sync(0xffffffffu, x, i);
+    return x;
+}
+__device__ inline float lanes_max(float x, int lanes)
+{
+    for (int i = lanes / 2; i > 0; i /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, i));
+    return x;
+}
+
+// The sum over a block of whole warps; every thread gets it. part: shared memory for a number a warp.
+enum { WARPS_MAX = 32 };
+template <class V> __device__ inline V block_sum(V x, V *part)
+{
+    unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    x = lanes_sum(x, 32);
+    if (lane == 0) part[warp] = x;
+    __syncthreads();
+    x = lanes_sum(lane < blockDim.x / 32 ? part[lane] : (V)0, 32);
+    __syncthreads();
+    return x;
+}
+
+// Which row of a packed batch holds token i: start (B+1) is ascending and rows are not empty.
+__device__ inline size_t row_of(const int *start, size_t B, size_t i)
+{
+    size_t low = 0, high = B;
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        if ((size_t)start[middle] <= i) low = middle; else high = middle;
+    }
+    return low;
+}
+
+// Elementwise kernels: a thread owns W neighbouring elements.
+#define EACH_CHUNK(i, n) enum { W = Wide<T>::n }; const size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * W; if (i >= (n)) return
+static unsigned chunk_blocks(size_t n, DType type) { return (unsigned)ceil_div(n, THREADS * 16 / dtype_size(type)); }
+
+template <class V> __global__ void fill_kernel(V *p, V value, size_t n)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) p[i] = value;
+}
+
+static void cuda_fill(Buf dst, double value)
+{
+    if (!dst.n) return;
+    unsigned blocks = (unsigned)ceil_div(dst.n, THREADS);
+    if (value == 0 || dst.type == DT_U8 || dst.type == DT_PACKED) check(cudaMemsetAsync(dst.p, (int)value, dst.n * dtype_size(dst.type), stream), "fill");
+    else if (dst.type == DT_F64) RUN(fill_kernel<double>, blocks, THREADS, 0, at<double>(dst), value, dst.n);
+    else if (dst.type == DT_I32) RUN(fill_kernel<int>, blocks, THREADS, 0, at<int>(dst), (int)value, dst.n);
+    else BY_TYPE(dst, RUN(fill_kernel<T>, blocks, THREADS, 0, at<T>(dst), (T)(float)value, dst.n));
+}
+
+template <class T> __global__ void convert_kernel(T *out, const float *inp, size_t n)
+{
+    EACH_CHUNK(i, n);
+    float x[W];
+    for (int j = 0; j < W; j += 4) load(x + j, inp + i + j, i + j < n ? n - i - j : 0);
+    store(out + i, x, n - i);
+}
+
+static void cuda_copy(Buf dst, Buf src)
+{
+    if (dst.type == DT_BF16 && src.type == DT_F32) RUN(convert_kernel<bf16>, chunk_blocks(dst.n, dst.type), THREADS, 0, at<bf16>(dst), F_(src), dst.n);
+    else check(cudaMemcpyAsync(dst.p, src.p, dst.n * dtype_size(dst.type), cudaMemcpyDeviceToDevice, stream), "copy");
+}
+
+// ----------------------------------------------------------------------------
+// matrix products: C (M,N) = op(A) op(B) + beta C (+ bias of N), row-major; ta: A is stored (K,M), tb: B is stored (N,K). A and B are of
+// one type; C is of theirs or float. cuBLASLt is column-major: there it is C^T (N,M) = op(B)^T op(A)^T.
+
+#ifndef CUDA_ON_CPU
+static void lt(cublasStatus_t s, const char *what)
+{
+    if (s != CUBLAS_STATUS_SUCCESS) die("cuBLASLt: %s: %s", what, cublasLtGetStatusString(s));
+}
+
+// What a product is prepared for. Preparing costs about as much as a small product, so plans are kept in a table by hash.
+typedef struct { size_t M, N, K, lda, ldb, ldc; int ta, tb, in, out, bias, align_a, align_b, align_c; } GemmKey;
+typedef struct { GemmKey key; bool ready; cublasLtMatmulDesc_t op; cublasLtMatrixLayout_t a, b, c; cublasLtMatmulAlgo_t algo; } GemmPlan;
+
+static int alignment(const void *p) { int a = 256; while ((uintptr_t)p % (uintptr_t)a) a /= 2; return a; }
+static cudaDataType_t cublas_type(DType t) { return t == DT_BF16 ? CUDA_R_16BF : CUDA_R_32F; }
+
+static cublasLtHandle_t lt_handle;
+static const size_t lt_workspace = (size_t)32 << 20;
+
+static GemmPlan *gemm_plan(const GemmKey *k)
+{
+    static GemmPlan plans[1024];
+    uint64_t h = 0;
+    for (size_t i = 0; i < sizeof *k / sizeof(int); i++) h = mix64(h ^ ((const unsigned *)k)[i]);
+    GemmPlan *p = &plans[h % (sizeof plans / sizeof *plans)];
+    if (p->ready && !memcmp(&p->key, k, sizeof *k)) return p;
+    if (p->ready) {
+        lt(cublasLtMatmulDescDestroy(p->op), "plan");
+        lt(cublasLtMatrixLayoutDestroy(p->a), "plan"); lt(cublasLtMatrixLayoutDestroy(p->b), "plan"); lt(cublasLtMatrixLayoutDestroy(p->c), "plan");
+    }
+    p->key = *k;
+    p->ready = true;
+    cublasOperation_t opa = k->tb ? CUBLAS_OP_T : CUBLAS_OP_N, opb = k->ta ? CUBLAS_OP_T : CUBLAS_OP_N; // theirs: A is our B
+    lt(cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "plan");
+    lt(cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &opa, sizeof opa), "plan");
+    lt(cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSB, &opb, sizeof opb), "plan");
+    if (k->bias) {
+        cublasLtEpilogue_t e = CUBLASLT_EPILOGUE_BIAS;
+        lt(cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &e, sizeof e), "plan");
+    }
+    cudaDataType_t in = cublas_type((DType)k->in), out = cublas_type((DType)k->out);
+    lt(cublasLtMatrixLayoutCreate(&p->a, in, k->tb ? k->K : k->N, k->tb ? k->N : k->K, (int64_t)k->ldb), "plan");
+    lt(cublasLtMatrixLayoutCreate(&p->b, in, k->ta ? k->M : k->K, k->ta ? k->K : k->M, (int64_t)k->lda), "plan");
+    lt(cublasLtMatrixLayoutCreate(&p->c, out, k->N, k->M, (int64_t)k->ldc), "plan");
+    cublasLtMatmulPreference_t pref;
+    cublasLtMatmulHeuristicResult_t found;
+    int n = 0;
+    uint32_t aa = (uint32_t)k->align_b, ab = (uint32_t)k->align_a, ac = (uint32_t)k->align_c; // it assumes 256 bytes where it is not told
+    lt(cublasLtMatmulPreferenceCreate(&pref), "plan");
+    lt(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &lt_workspace, sizeof lt_workspace), "plan");
+    lt(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &aa, sizeof aa), "plan");
+    lt(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &ab, sizeof ab), "plan");
+    lt(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &ac, sizeof ac), "plan");
+    lt(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &ac, sizeof ac), "plan");
+    cublasStatus_t s = cublasLtMatmulAlgoGetHeuristic(lt_handle, p->op, p->a, p->b, p->c, p->c, pref, 1, &found, &n);
+    if (s != CUBLAS_STATUS_SUCCESS || !n)
+        die("cuBLASLt: no algorithm for a product of %zu x %zu x %zu (types %d, %d): a bug, please report it", k->M, k->N, k->K, k->in, k->out);
+    lt(cublasLtMatmulPreferenceDestroy(pref), "plan");
+    p->algo = found.algo;
+    return p;
+}
+#endif
+
+static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, Buf A, size_t lda, Buf B, size_t ldb, float beta, Buf C, size_t ldc, Buf bias)
+{
+    if (A.type != B.type) die("product of %s and %s: types %d and %d: a bug, please report it", A.name, B.name, (int)A.type, (int)B.type);
+#ifdef CUDA_ON_CPU
+    cuda_on_cpu_gemm(stream, ta, tb, M, N, K, A.p, A.type == DT_BF16, lda, B.p, ldb, beta, C.p, C.type == DT_BF16, ldc, bias.p);
+#else
+    static Scratch s;
+    void *workspace = scratch(&s, lt_workspace);
+    GemmKey k;
+    memset(&k, 0, sizeof k); // padding too: keys are compared as bytes
+    k.M = M; k.N = N; k.K = K; k.lda = lda; k.ldb = ldb; k.ldc = ldc; k.ta = ta; k.tb = tb; k.in = A.type; k.out = C.type; k.bias = bias.p != NULL;
+    k.align_a = alignment(A.p); k.align_b = alignment(B.p); k.align_c = alignment(C.p);
+    GemmPlan *p = gemm_plan(&k);
+    if (bias.p) lt(cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias.p, sizeof bias.p), "bias");
+    float one = 1;
+    lt(cublasLtMatmul(lt_handle, p->op, &one, B.p, p->a, A.p, p->b, &beta, C.p, p->c, C.p, p->c, &p->algo, workspace, lt_workspace, stream), "product");
+#endif
+}
+
+static size_t cuda_packed_size(size_t OC, size_t C) { (void)OC; (void)C; return 0; } // plain weights serve decoding too
+static void cuda_pack(Buf out, Buf w, size_t OC, size_t C) { (void)w; (void)OC; (void)C; die("pack: %s: weights are not packed on CUDA: a bug, please report it", out.name); }
+
+// Column sums in two steps: slabs of rows, then the slabs in order. PLAIN: of d (N,C), for a bias. NORM: of d and of d times the normalised
+// input as well, for a layer norm's bias and weight.
+enum { SLAB_ROWS = 8 }; // rows a block works on at a time
+template <class T, bool NORM> __global__ void column_sums_kernel(float *partial, const T *d, const T *inp, const float *mean, const float *rstd, size_t N, size_t C, size_t rows)
+{
+    enum { W = Wide<T>::n };
+    __shared__ float db[SLAB_ROWS][32 * W], dw[SLAB_ROWS][32 * W];
+    const size_t x = threadIdx.x % 32, y = threadIdx.x / 32, c = ((size_t)blockIdx.x * 32 + x) * W;
+    const size_t first = blockIdx.y * rows, end = first + rows < N ? first + rows : N;
+    float sb[W] = {0}, sw[W] = {0};
+    for (size_t i = first + y; i < end && c < C; i += SLAB_ROWS) {
+        float g[W], v[W];
+        load(g, d + i * C + c, C - c);
+        if (NORM) load(v, inp + i * C + c, C - c);
+        for (int j = 0; j < W; j++) {
+            sb[j] += g[j];
+            if (NORM) sw[j] += g[j] * (v[j] - mean[i]) * rstd[i];
+        }
+    }
+    for (int j = 0; j < W; j++) { db[y][x * W + j] = sb[j]; dw[y][x * W + j] = sw[j]; }
+    __syncthreads();
+    for (size_t j = threadIdx.x; j < 32 * W; j += THREADS) {
+        size_t column = (size_t)blockIdx.x * 32 * W + j;
+        if (column >= C) continue;
+        float b = 0, w = 0;
+        for (int r = 0; r < SLAB_ROWS; r++) { b += db[r][j]; w += dw[r][j]; }
+        partial[blockIdx.y * 2 * C + column] = b;
+        partial[blockIdx.y * 2 * C + C + column] = w;
+    }
+}
+
+__global__ void add_slabs_kernel(float *db, float *dw, const float *partial, size_t slabs, size_t C) // dw may be NULL
+{
+    size_t c = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= C) return;
+    float b = 0, w = 0;
+    for (size_t s = 0; s < slabs; s++) { b += partial[s * 2 * C + c]; w += partial[s * 2 * C + C + c]; }
+    db[c] += b;
+    if (dw) dw[c] += w;
+}
+
+// db (C) += the column sums of d (N,C); with dw (C): of d times the normalised inp too
+static void column_sums(Buf db, Buf dw, Buf d, Buf inp, Buf mean, Buf rstd, size_t N, size_t C)
+{
+    static Scratch s;
+    size_t slabs = ceil_div(N, 64) < 64 ? ceil_div(N, 64) : 64, rows = ceil_div(N, slabs);
+    float *partial = (float *)scratch(&s, slabs * 2 * C * sizeof *partial);
+    dim3 grid((unsigned)ceil_div(C, 32 * 16 / dtype_size(d.type)), (unsigned)slabs);
+    if (dw.p) BY_TYPE(d, RUN((column_sums_kernel<T, true>), grid, THREADS, 0, partial, at<T>(d), at<T>(inp), F_(mean), F_(rstd), N, C, rows));
+    else BY_TYPE(d, RUN((column_sums_kernel<T, false>), grid, THREADS, 0, partial, at<T>(d), (T *)NULL, (float *)NULL, (float *)NULL, N, C, rows));
+    RUN(add_slabs_kernel, (unsigned)ceil_div(C, THREADS), THREADS, 0, F_(db), F_(dw), partial, slabs, C);
+}
+
+template <class T> __global__ void add_bias_kernel(float *out, const T *b, size_t N, size_t OC)
+{
+    size_t k = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (k < N * OC) out[k] += (float)b[k % OC];
+}
+
+static void cuda_matmul_forward(Buf out, Buf inp, Buf w, Buf b, size_t N, size_t C, size_t OC)
+{
+    NEED(out, N * OC); NEED(inp, N * C); NEED(w, OC * C); NEED(b, OC);
+    bool apart = b.p && b.type != out.type; // a bias of another type than the output: no epilogue for it
+    Buf none = {NULL, 0, DT_F32, NULL};
+    gemm(false, true, N, OC, C, inp, C, w, C, 0, out, OC, apart ? none : b);
+    if (apart) BY_TYPE(b, RUN(add_bias_kernel<T>, (unsigned)ceil_div(N * OC, THREADS), THREADS, 0, F_(out), at<T>(b), N, OC));
+}
+
+static void cuda_matmul_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, size_t N, size_t C, size_t OC)
+{
+    NEED(dinp, N * C); NEED(dw, OC * C); NEED(db, OC); NEED(dout, N * OC); NEED(inp, N * C); NEED(w, OC * C);
+    static Scratch s;
+    Buf none = {NULL, 0, DT_F32, NULL}, d = dout;
+    if (d.type != w.type) { // a product's inputs are of one type
+        d.type = w.type; d.n = N * OC; d.p = scratch(&s, d.n * dtype_size(d.type));
+        cuda_copy(d, dout);
+    }
+    if (dinp.p) gemm(false, false, N, C, OC, d, OC, w, C, 0, dinp, C, none);
+    if (dw.p) gemm(true, false, OC, C, N, d, OC, inp, C, 1, dw, C, none);
+    if (db.p) column_sums(db, none, dout, none, none, none, N, OC);
+}
+
+// ----------------------------------------------------------------------------
+// embedding, layer norm, activations, rotary positions
+
+template <class T> __global__ void embed_forward_kernel(T *out, const int *tokens, const int *pos, const T *wte, const T *wpe, size_t N, size_t C)
+{
+    enum { W = Wide<T>::n };
+    size_t chunks = (C + W - 1) / W, k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, i = k / chunks, c = k % chunks * W;
+    if (i >= N) return;
+    float x[W], p[W];
+    load(x, wte + (size_t)tokens[i] * C + c, C - c);
+    if (wpe) {
+        load(p, wpe + (size_t)pos[i] * C + c, C - c);
+        for (int j = 0; j < W; j++) x[j] += p[j];
+    }
+    store(out + i * C + c, x, C - c);
+}
+
+static unsigned row_chunk_blocks(size_t N, size_t C, DType type) { return (unsigned)ceil_div(N * ceil_div(C, 16 / dtype_size(type)), THREADS); }
+
+static void cuda_embed_forward(Buf out, Buf tokens, Buf pos, Buf wte, Buf wpe, size_t N, size_t C)
+{
+    NEED(out, N * C); NEED_INDEX(tokens, N); NEED_INDEX(pos, N);
+    BY_TYPE(out, RUN(embed_forward_kernel<T>, row_chunk_blocks(N, C, out.type), THREADS, 0, at<T>(out), I_(tokens), I_(pos), at<T>(wte), at<T>(wpe), N, C));
+}
+
+// dtable[index[i]] += dout[i]. The block of the first token with an index adds up all tokens that have it, in their order.
+template <class T> __global__ void embed_backward_kernel(float *dtable, const T *dout, const int *index, size_t N, size_t C)
+{
+    enum { W = Wide<T>::n };
+    __shared__ int seen[THREADS], part[WARPS_MAX];
+    const size_t first = blockIdx.x, c = ((size_t)blockIdx.y * THREADS + threadIdx.x) * W;
+    const int mine = index[first];
+    int earlier = 0;
+    for (size_t j = threadIdx.x; j < first; j += THREADS) earlier |= index[j] == mine;
+    if (block_sum(earlier, part)) return;
+    float sum[W] = {0};
+    for (size_t j0 = first; j0 < N; j0 += THREADS) {
+        seen[threadIdx.x] = j0 + threadIdx.x < N && index[j0 + threadIdx.x] == mine;
+        __syncthreads();
+        for (size_t j = 0; j < THREADS && c < C; j++) {
+            if (!seen[j]) continue;
+            float d[W];
+            load(d, dout + (j0 + j) * C + c, C - c);
+            for (int k = 0; k < W; k++) sum[k] += d[k];
+        }
+        __syncthreads();
+    }
+    for (int k = 0; k < W; k++) if (c + k < C) dtable[(size_t)mine * C + c + k] += sum[k];
+}
+
+static void cuda_embed_backward(Buf dwte, Buf dwpe, Buf dout, Buf tokens, Buf pos, size_t N, size_t C)
+{
+    NEED(dout, N * C);
+    dim3 grid((unsigned)N, (unsigned)ceil_div(C, THREADS * 16 / dtype_size(dout.type)));
+    BY_TYPE(dout, RUN(embed_backward_kernel<T>, grid, THREADS, 0, F_(dwte), at<T>(dout), I_(tokens), N, C));
+    if (dwpe.p) BY_TYPE(dout, RUN(embed_backward_kernel<T>, grid, THREADS, 0, F_(dwpe), at<T>(dout), I_(pos), N, C));
+}
+
+// A warp a row.
+template <class T> __global__ void layernorm_forward_kernel(T *out, float *mean, float *rstd, const T *inp, const T *w, const T *b, size_t N, size_t C, float eps)
+{
+    enum { W = Wide<T>::n };
+    const size_t i = (size_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (i >= N) return; // a whole warp
+    const T *row = inp + i * C;
+    float x[W], m = 0, v = 0;
+    for (size_t c = lane * W; c < C; c += 32 * W) {
+        load(x, row + c, C - c);
+        for (int j = 0; j < W; j++) m += x[j];
+    }
+    m = lanes_sum(m, 32) / (float)C;
+    for (size_t c = lane * W; c < C; c += 32 * W) {
+        load(x, row + c, C - c);
+        for (int j = 0; j < W; j++) if (c + j < C) v += (x[j] - m) * (x[j] - m);
+    }
+    float s = 1 / sqrtf(lanes_sum(v, 32) / (float)C + eps);
+    for (size_t c = lane * W; c < C; c += 32 * W) {
+        float ww[W], bb[W];
+        load(x, row + c, C - c); load(ww, w + c, C - c); load(bb, b + c, C - c);
+        for (int j = 0; j < W; j++) x[j] = (x[j] - m) * s * ww[j] + bb[j];
+        store(out + i * C + c, x, C - c);
+    }
+    if (lane == 0) { mean[i] = m; rstd[i] = s; }
+}
+
+static void cuda_layernorm_forward(Buf out, Buf mean, Buf rstd, Buf inp, Buf w, Buf b, size_t N, size_t C, double eps)
+{
+    NEED(out, N * C); NEED(mean, N); NEED(rstd, N); NEED(inp, N * C); NEED(w, C); NEED(b, C);
+    BY_TYPE(out, RUN(layernorm_forward_kernel<T>, (unsigned)ceil_div(N, THREADS / 32), THREADS, 0, at<T>(out), F_(mean), F_(rstd), at<T>(inp), at<T>(w), at<T>(b), N, C, (float)eps));
+}
+
+// dinp += the norm's gradient: with n = (x - m) r and g = w d, dx = r (g - mean(g) - n mean(g n)). A warp a row.
+template <class T> __global__ void layernorm_backward_kernel(T *dinp, const T *dout, const T *inp, const T *w, const float *mean, const float *rstd, size_t N, size_t C)
+{
+    enum { W = Wide<T>::n };
+    const size_t i = (size_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (i >= N) return;
+    const float m = mean[i], r = rstd[i];
+    float x[W], d[W], ww[W], dx[W], sum = 0, dot = 0;
+    for (size_t c = lane * W; c < C; c += 32 * W) {
+        load(x, inp + i * C + c, C - c); load(d, dout + i * C + c, C - c); load(ww, w + c, C - c);
+        for (int j = 0; j < W; j++) { sum += ww[j] * d[j]; dot += ww[j] * d[j] * (x[j] - m) * r; }
+    }
+    sum = lanes_sum(sum, 32) / (float)C;
+    dot = lanes_sum(dot, 32) / (float)C;
+    for (size_t c = lane * W; c < C; c += 32 * W) {
+        load(x, inp + i * C + c, C - c); load(d, dout + i * C + c, C - c); load(ww, w + c, C - c); load(dx, dinp + i * C + c, C - c);
+        for (int j = 0; j < W; j++) dx[j] += r * (ww[j] * d[j] - sum - (x[j] - m) * r * dot);
+        store(dinp + i * C + c, dx, C - c);
+    }
+}
+
+static void cuda_layernorm_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, Buf mean, Buf rstd, size_t N, size_t C)
+{
+    NEED(dinp, N * C); NEED(dw, C); NEED(db, C); NEED(dout, N * C); NEED(inp, N * C); NEED(w, C);
+    BY_TYPE(dinp, RUN(layernorm_backward_kernel<T>, (unsigned)ceil_div(N, THREADS / 32), THREADS, 0, at<T>(dinp), at<T>(dout), at<T>(inp), at<T>(w), F_(mean), F_(rstd), N, C));
+    if (dw.p) column_sums(db, dw, dout, inp, mean, rstd, N, C);
+}
+
+__device__ inline float activation(float x, Activation kind)
+{
+    if (kind == ACT_RELU) return fmaxf(x, 0.0f);
+    if (kind == ACT_GELU_ERF) return 0.5f * x * (1 + erff(x * 0.70710678f));
+    return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+}
+__device__ inline float activation_gradient(float x, Activation kind)
+{
+    if (kind == ACT_RELU) return x > 0 ? 1.0f : 0.0f;
+    if (kind == ACT_GELU_ERF) return 0.5f * (1 + erff(x * 0.70710678f)) + x * 0.39894228f * expf(-0.5f * x * x);
+    float t = tanhf(0.79788456f * (x + 0.044715f * x * x * x));
+    return 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * 0.79788456f * (1 + 3 * 0.044715f * x * x);
+}
+
+template <class T> __global__ void activation_forward_kernel(T *out, const T *inp, Activation kind, size_t n)
+{
+    EACH_CHUNK(i, n);
+    float x[W];
+    load(x, inp + i, n - i);
+    for (int j = 0; j < W; j++) x[j] = activation(x[j], kind);
+    store(out + i, x, n - i);
+}
+
+template <class T> __global__ void activation_backward_kernel(T *dinp, const T *dout, const T *inp, Activation kind, size_t n)
+{
+    EACH_CHUNK(i, n);
+    float x[W], d[W];
+    load(x, inp + i, n - i);
+    load(d, dout + i, n - i);
+    for (int j = 0; j < W; j++) d[j] *= activation_gradient(x[j], kind);
+    store(dinp + i, d, n - i);
+}
+
+static void cuda_activation_forward(Buf out, Buf inp, Activation kind, size_t n)
+{
+    NEED(out, n); NEED(inp, n);
+    BY_TYPE(out, RUN(activation_forward_kernel<T>, chunk_blocks(n, out.type), THREADS, 0, at<T>(out), at<T>(inp), kind, n));
+}
+
+static void cuda_activation_backward(Buf dinp, Buf dout, Buf inp, Activation kind, size_t n)
+{
+    NEED(dinp, n); NEED(dout, n); NEED(inp, n);
+    BY_TYPE(dinp, RUN(activation_backward_kernel<T>, chunk_blocks(n, dinp.type), THREADS, 0, at<T>(dinp), at<T>(dout), at<T>(inp), kind, n));
+}
+
+template <class T> __global__ void add_kernel(T *out, const T *a, const T *b, size_t n)
+{
+    EACH_CHUNK(i, n);
+    float x[W], y[W];
+    load(x, a + i, n - i);
+    load(y, b + i, n - i);
+    for (int j = 0; j < W; j++) x[j] += y[j];
+    store(out + i, x, n - i);
+}
+
+static void cuda_add(Buf out, Buf a, Buf b, size_t n)
+{
+    NEED(out, n); NEED(a, n); NEED(b, n);
+    BY_TYPE(out, RUN(add_kernel<T>, chunk_blocks(n, out.type), THREADS, 0, at<T>(out), at<T>(a), at<T>(b), n));
+}
+
+// A thread turns one pair of every head of q and k of one token: the angle is found once, in double (thousands of radians lose float's digits).
+template <class T> __global__ void rotary_kernel(T *qkv, const int *pos, size_t N, size_t NH, size_t HS, size_t pairs, double base, float sign)
+{
+    size_t k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, i = k / pairs, j = k % pairs;
+    if (i >= N) return;
+    double angle = pos[i] * pow(base, -(double)j / (double)pairs);
+    float c = (float)cos(angle), s = sign * (float)sin(angle);
+    for (size_t h = 0; h < 2 * NH; h++) {
+        T *a = qkv + i * 3 * NH * HS + h * HS + j;
+        float x = (float)a[0], y = (float)a[pairs];
+        a[0] = (T)(x * c - y * s);
+        a[pairs] = (T)(y * c + x * s);
+    }
+}
+
+static void cuda_rotary(Buf qkv, Buf pos, size_t N, size_t NH, size_t HS, size_t dims, double base, bool inverse)
+{
+    NEED(qkv, 3 * N * NH * HS); NEED_INDEX(pos, N);
+    if (dims < 2) return;
+    BY_TYPE(qkv, RUN(rotary_kernel<T>, (unsigned)ceil_div(N * (dims / 2), THREADS), THREADS, 0, at<T>(qkv), I_(pos), N, NH, HS, dims / 2, base, inverse ? -1.0f : 1.0f));
+}
+
+// ----------------------------------------------------------------------------
+// attention in tiles. A block of 16 x 16 threads owns TILE = 16 M packed positions of one head and walks over tiles of the others. Tiles of
+// vectors lie in shared memory as TILE rows of HS floats (HS: the head size rounded up to 64, 128 or 256; what is over is 0) with a stride of
+// HS + 4; tiles of scores with TILE + 4: so a quarter of a warp that reads 16 bytes of each of 8 rows touches every bank once.
+// Thread (ty, tx) has rows ty M + i; of the scores columns tx + 16 j; of the vectors columns 4 tx + 64 g + 0..3, kept at [i][4 g + 0..3].
+
+#define ROW(i) (ty * M + (i))
+#define SCORE_COLUMN(j) (tx + 16 * (j))
+#define VECTOR_COLUMN(g) (4 * tx + 64 * (g))
+
+// rows [first, first + TILE) of a head's vectors into shared memory; rows from `end` on are 0
+template <class T, int HS, int M> __device__ inline void tile_load(float *tile, const T *head, size_t stride, size_t first, size_t end, size_t hs)
+{
+    enum { W = Wide<T>::n, CHUNKS = HS / W };
+    for (int k = threadIdx.x; k < 16 * M * CHUNKS; k += THREADS) {
+        size_t r = k / CHUNKS, c = k % CHUNKS * W;
+        float x[W] = {0};
+        if (first + r < end && c < hs) load(x, head + (first + r) * stride + c, hs - c);
+        for (int j = 0; j < W; j += 4) *(float4 *)(tile + r * (HS + 4) + c + j) = make_float4(x[j], x[j + 1], x[j + 2], x[j + 3]);
+    }
+}
+
+// s[i][j] = row ROW(i) of a . row SCORE_COLUMN(j) of b
+template <int HS, int M> __device__ inline void tile_dot(float s[M][M], const float *a, const float *b, int tx, int ty)
+{
+    for (int i = 0; i < M; i++) for (int j = 0; j < M; j++) s[i][j] = 0;
+    for (int c = 0; c < HS; c += 4) {
+        float4 x[M], y[M];
+        for (int i = 0; i < M; i++) x[i] = *(const float4 *)(a + ROW(i) * (HS + 4) + c);
+        for (int j = 0; j < M; j++) y[j] = *(const float4 *)(b + SCORE_COLUMN(j) * (HS + 4) + c);
+        for (int i = 0; i < M; i++)
+            for (int j = 0; j < M; j++) s[i][j] += x[i].x * y[j].x + x[i].y * y[j].y + x[i].z * y[j].z + x[i].w * y[j].w;
+    }
+}
+
+// acc += w (TILE,TILE) x (TILE,HS)
+template <int HS, int M> __device__ inline void tile_multiply(float acc[M][HS / 16], const float *w, const float *x, int tx, int ty)
+{
+    for (int k = 0; k < 16 * M; k++)
+        for (int g = 0; g < HS / 64; g++) {
+            float4 v = *(const float4 *)(x + k * (HS + 4) + VECTOR_COLUMN(g));
+            for (int i = 0; i < M; i++) {
+                float p = w[ROW(i) * (16 * M + 4) + k];
+                acc[i][4 * g] += p * v.x; acc[i][4 * g + 1] += p * v.y; acc[i][4 * g + 2] += p * v.z; acc[i][4 * g + 3] += p * v.w;
+            }
+        }
+}
+
+// acc, each row i times factor[i], to the block's rows of a head's vectors
+template <class T, int HS, int M> __device__ inline void tile_store(T *head, size_t stride, size_t first, size_t end, size_t hs, float acc[M][HS / 16], const float *factor, int tx, int ty)
+{
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < HS / 16; j++) {
+            size_t r = first + ROW(i), c = VECTOR_COLUMN(j / 4) + j % 4;
+            if (r < end && c < hs) head[r * stride + c] = (T)(acc[i][j] * factor[i]);
+        }
+}
+
+// Of each of a tile's positions, which positions of the other kind it is paired with: [low, high). QUERIES: the keys a query sees;
+// else: the queries that see a key. A tile's lows and highs ascend.
+template <bool QUERIES, int TILE> __device__ inline void tile_partners(int *low, int *high, const int *start, size_t B, size_t N, size_t first, bool causal)
+{
+    if (threadIdx.x >= TILE) return;
+    size_t i = first + threadIdx.x, row = row_of(start, B, i < N ? i : N - 1);
+    low[threadIdx.x] = i >= N ? (int)N : !QUERIES && causal ? (int)i : start[row];
+    high[threadIdx.x] = i >= N ? 0 : QUERIES && causal ? (int)i + 1 : start[row + 1];
+}
+
+template <class T, int HS, int M> __global__ void __launch_bounds__(THREADS) attention_forward_kernel(T *out, float *lse, const T *qkv, const int *start, size_t B, size_t N,
+                                                                                                     size_t NH, size_t hs, bool causal, float scale)
+{
+    enum { TILE = 16 * M };
+    DYNAMIC_SHARED(float, shared);
+    float *q = shared, *kv = q + TILE * (HS + 4), *p = kv + TILE * (HS + 4); // kv: keys, then values
+    __shared__ int low[TILE], high[TILE];
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * TILE, n = N - first < TILE ? N - first : (size_t)TILE;
+    const T *head = qkv + h * hs;
+    tile_partners<true, TILE>(low, high, start, B, N, first, causal);
+    tile_load<T, HS, M>(q, head, 3 * C, first, N, hs);
+    __syncthreads();
+    float o[M][HS / 16] = {{0}}, most[M], sum[M];
+    for (int i = 0; i < M; i++) { most[i] = -INFINITY; sum[i] = 0; }
+    for (size_t k0 = low[0], end = high[n - 1]; k0 < end; k0 += TILE) {
+        tile_load<T, HS, M>(kv, head + C, 3 * C, k0, N, hs);
+        __syncthreads();
+        float s[M][M];
+        tile_dot<HS, M>(s, q, kv, tx, ty);
+        __syncthreads(); // the keys are read
+        tile_load<T, HS, M>(kv, head + 2 * C, 3 * C, k0, N, hs);
+        for (int i = 0; i < M; i++) {
+            float m = most[i], row_sum = 0;
+            for (int j = 0; j < M; j++) {
+                int k = (int)k0 + SCORE_COLUMN(j);
+                s[i][j] = k >= low[ROW(i)] && k < high[ROW(i)] ? s[i][j] * scale : -INFINITY;
+                m = fmaxf(m, s[i][j]);
+            }
+            m = lanes_max(m, 16);
+            for (int j = 0; j < M; j++) {
+                float e = s[i][j] > -INFINITY ? expf(s[i][j] - m) : 0;
+                p[ROW(i) * (TILE + 4) + SCORE_COLUMN(j)] = e;
+                row_sum += e;
+            }
+            float shrink = most[i] > -INFINITY ? expf(most[i] - m) : 0;
+            most[i] = m;
+            sum[i] = sum[i] * shrink + lanes_sum(row_sum, 16);
+            for (int j = 0; j < HS / 16; j++) o[i][j] *= shrink;
+        }
+        __syncthreads(); // values and weights are there
+        tile_multiply<HS, M>(o, p, kv, tx, ty);
+        __syncthreads(); // and read
+    }
+    float inverse[M];
+    for (int i = 0; i < M; i++) {
+        inverse[i] = 1 / sum[i];
+        if (tx == 0 && first + ROW(i) < N) lse[(first + ROW(i)) * NH + h] = most[i] + logf(sum[i]);
+    }
+    tile_store<T, HS, M>(out + h * hs, C, first, N, hs, o, inverse, tx, ty);
+}
+
+// delta (N,NH) = out . dout of each token and head, which is sum_j p_j dp_j. A warp each.
+template <class T> __global__ void attention_delta_kernel(float *delta, const T *out, const T *dout, size_t n, size_t hs)
+{
+    const size_t k = (size_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (k >= n) return;
+    float dot = 0;
+    for (size_t c = lane; c < hs; c += 32) dot += (float)out[k * hs + c] * (float)dout[k * hs + c];
+    dot = lanes_sum(dot, 32);
+    if (lane == 0) delta[k] = dot;
+}
+
+// Backward, run twice: KEYS: a block owns keys and values and walks over the queries that see them, for dk and dv; else it owns queries and walks
+// over the keys, for dq. Either way with (a, b) = the block's own (k, v) or (q, dout) and (x, y) = the others' (q, dout) or (k, v):
+// p = exp(a.x scale - lse), ds = p (b.y - delta) scale, da += ds x, and for KEYS db += p y.
+template <class T, int HS, int M, bool KEYS> __global__ void __launch_bounds__(THREADS) attention_backward_kernel(
+    T *dqkv, const T *dout, const float *lse, const float *delta, const T *qkv, const int *start, size_t B, size_t N, size_t NH, size_t hs, bool causal, float scale)
+{
+    enum { TILE = 16 * M, VECTORS = TILE * (HS + 4), SCORES = TILE * (TILE + 4) };
+    DYNAMIC_SHARED(float, shared);
+    float *a = shared, *b = a + VECTORS, *x = b + VECTORS, *y = x + VECTORS, *p = y + VECTORS, *ds = p + SCORES;
+    __shared__ int low[TILE], high[TILE];
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * TILE, n = N - first < TILE ? N - first : (size_t)TILE;
+    const T *q = qkv + h * hs, *d = dout + h * hs;
+    tile_partners<!KEYS, TILE>(low, high, start, B, N, first, causal);
+    tile_load<T, HS, M>(a, KEYS ? q + C : q, 3 * C, first, N, hs);
+    tile_load<T, HS, M>(b, KEYS ? q + 2 * C : d, KEYS ? 3 * C : C, first, N, hs);
+    __syncthreads();
+    float da[M][HS / 16] = {{0}}, db[M][HS / 16] = {{0}};
+    for (size_t t0 = low[0], end = high[n - 1]; t0 < end; t0 += TILE) {
+        tile_load<T, HS, M>(x, KEYS ? q : q + C, 3 * C, t0, N, hs);
+        tile_load<T, HS, M>(y, KEYS ? d : q + 2 * C, KEYS ? C : 3 * C, t0, N, hs);
+        __syncthreads();
+        float s[M][M], dp[M][M];
+        tile_dot<HS, M>(s, a, x, tx, ty);
+        tile_dot<HS, M>(dp, b, y, tx, ty);
+        for (int i = 0; i < M; i++)
+            for (int j = 0; j < M; j++) {
+                int t = (int)t0 + SCORE_COLUMN(j), at_ = ROW(i) * (TILE + 4) + SCORE_COLUMN(j);
+                bool pair = t >= low[ROW(i)] && t < high[ROW(i)];
+                size_t query = (pair ? KEYS ? (size_t)t : first + ROW(i) : 0) * NH + h;
+                float w = pair ? expf(s[i][j] * scale - lse[query]) : 0;
+                if (KEYS) p[at_] = w;
+                ds[at_] = pair ? w * (dp[i][j] - delta[query]) * scale : 0;
+            }
+        __syncthreads(); // weights are there
+        tile_multiply<HS, M>(da, ds, x, tx, ty);
+        if (KEYS) tile_multiply<HS, M>(db, p, y, tx, ty);
+        __syncthreads(); // and read
+    }
+    float one[M];
+    for (int i = 0; i < M; i++) one[i] = 1;
+    tile_store<T, HS, M>(dqkv + h * hs + (KEYS ? C : 0), 3 * C, first, N, hs, da, one, tx, ty);
+    if (KEYS) tile_store<T, HS, M>(dqkv + h * hs + 2 * C, 3 * C, first, N, hs, db, one, tx, ty);
+}
+
+// The same in bfloat16 on tensor cores (mma.sync m16n8k16; tensor_core.h says which lane holds what). A block of 4 warps owns 64 positions, 16 a warp,
+// and walks over tiles of TILE others. Tiles lie in shared memory as bfloat16 rows of HS with a stride of HS + 8, which spreads the 8 rows of a
+// matrix over all banks. A warp's scores s[n] are 16 x 8 for the others 8 n..8 n + 7; rounded, they are the next product's left side as they are.
+
+enum { MMA_THREADS = 128, MMA_ROWS = 64 };
+
+template <int HS, int ROWS> __device__ inline void mma_load(bf16 *tile, const bf16 *head, size_t stride, size_t first, size_t end, size_t hs)
+{
+    for (int k = threadIdx.x; k < ROWS * (HS / 8); k += MMA_THREADS) {
+        size_t r = k / (HS / 8), c = k % (HS / 8) * 8;
+        float x[8] = {0};
+        if (first + r < end && c < hs) load(x, head + (first + r) * stride + c, hs - c);
+        store(tile + r * (HS + 8) + c, x, 8);
+    }
+}
+
+// s (16, TILE) = 16 rows of a . rows of x
+template <int HS, int TILE> __device__ inline void mma_dot(float s[TILE / 8][4], const bf16 *a, const bf16 *x, size_t hs)
+{
+    const int lane = threadIdx.x % 32;
+    UNROLL
+    for (int n = 0; n < TILE / 8; n++) for (int e = 0; e < 4; e++) s[n][e] = 0;
+    for (size_t c = 0; c < hs; c += 16) {
+        uint32_t left[4], right[4];
+        ldmatrix_x4(left, a + lane % 16 * (HS + 8) + c + lane / 16 * 8);
+        UNROLL
+        for (int n = 0; n < TILE / 8; n += 2) {
+            ldmatrix_x4(right, x + (n * 8 + lane / 16 * 8 + lane % 8) * (HS + 8) + c + lane / 8 % 2 * 8);
+            mma_m16n8k16_bf16(s[n], left, right);
+            mma_m16n8k16_bf16(s[n + 1], left, right + 2);
+        }
+    }
+}
+
+__device__ inline uint32_t two_bf16(float low, float high)
+{
+    bf16 pair[2] = {(bf16)low, (bf16)high};
+    uint32_t bits;
+    memcpy(&bits, (const void *)pair, 4);
+    return bits;
+}
+
+// acc (16, HS) += w (16, TILE) x
+template <int HS, int TILE> __device__ inline void mma_multiply(float acc[HS / 8][4], const float w[TILE / 8][4], const bf16 *x, size_t hs)
+{
+    const int lane = threadIdx.x % 32;
+    UNROLL
+    for (int n = 0; n < TILE / 8; n += 2) {
+        uint32_t left[4] = {two_bf16(w[n][0], w[n][1]), two_bf16(w[n][2], w[n][3]), two_bf16(w[n + 1][0], w[n + 1][1]), two_bf16(w[n + 1][2], w[n + 1][3])}, right[4];
+        UNROLL
+        for (int c = 0; c < HS / 8; c += 2) {
+            if ((size_t)c * 8 >= hs) break; // the same for all
+            ldmatrix_x4_trans(right, x + (n * 8 + lane % 16) * (HS + 8) + c * 8 + lane / 16 * 8);
+            mma_m16n8k16_bf16(acc[c], left, right);
+            mma_m16n8k16_bf16(acc[c + 1], left, right + 2);
+        }
+    }
+}
+
+// acc, rows g and g + 8 of it times the two factors, through the warp's own 16 rows of a tile (nobody reads them any more) to a head's vectors
+template <int HS> __device__ inline void mma_store(bf16 *head, size_t stride, size_t first, size_t end, size_t hs, float acc[HS / 8][4], float factor, float factor8, bf16 *rows)
+{
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4 * 2;
+    UNROLL
+    for (int c = 0; c < HS / 8; c++)
+        for (int e = 0; e < 4; e++) rows[(g + e / 2 * 8) * (HS + 8) + c * 8 + t + e % 2] = (bf16)(acc[c][e] * (e < 2 ? factor : factor8));
+    __syncwarp();
+    for (int k = lane; k < 16 * (HS / 8); k += 32) {
+        size_t r = k / (HS / 8), c = k % (HS / 8) * 8;
+        float x[8];
+        if (first + r >= end || c >= hs) continue;
+        load(x, rows + r * (HS + 8) + c, 8);
+        store(head + (first + r) * stride + c, x, hs - c);
+    }
+    __syncwarp();
+}
+
+template <int HS, int TILE> __global__ void __launch_bounds__(MMA_THREADS, 2) attention_forward_mma_kernel(bf16 *out, float *lse, const bf16 *qkv, const int *start, size_t B, size_t N,
+                                                                                                       size_t NH, size_t hs, bool causal, float scale)
+{
+    DYNAMIC_SHARED(bf16, shared);
+    bf16 *q = shared, *k = q + MMA_ROWS * (HS + 8), *v = k + TILE * (HS + 8);
+    __shared__ int low[MMA_ROWS], high[MMA_ROWS];
+    const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, g = lane / 4, t = lane % 4 * 2; // own: the warp's first row
+    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS, n = N - first < MMA_ROWS ? N - first : (size_t)MMA_ROWS;
+    const bf16 *head = qkv + h * hs;
+    tile_partners<true, MMA_ROWS>(low, high, start, B, N, first, causal);
+    mma_load<HS, MMA_ROWS>(q, head, 3 * C, first, N, hs);
+    __syncthreads();
+    float o[HS / 8][4] = {{0}}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}; // of rows g and g + 8
+    for (size_t k0 = low[0], end = high[n - 1]; k0 < end; k0 += TILE) {
+        mma_load<HS, TILE>(k, head + C, 3 * C, k0, N, hs);
+        mma_load<HS, TILE>(v, head + 2 * C, 3 * C, k0, N, hs);
+        __syncthreads();
+        float s[TILE / 8][4];
+        mma_dot<HS, TILE>(s, q + own * (HS + 8), k, hs);
+        UNROLL
+        for (int r = 0; r < 2; r++) {
+            const int row = own + g + 8 * r;
+            float m = most[r], row_sum = 0;
+            UNROLL
+            for (int i = 0; i < TILE / 8; i++)
+                for (int e = 2 * r; e < 2 * r + 2; e++) {
+                    int key = (int)k0 + 8 * i + t + e % 2;
+                    s[i][e] = key >= low[row] && key < high[row] ? s[i][e] * scale : -INFINITY;
+                    m = fmaxf(m, s[i][e]);
+                }
+            m = lanes_max(m, 4);
+            UNROLL
+            for (int i = 0; i < TILE / 8; i++)
+                for (int e = 2 * r; e < 2 * r + 2; e++) {
+                    s[i][e] = s[i][e] > -INFINITY ? expf(s[i][e] - m) : 0;
+                    row_sum += s[i][e];
+                }
+            float shrink = most[r] > -INFINITY ? expf(most[r] - m) : 0;
+            most[r] = m;
+            sum[r] = sum[r] * shrink + lanes_sum(row_sum, 4);
+            UNROLL
+            for (int c = 0; c < HS / 8; c++) for (int e = 2 * r; e < 2 * r + 2; e++) o[c][e] *= shrink;
+        }
+        mma_multiply<HS, TILE>(o, s, v, hs);
+        __syncthreads(); // keys and values are read
+    }
+    for (int r = 0; r < 2; r++) {
+        size_t row = first + own + g + 8 * r;
+        if (t == 0 && row < N) lse[row * NH + h] = most[r] + logf(sum[r]);
+    }
+    mma_store<HS>(out + h * hs, C, first + own, N, hs, o, sum[0] > 0 ? 1 / sum[0] : 0, sum[1] > 0 ? 1 / sum[1] : 0, q + own * (HS + 8));
+}
+
+template <int HS, int TILE, bool KEYS> __global__ void __launch_bounds__(MMA_THREADS, 2) attention_backward_mma_kernel( // as attention_backward_kernel
+    bf16 *dqkv, const bf16 *dout, const float *lse, const float *delta, const bf16 *qkv, const int *start, size_t B, size_t N, size_t NH, size_t hs, bool causal, float scale)
+{
+    DYNAMIC_SHARED(bf16, shared);
+    bf16 *a = shared, *b = a + MMA_ROWS * (HS + 8), *x = b + MMA_ROWS * (HS + 8), *y = x + TILE * (HS + 8);
+    __shared__ int low[MMA_ROWS], high[MMA_ROWS];
+    const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, g = lane / 4, t = lane % 4 * 2;
+    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS, n = N - first < MMA_ROWS ? N - first : (size_t)MMA_ROWS;
+    const bf16 *q = qkv + h * hs, *d = dout + h * hs;
+    tile_partners<!KEYS, MMA_ROWS>(low, high, start, B, N, first, causal);
+    mma_load<HS, MMA_ROWS>(a, KEYS ? q + C : q, 3 * C, first, N, hs);
+    mma_load<HS, MMA_ROWS>(b, KEYS ? q + 2 * C : d, KEYS ? 3 * C : C, first, N, hs);
+    __syncthreads();
+    float da[HS / 8][4] = {{0}}, db[HS / 8][4] = {{0}};
+    for (size_t t0 = low[0], end = high[n - 1]; t0 < end; t0 += TILE) {
+        mma_load<HS, TILE>(x, KEYS ? q : q + C, 3 * C, t0, N, hs);
+        mma_load<HS, TILE>(y, KEYS ? d : q + 2 * C, KEYS ? C : 3 * C, t0, N, hs);
+        __syncthreads();
+        float s[TILE / 8][4], dp[TILE / 8][4];
+        mma_dot<HS, TILE>(s, a + own * (HS + 8), x, hs);
+        mma_dot<HS, TILE>(dp, b + own * (HS + 8), y, hs);
+        UNROLL
+        for (int i = 0; i < TILE / 8; i++)
+            for (int e = 0; e < 4; e++) {
+                int row = own + g + e / 2 * 8, other = (int)t0 + 8 * i + t + e % 2;
+                bool pair = other >= low[row] && other < high[row];
+                size_t query = (pair ? KEYS ? (size_t)other : first + row : 0) * NH + h;
+                s[i][e] = pair ? expf(s[i][e] * scale - lse[query]) : 0;
+                dp[i][e] = pair ? s[i][e] * (dp[i][e] - delta[query]) * scale : 0;
+            }
+        mma_multiply<HS, TILE>(da, dp, x, hs);
+        if (KEYS) mma_multiply<HS, TILE>(db, s, y, hs);
+        __syncthreads(); // the others are read
+    }
+    mma_store<HS>(dqkv + h * hs + (KEYS ? C : 0), 3 * C, first + own, N, hs, da, 1, 1, a + own * (HS + 8));
+    if (KEYS) mma_store<HS>(dqkv + h * hs + 2 * C, 3 * C, first + own, N, hs, db, 1, 1, b + own * (HS + 8));
+}
+
+// Runs a statement with HS, the head size rounded up, and with M, the tile's height over 16, as shared memory allows.
+#define BY_HEAD_SIZE(hs, m64, m128, m256, ...) do { \
+        if ((hs) <= 64) { enum { HS = 64, M = m64 }; __VA_ARGS__; } \
+        else if ((hs) <= 128) { enum { HS = 128, M = m128 }; __VA_ARGS__; } \
+        else if ((hs) <= 256) { enum { HS = 256, M = m256 }; __VA_ARGS__; } \
+        else die("head size %zu: at most 256", hs); \
+    } while (0)
+
+static dim3 tiles(size_t N, size_t tile, size_t NH) { return dim3((unsigned)ceil_div(N, tile), (unsigned)NH); }
+
+static void cuda_attention_forward(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS_, bool causal)
+{
+    NEED(out, N * NH * HS_); NEED(lse, N * NH); NEED(qkv, 3 * N * NH * HS_); NEED_INDEX(start, B + 1);
+    float scale = (float)(1 / sqrt((double)HS_));
+    if (qkv.type == DT_BF16)
+        BY_HEAD_SIZE(HS_, 4, 4, 4, RUN((attention_forward_mma_kernel<HS, 16 * M>), tiles(N, MMA_ROWS, NH), MMA_THREADS, (MMA_ROWS + 2 * 16 * M) * (HS + 8) * sizeof(bf16),
+            at<bf16>(out), F_(lse), at<bf16>(qkv), I_(start), B, N, NH, HS_, causal, scale));
+    else
+        BY_HEAD_SIZE(HS_, 4, 2, 2, RUN((attention_forward_kernel<float, HS, M>), tiles(N, 16 * M, NH), THREADS, (2 * 16 * M * (HS + 4) + 16 * M * (16 * M + 4)) * sizeof(float),
+            at<float>(out), F_(lse), at<float>(qkv), I_(start), B, N, NH, HS_, causal, scale));
+}
+
+static void cuda_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS_, bool causal)
+{
+    NEED(dqkv, 3 * N * NH * HS_); NEED(dout, N * NH * HS_); NEED(out, N * NH * HS_); NEED(lse, N * NH); NEED(qkv, 3 * N * NH * HS_); NEED_INDEX(start, B + 1);
+    static Scratch s;
+    float *delta = (float *)scratch(&s, N * NH * sizeof *delta), scale = (float)(1 / sqrt((double)HS_));
+    BY_TYPE(qkv, RUN(attention_delta_kernel<T>, (unsigned)ceil_div(N * NH, THREADS / 32), THREADS, 0, delta, at<T>(out), at<T>(dout), N * NH, HS_));
+    #define BACKWARD(T, HS, M, keys) RUN((attention_backward_kernel<T, HS, M, keys>), tiles(N, 16 * M, NH), THREADS, \
+        (4 * 16 * M * (HS + 4) + 2 * 16 * M * (16 * M + 4)) * sizeof(float), at<T>(dqkv), at<T>(dout), F_(lse), delta, at<T>(qkv), I_(start), B, N, NH, HS_, causal, scale)
+    #define BACKWARD_MMA(HS, keys) RUN((attention_backward_mma_kernel<HS, 32, keys>), tiles(N, MMA_ROWS, NH), MMA_THREADS, 2 * (MMA_ROWS + 32) * (HS + 8) * sizeof(bf16), \
+        at<bf16>(dqkv), at<bf16>(dout), F_(lse), delta, at<bf16>(qkv), I_(start), B, N, NH, HS_, causal, scale)
+    if (qkv.type == DT_F32) BY_HEAD_SIZE(HS_, 2, 2, 1, { BACKWARD(float, HS, M, true); BACKWARD(float, HS, M, false); });
+    else if (HS_ <= 64) { BACKWARD_MMA(64, true); BACKWARD_MMA(64, false); }
+    else if (HS_ <= 128) { BACKWARD_MMA(128, true); BACKWARD_MMA(128, false); }
+    else if (HS_ <= 256) { BACKWARD(bf16, 256, 1, true); BACKWARD(bf16, 256, 1, false); } // two accumulators of mma.sync's do not fit the registers
+    else die("head size %zu: at most 256", HS_);
+    #undef BACKWARD
+    #undef BACKWARD_MMA
+}
+
+// ----------------------------------------------------------------------------
+// decoding: kv is (S, 2, NH, T, HS): of a slot all keys, then all values, each head's positions side by side
+
+// The new tokens' keys and values into their slots. A thread a chunk.
+template <class T> __global__ void kv_store_kernel(T *kv, const T *qkv, const int *start, const int *slot, const int *len, size_t positions, size_t B, size_t N, size_t NH, size_t hs)
+{
+    enum { W = Wide<T>::n };
+    const size_t chunks = (hs + W - 1) / W, k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, c = k % chunks * W, part = k / chunks % (2 * NH), i = k / chunks / (2 * NH);
+    if (i >= N) return;
+    const size_t b = row_of(start, B, i), t = (size_t)len[b] + i - (size_t)start[b];
+    float x[W];
+    load(x, qkv + i * 3 * NH * hs + (NH + part) * hs + c, hs - c); // part: k's heads, then v's, as in the cache
+    store(kv + (((size_t)slot[b] * 2 * NH + part) * positions + t) * hs + c, x, hs - c);
+}
+
+// A block a token and head. Groups of LANES threads take every GROUPS-th position and keep an online softmax each; then the groups are added up.
+template <class T, int HS> __global__ void __launch_bounds__(128) attention_decode_kernel(T *out, const T *kv, const T *qkv, const int *start, const int *slot, const int *len, size_t positions,
+    const T *pkv, const int *pslot, const int *plen, size_t prefix_positions, size_t B, size_t NH, size_t hs, float scale)
+{
+    enum { W = Wide<T>::n, LANES = HS / W < 32 ? HS / W : 32, PER = HS / W / LANES, GROUPS = 128 / LANES };
+    __shared__ float group_most[GROUPS], group_sum[GROUPS], group_out[GROUPS][HS];
+    const size_t i = blockIdx.x, h = blockIdx.y, b = row_of(start, B, i), lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
+    const size_t before = pkv ? (size_t)plen[b] : 0, see = before + (size_t)len[b] + i - (size_t)start[b] + 1;
+    const T *own = kv + ((size_t)slot[b] * 2 * NH + h) * positions * hs, *shared = before ? pkv + ((size_t)pslot[b] * 2 * NH + h) * prefix_positions * hs : NULL;
+    float q[PER][W], o[PER][W], most = -INFINITY, sum = 0;
+    for (int u = 0; u < PER; u++) {
+        size_t c = (u * LANES + lane) * W;
+        for (int j = 0; j < W; j++) q[u][j] = o[u][j] = 0;
+        if (c < hs) load(q[u], qkv + i * 3 * NH * hs + h * hs + c, hs - c);
+    }
+    for (size_t j0 = 0; j0 < see; j0 += GROUPS) {
+        const size_t j = j0 + group;
+        const bool there = j < see, old = j < before;
+        const T *k = there ? old ? shared + j * hs : own + (j - before) * hs : own, *v = k + (old ? prefix_positions : positions) * NH * hs;
+        float dot = 0, value[PER][W];
+        for (int u = 0; u < PER; u++) {
+            size_t c = (u * LANES + lane) * W;
+            float key[W];
+            for (int e = 0; e < W; e++) key[e] = value[u][e] = 0;
+            if (there && c < hs) { load(key, k + c, hs - c); load(value[u], v + c, hs - c); }
+            for (int e = 0; e < W; e++) dot += q[u][e] * key[e];
+        }
+        dot = lanes_sum(dot, LANES) * scale;
+        if (!there) continue;
+        float m = fmaxf(most, dot), shrink = expf(most - m), p = expf(dot - m); // at first expf(-inf) = 0
+        most = m;
+        sum = sum * shrink + p;
+        for (int u = 0; u < PER; u++) for (int e = 0; e < W; e++) o[u][e] = o[u][e] * shrink + p * value[u][e];
+    }
+    if (lane == 0) { group_most[group] = most; group_sum[group] = sum; }
+    for (int u = 0; u < PER; u++) for (int e = 0; e < W; e++) group_out[group][(u * LANES + lane) * W + e] = o[u][e];
+    __syncthreads();
+    float m = group_most[0], total = 0; // group 0 saw at least one position
+    for (int g = 1; g < GROUPS; g++) m = fmaxf(m, group_most[g]);
+    for (int g = 0; g < GROUPS; g++) total += group_sum[g] * expf(group_most[g] - m);
+    for (size_t c = threadIdx.x; c < hs; c += 128) {
+        float x = 0;
+        for (int g = 0; g < GROUPS; g++) x += group_out[g][c] * expf(group_most[g] - m);
+        out[i * NH * hs + h * hs + c] = (T)(x / total);
+    }
+}
+
+static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T_, Buf pkv, Buf pslot, Buf plen, size_t TP, size_t B, size_t N, size_t NH, size_t HS_)
+{
+    NEED(out, N * NH * HS_); NEED(qkv, 3 * N * NH * HS_); NEED_INDEX(start, B + 1); NEED_INDEX(slot, B); NEED_INDEX(len, B);
+    size_t chunks = N * 2 * NH * ceil_div(HS_, 16 / dtype_size(qkv.type));
+    float scale = (float)(1 / sqrt((double)HS_));
+    BY_TYPE(qkv, RUN(kv_store_kernel<T>, (unsigned)ceil_div(chunks, THREADS), THREADS, 0, at<T>(kv), at<T>(qkv), I_(start), I_(slot), I_(len), T_, B, N, NH, HS_));
+    BY_HEAD_SIZE(HS_, 1, 1, 1, BY_TYPE(qkv, RUN((attention_decode_kernel<T, HS>), dim3((unsigned)N, (unsigned)NH), 128, 0, at<T>(out), at<T>(kv), at<T>(qkv), I_(start), I_(slot), I_(len), T_,
+        at<T>(pkv), I_(pslot), I_(plen), TP, B, NH, HS_, scale)));
+}
+
+// ----------------------------------------------------------------------------
+// rows by index
+
+template <class T, bool ADD> __global__ void move_rows_kernel(T *out, const T *inp, const int *index, size_t R, size_t C) // ADD: out[index] += inp; else out = inp[index]
+{
+    enum { W = Wide<T>::n };
+    size_t chunks = (C + W - 1) / W, k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, i = k / chunks, c = k % chunks * W;
+    if (i >= R) return;
+    size_t far = (size_t)index[i] * C + c, near = i * C + c;
+    float x[W], y[W];
+    load(x, inp + (ADD ? near : far), C - c);
+    if (ADD) {
+        load(y, out + far, C - c);
+        for (int j = 0; j < W; j++) x[j] += y[j];
+    }
+    store(out + (ADD ? far : near), x, C - c);
+}
+
+static void cuda_gather_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
+{
+    NEED(out, R * C); NEED_INDEX(index, R);
+    BY_TYPE(out, RUN((move_rows_kernel<T, false>), row_chunk_blocks(R, C, out.type), THREADS, 0, at<T>(out), at<T>(inp), I_(index), R, C));
+}
+
+static void cuda_scatter_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
+{
+    NEED(inp, R * C); NEED_INDEX(index, R);
+    BY_TYPE(out, RUN((move_rows_kernel<T, true>), row_chunk_blocks(R, C, out.type), THREADS, 0, at<T>(out), at<T>(inp), I_(index), R, C));
+}
+
+// ----------------------------------------------------------------------------
+// the head: softmax over the vocabulary, in chunks of rows, so that (R,V) never exists
+
+enum { ROW_THREADS = 512 }; // at most, in the kernels with a block a row of logits: as many as find 128 bits each to read
+static unsigned row_threads(size_t V) { return V > ROW_THREADS * 4 ? (unsigned)ROW_THREADS : 32 * (unsigned)ceil_div(V, 128); }
+
+static size_t cuda_head_rows(size_t V) // rows whose logits fit about 128 MiB
+{
+    size_t rows = ((size_t)32 << 20) / V / 64 * 64;
+    return rows < 64 ? 64 : rows > 1024 ? 1024 : rows;
+}
+static size_t head_stride(size_t V) { return ceil_div(V, 64) * 64; } // of a row of logits: every one aligned, for us and for tensor cores
+
+static Buf rows_of(Buf b, size_t first, size_t n, size_t C) { return slice(b, first * C, n * C); }
+
+// logits of rows [r, r+n), n rows of V floats
+static Buf head_logits(Scratch *s, Buf inp, Buf w, size_t r, size_t n, size_t C, size_t V)
+{
+    size_t stride = head_stride(V);
+    Buf logits = {scratch(s, n * stride * sizeof(float)), n * stride, DT_F32, "logits"}, none = {NULL, 0, DT_F32, NULL};
+    gemm(false, true, n, V, C, rows_of(inp, r, n, C), C, w, C, 0, logits, stride, none);
+    return logits;
+}
+
+// What one pass over logits z leaves: the largest, sum exp(z - most), sum exp(z - most) x with x any number that comes with z
+typedef struct { float most, sum, dot; } Online;
+__device__ inline Online online_none() { Online a = {-INFINITY, 0, 0}; return a; }
+
+__device__ inline void online_scale(Online *a, float most) // as if `most` had been there; exp(-inf - -inf) never happens
+{
+    if (a->most >= most) return;
+    float f = expf(a->most - most);
+    a->sum *= f; a->dot *= f; a->most = most;
+}
+__device__ inline void online_add(Online *a, float z, float x)
+{
+    online_scale(a, z);
+    float e = expf(z - a->most);
+    a->sum += e;
+    a->dot += e * x;
+}
+__device__ inline Online online_merge(Online a, Online b)
+{
+    online_scale(&a, b.most);
+    online_scale(&b, a.most);
+    Online c = {a.most, a.sum + b.sum, a.dot + b.dot};
+    return c;
+}
+__device__ inline Online online_block(Online a, Online *part) // over the block, for every thread; part: as in block_sum
+{
+    const unsigned lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    for (int round = 0; round < 2; round++) {
+        for (int i = 16; i > 0; i /= 2) {
+            Online b;
+            b.most = __shfl_xor_sync(0xffffffffu, a.most, i);
+            b.sum = __shfl_xor_sync(0xffffffffu, a.sum, i);
+            b.dot = __shfl_xor_sync(0xffffffffu, a.dot, i);
+            a = lane & i ? online_merge(b, a) : online_merge(a, b); // the same order in both lanes
+        }
+        if (round) break;
+        if (lane == 0) part[threadIdx.x / 32] = a;
+        __syncthreads();
+        a = lane < warps ? part[lane] : online_none();
+        __syncthreads();
+    }
+    return a;
+}
+
+// A block a row. Entropy is log sum - dot / sum + most with x = z: x = z - z_0 keeps the numbers small.
+__global__ void __launch_bounds__(ROW_THREADS) logprob_forward_kernel(float *logp, float *entropy, const float *logits, const int *target, float it, size_t V, size_t stride)
+{
+    __shared__ Online part[WARPS_MAX];
+    const float *z = logits + blockIdx.x * stride, z0 = z[0] * it;
+    Online a = online_none();
+    for (size_t j = (size_t)threadIdx.x * 4; j < V; j += blockDim.x * 4) {
+        float x[4];
+        load(x, z + j, V - j);
+        for (int k = 0; k < 4; k++) if (j + k < V) online_add(&a, x[k] * it, x[k] * it - z0);
+    }
+    a = online_block(a, part);
+    if (threadIdx.x) return;
+    float lse = a.most + logf(a.sum);
+    logp[blockIdx.x] = z[target[blockIdx.x]] * it - lse;
+    if (entropy) entropy[blockIdx.x] = (a.most - z0) + logf(a.sum) - a.dot / a.sum;
+}
+
+// probs, where a forward could leave its softmax for the backward, is not used: logits are multiplied out again, in a stride of ours.
+static void cuda_logprob_forward(Buf logp, Buf entropy, Buf probs, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+{
+    (void)probs;
+    NEED(logp, R); NEED(entropy, R); NEED(inp, R * C); NEED(w, V * C); NEED_INDEX(target, R);
+    static Scratch s;
+    for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
+        size_t n = R - r < chunk ? R - r : chunk;
+        Buf logits = head_logits(&s, inp, w, r, n, C, V);
+        RUN(logprob_forward_kernel, (unsigned)n, row_threads(V), 0, F_(logp) + r, entropy.p ? F_(entropy) + r : NULL, F_(logits), I_(target) + r, (float)(1 / temperature), V, head_stride(V));
+    }
+}
+
+// dlogits = dlogp (onehot - softmax) / temperature; dlogits (T) may lie over logits (float) where T is float. What pads a row becomes 0.
+template <class T> __global__ void __launch_bounds__(ROW_THREADS) logprob_backward_kernel(T *dlogits, float *logp, const float *dlogp, const float *logits, const int *target, float it, size_t V, size_t stride)
+{
+    __shared__ Online part[WARPS_MAX];
+    const float *z = logits + blockIdx.x * stride;
+    const size_t t = (size_t)target[blockIdx.x];
+    const float at_ = z[t] * it, d = dlogp[blockIdx.x] * it;
+    Online a = online_none();
+    for (size_t j = (size_t)threadIdx.x * 4; j < V; j += blockDim.x * 4) {
+        float x[4];
+        load(x, z + j, V - j);
+        for (int k = 0; k < 4; k++) if (j + k < V) online_add(&a, x[k] * it, 0);
+    }
+    a = online_block(a, part); // its barriers also come between reading z[t] and writing over it
+    for (size_t j = (size_t)threadIdx.x * 8; j < stride; j += blockDim.x * 8) {
+        float x[8];
+        load(x, z + j, 4);
+        load(x + 4, z + j + 4, 4);
+        for (int k = 0; k < 8; k++) x[k] = j + k < V ? (j + k == t ? d : 0) - d * (expf(x[k] * it - a.most) / a.sum) : 0;
+        for (int k = 0; k < 8; k += Wide<T>::n) store(dlogits + blockIdx.x * stride + j + k, x + k, Wide<T>::n);
+    }
+    if (threadIdx.x == 0 && logp) logp[blockIdx.x] = at_ - (a.most + logf(a.sum));
+}
+
+static void cuda_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf probs, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+{
+    (void)probs;
+    NEED(dinp, R * C); NEED(dw, V * C); NEED(logp, R); NEED(dlogp, R); NEED(inp, R * C); NEED(w, V * C); NEED_INDEX(target, R);
+    static Scratch s, sd;
+    size_t stride = head_stride(V);
+    Buf none = {NULL, 0, DT_F32, NULL};
+    for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
+        size_t n = R - r < chunk ? R - r : chunk;
+        Buf logits = head_logits(&s, inp, w, r, n, C, V), d = logits, x = rows_of(inp, r, n, C);
+        if (inp.type != DT_F32) { d.type = inp.type; d.p = scratch(&sd, n * stride * dtype_size(d.type)); }
+        BY_TYPE(d, RUN(logprob_backward_kernel<T>, (unsigned)n, row_threads(V), 0, at<T>(d), logp.p ? F_(logp) + r : NULL, F_(dlogp) + r, F_(logits), I_(target) + r, (float)(1 / temperature), V, stride));
+        if (dinp.p) gemm(false, false, n, C, V, d, stride, w, C, 0, rows_of(dinp, r, n, C), C, none);
+        if (dw.p) gemm(true, false, V, C, n, d, stride, x, C, 1, dw, C, none);
+    }
+}
+
+// KL = sum_j p_j (zp_j - zq_j) - lse_p + lse_q. A block a row.
+__global__ void __launch_bounds__(ROW_THREADS) head_kl_kernel(float *kl, const float *p, const float *q, float it, size_t V, size_t stride)
+{
+    __shared__ Online part[WARPS_MAX];
+    Online a = online_none(), b = online_none();
+    for (size_t j = (size_t)threadIdx.x * 4; j < V; j += blockDim.x * 4) {
+        float x[4], y[4];
+        load(x, p + blockIdx.x * stride + j, V - j);
+        load(y, q + blockIdx.x * stride + j, V - j);
+        for (int k = 0; k < 4; k++) if (j + k < V) { online_add(&a, x[k] * it, (x[k] - y[k]) * it); online_add(&b, y[k] * it, 0); }
+    }
+    a = online_block(a, part);
+    b = online_block(b, part);
+    if (threadIdx.x == 0) kl[blockIdx.x] = a.dot / a.sum - (a.most - b.most) - (logf(a.sum) - logf(b.sum));
+}
+
+static void cuda_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C, size_t V)
+{
+    NEED(kl, R); NEED(p_inp, R * C); NEED(q_inp, R * C); NEED(p_w, V * C); NEED(q_w, V * C);
+    static Scratch sp, sq;
+    for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
+        size_t n = R - r < chunk ? R - r : chunk;
+        Buf p = head_logits(&sp, p_inp, p_w, r, n, C, V), q = head_logits(&sq, q_inp, q_w, r, n, C, V);
+        RUN(head_kl_kernel, (unsigned)n, row_threads(V), 0, F_(kl) + r, F_(p), F_(q), (float)(1 / temperature), V, head_stride(V));
+    }
+}
+
+// Floats in their order as unsigned numbers.
+__device__ inline unsigned ordered(float x)
+{
+    unsigned u = __float_as_uint(x);
+    return u & 0x80000000u ? ~u : u | 0x80000000u;
+}
+
+// The weight of a token whose logit is z when those below `least` are cut off.
+__device__ inline double weight(float z, unsigned least, float most, float it) { return ordered(z) >= least ? (double)expf((z - most) * it) : 0; }
+
+// The weight (COUNT: the number) of the logits from `least` on. Every thread gets the same sum.
+template <bool COUNT> __device__ inline double mass(const float *z, size_t V, unsigned least, float most, float it, double *part)
+{
+    double s = 0;
+    for (size_t j = threadIdx.x; j < V; j += blockDim.x) s += COUNT ? (double)(ordered(z[j]) >= least) : weight(z[j], least, most, it);
+    return block_sum(s, part);
+}
+
+// The largest `least` whose mass still reaches `goal`, found bit by bit from the top: selection without sorting.
+template <bool COUNT> __device__ inline unsigned cut(const float *z, size_t V, double goal, float most, float it, double *part)
+{
+    unsigned least = 0;
+    for (unsigned bit = 0x80000000u; bit; bit /= 2)
+        if (mass<COUNT>(z, V, least | bit, most, it, part) >= goal) least |= bit;
+    return least;
+}
+
+// A block a row. Each warp owns a span of the vocabulary and sums its weights; the warp in whose span u falls then looks for the token.
+__global__ void __launch_bounds__(ROW_THREADS) sample_kernel(int *token, float *logp, const float *logits, const double *uniform, float it, size_t top_k, double top_p, size_t V, size_t stride)
+{
+    __shared__ double spans[WARPS_MAX], part[WARPS_MAX];
+    __shared__ Online online[WARPS_MAX];
+    const float *z = logits + blockIdx.x * stride;
+    const size_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, span = (V + warps - 1) / warps;
+    Online a = online_none();
+    for (size_t j = threadIdx.x; j < V; j += blockDim.x) online_add(&a, z[j], 0);
+    const float most = online_block(a, online).most; // of the logits before the temperature
+    unsigned least = 0;
+    double kept = 0;
+    if (top_k) least = cut<true>(z, V, (double)top_k, most, it, part);
+    if (top_p < 1) { // of the top k: those above the last one, and as many of its equals as k allows
+        kept = mass<false>(z, V, least, most, it, part);
+        if (top_k) {
+            double over = mass<true>(z, V, least + 1, most, it, part), equal = mass<true>(z, V, least, most, it, part) - over, above = mass<false>(z, V, least + 1, most, it, part);
+            kept = above + (kept - above) * ((double)top_k - over) / equal;
+        }
+        unsigned by_mass = cut<false>(z, V, top_p * kept, most, it, part);
+        if (by_mass > least) least = by_mass;
+    }
+    double s = 0, all = 0;
+    for (size_t j = warp * span + lane; j < (warp + 1) * span && j < V; j += 32) {
+        s += weight(z[j], least, most, it);
+        all += weight(z[j], 0, most, it);
+    }
+    s = lanes_sum(s, 32);
+    all = block_sum(all, part);
+    if (lane == 0) spans[warp] = s;
+    __syncthreads();
+    kept = 0;
+    for (size_t w = 0; w < warps; w++) kept += spans[w];
+    const double u = uniform[blockIdx.x] * kept;
+    double below = 0;
+    size_t mine = 0, last = 0; // the span that holds u, or the last one with weight where rounding ran past the end
+    for (size_t w = 0; w < warps; w++) if (spans[w] > 0) last = w;
+    while (mine < last && below + spans[mine] <= u) below += spans[mine++];
+    if (warp != mine) return;
+    size_t found = V, latest = 0;
+    for (size_t j0 = mine * span; j0 < (mine + 1) * span && j0 < V && found == V; j0 += 32) {
+        size_t j = j0 + lane;
+        double e = j < (mine + 1) * span && j < V ? weight(z[j], least, most, it) : 0, upto = e;
+        for (int i = 1; i < 32; i *= 2) { // inclusive prefix sums
+            double x = __shfl_up_sync(0xffffffffu, upto, i);
+            if (lane >= (size_t)i) upto += x;
+        }
+        unsigned hit = __ballot_sync(0xffffffffu, e > 0 && u < below + upto), some = __ballot_sync(0xffffffffu, e > 0);
+        if (some) latest = j0 + 31 - (size_t)__clz((int)some);
+        if (hit) found = j0 + (size_t)__ffs((int)hit) - 1;
+        below += __shfl_sync(0xffffffffu, upto, 31);
+    }
+    if (lane) return;
+    if (found == V) found = latest;
+    token[blockIdx.x] = (int)found;
+    logp[blockIdx.x] = (z[found] - most) * it - (float)log(all);
+}
+
+static void cuda_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double temperature, long top_k, double top_p, size_t R, size_t C, size_t V)
+{
+    NEED_INDEX(token, R); NEED(logp, R); NEED(inp, R * C); NEED(w, V * C);
+    static Scratch s;
+    size_t k = top_k > 0 && (size_t)top_k < V ? (size_t)top_k : 0;
+    for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
+        size_t n = R - r < chunk ? R - r : chunk;
+        Buf logits = head_logits(&s, inp, w, r, n, C, V);
+        RUN(sample_kernel, (unsigned)n, row_threads(V), 0, I_(token) + r, F_(logp) + r, F_(logits), at<double>(uniform) + r, (float)(1 / temperature), k, top_p, V, head_stride(V));
+    }
+}
+
+// ----------------------------------------------------------------------------
+// losses and optimiser
+
+__global__ void ppo_loss_kernel(float *dlogp, float *dvalue, double *stats, const float *logp, const float *value, const float *old_logp, const float *old_value, const float *advantage,
+                                const float *returns, double scale, double clip, double value_clip, double vf_coef, size_t R)
+{
+    __shared__ double part[WARPS_MAX];
+    double st[8] = {0};
+    for (size_t i = threadIdx.x; i < R; i += THREADS) {
+        double A = advantage[i], diff = (double)logp[i] - (double)old_logp[i];
+        double lr = diff > 20 ? 20 : diff < -20 ? -20 : diff, ratio = exp(lr);
+        double clipped = ratio < 1 - clip ? 1 - clip : ratio > 1 + clip ? 1 + clip : ratio;
+        double loss = -A * ratio, loss_clipped = -A * clipped;
+        dlogp[i] = (float)(loss >= loss_clipped && lr == diff ? scale * -A * ratio : 0);
+        double target = returns[i], v = value[i], vo = old_value[i];
+        double vc = v < vo - value_clip ? vo - value_clip : v > vo + value_clip ? vo + value_clip : v;
+        double vl = (v - target) * (v - target), vlc = (vc - target) * (vc - target);
+        if (dvalue) dvalue[i] = (float)(vl >= vlc ? scale * vf_coef * (v - target) : 0);
+        st[0] += loss > loss_clipped ? loss : loss_clipped;
+        st[1] += 0.5 * (vl > vlc ? vl : vlc);
+        st[2] += ratio - 1 - lr;
+        st[3] += loss_clipped > loss;
+        st[4] += vlc > vl;
+        st[5] += ratio;
+        st[6] += (ratio - 1) * (ratio - 1);
+        st[7] += 1;
+    }
+    for (int k = 0; k < 8; k++) {
+        double s = block_sum(st[k], part);
+        if (threadIdx.x == 0) stats[k] += s;
+    }
+}
+
+static void cuda_ppo_loss(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, Buf old_logp, Buf old_value, Buf advantage, Buf returns,
+                          double scale, double clip, double value_clip, double vf_coef, size_t R)
+{
+    NEED(dlogp, R); NEED(dvalue, R); NEED(logp, R); NEED(value, R); NEED(old_logp, R); NEED(old_value, R); NEED(advantage, R); NEED(returns, R);
+    RUN(ppo_loss_kernel, 1, THREADS, 0, F_(dlogp), F_(dvalue), at<double>(stats), F_(logp), F_(value), F_(old_logp), F_(old_value), F_(advantage), F_(returns), scale, clip, value_clip, vf_coef, R);
+}
+
+__global__ void sumsq_kernel(double *partial, const float *a, size_t n)
+{
+    __shared__ double part[WARPS_MAX];
+    double s = 0;
+    for (size_t i = ((size_t)blockIdx.x * THREADS + threadIdx.x) * 4; i < n; i += (size_t)gridDim.x * THREADS * 4) {
+        float x[4];
+        load(x, a + i, n - i);
+        for (int j = 0; j < 4; j++) s += (double)x[j] * (double)x[j];
+    }
+    s = block_sum(s, part);
+    if (threadIdx.x == 0) partial[blockIdx.x] = s;
+}
+
+__global__ void sum_kernel(double *out, const double *x, size_t n)
+{
+    __shared__ double part[WARPS_MAX];
+    double s = 0;
+    for (size_t i = threadIdx.x; i < n; i += THREADS) s += x[i];
+    s = block_sum(s, part);
+    if (threadIdx.x == 0) *out = s;
+}
+
+static double cuda_sumsq(Buf a)
+{
+    NEED(a, a.n);
+    static Scratch s;
+    size_t blocks = ceil_div(a.n, 4096) < 1024 ? ceil_div(a.n, 4096) : 1024; // fixed by the length alone, and so is the order of the sum
+    double *partial = (double *)scratch(&s, 1025 * sizeof *partial), sum;
+    RUN(sumsq_kernel, (unsigned)blocks, THREADS, 0, partial, F_(a), a.n);
+    RUN(sum_kernel, 1, THREADS, 0, partial + 1024, partial, blocks);
+    Buf result = {partial + 1024, 1, DT_F64, "sum of squares"};
+    cuda_download(&sum, result);
+    return sum;
+}
+
+typedef struct { float b1, b2, c1, c2, eps, scale, keep, rate, root; } AdamWStep;
+__global__ void adamw_kernel(float *p, const float *g, float *m, float *v, AdamWStep s, size_t n)
+{
+    typedef float T;
+    EACH_CHUNK(i, n);
+    float pp[W], gg[W], mm[W], vv[W];
+    load(pp, p + i, n - i); load(gg, g + i, n - i); load(mm, m + i, n - i); load(vv, v + i, n - i);
+    for (int j = 0; j < W; j++) {
+        float d = gg[j] * s.scale;
+        mm[j] = s.b1 * mm[j] + s.c1 * d;
+        vv[j] = s.b2 * vv[j] + s.c2 * d * d;
+        pp[j] = s.keep * pp[j] - s.rate * mm[j] / (sqrtf(vv[j]) * s.root + s.eps); // eps where PyTorch has it
+    }
+    store(p + i, pp, n - i); store(m + i, mm, n - i); store(v + i, vv, n - i);
+}
+
+static void cuda_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay, double grad_scale, long step)
+{
+    NEED(p, p.n); NEED(g, p.n); NEED(m, p.n); NEED(v, p.n);
+    AdamWStep s = {(float)beta1, (float)beta2, (float)(1 - beta1), (float)(1 - beta2), (float)eps, (float)grad_scale, (float)(1 - lr * decay),
+        (float)(lr / (1 - pow(beta1, (double)step))), (float)(1 / sqrt(1 - pow(beta2, (double)step)))};
+    RUN(adamw_kernel, chunk_blocks(p.n, DT_F32), THREADS, 0, F_(p), F_(g), F_(m), F_(v), s, p.n);
+}
+
+template <class T> __global__ void lerp_kernel(T *dst, const T *src, float weight, size_t n)
+{
+    EACH_CHUNK(i, n);
+    float d[W], x[W];
+    load(d, dst + i, n - i); load(x, src + i, n - i);
+    for (int j = 0; j < W; j++) d[j] += weight * (x[j] - d[j]);
+    store(dst + i, d, n - i);
+}
+
+static void cuda_lerp(Buf dst, Buf src, double weight)
+{
+    NEED(dst, dst.n); NEED(src, dst.n);
+    BY_TYPE(dst, RUN(lerp_kernel<T>, chunk_blocks(dst.n, dst.type), THREADS, 0, at<T>(dst), at<T>(src), (float)weight, dst.n));
+}
+
+// ----------------------------------------------------------------------------
+// regions: a decode step is some hundred small kernels, and launching them one by one takes longer than running them. So the first time a region
+// runs as it is (and its scratch memory is grown and its products are planned); the second time it is recorded as a graph; from then on replayed.
+
+typedef struct { uint64_t key; cudaGraphExec_t graph; } Region;
+static Region regions[256], *recording;
+static size_t n_regions;
+
+static void regions_forget(void)
+{
+    for (size_t i = 0; i < n_regions; i++) if (regions[i].graph) check(cudaGraphExecDestroy(regions[i].graph), "graph");
+    n_regions = 0;
+}
+
+static bool cuda_region_begin(uint64_t key)
+{
+    size_t i = 0;
+    while (i < n_regions && regions[i].key != key) i++;
+    if (i == n_regions) {
+        if (n_regions == sizeof regions / sizeof *regions) { check(cudaStreamSynchronize(stream), "graph"); regions_forget(); }
+        Region fresh = {key, NULL};
+        regions[n_regions++] = fresh;
+        return true;
+    }
+    if (regions[i].graph) {
+        check(cudaGraphLaunch(regions[i].graph, stream), "replay of a region");
+        launches++;
+        return false;
+    }
+    recording = &regions[i];
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording a region");
+    return true;
+}
+
+static void cuda_region_end(void)
+{
+    if (!recording) return;
+    cudaGraph_t graph;
+    check(cudaStreamEndCapture(stream, &graph), "recording a region");
+    check(cudaGraphInstantiateWithFlags(&recording->graph, graph, 0), "recording a region");
+    check(cudaGraphDestroy(graph), "recording a region");
+    check(cudaGraphLaunch(recording->graph, stream), "first replay of a region");
+    recording = NULL;
+}
+
+// ----------------------------------------------------------------------------
+// the table
+
+static Ops make_table(void)
+{
+    Ops t;
+    memset(&t, 0, sizeof t);
+    t.name = "cuda";
+    #define OP(f) t.f = cuda_##f
+    OP(alloc); OP(release); OP(upload); OP(download); OP(copy); OP(fill);
+    OP(embed_forward); OP(embed_backward); OP(layernorm_forward); OP(layernorm_backward); OP(packed_size); OP(pack); OP(matmul_forward); OP(matmul_backward);
+    OP(activation_forward); OP(activation_backward); OP(add); OP(rotary); OP(attention_forward); OP(attention_backward); OP(attention_decode);
+    OP(gather_rows); OP(scatter_rows); OP(logprob_forward); OP(logprob_backward); OP(head_rows); OP(head_kl); OP(sample); OP(ppo_loss); OP(sumsq); OP(adamw); OP(lerp); OP(region_begin); OP(region_end);
+    #undef OP
+    return t;
+}
+
+static void start_device(void)
+{
+    int n = 0;
+    cudaDeviceProp device;
+    cudaError_t e = cudaGetDeviceCount(&n);
+    if (e != cudaSuccess || !n) die("--device cuda: no CUDA device (%s): run where there is one, or leave --device out", e == cudaSuccess ? "none found" : cudaGetErrorString(e));
+    check(cudaGetDeviceProperties(&device, 0), "device properties");
+    if (device.major < 8) die("--device cuda: %s has compute capability %d.%d; 8.0 (A100) or later is needed: leave --device out", device.name, device.major, device.minor);
+    check(cudaSetDevice(0), device.name);
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+#ifndef CUDA_ON_CPU
+    lt(cublasLtCreate(&lt_handle), "cannot start");
+#endif
+}
+
+extern "C" const Ops *ops_cuda(DType type)
+{
+    static Ops in_float, in_bf16;
+    if (!stream) {
+        start_device();
+        in_float = in_bf16 = make_table();
+        in_float.type = DT_F32;
+        in_bf16.type = DT_BF16;
+    }
+    return type == DT_BF16 ? &in_bf16 : &in_float;
+}
