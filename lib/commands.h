@@ -846,13 +846,39 @@ static void plan_reward(const Args *a, const Config *c, size_t prompt, double *t
     acts_free(&r.acts); kv_free(&r.prompts); kv_free(&r.own); model_free(&r.m);
 }
 
-static void plan_distilbert(const Args *a, double *total)
+static void print_parameters(const Model *m, const char *folder) // a block's once; the tensors of the folder are checked by name and shape
+{
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        if (q->layer) continue;
+        printf("  %-44s %8zu x %-6zu %12zu", q->name, q->rows, q->cols ? q->cols : 1, q->n);
+        if (q->flags & P_LAYER) printf("  in each of %zu blocks, of which the top %zu train", m->cfg.L, m->cfg.L - m->first_block);
+        else if (q->offset < m->first) printf("  frozen");
+        printf("%s\n", q->flags & P_DECAY ? "; decays" : "");
+    }
+    if (!folder || !has_weights(folder)) return;
+    model_fill((Model *)m, folder); // without memory: a check
+    printf("its weight files hold these tensors and no others\n");
+}
+
+static void plan_distilbert(const Args *a, const char *folder, bool parameters, double *total)
 {
     DistilBert d;
-    distilbert_load(&d, device_ops(a), a->reward, (size_t)a->micro_tokens, true);
+    distilbert_load(&d, device_ops(a), folder, (size_t)a->micro_tokens, true);
+    if (parameters) {
+        print_model(folder, &d.m);
+        print_parameters(&d.m, folder);
+        printf("%zu parameters; label %zu of %zu is the positive one\nmemory as a reward model:\n", d.m.n_params, d.positive, d.labels);
+    }
     arena_print("reward model", &d.m.params, total);
     arena_print("reward model", &d.work, total);
     distilbert_free(&d);
+}
+
+static void print_total(const Args *a, double total, double limit)
+{
+    printf("total %.1f MiB\n", total / 1048576);
+    if (limit > 0) printf("fits in %s: %s\n", a->memory, total <= limit ? "yes" : "no");
 }
 
 static void cmd_info(const Args *a)
@@ -861,7 +887,13 @@ static void cmd_info(const Args *a)
     Model m;
     double limit = memory_limit(a), total = 0, none = 0;
     size_t value_head = 0;
-    config_read(&c, require(a->model, "model"));
+    require(a->model, "model");
+    if (is_distilbert(a->model)) {
+        plan_distilbert(a, a->model, true, &total);
+        print_total(a, total, limit);
+        return;
+    }
+    config_read(&c, a->model);
     if (c.labels > 1) printf("%s: a classifier of %zu labels: planned as the language model it was made from\n", a->model, c.labels);
     c.scalar_head &= c.labels <= 1;
     bool folder = a->reward && is_folder(a->reward), bert = folder && is_distilbert(a->reward);
@@ -869,19 +901,8 @@ static void cmd_info(const Args *a)
     if (folder && !bert && !reward.scalar_head) die("%s: a language model, not a reward model", a->reward);
     model_create(&m, device_ops(a), &c, c.scalar_head ? TRAIN_NONE : train_layers(a), !c.scalar_head, true);
     print_model(a->model, &m);
-    for (size_t i = 0; i < m.n_list; i++) { // a block's parameters once
-        const Param *q = &m.list[i];
-        if (q->flags & P_VALUE) value_head += q->n;
-        if (q->layer) continue;
-        printf("  %-44s %8zu x %-6zu %12zu", q->name, q->rows, q->cols ? q->cols : 1, q->n);
-        if (q->flags & P_LAYER) printf("  in each of %zu blocks, of which the top %zu train", c.L, c.L - m.first_block);
-        else if (q->offset < m.first) printf("  frozen");
-        printf("%s\n", q->flags & P_DECAY ? "; decays" : "");
-    }
-    if (is_folder(a->model) && c.labels <= 1 && has_weights(a->model)) {
-        model_fill(&m, a->model);
-        printf("its weight files hold these tensors and no others\n");
-    }
+    print_parameters(&m, is_folder(a->model) && c.labels <= 1 ? a->model : NULL);
+    for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_VALUE) value_head += m.list[i].n;
     printf("%zu parameters, and %zu of PPO's value head; %zu train\n", m.n_params - value_head, value_head, m.n_params - m.first);
     size_t max_new = (size_t)a->max_new, max_prompt = flag_given("max-prompt") ? (size_t)a->max_prompt : c.max_T > max_new ? c.max_T - max_new + 1 : 1;
     printf("memory %s prompts of at most %zu tokens, responses of at most %ld%s:\n", c.scalar_head ? "as a reward model, with" : "of a PPO run with", max_prompt, a->max_new,
@@ -903,12 +924,11 @@ static void cmd_info(const Args *a)
         arena_print("update", &p.work, &none);
         printf("  %-24s %-24s %12.1f MiB\n", "work", "the larger of these two", (double)p.work.high / 1048576);
         total += (double)p.work.high;
-        if (bert) plan_distilbert(a, &total);
+        if (bert) plan_distilbert(a, a->reward, false, &total);
         else if (folder) plan_reward(a, &reward, max_prompt, &total);
         generator_free(&p.gen); scorer_free(&p.scorer);
     }
-    printf("total %.1f MiB\n", total / 1048576);
-    if (limit > 0) printf("fits in %s: %s\n", a->memory, total <= limit ? "yes" : "no");
+    print_total(a, total, limit);
     model_free(&m);
 }
 
