@@ -174,11 +174,11 @@ struct Ops {
     void (*gather_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);                                        // out (R,C) = inp[index]
     void (*scatter_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);                                       // out[index] += inp, indices distinct
     // the head: softmax(inp (R,C) w^T (V,C) / temperature), never stored as (R,V)
-    size_t (*head_rows)(size_t V);                               // how many rows are done at once; probs has room for so many
-    // entropy and probs may be none; probs (R,V), R <= head_rows(V), keeps the softmax for a backward call on the same rows
-    void (*logprob_forward)(Buf logp, Buf entropy, Buf probs, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V);
-    // probs from the forward, overwritten; or none: it is computed anew
-    void (*logprob_backward)(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf probs, Buf inp, Buf w, Buf target, double temperature,
+    size_t (*head_rows)(size_t V);                               // how many rows are done at once
+    // entropy and kept may be none; kept, R <= head_rows(V) rows of V rounded up to 64, is what a backward call on the same rows need not compute again
+    void (*logprob_forward)(Buf logp, Buf entropy, Buf kept, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V);
+    // kept from the forward, overwritten; or none
+    void (*logprob_backward)(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target, double temperature,
                              size_t R, size_t C, size_t V);  // dinp =, dw +=; logp is written too (or none), so a loss linear in logp needs no forward
     void (*head_kl)(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C, size_t V); // (R): KL(p||q) over the vocabulary
     void (*sample)(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double temperature, long top_k, double top_p,

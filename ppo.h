@@ -109,7 +109,7 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
 typedef struct { const Prompt *prompt; const Response *response; Buf trunk; } Sequence; // trunk: (np+n-1, C) the frozen blocks' output, or none
 typedef struct {
     const Model *m; Acts acts; Batch batch;
-    Buf index, target, hidden, dhidden, dhidden2, probs, logp, entropy, dlogp, v1, value, dv1, dvalue, old_logp, old_value, advantage, returns, stats;
+    Buf index, target, hidden, dhidden, dhidden2, kept, logp, entropy, dlogp, v1, value, dv1, dvalue, old_logp, old_value, advantage, returns, stats;
     size_t tokens, R; int *h_tokens, *h_start, *h_index, *h_target; real *h_real;
 } Scorer;
 void scorer_carve(Scorer *s, const Model *m, Arena *a, size_t tokens, bool backward);
@@ -545,7 +545,7 @@ void scorer_carve(Scorer *s, const Model *m, Arena *a, size_t tokens, bool backw
     s->hidden = TAKE(C); s->logp = NUMBER(); s->entropy = NUMBER();
     if (backward) {
         s->dhidden = TAKE(C); s->dlogp = NUMBER(); s->old_logp = NUMBER(); s->old_value = NUMBER(); s->advantage = NUMBER(); s->returns = NUMBER();
-        s->probs = arena_take(a, m->o->head_rows(m->cfg.V) * m->cfg.V, DT_REAL, "head");
+        s->kept = arena_take(a, m->o->head_rows(m->cfg.V) * ((m->cfg.V + 63) / 64 * 64), DT_REAL, "head");
         s->stats = arena_take(a, 8, DT_F64, "head"); s->value = NUMBER(); s->dvalue = NUMBER();
         if (critic) { s->dhidden2 = TAKE(C); s->v1 = TAKE(2 * C); s->dv1 = TAKE(2 * C); }
     }
@@ -948,14 +948,14 @@ void ppo_iteration(Ppo *p)
                 upload_actions(p, sc->old_value, p->value, rows, fit);
                 upload_actions(p, sc->advantage, p->advantage, rows, fit);
                 upload_actions(p, sc->returns, p->returns, rows, fit);
-                for (size_t r = 0, rows_at_once = o->head_rows(V), n; r < R; r += n) { // the softmax of so many rows is kept between forward and backward
+                for (size_t r = 0, rows_at_once = o->head_rows(V), n; r < R; r += n) { // what the head knows of so many rows is kept between forward and backward
                     n = R - r < rows_at_once ? R - r : rows_at_once;
                     #define AT(b) slice(sc->b, r, n)
                     Buf hidden = slice(sc->hidden, r * C, n * C);
-                    o->logprob_forward(AT(logp), (Buf){0}, sc->probs, hidden, head, AT(target), opt->temperature, n, C, V);
+                    o->logprob_forward(AT(logp), (Buf){0}, sc->kept, hidden, head, AT(target), opt->temperature, n, C, V);
                     o->ppo_loss(AT(dlogp), opt->prefix_rank ? (Buf){0} : AT(dvalue), sc->stats, AT(logp), AT(value), AT(old_logp), AT(old_value), AT(advantage), AT(returns),
                                 1 / (double)tokens, opt->clip, opt->value_clip, opt->vf_coef, n);
-                    o->logprob_backward(slice(sc->dhidden, r * C, n * C), dhead, (Buf){0}, AT(dlogp), sc->probs, hidden, head, AT(target), opt->temperature, n, C, V);
+                    o->logprob_backward(slice(sc->dhidden, r * C, n * C), dhead, (Buf){0}, AT(dlogp), sc->kept, hidden, head, AT(target), opt->temperature, n, C, V);
                     #undef AT
                 }
                 if (!opt->prefix_rank) value_backward(sc);

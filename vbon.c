@@ -592,38 +592,38 @@ static real exponentials(real *x, size_t V, real inverse_temperature, real *lse,
     return sum;
 }
 
-static void cpu_logprob_forward(Buf logp, Buf entropy, Buf probs, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+static void cpu_logprob_forward(Buf logp, Buf entropy, Buf kept, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
 {
-    NEED(logp, R); NEED(entropy, R); NEED(probs, R * V); NEED(inp, R * C); NEED_INDEX(target, R);
+    NEED(logp, R); NEED(entropy, R); NEED(kept, R * V); NEED(inp, R * C); NEED_INDEX(target, R);
     static Scratch s;
     real it = (real)(1 / temperature);
     for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        real *logits = head_logits(probs.p ? R_(probs) + r * V : head_scratch(&s, V), inp, w, r, n, C, V);
+        real *logits = head_logits(kept.p ? R_(kept) + r * V : head_scratch(&s, V), inp, w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
             real *x = logits + i * V, at = x[I_(target)[r + i]] * it, lse, sum = exponentials(x, V, it, &lse, entropy.p ? R_(entropy) + r + i : NULL);
             R_(logp)[r + i] = at - lse;
-            for (size_t j = 0; j < V && probs.p; j++) x[j] /= sum;
+            for (size_t j = 0; j < V && kept.p; j++) x[j] /= sum;
         }
     }
 }
 
-static void cpu_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf probs, Buf inp, Buf w, Buf target, double temperature,
+static void cpu_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target, double temperature,
                                  size_t R, size_t C, size_t V)
 {
-    NEED(dinp, R * C); NEED(dw, V * C); NEED(logp, R); NEED(dlogp, R); NEED(probs, R * V); NEED(inp, R * C); NEED_INDEX(target, R);
+    NEED(dinp, R * C); NEED(dw, V * C); NEED(logp, R); NEED(dlogp, R); NEED(kept, R * V); NEED(inp, R * C); NEED_INDEX(target, R);
     static Scratch s;
     real it = (real)(1 / temperature);
     for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        real *logits = probs.p ? R_(probs) + r * V : head_logits(head_scratch(&s, V), inp, w, r, n, C, V);
+        real *logits = kept.p ? R_(kept) + r * V : head_logits(head_scratch(&s, V), inp, w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
             // logp = z_target - lse, so dlogits = dlogp (onehot - p) / temperature
             size_t t = (size_t)I_(target)[r + i];
             real *x = logits + i * V, d = R_(dlogp)[r + i] * it, f = -d;
-            if (!probs.p) {
+            if (!kept.p) {
                 real at = x[t] * it, lse;
                 f /= exponentials(x, V, it, &lse, NULL);
                 if (logp.p) R_(logp)[r + i] = at - lse;

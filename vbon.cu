@@ -28,6 +28,7 @@
 #include "gpt2.h"
 
 typedef __nv_bfloat16 bf16;
+static const Buf none = {NULL, 0, DT_F32, NULL};
 
 // ----------------------------------------------------------------------------
 // the device: errors, memory, launches
@@ -400,7 +401,6 @@ static void cuda_matmul_forward(Buf out, Buf inp, Buf w, Buf b, size_t N, size_t
 {
     NEED(out, N * OC); NEED(inp, N * C); NEED(w, OC * C); NEED(b, OC);
     bool apart = b.p && b.type != out.type; // a bias of another type than the output: no epilogue for it
-    Buf none = {NULL, 0, DT_F32, NULL};
     gemm(false, true, N, OC, C, inp, C, w, C, 0, out, OC, apart ? none : b);
     if (apart) BY_TYPE(b, RUN(add_bias_kernel<T>, (unsigned)ceil_div(N * OC, THREADS), THREADS, 0, F_(out), at<T>(b), N, OC));
 }
@@ -409,7 +409,7 @@ static void cuda_matmul_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Bu
 {
     NEED(dinp, N * C); NEED(dw, OC * C); NEED(db, OC); NEED(dout, N * OC); NEED(inp, N * C); NEED(w, OC * C);
     static Scratch s;
-    Buf none = {NULL, 0, DT_F32, NULL}, d = dout;
+    Buf d = dout;
     if (d.type != w.type) { // a product's inputs are of one type
         d.type = w.type; d.n = N * OC; d.p = scratch(&s, d.n * dtype_size(d.type));
         cuda_copy(d, dout);
@@ -1123,13 +1123,19 @@ static size_t head_stride(size_t V) { return ceil_div(V, 64) * 64; } // of a row
 
 static Buf rows_of(Buf b, size_t first, size_t n, size_t C) { return slice(b, first * C, n * C); }
 
-// logits of rows [r, r+n), n rows of V floats
-static Buf head_logits(Scratch *s, Buf inp, Buf w, size_t r, size_t n, size_t C, size_t V)
+// Room for n rows of logits, in what the caller keeps or, where that is none, in scratch memory
+static Buf head_room(Buf kept, Scratch *s, size_t n, size_t V)
 {
-    size_t stride = head_stride(V);
-    Buf logits = {scratch(s, n * stride * sizeof(float)), n * stride, DT_F32, "logits"}, none = {NULL, 0, DT_F32, NULL};
-    gemm(false, true, n, V, C, rows_of(inp, r, n, C), C, w, C, 0, logits, stride, none);
-    return logits;
+    size_t elements = n * head_stride(V);
+    NEED(kept, elements);
+    return Buf{kept.p ? (void *)F_(kept) : scratch(s, elements * sizeof(float)), elements, DT_F32, "logits"};
+}
+
+// logits of rows [r, r+n), n rows of V floats
+static Buf head_logits(Buf room, Buf inp, Buf w, size_t r, size_t n, size_t C, size_t V)
+{
+    gemm(false, true, n, V, C, rows_of(inp, r, n, C), C, w, C, 0, room, head_stride(V), none);
+    return room;
 }
 
 // What one pass over logits z leaves: the largest, sum exp(z - most), sum exp(z - most) x with x any number that comes with z
@@ -1194,15 +1200,13 @@ __global__ void __launch_bounds__(ROW_THREADS) logprob_forward_kernel(float *log
     if (entropy) entropy[blockIdx.x] = (a.most - z0) + logf(a.sum) - a.dot / a.sum;
 }
 
-// probs, where a forward could leave its softmax for the backward, is not used: logits are multiplied out again, in a stride of ours.
-static void cuda_logprob_forward(Buf logp, Buf entropy, Buf probs, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+static void cuda_logprob_forward(Buf logp, Buf entropy, Buf kept, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
 {
-    (void)probs;
     NEED(logp, R); NEED(entropy, R); NEED(inp, R * C); NEED(w, V * C); NEED_INDEX(target, R);
     static Scratch s;
     for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        Buf logits = head_logits(&s, inp, w, r, n, C, V);
+        Buf logits = head_logits(head_room(kept, &s, n, V), inp, w, r, n, C, V);
         RUN(logprob_forward_kernel, (unsigned)n, row_threads(V), 0, F_(logp) + r, entropy.p ? F_(entropy) + r : NULL, F_(logits), I_(target) + r, (float)(1 / temperature), V, head_stride(V));
     }
 }
@@ -1231,16 +1235,14 @@ template <class T> __global__ void __launch_bounds__(ROW_THREADS) logprob_backwa
     if (threadIdx.x == 0 && logp) logp[blockIdx.x] = at_ - (a.most + logf(a.sum));
 }
 
-static void cuda_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf probs, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+static void cuda_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
 {
-    (void)probs;
     NEED(dinp, R * C); NEED(dw, V * C); NEED(logp, R); NEED(dlogp, R); NEED(inp, R * C); NEED(w, V * C); NEED_INDEX(target, R);
     static Scratch s, sd;
     size_t stride = head_stride(V);
-    Buf none = {NULL, 0, DT_F32, NULL};
     for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        Buf logits = head_logits(&s, inp, w, r, n, C, V), d = logits, x = rows_of(inp, r, n, C);
+        Buf room = head_room(kept, &s, n, V), logits = kept.p ? room : head_logits(room, inp, w, r, n, C, V), d = logits, x = rows_of(inp, r, n, C);
         if (inp.type != DT_F32) { d.type = inp.type; d.p = scratch(&sd, n * stride * dtype_size(d.type)); }
         BY_TYPE(d, RUN(logprob_backward_kernel<T>, (unsigned)n, row_threads(V), 0, at<T>(d), logp.p ? F_(logp) + r : NULL, F_(dlogp) + r, F_(logits), I_(target) + r, (float)(1 / temperature), V, stride));
         if (dinp.p) gemm(false, false, n, C, V, d, stride, w, C, 0, rows_of(dinp, r, n, C), C, none);
@@ -1270,7 +1272,7 @@ static void cuda_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double 
     static Scratch sp, sq;
     for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        Buf p = head_logits(&sp, p_inp, p_w, r, n, C, V), q = head_logits(&sq, q_inp, q_w, r, n, C, V);
+        Buf p = head_logits(head_room(none, &sp, n, V), p_inp, p_w, r, n, C, V), q = head_logits(head_room(none, &sq, n, V), q_inp, q_w, r, n, C, V);
         RUN(head_kl_kernel, (unsigned)n, row_threads(V), 0, F_(kl) + r, F_(p), F_(q), (float)(1 / temperature), V, head_stride(V));
     }
 }
@@ -1367,7 +1369,7 @@ static void cuda_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double
     size_t k = top_k > 0 && (size_t)top_k < V ? (size_t)top_k : 0;
     for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        Buf logits = head_logits(&s, inp, w, r, n, C, V);
+        Buf logits = head_logits(head_room(none, &s, n, V), inp, w, r, n, C, V);
         RUN(sample_kernel, (unsigned)n, row_threads(V), 0, I_(token) + r, F_(logp) + r, F_(logits), at<double>(uniform) + r, (float)(1 / temperature), k, top_p, V, head_stride(V));
     }
 }

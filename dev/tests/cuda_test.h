@@ -271,6 +271,13 @@ static void cuda_head_tests(void)
         CASE(NAME("logprob_forward, no entropy"), tol, OUT(logp), o->logprob_forward(ON(logp), (Buf){0}, (Buf){0}, ON(x), ON(w), ON(target), 1, R, C, V));
         CASE(NAME("logprob_backward"), tol, OUT(dx, dw, logp), o->logprob_backward(ON(dx), ON(dw), ON(logp), ON(dlogp), (Buf){0}, ON(x), ON(w), ON(target), 0.7, R, C, V));
         CASE(NAME("logprob_backward, frozen"), tol, OUT(dx), o->logprob_backward(ON(dx), (Buf){0}, (Buf){0}, ON(dlogp), (Buf){0}, ON(x), ON(w), ON(target), 0.7, R, C, V));
+        if (R <= 1024) { // the backward from what the forward kept
+            Operand *kept = poisoned("kept", R * ((V + 63) / 64 * 64), DT_REAL);
+            CASE(NAME("logprob, kept"), tol, OUT(dx, dw, logp), {
+                o->logprob_forward(ON(logp), (Buf){0}, ON(kept), ON(x), ON(w), ON(target), 0.7, R, C, V);
+                o->logprob_backward(ON(dx), ON(dw), (Buf){0}, ON(dlogp), ON(kept), ON(x), ON(w), ON(target), 0.7, R, C, V);
+            });
+        }
         CASE(NAME("head_kl"), tol, OUT(logp), o->head_kl(ON(logp), ON(x), ON(w), ON(x2), ON(w2), 0.7, R, C, V));
         double *u = xmalloc(R * sizeof *u);
         for (size_t i = 0; i < R; i++) u[i] = i ? random_uniform(7, 1, k, i, 0) : 0.99999999999;

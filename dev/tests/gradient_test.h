@@ -95,9 +95,9 @@ static void test_op_gradients(void)
         cpu_logprob_backward(dx, dw, logp, k.dout, (Buf){0}, k.a, k.b, k.d, 0.7, 9, 4, 7);
         for (size_t i = 0; i < 9; i++) CHECK_NEAR(R_(logp)[i], R_(k.out)[i], 1e-14, "backward's log-probability");
         check_gradient("head input", k.a, dx, op_loss, &k, tol); check_gradient("head weight", k.b, dw, op_loss, &k, tol);
-        Buf probs = new_buf(9 * 7), dx2 = new_buf(9 * 4), dw2 = zeros(7 * 4); // the same from the softmax that the forward kept
-        cpu_logprob_forward(logp, (Buf){0}, probs, k.a, k.b, k.d, 0.7, 9, 4, 7);
-        cpu_logprob_backward(dx2, dw2, (Buf){0}, k.dout, probs, k.a, k.b, k.d, 0.7, 9, 4, 7);
+        Buf kept = new_buf(9 * 64), dx2 = new_buf(9 * 4), dw2 = zeros(7 * 4); // the same from the softmax that the forward kept
+        cpu_logprob_forward(logp, (Buf){0}, kept, k.a, k.b, k.d, 0.7, 9, 4, 7);
+        cpu_logprob_backward(dx2, dw2, (Buf){0}, k.dout, kept, k.a, k.b, k.d, 0.7, 9, 4, 7);
         check_gradient("head input, softmax kept", k.a, dx2, op_loss, &k, tol); check_gradient("head weight, softmax kept", k.b, dw2, op_loss, &k, tol);
     }
     {
