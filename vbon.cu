@@ -1534,6 +1534,33 @@ static void cuda_region_end(void)
 }
 
 // ----------------------------------------------------------------------------
+// for measurements (dev/gpu_bench.c): the time between two points of the stream as the device saw it, waiting included, and free memory
+
+extern "C" void cuda_timer_begin(void);
+extern "C" double cuda_timer_seconds(void);
+extern "C" size_t cuda_free_bytes(void);
+static cudaEvent_t timer_from, timer_to;
+extern "C" void cuda_timer_begin(void)
+{
+    if (!timer_from) { check(cudaEventCreate(&timer_from), "timer"); check(cudaEventCreate(&timer_to), "timer"); }
+    check(cudaEventRecord(timer_from, stream), "timer");
+}
+extern "C" double cuda_timer_seconds(void) // since the last begin; waits for all that was launched
+{
+    float ms;
+    check(cudaEventRecord(timer_to, stream), "timer");
+    check(cudaEventSynchronize(timer_to), "timer");
+    check(cudaEventElapsedTime(&ms, timer_from, timer_to), "timer");
+    return ms / 1e3;
+}
+extern "C" size_t cuda_free_bytes(void)
+{
+    size_t unused, total;
+    check(cudaMemGetInfo(&unused, &total), "free memory");
+    return unused;
+}
+
+// ----------------------------------------------------------------------------
 // the table
 
 static Ops make_table(void)

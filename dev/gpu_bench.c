@@ -1,118 +1,342 @@
 // gpu_bench.c: times on a GPU, beside two ceilings measured in the same run: the bandwidth of a device copy and the rate of a large bf16 product.
 //
-//   build/gpu_bench [--tiny]      one JSON object a line, on stdout; medians of five repeats after two that warm up (a decoding step is recorded
-//                                 in the second). --tiny: shapes for the emulated device, to see that it runs; its times mean nothing.
+//   build/gpu_bench [--tiny] [STAGE...]     training, decode, ppo, cache, pythia, identity; none named: all. One JSON object a line, on stdout.
 //
-// It goes through the op table alone. Every timed stretch ends with a transfer to the host, which waits for the device.
+// Each stretch is timed twice. device_seconds: between two events on the stream, gaps where the device waits for the host included.
+// host_seconds: the host's clock from the first call until the device has finished, which is what a user waits for; rates in tokens are of this
+// one. Ceilings are of the device's. Medians of five after two that warm up (a decoding step is recorded as a graph in the second); the cache
+// job is timed as a whole, the number of its prompts being what fits CACHE_SECONDS. Weights are random: speed does not depend on them, but a
+// product of zeros would be faster. flop counts products of weights alone: 2 a weight and token, 6 where the gradient passes too.
+// identity runs training and PPO three times from one state and compares all weights bit by bit; exit code 1 if they differ.
+// --tiny: shapes for the emulated device, to see that it runs; its times mean nothing.
+//
+// Left out on purpose: reward models (the cache job samples only, the PPO iteration's reward is a hash) and files.
 #define TESTING
 #include "../vbon.c"
 
-enum { REPEATS = 5, WARM = 2 };
+void cuda_timer_begin(void); // vbon.cu
+double cuda_timer_seconds(void);
+size_t cuda_free_bytes(void);
+
+enum { REPEATS = 5, WARM = 2, CACHE_SECONDS = 15 };
 static const Ops *o;
 static bool tiny;
-static Config shape;
+static const Config gpt2_124m = {.arch = "gpt2", .L = 12, .NH = 12, .C = 768, .F = 3072, .V = 50257, .max_T = 1024, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.02, .eos = 50256};
+static const Config pythia_2_8b = {.arch = "gpt_neox", .L = 32, .NH = 32, .C = 2560, .F = 10240, .V = 50304, .max_T = 2048, .act = ACT_GELU_ERF, .parallel = true, .rotary_pct = 0.25,
+                                   .rotary_base = 10000, .eps = 1e-5, .init_std = 0.02, .eos = 0};
+static double copy_rate, product_rate; // bytes and operations a second
 
-static int by_size(const void *a, const void *b) { double x = *(const double *)a, y = *(const double *)b; return (x > y) - (x < y); }
-static double median(double *x) { qsort(x, REPEATS, sizeof *x, by_size); return x[REPEATS / 2]; }
-static void wait_for(Buf b) { double x[2]; o->download(x, slice(b, 0, 1)); }
+static Config shape_of(Config c)
+{
+    if (tiny) { c.L = 2; c.NH = 2; c.C = 32; c.F = 64; c.V = 61; c.max_T = 64; c.eos = 60; }
+    return c;
+}
+
+typedef struct { double device[REPEATS], host[REPEATS], began; int n; } Times;
+static void time_begin(Times *t) { cuda_timer_begin(); t->began = clock_seconds(); }
+static void time_end(Times *t, int repeat)
+{
+    double device = cuda_timer_seconds(), host = clock_seconds() - t->began; // in this order: the first waits for the device
+    if (repeat >= 0) { t->device[t->n] = device; t->host[t->n++] = host; }
+}
+static double median(const double *x)
+{
+    double s[REPEATS];
+    memcpy(s, x, sizeof s);
+    qsort(s, REPEATS, sizeof *s, ascending);
+    return s[REPEATS / 2];
+}
+
+// Random elements in all of b (float or bf16): a piece from the host, then copies of what is there, twice as long each time.
+static void randomise(Buf b, double bound)
+{
+    static real piece[1 << 20];
+    size_t have = b.n < sizeof piece / sizeof *piece ? b.n : sizeof piece / sizeof *piece;
+    for (size_t i = 0; i < have; i++) piece[i] = (real)(bound * (2 * random_uniform(1, STREAM_INIT, b.n, i, 0) - 1));
+    o->upload(slice(b, 0, have), piece);
+    for (size_t n; have < b.n; have += n) { n = b.n - have < have ? b.n - have : have; o->copy(slice(b, have, n), slice(b, 0, n)); }
+}
+
+static void randomise_model(Model *m)
+{
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        bool trains = q->offset >= m->first && m->first < m->n_params;
+        Buf w = slice(m->data, q->offset, q->n), exact = trains ? slice(m->master, q->offset - m->first, q->n) : w;
+        if (q->cols) randomise(exact, 0.03); else o->fill(exact, q->flags & P_NORM ? 1 : 0);
+        if (trains) o->copy(w, exact);
+    }
+}
 
 static void bench_ceilings(void)
 {
     size_t n = tiny ? 4096 : (size_t)1 << 29, D = tiny ? 64 : 8192;
-    double copy[REPEATS], product[REPEATS];
+    Times copy = {0}, product = {0};
     Buf a = o->alloc(n, DT_BF16, "a"), b = o->alloc(n, DT_BF16, "b"), c = o->alloc(D * D, DT_BF16, "c");
-    real *x = xmalloc(n * sizeof *x);
-    for (size_t i = 0; i < n; i++) x[i] = (real)(random_uniform(1, 1, i, 0, 0) - 0.5); // a product of zeros would be faster
-    o->upload(a, x);
-    free(x);
+    randomise(a, 0.5);
     o->copy(b, a);
     for (int r = -WARM; r < REPEATS; r++) {
-        wait_for(b);
-        double t = clock_seconds();
+        time_begin(&copy);
         for (int k = 0; k < 10; k++) o->copy(b, a);
-        wait_for(b);
-        if (r >= 0) copy[r] = 10 * 2.0 * (double)n * 2 / (clock_seconds() - t);
-        t = clock_seconds();
+        time_end(&copy, r);
+        time_begin(&product);
         for (int k = 0; k < 10; k++) o->matmul_forward(c, slice(a, 0, D * D), slice(b, 0, D * D), (Buf){0}, D, D, D);
-        wait_for(c);
-        if (r >= 0) product[r] = 10 * 2.0 * (double)D * (double)D * (double)D / (clock_seconds() - t);
+        time_end(&product, r);
     }
-    printf("{\"what\":\"ceilings\",\"copy_bytes_per_second\":%.4g,\"bf16_flop_per_second\":%.4g,\"product_size\":%zu}\n", median(copy), median(product), D);
+    copy_rate = 10 * 2.0 * (double)n * 2 / median(copy.device); // read and written
+    product_rate = 10 * 2.0 * (double)D * (double)D * (double)D / median(product.device);
+    printf("{\"what\":\"ceilings\",\"clock\":\"device events\",\"copy_bytes_per_second\":%.4g,\"bf16_flop_per_second\":%.4g,\"product_size\":%zu}\n", copy_rate, product_rate, D);
+    fflush(stdout);
     o->release(&a); o->release(&b); o->release(&c);
 }
 
-static void bench_training(size_t B, size_t T)
+// False, and a record that says so, where the device has less free memory than `need`.
+static bool room_for(const char *what, double need)
 {
-    Model m;
-    model_create(&m, o, &shape, TRAIN_ALL, false, false);
-    model_random(&m, 1);
-    int *tokens = xmalloc(B * T * sizeof *tokens);
-    Row *rows = xmalloc(B * sizeof *rows);
-    size_t *which = xmalloc(B * sizeof *which);
-    for (size_t i = 0; i < B * T; i++) tokens[i] = (int)(random_bits(1, 1, i, 0, 0) % shape.V);
-    for (size_t b = 0; b < B; b++) { rows[b] = (Row){b * T, T, 1, 0}; which[b] = b; }
-    Corpus c = {.kind = LOSS_LM, .tokens = tokens, .rows = rows, .n_tokens = B * T, .n_rows = B};
-    Trainer t;
-    AdamW opt = {1e-5, 0.9, 0.95, 1e-8, 0, 1};
-    double x[REPEATS];
-    trainer_create(&t, &m, B * T, true);
-    for (int r = -WARM; r < REPEATS; r++) {
-        wait_for(m.data);
-        double began = clock_seconds();
-        model_zero_grad(&m);
-        supervised_batch(&t, &c, which, B, (double)(B * (T - 1)), true, NULL);
-        model_update(&m, &opt);
-        wait_for(m.data);
-        if (r >= 0) x[r] = clock_seconds() - began;
-    }
-    double s = median(x);
-    printf("{\"what\":\"training step\",\"batch\":%zu,\"length\":%zu,\"seconds\":%.4g,\"tokens_per_second\":%.4g}\n", B, T, s, (double)(B * T) / s);
-    trainer_free(&t); model_free(&m);
-    free(tokens); free(rows); free(which);
+    double there = (double)cuda_free_bytes();
+    if (need <= there) return true;
+    printf("{\"what\":\"%s\",\"skipped\":\"needs about %.1f GB of device memory, %.1f are free\"}\n", what, need / 1e9, there / 1e9);
+    return false;
 }
 
-static void bench_decode(size_t rows)
+static double model_bytes(const Config *shape, long train)
 {
-    enum { NEW = 32, PROMPT = 8 };
     Model m;
-    model_create(&m, o, &shape, TRAIN_NONE, false, false);
-    model_random(&m, 1);
-    model_pack(&m);
-    int ids[PROMPT];
-    for (int i = 0; i < PROMPT; i++) ids[i] = 3 + i;
-    Prompt prompt = {.ids = ids, .n = PROMPT};
-    Sampling s = {.temperature = 1, .top_p = 1, .seed = 1, .stream = STREAM_SAMPLE, .eos = -1};
-    Arena work = {.name = "bench", .o = o};
-    Generator g = {0};
-    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); generator_carve(&g, &m, &work, rows, 256, PROMPT, NEW); }
-    Response *r = xcalloc(rows, sizeof *r);
-    double x[REPEATS];
-    for (int i = -WARM; i < REPEATS; i++) {
-        for (size_t b = 0; b < rows; b++) { response_free(&r[b]); r[b] = (Response){.sample = b}; }
-        double began = clock_seconds();
-        generate(&g, &s, &prompt, r, rows); // each step ends with its tokens on the host
-        if (i >= 0) x[i] = clock_seconds() - began;
+    model_create(&m, o, shape, train, false, true);
+    double bytes = (double)m.params.high + (double)m.optim.high;
+    model_free(&m);
+    return bytes;
+}
+
+static double block_weights(const Config *c) { return (double)c->C * (4.0 * (double)c->C + 2.0 * (double)c->F); }
+
+// ----------------------------------------------------------------------------
+// training
+
+typedef struct { Model m; Trainer t; Corpus c; size_t *which; } Job;
+static void job_create(Job *j, const Config *shape, long train, size_t B, size_t T)
+{
+    model_create(&j->m, o, shape, train, false, false);
+    randomise_model(&j->m);
+    j->c = (Corpus){.kind = LOSS_LM, .tokens = xmalloc(B * T * sizeof(int)), .rows = xmalloc(B * sizeof(Row)), .n_tokens = B * T, .n_rows = B};
+    j->which = xmalloc(B * sizeof *j->which);
+    for (size_t i = 0; i < B * T; i++) j->c.tokens[i] = (int)(random_bits(1, 1, i, 0, 0) % shape->V);
+    for (size_t b = 0; b < B; b++) { j->c.rows[b] = (Row){b * T, (int)T, 1, 0}; j->which[b] = b; }
+    trainer_create(&j->t, &j->m, B * T, true);
+}
+static void job_free(Job *j) { trainer_free(&j->t); model_free(&j->m); free(j->c.tokens); free(j->c.rows); free(j->which); }
+static void job_gradient(Job *j)
+{
+    model_zero_grad(&j->m);
+    supervised_batch(&j->t, &j->c, j->which, j->c.n_rows, (double)(j->c.n_tokens - j->c.n_rows), true, NULL);
+}
+
+// blocks: how many train (TRAIN_ALL: everything); update: AdamW is part of what is timed
+static void bench_training(const char *name, const Config *shape, long blocks, size_t B, size_t T, bool update)
+{
+    const AdamW opt = {1e-5, 0.9, 0.95, 1e-8, 0, 1};
+    Job j;
+    Times t = {0};
+    if (!room_for(name, model_bytes(shape, blocks) + 2 * (double)(B * T) * (double)shape->C * 2 * 20 * (double)(blocks < 0 ? (long)shape->L : blocks) + 2e9)) return;
+    job_create(&j, shape, blocks, B, T);
+    for (int r = -WARM; r < REPEATS; r++) {
+        time_begin(&t);
+        job_gradient(&j);
+        if (update) model_update(&j.m, &opt);
+        time_end(&t, r);
     }
-    double step = median(x) / NEW;
-    printf("{\"what\":\"decoding step\",\"rows\":%zu,\"seconds\":%.4g,\"tokens_per_second\":%.4g}\n", rows, step, (double)rows / step);
-    for (size_t b = 0; b < rows; b++) response_free(&r[b]);
-    free(r);
-    generator_free(&g); arena_release(&work); model_free(&m);
+    double tokens = (double)(B * T), own = blocks < 0 ? (double)shape->L : (double)blocks, frozen = (double)shape->L - own, s = median(t.host);
+    double flop = tokens * (6 * (own * block_weights(shape) + (double)shape->V * (double)shape->C) + 2 * frozen * block_weights(shape));
+    printf("{\"what\":\"%s\",\"batch\":%zu,\"length\":%zu,\"blocks_trained\":%.0f,\"host_seconds\":%.4g,\"device_seconds\":%.4g,\"tokens_per_second\":%.4g,\"flop\":%.4g,\"share_of_bf16_rate\":%.3f}\n",
+           name, B, T, own, s, median(t.device), tokens / s, flop, flop / median(t.device) / product_rate);
+    fflush(stdout);
+    job_free(&j);
+}
+
+// ----------------------------------------------------------------------------
+// decoding
+
+enum { PROMPT = 8 };
+typedef struct { Model m; Generator g; Arena work; Prompt *prompts; Response *r; size_t n_prompts, rows; } Decoder;
+static Prompt *prompts_random(const Config *shape, size_t n)
+{
+    Prompt *p = xcalloc(n, sizeof *p);
+    for (size_t i = 0; i < n; i++) {
+        p[i] = (Prompt){.ids = xmalloc(PROMPT * sizeof(int)), .n = PROMPT};
+        for (size_t k = 0; k < PROMPT; k++) p[i].ids[k] = (int)(random_bits(2, 1, i, k, 0) % shape->V);
+    }
+    return p;
+}
+
+static void decoder_create(Decoder *d, const Config *shape, size_t rows, size_t n_prompts, size_t new)
+{
+    *d = (Decoder){.rows = rows, .n_prompts = n_prompts, .work = {.name = "decoding", .o = o}};
+    model_create(&d->m, o, shape, TRAIN_NONE, false, false);
+    randomise_model(&d->m);
+    model_pack(&d->m);
+    d->prompts = prompts_random(shape, n_prompts);
+    d->r = xcalloc(rows, sizeof *d->r);
+    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&d->work); generator_carve(&d->g, &d->m, &d->work, rows, 256, PROMPT, new); }
+}
+static void decoder_free(Decoder *d)
+{
+    for (size_t b = 0; b < d->rows; b++) response_free(&d->r[b]);
+    free(d->r);
+    prompts_free(d->prompts, d->n_prompts);
+    generator_free(&d->g); arena_release(&d->work); model_free(&d->m);
+}
+static void decode(Decoder *d, size_t first) // rows responses, an equal number to each prompt, the samples' counter going on at `first`
+{
+    const Sampling s = {.temperature = 1, .top_p = 1, .seed = 1, .stream = STREAM_SAMPLE, .eos = -1};
+    for (size_t b = 0; b < d->rows; b++) { response_free(&d->r[b]); d->r[b] = (Response){.prompt = b * d->n_prompts / d->rows, .sample = first + b}; }
+    generate(&d->g, &s, d->prompts, d->r, d->rows);
+}
+
+static void bench_decode(const char *name, const Config *shape, size_t rows)
+{
+    const size_t new = 32;
+    double weights = (double)shape->L * block_weights(shape) + (double)shape->V * (double)shape->C;
+    Decoder d;
+    Times t = {0};
+    if (!room_for(name, model_bytes(shape, TRAIN_NONE) + (double)(rows * (PROMPT + new) * shape->L * 2 * shape->C * 2) + 2e9)) return;
+    decoder_create(&d, shape, rows, 1, new);
+    for (int i = -WARM; i < REPEATS; i++) { time_begin(&t); decode(&d, 0); time_end(&t, i); }
+    double step = median(t.host) / (double)new; // each ends with its tokens on the host
+    printf("{\"what\":\"%s\",\"rows\":%zu,\"prompt\":%d,\"new\":%zu,\"host_seconds\":%.4g,\"device_seconds\":%.4g,\"tokens_per_second\":%.4g,\"weight_bytes_share_of_copy_bandwidth\":%.3f}\n",
+           name, rows, PROMPT, new, step, median(t.device) / (double)new, (double)rows / step, 2 * weights / step / copy_rate);
+    fflush(stdout);
+    decoder_free(&d);
+}
+
+static void bench_cache(const Config *shape) // as many prompts as time allows
+{
+    const size_t new = tiny ? 4 : 40, samples = tiny ? 4 : 200, at_once = tiny ? 1 : 5;
+    Decoder d;
+    size_t n = 0;
+    decoder_create(&d, shape, samples * at_once, at_once, new);
+    for (int i = 0; i < WARM; i++) decode(&d, 0);
+    double began = clock_seconds(), s;
+    do { decode(&d, n * samples); n += at_once; s = clock_seconds() - began; } while (s < (tiny ? 0 : CACHE_SECONDS));
+    printf("{\"what\":\"cache job, sampling alone\",\"clock\":\"host\",\"prompts\":%zu,\"samples\":%zu,\"new\":%zu,\"rows\":%zu,\"host_seconds\":%.4g,\"tokens_per_second\":%.4g}\n", n, samples, new, d.rows, s,
+           (double)(n * samples * new) / s);
+    fflush(stdout);
+    decoder_free(&d);
+}
+
+// ----------------------------------------------------------------------------
+// PPO, with the sentiment preset's numbers
+
+static void reward_by_key(void *context, const Prompt *prompts, Response *r, size_t n, bool prefixes)
+{
+    (void)context; (void)prompts; (void)prefixes;
+    for (size_t i = 0; i < n; i++) r[i].reward = (double)(r[i].key % 1000) / 1000;
+}
+
+typedef struct { Model m; Ppo p; Prompt *prompts; size_t rows; } Tuning;
+static void tuning_create(Tuning *u, const Config *shape)
+{
+    size_t rows = tiny ? 4 : 128;
+    PpoOptions opt = {.objective = {.kind = OBJECTIVE_RL, .beta = 0.1}, .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 3e-5, .schedule = "constant",
+        .episodes = (long)rows * 100, .rollout = (long)rows, .minibatch = (long)rows / 4, .epochs = 4, .max_new = tiny ? 4 : 40, .tokens = tiny ? 256 : 4096, .seed = 1, .eos = -1,
+        .adamw = {3e-5, 0.9, 0.95, 1e-8, 1e-6, 1}};
+    u->rows = rows;
+    model_create(&u->m, o, shape, tiny ? 1 : 2, true, false);
+    randomise_model(&u->m);
+    value_head_random(&u->m, 1);
+    u->prompts = prompts_random(shape, rows);
+    ppo_create(&u->p, &opt, &u->m, u->prompts, rows, reward_by_key, NULL);
+    u->p.clock = clock_seconds;
+}
+static void tuning_free(Tuning *u) { ppo_free(&u->p); model_free(&u->m); prompts_free(u->prompts, u->rows); }
+
+static void bench_ppo(const Config *shape)
+{
+    Tuning u;
+    Times t = {0};
+    double rollout = 0, update = 0;
+    tuning_create(&u, shape);
+    for (int r = -WARM; r < REPEATS; r++) {
+        double before[] = {u.p.seconds_rollout, u.p.seconds_update};
+        time_begin(&t);
+        ppo_iteration(&u.p);
+        time_end(&t, r);
+        if (r >= 0) { rollout += (u.p.seconds_rollout - before[0]) / REPEATS; update += (u.p.seconds_update - before[1]) / REPEATS; }
+    }
+    double s = median(t.host), tokens = (double)(u.rows * (size_t)u.p.opt.max_new);
+    printf("{\"what\":\"PPO iteration\",\"episodes\":%zu,\"new\":%ld,\"epochs\":%ld,\"minibatch\":%ld,\"blocks_trained\":%zu,\"host_seconds\":%.4g,\"device_seconds\":%.4g,\"host_rollout_seconds\":%.4g,"
+           "\"host_update_seconds\":%.4g,\"tokens_per_second\":%.4g}\n", u.rows, u.p.opt.max_new, u.p.opt.epochs, u.p.opt.minibatch, u.m.cfg.L - u.m.first_block, s, median(t.device), rollout, update, tokens / s);
+    fflush(stdout);
+    tuning_free(&u);
+}
+
+// ----------------------------------------------------------------------------
+// equal runs are equal to the bit
+
+static uint64_t weights_hash(const Model *m) // of what trains, exactly
+{
+    real *x = xmalloc(m->master.n * sizeof *x);
+    uint64_t h = 0;
+    o->download(x, m->master);
+    for (size_t i = 0; i < m->master.n; i++) { uint32_t bits; memcpy(&bits, &x[i], sizeof bits); h = mix64(h ^ bits) + 0x9e3779b97f4a7c15ull; }
+    free(x);
+    return h;
+}
+
+static bool check_identity(const Config *shape)
+{
+    const AdamW opt = {1e-3, 0.9, 0.95, 1e-8, 0.01, 1};
+    uint64_t hash[2][3], before = 0;
+    for (int run = 0; run < 3; run++) {
+        Job j;
+        Tuning u;
+        job_create(&j, shape, TRAIN_ALL, tiny ? 2 : 8, tiny ? 16 : 256);
+        before = weights_hash(&j.m);
+        for (int i = 0; i < 3; i++) { job_gradient(&j); model_update(&j.m, &opt); }
+        hash[0][run] = weights_hash(&j.m);
+        job_free(&j);
+        tuning_create(&u, shape);
+        for (int i = 0; i < 2; i++) ppo_iteration(&u.p);
+        hash[1][run] = weights_hash(&u.m);
+        tuning_free(&u);
+    }
+    bool same = true;
+    for (int k = 0; k < 2; k++) {
+        bool equal = hash[k][0] == hash[k][1] && hash[k][0] == hash[k][2];
+        same = same && equal;
+        printf("{\"what\":\"three runs of %s\",\"weights\":[\"%016llx\",\"%016llx\",\"%016llx\"],\"bit_identical\":%s}\n", k ? "two PPO iterations" : "three training steps",
+               (unsigned long long)hash[k][0], (unsigned long long)hash[k][1], (unsigned long long)hash[k][2], equal ? "true" : "false");
+    }
+    if (hash[0][0] == before) die("gpu_bench: training changed no weight: a bug, please report it");
+    return same;
 }
 
 int main(int argc, char **argv)
 {
+    static const char *const stages[] = {"training", "decode", "ppo", "cache", "pythia", "identity"};
+    enum { N = sizeof stages / sizeof *stages };
+    bool run[N] = {false}, any = false, same = true;
     wait_by_sleeping(argv);
-    tiny = argc > 1 && !strcmp(argv[1], "--tiny");
-    if (argc > 1 + tiny) usage("gpu_bench: it knows --tiny");
+    for (int i = 1; i < argc; i++) {
+        int k = 0;
+        while (k < N && strcmp(argv[i], stages[k])) k++;
+        if (k < N) run[k] = any = true;
+        else if (!strcmp(argv[i], "--tiny")) tiny = true;
+        else usage("gpu_bench: %s: it knows --tiny, training, decode, ppo, cache, pythia and identity", argv[i]);
+    }
+    for (int k = 0; k < N && !any; k++) run[k] = true;
     o = ops_cuda(DT_BF16);
-    shape = (Config){.arch = "gpt2", .L = 12, .NH = 12, .C = 768, .F = 3072, .V = 50257, .max_T = 1024, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.02, .eos = 50256};
-    if (tiny) { shape.L = 1; shape.NH = 2; shape.C = 32; shape.F = 64; shape.V = 61; shape.max_T = 64; shape.eos = 60; }
-    bench_ceilings();
-    bench_training(4, tiny ? 16 : 64);
-    if (!tiny) bench_training(8, 1024);
+    const Config gpt2 = shape_of(gpt2_124m), pythia = shape_of(pythia_2_8b);
     static const size_t rows[] = {1, 8, 128, 1024};
-    for (size_t i = 0; i < (tiny ? 2 : 4); i++) { bench_decode(rows[i]); fflush(stdout); }
+    const size_t n_rows = tiny ? 2 : 4;
+    bench_ceilings();
+    if (run[0]) bench_training("GPT-2 124M training step", &gpt2, TRAIN_ALL, 4, tiny ? 16 : 64, true);
+    if (run[0] && !tiny) bench_training("GPT-2 124M training step", &gpt2, TRAIN_ALL, 8, 1024, true);
+    for (size_t i = 0; run[1] && i < n_rows; i++) bench_decode("GPT-2 124M decoding step", &gpt2, rows[i]);
+    if (run[2]) bench_ppo(&gpt2);
+    if (run[3]) bench_cache(&gpt2);
+    for (size_t i = 0; run[4] && i < n_rows; i++) bench_decode("Pythia 2.8B decoding step", &pythia, rows[i]);
+    if (run[4]) bench_training("Pythia 2.8B forward and backward", &pythia, tiny ? 1 : 8, 4, tiny ? 16 : 565, false); // a minibatch of TL;DR
+    if (run[5]) same = check_identity(&gpt2);
     (void)commands; (void)n_commands; (void)preset_flags; (void)flag_table; (void)n_flags;
-    return 0;
+    return same ? 0 : 1;
 }
