@@ -24,6 +24,7 @@ static bool tiny;
 static const Config gpt2_124m = {.arch = "gpt2", .L = 12, .NH = 12, .C = 768, .F = 3072, .V = 50257, .max_T = 1024, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.02, .eos = 50256};
 static const Config pythia_2_8b = {.arch = "gpt_neox", .L = 32, .NH = 32, .C = 2560, .F = 10240, .V = 50304, .max_T = 2048, .act = ACT_GELU_ERF, .parallel = true, .rotary_pct = 0.25,
                                    .rotary_base = 10000, .eps = 1e-5, .init_std = 0.02, .eos = 0};
+#define SPARE 2e9 // bytes, for what is not estimated: scratch, backward, the libraries
 static double copy_rate, product_rate; // bytes and operations a second
 
 static Config shape_of(Config c)
@@ -85,7 +86,7 @@ static void bench_ceilings(void)
     }
     copy_rate = 10 * 2.0 * (double)n * 2 / median(copy.device); // read and written
     product_rate = 10 * 2.0 * (double)D * (double)D * (double)D / median(product.device);
-    printf("{\"what\":\"ceilings\",\"clock\":\"device events\",\"copy_bytes_per_second\":%.4g,\"bf16_flop_per_second\":%.4g,\"product_size\":%zu}\n", copy_rate, product_rate, D);
+    printf("{\"what\":\"ceilings\",\"clock\":\"device events\",\"copy_bytes_per_second\":%.4g,\"bf16_flop_per_second\":%.4g,\"product_size\":%zu,\"shapes\":\"%s\"}\n", copy_rate, product_rate, D, tiny ? "tiny" : "as named");
     fflush(stdout);
     o->release(&a); o->release(&b); o->release(&c);
 }
@@ -137,7 +138,7 @@ static void bench_training(const char *name, const Config *shape, long blocks, s
     const AdamW opt = {1e-5, 0.9, 0.95, 1e-8, 0, 1};
     Job j;
     Times t = {0};
-    if (!room_for(name, model_bytes(shape, blocks) + 2 * (double)(B * T) * (double)shape->C * 2 * 20 * (double)(blocks < 0 ? (long)shape->L : blocks) + 2e9)) return;
+    if (!room_for(name, model_bytes(shape, blocks) + (double)(B * T) * (double)shape->C * 2 * 20 * (double)(blocks < 0 ? (long)shape->L : blocks) + SPARE)) return;
     job_create(&j, shape, blocks, B, T);
     for (int r = -WARM; r < REPEATS; r++) {
         time_begin(&t);
@@ -198,7 +199,7 @@ static void bench_decode(const char *name, const Config *shape, size_t rows)
     double weights = (double)shape->L * block_weights(shape) + (double)shape->V * (double)shape->C;
     Decoder d;
     Times t = {0};
-    if (!room_for(name, model_bytes(shape, TRAIN_NONE) + (double)(rows * (PROMPT + new) * shape->L * 2 * shape->C * 2) + 2e9)) return;
+    if (!room_for(name, model_bytes(shape, TRAIN_NONE) + (double)(rows * (PROMPT + new) * shape->L * 2 * shape->C * 2) + SPARE)) return;
     decoder_create(&d, shape, rows, 1, new);
     for (int i = -WARM; i < REPEATS; i++) { time_begin(&t); decode(&d, 0); time_end(&t, i); }
     double step = median(t.host) / (double)new; // each ends with its tokens on the host
