@@ -983,7 +983,7 @@ static void cuda_attention_forward(Buf out, Buf lse, Buf qkv, Buf start, size_t 
         BY_HEAD_SIZE(HS_, 4, 4, 4, RUN((attention_forward_mma_kernel<HS, 16 * M>), tiles(N, MMA_ROWS, NH), MMA_THREADS, (MMA_ROWS + 2 * 16 * M) * (HS + 8) * sizeof(bf16),
             at<bf16>(out), F_(lse), at<bf16>(qkv), I_(start), B, N, NH, HS_, causal, scale));
     else
-        BY_HEAD_SIZE(HS_, 4, 2, 2, RUN((attention_forward_kernel<float, HS, M>), tiles(N, 16 * M, NH), THREADS, (2 * 16 * M * (HS + 4) + 16 * M * (16 * M + 4)) * sizeof(float),
+        BY_HEAD_SIZE(HS_, 4, 2, 1, RUN((attention_forward_kernel<float, HS, M>), tiles(N, 16 * M, NH), THREADS, (2 * 16 * M * (HS + 4) + 16 * M * (16 * M + 4)) * sizeof(float),
             at<float>(out), F_(lse), at<float>(qkv), I_(start), B, N, NH, HS_, causal, scale));
 }
 
