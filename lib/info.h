@@ -1,0 +1,132 @@
+// info.h: `vbon info`: what a model is, and what a PPO run with it would need, by family, before anything is allocated.
+//
+// The plan is no estimate: the same functions that lay a run's memory out (model_create, packs_carve, generator_carve, scorer_carve, reward_carve) run in
+// their measuring pass, for the flags given. It works from config.json alone; where the folder has weights, their names and shapes are checked too.
+// Not in it: the program itself, the tokenizer, the prompts and their cached rewards, and the scratch of single operations (a few chunks of logits).
+#if defined(VBON_IMPLEMENTATION) && !defined(INFO_IMPLEMENTED)
+#define INFO_IMPLEMENTED
+
+static void arena_print(const char *family, const Arena *a, double *total)
+{
+    for (size_t i = 0; i < a->n_pieces; i++) printf("  %-24s %-24s %12.1f MiB\n", family, a->pieces[i].name, (double)a->pieces[i].bytes / 1048576);
+    *total += (double)a->high;
+}
+
+static double memory_limit(const Args *a) // bytes; 0: none was named
+{
+    static const struct { const char *name; double bytes; } units[] = {{"GB", 1e9}, {"GiB", 1073741824.0}, {"MB", 1e6}, {"MiB", 1048576.0}};
+    if (!a->memory) return 0;
+    char *unit;
+    double limit = strtod(a->memory, &unit);
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) if (!strcmp(unit, units[i].name) && limit > 0 && isfinite(limit)) return limit * units[i].bytes;
+    usage("--memory %s: a number and GB, GiB, MB or MiB", a->memory);
+}
+
+static void print_model(const char *what, const Model *m)
+{
+    const Config *c = &m->cfg;
+    printf("%s: %s%s, %zu blocks, %zu heads, width %zu, inner %zu, vocabulary %zu, context %zu, %s head", what, c->arch, c->scalar_head ? " reward model" : "",
+           c->L, c->NH, c->C, c->F, c->V, c->max_T, c->scalar_head ? "scalar" : c->tied ? "tied" : "untied");
+    if (c->rotary_pct > 0) printf(", %zu of %zu dimensions rotary, %s residual", rotary_dims(c), c->C / c->NH, c->parallel ? "parallel" : "sequential");
+    putchar('\n');
+}
+
+// The plan of a reward model in a run with such prompts and responses
+static void plan_reward(const Args *a, const Config *c, size_t prompt, double *total)
+{
+    Reward r = {.tokens = (size_t)a->micro_tokens, .work = {.o = device_ops(a)}};
+    model_create(&r.m, device_ops(a), c, TRAIN_NONE, false, true);
+    packs_carve(&r.m);
+    reward_carve(&r, prompt, (size_t)a->max_new);
+    arena_print("reward model", &r.m.params, total);
+    arena_print("reward model", &r.m.packs, total);
+    arena_print("reward model", &r.work, total);
+    acts_free(&r.acts); kv_free(&r.prompts); kv_free(&r.own); model_free(&r.m);
+}
+
+static void print_parameters(const Model *m, const char *folder) // a block's once; the tensors of the folder are checked by name and shape
+{
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        if (q->layer) continue;
+        printf("  %-44s %8zu x %-6zu %12zu", q->name, q->rows, q->cols ? q->cols : 1, q->n);
+        if (q->flags & P_LAYER) printf("  in each of %zu blocks, of which the top %zu train", m->cfg.L, m->cfg.L - m->first_block);
+        else if (q->offset < m->first) printf("  frozen");
+        printf("%s\n", q->flags & P_DECAY ? "; decays" : "");
+    }
+    if (!folder || !has_weights(folder)) return;
+    model_fill((Model *)m, folder); // without memory: a check
+    printf("its weight files hold these tensors and no others\n");
+}
+
+static void plan_distilbert(const Args *a, const char *folder, bool parameters, double *total)
+{
+    DistilBert d;
+    distilbert_load(&d, device_ops(a), folder, (size_t)a->micro_tokens, true);
+    if (parameters) {
+        print_model(folder, &d.m);
+        print_parameters(&d.m, folder);
+        printf("%zu parameters; label %zu of %zu is the positive one\nmemory as a reward model:\n", d.m.n_params, d.positive, d.labels);
+    }
+    arena_print("reward model", &d.m.params, total);
+    arena_print("reward model", &d.work, total);
+    distilbert_free(&d);
+}
+
+static void print_total(const Args *a, double total, double limit)
+{
+    printf("total %.1f MiB\n", total / 1048576);
+    if (limit > 0) printf("fits in %s: %s\n", a->memory, total <= limit ? "yes" : "no");
+}
+
+static void cmd_info(const Args *a)
+{
+    Config c, reward = {0};
+    Model m;
+    double limit = memory_limit(a), total = 0, none = 0;
+    size_t value_head = 0;
+    require(a->model, "model");
+    if (is_distilbert(a->model)) {
+        plan_distilbert(a, a->model, true, &total);
+        print_total(a, total, limit);
+        return;
+    }
+    config_read(&c, a->model);
+    if (c.labels > 1) printf("%s: a classifier of %zu labels: planned as the language model it was made from\n", a->model, c.labels);
+    c.scalar_head &= c.labels <= 1;
+    bool folder = a->reward && is_folder(a->reward), bert = folder && is_distilbert(a->reward);
+    if (folder && !bert) config_read(&reward, a->reward);
+    if (folder && !bert && !reward.scalar_head) die("%s: a language model, not a reward model", a->reward);
+    model_create(&m, device_ops(a), &c, c.scalar_head ? TRAIN_NONE : train_layers(a), !c.scalar_head, true);
+    print_model(a->model, &m);
+    print_parameters(&m, is_folder(a->model) && c.labels <= 1 ? a->model : NULL);
+    for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_VALUE) value_head += m.list[i].n;
+    printf("%zu parameters, and %zu of PPO's value head; %zu train\n", m.n_params - value_head, value_head, m.n_params - m.first);
+    size_t max_new = (size_t)a->max_new, max_prompt = flag_given("max-prompt") ? (size_t)a->max_prompt : c.max_T > max_new ? c.max_T - max_new + 1 : 1;
+    printf("memory %s prompts of at most %zu tokens, responses of at most %ld%s:\n", c.scalar_head ? "as a reward model, with" : "of a PPO run with", max_prompt, a->max_new,
+           c.scalar_head || folder ? "" : ", without a reward model (--reward FOLDER adds one)");
+    if (c.scalar_head) plan_reward(a, &c, max_prompt, &total);
+    else {
+        Ppo p = {.policy = &m, .max_prompt = max_prompt, .opt = {.rollout = a->rollout, .minibatch = a->minibatch, .max_new = a->max_new, .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0)}};
+        Arena ref = {.o = m.o};
+        arena_take(&ref, m.n_params - m.first, m.o->type, "copy of what trains");
+        packs_carve(&m);
+        arena_print("policy", &m.params, &total);
+        arena_print("policy", &m.optim, &total);
+        arena_print("policy", &m.packs, &total);
+        arena_print("reference", &ref, &total);
+        p.work = (Arena){.o = m.o};
+        phase_sample(&p);
+        arena_print("rollout", &p.work, &none);
+        phase_update(&p);
+        arena_print("update", &p.work, &none);
+        printf("  %-24s %-24s %12.1f MiB\n", "work", "the larger of these two", (double)p.work.high / 1048576);
+        total += (double)p.work.high;
+        if (bert) plan_distilbert(a, a->reward, false, &total);
+        else if (folder) plan_reward(a, &reward, max_prompt, &total);
+        generator_free(&p.gen); scorer_free(&p.scorer);
+    }
+    print_total(a, total, limit);
+    model_free(&m);
+}
+#endif
