@@ -473,8 +473,8 @@ static void sample_run(const Args *a, bool bon)
         free(r);
         progress_show(&p, end, NULL);
     }
-    if (out) aside_commit(out);
     if (bon) reward_close(&reward);
+    if (out) aside_commit(out);
     drawing_close(&d);
 }
 
@@ -598,8 +598,8 @@ static void cmd_score(const Args *a)
         }
     }
     jsonl_close(&in);
-    aside_commit(out);
     if (a->reward) reward_close(&reward);
+    aside_commit(out);
     scorer_free(&s); arena_release(&work);
     model_free(&m); tokenizer_free(t);
     free(logp);
@@ -695,9 +695,10 @@ static void cmd_train(const Args *a)
         }
     }
     log_close(log);
+    reward_close(&reward);
     finish_run(a, &m, a->model);
     printf("seconds: rollouts %.1f, rewards %.1f, updates %.1f\n", p.seconds_rollout, p.seconds_reward, p.seconds_update);
-    ppo_free(&p); prompts_free(prompts, n); reward_close(&reward); model_free(&m); tokenizer_free(t);
+    ppo_free(&p); prompts_free(prompts, n); model_free(&m); tokenizer_free(t);
     free(from);
 }
 
@@ -757,6 +758,7 @@ static void cmd_eval(const Args *a)
     }
     Evaluation e;
     double seconds = clock_seconds() - began;
+    reward_close(&reward);
     evaluate(&e, &spec, d.prompts, kept, d.n * K, K);
     if (bon) { // its log-probabilities are not the reference's, in which its responses were just scored: only the bound is known
         e.k1 = e.k3 = e.rb = e.released = (Estimate){NAN, NAN};
@@ -800,7 +802,6 @@ static void cmd_eval(const Args *a)
     printf("  %-44s %9.0f\n", bon ? "delivered tokens/s, N samples and rewards each" : "delivered tokens/s, rewards included", tokens / seconds);
     for (size_t k = 0; k < d.n * K; k++) response_free(&kept[k]);
     free(kept);
-    reward_close(&reward);
     model_free(&ref);
     drawing_close(&d);
 }

@@ -25,7 +25,7 @@ void reward_map(Reward *r, double scale, double offset); // from now on rewards 
 // Work memory for prompts and responses of at most so many tokens; r->m is created, r->tokens and r->work are set. At most a GiB of keys and values
 // of responses and one of prompts: what is longer or more goes in groups.
 void reward_carve(Reward *r, size_t prompt, size_t response);
-void reward_close(Reward *r);
+void reward_close(Reward *r); // dies when a program has written more than it was asked for: call it before results are put in place
 void reward_score(void *reward, const Prompt *prompts, Response *r, size_t n, bool prefixes); // a RewardFn
 char *response_text(const Tokenizer *t, const Response *r);                                   // malloc'd, without the end-of-text token
 #endif
@@ -80,11 +80,11 @@ NORETURN static void program_died(Reward *r, size_t got, size_t n)
 }
 
 // Between batches it has nothing to say: one line too many would shift every later answer.
-static void program_silent(Reward *r)
+static void program_silent(Reward *r, int milliseconds)
 {
     struct pollfd p = {.fd = r->from, .events = POLLIN};
     char c;
-    bool speaks = arrlenu(r->pending) > 0 || (poll(&p, 1, 0) > 0 && read(r->from, &c, 1) == 1);
+    bool speaks = arrlenu(r->pending) > 0 || (poll(&p, 1, milliseconds) > 0 && read(r->from, &c, 1) == 1);
     if (speaks) die("--reward %s: wrote something it was not asked for: it must answer one number for each line", r->command);
 }
 
@@ -92,7 +92,7 @@ static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t 
 {
     char *out = NULL, chunk[65536];
     size_t sent = 0, got = 0;
-    program_silent(r);
+    program_silent(r, 0);
     for (size_t i = 0; i < n; i++) {
         char *text = response_text(r->policy_tokenizer, &y[i]);
         text = utf8_mend(text); // a response may end inside a character: JSON cannot say that
@@ -204,8 +204,9 @@ static void reward_fit(Reward *r, size_t prompt, size_t response)
 void reward_close(Reward *r)
 {
     if (r->command) {
-        program_silent(r);
-        close(r->to); close(r->from);
+        close(r->to);
+        program_silent(r, 2000); // until it ends, as it should now
+        close(r->from);
         for (int i = 0; i < 200 && waitpid(r->pid, NULL, WNOHANG) == 0; i++) { usleep(10000); if (i == 150) kill(-r->pid, SIGTERM); }
         program_group = 0;
         free(r->command); arrfree(r->pending);

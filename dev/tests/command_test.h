@@ -254,7 +254,7 @@ static void test_commands(void)
         {"reward --tokenizer lm --data label2.jsonl --out t", 1, "label2.jsonl:1"}, {"reward --init lm --layers 5 --data label2.jsonl --out t", 2, "has 2"},
         {"bon --model lm --reward 'exit 3' --prompt a --n 2 --max-new 4", 1, "ended with status 3"}, {"bon --model lm --reward 'nosuchprogram 2>/dev/null' --prompt a --n 2 --max-new 4", 1, "no such folder or program"},
         {"bon --model lm --reward 'read x; echo 1' --prompt a --n 3 --max-new 4", 1, "1 of 3"}, {"bon --model lm --reward 'while read x; do echo nan; done' --prompt a --n 2 --max-new 4", 1, "no finite number"},
-        {"bon --model lm --reward 'while read x; do echo one; done' --prompt a --n 2 --max-new 4", 1, "no finite number"}, {"bon --model lm --reward 'echo 0; while read x; do echo 1; done' --prompt a --n 2 --max-new 4", 1, "not asked for"}, {"bon --model lm --reward 'kill -9 $$' --prompt a --n 2 --max-new 4", 1, "killed by signal 9"},
+        {"bon --model lm --reward 'while read x; do echo one; done' --prompt a --n 2 --max-new 4", 1, "no finite number"}, {"bon --model lm --reward 'kill -9 $$' --prompt a --n 2 --max-new 4", 1, "killed by signal 9"},
         {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"bon --model lm --reward rm --reward-scale 0 --prompt a --n 2 --max-new 4", 2, "--reward-scale"}, {"info --model lm --reward lm", 1, "not a reward model"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch/config.json"}};
     static const struct { const char *name, *text; } files[] = {
         {"more.jsonl", "{\"prompt\":\"This film\"}\n{\"prompt\":\"Unknown\"}\n"}, {"nan.jsonl", "{\"vbon_cache\":1}\n{\"prompt\":\"I\",\"text\":\"a\",\"reward\":NaN}\n"},
@@ -271,6 +271,12 @@ static void test_commands(void)
     CHECK(!is_folder(t) && access(sj, F_OK), "a run that cannot start leaves nothing behind");
     char *notes = tmp_path("notes.txt"), *kept = read_file(notes, &n);
     CHECK(n == 14 && !memcmp(kept, "not to be lost", n), "a file that is no cache is left as it was");
+    // one answer too many, whenever it is noticed (a progress line may come first): nothing is put in place
+    char *said;
+    CHECK(run_vbon("bon --model lm --reward 'echo 0; while read x; do echo 1; done' --prompt a --n 2 --max-new 4 --out shifted.jsonl", &said) == 1 &&
+          (strstr(said, "not asked for") || strstr(said, "more answers")), "a reward program's extra answer: %s", said);
+    char *shifted = tmp_path("shifted.jsonl");
+    CHECK(access(shifted, F_OK), "shifted rewards were written");
     // a finished run is not replaced, and another run's model is not taken for one's own
     #define SHORT "train --model lm --reward rm --cache cc.jsonl --max-new 6 --episodes 8 --rollout 8 --minibatch 8 --out short"
     expect_success(SHORT);
