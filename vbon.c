@@ -929,7 +929,7 @@ static const Flag flag_table[] = {
 };
 static const size_t n_flags = sizeof flag_table / sizeof *flag_table;
 
-// Presets are flags, read before the command line (math of section 5; the README has the table).
+// Presets are flags, read before the command line (the paper's appendix F and the released code; the README says where they differ).
 static const struct { const char *name, *flags; } presets[] = {
     {"sentiment", "--train-layers 2 --objective vbon --n 4 --fhat digamma --lr 3e-5 --schedule linear --beta1 0.9 --beta2 0.95 --eps 1e-8 --weight-decay 1e-6 "
                   "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 1 --clip 0.2 --value-clip 0.2 --clip-grad 1 --episodes 12800 --max-new 40 --temperature 1 --m 200"},
