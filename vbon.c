@@ -834,7 +834,7 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 
 typedef struct {
     const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *reward_output, *arch, *dtype, *train_layers;
-    const char *objective, *fhat, *critic, *compat, *schedule, *preset, *method, *ns, *memory, *precision, *device;
+    const char *objective, *fhat, *critic, *compat, *schedule, *preset, *method, *pool, *ns, *memory, *precision, *device;
     long max_docs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows, threads, prompts_max;
     double reward_timeout, reward_scale, reward_offset, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad;
@@ -883,6 +883,7 @@ static const Flag flag_table[] = {
     FLAG("objective", FLAG_CHOICE, objective, "train", "vbon", "vbon|l|l1|rl", "log pi_bon (Eq. 5), the bound L (Thm 2), the bound L1 (Thm 3), or KL-regularised reward (Eq. 1)"),
     FLAG("n", FLAG_LONG, n, "train bon eval", "4", "1..", "the N of Best-of-N"),
     FLAG("method", FLAG_CHOICE, method, "eval", "policy", "policy|bon", "measure --model, or Best-of-N drawn from the reference"),
+    FLAG("pool", FLAG_STRING, pool, "eval", NULL, NULL, "bon: choose among this cache's draws by the rewards in it, in place of drawing; --reward and --cache may be another reward's and judge the choice"),
     FLAG("ns", FLAG_STRING, ns, "eval", "4,16", NULL, "measure the distance to Best-of-N for these N"),
     FLAG("beta", FLAG_DOUBLE, beta, "train", NULL, ">0..", "strength of the KL penalty, for rl and l (never converted into N)"),
     FLAG("fhat", FLAG_CHOICE, fhat, "train", "digamma", "digamma|mc|add1|expfit|exact", "estimate of log F from the cache"),

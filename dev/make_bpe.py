@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Trains a byte-level BPE on the IMDB reviews with Hugging Face tokenizers, as GPT-2 has it, and writes a tokenizer folder.
+"""Trains a byte-level BPE with Hugging Face tokenizers, as GPT-2 has it, on the IMDB reviews or on given text, and writes a tokenizer folder.
 
-    python3 dev/make_bpe.py DATA=../shared/data --vocab 2000 --out dev/demo/tokenizer
+    python3 dev/make_bpe.py DATA=DIR --vocab 2000 --out dev/demo/tokenizer
+    python3 dev/make_bpe.py text.jsonl --vocab 4096 --out dev/tldr/tokenizer
 
-DATA holds imdb/train.jsonl.gz and imdb/unsup.jsonl.gz (see dev/download.sh). The vocabulary has exactly --vocab entries: 256 bytes, the
+DIR holds imdb/train.jsonl.gz and imdb/unsup.jsonl.gz (see dev/download.sh); a file holds lines {"text"}. The vocabulary has exactly --vocab entries: 256 bytes, the
 merges, and <|endoftext|>, which comes last, as in GPT-2. The trainer has no randomness: the same text gives the same files."""
 import argparse, gzip, json, os, sys
 from tokenizers import Tokenizer, models, pre_tokenizers, decoders, processors, trainers
@@ -11,6 +12,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, decoders, processors, 
 EOT = "<|endoftext|>"
 
 def texts(data):
+    if os.path.isfile(data):
+        with open(data, encoding="utf-8") as f:
+            for line in f:
+                yield json.loads(line)["text"]
+        return
     for part in ("train", "unsup"):
         with gzip.open(os.path.join(data, "imdb", part + ".jsonl.gz"), "rt", encoding="utf-8") as f:
             for line in f:
@@ -18,12 +24,12 @@ def texts(data):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("data", help="DATA=DIR or DIR")
+    ap.add_argument("data", help="DATA=DIR, DIR or a JSONL file")
     ap.add_argument("--vocab", type=int, required=True)
     ap.add_argument("--out", required=True)
     a = ap.parse_args()
     data = a.data.split("=", 1)[1] if a.data.startswith("DATA=") else a.data
-    if not os.path.exists(os.path.join(data, "imdb", "train.jsonl.gz")):
+    if not os.path.isfile(data) and not os.path.exists(os.path.join(data, "imdb", "train.jsonl.gz")):
         sys.exit(f"{data}/imdb/train.jsonl.gz is missing: see dev/download.sh")
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)

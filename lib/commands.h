@@ -146,23 +146,28 @@ static void check_header(const json_t *header, const char *path, const char *key
     if (then && strcmp(then, now)) die("%s: was made with another %s (%s, now %s): make the cache again, or name the right one", path, what, then, now);
 }
 
-// Gives each prompt its cached rewards. The cache must know every prompt and, by its header, come from this reference, reward and temperature.
+// A cache must, by its header, come from this reference, reward (NULL: any) and temperature.
+static void check_cache(const json_t *header, const char *path, const Args *a, const Model *reference, const Tokenizer *t, const char *reward)
+{
+    if (!header) return;
+    char *model = format("%016llx", (unsigned long long)model_fingerprint(reference)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(t));
+    check_header(header, path, "model", model, "reference model");
+    check_header(header, path, "tokenizer", tok, "tokenizer");
+    if (reward) check_header(header, path, "reward", reward, "reward");
+    check_header(header, path, "missing_eos", a->missing_eos, "--missing-eos");
+    json_t *T = json_object_get(header, "temperature"), *new = json_object_get(header, "max_new");
+    if (json_is_number(T) && fabs(json_number_value(T) - a->temperature) > 1e-9) die("%s: was sampled at temperature %g, not %g", path, json_number_value(T), a->temperature);
+    if (json_is_integer(new) && json_integer_value(new) != a->max_new) die("%s: was sampled with --max-new %lld, not %ld", path, (long long)json_integer_value(new), a->max_new);
+    free(model); free(tok);
+}
+
+// Gives each prompt its cached rewards. The cache must know every prompt.
 static void prompts_attach(Prompt *p, size_t n, const Args *a, const Model *reference, const Tokenizer *t, const char *reward)
 {
     Cache c;
     size_t no_keys = 0, unfitted = 0;
     cache_read(&c, a->cache, a->m);
-    if (c.header) {
-        char *model = format("%016llx", (unsigned long long)model_fingerprint(reference)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(t));
-        check_header(c.header, a->cache, "model", model, "reference model");
-        check_header(c.header, a->cache, "tokenizer", tok, "tokenizer");
-        if (reward) check_header(c.header, a->cache, "reward", reward, "reward");
-        check_header(c.header, a->cache, "missing_eos", a->missing_eos, "--missing-eos");
-        json_t *T = json_object_get(c.header, "temperature"), *new = json_object_get(c.header, "max_new");
-        if (json_is_number(T) && fabs(json_number_value(T) - a->temperature) > 1e-9) die("%s: was sampled at temperature %g, not %g", a->cache, json_number_value(T), a->temperature);
-        if (json_is_integer(new) && json_integer_value(new) != a->max_new) die("%s: was sampled with --max-new %lld, not %ld", a->cache, (long long)json_integer_value(new), a->max_new);
-        free(model); free(tok);
-    }
+    check_cache(c.header, a->cache, a, reference, t, reward);
     bool exact = !strcmp(a->fhat ? a->fhat : "", "exact"), expfit = !strcmp(a->fhat ? a->fhat : "", "expfit");
     for (size_t i = 0; i < n; i++) {
         long at = cache_find(&c, p[i].text);
@@ -420,17 +425,23 @@ static void drawing_close(Drawing *d)
 
 static double response_logp(const Response *r) { double s = 0; for (size_t t = 0; t < r->n; t++) s += (double)r->logp[t]; return s; }
 
-// Draws and scores draws [from, to) of the sequence prompt 0 draws 0..M-1, prompt 1 draws 0..M-1, ...
-static Response *draw(Drawing *d, Reward *reward, const Args *a, size_t M, size_t from, size_t to)
+// Rewards, with the missing-EOS rule
+static void judge(Reward *reward, const Args *a, const Prompt *prompts, Response *r, size_t n)
 {
     bool has;
     double value;
     missing_eos(a, &has, &value);
+    reward_score(reward, prompts, r, n, false);
+    for (size_t i = 0; i < n; i++) if (has && !r[i].finished) r[i].reward = value;
+}
+
+// Draws and scores draws [from, to) of the sequence prompt 0 draws 0..M-1, prompt 1 draws 0..M-1, ...
+static Response *draw(Drawing *d, Reward *reward, const Args *a, size_t M, size_t from, size_t to)
+{
     Response *r = (Response *)xcalloc(to - from, sizeof *r);
     for (size_t i = from; i < to; i++) r[i - from] = (Response){.prompt = i / M, .sample = i % M};
     generate(&d->g, &d->s, d->prompts, r, to - from);
-    if (reward) reward_score(reward, d->prompts, r, to - from, false);
-    for (size_t i = 0; i < to - from; i++) if (reward && has && !r[i].finished) r[i].reward = value;
+    if (reward) judge(reward, a, d->prompts, r, to - from);
     return r;
 }
 
@@ -721,6 +732,36 @@ static size_t parse_ns(const char *text, long *ns)
 static json_t *number_json(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 static json_t *estimate_json(Estimate e) { return json_pack("[o,o]", number_json(e.mean), number_json(e.se)); } // null: not measured
 
+// Of each prompt's draws in the cache `path`, K times N in a row, the best of N by the rewards that stand there: K responses a prompt, rewards not set.
+static void pool_choose(Response *out, const char *path, const Prompt *prompts, size_t n, size_t K, size_t N, const Args *a, const Model *reference, const Tokenizer *t)
+{
+    Cache c;
+    cache_read(&c, path, 0);
+    check_cache(c.header, path, a, reference, t, NULL);
+    for (size_t i = 0; i < n; i++) {
+        long at = cache_find(&c, prompts[i].text);
+        if (at < 0) die("%s: has no samples for prompt %zu, \"%.40s\": make the pool with these prompts", path, i + 1, prompts[i].text);
+        const CachePrompt *pool = &c.prompts[at];
+        if (pool->n < K * N) die("%s: prompt \"%.40s\" has %zu draws, --samples %zu with --n %zu need %zu: draw more", path, prompts[i].text, pool->n, K, N, K * N);
+        for (size_t k = 0; k < K; k++) {
+            Response *best = &out[i * K + k];
+            double reward = -INFINITY;
+            for (size_t s = k * N; s < (k + 1) * N; s++) {
+                const CacheSample *x = &pool->samples[s];
+                bool known = x->ids && x->n_ids > 0;
+                for (size_t j = 0; known && j < x->n_ids; j++) known = x->ids[j] >= 0 && (size_t)x->ids[j] < reference->cfg.V;
+                if (!known) die("%s: draw %zu of prompt \"%.40s\" has no ids of the reference's: a pool is what vbon cache writes", path, s, prompts[i].text);
+                uint64_t key = order_key(x->ids, x->n_ids);
+                if (best->n && (x->reward < reward || (x->reward == reward && key <= best->key))) continue;
+                reward = x->reward;
+                *best = (Response){.prompt = i, .sample = s, .ids = x->ids, .n = x->n_ids, .finished = x->ids[x->n_ids - 1] == tokenizer_eos(t), .key = key};
+            }
+            best->ids = (int *)memcpy(xmalloc(best->n * sizeof(int)), best->ids, best->n * sizeof(int));
+        }
+    }
+    cache_free(&c);
+}
+
 static void cmd_eval(const Args *a)
 {
     const char *reference = require(a->reference, "reference");
@@ -728,6 +769,7 @@ static void cmd_eval(const Args *a)
     const char *policy = bon ? reference : require(a->model, "model");
     size_t K = (size_t)a->samples, N = bon ? (size_t)a->n : 1;
     require(a->cache, "cache");
+    if (a->pool && !bon) usage("--pool is what --method bon chooses from");
     Drawing d;
     drawing_open(&d, a, policy, STREAM_EVAL);
     Model ref;
@@ -736,13 +778,18 @@ static void cmd_eval(const Args *a)
     Reward reward;
     open_reward(&reward, a, d.t);
     prompts_attach(d.prompts, d.n, a, &ref, d.t, reward.what);
-    EvalSpec spec = {.policy = &d.m, .reference = &ref, .temperature = a->temperature, .tokens = (size_t)a->micro_tokens > ref.cfg.max_T ? (size_t)a->micro_tokens : ref.cfg.max_T};
+    // of Best-of-N no log-probabilities: they are not the reference's, and only the bound on its KL is known
+    EvalSpec spec = {.policy = bon ? NULL : &d.m, .reference = &ref, .temperature = a->temperature, .tokens = (size_t)a->micro_tokens > ref.cfg.max_T ? (size_t)a->micro_tokens : ref.cfg.max_T};
     spec.n_ns = parse_ns(a->ns, spec.ns);
     Response *kept = (Response *)xcalloc(d.n * K, sizeof *kept);
     double began = clock_seconds(), tokens = 0;
     size_t group = d.rows > K * N ? d.rows / (K * N) : 1;
-    Progress progress = progress_begin("eval", d.n, 0, "prompts");
-    for (size_t i = 0; i < d.n; i += group) { // K responses a prompt, each the best of N
+    if (a->pool) {
+        pool_choose(kept, a->pool, d.prompts, d.n, K, N, a, &ref, d.t);
+        judge(&reward, a, d.prompts, kept, d.n * K);
+    }
+    Progress progress = progress_begin("eval", d.n, a->pool ? d.n : 0, "prompts");
+    for (size_t i = 0; i < d.n && !a->pool; i += group) { // K responses a prompt, each the best of N
         size_t end = i + group < d.n ? i + group : d.n;
         Response *r = draw(&d, &reward, a, K * N, i * K * N, end * K * N);
         for (size_t k = 0; k < (end - i) * K; k++) {
@@ -760,10 +807,6 @@ static void cmd_eval(const Args *a)
     double seconds = clock_seconds() - began;
     reward_close(&reward);
     evaluate(&e, &spec, d.prompts, kept, d.n * K, K);
-    if (bon) { // its log-probabilities are not the reference's, in which its responses were just scored: only the bound is known
-        e.k1 = e.k3 = e.rb = e.released = (Estimate){NAN, NAN};
-        for (size_t v = 0; v < spec.n_ns; v++) e.distance[v] = (Estimate){NAN, NAN};
-    }
     json_t *j = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i}", "method", a->method, "model", policy, "n", (int)N, "prompts", (int)d.n, "samples", (int)K, "seed", (int)a->seed), *distances = json_object();
     struct { const char *key; Estimate e; } out[] = {{"reward", e.reward}, {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1}, {"kl_k3", e.k3}, {"kl_rb", e.rb},
         {"kl_released", e.released}, {"length", e.length}, {"finished", e.finished}};
@@ -776,7 +819,7 @@ static void cmd_eval(const Args *a)
     if (bon) json_object_set_new(j, "kl_bound", json_real(bon_kl_bound((long)N)));
     json_object_set_new(j, "distance", distances);
     json_object_set_new(j, "reference_reward", json_real(e.reference_reward));
-    json_object_set_new(j, "time/tokens_per_second", json_real(tokens / seconds));
+    json_object_set_new(j, "time/tokens_per_second", number_json(a->pool ? NAN : tokens / seconds)); // from a pool nothing was drawn
     if (a->out) {
         char *text = json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
         AsideFile *f = aside_open(a->out);
@@ -799,7 +842,7 @@ static void cmd_eval(const Args *a)
     }
     LINE("response length", e.length);
     LINE("share finished", e.finished);
-    printf("  %-44s %9.0f\n", bon ? "delivered tokens/s, N samples and rewards each" : "delivered tokens/s, rewards included", tokens / seconds);
+    if (!a->pool) printf("  %-44s %9.0f\n", bon ? "delivered tokens/s, N samples and rewards each" : "delivered tokens/s, rewards included", tokens / seconds);
     for (size_t k = 0; k < d.n * K; k++) response_free(&kept[k]);
     free(kept);
     model_free(&ref);

@@ -16,6 +16,7 @@ typedef struct {
     double reference_reward, seconds, tokens; // the cache's mean reward; sampling time and sampled tokens
 } Evaluation;
 typedef struct { const Model *policy, *reference; double temperature; long ns[MAX_NS]; size_t n_ns, tokens; } EvalSpec;
+// policy NULL: whose log-probabilities nobody knows; KLs and distances are NaN.
 // r: `n` responses, K in a row for each of the n/K prompts, rewards set. Fills all but seconds and tokens.
 void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Response *r, size_t n, size_t K);
 #endif
@@ -33,7 +34,8 @@ static Estimate over_prompts(const double *x, size_t n, size_t K) // x (n): mean
     return e;
 }
 
-void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Response *r, size_t n, size_t K)
+// Fills what is made of log-probabilities: (n) each; sum_p and sum_r are log pi and log ref of the response
+static void evaluate_logps(const EvalSpec *spec, const Prompt *prompts, const Response *r, size_t n, double *k1, double *k3, double *rb, double *released, double *sum_p, double *sum_r)
 {
     const Model *pi = spec->policy, *ref = spec->reference;
     const Ops *o = pi->o;
@@ -45,54 +47,56 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
         scorer_carve(&sp, pi, &work, spec->tokens, false);
         scorer_carve(&sr, ref, &work, spec->tokens, false);
     }
-    double *all = (double *)xcalloc(n * (8 + MAX_NS), sizeof *all), *k1 = all, *k3 = all + n, *rb = all + 2 * n, *released = all + 3 * n, *win = all + 4 * n;
-    double *win_released = all + 5 * n, *reward = all + 6 * n, *length = all + 7 * n, *distance = all + 8 * n;
     Sequence *q = (Sequence *)xcalloc(n, sizeof *q);
-    double *lp = (double *)xmalloc(4 * spec->tokens * sizeof *lp), *lr = lp + spec->tokens, *kl = lr + spec->tokens, *joint = kl + spec->tokens;
+    double *lp = (double *)xmalloc(3 * spec->tokens * sizeof *lp), *lr = lp + spec->tokens, *kl = lr + spec->tokens;
     for (size_t i = 0; i < n; i++) q[i] = (Sequence){&prompts[r[i].prompt], &r[i], {0}};
-    for (size_t i = 0, fit; i < n; i += fit) {
+    for (size_t i = 0, fit; i < n; i += fit) { // prompts' tokens too, for the released form: a sequence's response is the last of its positions
         fit = scorer_fit(&sp, q + i, n - i);
-        scorer_forward(&sp, &pi->p, q + i, fit, false, sp.hidden);
-        scorer_forward(&sr, &ref->p, q + i, fit, false, sr.hidden);
+        scorer_forward(&sp, &pi->p, q + i, fit, true, sp.hidden);
+        scorer_forward(&sr, &ref->p, q + i, fit, true, sr.hidden);
         size_t R = sp.R, a = 0;
         o->logprob_forward(sp.logp, (Buf){0}, (Buf){0}, sp.hidden, head_weight(&pi->p), sp.target, spec->temperature, R, C, V);
         o->logprob_forward(sr.logp, (Buf){0}, (Buf){0}, sr.hidden, head_weight(&ref->p), sr.target, spec->temperature, R, ref->cfg.C, V);
         download_doubles(o, lp, sp.logp, R, sp.h_real);
         download_doubles(o, lr, sr.logp, R, sr.h_real);
-        if (ref->cfg.C == C) {
-            o->head_kl(sp.logp, sp.hidden, head_weight(&pi->p), sr.hidden, head_weight(&ref->p), spec->temperature, R, C, V);
-            download_doubles(o, kl, sp.logp, R, sp.h_real);
-        } else for (size_t j = 0; j < R; j++) kl[j] = NAN;
-        // the released form: k3 over prompt and response, the response's end-of-text left out
-        scorer_forward(&sp, &pi->p, q + i, fit, true, sp.hidden);
-        scorer_forward(&sr, &ref->p, q + i, fit, true, sr.hidden);
-        size_t J = sp.R, b = 0;
-        o->logprob_forward(sp.logp, (Buf){0}, (Buf){0}, sp.hidden, head_weight(&pi->p), sp.target, spec->temperature, J, C, V);
-        o->logprob_forward(sr.logp, (Buf){0}, (Buf){0}, sr.hidden, head_weight(&ref->p), sr.target, spec->temperature, J, ref->cfg.C, V);
-        download_doubles(o, joint, sp.logp, J, sp.h_real);
-        o->download(sr.h_real, slice(sr.logp, 0, J));
+        for (size_t s = i, at = 0; s < i + fit && ref->cfg.C == C; s++) {
+            at += sequence_tokens(&q[s]);
+            size_t from = at - r[s].n;
+            o->head_kl(slice(sp.logp, from, r[s].n), slice(sp.hidden, from * C, r[s].n * C), head_weight(&pi->p), slice(sr.hidden, from * C, r[s].n * C), head_weight(&ref->p), spec->temperature, r[s].n, C, V);
+        }
+        download_doubles(o, kl, sp.logp, R, sp.h_real);
         for (size_t s = i; s < i + fit; s++) {
-            size_t count = sequence_tokens(&q[s]), drop = r[s].finished;
-            for (size_t t = 0; t < count; t++, b++) {
-                double d = (double)sr.h_real[b] - joint[b];
-                if (t + drop < count) released[s] += exp(d) - 1 - d;
-            }
-            double sum_p = 0, sum_r = 0;
-            for (size_t t = 0; t < r[s].n; t++, a++) {
+            size_t count = sequence_tokens(&q[s]), drop = r[s].finished; // released form: the response's end-of-text left out
+            for (size_t t = 0; t < count; t++, a++) {
                 double d = lr[a] - lp[a];
-                sum_p += lp[a]; sum_r += lr[a];
+                if (t + drop < count) released[s] += exp(d) - 1 - d;
+                if (t + r[s].n < count) continue;
+                sum_p[s] += lp[a]; sum_r[s] += lr[a];
                 k1[s] -= d;
                 k3[s] += exp(d) - 1 - d;
-                rb[s] += kl[a];
+                rb[s] += ref->cfg.C == C ? kl[a] : NAN;
             }
-            const Cdf *c = &prompts[r[s].prompt].cdf;
-            double k = cdf_rank(c, r[s].reward, r[s].key, NULL), logF = log_fhat(FHAT_DIGAMMA, k, (double)c->M);
-            win[s] = k / (double)c->M;
-            win_released[s] = r[s].reward > c->reward[0];
-            reward[s] = r[s].reward;
-            length[s] = (double)r[s].n;
-            for (size_t v = 0; v < spec->n_ns; v++) distance[v * n + s] = sum_p - log_pi_bon(logF, sum_r, spec->ns[v]);
         }
+    }
+    scorer_free(&sp); scorer_free(&sr);
+    arena_release(&work);
+    free(q); free(lp);
+}
+
+void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Response *r, size_t n, size_t K)
+{
+    double *all = (double *)xcalloc(n * (10 + MAX_NS), sizeof *all), *k1 = all, *k3 = all + n, *rb = all + 2 * n, *released = all + 3 * n, *sum_p = all + 4 * n, *sum_r = all + 5 * n;
+    double *win = all + 6 * n, *win_released = all + 7 * n, *reward = all + 8 * n, *length = all + 9 * n, *distance = all + 10 * n;
+    if (spec->policy) evaluate_logps(spec, prompts, r, n, k1, k3, rb, released, sum_p, sum_r);
+    else for (size_t i = 0; i < 6 * n; i++) all[i] = NAN;
+    for (size_t s = 0; s < n; s++) {
+        const Cdf *c = &prompts[r[s].prompt].cdf;
+        double k = cdf_rank(c, r[s].reward, r[s].key, NULL), logF = log_fhat(FHAT_DIGAMMA, k, (double)c->M);
+        win[s] = k / (double)c->M;
+        win_released[s] = r[s].reward > c->reward[0];
+        reward[s] = r[s].reward;
+        length[s] = (double)r[s].n;
+        for (size_t v = 0; v < spec->n_ns; v++) distance[v * n + s] = sum_p[s] - log_pi_bon(logF, sum_r[s], spec->ns[v]);
     }
     double reference = 0;
     for (size_t i = 0; i < n; i += K) {
@@ -105,8 +109,6 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
     for (size_t i = 0; i < n; i++) finished[i] = r[i].finished;
     e->finished = over_prompts(finished, n, K);
     for (size_t v = 0; v < spec->n_ns; v++) e->distance[v] = over_prompts(distance + v * n, n, K);
-    scorer_free(&sp); scorer_free(&sr);
-    arena_release(&work);
-    free(all); free(q); free(lp);
+    free(all);
 }
 #endif

@@ -145,6 +145,25 @@ static void test_data(void)
     }
     expect_success("eval --model chat_lm --reference lm --reward rm --cache c1.jsonl --samples 3 --max-new 6 --out eval.json");
     expect_success("eval --method bon --n 4 --reference lm --reward rm --cache c1.jsonl --samples 3 --max-new 6 --out eval_bon.json");
+    // a pool: two Best-of-4 a prompt among the 8 cached draws, chosen by the cache's rewards (worked out here) and judged by another reward: the number of ids
+    expect_success("cache --model lm --reward 'while read -r l; do echo ${#l}; done' --prompts prompts.jsonl --samples 8 --max-new 6 --seed 3 --out lengths.jsonl");
+    expect_success("eval --method bon --n 4 --reference lm --reward 'while read -r l; do echo ${#l}; done' --pool c1.jsonl --cache lengths.jsonl --samples 2 --max-new 6 --out eval_pool.json");
+    Cache other;
+    double judged = 0, wins = 0;
+    cache_read(&c, c1, 0); cache_read(&other, tmp_path("lengths.jsonl"), 0);
+    for (size_t i = 0; i < 6; i++) { // prompt i/2, draws 4 (i%2) on
+        const CacheSample *x = c.prompts[i / 2].samples, *y = other.prompts[i / 2].samples;
+        size_t best = i % 2 * 4, k = best + 1;
+        for (; k < i % 2 * 4 + 4; k++) if (x[k].reward > x[best].reward || (x[k].reward == x[best].reward && x[k].key > x[best].key)) best = k;
+        judged += y[best].reward / 6;
+        for (k = 0; k < 8; k++) wins += (y[k].reward < y[best].reward || (y[k].reward == y[best].reward && y[k].key < y[best].key)) / 48.0;
+    }
+    json_t *pool = json_file(tmp_path("eval_pool.json"));
+    CHECK_NEAR(at(json_object_get(pool, "reward"), 0), judged, 1e-6, "what the pool's choice is worth to its judge");
+    CHECK_NEAR(at(json_object_get(pool, "win_rate"), 0), wins, 1e-6, "and how often it wins");
+    CHECK(json_is_null(json_object_get(pool, "time/tokens_per_second")), "nothing was drawn");
+    cache_free(&c); cache_free(&other);
+    json_decref(pool);
     expect_success("info --model lm --memory 1GB");
     // a program as the reward
     expect_success("cache --model lm --reward 'while IFS= read -r l; do echo ${#l}; done' --prompts prompts.jsonl --samples 4 --max-new 6 --out c3.jsonl");
@@ -234,6 +253,7 @@ static void test_commands(void)
 {
     tiny_folders();
     expect_success(CACHE "cc.jsonl");
+    #define POOL " --method bon --reference lm --reward rm --cache cc.jsonl --max-new 6 --pool "
     static const struct { const char *args; int code; const char *says; } cases[] = {
         {"trian", 2, "no command"}, {"sample --modle lm --prompt a", 2, "did you mean --model"}, {"sample --model lm --prompt a --samples 4x", 2, "whole number"},
         {"sample --model lm --prompt a --temperature 1e999", 2, "number"}, {"sample --model lm --prompt a --samples", 2, "needs a value"}, {"sample --model lm --prompt a --n 3", 2, "belongs to"},
@@ -252,6 +272,9 @@ static void test_commands(void)
         {"score --model lm --in utf8.jsonl --out s.jsonl", 1, "utf8.jsonl:2: byte"}, {"score --model lm --in nan.jsonl --out s.jsonl", 1, "nan.jsonl:1"}, {"score --model lm --in in2.jsonl --out /nonexistent/x", 1, "/nonexistent/x"},
         {"sft --tokenizer lm --data utf8.jsonl --out t", 1, "utf8.jsonl:2"}, {"sft --tokenizer lm --data empty.jsonl --out t", 1, "no text"}, {"sft --tokenizer lm --data text.jsonl --width 15 --out t", 2, "head size"},
         {"reward --tokenizer lm --data label2.jsonl --out t", 1, "label2.jsonl:1"}, {"reward --init lm --layers 5 --data label2.jsonl --out t", 2, "has 2"},
+        {"eval --model lm --reference lm --reward rm --cache cc.jsonl --pool cc.jsonl --max-new 6", 2, "--method bon"}, {"eval" POOL "cc.jsonl --n 4 --samples 3", 1, "need 12"},
+        {"eval" POOL "newline.jsonl", 1, "stands there twice"}, {"eval" POOL "bad.jsonl", 1, "bad.jsonl:3"}, {"eval" POOL "no_ids.jsonl --n 1", 1, "has no ids"},
+        {"eval" POOL "wild.jsonl --n 1", 1, "has no ids of the reference's"}, {"eval" POOL "more.jsonl", 1, "more.jsonl:1"}, {"eval" POOL "other.jsonl", 1, "another reference model"},
         {"bon --model lm --reward 'exit 3' --prompt a --n 2 --max-new 4", 1, "ended with status 3"}, {"bon --model lm --reward 'nosuchprogram 2>/dev/null' --prompt a --n 2 --max-new 4", 1, "no such folder or program"},
         {"bon --model lm --reward 'read x; echo 1' --prompt a --n 3 --max-new 4", 1, "1 of 3"}, {"bon --model lm --reward 'while read x; do echo nan; done' --prompt a --n 2 --max-new 4", 1, "no finite number"},
         {"bon --model lm --reward 'while read x; do echo one; done' --prompt a --n 2 --max-new 4", 1, "no finite number"}, {"bon --model lm --reward 'kill -9 $$' --prompt a --n 2 --max-new 4", 1, "killed by signal 9"},
@@ -259,6 +282,7 @@ static void test_commands(void)
     static const struct { const char *name, *text; } files[] = {
         {"more.jsonl", "{\"prompt\":\"This film\"}\n{\"prompt\":\"Unknown\"}\n"}, {"nan.jsonl", "{\"vbon_cache\":1}\n{\"prompt\":\"I\",\"text\":\"a\",\"reward\":NaN}\n"},
         {"bad.jsonl", "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1}\n{\"prompt\":\"I\",\"text\":\"b\",\"reward\":2}\n{\"prompt\":\"I\",\"text\":\"c\"}\n"}, {"utf8.jsonl", "{\"prompt\":\"a\",\"response\":\"b\"}\n{\"prompt\":\"a\xff\",\"response\":\"b\"}\n"},
+        {"no_ids.jsonl", "{\"prompt\":\"This film\",\"text\":\"a\",\"reward\":1}\n"}, {"wild.jsonl", "{\"prompt\":\"This film\",\"ids\":[5,2000],\"reward\":1}\n"},
         {"in2.jsonl", "{\"text\":\"some words\"}\n"}, {"empty.jsonl", "\n"}, {"text.jsonl", "{\"text\":\"some words\"}\n"}, {"label2.jsonl", "{\"text\":\"a\",\"label\":2}\n"}, {"notes.txt", "not to be lost"},
         {"newline.jsonl", "{\"prompt\":\"This\\n\\nfilm\",\"text\":\"a\",\"reward\":1,\"draw\":3}\n{\"prompt\":\"This\\n\\nfilm\",\"text\":\"b\",\"reward\":1,\"draw\":3}\n"}};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) { char *p = tmp_path(files[i].name); write_file(p, files[i].text, strlen(files[i].text)); free(p); }
