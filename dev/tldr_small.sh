@@ -9,10 +9,17 @@
 #
 # DIR holds imdb/train.jsonl.gz, imdb/test.jsonl.gz and tldr/posts.jsonl.gz (lines {"prompt","reference","policy","subreddit","preferred"?}). The split and the tables need
 # python3 with the tokenizers package (dev/requirements.txt; PYTHON=...). Every size below is a variable. Killed at any moment and started again it goes on: no finished
-# stage, run or evaluation is repeated. Tables: dev/results/tldr; models that are kept: dev/models/tldr (OUT/keep is where they are put together).
+# stage, run or evaluation is repeated. It works in OUT (runs/tldr); at the end lines and tables go to dev/results/tldr, the models of KEEP to dev/models/tldr: no file over
+# 4 MiB, 19 MiB in all; the two policies follow from them in a quarter of an hour.
 #
-# Work, in 10^12 FLOPs: a training token costs 6 P plus attention, a forward or decoded token 2 P, P = 3.4 M (blocks and head; training reward 1.3 M, judge 2.7 M);
-# a post has 376 tokens, a summary 38. WORK_TABLE
+# Work, in 10^12 FLOPs: a training token costs 6 P and attention, a forward or decoded one 2 P and attention; P = 3.4 M (blocks and head; training reward 1.3 M, judge 2.7 M).
+# A post has 376 tokens, a summary about 40. Minutes on two idle cores: half the CPU minutes of small runs of each stage on a busy machine, scaled (responses of 53 tokens), not a
+# full run.
+#     language model   2.24 M tokens                                53   9     vBoN and RL      1,536 episodes each, 4 epochs, top 2 blocks      76  11
+#     SFT              0.83 M tokens                                20   4     reference, pool  4 temperatures x 392 posts x 24 draws, twice     62  18
+#     reward, judge    1.34 M tokens each                           38   7     RL, vBoN         48 evaluations of 196 posts                     117  23
+#     reward cache     600 posts x 32 draws                         13   4     SFT, BoN         16 evaluations of the pool                       10   3
+# Together 390 (about an hour at 100 GFLOP/s) and 65 to 80 minutes.
 set -eu
 for a in "$@"; do case $a in DATA=*) DATA=${a#DATA=};; *) echo "tldr_small.sh: $a: usage: dev/tldr_small.sh DATA=DIR"; exit 2;; esac; done
 DATA=${DATA:?usage: dev/tldr_small.sh DATA=DIR (the folder with imdb/ and tldr/)}
@@ -20,19 +27,19 @@ OUT=${OUT:-runs/tldr}; RESULTS=${RESULTS:-dev/results/tldr}; MODELS=${MODELS:-de
 PYTHON=${PYTHON:-python3}; TOKENIZER=${TOKENIZER:-dev/tldr/tokenizer}
 SEED=${SEED:-1}; SEEDS=${SEEDS:-1 2 3}; TEMPERATURES=${TEMPERATURES:-.25 .5 .75 1}       # SEEDS: sampling seeds of the evaluation; Best-of-N and SFT: as many draws a post
 LAYERS=${LAYERS:-6}; WIDTH=${WIDTH:-192}; HEADS=${HEADS:-4}; RM_LAYERS=${RM_LAYERS:-3}; TRAIN_LAYERS=${TRAIN_LAYERS:-2}
-REVIEWS=${REVIEWS:-7000}; LM_EPOCHS=${LM_EPOCHS:-1}; SFT_EPOCHS=${SFT_EPOCHS:-2}; RM_EPOCHS=${RM_EPOCHS:-2}; CENTRE=${CENTRE:-300} # CENTRE: summaries whose mean reward becomes 0
+REVIEWS=${REVIEWS:-5000}; LM_EPOCHS=${LM_EPOCHS:-1}; SFT_EPOCHS=${SFT_EPOCHS:-2}; RM_EPOCHS=${RM_EPOCHS:-2}; CENTRE=${CENTRE:-300} # CENTRE: summaries whose mean reward becomes 0
 LM_LR=${LM_LR:-2e-3}; SFT_LR=${SFT_LR:-5e-4}; RM_LR=${RM_LR:-2e-4}; PPO_LR=${PPO_LR:-5e-4}
 TEST=${TEST:-196}; QUERY=${QUERY:-512}; CONTEXT=${CONTEXT:-576}; MAX_NEW=${MAX_NEW:-53}  # posts in each half of the test; tokens
-PROMPTS=${PROMPTS:-1000}; M=${M:-32}; N=${N:-16}; BETA=${BETA:-0.05}; EPISODES=${EPISODES:-2048}; T=${T:-0.7}
+PROMPTS=${PROMPTS:-600}; M=${M:-32}; N=${N:-8}; BETA=${BETA:-0.05}; EPISODES=${EPISODES:-1536}; T=${T:-0.7}
 HELD_OUT=${HELD_OUT:-200}; FLAGS=${FLAGS:-}                                              # FLAGS: for every command, e.g. --device cuda
 for f in imdb/train imdb/test tldr/posts; do [ -f "$DATA/$f.jsonl.gz" ] || { echo "tldr_small.sh: $DATA/$f.jsonl.gz is missing"; exit 1; }; done
 [ -f "$TOKENIZER/tokenizer.json" ] || { echo "tldr_small.sh: $TOKENIZER/tokenizer.json is missing: dev/make_bpe.py makes one"; exit 1; }
-mkdir -p "$OUT" "$RESULTS"
-exec 9> "$OUT/lock"; flock -n 9 || { echo "tldr_small.sh: another one is at work in $OUT (or a command that it left running)"; exit 1; }
+mkdir -p "$OUT"
+exec 9> "$OUT/lock"; flock -n 9 || { echo "tldr_small.sh: waiting for another one at work in $OUT, or a command that a killed one left running"; flock 9; }
 SETTINGS="seed $SEED seeds $SEEDS temperatures $TEMPERATURES layers $LAYERS width $WIDTH heads $HEADS rm-layers $RM_LAYERS train-layers $TRAIN_LAYERS reviews $REVIEWS epochs $LM_EPOCHS $SFT_EPOCHS $RM_EPOCHS centre $CENTRE lr $LM_LR $SFT_LR $RM_LR $PPO_LR test $TEST query $QUERY context $CONTEXT max-new $MAX_NEW prompts $PROMPTS M $M N $N beta $BETA episodes $EPISODES T $T held-out $HELD_OUT $FLAGS"
 [ -f "$OUT/settings" ] || { echo "$SETTINGS" > "$OUT/settings.tmp"; mv "$OUT/settings.tmp" "$OUT/settings"; }
-[ "$SETTINGS" = "$(cat "$OUT/settings")" ] || { echo "tldr_small.sh: $OUT was begun with other sizes (see $OUT/settings): name another OUT and RESULTS"; exit 1; }
-LINES=$RESULTS/results.jsonl
+[ "$SETTINGS" = "$(cat "$OUT/settings")" ] || { echo "tldr_small.sh: $OUT was begun with other sizes (see $OUT/settings): name another OUT"; exit 1; }
+LINES=$OUT/results.jsonl
 touch "$LINES"
 [ -z "$(tail -c 1 "$LINES")" ] || sed -i '$d' "$LINES" # a line that was killed half-written
 DRAWS=$((N * $(set -- $SEEDS; echo $#)))
@@ -134,12 +141,11 @@ done
 # 6. tables, and the models that are kept
 say tables
 $PYTHON dev/tldr_results.py "$LINES" > "$OUT/README.tmp"
-mv "$OUT/README.tmp" "$RESULTS/README.md"
-rm -rf "$OUT/keep"; mkdir -p "$OUT/keep" "$MODELS"
+mkdir -p "$RESULTS" "$MODELS"
+cp "$LINES" "$RESULTS"; mv "$OUT/README.tmp" "$RESULTS/README.md"
 for m in $KEEP; do
-    mkdir "$OUT/keep/$m"
-    cp "$OUT/$m"/*.json "$OUT/$m"/*.jsonl "$OUT/$m"/*.safetensors "$OUT/keep/$m"
-    rm -rf "${MODELS:?}/$m"; cp -r "$OUT/keep/$m" "$MODELS/$m"
+    rm -rf "${MODELS:?}/$m"; mkdir "$MODELS/$m"
+    cp "$OUT/$m"/*.json "$OUT/$m"/*.jsonl "$OUT/$m"/*.safetensors "$MODELS/$m"
 done
-for r in rm judge; do cp "$OUT/$r.offset" "$MODELS"; done
+cp "$OUT/rm.offset" "$OUT/judge.offset" "$MODELS"
 say "done: $RESULTS/README.md, $(du -sh "$MODELS" | cut -f 1) of models in $MODELS"
