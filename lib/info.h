@@ -1,6 +1,6 @@
-// info.h: `vbon info`: what a model is, and what a PPO run with it would need, by family, before anything is allocated.
+// info.h: `vbon info`: what a model is, and what a PPO run with it would need, by family, before anything is allocated (of sft and sample: the sum).
 //
-// The plan is no estimate: the same functions that lay a run's memory out (model_create, packs_carve, generator_carve, scorer_carve, reward_carve) run in
+// The plan is no estimate: the same functions that lay a run's memory out (model_create, packs_carve, generator_carve, scorer_carve, trainer_carve, reward_carve) run in
 // their measuring pass, for the flags given. It works from config.json alone; where the folder has weights, their names and shapes are checked too.
 // Not in it: the program itself, the tokenizer, the prompts and their cached rewards, and the scratch of single operations (a few chunks of logits).
 #if defined(VBON_IMPLEMENTATION) && !defined(INFO_IMPLEMENTED)
@@ -164,5 +164,13 @@ static void cmd_info(const Args *a)
     }
     print_total(a, total, limit);
     model_free(&m);
+    if (c.scalar_head) return;
+    double parts[2];
+    for (int i = 0; i < 2; i++) {
+        model_create(&m, device_ops(a), &c, i ? TRAIN_NONE : train_layers(a), false, true);
+        parts[i] = i ? plan_drawing(&m, decode_rows(a, 256), (size_t)a->micro_tokens, max_prompt, max_new) : plan_training(&m, (size_t)a->micro_tokens);
+        model_free(&m);
+    }
+    printf("other commands with these flags: sft %.1f MiB; sample, and cache without its reward model, %.1f MiB\n", parts[0] / 1048576, parts[1] / 1048576);
 }
 #endif
