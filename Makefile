@@ -29,7 +29,7 @@ comma   := ,
 # Machine code for A100 and H100 generations, PTX for what comes after.
 NVFLAGS := -O3 -std=c++17 -g -lineinfo -I. -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90] -Xcompiler -Wall,-Wextra $(if $(WERROR),-Werror all-warnings)
 GPU     := $(if $(NVCC),-DVBON_CUDA)
-GPULIB  := $(if $(NVCC),-L$(CUDA)/lib64 -L$(CUDA)/lib -Wl$(comma)-rpath$(comma)$(CUDA)/lib64 -lcublasLt -lcudart -lstdc++)
+GPULIB  := $(if $(NVCC),-L$(CUDA)/lib64 -L$(CUDA)/lib -Wl$(comma)-rpath$(comma)$(CUDA)/lib64 -lcudart -ldl -lstdc++)
 SOURCES := vbon.c gpt2.h pythia.h ppo.h $(wildcard lib/*.h)
 TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 
