@@ -254,7 +254,7 @@ typedef struct {
 void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, bool value_head, bool measure_only);
 void model_free(Model *m);
 void model_random(Model *m, uint64_t seed);             // GPT-2's initialisation for all; projections scaled by 1/sqrt(2L)
-void value_head_random(Model *m, uint64_t seed);        // first layer uniform +-1/sqrt(C), output layer zero (math.md section 5)
+void value_head_random(Model *m, uint64_t seed);        // first layer uniform +-1/sqrt(C), output layer zero
 void param_set(Model *m, const Param *q, const real *rows, size_t first, size_t n); // n of the file's rows from `first` on; all of them if transposed
 void param_get(const Model *m, const Param *q, real *file_layout);                  // all
 // A frozen twin: shares what m keeps frozen, copies what it trains (the reference of a policy). The copy lives in `arena`.

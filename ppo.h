@@ -10,7 +10,7 @@
 // PPO: sample, score, estimate advantages, take clipped steps. The details, with their sources:
 //
 //  - EOS trick: sample to the limit, cut after the first end-of-text (N+ detail 23). A row has a length; there is no pad token.
-//  - The terminal score goes to the last sampled action, the per-token KL to each (math of section 4; trlx puts it on a masked entry).
+//  - The terminal score goes to the last sampled action, the per-token KL to each (trlx puts it on a masked entry).
 //  - Log-probabilities come from logits / temperature; no dropout (N+ detail 7; 2023 blog: divide before the log-softmax).
 //  - Old log-probabilities come from the training forward, over the first epoch's minibatches in their shapes, so that on the first
 //    minibatch the ratio is 1 bit for bit. It is checked at every iteration. Those kept at sampling time must agree (val/logp_gap).
@@ -55,7 +55,7 @@ double cdf_rank_score(const Cdf *c, double score);                     // the sa
 double cdf_log_f(const Cdf *c, Fhat kind, double reward, uint64_t key, double *k, bool *tie);
 bool cdf_fit(Cdf *c); // footnote 18 by Levenberg-Marquardt on (z_(i), log(i/(M+1))); false (and sd 0) when it does not converge or rewards have no spread
 
-double bon_mean(const double *rewards, size_t M, long N);       // unbiased expected best of N from a pool of M >= N (section 6)
+double bon_mean(const double *rewards, size_t M, long N);       // unbiased expected best of N from a pool of M >= N
 double bon_kl_bound(long N);                                    // log N - (N-1)/N
 typedef struct { double mean, se; } Estimate;
 Estimate estimate(const double *x, size_t n);                   // mean and its standard error (n < 2: NaN)
@@ -71,7 +71,7 @@ typedef struct {
 } ObjectiveSpec;
 void objective_prepare(ObjectiveSpec *o);                                                     // dies on what does not make sense
 double objective_score(const ObjectiveSpec *o, double reward, double logF, double logp);     // the terminal score
-// One row's advantages and returns: rewards, values -> (n) each; V after the last action is 0 (section 5.3)
+// One row's advantages and returns: rewards, values -> (n) each; V after the last action is 0 (generalised advantage estimation, Schulman et al. 2016)
 void gae(double *advantage, double *returns, const double *reward, const double *value, size_t n, double gamma, double lambda);
 void whiten(double *x, size_t n);                                                             // to mean 0, population variance 1, eps 1e-8
 
@@ -156,7 +156,7 @@ typedef struct {
 // policy must be loaded with a value head (unless prefix_rank); prompts carry ids and a filled Cdf. The reference is the policy as it is now.
 void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, size_t n_prompts, RewardFn reward, void *context);
 void ppo_free(Ppo *p);
-// One iteration of section 5: roll out, score, advantages, epochs of clipped updates. Fills p->metrics; p->r holds the responses.
+// One iteration (App. F; Huang et al. 2024): roll out, score, advantages, epochs of clipped updates. Fills p->metrics; p->r holds the responses.
 void ppo_iteration(Ppo *p);
 
 #ifdef __cplusplus
@@ -318,7 +318,7 @@ Estimate estimate(const double *x, size_t n)
 }
 
 // ----------------------------------------------------------------------------
-// objectives (section 4): one scale for the terminal score and the KL, or the optimum moves
+// objectives: one scale for the terminal score and the KL, or the optimum moves
 
 void objective_prepare(ObjectiveSpec *o)
 {
@@ -719,7 +719,7 @@ static void ridge_solve(const double *ab, double w[3])
     for (int i = 2; i >= 0; i--) { w[i] = y[i]; for (int k = i + 1; k < 3; k++) w[i] -= l[k][i] * w[k]; w[i] /= l[i][i]; }
 }
 
-// The prefix-rank baseline (section 5): V_t = w_t . (1, 1 + log F-hat(s_t), k(s_t)/M - 1/2), s_t the reward model's score of prompt + y_<t.
+// The prefix-rank baseline: V_t = w_t . (1, 1 + log F-hat(s_t), k(s_t)/M - 1/2), s_t the reward model's score of prompt + y_<t.
 // w_t comes from past rollouts only, so the gradient stays unbiased; it sees rewards through ranks only, so monotone maps change nothing.
 static void prefix_features(const Ppo *p, const Response *r, size_t t, double f[3])
 {

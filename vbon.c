@@ -914,7 +914,7 @@ static const Flag flag_table[] = {
     FLAG("weight-decay", FLAG_DOUBLE, weight_decay, "sft reward train", "1e-6", "0..", "of AdamW, on matrices and embeddings"),
     FLAG("clip-grad", FLAG_DOUBLE, clip_grad, "sft reward train", "1", "0..", "largest gradient norm (0: no clipping)"),
     // running
-    FLAG("preset", FLAG_STRING, preset, "train", NULL, NULL, "a named set of flags: sentiment, sentiment-released, tldr, tldr-released (without one: sentiment's numbers, all layers, all samples)"),
+    FLAG("preset", FLAG_STRING, preset, "train", NULL, NULL, "a named set of flags: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: what came nearest to Best-of-N here (without one: sentiment's numbers, all layers, all samples)"),
     FLAG("seed", FLAG_LONG, seed, "sft reward sample bon cache train eval", "1", "0..", "of every random draw"),
     FLAG("resume", FLAG_BOOL, resume, "sft reward train", "false", NULL, "go on from the last checkpoint in --out"),
     FLAG("log-every", FLAG_LONG, log_every, "sft reward train", "1", "1..", "optimiser steps (train: iterations) between records"),
@@ -939,6 +939,8 @@ static const struct { const char *name, *flags; } presets[] = {
                   "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 0.2 --clip 0.2 --value-clip 0.2 --clip-grad 1 --episodes 10000 --max-new 53 --temperature 0.7 --m 200 --missing-eos -1"},
     {"tldr-released", "--train-layers 8 --objective l --beta 0.005 --fhat add1 --lr 3e-6 --schedule constant --beta1 0.9 --beta2 0.999 --eps 1e-5 --weight-decay 0.01 "
                   "--rollout 128 --minibatch 4 --ppo-epochs 4 --vf-coef 0.2 --clip-grad 0 --episodes 10000 --max-new 50 --temperature 0.7 --missing-eos -20"},
+    {"best", "--train-layers all --objective vbon --n 16 --fhat digamma --critic prefix-rank --lambda 0.9 --lr 6e-4 --schedule linear --warmup 12 --beta1 0.9 --beta2 0.95 --eps 1e-8 "
+                  "--weight-decay 1e-6 --rollout 512 --minibatch 128 --ppo-epochs 1 --clip 0.2 --clip-grad 1 --episodes 65536 --max-new 40 --temperature 1 --m 0"},
 };
 static const char *preset_flags(const char *name)
 {

@@ -46,37 +46,41 @@ static void remove_checkpoints(const char *out, long keep) // all step-* but ste
     closedir(d);
 }
 
+typedef struct { const Model *m; Tensor *t; const Param **values; real *x; } Saved; // t: the two moments, the value head, the caller's state
+static const void *saved_state(void *context, size_t i)
+{
+    Saved *s = (Saved *)context;
+    if (i >= 2 + arrlenu(s->values)) return s->t[i].data;
+    if (i < 2) s->m->o->download(s->x, i ? s->m->v : s->m->m);
+    else param_get(s->m, s->values[i - 2], s->x);
+    return s->x;
+}
+
 void checkpoint_save(const Model *m, const char *out, long step, const char *tokenizer_dir, const State *state, size_t n_state)
 {
     char *folder = format("%s/step-%ld", out, step), *tmp = format("%s/step-%ld.tmp", out, step), *file = format("%s/state.safetensors", tmp), *latest = format("%s/latest", out);
     remove_folder(tmp);
     make_folder(tmp);
     model_save(m, tmp, DT_REAL, tokenizer_dir, 0);
-    Tensor *t = NULL;
-    void **host = NULL;
-    const char *moments[] = {"grad.first_moments", "grad.second_moments"};
-    Buf bufs[] = {m->m, m->v};
-    for (int i = 0; i < 2; i++) {
-        real *x = xmalloc(bufs[i].n * sizeof *x);
-        m->o->download(x, bufs[i]);
-        arrput(host, x);
-        arrput(t, ((Tensor){.name = moments[i], .type = DT_REAL, .rank = 1, .shape = {bufs[i].n}, .n = bufs[i].n, .data = x}));
-    }
+    Saved s = {.m = m};
+    const Buf moments[] = {m->m, m->v};
+    size_t largest = m->m.n;
+    for (int i = 0; i < 2; i++) arrput(s.t, ((Tensor){.name = i ? "grad.second_moments" : "grad.first_moments", .type = DT_REAL, .rank = 1, .shape = {moments[i].n}, .n = moments[i].n}));
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
         if (!(q->flags & P_VALUE)) continue;
-        real *x = xmalloc(q->n * sizeof *x);
-        param_get(m, q, x);
-        arrput(host, x);
-        arrput(t, ((Tensor){.name = q->name, .type = DT_REAL, .rank = 1, .shape = {q->n}, .n = q->n, .data = x}));
+        if (q->n > largest) largest = q->n;
+        arrput(s.t, ((Tensor){.name = q->name, .type = DT_REAL, .rank = 1, .shape = {q->n}, .n = q->n}));
+        arrput(s.values, q);
     }
-    for (size_t i = 0; i < n_state; i++) arrput(t, ((Tensor){.name = state[i].name, .type = DT_F64, .rank = 1, .shape = {state[i].n}, .n = state[i].n, .data = state[i].values}));
+    for (size_t i = 0; i < n_state; i++) arrput(s.t, ((Tensor){.name = state[i].name, .type = DT_F64, .rank = 1, .shape = {state[i].n}, .n = state[i].n, .data = state[i].values}));
+    s.x = (real *)xmalloc(largest * sizeof *s.x);
     char steps[32];
     snprintf(steps, sizeof steps, "%ld", m->step);
     const char *meta[] = {"format", "pt", "optimiser_steps", steps, NULL};
-    safetensors_write(file, t, arrlenu(t), meta);
-    for (size_t i = 0; i < arrlenu(host); i++) free(host[i]);
-    arrfree(host); arrfree(t);
+    safetensors_write(file, s.t, arrlenu(s.t), meta, saved_state, &s);
+    arrfree(s.t); arrfree(s.values);
+    free(s.x);
     sync_folder(tmp);
     remove_folder(folder); // left by a run that died after the rename and before `latest`: not the one latest names, for that one is older
     if (rename(tmp, folder)) die("%s: cannot be renamed to %s: is the disk writable?", tmp, folder);

@@ -280,6 +280,16 @@ static void config_write(const Model *m, const char *dir, DType type)
 static char *unfinished; // the folder being written; an error leaves none behind
 static void remove_unfinished(void) { if (unfinished) remove_folder(unfinished); }
 
+typedef struct { const Model *m; DType type; const Param **params; size_t first; real *x; void *data; } Saving; // one parameter at a time in the file's form
+static const void *saved_data(void *context, size_t i)
+{
+    Saving *s = (Saving *)context;
+    const Param *q = s->params[s->first + i];
+    param_get(s->m, q, s->x);
+    real_to_type(s->data, s->type, s->x, q->n);
+    return s->data;
+}
+
 void model_save(const Model *m, const char *folder, DType type, const char *tokenizer_dir, size_t shard_bytes)
 {
     if (m->cfg.score_bias) die("%s: a reward model with a bias in cleanrl's form is read, not written", folder);
@@ -295,20 +305,20 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
     }
     make_folder(to);
     double limit = type == DT_F16 ? 65520 : type == DT_BF16 ? 0x1.ffp127 : type == DT_F32 ? 0x1.ffffffp127 : INFINITY; // from here on a value rounds to infinity
+    Saving s = {.m = m, .type = type};
     Tensor *t = NULL;
-    size_t *shard = NULL, shards = 1, bytes = 0, total = 0;
-    for (size_t i = 0; i < m->n_list; i++) {
+    size_t *shard = NULL, shards = 1, bytes = 0, total = 0, largest = 0;
+    for (size_t i = 0; i < m->n_list; i++) if (m->list[i].n > largest) largest = m->list[i].n;
+    s.x = (real *)xmalloc(largest * sizeof *s.x);
+    s.data = xmalloc(largest * dtype_size(type));
+    for (size_t i = 0; i < m->n_list; i++) { // all is looked at before anything is written
         const Param *q = &m->list[i];
         if (q->flags & P_VALUE) continue;
-        real *x = (real *)xmalloc(q->n * sizeof *x);
-        void *data = xmalloc(q->n * dtype_size(type));
-        param_get(m, q, x);
+        param_get(m, q, s.x);
         for (size_t k = 0; k < q->n; k++)
-            if (!(fabs((double)x[k]) < limit)) die("%s: %s: element %zu is %g, which %s: nothing was saved", dir, q->name, k, (double)x[k],
-                isfinite(x[k]) ? "the type cannot hold (choose --dtype bf16 or fp32)" : "is not a number to train on (lower --lr)");
-        real_to_type(data, type, x, q->n);
-        free(x);
-        Tensor e = {.name = format("%s%s", q->flags & P_HEAD ? "" : m->arch->prefix, q->name), .type = type, .rank = q->cols ? 2 : 1, .n = q->n, .data = data};
+            if (!(fabs((double)s.x[k]) < limit)) die("%s: %s: element %zu is %g, which %s: nothing was saved", dir, q->name, k, (double)s.x[k],
+                isfinite(s.x[k]) ? "the type cannot hold (choose --dtype bf16 or fp32)" : "is not a number to train on (lower --lr)");
+        Tensor e = {.name = format("%s%s", q->flags & P_HEAD ? "" : m->arch->prefix, q->name), .type = type, .rank = q->cols ? 2 : 1, .n = q->n};
         bool transposed = q->flags & P_TRANSPOSE;
         e.shape[0] = transposed ? q->cols : q->rows;
         e.shape[1] = transposed ? q->rows : q->cols;
@@ -318,6 +328,7 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
         total += size;
         arrput(t, e);
         arrput(shard, shards);
+        arrput(s.params, q);
     }
     config_write(m, to, type);
     if (tokenizer_dir) tokenizer_copy(tokenizer_dir, to);
@@ -329,7 +340,8 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
         size_t first = i;
         char *name = shards == 1 ? xstrdup("model.safetensors") : format("model-%05zu-of-%05zu.safetensors", k, shards), *path = format("%s/%s", to, name);
         for (; i < arrlenu(t) && shard[i] == k; i++) json_object_set_new(map, t[i].name, json_string(name));
-        safetensors_write(path, t + first, i - first, meta);
+        s.first = first;
+        safetensors_write(path, t + first, i - first, meta, saved_data, &s);
         free(name); free(path);
     }
     if (shards > 1) {
@@ -350,8 +362,9 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
         sync_folder(parent);
         free(parent);
     }
-    for (size_t i = 0; i < arrlenu(t); i++) { free((void *)t[i].name); free((void *)t[i].data); }
-    arrfree(t); arrfree(shard);
+    for (size_t i = 0; i < arrlenu(t); i++) free((void *)t[i].name);
+    arrfree(t); arrfree(shard); arrfree(s.params);
+    free(s.x); free(s.data);
     json_decref(map);
     free(to); free(dir); free(one); free(index);
 }

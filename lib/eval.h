@@ -1,4 +1,4 @@
-// eval.h: the paper's evaluation (math of sections 5 to 7 of the README) of one policy against a reference and its reward cache.
+// eval.h: the paper's evaluation (sections 5 and 6, appendices F to I) of one policy against a reference and its reward cache.
 //
 // On held-out prompts, with K responses each: the KL to the reference three ways (k1, k3, and Rao-Blackwellised over the vocabulary along the
 // path) and in the released code's form; the distance to Best-of-N, KL(pi || pi_bon) = E[log pi - log pi_bon], with F-hat (digamma) from the

@@ -22,8 +22,9 @@ const char *safetensors_path(const Safetensors *s);
 // Elements [first, first + n), exact up to real; NaN, infinity or a type that is no float dies. The pages read are given back to the system.
 void tensor_to_real(real *out, const Tensor *t, size_t first, size_t n, const char *path);
 void real_to_type(void *out, DType type, const real *in, size_t n);     // rounds to nearest even
-// Written aside, flushed, renamed. meta: key, value, ..., NULL; or NULL.
-void safetensors_write(const char *path, const Tensor *tensors, size_t n, const char *const *meta);
+// Written aside, flushed, renamed. meta: key, value, ..., NULL; or NULL. data(context, i) gives tensor i's elements, in order of i, good until the
+// next call: so only one tensor at a time need exist in the file's form. data NULL: tensors[i].data.
+void safetensors_write(const char *path, const Tensor *tensors, size_t n, const char *const *meta, const void *(*data)(void *, size_t), void *context);
 #endif
 
 #if defined(VBON_IMPLEMENTATION) && !defined(SAFETENSORS_IMPLEMENTED)
@@ -244,6 +245,7 @@ void tensor_to_real(real *out, const Tensor *t, size_t first, size_t n, const ch
 
 void real_to_type(void *out, DType type, const real *in, size_t n)
 {
+    #pragma omp parallel for schedule(static) if (n > 65536)
     for (size_t i = 0; i < n; i++)
         switch (type) {
         case DT_F64: ((double *)out)[i] = (double)in[i]; break;
@@ -258,7 +260,7 @@ void real_to_type(void *out, DType type, const real *in, size_t n)
         }
 }
 
-void safetensors_write(const char *path, const Tensor *tensors, size_t n, const char *const *meta)
+void safetensors_write(const char *path, const Tensor *tensors, size_t n, const char *const *meta, const void *(*data)(void *, size_t), void *context)
 {
     json_t *j = json_object();
     if (meta) {
@@ -285,7 +287,7 @@ void safetensors_write(const char *path, const Tensor *tensors, size_t n, const 
     for (int i = 0; i < 8; i++) fputc((int)((uint64_t)(len + pad) >> (8 * i) & 255), a->f);
     fwrite(header, 1, len, a->f);
     fprintf(a->f, "%*s", (int)pad, "");
-    for (size_t i = 0; i < n; i++) fwrite(tensors[i].data, dtype_size(tensors[i].type), tensors[i].n, a->f);
+    for (size_t i = 0; i < n; i++) fwrite(data ? data(context, i) : tensors[i].data, dtype_size(tensors[i].type), tensors[i].n, a->f);
     aside_commit(a);
     free(header);
     json_decref(j);

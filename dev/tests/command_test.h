@@ -305,6 +305,7 @@ static void test_commands(void)
     // a preset's n or beta gives way to the command line's
     expect_success(SHORT "1 --preset sentiment --m 0 --objective rl --beta 0.5 --train-layers all");
     expect_success(SHORT "2 --preset sentiment-released --objective vbon --n 4");
+    expect_success(SHORT "3 --preset best --rollout 8 --minibatch 4");
     // a program of two lines, as plain C
     FILE *p = popen("build/two_lines", "r");
     double printed = NAN;
