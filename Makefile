@@ -29,7 +29,7 @@ comma   := ,
 # Machine code for A100 and H100 generations, PTX for what comes after.
 NVFLAGS := -O3 -std=c++17 -g -lineinfo -I. -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90] -Xcompiler -Wall,-Wextra $(if $(WERROR),-Werror all-warnings)
 GPU     := $(if $(NVCC),-DVBON_CUDA)
-GPULIB  := $(if $(NVCC),-L$(CUDA)/lib64 -L$(CUDA)/lib -Wl$(comma)-rpath$(comma)$(CUDA)/lib64 -lcublasLt -lcudart -lstdc++)
+GPULIB  := $(if $(NVCC),-L$(CUDA)/lib64 -L$(CUDA)/lib -Wl$(comma)-rpath$(comma)$(CUDA)/lib64 -lcudart -ldl -lstdc++)
 SOURCES := vbon.c gpt2.h pythia.h ppo.h $(wildcard lib/*.h)
 TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 
@@ -142,7 +142,7 @@ demo-models: vbon
 parity: vbon
 	@$(PYTHON) dev/parity.py $(or $(SEED),$(error name a seed: make parity SEED=7)) $(if $(LARGE),--large dev/fixtures/configs/pythia-410m.json)
 bench: build/bench
-	@build/bench
+	@build/bench $(if $(LLMC),--llmc $(LLMC))
 
 # Static copies of the small libraries, for machines without a network (oneDNN stays optional).
 deps:
@@ -168,7 +168,7 @@ help:
 	@echo "make test_cuda  the CUDA operations against the CPU's, on a GPU;  make test_simt: the same on the CPU"
 	@echo "make test_simt_asan, test_simt_tsan: the kernels on the CPU under sanitizers"
 	@echo "make parity SEED=N   random models through transformers and through vbon (Python: dev/requirements.txt; LARGE=1 adds Pythia-410m's size)"
-	@echo "make bench      speed beside the machine's own floors"
+	@echo "make bench      speed beside the machine's own floors, memory beside the plan (LLMC=DIR: beside llm.c, built there)"
 	@echo "make demo-models DATA=DIR   train the demo's models again (about an hour)"
 	@echo "make cuda_headers   NVIDIA's headers alone, for make test_simt without the toolkit"
 	@echo "make deps       copy the libraries into deps/ so that a machine without a network can build"

@@ -985,7 +985,9 @@ static void wait_by_sleeping(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY")) return;
     setenv("OMP_WAIT_POLICY", "passive", 1);
-    execv("/proc/self/exe", argv); // goes on in the caller where that is not possible
+    char path[PATH_MAX] = "";
+    if (readlink("/proc/self/exe", path, sizeof path - 1) > 0) execv(path, argv); // by its name, which ps shows
+    execv("/proc/self/exe", argv); // goes on in the caller where neither is possible
 }
 
 #ifndef TESTING

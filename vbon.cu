@@ -20,6 +20,7 @@
 #else
 #include <cuda_runtime.h>
 #include <cublasLt.h>
+#include <dlfcn.h>
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 #define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) unsigned char dynamic_shared_[]; type *name = (type *)dynamic_shared_
 #endif
@@ -257,9 +258,26 @@ static void cuda_copy(Buf dst, Buf src)
 // one type; C is of theirs or float. cuBLASLt is column-major: there it is C^T (N,M) = op(B)^T op(A)^T.
 
 #ifndef CUDA_ON_CPU
+// What is used of cuBLASLt, loaded when the device is started: linked, the half gigabyte would make every start of the program wait 0.2 s, on the CPU too.
+#define LT_FUNCTIONS(X) X(Create) X(GetStatusString) X(Matmul) X(MatmulAlgoGetHeuristic) X(MatmulDescCreate) X(MatmulDescDestroy) \
+    X(MatmulDescSetAttribute) X(MatmulPreferenceCreate) X(MatmulPreferenceDestroy) X(MatmulPreferenceSetAttribute) X(MatrixLayoutCreate) X(MatrixLayoutDestroy)
+#define X(f) decltype(&cublasLt##f) f;
+static struct { LT_FUNCTIONS(X) } blas;
+#undef X
+static void blas_load(void)
+{
+    #define QUOTE(x) #x
+    #define LT_LIBRARY(version) "libcublasLt.so." QUOTE(version)
+    void *library = dlopen(LT_LIBRARY(CUBLAS_VER_MAJOR), RTLD_NOW);
+    if (!library) die("--device cuda: %s: install the CUDA toolkit that this vbon was built with", dlerror());
+    #define X(f) if (!(blas.f = (decltype(blas.f))dlsym(library, "cublasLt" #f))) die("--device cuda: %s", dlerror());
+    LT_FUNCTIONS(X)
+    #undef X
+}
+
 static void lt(cublasStatus_t s, const char *what)
 {
-    if (s != CUBLAS_STATUS_SUCCESS) die("cuBLASLt: %s: %s", what, cublasLtGetStatusString(s));
+    if (s != CUBLAS_STATUS_SUCCESS) die("cuBLASLt: %s: %s", what, blas.GetStatusString(s));
 }
 
 // What a product is prepared for. Preparing costs about as much as a small product, so plans are kept in a table by hash.
@@ -280,37 +298,37 @@ static GemmPlan *gemm_plan(const GemmKey *k)
     GemmPlan *p = &plans[h % (sizeof plans / sizeof *plans)];
     if (p->ready && !memcmp(&p->key, k, sizeof *k)) return p;
     if (p->ready) {
-        lt(cublasLtMatmulDescDestroy(p->op), "plan");
-        lt(cublasLtMatrixLayoutDestroy(p->a), "plan"); lt(cublasLtMatrixLayoutDestroy(p->b), "plan"); lt(cublasLtMatrixLayoutDestroy(p->c), "plan");
+        lt(blas.MatmulDescDestroy(p->op), "plan");
+        lt(blas.MatrixLayoutDestroy(p->a), "plan"); lt(blas.MatrixLayoutDestroy(p->b), "plan"); lt(blas.MatrixLayoutDestroy(p->c), "plan");
     }
     p->key = *k;
     p->ready = true;
     cublasOperation_t opa = k->tb ? CUBLAS_OP_T : CUBLAS_OP_N, opb = k->ta ? CUBLAS_OP_T : CUBLAS_OP_N; // theirs: A is our B
-    lt(cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "plan");
-    lt(cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &opa, sizeof opa), "plan");
-    lt(cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSB, &opb, sizeof opb), "plan");
+    lt(blas.MatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "plan");
+    lt(blas.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &opa, sizeof opa), "plan");
+    lt(blas.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSB, &opb, sizeof opb), "plan");
     if (k->bias) {
         cublasLtEpilogue_t e = CUBLASLT_EPILOGUE_BIAS;
-        lt(cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &e, sizeof e), "plan");
+        lt(blas.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &e, sizeof e), "plan");
     }
     cudaDataType_t in = cublas_type((DType)k->in), out = cublas_type((DType)k->out);
-    lt(cublasLtMatrixLayoutCreate(&p->a, in, k->tb ? k->K : k->N, k->tb ? k->N : k->K, (int64_t)k->ldb), "plan");
-    lt(cublasLtMatrixLayoutCreate(&p->b, in, k->ta ? k->M : k->K, k->ta ? k->K : k->M, (int64_t)k->lda), "plan");
-    lt(cublasLtMatrixLayoutCreate(&p->c, out, k->N, k->M, (int64_t)k->ldc), "plan");
+    lt(blas.MatrixLayoutCreate(&p->a, in, k->tb ? k->K : k->N, k->tb ? k->N : k->K, (int64_t)k->ldb), "plan");
+    lt(blas.MatrixLayoutCreate(&p->b, in, k->ta ? k->M : k->K, k->ta ? k->K : k->M, (int64_t)k->lda), "plan");
+    lt(blas.MatrixLayoutCreate(&p->c, out, k->N, k->M, (int64_t)k->ldc), "plan");
     cublasLtMatmulPreference_t pref;
     cublasLtMatmulHeuristicResult_t found;
     int n = 0;
     uint32_t aa = (uint32_t)k->align_b, ab = (uint32_t)k->align_a, ac = (uint32_t)k->align_c; // it assumes 256 bytes where it is not told
-    lt(cublasLtMatmulPreferenceCreate(&pref), "plan");
-    lt(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &lt_workspace, sizeof lt_workspace), "plan");
-    lt(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &aa, sizeof aa), "plan");
-    lt(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &ab, sizeof ab), "plan");
-    lt(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &ac, sizeof ac), "plan");
-    lt(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &ac, sizeof ac), "plan");
-    cublasStatus_t s = cublasLtMatmulAlgoGetHeuristic(lt_handle, p->op, p->a, p->b, p->c, p->c, pref, 1, &found, &n);
+    lt(blas.MatmulPreferenceCreate(&pref), "plan");
+    lt(blas.MatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &lt_workspace, sizeof lt_workspace), "plan");
+    lt(blas.MatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &aa, sizeof aa), "plan");
+    lt(blas.MatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &ab, sizeof ab), "plan");
+    lt(blas.MatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &ac, sizeof ac), "plan");
+    lt(blas.MatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &ac, sizeof ac), "plan");
+    cublasStatus_t s = blas.MatmulAlgoGetHeuristic(lt_handle, p->op, p->a, p->b, p->c, p->c, pref, 1, &found, &n);
     if (s != CUBLAS_STATUS_SUCCESS || !n)
         die("cuBLASLt: no algorithm for a product of %zu x %zu x %zu (types %d, %d): a bug, please report it", k->M, k->N, k->K, k->in, k->out);
-    lt(cublasLtMatmulPreferenceDestroy(pref), "plan");
+    lt(blas.MatmulPreferenceDestroy(pref), "plan");
     p->algo = found.algo;
     return p;
 }
@@ -329,9 +347,9 @@ static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, Buf A, size_t l
     k.M = M; k.N = N; k.K = K; k.lda = lda; k.ldb = ldb; k.ldc = ldc; k.ta = ta; k.tb = tb; k.in = A.type; k.out = C.type; k.bias = bias.p != NULL;
     k.align_a = alignment(A.p); k.align_b = alignment(B.p); k.align_c = alignment(C.p);
     GemmPlan *p = gemm_plan(&k);
-    if (bias.p) lt(cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias.p, sizeof bias.p), "bias");
+    if (bias.p) lt(blas.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias.p, sizeof bias.p), "bias");
     float one = 1;
-    lt(cublasLtMatmul(lt_handle, p->op, &one, B.p, p->a, A.p, p->b, &beta, C.p, p->c, C.p, p->c, &p->algo, workspace, lt_workspace, stream), "product");
+    lt(blas.Matmul(lt_handle, p->op, &one, B.p, p->a, A.p, p->b, &beta, C.p, p->c, C.p, p->c, &p->algo, workspace, lt_workspace, stream), "product");
 #endif
 }
 
@@ -1588,7 +1606,8 @@ static void start_device(void)
     check(cudaSetDevice(0), device.name);
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
 #ifndef CUDA_ON_CPU
-    lt(cublasLtCreate(&lt_handle), "cannot start");
+    blas_load();
+    lt(blas.Create(&lt_handle), "cannot start");
 #endif
 }
 

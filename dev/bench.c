@@ -1,12 +1,24 @@
-// bench.c: the engine's speed on GPT-2 124M shapes beside what this machine can do, both measured in this run, interleaved, medians.
+// bench.c: the engine's speed on GPT-2 124M shapes beside what this machine can do, measured in one run, interleaved, medians.
+//
+//   build/bench [ENTRY...] [--rows N] [--repeats N] [--precision fp32|bf16] [--threads N] [--llmc DIR] [--json] [--tiny]
+//
+// Entries; none named: all of them, llmc only with --llmc.
+//   training, decode, ppo   beside their floors (--rows: episodes of the PPO iteration, default 32)
+//   foreign                 all threads beside one busy thread of another process, against one thread alone
+//   memory                  the peak of anonymous memory beside what `vbon info` plans
+//   llmc                    a training step of llm.c (--llmc DIR: its checkout with train_gpt2 built) beside ours
 //
 // Floors. GEMM: the products a step cannot do without, each shape timed alone by the same library, weights and sizes as in the step. Bandwidth:
 // the bytes that must move (AdamW: 28 a parameter; decoding: every weight once a token) at the rate a plain loop reaches. A ratio of 1.00 would mean that
 // attention, norms, softmax, sampling, packing and waiting cost nothing. Weights are random: speed does not depend on them.
-//
-//   build/bench [--rows N] [--repeats N] [--precision fp32|bf16] [--threads N]     (--rows: episodes of the PPO iteration, default 32)
+// Every line ends with a ratio and its goal, and by how much a goal is missed. --json: an object a line instead. --tiny: a dry run, its times mean nothing.
 #define TESTING
 #include "vbon.c"
+#include <fcntl.h>
+#include <pty.h>
+#include <spawn.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 
 enum { MAX_REPEATS = 99 };
 typedef struct { double x[MAX_REPEATS]; int n; } Times;
@@ -19,7 +31,28 @@ static double median(const Times *t)
 }
 static void time_add(Times *t, double began) { t->x[t->n++] = clock_seconds() - began; }
 
-static const Config gpt2_124m = {.arch = "gpt2", .L = 12, .NH = 12, .C = 768, .F = 3072, .V = 50257, .max_T = 1024, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.02, .eos = 50256};
+static Config gpt2_124m = {.arch = "gpt2", .L = 12, .NH = 12, .C = 768, .F = 3072, .V = 50257, .max_T = 1024, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.02, .eos = 50256};
+
+static bool json_lines;
+// One line: x, beside it y, their ratio, and the interval it should lie in.
+PRINTF_LIKE(11, 12) static void result(const char *entry, size_t rows, const char *what, double x, const char *unit, const char *beside, double y, double ratio, double low, double high, const char *note, ...)
+{
+    va_list ap;
+    double missed = !(ratio >= low) ? 1 - ratio / low : !(ratio <= high) ? ratio / high - 1 : 0;
+    if (json_lines) {
+        printf("{\"entry\":\"%s\",\"rows\":%zu,\"what\":\"%s\",\"unit\":\"%s\",\"measured\":%.6g,\"beside\":\"%s\",\"reference\":%.6g,\"ratio\":%.6g}\n", entry, rows, what, unit, x, beside, y, ratio);
+        fflush(stdout);
+        return;
+    }
+    printf("%-42s %9.2f %s   %s %9.2f %s   ratio %.2f", what, x, unit, beside, y, unit, ratio);
+    if (low > 0 && high < INFINITY) printf(", goal %.2f to %.2f", low, high);
+    else if (low > 0 || high < INFINITY) printf(low > 0 ? ", goal >= %.2f" : ", goal <= %.2f", low > 0 ? low : high);
+    if (missed > 0) printf(", MISSED by %.0f %%", 100 * missed);
+    printf("   ");
+    va_start(ap, note); vprintf(note, ap); va_end(ap);
+    putchar('\n');
+    fflush(stdout);
+}
 
 // ----------------------------------------------------------------------------
 // floors
@@ -92,79 +125,101 @@ static double decode_products(const Model *m, Buf in, Buf out, size_t rows) // e
 // ----------------------------------------------------------------------------
 // what is measured
 
+typedef struct { Model m; Trainer t; Corpus c; Row rows[4]; size_t which[4]; } Training;
+enum { B = 4, T = 64 }; // llm.c's defaults on the CPU
+static void training_create(Training *j, const Config *shape)
+{
+    model_create(&j->m, ops_cpu(), shape, TRAIN_ALL, false, false);
+    model_random(&j->m, 1);
+    j->c = (Corpus){.kind = LOSS_LM, .tokens = xmalloc(B * T * sizeof(int)), .rows = j->rows, .n_tokens = B * T, .n_rows = B};
+    for (size_t i = 0; i < B * T; i++) j->c.tokens[i] = (int)(random_bits(1, 1, i, 0, 0) % shape->V);
+    for (size_t b = 0; b < B; b++) { j->rows[b] = (Row){b * T, T, 1, 0}; j->which[b] = b; }
+    trainer_create(&j->t, &j->m, B * T, true);
+}
+static void training_free(Training *j) { trainer_free(&j->t); model_free(&j->m); free(j->c.tokens); }
+static void training_step(Training *j, Times *t) // t NULL: not timed
+{
+    AdamW opt = {1e-5, 0.9, 0.95, 1e-8, 0, 1};
+    double began = clock_seconds();
+    model_zero_grad(&j->m);
+    supervised_batch(&j->t, &j->c, j->which, B, B * (T - 1), true, NULL);
+    model_update(&j->m, &opt);
+    if (t) time_add(t, began);
+}
+
 static void bench_training(int repeats)
 {
-    enum { B = 4, T = 64 };
-    Model m;
-    model_create(&m, ops_cpu(), &gpt2_124m, TRAIN_ALL, false, false);
-    model_random(&m, 1);
-    int *tokens = xmalloc(B * T * sizeof *tokens);
-    Row rows[B];
-    size_t which[B];
-    for (size_t i = 0; i < B * T; i++) tokens[i] = (int)(random_bits(1, 1, i, 0, 0) % gpt2_124m.V);
-    for (size_t b = 0; b < B; b++) { rows[b] = (Row){b * T, T, 1, 0}; which[b] = b; }
-    Corpus c = {.kind = LOSS_LM, .tokens = tokens, .rows = rows, .n_tokens = B * T, .n_rows = B};
-    Trainer t;
-    trainer_create(&t, &m, B * T, true);
+    Training j;
+    training_create(&j, &gpt2_124m);
     Times step = {0}, gemms = {0}, read = {0}, adamw = {0};
-    AdamW opt = {1e-5, 0.9, 0.95, 1e-8, 0, 1};
     for (int r = -1; r < repeats; r++) {
-        double began = clock_seconds();
-        model_zero_grad(&m);
-        supervised_batch(&t, &c, which, B, B * (T - 1), true, NULL);
-        model_update(&m, &opt);
-        if (r >= 0) time_add(&step, began);
-        double floor = blocks_floor(&gpt2_124m, 12, B * T, 1, 1, 1) + head_floor(&gpt2_124m, B * (T - 1), 1, 1, 1);
+        training_step(&j, r < 0 ? NULL : &step);
+        double floor = blocks_floor(&gpt2_124m, gpt2_124m.L, B * T, 1, 1, 1) + head_floor(&gpt2_124m, B * (T - 1), 1, 1, 1);
         if (r >= 0) gemms.x[gemms.n++] = floor;
-        size_t n = m.n_params;
-        double rate = bandwidth_floor(true, m.m.p, m.v.p, n);
-        m.o->fill(m.m, 0); m.o->fill(m.v, 0);
+        size_t n = j.m.n_params;
+        double rate = bandwidth_floor(true, j.m.m.p, j.m.v.p, n);
+        j.m.o->fill(j.m.m, 0); j.m.o->fill(j.m.v, 0);
         if (r >= 0) { adamw.x[adamw.n++] = 28.0 * (double)n / rate; read.x[read.n++] = rate; }
     }
     double s = median(&step), f = median(&gemms) + median(&adamw);
-    printf("training step, B=4, T=64      %9.0f ms   floor %8.0f ms (products %.0f, AdamW %.0f at %.1f GB/s)   ratio %.2f   %.0f tokens/s\n", 1e3 * s, 1e3 * f, 1e3 * median(&gemms),
-           1e3 * median(&adamw), median(&read) / 1e9, s / f, B * T / s);
-    trainer_free(&t); model_free(&m);
-    free(tokens);
+    result("training", B, "training step, B=4, T=64", 1e3 * s, "ms", "floor", 1e3 * f, s / f, 0, 1.15, "products %.0f, AdamW %.0f at %.1f GB/s; %.0f tokens/s", 1e3 * median(&gemms),
+           1e3 * median(&adamw), median(&read) / 1e9, B * T / s);
+    training_free(&j);
 }
+
+enum { NEW = 32, PROMPT = 8, DECODE_TOKENS = 256 };
+typedef struct { Arena work; Generator g; Response *r; size_t rows; int ids[PROMPT]; } Decoding;
+static void decoding_create(Decoding *d, Model *m, size_t rows) // m is packed
+{
+    *d = (Decoding){.work = {.name = "bench", .o = m->o}, .r = xcalloc(rows, sizeof *d->r), .rows = rows};
+    for (size_t i = 0; i < PROMPT; i++) d->ids[i] = (int)((1000 + i) % m->cfg.V);
+    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&d->work); generator_carve(&d->g, m, &d->work, rows, DECODE_TOKENS, PROMPT, NEW); }
+}
+static void decoding_free(Decoding *d)
+{
+    for (size_t b = 0; b < d->rows; b++) response_free(&d->r[b]);
+    free(d->r); generator_free(&d->g); arena_release(&d->work);
+}
+static void decoding_run(Decoding *d, Times *t) // t NULL: not timed
+{
+    Prompt prompt = {.ids = d->ids, .n = PROMPT};
+    Sampling s = {.temperature = 1, .top_p = 1, .seed = 1, .stream = STREAM_SAMPLE, .eos = -1};
+    for (size_t b = 0; b < d->rows; b++) { response_free(&d->r[b]); d->r[b] = (Response){.sample = b}; }
+    double began = clock_seconds();
+    generate(&d->g, &s, &prompt, d->r, d->rows);
+    if (t) time_add(t, began);
+}
+
+static const size_t decode_sizes[] = {1, 8, 32, 128};
+enum { MOST_ROWS = 128 };
 
 static void bench_decode(int repeats)
 {
-    enum { NEW = 32, PROMPT = 8 };
-    const size_t rows[] = {1, 8, 32, 128};
     Model m;
     model_create(&m, ops_cpu(), &gpt2_124m, TRAIN_NONE, false, false);
     model_random(&m, 1);
     model_pack(&m);
-    Buf in = m.o->alloc(128 * gpt2_124m.F, DT_REAL, "in"), out = m.o->alloc(128 * gpt2_124m.V, DT_REAL, "out");
+    Buf in = m.o->alloc(MOST_ROWS * gpt2_124m.F, DT_REAL, "in"), out = m.o->alloc(MOST_ROWS * (gpt2_124m.V + gpt2_124m.F), DT_REAL, "out");
     m.o->fill(in, 0.1);
-    int ids[PROMPT];
-    for (int i = 0; i < PROMPT; i++) ids[i] = 1000 + i;
-    Prompt prompt = {.ids = ids, .n = PROMPT};
-    Sampling s = {.temperature = 1, .top_p = 1, .seed = 1, .stream = STREAM_SAMPLE, .eos = -1};
     size_t n = m.n_params;
-    for (int k = 0; k < 4; k++) {
-        Arena work = {.name = "bench", .o = m.o};
-        Generator g = {0};
-        for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); generator_carve(&g, &m, &work, rows[k], 256, PROMPT, NEW); }
-        Response *r = xcalloc(rows[k], sizeof *r);
+    for (size_t k = 0; k < sizeof decode_sizes / sizeof *decode_sizes; k++) {
+        size_t rows = decode_sizes[k];
+        Decoding d;
+        decoding_create(&d, &m, rows);
         Times whole = {0}, gemms = {0}, read = {0};
         for (int i = -1; i < repeats; i++) {
-            for (size_t b = 0; b < rows[k]; b++) { response_free(&r[b]); r[b] = (Response){.sample = b}; }
-            double began = clock_seconds();
-            generate(&g, &s, &prompt, r, rows[k]);
-            if (i >= 0) time_add(&whole, began);
+            decoding_run(&d, i < 0 ? NULL : &whole);
             double floor = 0;
-            for (int j = 0; j < 4; j++) floor += decode_products(&m, in, out, rows[k]) / 4;
+            for (int j = 0; j < 4; j++) floor += decode_products(&m, in, out, rows) / 4;
             double rate = bandwidth_floor(false, m.data.p, NULL, n);
             if (i >= 0) { gemms.x[gemms.n++] = floor; read.x[read.n++] = rate; }
         }
         double token = median(&whole) / NEW, bytes = (double)(n - m.p.wpe.n) * (cpu_bf16 ? 2 : 4) / median(&read), f = median(&gemms);
-        printf("decode, %3zu rows             %10.2f ms   floor %8.2f ms (products; weights alone %.2f at %.1f GB/s)   ratio %.2f   %.0f tokens/s\n", rows[k], 1e3 * token, 1e3 * f, 1e3 * bytes,
-               median(&read) / 1e9, token / f, (double)rows[k] / token);
-        for (size_t b = 0; b < rows[k]; b++) response_free(&r[b]);
-        free(r);
-        generator_free(&g); arena_release(&work);
+        char what[64];
+        snprintf(what, sizeof what, "decode, %zu rows, a token", rows);
+        result("decode", rows, what, 1e3 * token, "ms", "floor", 1e3 * f, token / f, 0, 1 / 0.75, "products; the weights alone %.2f at %.1f GB/s; %.0f tokens/s", 1e3 * bytes, median(&read) / 1e9,
+               (double)rows / token);
+        decoding_free(&d);
     }
     m.o->release(&in); m.o->release(&out);
     model_free(&m);
@@ -176,73 +231,370 @@ static void reward_by_length(void *context, const Prompt *prompts, Response *r, 
     for (size_t i = 0; i < n; i++) r[i].reward = (double)(r[i].key % 1000);
 }
 
+enum { RESPONSE = 40, EPOCHS = 4, TOP = 2 }; // the sentiment experiment's
+static PpoOptions sentiment_options(size_t rows)
+{
+    return (PpoOptions){.objective = {.kind = OBJECTIVE_RL, .beta = 0.1}, .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 1e-6, .schedule = "constant",
+        .episodes = (long)rows * 100, .rollout = (long)rows, .minibatch = rows < 32 ? (long)rows : 32, .epochs = EPOCHS, .max_new = RESPONSE, .tokens = 2048, .seed = 1, .eos = -1, .adamw = {1e-6, 0.9, 0.95, 1e-8, 0, 1}};
+}
+typedef struct { Model m; Ppo p; Prompt *prompts; size_t rows; } Iteration;
+static void iteration_create(Iteration *j, size_t rows)
+{
+    j->rows = rows;
+    model_create(&j->m, ops_cpu(), &gpt2_124m, TOP, true, false);
+    model_random(&j->m, 1);
+    value_head_random(&j->m, 1);
+    j->prompts = xcalloc(rows, sizeof *j->prompts);
+    for (size_t i = 0; i < rows; i++) {
+        j->prompts[i] = (Prompt){.ids = xmalloc(PROMPT * sizeof(int)), .n = PROMPT};
+        for (size_t k = 0; k < PROMPT; k++) j->prompts[i].ids[k] = (int)(random_bits(2, 1, i, k, 0) % gpt2_124m.V);
+    }
+    PpoOptions opt = sentiment_options(rows);
+    ppo_create(&j->p, &opt, &j->m, j->prompts, rows, reward_by_length, NULL);
+    j->p.clock = clock_seconds;
+}
+static void iteration_free(Iteration *j)
+{
+    ppo_free(&j->p); model_free(&j->m);
+    for (size_t i = 0; i < j->rows; i++) free(j->prompts[i].ids);
+    free(j->prompts);
+}
+
 static void bench_ppo(int repeats, size_t rows)
 {
-    enum { NEW = 40, PROMPT = 8, EPOCHS = 4, TOP = 2 };
-    Model m;
-    model_create(&m, ops_cpu(), &gpt2_124m, TOP, true, false);
-    model_random(&m, 1);
-    value_head_random(&m, 1);
-    Prompt *prompts = xcalloc(rows, sizeof *prompts);
-    for (size_t i = 0; i < rows; i++) {
-        prompts[i] = (Prompt){.ids = xmalloc(PROMPT * sizeof(int)), .n = PROMPT};
-        for (size_t k = 0; k < PROMPT; k++) prompts[i].ids[k] = (int)(random_bits(2, 1, i, k, 0) % 50000);
-    }
-    size_t minibatch = rows < 32 ? rows : 32;
-    PpoOptions opt = {.objective = {.kind = OBJECTIVE_RL, .beta = 0.1}, .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 1e-6, .schedule = "constant",
-        .episodes = (long)rows * 100, .rollout = (long)rows, .minibatch = (long)minibatch, .epochs = EPOCHS, .max_new = NEW, .tokens = 2048, .seed = 1, .eos = -1, .adamw = {1e-6, 0.9, 0.95, 1e-8, 0, 1}};
-    Ppo p;
-    ppo_create(&p, &opt, &m, prompts, rows, reward_by_length, NULL);
-    p.clock = clock_seconds;
-    Buf in = m.o->alloc(rows * gpt2_124m.F, DT_REAL, "in"), out = m.o->alloc(rows * gpt2_124m.V, DT_REAL, "out");
-    m.o->fill(in, 0.1);
+    Iteration j;
+    iteration_create(&j, rows);
+    Model *m = &j.m;
+    Ppo *p = &j.p;
+    const Config *c = &gpt2_124m;
+    Buf in = m->o->alloc(rows * c->F, DT_REAL, "in"), out = m->o->alloc(rows * (c->V + c->F), DT_REAL, "out");
+    m->o->fill(in, 0.1);
     Times whole = {0}, floor = {0};
-    size_t N = rows * (PROMPT + NEW - 1), R = rows * NEW;
+    size_t tokens = PROMPT + RESPONSE - 1, N = rows * tokens, R = rows * RESPONSE, minibatch = (size_t)p->opt.minibatch;
     double parts[3] = {0};
     for (int i = -1; i < repeats; i++) {
-        double before[] = {p.seconds_rollout, p.seconds_reward, p.seconds_update}, began = clock_seconds();
-        ppo_iteration(&p);
-        if (i >= 0) { time_add(&whole, began); parts[0] += p.seconds_rollout - before[0]; parts[1] += p.seconds_reward - before[1]; parts[2] += p.seconds_update - before[2]; }
+        double before[] = {p->seconds_rollout, p->seconds_reward, p->seconds_update}, began = clock_seconds();
+        ppo_iteration(p);
+        if (i >= 0) { time_add(&whole, began); parts[0] += p->seconds_rollout - before[0]; parts[1] += p->seconds_reward - before[1]; parts[2] += p->seconds_update - before[2]; }
         // sampling; the frozen trunk once; the reference's top once; then each epoch: top blocks and head forward, backward, weights of the blocks only
         double f = 0, step = 0;
-        for (int j = 0; j < 4; j++) step += decode_products(&m, in, out, rows) / 4;
-        f += NEW * step;
-        f += blocks_floor(&gpt2_124m, 12 - TOP, N, 1, 0, 0) + blocks_floor(&gpt2_124m, TOP, N, 1, 0, 0) + head_floor(&gpt2_124m, R, 1, 0, 0);
-        f += EPOCHS * (double)(rows / minibatch) * (blocks_floor(&gpt2_124m, TOP, minibatch * (PROMPT + NEW - 1), 1, 1, 1) + head_floor(&gpt2_124m, minibatch * NEW, 1, 1, 0));
+        for (int k = 0; k < 4; k++) step += decode_products(m, in, out, rows) / 4;
+        f += RESPONSE * step;
+        f += blocks_floor(c, c->L - TOP, N, 1, 0, 0) + blocks_floor(c, TOP, N, 1, 0, 0) + head_floor(c, R, 1, 0, 0);
+        f += EPOCHS * (double)(rows / minibatch) * (blocks_floor(c, TOP, minibatch * tokens, 1, 1, 1) + head_floor(c, minibatch * RESPONSE, 1, 1, 0));
         if (i >= 0) floor.x[floor.n++] = f;
     }
-    printf("PPO iteration, %zu x 40 tokens %9.0f ms   floor %8.0f ms (products)   ratio %.2f   rollouts %.0f, updates %.0f ms\n", rows, 1e3 * median(&whole), 1e3 * median(&floor),
-           median(&whole) / median(&floor), 1e3 * parts[0] / whole.n, 1e3 * parts[2] / whole.n);
-    ppo_free(&p); model_free(&m);
+    char what[64];
+    snprintf(what, sizeof what, "PPO iteration, %zu x %d tokens", rows, RESPONSE);
+    result("ppo", rows, what, 1e3 * median(&whole), "ms", "floor", 1e3 * median(&floor), median(&whole) / median(&floor), 0, 1.5, "products; rollouts %.0f, updates %.0f ms", 1e3 * parts[0] / whole.n,
+           1e3 * parts[2] / whole.n);
+    m->o->release(&in); m->o->release(&out);
+    iteration_free(&j);
 }
+
+// ----------------------------------------------------------------------------
+// beside one busy thread of another process: this program with --busy, which dies with the bench. Spawned, not forked: fork leaves our pages to be
+// copied when they are next written, which would be measured too.
+
+static pid_t foreign_start(void)
+{
+    pid_t pid;
+    char *argv[] = {"bench", "--busy", NULL};
+    int error = posix_spawn(&pid, "/proc/self/exe", NULL, NULL, argv, environ);
+    if (error) die("the busy thread: no new process: %s", strerror(error));
+    return pid;
+}
+static void foreign_run(void)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (volatile unsigned long n = 0;; n++) if (n % (1ul << 30) == 0 && getppid() == 1) return;
+}
+static void child_end(pid_t pid) { kill(pid, SIGKILL); waitpid(pid, NULL, 0); }
+
+static void foreign_result(const char *entry, const char *what, const Times *one, const Times *beside, const Times *idle, int threads)
+{
+    result("foreign", 0, what, 1e3 * median(beside), "ms", "one thread alone", 1e3 * median(one), median(one) / median(beside), 0.9, INFINITY, "%s; %d threads alone %.2f ms", entry, threads, 1e3 * median(idle));
+}
+
+static void bench_foreign(int repeats)
+{
+    enum { BLOCKS = 2, ROWS = 8 };
+    Config c = gpt2_124m;
+    Times one = {0}, beside = {0}, idle = {0};
+    int threads = omp_get_max_threads();
+    Training j;
+    c.L = BLOCKS;
+    training_create(&j, &c);
+    for (int r = -1; r < repeats; r++) {
+        omp_set_num_threads(1);
+        training_step(&j, r < 0 ? NULL : &one);
+        omp_set_num_threads(threads);
+        training_step(&j, r < 0 ? NULL : &idle);
+        pid_t foreign = foreign_start();
+        training_step(&j, r < 0 ? NULL : &beside);
+        child_end(foreign);
+    }
+    foreign_result("2 blocks", "training step beside one busy thread", &one, &beside, &idle, threads);
+    training_free(&j);
+
+    Model m;
+    Decoding d;
+    one.n = beside.n = idle.n = 0;
+    model_create(&m, ops_cpu(), &gpt2_124m, TRAIN_NONE, false, false);
+    model_random(&m, 1);
+    model_pack(&m);
+    decoding_create(&d, &m, ROWS);
+    for (int r = -1; r < repeats; r++) {
+        omp_set_num_threads(1);
+        decoding_run(&d, r < 0 ? NULL : &one);
+        omp_set_num_threads(threads);
+        decoding_run(&d, r < 0 ? NULL : &idle);
+        pid_t foreign = foreign_start();
+        decoding_run(&d, r < 0 ? NULL : &beside);
+        child_end(foreign);
+    }
+    foreign_result("8 rows, 32 tokens", "decoding beside one busy thread", &one, &beside, &idle, threads);
+    decoding_free(&d);
+    model_free(&m);
+}
+
+// ----------------------------------------------------------------------------
+// peak memory: each job in a process of its own (this program with --peak), which says what was planned and what it took
+
+static FILE *child_start(pid_t *pid, const char *dir, char **argv, bool their_waiting) // reads what argv writes, a line at a time: a terminal, or it would be kept back
+{
+    int fd;
+    *pid = forkpty(&fd, NULL, NULL, NULL);
+    if (*pid < 0) die("%s: no new process: %s", argv[0], strerror(errno));
+    if (!*pid) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (their_waiting) unsetenv("OMP_WAIT_POLICY"); // set by us
+        if (!dir || !chdir(dir)) execv(argv[0], argv);
+        _exit(127);
+    }
+    return fdopen(fd, "r");
+}
+
+static double status_bytes(const char *field)
+{
+    FILE *f = fopen("/proc/self/status", "r");
+    char line[256];
+    double kib = NAN;
+    while (f && fgets(line, sizeof line, f)) if (!strncmp(line, field, strlen(field))) kib = strtod(line + strlen(field), NULL);
+    if (f) fclose(f);
+    return 1024 * kib;
+}
+
+static void peak(const char *job, size_t rows)
+{
+    double plan = 0;
+    if (!strcmp(job, "training")) {
+        Training j;
+        Model m;
+        model_create(&m, ops_cpu(), &gpt2_124m, TRAIN_ALL, false, true);
+        plan = plan_training(&m, B * T);
+        model_free(&m);
+        training_create(&j, &gpt2_124m);
+        for (int i = 0; i < 2; i++) training_step(&j, NULL);
+    } else if (!strcmp(job, "decode")) {
+        Model m;
+        Decoding d;
+        model_create(&m, ops_cpu(), &gpt2_124m, TRAIN_NONE, false, true);
+        plan = plan_drawing(&m, rows, DECODE_TOKENS, PROMPT, NEW);
+        model_free(&m);
+        model_create(&m, ops_cpu(), &gpt2_124m, TRAIN_NONE, false, false);
+        model_random(&m, 1);
+        decoding_create(&d, &m, rows);
+        model_pack(&m);
+        decoding_run(&d, NULL);
+    } else {
+        Iteration j;
+        Model m;
+        model_create(&m, ops_cpu(), &gpt2_124m, TOP, true, true);
+        plan_ppo(&(Ppo){.policy = &m, .max_prompt = PROMPT, .opt = sentiment_options(rows)}, &plan);
+        model_free(&m);
+        iteration_create(&j, rows);
+        ppo_iteration(&j.p);
+    }
+    printf("peak %.0f planned %.0f\n", status_bytes("VmHWM:") - status_bytes("RssFile:") - status_bytes("RssShmem:"), plan); // anonymous: files' pages hardly shrink
+    exit(0);
+}
+
+static void bench_memory(size_t ppo_rows, bool tiny)
+{
+    const struct { const char *job, *what; size_t rows; } jobs[] = {{"training", "peak memory, training step", B}, {"decode", "peak memory, decoding", MOST_ROWS}, {"ppo", "peak memory, PPO iteration", ppo_rows}};
+    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) {
+        pid_t pid;
+        char line[4096], rows[32];
+        double most = NAN, plan = NAN;
+        snprintf(rows, sizeof rows, "%zu", jobs[i].rows);
+        char *argv[] = {"/proc/self/exe", "--peak", (char *)jobs[i].job, "--rows", rows, "--precision", cpu_bf16 ? "bf16" : "fp32", tiny ? "--tiny" : NULL, NULL};
+        FILE *f = child_start(&pid, NULL, argv, false);
+        while (fgets(line, sizeof line, f)) if (sscanf(line, "peak %lf planned %lf", &most, &plan) == 2) break;
+        fclose(f);
+        waitpid(pid, NULL, 0);
+        if (isnan(most)) die("memory: %s ended without saying its peak", jobs[i].job);
+        bool judged = plan > 500e6;
+        result("memory", jobs[i].rows, jobs[i].what, most / 1e6, "MB", "planned", plan / 1e6, most / plan, judged ? 0.95 : 0, judged ? 1.05 : INFINITY, "%zu rows%s", jobs[i].rows, judged ? "" : "; a goal for plans over 500 MB only");
+    }
+}
+
+// ----------------------------------------------------------------------------
+// llm.c: its own train_gpt2 (B=4, T=64, all threads) in a child process, in a directory made for it: random weights in its version 3, random tokens.
+// Its first step, which allocates, does not count. One run holds several steps, so blocks of its steps alternate with blocks of ours.
+
+static char llmc_dir[] = "/tmp/vbon-bench-XXXXXX";
+static int llmc_at = -1;
+#define LLMC_DATA "dev/data/tinyshakespeare"
+static const char *const llmc_files[] = {"gpt2_124M.bin", LLMC_DATA "/tiny_shakespeare_train.bin", LLMC_DATA "/tiny_shakespeare_val.bin"}, *const llmc_dirs[] = {"dev", "dev/data", LLMC_DATA};
+static void llmc_clean(void)
+{
+    if (llmc_at < 0) return;
+    for (int i = 0; i < 3; i++) unlinkat(llmc_at, llmc_files[i], 0);
+    for (int i = 3; i-- > 0;) unlinkat(llmc_at, llmc_dirs[i], AT_REMOVEDIR);
+    rmdir(llmc_dir);
+    llmc_at = -1;
+}
+static void llmc_interrupted(int signal) { llmc_clean(); _exit(128 + signal); }
+
+static FILE *llmc_create(int file)
+{
+    int fd = openat(llmc_at, llmc_files[file], O_CREAT | O_WRONLY, 0600);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "wb");
+    if (!f) die("%s/%s: cannot be written", llmc_dir, llmc_files[file]);
+    return f;
+}
+static void llmc_close(FILE *f, int file) { if (ferror(f) | fclose(f)) die("%s/%s: cannot be written: is the disk full?", llmc_dir, llmc_files[file]); }
+
+static void llmc_make_files(const Config *c)
+{
+    if (!mkdtemp(llmc_dir) || (llmc_at = open(llmc_dir, O_DIRECTORY)) < 0) die("%s: cannot be made", llmc_dir);
+    atexit(llmc_clean);
+    signal(SIGINT, llmc_interrupted); signal(SIGTERM, llmc_interrupted);
+    for (int i = 0; i < 3; i++) mkdirat(llmc_at, llmc_dirs[i], 0700);
+    const size_t V = (c->V + 127) / 128 * 128, C = c->C, L = c->L;
+    const struct { size_t n; bool norm; } list[] = {{V * C, 0}, {c->max_T * C, 0}, {L * C, 1}, {L * C, 0}, {L * 3 * C * C, 0}, {L * 3 * C, 0}, {L * C * C, 0}, {L * C, 0}, {L * C, 1}, {L * C, 0},
+        {L * 4 * C * C, 0}, {L * 4 * C, 0}, {L * 4 * C * C, 0}, {L * C, 0}, {C, 1}, {C, 0}};
+    int32_t header[256] = {20240326, 3, (int)c->max_T, (int)c->V, (int)L, (int)c->NH, (int)C, (int)V};
+    FILE *f = llmc_create(0);
+    fwrite(header, sizeof header, 1, f);
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        for (size_t j = 0; j < list[i].n; j++) {
+            float x = list[i].norm ? 1 : (float)(0.06 * random_uniform(1, STREAM_INIT, i, j, 0) - 0.03);
+            fwrite(&x, sizeof x, 1, f);
+        }
+    llmc_close(f, 0);
+    for (int file = 1; file < 3; file++) {
+        enum { BATCHES = 64 };
+        int32_t data[256] = {20240520, 1, BATCHES * B * T + 1};
+        f = llmc_create(file);
+        fwrite(data, sizeof data, 1, f);
+        for (size_t i = 0; i < BATCHES * B * T + 1; i++) {
+            uint16_t token = (uint16_t)(random_bits(1, 2, i, 0, 0) % c->V);
+            fwrite(&token, sizeof token, 1, f);
+        }
+        llmc_close(f, file);
+    }
+}
+
+static bool llmc_line(const char *line, double *ms) // "step 3: train loss 4.1 (took 5012.3 ms)"
+{
+    const char *took = strstr(line, "(took ");
+    return took && sscanf(took, "(took %lf ms)", ms) == 1 && *ms > 0;
+}
+
+static void llmc_steps(char *binary, int steps, Times *t)
+{
+    pid_t pid;
+    char line[4096], last[4096] = "nothing";
+    char *argv[] = {binary, NULL};
+    FILE *f = child_start(&pid, llmc_dir, argv, true);
+    int seen = 0;
+    double ms;
+    while (seen <= steps && fgets(line, sizeof line, f)) {
+        memcpy(last, line, sizeof last);
+        if (llmc_line(line, &ms) && seen++) t->x[t->n++] = ms / 1e3;
+    }
+    child_end(pid);
+    fclose(f);
+    if (seen <= steps) die("%s: no \"took ... ms\" of step %d in its output, which ended with: %s", binary, seen, last);
+}
+
+static void bench_llmc(int repeats, const char *dir)
+{
+    char *path = format("%s/train_gpt2", dir), *binary = realpath(path, NULL), threads[16];
+    if (!binary || access(binary, X_OK)) die("%s: no such program: build llm.c there (make train_gpt2), or name another --llmc DIR", path);
+    snprintf(threads, sizeof threads, "%d", omp_get_max_threads());
+    setenv("OMP_NUM_THREADS", threads, 1);
+    llmc_make_files(&gpt2_124m);
+    Times ours = {0}, theirs = {0};
+    Training j;
+    training_create(&j, &gpt2_124m);
+    for (int half = 0; half < 2; half++) {
+        int n = half ? repeats - repeats / 2 : repeats / 2;
+        if (!n) continue;
+        training_step(&j, NULL); // the child's fork has left our pages to be touched anew
+        for (int i = 0; i < n; i++) training_step(&j, &ours);
+        llmc_steps(binary, n, &theirs);
+    }
+    training_free(&j);
+    llmc_clean();
+    result("llmc", B, "training step, B=4, T=64", 1e3 * median(&ours), "ms", "llm.c", 1e3 * median(&theirs), median(&theirs) / median(&ours), 4, INFINITY, "%d steps each", theirs.n);
+    free(path); free(binary);
+}
+
+// ----------------------------------------------------------------------------
 
 int main(int argc, char **argv)
 {
+    if (argc == 2 && !strcmp(argv[1], "--busy")) { foreign_run(); return 0; }
     wait_by_sleeping(argv);
+    static const char *const entries[] = {"training", "decode", "ppo", "foreign", "memory", "llmc"};
+    bool wanted[6] = {0}, any = false, tiny = false;
     int repeats = 5;
     size_t rows = 32;
-    for (int i = 1; i < argc; i += 2) {
-        if (i + 1 == argc) usage("%s needs a value", argv[i]);
-        if (!strcmp(argv[i], "--rows")) rows = (size_t)atoi(argv[i + 1]);
-        else if (!strcmp(argv[i], "--repeats")) repeats = atoi(argv[i + 1]);
-        else if (!strcmp(argv[i], "--threads")) omp_set_num_threads(atoi(argv[i + 1]));
-        else if (!strcmp(argv[i], "--precision")) cpu_bf16 = !strcmp(argv[i + 1], "bf16");
-        else usage("%s: bench knows --rows, --repeats, --precision and --threads", argv[i]);
+    const char *llmc = NULL, *job = NULL;
+    for (int i = 1; i < argc; i++) {
+        const char *flag = argv[i];
+        bool entry = false;
+        for (int k = 0; k < 6; k++) if (!strcmp(flag, entries[k])) wanted[k] = any = entry = true;
+        if (entry) continue;
+        if (!strcmp(flag, "--json")) { json_lines = true; continue; }
+        if (!strcmp(flag, "--tiny")) { tiny = true; continue; }
+        if (!strstr(" --rows --repeats --precision --threads --llmc --peak ", flag) || strncmp(flag, "--", 2)) usage("%s: bench knows --rows, --repeats, --precision, --threads, --llmc, --json, --tiny, and training decode ppo foreign memory llmc", flag);
+        if (i + 1 == argc) usage("%s needs a value", flag);
+        const char *value = argv[++i];
+        if (!strcmp(flag, "--rows")) rows = strtoul(value, NULL, 10);
+        else if (!strcmp(flag, "--repeats")) repeats = atoi(value);
+        else if (!strcmp(flag, "--threads")) omp_set_num_threads(atoi(value) > 0 ? atoi(value) : 1);
+        else if (!strcmp(flag, "--precision")) cpu_bf16 = !strcmp(value, "bf16");
+        else if (!strcmp(flag, "--peak")) job = value;
+        else llmc = value;
     }
+    for (int k = 0; k < 6 && !any; k++) wanted[k] = k < 5 || llmc;
+    if (wanted[5] && !llmc) usage("llmc needs --llmc DIR, a checkout of llm.c with train_gpt2 built");
     if (repeats < 1 || repeats > MAX_REPEATS || rows < 1) usage("--repeats 1 to %d, --rows at least 1", MAX_REPEATS);
     if (cpu_bf16 && !bf16_native()) usage("--precision bf16: no bfloat16 products on this CPU or in this build");
     (void)commands; (void)n_commands; (void)preset_flags;
+    if (tiny) { gpt2_124m.L = 2; gpt2_124m.NH = 2; gpt2_124m.C = 32; gpt2_124m.F = 128; gpt2_124m.V = 61; gpt2_124m.max_T = 64; }
+    if (job) peak(job, rows);
     double load[3] = {0};
     if (getloadavg(load, 3) < 0) load[0] = NAN;
-    printf("GPT-2 124M shapes, %s, %d threads, %s; load before: %.2f; medians of %d interleaved repeats\n", cpu_bf16 ? "bf16" : "fp32", omp_get_max_threads(), cpu_libraries(), load[0], repeats);
-    size_t most = (size_t)(rows > 128 ? rows : 128) * 48;
+    if (!json_lines) printf("%s, %s, %d threads, %s; load before: %.2f; medians of %d interleaved repeats\n", tiny ? "Tiny shapes" : "GPT-2 124M shapes", cpu_bf16 ? "bf16" : "fp32", omp_get_max_threads(),
+                            cpu_libraries(), load[0], repeats);
+    fflush(stdout);
+    size_t most = (rows > MOST_ROWS ? rows : MOST_ROWS) * 48;
     size_t n = gpt2_124m.V * gpt2_124m.C;
     if (n < most * gpt2_124m.F) n = most * gpt2_124m.F;
     if (n < cpu_head_rows(gpt2_124m.V) * gpt2_124m.V) n = cpu_head_rows(gpt2_124m.V) * gpt2_124m.V;
     ga = xmalloc(n * sizeof(real)); gb = xmalloc(n * sizeof(real)); gc = xmalloc(n * sizeof(real));
     for (size_t i = 0; i < n; i++) ga[i] = gb[i] = (real)0.01;
-    bench_training(repeats);
-    bench_decode(repeats);
-    bench_ppo(repeats, rows);
+    if (wanted[0]) bench_training(repeats);
+    if (wanted[1]) bench_decode(repeats);
+    if (wanted[2]) bench_ppo(repeats, rows);
+    if (wanted[3]) bench_foreign(repeats);
+    if (wanted[4]) bench_memory(rows, tiny);
+    if (wanted[5]) bench_llmc(repeats, llmc);
+    if (!json_lines && getloadavg(load, 3) > 0) printf("load after: %.2f (%d threads of it ours)\n", load[0], omp_get_max_threads());
     return 0;
 }

@@ -1,14 +1,15 @@
-// info.h: `vbon info`: what a model is, and what a PPO run with it would need, by family, before anything is allocated.
+// info.h: `vbon info`: what a model is, and what a PPO run with it would need, by family, before anything is allocated (of sft and sample: the sum).
 //
-// The plan is no estimate: the same functions that lay a run's memory out (model_create, packs_carve, generator_carve, scorer_carve, reward_carve) run in
+// The plan is no estimate: the same functions that lay a run's memory out (model_create, packs_carve, generator_carve, scorer_carve, trainer_carve, reward_carve) run in
 // their measuring pass, for the flags given. It works from config.json alone; where the folder has weights, their names and shapes are checked too.
 // Not in it: the program itself, the tokenizer, the prompts and their cached rewards, and the scratch of single operations (a few chunks of logits).
 #if defined(VBON_IMPLEMENTATION) && !defined(INFO_IMPLEMENTED)
 #define INFO_IMPLEMENTED
 
+// One line a piece (without a family: none), and its bytes are added to the total
 static void arena_print(const char *family, const Arena *a, double *total)
 {
-    for (size_t i = 0; i < a->n_pieces; i++) printf("  %-24s %-24s %12.1f MiB\n", family, a->pieces[i].name, (double)a->pieces[i].bytes / 1048576);
+    for (size_t i = 0; i < a->n_pieces && family; i++) printf("  %-24s %-24s %12.1f MiB\n", family, a->pieces[i].name, (double)a->pieces[i].bytes / 1048576);
     *total += (double)a->high;
 }
 
@@ -73,6 +74,55 @@ static void plan_distilbert(const Args *a, const char *folder, bool parameters, 
     distilbert_free(&d);
 }
 
+// The plan of a PPO run; p: the policy (measured only), the longest prompt and the options
+static void plan_ppo(Ppo *p, double *total)
+{
+    Model *m = p->policy;
+    Arena ref = {.o = m->o};
+    double none = 0;
+    arena_take(&ref, m->n_params - m->first, m->o->type, "copy of what trains");
+    packs_carve(m);
+    arena_print("policy", &m->params, total);
+    arena_print("policy", &m->optim, total);
+    arena_print("policy", &m->packs, total);
+    arena_print("reference", &ref, total);
+    p->work = (Arena){.o = m->o};
+    phase_sample(p);
+    arena_print("rollout", &p->work, &none);
+    phase_update(p);
+    arena_print("update", &p->work, &none);
+    printf("  %-24s %-24s %12.1f MiB\n", "work", "the larger of these two", (double)p->work.high / 1048576);
+    *total += (double)p->work.high;
+    generator_free(&p->gen); scorer_free(&p->scorer);
+}
+
+// In bytes, what `sft` holds with so many tokens in a forward pass, and what `sample` does with so many rows; m: measured only
+static double plan_training(Model *m, size_t tokens)
+{
+    Trainer t = {.work = {.o = m->o}};
+    double total = 0;
+    trainer_carve(&t, m, tokens, true);
+    arena_print(NULL, &m->params, &total);
+    arena_print(NULL, &m->optim, &total);
+    arena_print(NULL, &t.work, &total);
+    acts_free(&t.acts);
+    return total;
+}
+
+static double plan_drawing(Model *m, size_t rows, size_t tokens, size_t prompt, size_t max_new)
+{
+    Generator g = {0};
+    Arena work = {.o = m->o};
+    double total = 0;
+    packs_carve(m);
+    generator_carve(&g, m, &work, rows, tokens, prompt, max_new);
+    arena_print(NULL, &m->params, &total);
+    arena_print(NULL, &m->packs, &total);
+    arena_print(NULL, &work, &total);
+    generator_free(&g);
+    return total;
+}
+
 static void print_total(const Args *a, double total, double limit)
 {
     printf("total %.1f MiB\n", total / 1048576);
@@ -83,7 +133,7 @@ static void cmd_info(const Args *a)
 {
     Config c, reward = {0};
     Model m;
-    double limit = memory_limit(a), total = 0, none = 0;
+    double limit = memory_limit(a), total = 0;
     size_t value_head = 0;
     require(a->model, "model");
     if (is_distilbert(a->model)) {
@@ -108,25 +158,19 @@ static void cmd_info(const Args *a)
     if (c.scalar_head) plan_reward(a, &c, max_prompt, &total);
     else {
         Ppo p = {.policy = &m, .max_prompt = max_prompt, .opt = {.rollout = a->rollout, .minibatch = a->minibatch, .max_new = a->max_new, .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0)}};
-        Arena ref = {.o = m.o};
-        arena_take(&ref, m.n_params - m.first, m.o->type, "copy of what trains");
-        packs_carve(&m);
-        arena_print("policy", &m.params, &total);
-        arena_print("policy", &m.optim, &total);
-        arena_print("policy", &m.packs, &total);
-        arena_print("reference", &ref, &total);
-        p.work = (Arena){.o = m.o};
-        phase_sample(&p);
-        arena_print("rollout", &p.work, &none);
-        phase_update(&p);
-        arena_print("update", &p.work, &none);
-        printf("  %-24s %-24s %12.1f MiB\n", "work", "the larger of these two", (double)p.work.high / 1048576);
-        total += (double)p.work.high;
+        plan_ppo(&p, &total);
         if (bert) plan_distilbert(a, a->reward, false, &total);
         else if (folder) plan_reward(a, &reward, max_prompt, &total);
-        generator_free(&p.gen); scorer_free(&p.scorer);
     }
     print_total(a, total, limit);
     model_free(&m);
+    if (c.scalar_head) return;
+    double parts[2];
+    for (int i = 0; i < 2; i++) {
+        model_create(&m, device_ops(a), &c, i ? TRAIN_NONE : train_layers(a), false, true);
+        parts[i] = i ? plan_drawing(&m, decode_rows(a, 256), (size_t)a->micro_tokens, max_prompt, max_new) : plan_training(&m, (size_t)a->micro_tokens);
+        model_free(&m);
+    }
+    printf("other commands with these flags: sft %.1f MiB; sample, and cache without its reward model, %.1f MiB\n", parts[0] / 1048576, parts[1] / 1048576);
 }
 #endif

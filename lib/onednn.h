@@ -104,7 +104,7 @@ static dnnl_primitive_desc_t create(DescRef a, DescRef b, DescRef c, bool accumu
 
 // A product with its shape fixed, and the three memory objects through which its data is named.
 typedef struct { dnnl_primitive_t matmul; dnnl_memory_t a, b, c; } Product;
-typedef struct { int64_t M, N, K; int32_t ta, tb, accumulate, bf16, packed, zero; } ProductKey;
+typedef struct { int64_t M, N, K; int32_t ta, tb, accumulate, bf16, packed, threads; } ProductKey; // threads: a primitive is made for so many
 typedef struct { int64_t OC, C, bf16; } PackKey;
 static struct { ProductKey key; Product value; } *products;
 static struct { PackKey key; Desc value; } *packings;
@@ -133,6 +133,7 @@ static Desc packed_layout(size_t OC, size_t C, bool bf16)
 static void product_run(ProductKey key, void *A, void *B, void *C)
 {
     onednn_start();
+    key.threads = omp_get_max_threads();
     ptrdiff_t i = hmgeti(products, key);
     if (i < 0) {
         if (hmlen(products) > 4096) { // shapes of a long run with ragged batches: begin again rather than grow without bound

@@ -29,6 +29,7 @@ typedef struct {
     Buf index, target, hidden, dhidden, logp, dlogp; // (tokens) and (tokens,C)
     size_t tokens; int *h_tokens, *h_start, *h_index, *h_target; real *h_value, *h_grad;
 } Trainer;
+void trainer_carve(Trainer *t, Model *m, size_t tokens, bool backward); // lays out t->work; part of trainer_create
 void trainer_create(Trainer *t, Model *m, size_t tokens, bool backward);
 void trainer_free(Trainer *t);
 // Loss summed over the batch's positions (LM: -log p; label: binary cross-entropy; pair: -log sigmoid of the difference), with gradients of
@@ -118,21 +119,25 @@ void corpus_free(Corpus *c) { arrfree(c->tokens); arrfree(c->rows); arrfree(c->d
 // ----------------------------------------------------------------------------
 // batches
 
+void trainer_carve(Trainer *t, Model *m, size_t tokens, bool backward)
+{
+    size_t C = m->cfg.C;
+    batch_carve(&t->batch, &t->work, tokens, tokens);
+    acts_carve(&t->acts, m, &t->work, tokens, backward ? m->first_block : m->cfg.L);
+    t->index = arena_take(&t->work, tokens, DT_I32, "batch");
+    t->target = arena_take(&t->work, tokens, DT_I32, "batch");
+    t->logp = arena_take(&t->work, tokens, DT_REAL, "head");
+    t->dlogp = arena_take(&t->work, tokens, DT_REAL, "head");
+    t->hidden = arena_take(&t->work, tokens * C, m->o->type, "head");
+    t->dhidden = arena_take(&t->work, tokens * C, m->o->type, "head");
+}
+
 void trainer_create(Trainer *t, Model *m, size_t tokens, bool backward)
 {
     *t = (Trainer){.m = m, .tokens = tokens, .work = {.name = "activations", .o = m->o}};
-    size_t C = m->cfg.C;
-    for (int pass = 0; pass < 2; pass++) {
-        if (pass) arena_place(&t->work);
-        batch_carve(&t->batch, &t->work, tokens, tokens);
-        acts_carve(&t->acts, m, &t->work, tokens, backward ? m->first_block : m->cfg.L);
-        t->index = arena_take(&t->work, tokens, DT_I32, "batch");
-        t->target = arena_take(&t->work, tokens, DT_I32, "batch");
-        t->logp = arena_take(&t->work, tokens, DT_REAL, "head");
-        t->dlogp = arena_take(&t->work, tokens, DT_REAL, "head");
-        t->hidden = arena_take(&t->work, tokens * C, m->o->type, "head");
-        t->dhidden = arena_take(&t->work, tokens * C, m->o->type, "head");
-    }
+    trainer_carve(t, m, tokens, backward);
+    arena_place(&t->work);
+    trainer_carve(t, m, tokens, backward);
     t->h_tokens = xmalloc(tokens * sizeof(int)); t->h_start = xmalloc((tokens + 1) * sizeof(int));
     t->h_index = xmalloc(tokens * sizeof(int)); t->h_target = xmalloc(tokens * sizeof(int));
     t->h_value = xmalloc(tokens * sizeof(real)); t->h_grad = xmalloc(tokens * sizeof(real));

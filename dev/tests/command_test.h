@@ -202,12 +202,31 @@ static void test_info(void)
         {PLAN "410m.json --memory 40GB", {"classifier of 3 labels", "405334016 parameters", "16 of 64 dimensions rotary", "in each of 24 blocks, of which the top 8 train", "fits in 40GB: yes"}},
         {PLAN "2.8b.json --memory 40GB", {"2775208960 parameters", "20 of 80", "fits in 40GB: no"}},
         {PLAN "6.9b.json --memory 400GB", {"6857302016 parameters", "32 of 128", "fits in 400GB: yes"}},
-        {"info --model dev/demo/lm --reward dev/demo/rm --memory 1MiB", {"packed weights", "kv cache", "second moments", "copy of what trains", "reward model", "fits in 1MiB: no"}},
+        {"info --model dev/demo/lm --reward dev/demo/rm --memory 1MiB", {"packed weights", "kv cache", "second moments", "copy of what trains", "fits in 1MiB: no", "other commands with these flags: sft "}},
         {"info --model dev/fixtures/pythia_cleanrl", {"gpt_neox reward model", "scalar_head.bias", "as a reward model"}}};
     for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
         char *s = vbon_output(plans[i].args);
         for (size_t k = 0; k < 6 && plans[i].says[k]; k++) CHECK(strstr(s, plans[i].says[k]), "vbon %s does not say \"%s\"", plans[i].args, plans[i].says[k]);
         arrfree(s);
+    }
+    // the plan of a training run and of sampling is what these allocate
+    Config c = {.arch = "gpt2", .L = 2, .C = 32, .NH = 2, .F = 64, .V = 61, .max_T = 32, .eps = 1e-5, .tied = true};
+    for (int training = 0; training < 2; training++) {
+        Model plan, m;
+        Trainer t;
+        Generator g = {0};
+        Arena work = {.o = ops_cpu()};
+        double bytes;
+        model_create(&plan, ops_cpu(), &c, training ? 1 : TRAIN_NONE, false, true);
+        double planned = training ? plan_training(&plan, 40) : plan_drawing(&plan, 5, 40, 7, 9);
+        model_create(&m, ops_cpu(), &c, training ? 1 : TRAIN_NONE, false, false);
+        model_random(&m, 1);
+        if (training) trainer_create(&t, &m, 40, true);
+        else { generator_carve(&g, &m, &work, 5, 40, 7, 9); arena_place(&work); generator_carve(&g, &m, &work, 5, 40, 7, 9); model_pack(&m); }
+        bytes = (double)(m.params.base.n + (training ? m.optim.base.n + t.work.base.n : m.packs.base.n + work.base.n));
+        CHECK(planned == bytes, "%s: %.0f bytes planned, %.0f allocated", training ? "sft" : "sample", planned, bytes);
+        if (training) trainer_free(&t); else { generator_free(&g); arena_release(&work); }
+        model_free(&m); model_free(&plan);
     }
     // scaled rewards: the same texts, 2 r - 3
     tiny_folders();
