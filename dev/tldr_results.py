@@ -22,8 +22,9 @@ def cell(rows, key):
     return "%.3f ± %.3f%s" % (st.mean(a[0] for a in x), st.mean(a[1] for a in x), spread)
 
 print("# TL;DR: a rehearsal of the paper's section 6\n")
-print("Written by `python3 dev/tldr_results.py` from results.jsonl, which `dev/tldr_small.sh` makes. **These are not the paper's numbers, nor small versions of them**: the policy has %s, not 2.8 billion, parameters'\nworth of reading behind it,"
-      " its reward models were trained on 800 preferences, and N is %s, not 100. What the tables show is that every step of the pipeline runs, and what it gives at this size.\n" % ("a few million", N))
+print("Written by `python3 dev/tldr_results.py` from results.jsonl, which `dev/tldr_small.sh` makes. **These are not the paper's numbers, nor small versions of them**: the policy has a few million parameters, not 2.8\n"
+      "billion, its reward models were trained on 800 preferences, and N is %s, not 100. What the tables show is that every step of the pipeline runs, and what it gives at this size. A response\n"
+      "without an end counts %g, so a policy gains first by ending: look at the last two tables of each half beside the first two.\n" % (N, MISSING))
 print("Settings: `%s`\n" % runs["split"]["settings"])
 print("## Models\n\n| | measured on what was held out |\n|---|---|")
 h = {m: runs[m]["held_out"] for m in ("lm", "sft", "rm", "judge")}
@@ -40,7 +41,7 @@ for half, what in (("in", "In-distribution (relationships, relationship_advice)"
     here = [r for r in evals if r["half"] == half]
     if not here: continue
     print("\n## %s: %d posts\n" % (what, here[0]["eval"]["prompts"]))
-    for key, title in (("win_rate", "Win rate against reference samples of that temperature, by the judge"), ("reward", "Mean reward, by the judge"), ("kl_rb", "KL to the reference, nats"), ("finished", "Share that ended")):
+    for key, title in (("win_rate", "Win rate against reference samples of that temperature, by the judge"), ("reward", "Mean reward, by the judge"), ("kl_rb", "KL to the reference, nats"), ("finished", "Share that ended"), ("length", "Length, tokens")):
         print("%s\n\n| | %s |\n|---|%s" % (title, " | ".join("T = %g" % t for t in temperatures), "---|" * len(temperatures)))
         for m in METHODS:
             cells = [cell([r for r in here if r["method"] == m and r["temperature"] == t], key) for t in temperatures]
