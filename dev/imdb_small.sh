@@ -13,6 +13,8 @@ EPISODES=${EPISODES:-12800}; SAMPLES=${SAMPLES:-8}; PROMPTS_MAX=${PROMPTS_MAX:-0
 ASKED=
 for a in "$@"; do case $a in DATA=*) ;; *) ASKED="$ASKED $a";; esac; done # DATA=DIR: the data went into models and caches, nothing more is read from it
 mkdir -p "$OUT" "$(dirname "$RESULTS")"; touch "$RESULTS"
+exec 9> "$OUT/lock"; flock -n 9 || { echo "imdb_small.sh: waiting for another one at work in $OUT, or a command that a killed one left running"; flock 9; }
+[ -z "$(tail -c 1 "$RESULTS")" ] || sed -i '$d' "$RESULTS" # a line that was killed half-written
 for c in cache cache_test; do
     [ -f "$OUT/$c.jsonl" ] || { cat $M/$c.jsonl.gz.?? | gunzip > "$OUT/$c.tmp"; mv "$OUT/$c.tmp" "$OUT/$c.jsonl"; }
 done
