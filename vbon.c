@@ -915,7 +915,7 @@ static const Flag flag_table[] = {
     FLAG("weight-decay", FLAG_DOUBLE, weight_decay, "sft reward train", "1e-6", "0..", "of AdamW, on matrices and embeddings"),
     FLAG("clip-grad", FLAG_DOUBLE, clip_grad, "sft reward train", "1", "0..", "largest gradient norm (0: no clipping)"),
     // running
-    FLAG("preset", FLAG_STRING, preset, "train", NULL, NULL, "a named set of flags: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: what came nearest to Best-of-N here (without one: sentiment's numbers, all layers, all samples)"),
+    FLAG("preset", FLAG_STRING, preset, "train", NULL, NULL, "a named set of flags: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: the demo's recipe, longer (without one: sentiment's numbers, all layers, all samples)"),
     FLAG("seed", FLAG_LONG, seed, "sft reward sample bon cache train eval", "1", "0..", "of every random draw"),
     FLAG("resume", FLAG_BOOL, resume, "sft reward train", "false", NULL, "go on from the last checkpoint in --out"),
     FLAG("log-every", FLAG_LONG, log_every, "sft reward train", "1", "1..", "optimiser steps (train: iterations) between records"),
