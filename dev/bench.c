@@ -311,49 +311,42 @@ static void foreign_run(void)
 }
 static void child_end(pid_t pid) { kill(pid, SIGKILL); waitpid(pid, NULL, 0); }
 
-static void foreign_result(const char *entry, const char *what, const Times *one, const Times *beside, const Times *idle, int threads)
+static void one_training_step(void *job, Times *t) { training_step((Training *)job, t); }
+static void one_decoding(void *job, Times *t) { decoding_run((Decoding *)job, t); }
+
+// The job with one thread, with all, and with all beside the busy one
+static void beside_foreign(const char *what, const char *shape, void (*run)(void *job, Times *t), void *job, int repeats)
 {
-    result("foreign", 0, what, 1e3 * median(beside), "ms", "one thread alone", 1e3 * median(one), median(one) / median(beside), 0.9, INFINITY, "%s; %d threads alone %.2f ms", entry, threads, 1e3 * median(idle));
+    Times one = {0}, beside = {0}, idle = {0};
+    int threads = omp_get_max_threads();
+    for (int r = -1; r < repeats; r++) {
+        omp_set_num_threads(1);
+        run(job, r < 0 ? NULL : &one);
+        omp_set_num_threads(threads);
+        run(job, r < 0 ? NULL : &idle);
+        pid_t foreign = foreign_start();
+        run(job, r < 0 ? NULL : &beside);
+        child_end(foreign);
+    }
+    result("foreign", 0, what, 1e3 * median(&beside), "ms", "one thread alone", 1e3 * median(&one), median(&one) / median(&beside), 0.9, INFINITY, "%s; %d threads alone %.2f ms", shape, threads, 1e3 * median(&idle));
 }
 
 static void bench_foreign(int repeats)
 {
-    enum { BLOCKS = 2, ROWS = 8 };
     Config c = gpt2_124m;
-    Times one = {0}, beside = {0}, idle = {0};
-    int threads = omp_get_max_threads();
     Training j;
-    c.L = BLOCKS;
+    c.L = 2;
     training_create(&j, &c);
-    for (int r = -1; r < repeats; r++) {
-        omp_set_num_threads(1);
-        training_step(&j, r < 0 ? NULL : &one);
-        omp_set_num_threads(threads);
-        training_step(&j, r < 0 ? NULL : &idle);
-        pid_t foreign = foreign_start();
-        training_step(&j, r < 0 ? NULL : &beside);
-        child_end(foreign);
-    }
-    foreign_result("2 blocks", "training step beside one busy thread", &one, &beside, &idle, threads);
+    beside_foreign("training step beside one busy thread", "2 blocks", one_training_step, &j, repeats);
     training_free(&j);
 
     Model m;
     Decoding d;
-    one.n = beside.n = idle.n = 0;
     model_create(&m, ops_cpu(), &gpt2_124m, TRAIN_NONE, false, false);
     model_random(&m, 1);
     model_pack(&m);
-    decoding_create(&d, &m, ROWS);
-    for (int r = -1; r < repeats; r++) {
-        omp_set_num_threads(1);
-        decoding_run(&d, r < 0 ? NULL : &one);
-        omp_set_num_threads(threads);
-        decoding_run(&d, r < 0 ? NULL : &idle);
-        pid_t foreign = foreign_start();
-        decoding_run(&d, r < 0 ? NULL : &beside);
-        child_end(foreign);
-    }
-    foreign_result("8 rows, 32 tokens", "decoding beside one busy thread", &one, &beside, &idle, threads);
+    decoding_create(&d, &m, 8);
+    beside_foreign("decoding beside one busy thread", "8 rows, 32 tokens", one_decoding, &d, repeats);
     decoding_free(&d);
     model_free(&m);
 }
