@@ -5,8 +5,10 @@
 #     dev/imdb_small.sh [NAME ...]        all runs in the order below, or those whose name begins with one of NAME
 #
 # Two recipes. `paper` is --preset sentiment (top 2 blocks, value head, 128 episodes x 4 epochs) at ten times its rate, because 3e-5 is a rate for 124 million
-# parameters (paper3e-5 shows what it does here); `best` is --preset best. Both at 12,800 episodes of 40 tokens, four strengths, two seeds. Then what matters, one change at a time, at N=16.
-# Models and caches: dev/models/imdb (dev/imdb_models.sh DATA=DIR made them). Table and figure: dev/imdb_results.py.
+# parameters (control-paper-3e-5 shows what it does here); `best` is --preset best. Both at 12,800 episodes of 40 tokens, four strengths, two seeds; RL's strengths are those whose
+# optima have about the KL of Best-of-2 to Best-of-64, and the l of N has beta = 1/(N-1): the bound of the vbon of that N. Then what matters, one change at a time, at N=16.
+# The order is that of the questions: stopped after any run, what there is says most. A run that fails is named at the end and tried again the next time.
+# Models and caches: dev/models/imdb (dev/imdb_models.sh DATA=DIR made them). Tables and figure: dev/imdb_results.py.
 set -eu
 M=${MODELS:-dev/models/imdb}; OUT=${OUT:-runs/imdb}; RESULTS=${RESULTS:-dev/results/imdb/results.jsonl}
 EPISODES=${EPISODES:-12800}; SAMPLES=${SAMPLES:-8}; PROMPTS_MAX=${PROMPTS_MAX:-0} # smaller for a rehearsal: name another RESULTS then
@@ -21,6 +23,8 @@ done
 COMMON="--model $M/lm --reward $M/rm --cache $OUT/cache.jsonl --max-new 40 --save-every 10 --resume"
 EVAL="eval --reference $M/lm --reward $M/rm --cache $OUT/cache_test.jsonl --prompts-max $PROMPTS_MAX --ns 2,4,16,64 --max-new 40 --seed 1"
 
+FAILED=
+failed() { echo "imdb_small.sh: $1"; FAILED="$FAILED ${1%%:*}"; }
 wanted() { # wanted NAME: asked for, and not there yet
     if grep -q "^{\"run\":\"$1\"," "$RESULTS"; then return 1; fi
     [ -n "$ASKED" ] || return 0
@@ -29,41 +33,51 @@ wanted() { # wanted NAME: asked for, and not there yet
 }
 evaluate() { # evaluate NAME HEAD FLAGS: HEAD is what the line says before the evaluation
     name=$1; head=$2; shift 2
-    ./vbon $EVAL "$@" --out "$OUT/$name.json" > "$OUT/$name.eval" 2>&1 || { echo "imdb_small.sh: $name: eval failed: see $OUT/$name.eval"; exit 1; }
+    ./vbon $EVAL "$@" --out "$OUT/$name.json" > "$OUT/$name.eval" 2>&1 || { failed "$name: eval failed: $(tail -n 1 "$OUT/$name.eval")"; return 0; }
     printf '{"run":"%s",%s"eval":%s}\n' "$name" "$head" "$(cat "$OUT/$name.json")" >> "$RESULTS" # one write: a line is there whole or not at all
     tail -n 1 "$RESULTS" | sed -E 's/.*"run":"([^"]*)".*"reward":\[([^,]*),.*"win_rate":\[([^,]*),.*"kl_rb":\[([^,]*),.*"16":\[([^,]*),.*/\1  reward \2  win rate \3  KL \4  to Best-of-16 \5/'
 }
 run() { # run NAME FLAGS: train, evaluate, keep the log and the line
     name=$1; shift
     wanted "$name" || return 0
-    ./vbon train $COMMON --episodes "$EPISODES" "$@" --out "$OUT/$name" > "$OUT/$name.log" 2>&1 || { echo "imdb_small.sh: $name: train failed: $(tail -n 1 "$OUT/$name.log")"; exit 1; }
-    # the mean of the times an iteration takes, and its last record
-    times=$(awk -F '"time/' '/"type":"train"/ { for (i = 2; i <= NF; i++) { split($i, a, "\":"); s[a[1]] += a[2] + 0 } n++ } END { printf "\"iterations\":%d", n; for (k in s) printf ",\"time/%s\":%.4f", k, s[k] / n }' "$OUT/$name/log.jsonl")
+    ./vbon train $COMMON --episodes "$EPISODES" "$@" --out "$OUT/$name" > "$OUT/$name.log" 2>&1 || { failed "$name: train failed: $(tail -n 1 "$OUT/$name.log")"; return 0; }
+    times="\"iterations\":$(grep -c '"type":"train"' "$OUT/$name/log.jsonl")" # the median of the times an iteration takes, and its last record
+    for part in rollout reward update; do
+        times="$times,\"time/$part\":$(sed -n "s|.*\"type\":\"train\".*\"time/$part\":\([^,}]*\).*|\1|p" "$OUT/$name/log.jsonl" | sort -g | awk '{ x[NR] = $1 } END { print x[int((NR + 1) / 2)] }')"
+    done
     evaluate "$name" "\"flags\":\"$*\",$times,\"last\":$(grep '"type":"train"' "$OUT/$name/log.jsonl" | tail -n 1)," --model "$OUT/$name" --samples "$SAMPLES"
     [ -n "${KEEP_MODELS:-}" ] || rm -f "$OUT/$name"/*.safetensors
 }
-wanted reference && evaluate reference "" --model $M/lm --samples "$SAMPLES"
-for n in 2 4 16 64; do wanted bon-$n && evaluate bon-$n "" --method bon --n $n --samples 2; done
-# the two recipes over the strengths; l at N has beta = 1/(N-1): the bound of vbon at that N
-for seed in 1 2; do for x in vbon:n:16 rl:beta:0.1 l:n:16 vbon:n:4 rl:beta:0.3 l:n:4 vbon:n:64 rl:beta:0.03 l:n:64 vbon:n:2 rl:beta:1 l:n:2; do
-    objective=${x%%:*}; strength=${x##*:}; flag=${x#*:}; flag=${flag%:*}
-    run best-$objective-$strength-s$seed --preset best --objective $objective --$flag $strength --seed $seed
-    run paper-$objective-$strength-s$seed --preset sentiment --lr 3e-4 --objective $objective --$flag $strength --seed $seed
-done; done
-# what matters, N=16: one change at a time from `best`, then from `paper`
-V="--preset best --objective vbon --n 16 --seed 1"
-run change-critic-head $V --critic head
-run change-lambda-1 $V --lambda 1
-run change-lambda-.95 $V --lambda 0.95
-run change-lr-3e-4 $V --lr 3e-4
-run change-lr-1.2e-3 $V --lr 1.2e-3
-run change-no-warmup $V --warmup 0
-run change-4-epochs $V --ppo-epochs 4
-run change-rollout-128 $V --rollout 128 --minibatch 32
-run change-top-2-blocks $V --train-layers 2
-run change-m-32 $V --m 32
-run change-128-prompts $V --prompts-max 128
-run paper3e-5-vbon-16-s1 --preset sentiment --objective vbon --n 16 --seed 1
-# more episodes
-EPISODES=$((EPISODES * 4)); run long-4x-vbon-16 $V
-EPISODES=$((EPISODES * 2)); run long-8x-vbon-16 $V
+best() { run "best-$1-$3-s$4" --preset best --objective "$1" "--$2" "$3" --seed "$4"; } # OBJECTIVE FLAG STRENGTH SEED
+paper() { run "paper-$1-$3-s$4" --preset sentiment --lr 3e-4 --objective "$1" "--$2" "$3" --seed "$4"; }
+strengths() { # strengths RECIPE SEED: all of them but N=16 and what stands beside it
+    $1 vbon n 4 $2; $1 rl beta 1 $2; $1 vbon n 64 $2; $1 rl beta 0.25 $2; $1 vbon n 2 $2; $1 rl beta 2 $2; $1 l n 4 $2; $1 l n 64 $2; $1 l n 2 $2
+}
+change() { name=$1; shift; run "change-$name" --preset best --objective vbon --n 16 --seed 1 "$@"; }
+
+if wanted reference; then evaluate reference "" --model $M/lm --samples "$SAMPLES"; fi
+for n in 2 4 16 64; do if wanted bon-$n; then evaluate bon-$n "" --method bon --n $n --samples 2; fi; done
+best vbon n 16 1; best rl beta 0.5 1; best l n 16 1
+change 5x-episodes --episodes $((EPISODES * 5))
+strengths best 1
+paper vbon n 16 1; paper rl beta 0.5 1; paper l n 16 1
+change critic-head --critic head --vf-coef 0.1
+change lambda-1 --lambda 1
+change lr-3e-4 --lr 3e-4
+change 4-epochs --ppo-epochs 4
+change m-32 --m 32
+change rollout-128 --rollout 128 --minibatch 32
+change top-2-blocks --train-layers 2
+best vbon n 16 2; best rl beta 0.5 2; best l n 16 2
+strengths best 2
+strengths paper 1
+run control-rl-critic-head --preset best --objective rl --beta 0.5 --seed 1 --critic head --vf-coef 0.1
+run control-rl-0.1 --preset best --objective rl --beta 0.1 --seed 1
+run control-paper-3e-5 --preset sentiment --objective vbon --n 16 --seed 1
+change lr-1.2e-3 --lr 1.2e-3
+change no-warmup --warmup 0
+change 128-prompts --prompts-max 128
+paper vbon n 16 2; paper rl beta 0.5 2; paper l n 16 2
+strengths paper 2
+change 10x-episodes --episodes $((EPISODES * 10))
+[ -z "$FAILED" ] || { echo "imdb_small.sh: failed:$FAILED"; exit 1; }
