@@ -1,7 +1,7 @@
 #!/bin/sh
-# download.sh [sentiment|tldr|all] [DIR]: the paper's checkpoints and data, fetched and checked. DIR defaults to paper/.
+# download.sh [sentiment|tldr|all] [DIR]: the paper's checkpoints and data, fetched and checked, and the prompts of its experiments. DIR defaults to paper/.
 #
-# Needs a network, curl and python3 (and, for checkpoints that exist only as pickles and for cutting TL;DR prompts, the packages of dev/requirements.txt).
+# Needs a network, curl and python3 with the packages of dev/requirements.txt (for checkpoints that exist only as pickles, and for cutting prompts).
 # What is there already is not fetched again; a file appears under its name only when it is whole. Every model's files must hold the tensors that its
 # config.json implies, by name and shape, and no others; every data file's lines are counted. Sizes: sentiment 1.2 GB, tldr about 60 GB.
 set -eu
@@ -56,6 +56,8 @@ if [ "$WHAT" != tldr ]; then # section 5 of the paper
     get "$IMDB" "$DIR/archives/aclImdb_v1.tar.gz" || die "the Large Movie Review Dataset has moved"
     [ -s "$DIR/imdb/unsup.jsonl" ] || "$PYTHON" dev/public_data.py imdb "$DIR/archives/aclImdb_v1.tar.gz" "$DIR/imdb"
     lines "$DIR/imdb/train.jsonl" 25000; lines "$DIR/imdb/test.jsonl" 25000; lines "$DIR/imdb/unsup.jsonl" 50000
+    prompts() { [ -s "$DIR/imdb/$1.jsonl" ] || "$PYTHON" dev/make_prompts.py "$DIR/imdb/$2.jsonl" --tokenizer "$DIR/gpt2-imdb" --count "$3" --seed "$4" --out "$DIR/imdb/$1.jsonl"; lines "$DIR/imdb/$1.jsonl" "$3"; }
+    prompts prompts train 5000 1; prompts prompts_test test 512 2
 fi
 if [ "$WHAT" != sentiment ]; then # section 6
     model cleanrl/EleutherAI_pythia-2.8b-deduped__sft__tldr sft-2.8b           # the policy
@@ -66,5 +68,6 @@ if [ "$WHAT" != sentiment ]; then # section 6
     for i in 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 22; do get "$BLOB/dataset/comparisons/batch$i.json" "$DIR/archives/tldr/batch$i.json" || die "comparisons: no batch$i"; done
     [ -s "$DIR/tldr/comparisons_valid.jsonl" ] || "$PYTHON" dev/public_data.py tldr "$DIR/archives/tldr" "$DIR/tldr" --tokenizer "$DIR/sft-2.8b/tokenizer.json"
     lines "$DIR/tldr/train.jsonl" 116722; lines "$DIR/tldr/valid.jsonl" 6447; lines "$DIR/tldr/test.jsonl" 6553; lines "$DIR/tldr/comparisons_train.jsonl" 92858
+    lines "$DIR/tldr/split/test.jsonl" 392
 fi
 echo "all there, in $DIR"

@@ -37,8 +37,8 @@ def front(ps, key): # no other point has less KL and more of key
     return [p for p in ps if not any(q is not p and q.kl <= p.kl and getattr(q, key) >= getattr(p, key) for q in ps)]
 
 print("# vBoN, L and RL on movie reviews\n")
-print("Written by `python3 dev/imdb_results.py` from results.jsonl, which `dev/imdb_small.sh` makes. Reference and reward model: dev/models/imdb. Evaluation: %d test prompts × %d responses of 40 tokens, seed 1,\n"
-      "against each prompt's own 600 reference samples. KL (Rao-Blackwellised) and distances in nats; ± standard error over prompts, and how far the seeds lie apart.\n" % (reference["prompts"], reference["samples"]))
+print("Written by `python3 dev/imdb_results.py` from results.jsonl, which `dev/imdb_small.sh` makes. Reference and reward model: dev/models/imdb, unless it was given others. Evaluation: %d test prompts × %d responses of 40 tokens, seed 1,\n"
+      "against each prompt's own reference samples (600). KL (Rao-Blackwellised) and distances in nats; ± standard error over prompts, and how far the seeds lie apart.\n" % (reference["prompts"], reference["samples"]))
 print("| | N or β | reward | win rate | KL | to BoN-2 | to BoN-4 | to BoN-16 | to BoN-64 | s an iteration |\n|---|---|---|---|---|---|---|---|---|---|")
 print("| reference | | %.3f ± %.3f | %.4f | 0 | %s | |" % (*reference["reward"], reference["win_rate"][0], " | ".join("%.3f" % reference["distance"][str(n)][0] for n in NS)))
 for n in NS:
@@ -57,6 +57,16 @@ for recipe in ("best", "paper"):
     for key, what in (("win", "win rate"), ("reward", "reward")):
         f = front(ps, key)
         if f: print("| %s | %s over KL | %d | %s |" % (recipe, what, len(f), " | ".join("%.0f %%" % (100 * sum(p.method == m for p in f) / len(f)) for m in METHODS)))
+
+sweep = {}
+for name, r in runs.items():
+    m = re.fullmatch(r"m-(\d+)-s\d+", name)
+    if m: sweep.setdefault(int(m[1]), []).append(r)
+if sweep:
+    print("\n## M at N=10\n\n| M | seeds | win rate | reward | to BoN-16 |\n|---|---|---|---|---|")
+    for m in sorted(sweep):
+        p = Point("", "vbon", "10", sweep[m])
+        print("| %d | %d | %s | %s | %.1f %% |" % (m, len(p.rs), p.cell("win_rate", 4), p.cell("reward", 3), 100 * p.shares[16]))
 
 changes = [r for name, r in runs.items() if re.match("change-|long-|paper3e-5", name)]
 if changes:

@@ -204,7 +204,7 @@ def compare_scores(tok, model, folder, texts, work, temperature, what="log-proba
 def compare_vocabulary(tok, model, folder, texts, work):
     """The whole next-token distribution, from what there is: every token that is a string of its own, scored as the response to one prompt."""
     prompt, out = texts[0]["prompt"], os.path.join(work, "vocabulary.jsonl")
-    responses = [s for i, s in ((i, tok.decode([i], skip_special_tokens=False)) for i in range(EOS)) if tok.encode(s).ids == [i]]
+    responses = [s for i, s in ((i, tok.decode([i], skip_special_tokens=False)) for i in range(EOS)) if s != "\0" and tok.encode(s).ids == [i]]
     check("tokens that are strings of their own", float(len(responses) < EOS // 2), 0)
     texts = [{"prompt": prompt, "response": s} for s in responses]
     vbon("score", "--model", folder, "--in", write_lines(os.path.join(work, "texts.jsonl"), texts), "--out", out)
