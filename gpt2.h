@@ -210,6 +210,7 @@ typedef struct {
     bool score_bias;               // the score has a bias (cleanrl's form), from which
     double score_shift;            // this number is subtracted
     size_t labels;                 // of a classifier; what we run as a reward model has one (0: none said)
+    int pad;                       // a classifier scores a text at its last token that is not this one (-1: at its last)
     bool parallel;                 // x + attention(norm1(x)) + mlp(norm2(x)) instead of one after the other
     double rotary_pct, rotary_base; // rotary positions on this share of each head (0: learned positions, wpe)
     double eps;                    // of the layer norms

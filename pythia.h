@@ -64,7 +64,7 @@ static void neox_config_read(Config *c, json_t *j, const char *path)
     c->L = (size_t)config_integer(j, path, "num_hidden_layers", -1);
     c->NH = (size_t)config_integer(j, path, "num_attention_heads", -1);
     c->F = (size_t)config_integer(j, path, "intermediate_size", -1);
-    c->max_T = (size_t)config_integer(j, path, "max_position_embeddings", -1);
+    c->max_T = (size_t)config_integer(j, path, "max_position_embeddings", 2048); // the class's default, which cleanrl's nested configurations leave out
     c->eps = config_number(j, path, "layer_norm_eps", 1e-5);
     c->act = config_activation(j, path, "hidden_act", ACT_GELU_ERF);
     c->parallel = config_bool(j, path, "use_parallel_residual", true);

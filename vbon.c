@@ -51,6 +51,8 @@ static void need(const char *op, Buf b, size_t n, DType type)
 #define NEED_INDEX(b, count) ((void)0)
 #endif
 
+#define SMALL 16384 // below this many elements a parallel region costs more than it saves
+
 static Buf cpu_alloc(size_t n, DType type, const char *name)
 {
     size_t huge = 2u << 20, bytes = n * dtype_size(type);
@@ -70,8 +72,11 @@ static void cpu_copy(Buf dst, Buf src) { memcpy(dst.p, src.p, dst.n * dtype_size
 
 static void cpu_fill(Buf dst, double value)
 {
-    if (dst.type == DT_REAL) for (size_t i = 0; i < dst.n; i++) R_(dst)[i] = (real)value;
-    else if (dst.type == DT_F64) for (size_t i = 0; i < dst.n; i++) ((double *)dst.p)[i] = value;
+    if (dst.type == DT_REAL) {
+        real *d = R_(dst);
+        #pragma omp parallel for simd schedule(static) if (dst.n > 8 * SMALL)
+        for (size_t i = 0; i < dst.n; i++) d[i] = (real)value;
+    } else if (dst.type == DT_F64) for (size_t i = 0; i < dst.n; i++) ((double *)dst.p)[i] = value;
     else if (dst.type == DT_I32) for (size_t i = 0; i < dst.n; i++) I_(dst)[i] = (int)value;
     else memset(dst.p, (int)value, dst.n * dtype_size(dst.type));
 }
@@ -88,8 +93,6 @@ static void *scratch(Scratch *s, size_t bytes)
     }
     return s->p;
 }
-
-#define SMALL 16384 // below this many elements a parallel region costs more than it saves
 
 // exp for loops: the library's in double, in float one that vectorises (relative error 1e-7, 0 below -87).
 static inline real exp_(real x)
@@ -109,6 +112,15 @@ static inline real tanh_(real x)
     if (sizeof(real) == 8) return (real)tanh(x);
     float a = fabsf((float)x), t = 1 - 2 / ((float)exp_(2 * a) + 1);
     return copysignf(a < 1e-3f ? a : t, (float)x); // tanh x = x - x^3/3, below float's rounding there
+}
+
+// In float 1 - exp(-x^2) t P(t), t = 1/(1 + 0.4 |x|); P's coefficients minimise the largest error, 3e-8 before rounding and 4e-7 with it.
+static inline real erf_(real x)
+{
+    if (sizeof(real) == 8) return (real)erf(x);
+    float a = fabsf((float)x), t = 1 / fmaf(0.4f, a, 1);
+    float p = fmaf(fmaf(fmaf(fmaf(fmaf(-0.20025976f, t, 0.70914941f), t, -0.37091131f), t, 0.46827689f), t, 0.16182247f), t, 0.23192227f);
+    return copysignf(fmaf(-t * p, (float)exp_((real)(-a * a)), 1), (float)x);
 }
 
 // ----------------------------------------------------------------------------
@@ -340,8 +352,8 @@ static inline real gelu_tanh_gradient(real x)
     real u = (real)0.7978845608028654 * (x + (real)0.044715 * x * x * x), t = tanh_(u);
     return (real)0.5 * (1 + t) + (real)0.5 * x * (1 - t * t) * (real)0.7978845608028654 * (1 + 3 * (real)0.044715 * x * x);
 }
-static inline real gelu_erf(real x) { return (real)(0.5 * x * (1 + erf(x * 0.7071067811865476))); }
-static inline real gelu_erf_gradient(real x) { return (real)(0.5 * (1 + erf(x * 0.7071067811865476)) + x * 0.3989422804014327 * exp(-0.5 * x * x)); }
+static inline real gelu_erf(real x) { return (real)0.5 * x * (1 + erf_(x * (real)0.7071067811865476)); }
+static inline real gelu_erf_gradient(real x) { return (real)0.5 * (1 + erf_(x * (real)0.7071067811865476)) + x * (real)0.3989422804014327 * exp_((real)-0.5 * x * x); }
 
 static void cpu_activation_forward(Buf out, Buf inp, Activation kind, size_t n)
 {
@@ -351,9 +363,12 @@ static void cpu_activation_forward(Buf out, Buf inp, Activation kind, size_t n)
     if (kind == ACT_GELU_TANH) {
         #pragma omp parallel for simd schedule(static) if (n > SMALL)
         for (size_t i = 0; i < n; i++) o[i] = gelu_tanh(x[i]);
+    } else if (kind == ACT_GELU_ERF) {
+        #pragma omp parallel for simd schedule(static) if (n > SMALL)
+        for (size_t i = 0; i < n; i++) o[i] = gelu_erf(x[i]);
     } else {
-        #pragma omp parallel for schedule(static) if (n > SMALL)
-        for (size_t i = 0; i < n; i++) o[i] = kind == ACT_RELU ? (x[i] > 0 ? x[i] : 0) : gelu_erf(x[i]);
+        #pragma omp parallel for simd schedule(static) if (n > SMALL)
+        for (size_t i = 0; i < n; i++) o[i] = x[i] > 0 ? x[i] : 0;
     }
 }
 
@@ -365,9 +380,12 @@ static void cpu_activation_backward(Buf dinp, Buf dout, Buf inp, Activation kind
     if (kind == ACT_GELU_TANH) {
         #pragma omp parallel for simd schedule(static) if (n > SMALL)
         for (size_t i = 0; i < n; i++) dx[i] = d[i] * gelu_tanh_gradient(x[i]);
+    } else if (kind == ACT_GELU_ERF) {
+        #pragma omp parallel for simd schedule(static) if (n > SMALL)
+        for (size_t i = 0; i < n; i++) dx[i] = d[i] * gelu_erf_gradient(x[i]);
     } else {
-        #pragma omp parallel for schedule(static) if (n > SMALL)
-        for (size_t i = 0; i < n; i++) dx[i] = d[i] * (kind == ACT_RELU ? (real)(x[i] > 0) : gelu_erf_gradient(x[i]));
+        #pragma omp parallel for simd schedule(static) if (n > SMALL)
+        for (size_t i = 0; i < n; i++) dx[i] = x[i] > 0 ? d[i] : 0;
     }
 }
 

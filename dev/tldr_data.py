@@ -4,8 +4,8 @@
     python3 dev/tldr_data.py POSTS.jsonl.gz --out FOLDER [--tokenizer FOLDER] [--seed 1] [--test 196] [--query 512] [--context 576]
 
 POSTS holds lines {"prompt","reference","policy","subreddit","preferred"?}. Of the posts without a preference, --test of relationships and
-relationship_advice and as many of other places are the test posts; every other post of those two is a training post; of the preferences a
-fifth is held out. Test posts enter nothing else. Written, each a JSONL:
+relationship_advice and as many of other places are the test posts; of the preferences a fifth is held out; every other post of those two
+subreddits is a training post. Test posts and held-out preferences enter nothing else. Written, each a JSONL:
 
     text             the training posts as {"text"}, whole (for the tokenizer and the language model)
     prompts          the training posts' prompts             sft, sft_test    prompt and human summary of training posts and of in-distribution test posts
@@ -43,11 +43,12 @@ def main():
             sys.exit(f"{a.posts}: {len(free[home])} posts without a preference {'in' if home else 'outside'} {' and '.join(HOME)}, --test {a.test} wanted")
     test_in, test_out = free[True][:a.test], free[False][:a.test]
     taken = {p["prompt"] for p in test_in + test_out}
-    train = [p for p in posts if p["subreddit"] in HOME and p["prompt"] not in taken]
     judged = [p for p in posts if "preferred" in p and p["prompt"] not in taken]
-    rng.shuffle(train)
     rng.shuffle(judged)
     held = len(judged) // 5
+    taken |= {p["prompt"] for p in judged[:held]} # reward models start from SFT: it must not have seen them either
+    train = [p for p in posts if p["subreddit"] in HOME and p["prompt"] not in taken]
+    rng.shuffle(train)
     os.makedirs(a.out, exist_ok=True)
     def write(name, rows):
         path = os.path.join(a.out, name + ".jsonl")

@@ -98,7 +98,7 @@ void config_read(Config *c, const char *dir)
     size_t form = 0, n_forms = sizeof config_forms / sizeof *config_forms;
     while (form < n_forms && (!type || strcmp(type, config_forms[form].arch))) form++;
     if (form == n_forms) die("%s: model_type %s is not supported (gpt2 and gpt_neox are)", path, shown(type));
-    *c = (Config){0};
+    *c = (Config){.pad = -1};
     strcpy(c->arch, type);
     config_forms[form].read(c, j, path);
     c->V = (size_t)config_integer(j, path, "vocab_size", -1);
@@ -120,7 +120,11 @@ void config_read(Config *c, const char *dir)
         c->score_bias = true;
         if (shift && !json_is_number(shift)) die("%s: \"bias\" must be a number", path);
         c->score_shift = json_number_value(shift);
-    } else if (c->scalar_head) c->labels = json_is_integer(labels) ? (size_t)json_integer_value(labels) : json_is_object(names) ? json_object_size(names) : 2;
+    } else if (c->scalar_head) {
+        json_t *pad = json_object_get(j, "pad_token_id");
+        if (json_is_integer(pad)) c->pad = (int)json_integer_value(pad);
+        c->labels = json_is_integer(labels) ? (size_t)json_integer_value(labels) : json_is_object(names) ? json_object_size(names) : 2;
+    }
     json_decref(file);
     free(path);
 }
@@ -263,9 +267,10 @@ static void config_write(const Model *m, const char *dir, DType type)
     json_t *j = json_pack("{s:[s], s:s, s:i, s:f, s:b, s:s}", "architectures", c->scalar_head ? m->arch->classifier : m->arch->lm, "model_type", m->arch->name,
         "vocab_size", (int)c->V, "initializer_range", c->init_std, "tie_word_embeddings", (int)c->tied, "torch_dtype", dtype);
     for (size_t i = 0; i < sizeof config_forms / sizeof *config_forms; i++) if (!strcmp(c->arch, config_forms[i].arch)) config_forms[i].write(c, j);
-    const char *ends[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
-    for (int i = 0; i < (c->scalar_head ? 3 : 2); i++) json_object_set_new(j, ends[i], c->eos >= 0 ? json_integer(c->eos) : json_null());
+    const char *ends[] = {"bos_token_id", "eos_token_id"};
+    for (int i = 0; i < 2; i++) json_object_set_new(j, ends[i], c->eos >= 0 ? json_integer(c->eos) : json_null());
     if (c->scalar_head) {
+        json_object_set_new(j, "pad_token_id", c->pad >= 0 ? json_integer(c->pad) : json_null()); // never the end-of-text token by default: it is scored too
         json_object_set_new(j, "id2label", json_pack("{s:s}", "0", "LABEL_0"));
         json_object_set_new(j, "label2id", json_pack("{s:i}", "LABEL_0", 0));
     }
@@ -374,7 +379,7 @@ uint64_t model_fingerprint(const Model *m)
     const Config *c = &m->cfg;
     union { double f; uint64_t u; } eps = {c->eps}, base = {c->rotary_base}, shift = {c->score_shift};
     const uint64_t of_config[] = {c->C, c->L, c->V, c->NH, c->F, c->max_T, (uint64_t)c->act, c->scalar_head, eps.u, rotary_dims(c), base.u, c->parallel, shift.u};
-    uint64_t h = 0;
+    uint64_t h = c->scalar_head && c->pad >= 0 ? mix64((uint64_t)c->pad + 1) : 0;
     for (size_t i = 0; i < sizeof of_config / sizeof *of_config; i++) h = mix64((h ^ of_config[i]) + 0x9e3779b97f4a7c15ull);
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];

@@ -151,6 +151,7 @@ void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer,
     model_pack(&r->m);
     r->tokenizer = tokenizer_load(what);
     r->same_tokenizer = tokenizer_fingerprint(r->tokenizer) == tokenizer_fingerprint(policy_tokenizer);
+    if (!r->same_tokenizer) fprintf(stderr, "vbon: note: %s has another tokenizer than the policy: it scores the text, not the ids\n", what);
     r->what = format("%016llx", (unsigned long long)mix64(model_fingerprint(&r->m) ^ tokenizer_fingerprint(r->tokenizer)));
     r->work = (Arena){.name = "reward model", .o = o};
 }
@@ -290,7 +291,9 @@ static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n,
         run_rows(r, &r->own, tokens, start, plen, slot, pslot, plen, B, score);
         for (size_t b = 0; b < B; b++) {
             Response *q = &y[first + b];
-            q->reward = (double)score[start[b + 1] - 1] - r->m.cfg.score_shift;
+            size_t last = q->n; // the token that is scored
+            while (last && q->ids[last - 1] == r->m.cfg.pad) last--;
+            q->reward = (double)(last ? score[start[b] + (int)last - 1] : plen[b] ? at_prompt[pslot[b]] : score[start[b]]) - r->m.cfg.score_shift;
             if (!isfinite(q->reward)) die("the reward model's score is not finite: look for NaN in its weights");
             if (!prefixes) continue;
             q->prefix = (double *)xrealloc(q->prefix, q->n * sizeof(double));

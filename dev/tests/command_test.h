@@ -476,6 +476,43 @@ static void test_signals(void)
 }
 
 // DistilBERT as the reward of every command that takes one
+// A reward model whose tokenizer is not the policy's gets the text: the demo's, with one merge less
+static void test_other_tokenizer(void)
+{
+    const char *files[] = {"config.json", "model.safetensors", "tokenizer_config.json", "tokenizer.json"};
+    char *dir = tmp_path("rm_other"), *text = NULL;
+    size_t n;
+    make_folder(dir);
+    for (int i = 0; i < 4; i++) {
+        char *from = format("dev/demo/rm/%s", files[i]), *to = format("%s/%s", dir, files[i]), *s = read_file(from, &n), *last = strstr(s, ",[\"at\",\"or\"]]}}");
+        if (last) n = (size_t)(last - s) + strlen(strcpy(last, "]}}"));
+        write_file(to, s, n);
+        free(from); free(to); arrfree(s);
+    }
+    Tokenizer *policy = tokenizer_load("dev/demo/lm"), *own = tokenizer_load(dir);
+    Reward r, same;
+    reward_open(&r, dir, policy, ops_cpu(), 512, 60);
+    reward_open(&same, dir, own, ops_cpu(), 512, 60);
+    CHECK(!r.same_tokenizer && same.same_tokenizer, "one merge makes another tokenizer");
+    for (int finished = 0; finished < 2; finished++) {
+        Prompt p = {.text = xstrdup("The narrator")}, none = {0};
+        Response y = {.finished = finished}, z = {0};
+        y.ids = tokenizer_encode(policy, " is no actor, the director a traitor", 36, &y.n);
+        text = format("%s is no actor, the director a traitor%s", p.text, finished ? "<|endoftext|>" : "");
+        z.ids = tokenizer_encode(own, text, strlen(text), &z.n);
+        if (finished) { y.ids = xrealloc(y.ids, (y.n + 1) * sizeof(int)); y.ids[y.n++] = tokenizer_eos(policy); }
+        p.ids = tokenizer_encode(policy, p.text, strlen(p.text), &p.n);
+        CHECK(z.n > p.n + y.n, "the text has the merge");
+        reward_score(&r, &p, &y, 1, false);
+        reward_score(&same, &none, &z, 1, false);
+        CHECK(y.reward == z.reward, "finished %d: %g from the text, %g from its ids", finished, y.reward, z.reward);
+        free(p.text); free(p.ids); free(text);
+        response_free(&y); response_free(&z);
+    }
+    reward_close(&r); reward_close(&same);
+    tokenizer_free(policy); tokenizer_free(own);
+}
+
 static void test_distilbert_commands(void)
 {
     tiny_folders();

@@ -190,3 +190,15 @@ static void test_objectives(void)
     // for p << F the exact score differs from L's by a constant: they have the same gradient
     CHECK_NEAR(log_pi_bon(-0.7, -60, 101) + 60 - (log(101) + 100 * -0.7), 0, 1e-10, "J - L -> log N");
 }
+
+// What loops use in float in place of the library's functions
+static void test_functions(void)
+{
+    double worst[3] = {0}, tol[3] = {2e-7, 2e-7, 5e-7};
+    for (double x = -12; x <= 12; x += 1e-4) {
+        double y = (double)(real)x, e[3] = {(double)exp_((real)x) / exp(y) - 1, (double)tanh_((real)x) - tanh(y), (double)erf_((real)x) - erf(y)};
+        for (int i = 0; i < 3; i++) if (!(fabs(e[i]) <= worst[i])) worst[i] = fabs(e[i]);
+    }
+    for (int i = 0; i < 3; i++) CHECK(worst[i] <= (in_double ? 1e-15 : tol[i]), "%s is off by %g", i == 0 ? "exp (relative)" : i == 1 ? "tanh" : "erf", worst[i]);
+    CHECK(exp_(-INFINITY) == 0 && tanh_(INFINITY) == 1 && erf_(-INFINITY) == -1 && erf_(0) == 0 && isnan(erf_(NAN)), "at the ends");
+}

@@ -71,6 +71,34 @@ static void golden_folder(const char *name)
     safetensors_close(s);
 }
 
+// A classifier's score of a text that ends in its padding token, which may well be the end-of-text token
+static void golden_padded(const char *name)
+{
+    char *dir = format("dev/fixtures/%s", name), *expected = format("%s/expected.safetensors", dir);
+    Safetensors *s = safetensors_open(expected);
+    double *ids = tensor_doubles(s, "ids"), *start = tensor_doubles(s, "start"), *want = tensor_doubles(s, "padded_score");
+    size_t rows = safetensors_find(s, "padded_score")->n;
+    Reward r = {.same_tokenizer = true, .scale = 1, .to = -1, .from = -1, .tokens = 64};
+    model_load(&r.m, ops_cpu(), dir, TRAIN_NONE, false);
+    model_pack(&r.m);
+    r.work = (Arena){.name = "reward model", .o = ops_cpu()};
+    for (size_t i = 0; i < rows; i++)
+        for (size_t split = 0; split <= (size_t)(start[i + 1] - start[i]); split++) { // of prompt and response, wherever one ends
+            int text[64];
+            size_t n = 0;
+            for (size_t k = (size_t)start[i]; k < (size_t)start[i + 1]; k++) text[n++] = (int)ids[k];
+            text[n++] = r.m.cfg.pad;
+            Prompt p = {.ids = text, .n = split};
+            Response y = {.ids = text + split, .n = n - split};
+            reward_score(&r, &p, &y, 1, true);
+            CHECK_NEAR(y.reward, want[i], in_double ? 2e-7 * fabs(want[i]) : 2e-4, name); // rewards are kept as floats
+            free(y.prefix);
+        }
+    acts_free(&r.acts); kv_free(&r.prompts); kv_free(&r.own); arena_release(&r.work); model_free(&r.m);
+    free(ids); free(start); free(want); free(dir); free(expected);
+    safetensors_close(s);
+}
+
 static void test_golden(void)
 {
     golden_folder("gpt2_tiny");
@@ -80,6 +108,8 @@ static void test_golden(void)
     golden_folder("pythia_sequential");
     golden_folder("pythia_reward");
     golden_folder("pythia_cleanrl");
+    golden_padded("gpt2_reward");
+    golden_padded("pythia_reward");
     // every way of storing the same weights; logits as transformers computes them from the rounded ones
     const char *names[] = {"fp64", "fp32", "fp16", "bf16"};
     for (int v = 0; v < 4; v++) {
