@@ -8,9 +8,10 @@
 //   memory                  the peak of anonymous memory beside what `vbon info` plans
 //   llmc                    a training step of llm.c (--llmc DIR: its checkout with train_gpt2 built) beside ours
 //
-// Floors. GEMM: the products a step cannot do without, each shape timed alone by the same library, weights and sizes as in the step. Bandwidth:
-// the bytes that must move (AdamW: 28 a parameter; decoding: every weight once a token) at the rate a plain loop reaches. A ratio of 1.00 would mean that
-// attention, norms, softmax, sampling, packing and waiting cost nothing. Weights are random: speed does not depend on them.
+// Floors. Training: the products a step cannot do without, each shape timed alone by the same library, weights and sizes as in the step, and AdamW's 28 bytes
+// a parameter at the rate a plain loop moves them. Decoding: what takes longer, reading every weight once a token or the products at the rate that the library reaches with
+// many rows; its own time for so few rows is printed beside it. A ratio of 1.00 would mean that attention, norms, softmax, sampling, packing and waiting
+// cost nothing. Weights are random: speed does not depend on them.
 // Every line ends with a ratio and its goal, and by how much a goal is missed. --json: an object a line instead. --tiny: a dry run, its times mean nothing.
 #define TESTING
 #include "vbon.c"
@@ -108,6 +109,14 @@ static double bandwidth_floor(bool write, float *a, float *b, size_t n) // bytes
     return rate;
 }
 
+static double product_rate(void) // FLOPs a second with many rows
+{
+    const size_t M = 1024, N = gpt2_124m.F, K = gpt2_124m.C;
+    double began = clock_seconds();
+    product_floor(false, true, M, N, K);
+    return 2.0 * (double)(M * N * K) / (clock_seconds() - began);
+}
+
 static double decode_products(const Model *m, Buf in, Buf out, size_t rows) // every packed weight once, for so many rows
 {
     double began = clock_seconds();
@@ -120,6 +129,12 @@ static double decode_products(const Model *m, Buf in, Buf out, size_t rows) // e
     }
     m->o->matmul_forward(out, in, head_weight(&m->packed), (Buf){0}, rows, m->cfg.C, m->cfg.V);
     return clock_seconds() - began;
+}
+
+static double decode_floor(const Model *m, size_t rows, double read_rate, double rate) // a token, for so many rows
+{
+    double n = (double)(m->n_params - m->p.wpe.n), bytes = n * (cpu_bf16 ? 2 : 4) / read_rate, flops = 2 * n * (double)rows / rate;
+    return bytes > flops ? bytes : flops;
 }
 
 // ----------------------------------------------------------------------------
@@ -150,11 +165,11 @@ static void training_step(Training *j, Times *t) // t NULL: not timed
 typedef struct { Times products, adamw, rate; } TrainingFloor;
 static void training_floor(Training *j, TrainingFloor *f) // f NULL: not timed
 {
-    double products = blocks_floor(&gpt2_124m, gpt2_124m.L, B * T, 1, 1, 1) + head_floor(&gpt2_124m, B * (T - 1), 1, 1, 1);
+    double gemms = blocks_floor(&gpt2_124m, gpt2_124m.L, B * T, 1, 1, 1) + head_floor(&gpt2_124m, B * (T - 1), 1, 1, 1);
     double rate = bandwidth_floor(true, j->m.m.p, j->m.v.p, j->m.n_params);
     j->m.o->fill(j->m.m, 0); j->m.o->fill(j->m.v, 0);
     if (!f) return;
-    f->products.x[f->products.n++] = products;
+    f->products.x[f->products.n++] = gemms;
     f->adamw.x[f->adamw.n++] = 28.0 * (double)j->m.n_params / rate;
     f->rate.x[f->rate.n++] = rate;
 }
@@ -176,25 +191,25 @@ static void bench_training(int repeats)
 }
 
 enum { NEW = 32, PROMPT = 8, DECODE_TOKENS = 256 };
-typedef struct { Arena work; Generator g; Response *r; size_t rows; int ids[PROMPT]; } Decoding;
+typedef struct { Arena work; Generator g; Response *r; Prompt *prompts; size_t rows; int *ids; } Decoding;
 static void decoding_create(Decoding *d, Model *m, size_t rows) // m is packed
 {
-    *d = (Decoding){.work = {.name = "bench", .o = m->o}, .r = xcalloc(rows, sizeof *d->r), .rows = rows};
-    for (size_t i = 0; i < PROMPT; i++) d->ids[i] = (int)((1000 + i) % m->cfg.V);
+    *d = (Decoding){.work = {.name = "bench", .o = m->o}, .r = xcalloc(rows, sizeof *d->r), .prompts = xcalloc(rows, sizeof *d->prompts), .rows = rows, .ids = xmalloc(rows * PROMPT * sizeof(int))};
+    for (size_t i = 0; i < rows * PROMPT; i++) d->ids[i] = (int)((1000 + i) % m->cfg.V);
+    for (size_t b = 0; b < rows; b++) d->prompts[b] = (Prompt){.ids = d->ids + b * PROMPT, .n = PROMPT};
     for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&d->work); generator_carve(&d->g, m, &d->work, rows, DECODE_TOKENS, PROMPT, NEW); }
 }
 static void decoding_free(Decoding *d)
 {
     for (size_t b = 0; b < d->rows; b++) response_free(&d->r[b]);
-    free(d->r); generator_free(&d->g); arena_release(&d->work);
+    free(d->r); free(d->prompts); free(d->ids); generator_free(&d->g); arena_release(&d->work);
 }
 static void decoding_run(Decoding *d, Times *t) // t NULL: not timed
 {
-    Prompt prompt = {.ids = d->ids, .n = PROMPT};
     Sampling s = {.temperature = 1, .top_p = 1, .seed = 1, .stream = STREAM_SAMPLE, .eos = -1};
-    for (size_t b = 0; b < d->rows; b++) { response_free(&d->r[b]); d->r[b] = (Response){.sample = b}; }
+    for (size_t b = 0; b < d->rows; b++) { response_free(&d->r[b]); d->r[b] = (Response){.prompt = b, .sample = b}; }
     double began = clock_seconds();
-    generate(&d->g, &s, &prompt, d->r, d->rows);
+    generate(&d->g, &s, d->prompts, d->r, d->rows);
     if (t) time_add(t, began);
 }
 
@@ -209,24 +224,23 @@ static void bench_decode(int repeats)
     model_pack(&m);
     Buf in = m.o->alloc(MOST_ROWS * gpt2_124m.F, DT_REAL, "in"), out = m.o->alloc(MOST_ROWS * (gpt2_124m.V + gpt2_124m.F), DT_REAL, "out");
     m.o->fill(in, 0.1);
-    size_t n = m.n_params;
     for (size_t k = 0; k < sizeof decode_sizes / sizeof *decode_sizes; k++) {
         size_t rows = decode_sizes[k];
         Decoding d;
         decoding_create(&d, &m, rows);
-        Times whole = {0}, gemms = {0}, read = {0};
+        Times whole = {0}, gemms = {0}, read = {0}, large = {0};
         for (int i = -1; i < repeats; i++) {
             decoding_run(&d, i < 0 ? NULL : &whole);
-            double floor = 0;
-            for (int j = 0; j < 4; j++) floor += decode_products(&m, in, out, rows) / 4;
-            double rate = bandwidth_floor(false, m.data.p, NULL, n);
-            if (i >= 0) { gemms.x[gemms.n++] = floor; read.x[read.n++] = rate; }
+            double few = 0;
+            for (int j = 0; j < 4; j++) few += decode_products(&m, in, out, rows) / 4;
+            double read_rate = bandwidth_floor(false, m.data.p, NULL, m.n_params), rate = product_rate();
+            if (i >= 0) { gemms.x[gemms.n++] = few; read.x[read.n++] = read_rate; large.x[large.n++] = rate; }
         }
-        double token = median(&whole) / NEW, bytes = (double)(n - m.p.wpe.n) * (cpu_bf16 ? 2 : 4) / median(&read), f = median(&gemms);
+        double token = median(&whole) / NEW, f = decode_floor(&m, rows, median(&read), median(&large));
         char what[64];
         snprintf(what, sizeof what, "decode, %zu rows, a token", rows);
-        result("decode", rows, what, 1e3 * token, "ms", "floor", 1e3 * f, token / f, 0, 1 / 0.75, "products; the weights alone %.2f at %.1f GB/s; %.0f tokens/s", 1e3 * bytes, median(&read) / 1e9,
-               (double)rows / token);
+        result("decode", rows, what, 1e3 * token, "ms", "floor", 1e3 * f, token / f, 0, 1 / 0.75, "weights at %.1f GB/s or products at %.0f GFLOP/s; the library alone %.2f ms with so few rows; %.0f tokens/s",
+               median(&read) / 1e9, median(&large) / 1e9, 1e3 * median(&gemms), (double)rows / token);
         decoding_free(&d);
     }
     m.o->release(&in); m.o->release(&out);
@@ -275,8 +289,6 @@ static void bench_ppo(int repeats, size_t rows)
     Model *m = &j.m;
     Ppo *p = &j.p;
     const Config *c = &gpt2_124m;
-    Buf in = m->o->alloc(rows * c->F, DT_REAL, "in"), out = m->o->alloc(rows * (c->V + c->F), DT_REAL, "out");
-    m->o->fill(in, 0.1);
     Times whole = {0}, floor = {0};
     size_t tokens = PROMPT + RESPONSE - 1, N = rows * tokens, R = rows * RESPONSE, minibatch = (size_t)p->opt.minibatch;
     double parts[3] = {0};
@@ -285,18 +297,15 @@ static void bench_ppo(int repeats, size_t rows)
         ppo_iteration(p);
         if (i >= 0) { time_add(&whole, began); parts[0] += p->seconds_rollout - before[0]; parts[1] += p->seconds_reward - before[1]; parts[2] += p->seconds_update - before[2]; }
         // sampling; the frozen trunk once; the reference's top once; then each epoch: top blocks and head forward, backward, weights of the blocks only
-        double f = 0, step = 0;
-        for (int k = 0; k < 4; k++) step += decode_products(m, in, out, rows) / 4;
-        f += RESPONSE * step;
+        double f = RESPONSE * decode_floor(m, rows, bandwidth_floor(false, m->data.p, NULL, m->n_params), product_rate());
         f += blocks_floor(c, c->L - TOP, N, 1, 0, 0) + blocks_floor(c, TOP, N, 1, 0, 0) + head_floor(c, R, 1, 0, 0);
         f += EPOCHS * (double)(rows / minibatch) * (blocks_floor(c, TOP, minibatch * tokens, 1, 1, 1) + head_floor(c, minibatch * RESPONSE, 1, 1, 0));
         if (i >= 0) floor.x[floor.n++] = f;
     }
     char what[64];
     snprintf(what, sizeof what, "PPO iteration, %zu x %d tokens", rows, RESPONSE);
-    result("ppo", rows, what, 1e3 * median(&whole), "ms", "floor", 1e3 * median(&floor), median(&whole) / median(&floor), 0, 1.5, "products; rollouts %.0f, updates %.0f ms", 1e3 * parts[0] / whole.n,
+    result("ppo", rows, what, 1e3 * median(&whole), "ms", "floor", 1e3 * median(&floor), median(&whole) / median(&floor), 0, 1.5, "rollouts %.0f, updates %.0f ms", 1e3 * parts[0] / whole.n,
            1e3 * parts[2] / whole.n);
-    m->o->release(&in); m->o->release(&out);
     iteration_free(&j);
 }
 

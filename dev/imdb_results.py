@@ -1,27 +1,31 @@
 #!/usr/bin/env python3
 """From dev/results/imdb/results.jsonl: the tables of dev/results/imdb/README.md and, where matplotlib is installed, front.svg.
 
-    python3 dev/imdb_results.py [RESULTS] > dev/results/imdb/README.md
+    python3 dev/imdb_results.py [RESULTS [CACHE_TEST]] > dev/results/imdb/README.md
 
 Runs of one recipe, objective and strength are averaged over their seeds; +- is the standard error over prompts of one run, and where there are several
-seeds the spread between them is printed beside it. The share is distance to Best-of-N over the reference's distance to it."""
-import json, math, os, re, statistics as st, sys
+seeds the spread between them is printed beside it. A share is the distance to Best-of-N over the reference's, (N-1) - log N. With CACHE_TEST (a reward cache
+of the test prompts, as `vbon cache` or compact_cache.py wrote it) it also says what the finite cache alone costs, without any training."""
+import gzip, json, math, os, re, statistics as st, sys
 
 path = sys.argv[1] if len(sys.argv) > 1 else "dev/results/imdb/results.jsonl"
 runs = {r["run"]: r for r in map(json.loads, open(path, encoding="utf-8"))}
-reference = runs["reference"]["eval"]
+if "reference" not in runs:
+    sys.exit(f"{path}: no line of the reference: dev/imdb_small.sh reference")
 METHODS = ("vbon", "l", "rl")
 NS = (2, 4, 16, 64)
 
 def kl_bon(n): return math.log(n) - (n - 1) / n
-def share(e, n): return e["distance"][str(n)][0] / reference["distance"][str(n)][0]
+def of_reference(n): return n - 1 - math.log(n)
+def share(e, n): return e["distance"][str(n)][0] / of_reference(n)
+def share_se(e, n): return e["distance"][str(n)][1] / of_reference(n)
+def seconds(r): return sum(r["time/" + k] for k in ("rollout", "reward", "update"))
 
 class Point: # one recipe, objective and strength, over its seeds
     def __init__(self, recipe, method, strength, rs):
         self.recipe, self.method, self.strength, self.rs = recipe, method, strength, rs
         self.win, self.reward, self.kl = (st.mean(r["eval"][k][0] for r in rs) for k in ("win_rate", "reward", "kl_rb"))
         self.shares = {n: st.mean(share(r["eval"], n) for r in rs) for n in NS}
-        self.seconds = st.mean(sum(r.get("time/" + k, 0) for k in ("rollout", "reward", "update")) for r in rs)
     def cell(self, key, digits):
         x = [r["eval"][key] for r in self.rs]
         spread = " (%.*f apart)" % (digits, max(a[0] for a in x) - min(a[0] for a in x)) if len(x) > 1 else ""
@@ -32,50 +36,128 @@ for name, r in runs.items():
     m = re.fullmatch(r"(best|paper)-(vbon|l|rl)-([\d.]+)-s\d+", name)
     if m: points.setdefault(m.groups(), []).append(r)
 points = [Point(*k, rs) for k, rs in points.items()]
+def some(recipe, method): return sorted((p for p in points if (p.recipe, p.method) == (recipe, method)), key=lambda p: p.kl)
+def table(*columns): print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+def row(*cells): print("| " + " | ".join(cells) + " |")
 
-def front(ps, key): # no other point has less KL and more of key
-    return [p for p in ps if not any(q is not p and q.kl <= p.kl and getattr(q, key) >= getattr(p, key) for q in ps)]
+def front(ps, key): # no other point has at most its KL and at least its key, and is better in one
+    better = lambda q, p: q.kl <= p.kl and getattr(q, key) >= getattr(p, key) and (q.kl < p.kl or getattr(q, key) > getattr(p, key))
+    return [p for p in ps if not any(better(q, p) for q in ps)]
 
+def at_kl(ps, key, kl): # on the straight lines between the points, from the reference on; None beyond the last
+    xs = [(0.0, {"win": 0.5, "reward": runs["reference"]["eval"]["reference_reward"]}[key])] + [(p.kl, getattr(p, key)) for p in ps]
+    for (a, ya), (b, yb) in zip(xs, xs[1:]):
+        if a <= kl <= b: return ya + (yb - ya) * (kl - a) / (b - a) if b > a else yb
+    return None
+
+reference = runs["reference"]["eval"]
 print("# vBoN, L and RL on movie reviews\n")
 print("Written by `python3 dev/imdb_results.py` from results.jsonl, which `dev/imdb_small.sh` makes. Reference and reward model: dev/models/imdb, unless it was given others. Evaluation: %d test prompts × %d responses of 40 tokens, seed 1,\n"
-      "against each prompt's own reference samples (600). KL (Rao-Blackwellised) and distances in nats; ± standard error over prompts, and how far the seeds lie apart.\n" % (reference["prompts"], reference["samples"]))
-print("| | N or β | reward | win rate | KL | to BoN-2 | to BoN-4 | to BoN-16 | to BoN-64 | s an iteration |\n|---|---|---|---|---|---|---|---|---|---|")
-print("| reference | | %.3f ± %.3f | %.4f | 0 | %s | |" % (*reference["reward"], reference["win_rate"][0], " | ".join("%.3f" % reference["distance"][str(n)][0] for n in NS)))
+      "against each prompt's own reference samples (600). KL (Rao-Blackwellised) and distances in nats; ± standard error over prompts, and how far the seeds lie apart. Distances to Best-of-N are shares\n"
+      "of the reference's distance, (N−1) − log N.\n" % (reference["prompts"], reference["samples"]))
+table("", "N or β", "reward", "win rate", "KL", *("to BoN-%d" % n for n in NS), "s an iteration")
+row("reference", "", "%.3f ± %.3f" % tuple(reference["reward"]), "%.4f ± %.4f" % tuple(reference["win_rate"]), "0", *("%.0f ± %.0f %%" % (100 * share(reference, n), 100 * share_se(reference, n)) for n in NS), "")
 for n in NS:
     b = runs.get("bon-%d" % n)
-    if b: print("| Best-of-N, drawn | %d | %.3f ± %.3f | %.4f ± %.4f (theory %.4f) | ≤ %.3f | %s | |" % (n, *b["eval"]["reward"], *b["eval"]["win_rate"], n / (n + 1), kl_bon(n), " | ".join("0" if k == n else "" for k in NS)))
+    if b: row("Best-of-N, drawn", str(n), "%.3f ± %.3f" % tuple(b["eval"]["reward"]), "%.4f ± %.4f (theory %.4f)" % (*b["eval"]["win_rate"], n / (n + 1)), "≤ %.3f" % kl_bon(n), *("0 by definition" if k == n else "" for k in NS), "")
 for recipe in ("best", "paper"):
     for method in METHODS:
-        for p in sorted((p for p in points if (p.recipe, p.method) == (recipe, method)), key=lambda p: float(p.strength) * (-1 if method == "rl" else 1)):
-            print("| %s, %s (%d seed%s) | %s | %s | %s | %s | %s | %.2f |" % (method, recipe, len(p.rs), "s"[:len(p.rs) - 1], p.strength, p.cell("reward", 3), p.cell("win_rate", 4), p.cell("kl_rb", 3),
-                  " | ".join("%.0f %%" % (100 * p.shares[n]) for n in NS), p.seconds))
-print("\nDistances of trained policies are shares of the reference's.\n")
+        for p in some(recipe, method):
+            row("%s, %s (%d seed%s)" % (method, recipe, len(p.rs), "s"[:len(p.rs) - 1]), p.strength, p.cell("reward", 3), p.cell("win_rate", 4), p.cell("kl_rb", 3),
+                *("%.0f ± %.0f %%" % (100 * p.shares[n], 100 * share_se(p.rs[0]["eval"], n)) for n in NS), "%.2f" % st.mean(map(seconds, p.rs)))
 
-print("## The Pareto front (all fine-tuned points, Best-of-N excluded)\n\n| recipe | front of | points | vbon | l | rl |\n|---|---|---|---|---|---|")
+print("\n## vBoN against RL at equal KL\n\nEach point beside the other method's curve at its KL (straight lines between its points, from the reference on; beyond its last point: none).\n")
+table("recipe", "point", "KL", "win rate", "the other's", "difference", "reward", "the other's", "difference")
+for recipe in ("best", "paper"):
+    for method, other in (("vbon", "rl"), ("rl", "vbon")):
+        for p in some(recipe, method):
+            cells = []
+            for key, digits in (("win", 4), ("reward", 3)):
+                x, y = getattr(p, key), at_kl(some(recipe, other), key, p.kl)
+                cells += ["%.*f" % (digits, x)] + (["%.*f" % (digits, y), "%+.*f" % (digits, x - y)] if y is not None else ["none", ""])
+            row(recipe, "%s %s" % (method, p.strength), "%.3f" % p.kl, *cells)
+
+print("\n## Exact against its bound L: vbon minus l of the same N and seed\n")
+table("recipe", "N", "seed", "win rate", "reward", "KL", "distance to BoN-N, nats")
+for name, r in sorted(runs.items()):
+    m = re.fullmatch(r"(best|paper)-vbon-(\d+)-s(\d+)", name)
+    other = m and runs.get("%s-l-%s-s%s" % m.groups())
+    if other:
+        a, b = r["eval"], other["eval"]
+        row(*m.groups(), "%+.4f" % (a["win_rate"][0] - b["win_rate"][0]), "%+.3f" % (a["reward"][0] - b["reward"][0]), "%+.3f" % (a["kl_rb"][0] - b["kl_rb"][0]),
+            "%+.3f" % (a["distance"][m[2]][0] - b["distance"][m[2]][0]))
+
+print("\n## vBoN against Best-of-N at equal N\n")
+table("recipe", "N", "win rate", "Best-of-N's", "reward", "Best-of-N's", "share of the way from the reference", "KL", "times Best-of-N's", "left of the distance")
+for recipe in ("best", "paper"):
+    for p in sorted(some(recipe, "vbon"), key=lambda p: float(p.strength)):
+        n = int(p.strength); b = runs.get("bon-%d" % n)
+        if b:
+            r0, rn = reference["reference_reward"], b["eval"]["reward"][0]
+            row(recipe, p.strength, "%.4f" % p.win, "%.4f" % (n / (n + 1)), "%.3f" % p.reward, "%.3f" % rn, "%.0f %%" % (100 * (p.reward - r0) / (rn - r0)), "%.3f" % p.kl, "%.1f" % (p.kl / kl_bon(n)), "%.1f %%" % (100 * p.shares[n]))
+
+print("\n## The Pareto front\n\nOf all fine-tuned points of a recipe, Best-of-N excluded: vbon, l and rl together, and vbon and rl alone (vbon and l are nearly one method, and halve each other's share).\n")
+table("recipe", "front of", "points", *METHODS, "vbon and rl alone: points", "vbon", "rl")
 for recipe in ("best", "paper"):
     ps = [p for p in points if p.recipe == recipe]
     for key, what in (("win", "win rate"), ("reward", "reward")):
-        f = front(ps, key)
-        if f: print("| %s | %s over KL | %d | %s |" % (recipe, what, len(f), " | ".join("%.0f %%" % (100 * sum(p.method == m for p in f) / len(f)) for m in METHODS)))
+        f, two = front(ps, key), front([p for p in ps if p.method != "l"], key)
+        if f: row(recipe, what + " over KL", str(len(f)), *("%.0f %%" % (100 * sum(p.method == m for p in f) / len(f)) for m in METHODS), str(len(two)), *("%.0f %%" % (100 * sum(p.method == m for p in two) / len(two)) for m in ("vbon", "rl")))
+
+print("\n## What an iteration costs\n\nSeconds, medians over a run, then over runs; the shares of sampling, reward and updates.\n")
+table("recipe", "objective", "runs", "seconds", "rollout", "reward", "update")
+for recipe in ("best", "paper"):
+    for method in METHODS:
+        rs = [r for p in some(recipe, method) for r in p.rs]
+        if rs: row(recipe, method, str(len(rs)), "%.2f" % st.median(map(seconds, rs)), *("%.2f" % st.median(r["time/" + k] for r in rs) for k in ("rollout", "reward", "update")))
 
 sweep = {}
 for name, r in runs.items():
     m = re.fullmatch(r"m-(\d+)-s\d+", name)
     if m: sweep.setdefault(int(m[1]), []).append(r)
 if sweep:
-    print("\n## M at N=10\n\n| M | seeds | win rate | reward | to BoN-16 |\n|---|---|---|---|---|")
+    print("\n## M at N=10\n")
+    table("M", "seeds", "win rate", "reward", "to BoN-16")
     for m in sorted(sweep):
         p = Point("", "vbon", "10", sweep[m])
-        print("| %d | %d | %s | %s | %.1f %% |" % (m, len(p.rs), p.cell("win_rate", 4), p.cell("reward", 3), 100 * p.shares[16]))
+        row(str(m), str(len(p.rs)), p.cell("win_rate", 4), p.cell("reward", 3), "%.1f %%" % (100 * p.shares[16]))
 
-changes = [r for name, r in runs.items() if re.match("change-|long-|paper3e-5", name)]
+changes = [r for name, r in runs.items() if re.match("change-|control-", name)]
 if changes:
-    print("\n## What matters at N=16 (seed 1)\n\n| run | episodes | win rate | reward | KL | to BoN-16 | saturation | explained variance | minutes |\n|---|---|---|---|---|---|---|---|---|")
+    print("\n## What matters at N=16, seed 1, and controls\n\nSaturation: share of the last rollout above every cached sample. To BoN-16 on training prompts: the last rollout's, in nats.\n")
+    table("run", "episodes", "win rate", "reward", "KL", "to BoN-16", "on training prompts", "saturation", "explained variance", "minutes")
     for name in ["best-vbon-16-s1", "paper-vbon-16-s1"] + [r["run"] for r in changes]:
         if name not in runs: continue
         r = runs[name]; e, l = r["eval"], r["last"]
-        print("| %s | %d | %.4f ± %.4f | %.3f ± %.3f | %.3f | %.1f %% | %.2f | %.2f | %.1f |" % (name, l["episode"], *e["win_rate"], *e["reward"], e["kl_rb"][0], 100 * share(e, 16), l.get("vbon/saturation", float("nan")),
-              l.get("val/explained_variance", float("nan")), r["iterations"] * sum(r["time/" + k] for k in ("rollout", "reward", "update")) / 60))
+        value = lambda key: "%.2f" % l[key] if isinstance(l.get(key), (int, float)) else ""
+        row(name, "%d" % l["episode"], "%.4f ± %.4f" % tuple(e["win_rate"]), "%.3f ± %.3f" % tuple(e["reward"]), "%.3f" % e["kl_rb"][0], "%.1f ± %.1f %%" % (100 * share(e, 16), 100 * share_se(e, 16)), value("vbon/distance"),
+            value("vbon/saturation"), value("val/explained_variance"), "%.1f" % (r["iterations"] * seconds(r) / 60))
+
+# The best that training on a cache of M can do: the policy that maximises the objective with F-hat from M samples is the reference weighted by exp((N-1) log F-hat).
+# Taken on draws outside those M; its distance to Best-of-N is measured with F-hat from all the others.
+if len(sys.argv) > 2:
+    from bisect import bisect_left
+    prompts = {}
+    for line in (gzip.open if sys.argv[2].endswith(".gz") else open)(sys.argv[2], "rt", encoding="utf-8"):
+        r = json.loads(line)
+        if "rewards" in r: prompts[r["prompt"]] = r["rewards"]
+        elif "reward" in r: prompts.setdefault(r["prompt"], []).append(r["reward"])
+    table_m = (8, 32, 100, 200)
+    left = {(m, n): [] for m in table_m for n in NS}
+    for rewards in prompts.values():
+        for m in table_m:
+            cached, others = sorted(rewards[:m]), sorted(rewards[m:])
+            harmonic = [0.0]
+            for i in range(1, len(rewards) + 1): harmonic.append(harmonic[-1] + 1 / i) # digamma(k+1) - digamma(M+2) = H(k) - H(M+1)
+            log_f = [harmonic[bisect_left(cached, x)] - harmonic[m + 1] for x in others]
+            true = [harmonic[i] - harmonic[len(others)] for i in range(len(others))] # rank among the others but itself
+            for n in NS:
+                w = [math.exp((n - 1) * (f - max(log_f))) for f in log_f]
+                z = sum(w)
+                left[m, n].append(sum(x / z * (math.log(x / z * len(others)) - math.log(n) - (n - 1) * t) for x, t in zip(w, true) if x > 0) / of_reference(n))
+    print("\n## What the finite cache alone costs\n\nThe share of the reference's distance that is left when the objective with F̂ from M cached samples is maximised perfectly: %d test prompts, by weighting draws outside the M, no training.\n" % len(prompts))
+    table("M", *("to BoN-%d" % n for n in NS))
+    for m in table_m: row(str(m), *("%.2f ± %.2f %%" % (100 * st.mean(left[m, n]), 100 * st.stdev(left[m, n]) / len(prompts) ** 0.5) for n in NS))
 
 try:
     import matplotlib
@@ -94,7 +176,7 @@ for key, ax in (("win", axes[0]), ("reward", axes[1])):
     ax.plot([x for x, _ in drawn], [y for _, y in drawn], "k*", ms=9, label="Best-of-N, drawn")
     for recipe, marker in (("best", "o"), ("paper", "^")):
         for method in METHODS:
-            ps = sorted((p for p in points if (p.recipe, p.method) == (recipe, method)), key=lambda p: p.kl)
+            ps = some(recipe, method)
             own = front(ps, key)
             for p in ps: ax.plot(p.kl, getattr(p, key), marker, color=colour[method], alpha=1 if p in own else 0.35, ms=6)
             ax.plot([p.kl for p in own], [getattr(p, key) for p in own], "-" if recipe == "best" else ":", color=colour[method], lw=1, label="%s, %s" % (method, recipe) if ps else None)

@@ -5,16 +5,17 @@
 #     dev/imdb_small.sh [NAME ...]        all runs in the order below, or those whose name begins with one of NAME
 #
 # Two recipes. `paper` is --preset sentiment (top 2 blocks, value head, 128 episodes x 4 epochs) at ten times its rate, because 3e-5 is a rate for 124 million
-# parameters (paper3e-5 shows what it does here); `best` is --preset best. Both at 12,800 episodes of 40 tokens, four strengths, two seeds. Then what matters, one change at a time, at N=16.
-# Models and caches: dev/models/imdb (dev/imdb_models.sh DATA=DIR made them). Table and figure: dev/imdb_results.py.
+# parameters (control-paper-3e-5 shows what it does here); `best` is --preset best. Both at 12,800 episodes of 40 tokens, four strengths, two seeds; RL's strengths are those whose
+# optima have about the KL of Best-of-2 to Best-of-64, and the l of N has beta = 1/(N-1): the bound of the vbon of that N. Then what matters, one change at a time, at N=16.
+# The order is that of the questions: stopped after any run, what there is says most. A run that fails is named at the end and tried again the next time.
+# Models and caches: dev/models/imdb (dev/imdb_models.sh DATA=DIR made them). Tables and figure: dev/imdb_results.py.
 #
-# Every size below is a variable. With LM and RM, other models (RM may be followed by flags), the caches of PROMPTS and PROMPTS_TEST are drawn first: README.md, "Reproduce the
-# paper", has the paper's models, sizes and grid. GRID holds OBJECTIVE:FLAG:STRENGTH, MS the M of the runs m-M at N=10 (the paper's figure 4), which run only where it is set.
+# With LM and RM, other models (RM may be followed by flags), the caches of PROMPTS and PROMPTS_TEST are drawn first. GRID, of OBJECTIVE:FLAG:STRENGTH, and MS, the M of runs
+# m-M at N=10 (the paper's figure 4), take the place of all that is trained below: each with --preset sentiment and every seed of SEEDS. README.md, "Reproduce the paper", uses them.
 set -eu
 M=${MODELS:-dev/models/imdb}; OUT=${OUT:-runs/imdb}; RESULTS=${RESULTS:-dev/results/imdb/results.jsonl}
 LM=${LM:-}; RM=${RM:-}; PROMPTS=${PROMPTS:-}; PROMPTS_TEST=${PROMPTS_TEST:-}; M_TRAIN=${M_TRAIN:-200}; M_TEST=${M_TEST:-600}
-SEEDS=${SEEDS:-1 2}; MS=${MS:-}; PAPER_LR=${PAPER_LR:-3e-4}; FLAGS=${FLAGS:-} # FLAGS: for every command, e.g. --device cuda
-GRID=${GRID:-vbon:n:16 rl:beta:0.1 l:n:16 vbon:n:4 rl:beta:0.3 l:n:4 vbon:n:64 rl:beta:0.03 l:n:64 vbon:n:2 rl:beta:1 l:n:2}
+GRID=${GRID:-}; MS=${MS:-}; SEEDS=${SEEDS:-1 2}; PAPER_LR=${PAPER_LR:-3e-4}; FLAGS=${FLAGS:-} # FLAGS: for every command, e.g. --device cuda
 EPISODES=${EPISODES:-12800}; SAMPLES=${SAMPLES:-8}; PROMPTS_MAX=${PROMPTS_MAX:-0} # smaller for a rehearsal: name another RESULTS then
 ASKED=
 for a in "$@"; do case $a in DATA=*) ;; *) ASKED="$ASKED $a";; esac; done # DATA=DIR: the data went into models and caches, nothing more is read from it
@@ -33,6 +34,9 @@ MODEL=${LM:-$M/lm}; RM=${RM:-$M/rm}
 COMMON="--model $MODEL --reward $RM --cache $OUT/cache.jsonl --max-new 40 --save-every 10 --resume $FLAGS"
 EVAL="eval --reference $MODEL --reward $RM --cache $OUT/cache_test.jsonl --prompts-max $PROMPTS_MAX --ns 2,4,16,64 --max-new 40 --seed 1 $FLAGS"
 
+FAILED=
+end() { [ -z "$FAILED" ] || { echo "imdb_small.sh: failed:$FAILED"; exit 1; }; exit 0; }
+failed() { echo "imdb_small.sh: $1"; FAILED="$FAILED ${1%%:*}"; }
 wanted() { # wanted NAME: asked for, and not there yet
     if grep -q "^{\"run\":\"$1\"," "$RESULTS"; then return 1; fi
     [ -n "$ASKED" ] || return 0
@@ -41,42 +45,58 @@ wanted() { # wanted NAME: asked for, and not there yet
 }
 evaluate() { # evaluate NAME HEAD FLAGS: HEAD is what the line says before the evaluation
     name=$1; head=$2; shift 2
-    ./vbon $EVAL "$@" --out "$OUT/$name.json" > "$OUT/$name.eval" 2>&1 || { echo "imdb_small.sh: $name: eval failed: see $OUT/$name.eval"; exit 1; }
+    ./vbon $EVAL "$@" --out "$OUT/$name.json" > "$OUT/$name.eval" 2>&1 || { failed "$name: eval failed: $(tail -n 1 "$OUT/$name.eval")"; return 0; }
     printf '{"run":"%s",%s"eval":%s}\n' "$name" "$head" "$(cat "$OUT/$name.json")" >> "$RESULTS" # one write: a line is there whole or not at all
     tail -n 1 "$RESULTS" | sed -E 's/.*"run":"([^"]*)".*"reward":\[([^,]*),.*"win_rate":\[([^,]*),.*"kl_rb":\[([^,]*),.*"16":\[([^,]*),.*/\1  reward \2  win rate \3  KL \4  to Best-of-16 \5/'
 }
 run() { # run NAME FLAGS: train, evaluate, keep the log and the line
     name=$1; shift
     wanted "$name" || return 0
-    ./vbon train $COMMON --episodes "$EPISODES" "$@" --out "$OUT/$name" > "$OUT/$name.log" 2>&1 || { echo "imdb_small.sh: $name: train failed: $(tail -n 1 "$OUT/$name.log")"; exit 1; }
-    # the mean of the times an iteration takes, and its last record
-    times=$(awk -F '"time/' '/"type":"train"/ { for (i = 2; i <= NF; i++) { split($i, a, "\":"); s[a[1]] += a[2] + 0 } n++ } END { printf "\"iterations\":%d", n; for (k in s) printf ",\"time/%s\":%.4f", k, s[k] / n }' "$OUT/$name/log.jsonl")
+    ./vbon train $COMMON --episodes "$EPISODES" "$@" --out "$OUT/$name" > "$OUT/$name.log" 2>&1 || { failed "$name: train failed: $(tail -n 1 "$OUT/$name.log")"; return 0; }
+    times="\"iterations\":$(grep -c '"type":"train"' "$OUT/$name/log.jsonl")" # the median of the times an iteration takes, and its last record
+    for part in rollout reward update; do
+        times="$times,\"time/$part\":$(sed -n "s|.*\"type\":\"train\".*\"time/$part\":\([^,}]*\).*|\1|p" "$OUT/$name/log.jsonl" | sort -g | awk '{ x[NR] = $1 } END { print x[int((NR + 1) / 2)] }')"
+    done
     evaluate "$name" "\"flags\":\"$*\",$times,\"last\":$(grep '"type":"train"' "$OUT/$name/log.jsonl" | tail -n 1)," --model "$OUT/$name" --samples "$SAMPLES"
     [ -n "${KEEP_MODELS:-}" ] || rm -f "$OUT/$name"/*.safetensors
 }
-wanted reference && evaluate reference "" --model "$MODEL" --samples "$SAMPLES"
-for n in 2 4 16 64; do wanted bon-$n && evaluate bon-$n "" --method bon --n $n --samples 2; done
-# the two recipes over the strengths; l at N has beta = 1/(N-1): the bound of vbon at that N
-for seed in $SEEDS; do for x in $GRID; do
-    objective=${x%%:*}; strength=${x##*:}; flag=${x#*:}; flag=${flag%:*}
-    run best-$objective-$strength-s$seed --preset best --objective $objective --$flag $strength --seed $seed
-    run paper-$objective-$strength-s$seed --preset sentiment --lr $PAPER_LR --objective $objective --$flag $strength --seed $seed
-done; done
-for seed in $SEEDS; do for m in $MS; do run m-$m-s$seed --preset sentiment --lr $PAPER_LR --objective vbon --n 10 --m $m --seed $seed; done; done
-# what matters, N=16: one change at a time from `best`, then from `paper`
-V="--preset best --objective vbon --n 16 --seed 1"
-run change-critic-head $V --critic head
-run change-lambda-1 $V --lambda 1
-run change-lambda-.95 $V --lambda 0.95
-run change-lr-3e-4 $V --lr 3e-4
-run change-lr-1.2e-3 $V --lr 1.2e-3
-run change-no-warmup $V --warmup 0
-run change-4-epochs $V --ppo-epochs 4
-run change-rollout-128 $V --rollout 128 --minibatch 32
-run change-top-2-blocks $V --train-layers 2
-run change-m-32 $V --m 32
-run change-128-prompts $V --prompts-max 128
-run paper3e-5-vbon-16-s1 --preset sentiment --objective vbon --n 16 --seed 1
-# more episodes
-EPISODES=$((EPISODES * 4)); run long-4x-vbon-16 $V
-EPISODES=$((EPISODES * 2)); run long-8x-vbon-16 $V
+best() { run "best-$1-$3-s$4" --preset best --objective "$1" "--$2" "$3" --seed "$4"; } # OBJECTIVE FLAG STRENGTH SEED
+paper() { run "paper-$1-$3-s$4" --preset sentiment --lr "$PAPER_LR" --objective "$1" "--$2" "$3" --seed "$4"; }
+strengths() { # strengths RECIPE SEED: all of them but N=16 and what stands beside it
+    $1 vbon n 4 $2; $1 rl beta 1 $2; $1 vbon n 64 $2; $1 rl beta 0.25 $2; $1 vbon n 2 $2; $1 rl beta 2 $2; $1 l n 4 $2; $1 l n 64 $2; $1 l n 2 $2
+}
+change() { name=$1; shift; run "change-$name" --preset best --objective vbon --n 16 --seed 1 "$@"; }
+
+if wanted reference; then evaluate reference "" --model "$MODEL" --samples "$SAMPLES"; fi
+for n in 2 4 16 64; do if wanted bon-$n; then evaluate bon-$n "" --method bon --n $n --samples 2; fi; done
+[ -z "$GRID$MS" ] || {
+    for s in $SEEDS; do
+        for x in $GRID; do flag=${x#*:}; paper "${x%%:*}" "${flag%:*}" "${x##*:}" "$s"; done
+        for m in $MS; do run "m-$m-s$s" --preset sentiment --lr "$PAPER_LR" --objective vbon --n 10 --m "$m" --seed "$s"; done
+    done
+    end
+}
+best vbon n 16 1; best rl beta 0.5 1; best l n 16 1
+change 5x-episodes --episodes $((EPISODES * 5))
+strengths best 1
+paper vbon n 16 1; paper rl beta 0.5 1; paper l n 16 1
+change critic-head --critic head --vf-coef 0.1
+change lambda-1 --lambda 1
+change lr-3e-4 --lr 3e-4
+change 4-epochs --ppo-epochs 4
+change m-32 --m 32
+change rollout-128 --rollout 128 --minibatch 32
+change top-2-blocks --train-layers 2
+best vbon n 16 2; best rl beta 0.5 2; best l n 16 2
+strengths best 2
+strengths paper 1
+run control-rl-critic-head --preset best --objective rl --beta 0.5 --seed 1 --critic head --vf-coef 0.1
+run control-rl-0.1 --preset best --objective rl --beta 0.1 --seed 1
+run control-paper-3e-5 --preset sentiment --objective vbon --n 16 --seed 1
+change lr-1.2e-3 --lr 1.2e-3
+change no-warmup --warmup 0
+change 128-prompts --prompts-max 128
+paper vbon n 16 2; paper rl beta 0.5 2; paper l n 16 2
+strengths paper 2
+change 10x-episodes --episodes $((EPISODES * 10))
+end

@@ -1,9 +1,10 @@
 // eval.h: the paper's evaluation (sections 5 and 6, appendices F to I) of one policy against a reference and its reward cache.
 //
 // On held-out prompts, with K responses each: the KL to the reference three ways (k1, k3, and Rao-Blackwellised over the vocabulary along the
-// path) and in the released code's form; the distance to Best-of-N, KL(pi || pi_bon) = E[log pi - log pi_bon], with F-hat (digamma) from the
-// prompts' own cache; the win rate against all cached reference samples (BoN's N/(N+1) is exact for it) and in the released form (one
-// reference sample a prompt, ties lose); the mean reward. Means are over prompts, with their standard errors; the KLs' are over responses.
+// path) and in the released code's form; the distance to Best-of-N, KL(pi || pi_bon) = KL(pi || ref) + E[log ref - log pi_bon], its first term
+// Rao-Blackwellised too, F-hat (digamma) from the prompts' own cache; the win rate against all cached reference samples (BoN's N/(N+1) is
+// exact for it) and in the released form (one reference sample a prompt, ties lose); the mean reward. Means are over prompts, with their
+// standard errors.
 //
 // Win rate alone rewards drift: look at the distance beside it.
 #ifndef EVAL_H
@@ -34,8 +35,8 @@ static Estimate over_prompts(const double *x, size_t n, size_t K) // x (n): mean
     return e;
 }
 
-// Fills what is made of log-probabilities: (n) each; sum_p and sum_r are log pi and log ref of the response
-static void evaluate_logps(const EvalSpec *spec, const Prompt *prompts, const Response *r, size_t n, double *k1, double *k3, double *rb, double *released, double *sum_p, double *sum_r)
+// Fills what is made of log-probabilities: (n) each; sum_r is log ref of the response
+static void evaluate_logps(const EvalSpec *spec, const Prompt *prompts, const Response *r, size_t n, double *k1, double *k3, double *rb, double *released, double *sum_r)
 {
     const Model *pi = spec->policy, *ref = spec->reference;
     const Ops *o = pi->o;
@@ -71,7 +72,7 @@ static void evaluate_logps(const EvalSpec *spec, const Prompt *prompts, const Re
                 double d = lr[a] - lp[a];
                 if (t + drop < count) released[s] += exp(d) - 1 - d;
                 if (t + r[s].n < count) continue;
-                sum_p[s] += lp[a]; sum_r[s] += lr[a];
+                sum_r[s] += lr[a];
                 k1[s] -= d;
                 k3[s] += exp(d) - 1 - d;
                 rb[s] += ref->cfg.C == C ? kl[a] : NAN;
@@ -85,10 +86,10 @@ static void evaluate_logps(const EvalSpec *spec, const Prompt *prompts, const Re
 
 void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Response *r, size_t n, size_t K)
 {
-    double *all = (double *)xcalloc(n * (10 + MAX_NS), sizeof *all), *k1 = all, *k3 = all + n, *rb = all + 2 * n, *released = all + 3 * n, *sum_p = all + 4 * n, *sum_r = all + 5 * n;
-    double *win = all + 6 * n, *win_released = all + 7 * n, *reward = all + 8 * n, *length = all + 9 * n, *distance = all + 10 * n;
-    if (spec->policy) evaluate_logps(spec, prompts, r, n, k1, k3, rb, released, sum_p, sum_r);
-    else for (size_t i = 0; i < 6 * n; i++) all[i] = NAN;
+    double *all = (double *)xcalloc(n * (9 + MAX_NS), sizeof *all), *k1 = all, *k3 = all + n, *rb = all + 2 * n, *released = all + 3 * n, *sum_r = all + 4 * n;
+    double *win = all + 5 * n, *win_released = all + 6 * n, *reward = all + 7 * n, *length = all + 8 * n, *distance = all + 9 * n;
+    if (spec->policy) evaluate_logps(spec, prompts, r, n, k1, k3, rb, released, sum_r);
+    else for (size_t i = 0; i < 5 * n; i++) all[i] = NAN;
     for (size_t s = 0; s < n; s++) {
         const Cdf *c = &prompts[r[s].prompt].cdf;
         double k = cdf_rank(c, r[s].reward, r[s].key, NULL), logF = log_fhat(FHAT_DIGAMMA, k, (double)c->M);
@@ -96,7 +97,7 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
         win_released[s] = r[s].reward > c->reward[0];
         reward[s] = r[s].reward;
         length[s] = (double)r[s].n;
-        for (size_t v = 0; v < spec->n_ns; v++) distance[v * n + s] = sum_p[s] - log_pi_bon(logF, sum_r[s], spec->ns[v]);
+        for (size_t v = 0; v < spec->n_ns; v++) distance[v * n + s] = (isnan(rb[s]) ? k1[s] : rb[s]) + sum_r[s] - log_pi_bon(logF, sum_r[s], spec->ns[v]);
     }
     double reference = 0;
     for (size_t i = 0; i < n; i += K) {
@@ -104,8 +105,8 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
         for (size_t k = 0; k < c->M; k++) reference += c->reward[k] / (double)c->M / (double)(n / K);
     }
     double *finished = length; // reused below, after length has been read
-    *e = (Evaluation){.reward = over_prompts(reward, n, K), .win = over_prompts(win, n, K), .win_released = over_prompts(win_released, n, K), .k1 = estimate(k1, n),
-        .k3 = estimate(k3, n), .rb = estimate(rb, n), .released = estimate(released, n), .length = over_prompts(length, n, K), .reference_reward = reference};
+    *e = (Evaluation){.reward = over_prompts(reward, n, K), .win = over_prompts(win, n, K), .win_released = over_prompts(win_released, n, K), .k1 = over_prompts(k1, n, K),
+        .k3 = over_prompts(k3, n, K), .rb = over_prompts(rb, n, K), .released = over_prompts(released, n, K), .length = over_prompts(length, n, K), .reference_reward = reference};
     for (size_t i = 0; i < n; i++) finished[i] = r[i].finished;
     e->finished = over_prompts(finished, n, K);
     for (size_t v = 0; v < spec->n_ns; v++) e->distance[v] = over_prompts(distance + v * n, n, K);
