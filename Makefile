@@ -140,7 +140,7 @@ demo: vbon
 demo-models: vbon
 	@dev/demo_models.sh DATA="$(DATA)"
 parity: vbon
-	@$(PYTHON) dev/parity.py $(or $(SEED),$(error name a seed: make parity SEED=7)) $(if $(LARGE),--large dev/fixtures/configs/pythia-410m.json)
+	@$(PYTHON) dev/parity.py $(or $(SEED),$(error name a seed: make parity SEED=7)) $(if $(LARGE),--large dev/fixtures/configs/pythia-410m.json) $(if $(DATA),--data "$(DATA)")
 bench: build/bench
 	@build/bench $(if $(LLMC),--llmc $(LLMC))
 
@@ -167,7 +167,8 @@ help:
 	@echo "make test       the tests;  make test_asan: the same under ASan and UBSan"
 	@echo "make test_cuda  the CUDA operations against the CPU's, on a GPU;  make test_simt: the same on the CPU"
 	@echo "make test_simt_asan, test_simt_tsan: the kernels on the CPU under sanitizers"
-	@echo "make parity SEED=N   random models through transformers and through vbon (Python: dev/requirements.txt; LARGE=1 adds Pythia-410m's size)"
+	@echo "make parity SEED=N   random models through transformers and through vbon (Python: dev/requirements.txt; LARGE=1 adds Pythia-410m's size,"
+	@echo "                     DATA=DIR real tokenizers on real text)"
 	@echo "make bench      speed beside the machine's own floors, memory beside the plan (LLMC=DIR: beside llm.c, built there)"
 	@echo "make demo-models DATA=DIR   train the demo's models again (about an hour)"
 	@echo "make cuda_headers   NVIDIA's headers alone, for make test_simt without the toolkit"

@@ -52,8 +52,8 @@ def at_kl(ps, key, kl): # on the straight lines between the points, from the ref
 
 reference = runs["reference"]["eval"]
 print("# vBoN, L and RL on movie reviews\n")
-print("Written by `python3 dev/imdb_results.py` from results.jsonl, which `dev/imdb_small.sh` makes. Reference and reward model: dev/models/imdb. Evaluation: %d test prompts × %d responses of 40 tokens, seed 1,\n"
-      "against each prompt's own 600 reference samples. KL (Rao-Blackwellised) and distances in nats; ± standard error over prompts, and how far the seeds lie apart. Distances to Best-of-N are shares\n"
+print("Written by `python3 dev/imdb_results.py` from results.jsonl, which `dev/imdb_small.sh` makes. Reference and reward model: dev/models/imdb, unless it was given others. Evaluation: %d test prompts × %d responses of 40 tokens, seed 1,\n"
+      "against each prompt's own reference samples (600). KL (Rao-Blackwellised) and distances in nats; ± standard error over prompts, and how far the seeds lie apart. Distances to Best-of-N are shares\n"
       "of the reference's distance, (N−1) − log N.\n" % (reference["prompts"], reference["samples"]))
 table("", "N or β", "reward", "win rate", "KL", *("to BoN-%d" % n for n in NS), "s an iteration")
 row("reference", "", "%.3f ± %.3f" % tuple(reference["reward"]), "%.4f ± %.4f" % tuple(reference["win_rate"]), "0", *("%.0f ± %.0f %%" % (100 * share(reference, n), 100 * share_se(reference, n)) for n in NS), "")
@@ -110,6 +110,17 @@ for recipe in ("best", "paper"):
     for method in METHODS:
         rs = [r for p in some(recipe, method) for r in p.rs]
         if rs: row(recipe, method, str(len(rs)), "%.2f" % st.median(map(seconds, rs)), *("%.2f" % st.median(r["time/" + k] for r in rs) for k in ("rollout", "reward", "update")))
+
+sweep = {}
+for name, r in runs.items():
+    m = re.fullmatch(r"m-(\d+)-s\d+", name)
+    if m: sweep.setdefault(int(m[1]), []).append(r)
+if sweep:
+    print("\n## M at N=10\n")
+    table("M", "seeds", "win rate", "reward", "to BoN-16")
+    for m in sorted(sweep):
+        p = Point("", "vbon", "10", sweep[m])
+        row(str(m), str(len(p.rs)), p.cell("win_rate", 4), p.cell("reward", 3), "%.1f %%" % (100 * p.shares[16]))
 
 changes = [r for name, r in runs.items() if re.match("change-|control-", name)]
 if changes:

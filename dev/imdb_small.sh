@@ -9,21 +9,33 @@
 # optima have about the KL of Best-of-2 to Best-of-64, and the l of N has beta = 1/(N-1): the bound of the vbon of that N. Then what matters, one change at a time, at N=16.
 # The order is that of the questions: stopped after any run, what there is says most. A run that fails is named at the end and tried again the next time.
 # Models and caches: dev/models/imdb (dev/imdb_models.sh DATA=DIR made them). Tables and figure: dev/imdb_results.py.
+#
+# With LM and RM, other models (RM may be followed by flags), the caches of PROMPTS and PROMPTS_TEST are drawn first. GRID, of OBJECTIVE:FLAG:STRENGTH, and MS, the M of runs
+# m-M at N=10 (the paper's figure 4), take the place of all that is trained below: each with --preset sentiment and every seed of SEEDS. README.md, "Reproduce the paper", uses them.
 set -eu
 M=${MODELS:-dev/models/imdb}; OUT=${OUT:-runs/imdb}; RESULTS=${RESULTS:-dev/results/imdb/results.jsonl}
+LM=${LM:-}; RM=${RM:-}; PROMPTS=${PROMPTS:-}; PROMPTS_TEST=${PROMPTS_TEST:-}; M_TRAIN=${M_TRAIN:-200}; M_TEST=${M_TEST:-600}
+GRID=${GRID:-}; MS=${MS:-}; SEEDS=${SEEDS:-1 2}; PAPER_LR=${PAPER_LR:-3e-4}; FLAGS=${FLAGS:-} # FLAGS: for every command, e.g. --device cuda
 EPISODES=${EPISODES:-12800}; SAMPLES=${SAMPLES:-8}; PROMPTS_MAX=${PROMPTS_MAX:-0} # smaller for a rehearsal: name another RESULTS then
 ASKED=
 for a in "$@"; do case $a in DATA=*) ;; *) ASKED="$ASKED $a";; esac; done # DATA=DIR: the data went into models and caches, nothing more is read from it
 mkdir -p "$OUT" "$(dirname "$RESULTS")"; touch "$RESULTS"
 exec 9> "$OUT/lock"; flock -n 9 || { echo "imdb_small.sh: waiting for another one at work in $OUT, or a command that a killed one left running"; flock 9; }
 [ -z "$(tail -c 1 "$RESULTS")" ] || sed -i '$d' "$RESULTS" # a line that was killed half-written
-for c in cache cache_test; do
-    [ -f "$OUT/$c.jsonl" ] || { cat $M/$c.jsonl.gz.?? | gunzip > "$OUT/$c.tmp"; mv "$OUT/$c.tmp" "$OUT/$c.jsonl"; }
-done
-COMMON="--model $M/lm --reward $M/rm --cache $OUT/cache.jsonl --max-new 40 --save-every 10 --resume"
-EVAL="eval --reference $M/lm --reward $M/rm --cache $OUT/cache_test.jsonl --prompts-max $PROMPTS_MAX --ns 2,4,16,64 --max-new 40 --seed 1"
+cache() { # cache NAME PROMPTS M: drawn, and then renamed, where LM is given; otherwise unpacked
+    [ ! -f "$OUT/$1.jsonl" ] || return 0
+    if [ -z "$LM" ]; then cat "$M/$1".jsonl.gz.?? | gunzip > "$OUT/$1.tmp"; mv "$OUT/$1.tmp" "$OUT/$1.jsonl"; return; fi
+    ./vbon cache --model "$LM" --reward $RM --prompts "$2" --samples "$3" --max-new 40 --seed 1 $FLAGS --out "$OUT/$1.part" > "$OUT/$1.log" 2>&1 || { echo "imdb_small.sh: $1: cache failed: $(tail -n 1 "$OUT/$1.log")"; exit 1; }
+    mv "$OUT/$1.part" "$OUT/$1.jsonl"
+}
+[ -z "$LM" ] || { [ -n "$RM" ] && [ -f "$PROMPTS" ] && [ -f "$PROMPTS_TEST" ]; } || { echo "imdb_small.sh: LM needs RM, PROMPTS and PROMPTS_TEST"; exit 1; }
+cache cache "$PROMPTS" "$M_TRAIN"; cache cache_test "$PROMPTS_TEST" "$M_TEST"
+MODEL=${LM:-$M/lm}; RM=${RM:-$M/rm}
+COMMON="--model $MODEL --reward $RM --cache $OUT/cache.jsonl --max-new 40 --save-every 10 --resume $FLAGS"
+EVAL="eval --reference $MODEL --reward $RM --cache $OUT/cache_test.jsonl --prompts-max $PROMPTS_MAX --ns 2,4,16,64 --max-new 40 --seed 1 $FLAGS"
 
 FAILED=
+end() { [ -z "$FAILED" ] || { echo "imdb_small.sh: failed:$FAILED"; exit 1; }; exit 0; }
 failed() { echo "imdb_small.sh: $1"; FAILED="$FAILED ${1%%:*}"; }
 wanted() { # wanted NAME: asked for, and not there yet
     if grep -q "^{\"run\":\"$1\"," "$RESULTS"; then return 1; fi
@@ -49,14 +61,21 @@ run() { # run NAME FLAGS: train, evaluate, keep the log and the line
     [ -n "${KEEP_MODELS:-}" ] || rm -f "$OUT/$name"/*.safetensors
 }
 best() { run "best-$1-$3-s$4" --preset best --objective "$1" "--$2" "$3" --seed "$4"; } # OBJECTIVE FLAG STRENGTH SEED
-paper() { run "paper-$1-$3-s$4" --preset sentiment --lr 3e-4 --objective "$1" "--$2" "$3" --seed "$4"; }
+paper() { run "paper-$1-$3-s$4" --preset sentiment --lr "$PAPER_LR" --objective "$1" "--$2" "$3" --seed "$4"; }
 strengths() { # strengths RECIPE SEED: all of them but N=16 and what stands beside it
     $1 vbon n 4 $2; $1 rl beta 1 $2; $1 vbon n 64 $2; $1 rl beta 0.25 $2; $1 vbon n 2 $2; $1 rl beta 2 $2; $1 l n 4 $2; $1 l n 64 $2; $1 l n 2 $2
 }
 change() { name=$1; shift; run "change-$name" --preset best --objective vbon --n 16 --seed 1 "$@"; }
 
-if wanted reference; then evaluate reference "" --model $M/lm --samples "$SAMPLES"; fi
+if wanted reference; then evaluate reference "" --model "$MODEL" --samples "$SAMPLES"; fi
 for n in 2 4 16 64; do if wanted bon-$n; then evaluate bon-$n "" --method bon --n $n --samples 2; fi; done
+[ -z "$GRID$MS" ] || {
+    for s in $SEEDS; do
+        for x in $GRID; do flag=${x#*:}; paper "${x%%:*}" "${flag%:*}" "${x##*:}" "$s"; done
+        for m in $MS; do run "m-$m-s$s" --preset sentiment --lr "$PAPER_LR" --objective vbon --n 10 --m "$m" --seed "$s"; done
+    done
+    end
+}
 best vbon n 16 1; best rl beta 0.5 1; best l n 16 1
 change 5x-episodes --episodes $((EPISODES * 5))
 strengths best 1
@@ -80,4 +99,4 @@ change 128-prompts --prompts-max 128
 paper vbon n 16 2; paper rl beta 0.5 2; paper l n 16 2
 strengths paper 2
 change 10x-episodes --episodes $((EPISODES * 10))
-[ -z "$FAILED" ] || { echo "imdb_small.sh: failed:$FAILED"; exit 1; }
+end

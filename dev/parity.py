@@ -1,22 +1,25 @@
 #!/usr/bin/env python3
 """make parity SEED=...: random models of every architecture, through transformers and through ./vbon.
 
-    python3 dev/parity.py SEED [--models N] [--large CONFIG.json]     (packages: dev/requirements.txt)
+    python3 dev/parity.py SEED [--models N] [--large CONFIG.json] [--data DIR]     (packages: dev/requirements.txt)
 
 From the seed it draws configurations (widths, heads, layers, rotary share and base, activation, tied or not, parallel or not, type, shards, the spelling
 of config.json), has transformers write random models with them, and compares:
-  tokens and log-probabilities of given texts      vbon score              every position, two temperatures
+  tokens and log-probabilities of given texts      vbon score              every position, two temperatures; and of each token of the vocabulary after a prompt
   greedy decoding through the KV cache             vbon sample --top-k 1   ids, and the log-probability of what was drawn
-  rewards                                          vbon score --reward     ForSequenceClassification, and cleanrl's form
+  rewards                                          vbon score --reward     ForSequenceClassification, and cleanrl's form; one text ends in the end-of-text
+                                                                           token, which is the padding, or is not, or there is none
   the gradient of every parameter                  vbon sft --steps 1      one AdamW step with lr = eps = 1e6 subtracts the gradient itself
   rewards of DistilBERT classifiers                vbon score --reward     see parity_bert.py
-  three tokenizers on nasty strings                lib/bpe.h, wordpiece.h  see tokenizer_fixtures.py, which also does every code point and a million strings
+  three tokenizers on nasty strings                lib/bpe.h, wordpiece.h  see tokenizer_fixtures.py, which also does every code point and a million strings;
+                                                                           --data DIR: GPT-2's, Pythia's and BERT's own, of DIR/tokenizers, on reviews and posts too
+  what was a pickle                                to_safetensors.py       killed between two files, without one of them, and again
   what vbon wrote, read by from_pretrained         vbon sft, vbon reward   log-probabilities, rewards, tokenizer, no missing or unexpected tensor
 The other side is float64 with exact rotary tables, from the same rounded weights; vbon is the float build, so the tolerances are float's: 5e-5 of the
 larger of 1 and the value (gradients: of the tensor's largest). --large builds a model of that config's full size in float16 and scores with it; it
 also checks the memory that loading needs."""
 import argparse, json, os, random, shutil, subprocess, sys, tempfile, time
-import torch
+import safetensors.torch, torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPTNeoXConfig
 from transformers.utils import logging
@@ -62,7 +65,11 @@ def write_lines(path, records):
         for r in records: f.write(json.dumps(r, ensure_ascii=False) + "\n")
     return path
 
-def read_lines(path): return [json.loads(line) for line in open(path, encoding="utf-8")]
+def read_lines(path, records):
+    """The lines that a command wrote for these records, one each."""
+    got = [json.loads(line) for line in open(path, encoding="utf-8")]
+    check("a line for each that was given", float(len(got) != len(records)), 0)
+    return got
 
 # ---------------------------------------------------------------------------- models
 
@@ -72,7 +79,7 @@ def draw_config(rng, arch, head=False):
     C, L, T, V = HS * NH, rng.randint(1, 4), rng.randint(64, 200), rng.randint(2000, 2100)
     F = rng.choice([4 * C, 2 * C + 4, C + 12])
     tied, eps, act = rng.random() < 0.5, rng.choice([1e-5, 1e-3, 1e-6]), rng.choice(["gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu"])
-    more = dict(num_labels=1, pad_token_id=V - 1) if head else {}
+    more = dict(num_labels=1, pad_token_id=rng.choice([V - 1, EOS, None])) if head else {}
     if arch == "gpt2":
         return GPT2Config(n_layer=L, n_embd=C, n_head=NH, n_inner=rng.choice([None, F]), vocab_size=V, n_positions=T, layer_norm_epsilon=eps, activation_function=act,
                           tie_word_embeddings=tied, bos_token_id=EOS, eos_token_id=EOS, attn_pdrop=0, resid_pdrop=0, embd_pdrop=0, **more)
@@ -124,8 +131,53 @@ def through_pickle(folder):
         torch.save(load_file(os.path.join(folder, name)), os.path.join(folder, "pytorch_" + name[:-len("safetensors")] + "bin"))
         os.remove(os.path.join(folder, name))
     index = os.path.join(folder, "model.safetensors.index.json")
-    if os.path.exists(index): os.remove(index)
+    if os.path.exists(index):
+        j = json.load(open(index))
+        j["weight_map"] = {k: "pytorch_" + v[:-len("safetensors")] + "bin" for k, v in j["weight_map"].items()}
+        json.dump(j, open(os.path.join(folder, "pytorch_model.bin.index.json"), "w"))
+        os.remove(index)
     to_safetensors.main(folder)
+
+def compare_conversion(work):
+    """Three files of a checkpoint, the last with a tied tensor: a conversion that dies before or between the renames leaves nothing that passes for whole."""
+    folder = os.path.join(work, "pickles")
+    index_path = os.path.join(folder, "model.safetensors.index.json")
+    there = lambda: sorted(n for n in os.listdir(folder) if n.endswith(".safetensors"))
+    g = torch.Generator().manual_seed(1)
+    state = {f"{i}.{name}": torch.randn(3, 4 + i, generator=g).to(t) for i in range(3) for name, t in (("weight", torch.float16), ("other", torch.bfloat16))}
+    for die_at, left in ((("save_file", 2), 0), (("replace", 3), 2), (("replace", 4), 3), (None, 3)):
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder)
+        files = [f"pytorch_model-0000{i + 1}-of-00003.bin" for i in range(3)]
+        for i, name in enumerate(files):
+            part = {k: v for k, v in state.items() if k[0] == str(i)}
+            torch.save(dict(part, tied=part["2.other"]) if i == 2 else part, os.path.join(folder, name))
+        json.dump({"weight_map": {k: files[int(k[0])] for k in state}}, open(os.path.join(folder, "pytorch_model.bin.index.json"), "w"))
+        if die_at: # at the n-th call; nothing tidies up behind it, as nothing does behind a killed process
+            (place, name), n = {"save_file": (safetensors.torch, "save_file"), "replace": (os, "replace")}[die_at[0]], 0
+            real = getattr(place, name)
+            def dying(*args, **more):
+                nonlocal n
+                n += 1
+                if n == die_at[1]: raise KeyboardInterrupt
+                return real(*args, **more)
+            setattr(place, name, dying)
+            try: to_safetensors.main(folder)
+            except KeyboardInterrupt: pass
+            setattr(place, name, real)
+            check("a conversion dies where it should", float(n != die_at[1] or len(there()) != left), 0)
+        to_safetensors.main(folder)
+        index = json.load(open(index_path))["weight_map"]
+        got = {k: v for name in there() for k, v in load_file(os.path.join(folder, name)).items()}
+        check("what was a pickle", float(got.keys() != state.keys() or any(not torch.equal(got[k], state[k]) or got[k].dtype != state[k].dtype for k in state)
+              or index != {k: f"model-0000{int(k[0]) + 1}-of-00003.safetensors" for k in state} or any(n.endswith(".tmp") for n in os.listdir(folder))), 0)
+    for name in ("pytorch_model-00003-of-00003.bin", "model-00002-of-00003.safetensors"): # an index that names what is not there: theirs where ours is gone, then ours
+        os.rename(index_path, index_path + ".aside") if name.startswith("pytorch") else os.rename(index_path + ".aside", index_path)
+        os.remove(os.path.join(folder, name))
+        try: to_safetensors.main(folder); refused = False
+        except SystemExit as e: refused = f"names {name}" in str(e)
+        check("a conversion refuses what is not whole", float(not refused), 0)
+    shutil.rmtree(folder)
 
 # ---------------------------------------------------------------------------- comparisons
 
@@ -144,15 +196,26 @@ def draw_texts(rng, tok, n, limit):
 def compare_scores(tok, model, folder, texts, work, temperature, what="log-probabilities"):
     out = os.path.join(work, "scored.jsonl")
     vbon("score", "--model", folder, "--in", write_lines(os.path.join(work, "texts.jsonl"), texts), "--out", out, "--temperature", temperature)
-    for text, got in zip(texts, read_lines(out)):
+    for text, got in zip(texts, read_lines(out, texts)):
         p, r = tok.encode(text["prompt"]).ids, tok.encode(text["response"]).ids
         check("tokens", 0.0 if got["tokens"] == r else 1.0, 0)
         check(what, difference(got["logps"], logps(model, p + r, len(p), temperature)))
 
+def compare_vocabulary(tok, model, folder, texts, work):
+    """The whole next-token distribution, from what there is: every token that is a string of its own, scored as the response to one prompt."""
+    prompt, out = texts[0]["prompt"], os.path.join(work, "vocabulary.jsonl")
+    responses = [s for i, s in ((i, tok.decode([i], skip_special_tokens=False)) for i in range(EOS)) if s != "\0" and tok.encode(s).ids == [i]]
+    check("tokens that are strings of their own", float(len(responses) < EOS // 2), 0)
+    texts = [{"prompt": prompt, "response": s} for s in responses]
+    vbon("score", "--model", folder, "--in", write_lines(os.path.join(work, "texts.jsonl"), texts), "--out", out)
+    with torch.no_grad(): want = torch.log_softmax(model(torch.tensor([tok.encode(prompt).ids])).logits[0, -1].double(), -1)
+    got = read_lines(out, texts)
+    check("log-probabilities of the vocabulary", difference([g["logp"] for g in got], want[[i for g in got for i in g["tokens"]]]))
+
 def compare_greedy(tok, model, folder, texts, work):
     out, new = os.path.join(work, "greedy.jsonl"), 12
     vbon("sample", "--model", folder, "--prompts", write_lines(os.path.join(work, "prompts.jsonl"), texts), "--top-k", 1, "--max-new", new, "--out", out)
-    for text, got in zip(texts, read_lines(out)):
+    for text, got in zip(texts, read_lines(out, texts)):
         p = tok.encode(text["prompt"]).ids
         want = model.generate(torch.tensor([p]), max_new_tokens=new, do_sample=False, use_cache=True, eos_token_id=EOS, pad_token_id=EOS)[0].tolist()[len(p):]
         if got["ids"] != want:   # a tie within rounding may go either way
@@ -167,7 +230,7 @@ def reward(model, ids):
 def compare_rewards(tok, model, folder, policy, texts, work, what="rewards"):
     out = os.path.join(work, "rewarded.jsonl")
     vbon("score", "--model", policy, "--reward", folder, "--reward-scale", 2, "--reward-offset", -1, "--in", write_lines(os.path.join(work, "texts.jsonl"), texts), "--out", out)
-    for text, got in zip(texts, read_lines(out)):
+    for text, got in zip(texts, read_lines(out, texts)):
         check(what, difference(got["reward"], 2 * reward(model, tok.encode(text["prompt"]).ids + tok.encode(text["response"]).ids) - 1))
 
 def tensors(folder):
@@ -226,24 +289,34 @@ def one(rng, arch, tok, work, number):
     if pickled: through_pickle(folder)
     texts = draw_texts(rng, tok, 6, 50)
     compare_scores(tok, model, folder, texts, work, T)
+    compare_vocabulary(tok, model, folder, texts, work)
     compare_greedy(tok, model, folder, texts, work)
     step = compare_gradients(rng, tok, model, folder, texts, work, cfg.num_hidden_layers)
     compare_scores(tok, load_back(AutoModelForCausalLM, step, tok, texts), step, texts, work, 1.0, "log-probabilities of a folder of ours")
     # rewards: the classifier, or cleanrl's form of it
     cleanrl = arch != "gpt2" and rng.random() < 0.5
     rcfg, rfolder = draw_config(rng, arch, head=not cleanrl), folder + "_rm"
+    print(f"  reward model: {'cleanrl' if cleanrl else 'classifier, padding ' + {EOS: 'is the end of text', None: 'none'}.get(rcfg.pad_token_id, 'is another token')}", flush=True)
     rm = ScalarModel(rcfg, rng.uniform(-2, 2)) if cleanrl else AutoModelForSequenceClassification.from_config(rcfg)
     randomise(rm, rng.randrange(2**31))
     rm = write_model(rng, rm, rfolder, rng.choice(["fp32", "fp16", "bf16"]), shards)
     if old: respell(rng, rfolder, rcfg)
-    compare_rewards(tok, rm, rfolder, folder, texts, work)
+    ended = texts + [dict(texts[-1], response=texts[-1]["response"] + "<|endoftext|>")]
+    compare_rewards(tok, rm, rfolder, folder, ended, work)
     # a reward model of ours, in another type and in shards
     out = os.path.join(work, "rm")
     shutil.rmtree(out, ignore_errors=True)
     vbon("reward", "--init", folder, "--layers", cfg.num_hidden_layers, "--data", write_lines(os.path.join(work, "labels.jsonl"), [{"text": t["prompt"], "label": i % 2} for i, t in enumerate(texts)]),
          "--steps", 2, "--lr", 1e-3, "--dtype", rng.choice(["fp32", "fp16", "bf16"]), "--shard-mib", rng.choice([0, 1]), "--out", out)
-    compare_rewards(tok, load_back(AutoModelForSequenceClassification, out, tok, texts), out, folder, texts, work, "rewards of a folder of ours")
+    compare_rewards(tok, load_back(AutoModelForSequenceClassification, out, tok, texts), out, folder, ended, work, "rewards of a folder of ours")
     for f in (folder, rfolder, step, out): shutil.rmtree(f)
+
+def real_tokenizers(data, seed):
+    """GPT-2's, Pythia's and BERT's own tokenizers on random strings, every test review and every post: ids, and for BPE the bytes back."""
+    files = [os.path.join(data, f) for f in ("imdb/test.jsonl.gz", "tldr/posts.jsonl.gz")]
+    folders = [os.path.join(data, "tokenizers", f) for f in ("gpt2", "pythia", "bert-base-uncased")]
+    for path in [p for p in files + folders if not os.path.exists(p)]: print(f"skipped: {path} is not there")
+    for folder in filter(os.path.exists, folders): check("tokenizers of real models", float(fuzz(folder, 20000, seed, list(filter(os.path.exists, files)), False)), 0)
 
 def large(path, tok, work, seed):
     """A model of full size in float16: what loading it costs, and its log-probabilities."""
@@ -271,6 +344,7 @@ if __name__ == "__main__":
     ap.add_argument("seed", type=int)
     ap.add_argument("--models", type=int, default=4, help="of each architecture")
     ap.add_argument("--large", metavar="CONFIG", help="a config.json of a GPT-NeoX to build at full size")
+    ap.add_argument("--data", metavar="DIR", help="holds tokenizers/{gpt2,pythia,bert-base-uncased}, imdb/test.jsonl.gz and tldr/posts.jsonl.gz")
     a = ap.parse_args()
     logging.set_verbosity_error(); logging.disable_progress_bar()
     tok = Tokenizer.from_file(os.path.join(TOKENIZER, "tokenizer.json"))
@@ -279,6 +353,9 @@ if __name__ == "__main__":
             for arch in ("gpt2", "gpt_neox"): one(random.Random(f"{a.seed} {arch} {i}"), arch, tok, work, i)
         for i in range(a.models): parity_bert.one(random.Random(f"{a.seed} distilbert {i}"), work, i, sys.modules[__name__])
         for folder in ("demo/tokenizer", "fixtures/neox", "fixtures/wordpiece"): check("tokenizers", float(fuzz(os.path.join(ROOT, "dev", folder), 20000, a.seed, [], False)), 0)
+        if a.data: real_tokenizers(a.data, a.seed)
+        else: print("skipped: the tokenizers of GPT-2, Pythia and BERT on reviews and posts (make parity DATA=DIR, --data DIR)")
+        compare_conversion(work)
         if a.large: large(a.large, tok, work, a.seed)
     for what, error in sorted(worst.items()): print(f"  {what:44} worst {error:.2g}")
     print(f"{checks} comparisons, {failures} failed")

@@ -48,12 +48,11 @@ def one(rng, work, number, parity, vocab=VOCAB):
     texts = [s for s in (random_string(rng) for _ in range(60)) if s and "\0" not in s and not NEW_CLASSES.intersection(s)]
     texts += [" ".join(rng.choices(parity.WORDS, k=k)) for k in (1, 5, 40, 150)]
     records = [{"text": t} for t in texts] + [{"prompt": t[:5], "response": t[5:]} for t in texts if len(t) > 8][-4:]
+    records.append(dict(records[-1], response=records[-1]["response"] + "<|endoftext|>"))
     parity.write_lines(os.path.join(work, "bert_texts.jsonl"), records)
     for kind in ("logit", "prob") if cfg.num_labels > 1 else ("logit",):
         parity.vbon("score", "--model", policy, "--reward", folder, "--reward-output", kind, "--in", os.path.join(work, "bert_texts.jsonl"), "--out", out)
-        got = parity.read_lines(out)
-        parity.check("distilbert: lines", float(len(got) != len(records)), 0)
-        for r, g in zip(records, got):
+        for r, g in zip(records, parity.read_lines(out, records)):
             text = (r.get("text") or r["prompt"] + r["response"]).removesuffix("<|endoftext|>") # the policy's last token is no text
             x = logits(model, tokenizer, text, cfg.max_position_embeddings)
             parity.check(f"distilbert: {kind}", parity.difference(g["reward"], x[positive] if kind == "logit" else torch.softmax(x, -1)[positive]))

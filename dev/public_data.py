@@ -2,12 +2,17 @@
 """Turns the paper's public data, as downloaded, into the JSONL that vbon reads.
 
     python3 dev/public_data.py imdb aclImdb_v1.tar.gz OUT                    OUT/{train,test,unsup}.jsonl
-    python3 dev/public_data.py tldr FOLDER OUT [--tokenizer tokenizer.json]  OUT/{train,valid,test,comparisons_train,comparisons_valid}.jsonl
+    python3 dev/public_data.py tldr FOLDER OUT [--tokenizer tokenizer.json]  OUT/{train,valid,test,comparisons_train,comparisons_valid}.jsonl, and
+                                                                             OUT/split/{prompts,test_in,test_out,test}.jsonl
 
 IMDB lines are {"id","label","text"} in a seeded order; TL;DR posts {"prompt","response","subreddit"}, comparisons {"prompt","chosen","rejected","subreddit"}.
+The split is the experiment's: prompts are the training posts of relationships and relationship_advice, test_in --test posts of the test set from there,
+test_out as many from elsewhere, test both; each in a seeded order, lines {"prompt"}, no post twice.
 A TL;DR prompt is `SUBREDDIT: r/X`, `TITLE:`, `POST:`, `TL;DR:` with empty lines between, at most 512 tokens: posts that are longer lose whole lines from
 their end (Stiennon et al. 2020; it needs --tokenizer and the tokenizers package). A response begins with a space. Comparisons of news articles are passed over."""
 import argparse, glob, json, os, random, re, tarfile
+
+HOME = ("relationships", "relationship_advice")
 
 def write(path, records):
     with open(path + ".tmp", "w", encoding="utf-8") as f:
@@ -31,7 +36,7 @@ def imdb(archive, out):
         random.Random(1).shuffle(rows)
         write(os.path.join(out, name + ".jsonl"), rows)
 
-def tldr(folder, out, tokenizer):
+def tldr(folder, out, tokenizer, test):
     count = None
     if tokenizer:
         from tokenizers import Tokenizer
@@ -47,6 +52,14 @@ def tldr(folder, out, tokenizer):
     lines = lambda path: (json.loads(line) for line in open(path, encoding="utf-8"))
     for name in ("train", "valid", "test"):
         write(os.path.join(out, name + ".jsonl"), ({"prompt": prompt(r), "response": " " + r["summary"].strip(), "subreddit": r["subreddit"]} for r in lines(os.path.join(folder, name + ".jsonl"))))
+    def prompts(name, home): # distinct, in a seeded order
+        found = sorted({r["prompt"] for r in lines(os.path.join(out, name + ".jsonl")) if (r["subreddit"] in HOME) == home})
+        random.Random(1).shuffle(found)
+        return [{"prompt": p} for p in found]
+    tests = [prompts("test", home)[:test] for home in (True, False)]
+    if min(map(len, tests)) < test: raise SystemExit(f"{folder}: {len(tests[0])} and {len(tests[1])} test posts inside and outside {' and '.join(HOME)}, --test {test} wanted")
+    os.makedirs(os.path.join(out, "split"), exist_ok=True)
+    for name, rows in (("prompts", prompts("train", True)), ("test_in", tests[0]), ("test_out", tests[1]), ("test", tests[0] + tests[1])): write(os.path.join(out, "split", name + ".jsonl"), rows)
     def comparisons(split):
         for path in sorted(glob.glob(os.path.join(folder, "batch*.json"))):
             for r in lines(path):
@@ -57,7 +70,7 @@ def tldr(folder, out, tokenizer):
 
 if __name__ == "__main__":
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("what", choices=["imdb", "tldr"]); ap.add_argument("source"); ap.add_argument("out"); ap.add_argument("--tokenizer")
+    ap.add_argument("what", choices=["imdb", "tldr"]); ap.add_argument("source"); ap.add_argument("out"); ap.add_argument("--tokenizer"); ap.add_argument("--test", type=int, default=196)
     a = ap.parse_args()
     os.makedirs(a.out, exist_ok=True)
-    imdb(a.source, a.out) if a.what == "imdb" else tldr(a.source, a.out, a.tokenizer)
+    imdb(a.source, a.out) if a.what == "imdb" else tldr(a.source, a.out, a.tokenizer, a.test)

@@ -21,18 +21,20 @@ def cell(rows, key):
     spread = " (%.3f apart)" % (max(a[0] for a in x) - min(a[0] for a in x)) if len(x) > 1 else ""
     return "%.3f ± %.3f%s" % (st.mean(a[0] for a in x), st.mean(a[1] for a in x), spread)
 
-print("# TL;DR: a rehearsal of the paper's section 6\n")
-print("Written by `python3 dev/tldr_results.py` from results.jsonl, which `dev/tldr_small.sh` makes. **These are not the paper's numbers, nor small versions of them**: the policy has a few million parameters, not 2.8\n"
+small = "lm" in runs # its models were trained here; otherwise they were given
+print("# TL;DR: %s the paper's section 6\n" % ("a rehearsal of" if small else "the experiment of"))
+print("Written by `python3 dev/tldr_results.py` from results.jsonl, which `dev/tldr_small.sh` makes. %s" % ("**These are not the paper's numbers, nor small versions of them**: the policy has a few million parameters, not 2.8\n"
       "billion, its reward models were trained on 800 preferences, and N is %s, not 100. What the tables show is that every step of the pipeline runs, and what it gives at this size. A response\n"
-      "without an end counts %g, so a policy gains first by ending: look at the last two tables of each half beside the first two.\n" % (N, MISSING))
+      "without an end counts %g, so a policy gains first by ending: look at the last two tables of each half beside the first two.\n" % (N, MISSING) if small else "A response without an end counts %g.\n" % MISSING))
 print("Settings: `%s`\n" % runs["split"]["settings"])
-print("## Models\n\n| | measured on what was held out |\n|---|---|")
-h = {m: runs[m]["held_out"] for m in ("lm", "sft", "rm", "judge")}
-print("| language model, reviews | %.3f nats a token, %.3f bits a byte |" % (h["lm"]["held_out/nats_per_token"], h["lm"]["held_out/bits_per_byte"]))
-print("| SFT, human summaries of in-distribution test posts | %.3f nats a token |" % h["sft"]["held_out/nats_per_token"])
-for m, what in (("rm", "training reward model (its lower blocks)"), ("judge", "judge (all blocks)")):
-    print("| %s, held-out preferences | accuracy %.1f %%, loss %.4f |" % (what, 100 * h[m]["held_out/pair_accuracy"], h[m]["held_out/loss"]))
-print("\nThe split: %s.\n" % runs["split"]["said"])
+if small:
+    print("## Models\n\n| | measured on what was held out |\n|---|---|")
+    h = {m: runs[m]["held_out"] for m in ("lm", "sft", "rm", "judge")}
+    print("| language model, reviews | %.3f nats a token, %.3f bits a byte |" % (h["lm"]["held_out/nats_per_token"], h["lm"]["held_out/bits_per_byte"]))
+    print("| SFT, human summaries of in-distribution test posts | %.3f nats a token |" % h["sft"]["held_out/nats_per_token"])
+    for m, what in (("rm", "training reward model (its lower blocks)"), ("judge", "judge (all blocks)")):
+        print("| %s, held-out preferences | accuracy %.1f %%, loss %.4f |" % (what, 100 * h[m]["held_out/pair_accuracy"], h[m]["held_out/loss"]))
+    print("\nThe split: %s.\n" % runs["split"]["said"])
 print("## Training on the training reward\n\n| | training reward, first → last iteration | KL to the reference | log F̂ | explained variance |\n|---|---|---|---|---|")
 for m in ("rl", "vbon"):
     a, b = runs[m]["first"], runs[m]["last"]

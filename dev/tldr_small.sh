@@ -1,5 +1,5 @@
 #!/bin/sh
-# tldr_small.sh DATA=DIR: section 6 of the paper, TL;DR summaries, at a size where two cores suffice: a rehearsal of its pipeline, not of its numbers. A language model of
+# tldr_small.sh [DATA=DIR]: section 6 of the paper, TL;DR summaries, at a size where two cores suffice: a rehearsal of its pipeline, not of its numbers. A language model of
 # four million parameters does not summarise, and 800 preferences teach a reward model little; what is shown is that every step runs and is measured as at full size.
 #
 # Stages: split the posts; language model (GPT-NeoX, reviews and training posts); SFT on the human summaries; a training reward model from its lower half and a larger one,
@@ -8,7 +8,8 @@
 # --preset tldr but for: N and M (no 100 of 200 at two cores), --lr (3e-6 is for billions of parameters), --episodes, --train-layers and --critic prefix-rank (few episodes).
 #
 # DIR holds imdb/train.jsonl.gz, imdb/test.jsonl.gz and tldr/posts.jsonl.gz (lines {"prompt","reference","policy","subreddit","preferred"?}). The split and the tables need
-# python3 with the tokenizers package (dev/requirements.txt; PYTHON=...). Every size below is a variable. Killed at any moment and started again it goes on: no finished
+# python3 with the tokenizers package (dev/requirements.txt; PYTHON=...). Every size below is a variable; with SPLIT, SFT, RM and JUDGE, the folders of a split and of three
+# models that are there (dev/download.sh), it starts at the caches and needs no DATA: README.md, "Reproduce the paper", has the sizes of the paper. Killed at any moment and started again it goes on: no finished
 # stage, run or evaluation is repeated. It works in OUT (runs/tldr); at the end lines and tables go to dev/results/tldr, the models of KEEP to dev/models/tldr: no file over
 # 4 MiB, 19 MiB in all; the two policies follow from them in a quarter of an hour.
 #
@@ -22,21 +23,30 @@
 # Together 390 (about an hour at 100 GFLOP/s) and 65 to 80 minutes.
 set -eu
 for a in "$@"; do case $a in DATA=*) DATA=${a#DATA=};; *) echo "tldr_small.sh: $a: usage: dev/tldr_small.sh DATA=DIR"; exit 2;; esac; done
-DATA=${DATA:?usage: dev/tldr_small.sh DATA=DIR (the folder with imdb/ and tldr/)}
-OUT=${OUT:-runs/tldr}; RESULTS=${RESULTS:-dev/results/tldr}; MODELS=${MODELS:-dev/models/tldr}; KEEP=${KEEP:-sft rm judge}
+SPLIT=${SPLIT:-} SFT=${SFT:-} RM=${RM:-} JUDGE=${JUDGE:-} GIVEN= # prompts.jsonl, test_in.jsonl, test_out.jsonl and test.jsonl; policy, training reward model, judge
+OUT=${OUT:-runs/tldr}; RESULTS=${RESULTS:-dev/results/tldr}; MODELS=${MODELS:-dev/models/tldr}; KEEP=${KEEP-sft rm judge}
 PYTHON=${PYTHON:-python3}; TOKENIZER=${TOKENIZER:-dev/tldr/tokenizer}
 SEED=${SEED:-1}; SEEDS=${SEEDS:-1 2 3}; TEMPERATURES=${TEMPERATURES:-.25 .5 .75 1}       # SEEDS: sampling seeds of the evaluation; Best-of-N and SFT: as many draws a post
 LAYERS=${LAYERS:-6}; WIDTH=${WIDTH:-192}; HEADS=${HEADS:-4}; RM_LAYERS=${RM_LAYERS:-3}; TRAIN_LAYERS=${TRAIN_LAYERS:-2}
 REVIEWS=${REVIEWS:-5000}; LM_EPOCHS=${LM_EPOCHS:-1}; SFT_EPOCHS=${SFT_EPOCHS:-2}; RM_EPOCHS=${RM_EPOCHS:-2}; CENTRE=${CENTRE:-300} # CENTRE: summaries whose mean reward becomes 0
 LM_LR=${LM_LR:-2e-3}; SFT_LR=${SFT_LR:-5e-4}; RM_LR=${RM_LR:-5e-4}; PPO_LR=${PPO_LR:-5e-4}
 TEST=${TEST:-196}; QUERY=${QUERY:-512}; CONTEXT=${CONTEXT:-576}; MAX_NEW=${MAX_NEW:-53}  # posts in each half of the test; tokens
+TRAIN=${TRAIN---m 0 --critic prefix-rank}; SHARD_MIB=${SHARD_MIB:-4}; SAVE_EVERY=${SAVE_EVERY:-2}  # of the two policies: what departs from --preset tldr
 PROMPTS=${PROMPTS:-600}; M=${M:-32}; N=${N:-8}; BETA=${BETA:-0.05}; EPISODES=${EPISODES:-1536}; T=${T:-0.7}
 HELD_OUT=${HELD_OUT:-200}; FLAGS=${FLAGS:-}                                              # FLAGS: for every command, e.g. --device cuda
-for f in imdb/train imdb/test tldr/posts; do [ -f "$DATA/$f.jsonl.gz" ] || { echo "tldr_small.sh: $DATA/$f.jsonl.gz is missing"; exit 1; }; done
-[ -f "$TOKENIZER/tokenizer.json" ] || { echo "tldr_small.sh: $TOKENIZER/tokenizer.json is missing: dev/make_bpe.py makes one"; exit 1; }
+if [ -n "$SPLIT$SFT$RM$JUDGE" ]; then
+    GIVEN=" given $SPLIT $SFT $RM $JUDGE train $TRAIN"
+    for f in "$SPLIT/prompts.jsonl" "$SPLIT/test_in.jsonl" "$SPLIT/test_out.jsonl" "$SPLIT/test.jsonl" "$SFT/config.json" "$RM/config.json" "$JUDGE/config.json"; do
+        [ -f "$f" ] || { echo "tldr_small.sh: $f is missing: SPLIT, SFT, RM and JUDGE are folders, all four or none"; exit 1; }
+    done
+else
+    DATA=${DATA:?usage: dev/tldr_small.sh DATA=DIR (the folder with imdb/ and tldr/)}
+    for f in imdb/train imdb/test tldr/posts; do [ -f "$DATA/$f.jsonl.gz" ] || { echo "tldr_small.sh: $DATA/$f.jsonl.gz is missing"; exit 1; }; done
+    [ -f "$TOKENIZER/tokenizer.json" ] || { echo "tldr_small.sh: $TOKENIZER/tokenizer.json is missing: dev/make_bpe.py makes one"; exit 1; }
+fi
 mkdir -p "$OUT"
 exec 9> "$OUT/lock"; flock -n 9 || { echo "tldr_small.sh: waiting for another one at work in $OUT, or a command that a killed one left running"; flock 9; }
-SETTINGS="seed $SEED seeds $SEEDS temperatures $TEMPERATURES layers $LAYERS width $WIDTH heads $HEADS rm-layers $RM_LAYERS train-layers $TRAIN_LAYERS reviews $REVIEWS epochs $LM_EPOCHS $SFT_EPOCHS $RM_EPOCHS centre $CENTRE lr $LM_LR $SFT_LR $RM_LR $PPO_LR test $TEST query $QUERY context $CONTEXT max-new $MAX_NEW prompts $PROMPTS M $M N $N beta $BETA episodes $EPISODES T $T held-out $HELD_OUT $FLAGS"
+SETTINGS="seed $SEED seeds $SEEDS temperatures $TEMPERATURES layers $LAYERS width $WIDTH heads $HEADS rm-layers $RM_LAYERS train-layers $TRAIN_LAYERS reviews $REVIEWS epochs $LM_EPOCHS $SFT_EPOCHS $RM_EPOCHS centre $CENTRE lr $LM_LR $SFT_LR $RM_LR $PPO_LR test $TEST query $QUERY context $CONTEXT max-new $MAX_NEW prompts $PROMPTS M $M N $N beta $BETA episodes $EPISODES T $T held-out $HELD_OUT $FLAGS$GIVEN"
 [ -f "$OUT/settings" ] || { echo "$SETTINGS" > "$OUT/settings.tmp"; mv "$OUT/settings.tmp" "$OUT/settings"; }
 [ "$SETTINGS" = "$(cat "$OUT/settings")" ] || { echo "tldr_small.sh: $OUT was begun with other sizes (see $OUT/settings): name another OUT"; exit 1; }
 LINES=$OUT/results.jsonl
@@ -56,48 +66,49 @@ line() { # line NAME REST: one write, so a line is there whole or is cut at the 
 }
 
 # 1. the posts, split by seed, and the text of the language model
-[ -d "$OUT/data" ] || {
+[ -n "$GIVEN" ] || [ -d "$OUT/data" ] || {
     say split; rm -rf "$OUT/data.tmp"
     $PYTHON dev/tldr_data.py "$DATA/tldr/posts.jsonl.gz" --tokenizer "$TOKENIZER" --seed "$SEED" --test "$TEST" --query "$QUERY" --context "$CONTEXT" --out "$OUT/data.tmp" > "$OUT/split.log"
     { zcat "$DATA/imdb/train.jsonl.gz" | head -n "$REVIEWS"; cat "$OUT/data.tmp/text.jsonl"; } > "$OUT/data.tmp/lm.jsonl"
     zcat "$DATA/imdb/test.jsonl.gz" | head -n "$HELD_OUT" > "$OUT/data.tmp/lm_test.jsonl"
     mv "$OUT/data.tmp" "$OUT/data"
 }
-D=$OUT/data
-wanted split && line split "\"settings\":\"$SETTINGS\",\"said\":\"$(tail -n 1 "$OUT/split.log")\""
+D=${SPLIT:-$OUT/data}
+wanted split && line split "\"settings\":\"$SETTINGS\",\"said\":\"$([ -n "$GIVEN" ] && echo "as given" || tail -n 1 "$OUT/split.log")\""
 
-# 2. models; the reward models are shifted so that human summaries score 0 on average
+# 2. models; the reward models are shifted so that human summaries score 0 on average (given ones: as they come)
 model() { # model NAME COMMAND FLAGS: a supervised run and its line
     name=$1; shift
-    wanted "$name" || return 0
-    step "$name" "$@" --seed "$SEED" --context "$CONTEXT" --schedule cosine --beta2 0.98 --dtype bf16 --shard-mib 4 --log-every 10 --save-every 25 --max-docs "$HELD_OUT" --resume --out "$OUT/$name"
+    [ -z "$GIVEN" ] && wanted "$name" || return 0
+    step "$name" "$@" --seed "$SEED" --context "$CONTEXT" --schedule cosine --beta2 0.98 --dtype bf16 --shard-mib "$SHARD_MIB" --log-every 10 --save-every 25 --max-docs "$HELD_OUT" --resume --out "$OUT/$name"
     line "$name" "\"last\":$(grep '"type":"train"' "$OUT/$name/log.jsonl" | tail -n 1),\"held_out\":$(grep '"type":"held_out"' "$OUT/$name/log.jsonl" | tail -n 1)"
 }
 model lm sft --arch gpt_neox --tokenizer "$TOKENIZER" --layers "$LAYERS" --width "$WIDTH" --heads "$HEADS" --data "$D/lm.jsonl" --held-out "$D/lm_test.jsonl" --epochs "$LM_EPOCHS" --batch 32 --lr "$LM_LR" --warmup 20 --weight-decay 0.05
 model sft sft --model "$OUT/lm" --data "$D/sft.jsonl" --held-out "$D/sft_test.jsonl" --epochs "$SFT_EPOCHS" --batch 32 --lr "$SFT_LR"
 model rm reward --init "$OUT/sft" --layers "$RM_LAYERS" --data "$D/pairs.jsonl" --held-out "$D/pairs_test.jsonl" --epochs "$RM_EPOCHS" --batch 32 --lr "$RM_LR" --weight-decay 0.1
 model judge reward --init "$OUT/sft" --layers "$LAYERS" --data "$D/pairs.jsonl" --held-out "$D/pairs_test.jsonl" --epochs "$RM_EPOCHS" --batch 32 --lr "$RM_LR" --weight-decay 0.1
-head -n "$CENTRE" "$D/answers.jsonl" > "$OUT/centre.jsonl"
+SFT=${SFT:-$OUT/sft} RM=${RM:-$OUT/rm} JUDGE=${JUDGE:-$OUT/judge}
+[ -n "$GIVEN" ] || head -n "$CENTRE" "$D/answers.jsonl" > "$OUT/centre.jsonl"
 for r in rm judge; do
+    if [ -n "$GIVEN" ]; then echo 0 > "$OUT/$r.offset"; fi
     [ -f "$OUT/$r.offset" ] || {
-        step centre-$r score --model "$OUT/sft" --reward "$OUT/$r" --in "$OUT/centre.jsonl" --out "$OUT/centre-$r.jsonl"
+        step centre-$r score --model "$SFT" --reward "$OUT/$r" --in "$OUT/centre.jsonl" --out "$OUT/centre-$r.jsonl"
         sed -E 's/.*"reward":([^,}]*).*/\1/' "$OUT/centre-$r.jsonl" | awk '{ s += $1 } END { printf "%.6f\n", -s / NR }' > "$OUT/$r.offset.tmp"; mv "$OUT/$r.offset.tmp" "$OUT/$r.offset"
     }
 done
-RM="--reward $OUT/rm --reward-offset $(cat "$OUT/rm.offset") --missing-eos -1 --max-new $MAX_NEW"
-JUDGE="--reward $OUT/judge --reward-offset $(cat "$OUT/judge.offset") --missing-eos -1 --max-new $MAX_NEW"
+BY_RM="--reward $RM --reward-offset $(cat "$OUT/rm.offset")"; BY_JUDGE="--reward $JUDGE --reward-offset $(cat "$OUT/judge.offset")"; RULES="--missing-eos -1 --max-new $MAX_NEW"
 
 # 3. the reward cache, vBoN and RL
 cache() { # cache NAME FLAGS: goes on by itself, then is renamed
     name=$1; shift
-    [ -f "$OUT/$name.jsonl" ] || { step "$name" cache --model "$OUT/sft" "$@" --seed "$SEED" --out "$OUT/$name.part"; mv "$OUT/$name.part" "$OUT/$name.jsonl"; }
+    [ -f "$OUT/$name.jsonl" ] || { step "$name" cache --model "$SFT" "$@" $RULES --seed "$SEED" --out "$OUT/$name.part"; mv "$OUT/$name.part" "$OUT/$name.jsonl"; }
 }
-cache cache $RM --temperature "$T" --prompts "$D/prompts.jsonl" --prompts-max "$PROMPTS" --samples "$M"
+cache cache $BY_RM --temperature "$T" --prompts "$D/prompts.jsonl" --prompts-max "$PROMPTS" --samples "$M"
 policy() { # policy NAME FLAGS
     name=$1; shift
     wanted "$name" || return 0
-    step "$name" train --preset tldr --model "$OUT/sft" $RM --cache "$OUT/cache.jsonl" --temperature "$T" --m 0 --train-layers "$TRAIN_LAYERS" --critic prefix-rank --lr "$PPO_LR" --episodes "$EPISODES" "$@" --seed "$SEED" \
-        --dtype bf16 --shard-mib 4 --save-every 2 --resume --out "$OUT/$name"
+    step "$name" train --preset tldr --model "$SFT" $BY_RM $RULES --cache "$OUT/cache.jsonl" --temperature "$T" --train-layers "$TRAIN_LAYERS" $TRAIN --lr "$PPO_LR" --episodes "$EPISODES" "$@" --seed "$SEED" \
+        --dtype bf16 --shard-mib "$SHARD_MIB" --save-every "$SAVE_EVERY" --resume --out "$OUT/$name"
     line "$name" "\"flags\":\"$*\",\"first\":$(grep '"type":"train"' "$OUT/$name/log.jsonl" | head -n 1),\"last\":$(grep '"type":"train"' "$OUT/$name/log.jsonl" | tail -n 1)"
 }
 policy vbon --objective vbon --n "$N"
@@ -107,12 +118,12 @@ policy rl --objective rl --beta "$BETA"
 evaluate() { # evaluate NAME FLAGS
     name=$1; shift
     wanted "$name" || return 0
-    step "$name" eval --reference "$OUT/sft" $JUDGE --cache "$OUT/reference-$t.jsonl" --prompts "$D/test_$half.jsonl" --temperature "$t" --ns "$N" "$@" --out "$OUT/$name.json"
+    step "$name" eval --reference "$SFT" $BY_JUDGE $RULES --cache "$OUT/reference-$t.jsonl" --prompts "$D/test_$half.jsonl" --temperature "$t" --ns "$N" "$@" --out "$OUT/$name.json"
     line "$name" "\"method\":\"$method\",\"half\":\"$half\",\"temperature\":$(printf '%g' "$t"),\"eval\":$(cat "$OUT/$name.json")"
 }
 for t in $TEMPERATURES; do
-    cache "reference-$t" $JUDGE --temperature "$t" --prompts "$D/test.jsonl" --samples "$DRAWS"
-    cache "pool-$t" $RM --temperature "$t" --prompts "$D/test.jsonl" --samples "$DRAWS"
+    cache "reference-$t" $BY_JUDGE --temperature "$t" --prompts "$D/test.jsonl" --samples "$DRAWS"
+    cache "pool-$t" $BY_RM --temperature "$t" --prompts "$D/test.jsonl" --samples "$DRAWS"
     for half in in out; do
         method=SFT; evaluate "SFT-$half-$t" --method bon --n 1 --pool "$OUT/pool-$t.jsonl" --samples "$(set -- $SEEDS; echo $#)"
         method=BoN; evaluate "BoN-$half-$t" --method bon --n "$N" --pool "$OUT/pool-$t.jsonl" --samples "$(set -- $SEEDS; echo $#)"
@@ -130,22 +141,23 @@ for t in $TEMPERATURES; do
     wanted "look-$t" || continue
     sed -n "${k}p" "$D/test_$half.jsonl" > "$OUT/look.jsonl"
     DRAW="--prompts $OUT/look.jsonl --seed $SEED --max-new $MAX_NEW --temperature $t"
-    for m in sft rl vbon; do step "look-$m" sample --model "$OUT/$m" $DRAW --out "$OUT/look-$m.jsonl"; done
-    step look-bon bon --model "$OUT/sft" $DRAW ${RM% --max-new*} --n "$N" --out "$OUT/look-bon.jsonl"
+    for m in sft rl vbon; do of=$OUT/$m; [ $m != sft ] || of=$SFT; step "look-$m" sample --model "$of" $DRAW --out "$OUT/look-$m.jsonl"; done
+    step look-bon bon --model "$SFT" $DRAW $BY_RM --missing-eos -1 --n "$N" --out "$OUT/look-bon.jsonl"
     # the end-of-text token is part of what is scored, where one was sampled
     for m in sft rl vbon bon; do sed -E "/\"finished\":true/s/\",\"ids\":/<|endoftext|>&/; s/^\{/{\"method\":\"$m\",/" "$OUT/look-$m.jsonl"; done > "$OUT/look-all.jsonl"
-    for r in rm judge; do step "look-$r" score --model "$OUT/sft" --reward "$OUT/$r" --reward-offset "$(cat "$OUT/$r.offset")" --in "$OUT/look-all.jsonl" --out "$OUT/look-by-$r.jsonl"; done
+    step look-rm score --model "$SFT" $BY_RM --in "$OUT/look-all.jsonl" --out "$OUT/look-by-rm.jsonl"
+    step look-judge score --model "$SFT" $BY_JUDGE --in "$OUT/look-all.jsonl" --out "$OUT/look-by-judge.jsonl"
     line "look-$t" "\"temperature\":$(printf '%g' "$t"),\"half\":\"$half\",\"rm\":[$(paste -s -d , "$OUT/look-by-rm.jsonl")],\"judge\":[$(paste -s -d , "$OUT/look-by-judge.jsonl")]"
 done
 
 # 6. tables, and the models that are kept
 say tables
 $PYTHON dev/tldr_results.py "$LINES" > "$OUT/README.tmp"
-mkdir -p "$RESULTS" "$MODELS"
+mkdir -p "$RESULTS"
 cp "$LINES" "$RESULTS"; mv "$OUT/README.tmp" "$RESULTS/README.md"
 for m in $KEEP; do
-    rm -rf "${MODELS:?}/$m"; mkdir "$MODELS/$m"
+    rm -rf "${MODELS:?}/$m"; mkdir -p "$MODELS/$m"
     cp "$OUT/$m"/*.json "$OUT/$m"/*.jsonl "$OUT/$m"/*.safetensors "$MODELS/$m"
+    [ ! -f "$OUT/$m.offset" ] || cp "$OUT/$m.offset" "$MODELS"
 done
-cp "$OUT/rm.offset" "$OUT/judge.offset" "$MODELS"
-say "done: $RESULTS/README.md, $(du -sh "$MODELS" | cut -f 1) of models in $MODELS"
+say "done: $RESULTS/README.md${KEEP:+, $(du -sh "$MODELS" | cut -f 1) of models in $MODELS}"

@@ -1,19 +1,18 @@
 #!/usr/bin/env python3
-"""Makes a folder's pytorch_model*.bin into safetensors, and counts parameters.
+"""Makes a folder's pytorch_model*.bin into safetensors.
 
-    python3 dev/to_safetensors.py FOLDER        (converting needs torch: dev/requirements.txt; counting needs nothing)
+    python3 dev/to_safetensors.py FOLDER        (packages: dev/requirements.txt; where there are safetensors already it needs nothing)
 
 A .bin file is a pickle, and a pickle is a program. It is read with torch's weights_only loader, which builds tensors and plain containers and executes
-nothing else; a file that wants more is refused. Each file becomes one .safetensors, written aside and renamed; of tensors that are one in memory (a tied
-head) the first name is kept. Prints the number of parameters in the folder's files, attention masks and other buffers left out."""
-import glob, json, os, re, struct, sys, zipfile
+nothing else; a file that wants more is refused. Each file becomes one .safetensors; of tensors that are one in memory (a tied head) the first name is
+kept. All are written aside and renamed when the last is there, the index of several at the very end: the one file or the index says that the folder is
+whole, and without it all are made anew. An index, theirs or ours, that names a file which is not there is an error."""
+import glob, json, os, re, sys, zipfile
 
-BUFFER = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias)$|rotary_emb\.inv_freq$|position_ids$")
-
-def convert(path):
+def convert(path, out):
+    """The tensors of `path` written to `out`; returns their names."""
     import torch
     from safetensors.torch import save_file
-    out = os.path.join(os.path.dirname(path), re.sub(r"^pytorch_model", "model", os.path.basename(path))[:-4] + ".safetensors")
     try: state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as e: sys.exit(f"{path}: not a file of plain tensors: {str(e).splitlines()[0]}")
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()): sys.exit(f"{path}: not a table of tensors")
@@ -23,30 +22,30 @@ def convert(path):
         if v.numel() > 1 and where in seen: continue
         seen.add(where)
         kept[k] = v.contiguous().clone()
-    save_file(kept, out + ".tmp", metadata={"format": "pt"})
-    os.replace(out + ".tmp", out)
-    return list(kept), os.path.basename(out)
+    save_file(kept, out, metadata={"format": "pt"})
+    return list(kept)
 
-def header(path):
-    with open(path, "rb") as f: return {k: v for k, v in json.loads(f.read(struct.unpack("<Q", f.read(8))[0])).items() if k != "__metadata__"}
+def whole(folder, name):
+    """Whether the folder has the weights `name`: in one file, or with an index all of whose files are there."""
+    if os.path.exists(os.path.join(folder, name)): return True
+    index = os.path.join(folder, name + ".index.json")
+    if not os.path.exists(index): return False
+    with open(index, encoding="utf-8") as f: files = sorted(set(json.load(f)["weight_map"].values()))
+    for x in files:
+        if not os.path.exists(os.path.join(folder, x)): sys.exit(f"{index} names {x}, which is not there: fetch it, or delete the index and begin again")
+    return True
 
 def main(folder):
-    bins, where = sorted(glob.glob(os.path.join(folder, "pytorch_model*.bin"))), {}
-    if not glob.glob(os.path.join(folder, "*.safetensors")):
-        if not bins: sys.exit(f"{folder}: no safetensors and no pytorch_model*.bin")
-        for path in bins:
-            names, file = convert(path)
-            where.update({n: file for n in names})
-        if len(bins) > 1:
-            with open(os.path.join(folder, "model.safetensors.index.json"), "w") as f: json.dump({"metadata": {}, "weight_map": where}, f, indent=1)
-    count = 0
-    for path in glob.glob(os.path.join(folder, "*.safetensors")):
-        for name, t in header(path).items():
-            n = 1
-            for d in t["shape"]: n *= d
-            count += 0 if BUFFER.search(name) else n
-    return count
+    if whole(folder, "model.safetensors"): return
+    if not whole(folder, "pytorch_model.bin"): sys.exit(f"{folder}: neither model.safetensors nor pytorch_model.bin, in one file or in several with their index")
+    bins, where, index = sorted(glob.glob(os.path.join(folder, "pytorch_model*.bin"))), {}, os.path.join(folder, "model.safetensors.index.json")
+    out = [re.sub(r"pytorch_(model[^/]*)\.bin$", r"\1.safetensors", b) for b in bins]
+    for b, o in zip(bins, out): where.update((name, os.path.basename(o)) for name in convert(b, o + ".tmp"))
+    if len(out) > 1:
+        with open(index + ".tmp", "w", encoding="utf-8") as f: json.dump({"metadata": {}, "weight_map": where}, f, indent=1)
+        out.append(index)
+    for o in out: os.replace(o + ".tmp", o)
 
 if __name__ == "__main__":
     if len(sys.argv) != 2: sys.exit(__doc__)
-    print(main(sys.argv[1]))
+    main(sys.argv[1])
