@@ -79,7 +79,7 @@ def draw_config(rng, arch, head=False):
     C, L, T, V = HS * NH, rng.randint(1, 4), rng.randint(64, 200), rng.randint(2000, 2100)
     F = rng.choice([4 * C, 2 * C + 4, C + 12])
     tied, eps, act = rng.random() < 0.5, rng.choice([1e-5, 1e-3, 1e-6]), rng.choice(["gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu"])
-    more = dict(num_labels=1, pad_token_id=rng.choice([V - 1, EOS, None])) if head else {}
+    more = dict(num_labels=1) if head else {}
     if arch == "gpt2":
         return GPT2Config(n_layer=L, n_embd=C, n_head=NH, n_inner=rng.choice([None, F]), vocab_size=V, n_positions=T, layer_norm_epsilon=eps, activation_function=act,
                           tie_word_embeddings=tied, bos_token_id=EOS, eos_token_id=EOS, attn_pdrop=0, resid_pdrop=0, embd_pdrop=0, **more)
@@ -296,6 +296,7 @@ def one(rng, arch, tok, work, number):
     # rewards: the classifier, or cleanrl's form of it
     cleanrl = arch != "gpt2" and rng.random() < 0.5
     rcfg, rfolder = draw_config(rng, arch, head=not cleanrl), folder + "_rm"
+    rcfg.pad_token_id = (EOS, None, rcfg.vocab_size - 1)[number % 3]   # so that a run sees all three
     print(f"  reward model: {'cleanrl' if cleanrl else 'classifier, padding ' + {EOS: 'is the end of text', None: 'none'}.get(rcfg.pad_token_id, 'is another token')}", flush=True)
     rm = ScalarModel(rcfg, rng.uniform(-2, 2)) if cleanrl else AutoModelForSequenceClassification.from_config(rcfg)
     randomise(rm, rng.randrange(2**31))
