@@ -36,7 +36,7 @@ extern "C" {
 double log_pi_bon(double logF, double logp, long N);
 
 typedef enum { FHAT_DIGAMMA, FHAT_MC, FHAT_ADD1, FHAT_EXPFIT, FHAT_EXACT } Fhat;
-// log F-hat from k of M cached samples below y; k may be half-integer (mid-rank). mc: log(k/M), -inf at k = 0. Not for EXPFIT, EXACT.
+// log F-hat from k of M cached samples below y; k may be half-integer (mid-rank). mc: log(k/M), -inf at k = 0. EXPFIT: add1, where there is no fit. Not for EXACT.
 double log_fhat(Fhat kind, double k, double M);
 double digamma(double x); // x > 0
 // The total order of App. C: reward first, then a hash of the response ids (FNV-1a over 32-bit little-endian words, splitmix64 finaliser).
@@ -231,18 +231,12 @@ double cdf_rank_score(const Cdf *c, double score)
     return k;
 }
 
-static double fhat_at_rank(const Cdf *c, Fhat kind, double score, double k)
-{
-    double M = (double)c->M;
-    if (kind == FHAT_EXPFIT) return c->sd > 0 ? -c->a * exp(-c->b * (score - c->mean) / c->sd) : log_fhat(FHAT_ADD1, k, M);
-    return log_fhat(kind, k, M);
-}
-
 double cdf_log_f(const Cdf *c, Fhat kind, double reward, uint64_t key, double *k, bool *tie)
 {
     double rank = cdf_rank(c, reward, key, tie);
     if (k) *k = rank;
-    if (kind != FHAT_EXACT) return fhat_at_rank(c, kind, reward, rank);
+    if (kind == FHAT_EXPFIT && c->sd > 0) return -c->a * exp(-c->b * (reward - c->mean) / c->sd);
+    if (kind != FHAT_EXACT) return log_fhat(kind, rank, (double)c->M);
     for (size_t i = 0; i < c->M && c->logF; i++) if (c->key[i] == key) return c->logF[i];
     die("--fhat exact: a response with order key %016llx is not in the cache's table: list every string with its F", (unsigned long long)key);
 }
@@ -726,7 +720,7 @@ static void prefix_features(const Ppo *p, const Response *r, size_t t, double f[
     const Cdf *c = &p->prompts[r->prompt].cdf;
     double k = cdf_rank_score(c, r->prefix[t]);
     f[0] = 1;
-    f[1] = 1 + (p->opt.fhat == FHAT_MC && k < 0.5 ? log(0.5 / (double)c->M) : fhat_at_rank(c, p->opt.fhat, r->prefix[t], k));
+    f[1] = 1 + log_fhat(FHAT_DIGAMMA, k, (double)c->M); // whatever --fhat is: a fit in the reward has no bounds where prefixes score
     f[2] = k / (double)c->M - 0.5;
 }
 

@@ -57,6 +57,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"advantages and PPO losses against torch", test_ppo_pieces, 3},
     {"AdamW and clipping against torch", test_adamw, 3},
     {"objectives' constants", test_objectives, 3},
+    {"the prefix-rank baseline's features are ranks", test_prefix_features, 3},
     {"exp, tanh and erf for loops against libm", test_functions, 3},
     {"gradients of the ops", test_op_gradients, 2},
     {"gradients of whole models and losses", test_model_gradients, 2},

@@ -202,3 +202,19 @@ static void test_functions(void)
     for (int i = 0; i < 3; i++) CHECK(worst[i] <= (in_double ? 1e-15 : tol[i]), "%s is off by %g", i == 0 ? "exp (relative)" : i == 1 ? "tanh" : "erf", worst[i]);
     CHECK(exp_(-INFINITY) == 0 && tanh_(INFINITY) == 1 && erf_(-INFINITY) == -1 && erf_(0) == 0 && isnan(erf_(NAN)), "at the ends");
 }
+
+// Prefixes may score far below every whole response; the features stay those of ranks, also where log F-hat is a fit in the reward
+static void test_prefix_features(void)
+{
+    double rewards[32], scores[3] = {-1e4, 0.5, 1e4}, f[3], g[3];
+    for (int i = 0; i < 32; i++) rewards[i] = 0.1 * i - 1 + 0.01 * (i % 3);
+    Prompt prompt = {.cdf = {.M = 32, .reward = rewards}};
+    Ppo p = {.prompts = &prompt};
+    Response r = {.prefix = scores};
+    CHECK(cdf_fit(&prompt.cdf), "the fit converges");
+    for (size_t t = 0; t < 3; t++) {
+        p.opt.fhat = FHAT_EXPFIT; prefix_features(&p, &r, t, f);
+        p.opt.fhat = FHAT_DIGAMMA; prefix_features(&p, &r, t, g);
+        CHECK(memcmp(f, g, sizeof f) == 0 && fabs(f[1]) < 5, "t %zu: %g beside %g", t, f[1], g[1]);
+    }
+}
