@@ -29,7 +29,7 @@ PYTHON=${PYTHON:-python3}; TOKENIZER=${TOKENIZER:-dev/tldr/tokenizer}
 SEED=${SEED:-1}; SEEDS=${SEEDS:-1 2 3}; TEMPERATURES=${TEMPERATURES:-.25 .5 .75 1}       # SEEDS: sampling seeds of the evaluation; Best-of-N and SFT: as many draws a post
 LAYERS=${LAYERS:-6}; WIDTH=${WIDTH:-192}; HEADS=${HEADS:-4}; RM_LAYERS=${RM_LAYERS:-3}; TRAIN_LAYERS=${TRAIN_LAYERS:-2}
 REVIEWS=${REVIEWS:-5000}; LM_EPOCHS=${LM_EPOCHS:-1}; SFT_EPOCHS=${SFT_EPOCHS:-2}; RM_EPOCHS=${RM_EPOCHS:-2}; CENTRE=${CENTRE:-300} # CENTRE: summaries whose mean reward becomes 0
-LM_LR=${LM_LR:-2e-3}; SFT_LR=${SFT_LR:-5e-4}; RM_LR=${RM_LR:-5e-4}; PPO_LR=${PPO_LR:-5e-4}
+LM_LR=${LM_LR:-2e-3}; SFT_LR=${SFT_LR:-5e-4}; RM_LR=${RM_LR:-5e-4}; PPO_LR=${PPO_LR:-1e-4}
 TEST=${TEST:-196}; QUERY=${QUERY:-512}; CONTEXT=${CONTEXT:-576}; MAX_NEW=${MAX_NEW:-53}  # posts in each half of the test; tokens
 TRAIN=${TRAIN---m 0 --critic prefix-rank}; SHARD_MIB=${SHARD_MIB:-4}; SAVE_EVERY=${SAVE_EVERY:-2}  # of the two policies: what departs from --preset tldr
 PROMPTS=${PROMPTS:-600}; M=${M:-32}; N=${N:-8}; BETA=${BETA:-0.05}; EPISODES=${EPISODES:-1536}; T=${T:-0.7}
