@@ -9,8 +9,8 @@
 //   llmc                    a training step of llm.c (--llmc DIR: its checkout with train_gpt2 built) beside ours
 //
 // Floors. Training: the products a step cannot do without, each shape timed alone by the same library, weights and sizes as in the step, and AdamW's 28 bytes
-// a parameter at the rate a plain loop moves them. Decoding: what takes longer, reading every weight once a token or the products at the rate that the library reaches with
-// many rows; its own time for so few rows is printed beside it. A ratio of 1.00 would mean that attention, norms, softmax, sampling, packing and waiting
+// a parameter at the rate a plain loop moves them. Decoding: of the prompts and then of each step what takes longer, reading every weight once or the products at the rate that the library
+// reaches with many rows; its own time for a step of so few rows is printed beside it. A ratio of 1.00 would mean that attention, norms, softmax, sampling, packing and waiting
 // cost nothing. Weights are random: speed does not depend on them.
 // Every line ends with a ratio and its goal, and by how much a goal is missed. --json: an object a line instead. --tiny: a dry run, its times mean nothing.
 #define TESTING
@@ -131,10 +131,17 @@ static double decode_products(const Model *m, Buf in, Buf out, size_t rows) // e
     return clock_seconds() - began;
 }
 
-static double decode_floor(const Model *m, size_t rows, double read_rate, double rate) // a token, for so many rows
+static double forward_floor(const Model *m, size_t tokens, size_t rows, double read_rate, double rate) // the blocks for so many tokens, the head for one of each row
 {
-    double n = (double)(m->n_params - m->p.wpe.n), bytes = n * (cpu_bf16 ? 2 : 4) / read_rate, flops = 2 * n * (double)rows / rate;
+    double head = (double)m->p.wte.n, blocks = (double)(m->n_params - m->p.wpe.n) - head;
+    double bytes = (blocks + head) * (cpu_bf16 ? 2 : 4) / read_rate, flops = 2 * (blocks * (double)tokens + head * (double)rows) / rate;
     return bytes > flops ? bytes : flops;
+}
+
+enum { PROMPT = 8 };
+static double decode_floor(const Model *m, size_t rows, size_t new, double read_rate, double rate) // responses of `new` tokens: the first comes out of the prompts' forward pass
+{
+    return forward_floor(m, rows * PROMPT, rows, read_rate, rate) + (double)(new - 1) * forward_floor(m, rows, rows, read_rate, rate);
 }
 
 // ----------------------------------------------------------------------------
@@ -190,7 +197,7 @@ static void bench_training(int repeats)
     training_free(&j);
 }
 
-enum { NEW = 32, PROMPT = 8, DECODE_TOKENS = 256 };
+enum { NEW = 32, DECODE_TOKENS = 256 };
 typedef struct { Arena work; Generator g; Response *r; Prompt *prompts; size_t rows; int *ids; } Decoding;
 static void decoding_create(Decoding *d, Model *m, size_t rows) // m is packed
 {
@@ -236,10 +243,10 @@ static void bench_decode(int repeats)
             double read_rate = bandwidth_floor(false, m.data.p, NULL, m.n_params), rate = product_rate();
             if (i >= 0) { gemms.x[gemms.n++] = few; read.x[read.n++] = read_rate; large.x[large.n++] = rate; }
         }
-        double token = median(&whole) / NEW, f = decode_floor(&m, rows, median(&read), median(&large));
+        double token = median(&whole) / NEW, f = decode_floor(&m, rows, NEW, median(&read), median(&large)) / NEW;
         char what[64];
         snprintf(what, sizeof what, "decode, %zu rows, a token", rows);
-        result("decode", rows, what, 1e3 * token, "ms", "floor", 1e3 * f, token / f, 0, 1 / 0.75, "weights at %.1f GB/s or products at %.0f GFLOP/s; the library alone %.2f ms with so few rows; %.0f tokens/s",
+        result("decode", rows, what, 1e3 * token, "ms", "floor", 1e3 * f, token / f, 0, 1 / 0.75, "weights at %.1f GB/s or products at %.0f GFLOP/s; a step of the library alone %.2f ms with so few rows; %.0f tokens/s",
                median(&read) / 1e9, median(&large) / 1e9, 1e3 * median(&gemms), (double)rows / token);
         decoding_free(&d);
     }
@@ -297,7 +304,7 @@ static void bench_ppo(int repeats, size_t rows)
         ppo_iteration(p);
         if (i >= 0) { time_add(&whole, began); parts[0] += p->seconds_rollout - before[0]; parts[1] += p->seconds_reward - before[1]; parts[2] += p->seconds_update - before[2]; }
         // sampling; the frozen trunk once; the reference's top once; then each epoch: top blocks and head forward, backward, weights of the blocks only
-        double f = RESPONSE * decode_floor(m, rows, bandwidth_floor(false, m->data.p, NULL, m->n_params), product_rate());
+        double f = decode_floor(m, rows, RESPONSE, bandwidth_floor(false, m->data.p, NULL, m->n_params), product_rate());
         f += blocks_floor(c, c->L - TOP, N, 1, 0, 0) + blocks_floor(c, TOP, N, 1, 0, 0) + head_floor(c, R, 1, 0, 0);
         f += EPOCHS * (double)(rows / minibatch) * (blocks_floor(c, TOP, minibatch * tokens, 1, 1, 1) + head_floor(c, minibatch * RESPONSE, 1, 1, 0));
         if (i >= 0) floor.x[floor.n++] = f;

@@ -63,7 +63,7 @@ run() { # run NAME FLAGS: train, evaluate, keep the log and the line
 best() { run "best-$1-$3-s$4" --preset best --objective "$1" "--$2" "$3" --seed "$4"; } # OBJECTIVE FLAG STRENGTH SEED
 paper() { run "paper-$1-$3-s$4" --preset sentiment --lr "$PAPER_LR" --objective "$1" "--$2" "$3" --seed "$4"; }
 strengths() { # strengths RECIPE SEED: all of them but N=16 and what stands beside it
-    $1 vbon n 4 $2; $1 rl beta 1 $2; $1 vbon n 64 $2; $1 rl beta 0.25 $2; $1 vbon n 2 $2; $1 rl beta 2 $2; $1 l n 4 $2; $1 l n 64 $2; $1 l n 2 $2
+    $1 vbon n 4 $2; $1 rl beta 1.5 $2; $1 vbon n 64 $2; $1 rl beta 0.5 $2; $1 vbon n 2 $2; $1 rl beta 3 $2; $1 l n 4 $2; $1 l n 64 $2; $1 l n 2 $2
 }
 change() { name=$1; shift; run "change-$name" --preset best --objective vbon --n 16 --seed 1 "$@"; }
 
@@ -76,10 +76,10 @@ for n in 2 4 16 64; do if wanted bon-$n; then evaluate bon-$n "" --method bon --
     done
     end
 }
-best vbon n 16 1; best rl beta 0.5 1; best l n 16 1
+best vbon n 16 1; best rl beta 0.8 1; best l n 16 1
 change 5x-episodes --episodes $((EPISODES * 5))
 strengths best 1
-paper vbon n 16 1; paper rl beta 0.5 1; paper l n 16 1
+paper vbon n 16 1; paper rl beta 0.8 1; paper l n 16 1
 change critic-head --critic head --vf-coef 0.1
 change lambda-1 --lambda 1
 change lr-3e-4 --lr 3e-4
@@ -87,16 +87,16 @@ change 4-epochs --ppo-epochs 4
 change m-32 --m 32
 change rollout-128 --rollout 128 --minibatch 32
 change top-2-blocks --train-layers 2
-best vbon n 16 2; best rl beta 0.5 2; best l n 16 2
+best vbon n 16 2; best rl beta 0.8 2; best l n 16 2
 strengths best 2
 strengths paper 1
-run control-rl-critic-head --preset best --objective rl --beta 0.5 --seed 1 --critic head --vf-coef 0.1
+run control-rl-critic-head --preset best --objective rl --beta 0.8 --seed 1 --critic head --vf-coef 0.1
 run control-rl-0.1 --preset best --objective rl --beta 0.1 --seed 1
 run control-paper-3e-5 --preset sentiment --objective vbon --n 16 --seed 1
 change lr-1.2e-3 --lr 1.2e-3
 change no-warmup --warmup 0
 change 128-prompts --prompts-max 128
-paper vbon n 16 2; paper rl beta 0.5 2; paper l n 16 2
+paper vbon n 16 2; paper rl beta 0.8 2; paper l n 16 2
 strengths paper 2
 change 10x-episodes --episodes $((EPISODES * 10))
 end
