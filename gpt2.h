@@ -215,7 +215,7 @@ typedef struct {
     double rotary_pct, rotary_base; // rotary positions on this share of each head (0: learned positions, wpe)
     double eps;                    // of the layer norms
     double init_std;               // initializer_range
-    int eos;
+    int bos, eos;                  // -1: none
 } Config;
 
 enum { P_LAYER = 1, P_DECAY = 2, P_TRANSPOSE = 4, P_NORM = 8, P_MATMUL = 16, P_PROJ = 32, P_VALUE = 64, P_HEAD = 128,

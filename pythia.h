@@ -10,7 +10,7 @@
 //  - The rotation is of halves (element j with j + dims/2), not of neighbours, and the number of dimensions is int(head size * share), rounded down.
 //  - hidden_act "gelu" is the erf form; GPT-2's gelu_new is the tanh one. They differ by 5e-4.
 //  - Transformers renamed the rotary numbers twice: rotary_pct and rotary_emb_base; beside them partial_rotary_factor and rope_theta; from version 5 on
-//    both inside rope_parameters. All spellings are read and must agree; the first and the last are written.
+//    both inside rope_parameters (or rope_scaling, of old). All spellings are read and must agree; the first and the last are written.
 //
 // Left out on purpose: scaled rotary positions (linear, dynamic, yarn: no Pythia has them), attention without biases.
 // gpt2.h includes this file for the table, lib/config.h for the rest.
@@ -47,12 +47,14 @@ static const char *const neox_buffers[] = {".attention.bias", ".attention.masked
 #define PYTHIA_CONFIG
 
 // One number under several names: those that are there must agree.
-static double agreed_number(json_t *j, json_t *rope, const char *path, const char *const names[2], const char *newest, double fallback)
+static double agreed_number(json_t *j, const char *path, const char *const names[2], double fallback)
 {
-    double x = config_number(rope, path, newest, 0);
-    for (int i = 0; i < 2; i++) {
-        double y = config_number(j, path, names[i], 0);
-        if (x > 0 && y > 0 && x != y) die("%s: %s is %g, and %g under another name: which is it?", path, names[i], y, x);
+    json_t *places[] = {json_object_get(j, "rope_parameters"), json_object_get(j, "rope_scaling"), j, j};
+    double x = 0;
+    for (int i = 0; i < 4; i++) {
+        const char *name = names[i != 3];
+        double y = config_number(places[i], path, name, 0);
+        if (x > 0 && y > 0 && x != y) die("%s: %s is %g, and %g under another name: which is it?", path, name, y, x);
         if (y > 0) x = y;
     }
     return x > 0 ? x : fallback;
@@ -69,15 +71,17 @@ static void neox_config_read(Config *c, json_t *j, const char *path)
     c->act = config_activation(j, path, "hidden_act", ACT_GELU_ERF);
     c->parallel = config_bool(j, path, "use_parallel_residual", true);
     if (!config_bool(j, path, "attention_bias", true)) die("%s: attention_bias false is not supported: this model computes something else", path);
-    json_t *rope = json_object_get(j, "rope_parameters"), *scaling = json_object_get(j, "rope_scaling"), *both[] = {rope, scaling};
+    static const char *const ropes[] = {"rope_parameters", "rope_scaling"};
     for (int i = 0; i < 2; i++) {
-        const char *kind = json_string_value(json_object_get(both[i], json_object_get(both[i], "rope_type") ? "rope_type" : "type"));
-        if (both[i] && !json_is_null(both[i]) && !json_is_object(both[i])) die("%s: \"%s\" must be an object", path, i ? "rope_scaling" : "rope_parameters");
+        json_t *rope = json_object_get(j, ropes[i]);
+        const char *kind = json_string_value(json_object_get(rope, json_object_get(rope, "rope_type") ? "rope_type" : "type"));
+        if (rope && !json_is_null(rope) && !json_is_object(rope)) die("%s: \"%s\" must be an object", path, ropes[i]);
+        if (json_object_get(rope, "factor") && !kind) die("%s: \"%s\" has a factor and no type: scaled rotary positions are not supported", path, ropes[i]);
         if (kind && strcmp(kind, "default")) die("%s: rotary positions of type %s are not supported (default is)", path, shown(kind));
     }
     static const char *const share[2] = {"rotary_pct", "partial_rotary_factor"}, *const base[2] = {"rotary_emb_base", "rope_theta"};
-    c->rotary_pct = agreed_number(j, rope, path, share, share[1], 0.25);
-    c->rotary_base = agreed_number(j, rope, path, base, base[1], 10000);
+    c->rotary_pct = agreed_number(j, path, share, 0.25);
+    c->rotary_base = agreed_number(j, path, base, 10000);
 }
 
 static void neox_config_write(const Config *c, json_t *j)

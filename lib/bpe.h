@@ -21,7 +21,7 @@ void tokenizer_free(Tokenizer *t);
 int *tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, size_t *n);
 char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *bytes); // malloc'd, NUL-terminated; exactly the tokens' bytes. bytes may be NULL
 int tokenizer_vocab(const Tokenizer *t);             // largest id + 1
-int tokenizer_eos(const Tokenizer *t);               // <|endoftext|>, or -1
+int tokenizer_eos(const Tokenizer *t);               // <|endoftext|>, or what the folder's config.json ends with; -1: neither
 uint64_t tokenizer_fingerprint(const Tokenizer *t);  // of vocabulary and merges, whichever files they came from
 void tokenizer_copy(const char *from_dir, const char *to_dir);
 #endif
@@ -154,8 +154,9 @@ static void add_added(Tokenizer *t, const char *path, const char *text, int id, 
 
 static void load_tokenizer_json(Tokenizer *t, const char *path)
 {
-    json_t *j = json_file(path), *model = json_object_get(j, "model"), *merges = json_object_get(model, "merges"), *norm = json_object_get(j, "normalizer"), *pre = json_object_get(j, "pre_tokenizer"), *v;
-    const char *type = json_string_value(json_object_get(model, "type")), *pre_type = json_string_value(json_object_get(pre, "type"));
+    json_t *j = json_file(path), *model = json_object_get(j, "model"), *merges = json_object_get(model, "merges"), *norm = json_object_get(j, "normalizer"), *v;
+    json_t *pre = json_object_get(j, "pre_tokenizer"), *post = json_object_get(j, "post_processor");
+    const char *post_type = json_string_value(json_object_get(post, "type")), *type = json_string_value(json_object_get(model, "type")), *pre_type = json_string_value(json_object_get(pre, "type"));
     size_t i;
     if (type && strcmp(type, "BPE")) die("%s: a %s model: only byte-level BPE is supported here", path, type);
     if (json_is_true(json_object_get(model, "byte_fallback")) || json_is_true(json_object_get(model, "ignore_merges")) || json_number_value(json_object_get(model, "dropout")) > 0)
@@ -169,6 +170,7 @@ static void load_tokenizer_json(Tokenizer *t, const char *path)
         if (!n || strcmp(n, "NFC")) die("%s: normaliser %s is not supported (only NFC)", path, n ? n : "?");
         t->nfc = true;
     }
+    if (json_is_object(post) && (!post_type || strcmp(post_type, "ByteLevel"))) die("%s: post_processor %s is not supported: no token is put around a text", path, shown(post_type));
     load_vocab(t, path, json_object_get(model, "vocab"));
     if (!json_is_array(merges)) die("%s: no merges: is it whole?", path);
     json_array_foreach(merges, i, v) { // "a b", or ["a","b"]
@@ -229,6 +231,30 @@ static void load_vocab_merges(Tokenizer *t, const char *vocab_path, const char *
     json_decref(added);
 }
 
+// What tokenizer_config.json and config.json say beside the vocabulary: settings that would change the ids, and the token that ends a text
+static void load_settings(Tokenizer *t, const char *dir)
+{
+    char *settings = format("%s/tokenizer_config.json", dir), *config = format("%s/config.json", dir);
+    t->eos = -1;
+    for (size_t i = 0; i < arrlenu(t->added); i++) if (!strcmp(t->added[i].text, "<|endoftext|>")) t->eos = t->added[i].id;
+    if (!access(settings, R_OK)) {
+        static const char *const refused[] = {"add_prefix_space", "add_bos_token", "add_eos_token"};
+        json_t *j = json_file(settings);
+        for (int i = 0; i < 3; i++) if (json_is_true(json_object_get(j, refused[i]))) die("%s: %s is not supported: a text is encoded as it stands", settings, refused[i]);
+        json_decref(j);
+    }
+    if (!access(config, R_OK)) {
+        json_t *j = json_file(config), *base = json_object_get(j, "base_config"), *eos = json_object_get(base ? base : j, "eos_token_id");
+        json_int_t id = json_integer_value(eos);
+        if (json_is_integer(eos) && id >= 0 && id < t->size && t->token[id].bytes) { // else the class's default, of another vocabulary
+            if (t->eos >= 0 && id != t->eos) die("%s: \"eos_token_id\" is %d, the tokenizer's <|endoftext|> is %d: which ends a text? make them agree", config, (int)id, t->eos);
+            t->eos = (int)id;
+        }
+        json_decref(j);
+    }
+    free(settings); free(config);
+}
+
 Tokenizer *tokenizer_load(const char *dir)
 {
     Tokenizer *t = (Tokenizer *)xcalloc(1, sizeof *t);
@@ -236,8 +262,7 @@ Tokenizer *tokenizer_load(const char *dir)
     if (!access(path, R_OK)) load_tokenizer_json(t, path);
     else if (!access(vocab, R_OK)) load_vocab_merges(t, vocab, merges, added);
     else die("%s: no tokenizer.json, and no vocab.json with merges.txt: copy the model's tokenizer there", dir);
-    t->eos = -1;
-    for (size_t i = 0; i < arrlenu(t->added); i++) if (!strcmp(t->added[i].text, "<|endoftext|>")) t->eos = t->added[i].id;
+    load_settings(t, dir);
     uint64_t h = (uint64_t)t->size;
     for (int i = 0; i < t->size; i++)
         for (size_t k = 0; k <= t->token[i].n; k++) h = mix64((h ^ (k < t->token[i].n ? (uint8_t)t->token[i].bytes[k] : 256u)) + 0x9e3779b97f4a7c15ull);

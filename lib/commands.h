@@ -274,7 +274,7 @@ static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scal
 {
     if (a->width % a->heads || a->width / a->heads > 256) usage("--width %ld over --heads %ld is no whole head size up to 256", a->width, a->heads);
     *c = (Config){.arch = "gpt2", .L = (size_t)a->layers, .C = (size_t)a->width, .NH = (size_t)a->heads, .F = 4 * (size_t)a->width, .V = (size_t)tokenizer_vocab(t),
-        .max_T = (size_t)a->context, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .pad = -1, .eps = 1e-5, .init_std = 0.02, .eos = tokenizer_eos(t)};
+        .max_T = (size_t)a->context, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .pad = -1, .eps = 1e-5, .init_std = 0.02, .bos = tokenizer_eos(t), .eos = tokenizer_eos(t)};
     if (strcmp(a->arch, "gpt_neox")) return;
     strcpy(c->arch, a->arch); // as the Pythias are
     c->act = ACT_GELU_ERF; c->tied = false; c->parallel = true; c->rotary_pct = 0.25; c->rotary_base = 10000;
@@ -299,7 +299,7 @@ static void supervised_run(const Args *a, const char *command)
         Config base;
         config_read(&base, folder);
         if ((size_t)a->layers > base.L) usage("--layers %ld: %s has %zu", a->layers, folder, base.L);
-        base.L = (size_t)a->layers; base.scalar_head = true; base.tied = true; base.pad = -1;
+        base.L = (size_t)a->layers; base.scalar_head = true; base.tied = true; base.pad = -1; // the end of a text is scored too
         c = base;
     }
     if ((int)c.V < tokenizer_vocab(tok)) die("%s: the tokenizer has %d tokens, the model %zu: name the model's own", tokenizer_dir, tokenizer_vocab(tok), c.V);

@@ -47,6 +47,14 @@ static bool config_bool(json_t *j, const char *path, const char *key, bool fallb
     return json_is_true(v);
 }
 
+static int config_token(json_t *j, const char *path, const char *key) // -1: none
+{
+    json_t *v = json_object_get(j, key);
+    if (!v || json_is_null(v)) return -1;
+    if (!json_is_integer(v) || llabs(json_integer_value(v)) > 1 << 30) die("%s: \"%s\" must be one token", path, key);
+    return json_integer_value(v) < 0 ? -1 : (int)json_integer_value(v);
+}
+
 static const struct { const char *name; Activation act; } activations[] = {{"gelu_new", ACT_GELU_TANH}, {"gelu", ACT_GELU_ERF}, {"relu", ACT_RELU},
     {"gelu_pytorch_tanh", ACT_GELU_TANH}, {"gelu_fast", ACT_GELU_TANH}}; // the first three, in Activation's order, are what we write
 static Activation config_activation(json_t *j, const char *path, const char *key, Activation fallback)
@@ -89,23 +97,32 @@ static void gpt2_config_write(const Config *c, json_t *j)
 static const struct { const char *arch; void (*read)(Config *c, json_t *j, const char *path); void (*write)(const Config *c, json_t *j); } config_forms[] =
     {{"gpt2", gpt2_config_read, gpt2_config_write}, {"gpt_neox", neox_config_read, neox_config_write}};
 
+static char *config_path(const char *dir) { return !is_folder(dir) && !access(dir, R_OK) ? xstrdup(dir) : format("%s/config.json", dir); } // of a folder, or the file itself
+
+// The causal model, the classifier, and the trunk by itself (GPT2Model): by what name transformers saved it
+static bool is_own_class(const Architecture *a, const char *class)
+{
+    size_t stem = (size_t)(strstr(a->classifier, "For") - a->classifier);
+    return !strcmp(class, a->lm) || !strcmp(class, a->classifier) || (!strncmp(class, a->classifier, stem) && !strcmp(class + stem, "Model"));
+}
+
 void config_read(Config *c, const char *dir)
 {
-    char *path = !is_folder(dir) && !access(dir, R_OK) ? xstrdup(dir) : format("%s/config.json", dir);
+    char *path = config_path(dir);
     if (access(path, R_OK)) die("%s: missing: %s is not a Hugging Face model folder", path, dir);
     json_t *file = json_file(path), *base = json_object_get(file, "base_config"), *j = base ? base : file;
     const char *type = json_string_value(json_object_get(j, "model_type"));
     size_t form = 0, n_forms = sizeof config_forms / sizeof *config_forms;
     while (form < n_forms && (!type || strcmp(type, config_forms[form].arch))) form++;
     if (form == n_forms) die("%s: model_type %s is not supported (gpt2 and gpt_neox are)", path, shown(type));
-    *c = (Config){.pad = -1};
+    *c = (Config){0};
     strcpy(c->arch, type);
     config_forms[form].read(c, j, path);
     c->V = (size_t)config_integer(j, path, "vocab_size", -1);
     c->init_std = config_number(j, path, "initializer_range", 0.02);
-    json_t *eos = json_object_get(j, "eos_token_id");
-    if (eos && !json_is_null(eos) && (!json_is_integer(eos) || llabs(json_integer_value(eos)) > 1 << 30)) die("%s: \"eos_token_id\" must be one token", path);
-    c->eos = json_is_integer(eos) ? (int)json_integer_value(eos) : -1;
+    c->bos = config_token(j, path, "bos_token_id");
+    c->eos = config_token(j, path, "eos_token_id");
+    c->pad = base ? -1 : config_token(j, path, "pad_token_id");
     c->tied = config_bool(j, path, "tie_word_embeddings", c->tied);
     if (!c->C || !c->L || !c->NH || !c->V || !c->max_T || !c->F || c->L > 1000) die("%s: a dimension is 0 or absurd", path);
     double C = (double)c->C, size = (double)c->L * C * (4 * C + 2 * (double)c->F) + ((double)c->V + (double)c->max_T) * C;
@@ -114,6 +131,8 @@ void config_read(Config *c, const char *dir)
     size_t dims = rotary_dims(c);
     if (c->rotary_pct > 0 && (dims == 0 || dims % 2 || dims > C / c->NH)) die("%s: %zu rotary dimensions of a head of %zu: must be even, and at least 2", path, dims, c->C / c->NH);
     const char *class = json_string_value(json_array_get(json_object_get(file, "architectures"), 0));
+    const Architecture *own = architecture_find(type);
+    if (class && !base && !is_own_class(own, class)) die("%s: architecture %s is not supported (%s and %s are)", path, shown(class), own->lm, own->classifier);
     c->scalar_head = base || (class && strstr(class, "ForSequenceClassification"));
     json_t *labels = json_object_get(j, "num_labels"), *names = json_object_get(j, "id2label"), *shift = json_object_get(file, "bias");
     if (base) { // cleanrl's ScalarModel
@@ -121,8 +140,6 @@ void config_read(Config *c, const char *dir)
         if (shift && !json_is_number(shift)) die("%s: \"bias\" must be a number", path);
         c->score_shift = json_number_value(shift);
     } else if (c->scalar_head) {
-        json_t *pad = json_object_get(j, "pad_token_id");
-        if (json_is_integer(pad)) c->pad = (int)json_integer_value(pad);
         c->labels = json_is_integer(labels) ? (size_t)json_integer_value(labels) : json_is_object(names) ? json_object_size(names) : 2;
     }
     json_decref(file);
@@ -213,10 +230,9 @@ static size_t fill(Model *m, const char *dir, bool partial)
         bool known = false;
         for (const char *const *end = m->arch->buffers; *end; end++) known |= ends_with(t->name, *end);
         for (size_t k = 0; k < m->n_list && !known; k++) known = !strcmp(name, m->list[k].name) && find_param(m, s, &m->list[k]) == t; // not twice, with and without the prefix
-        if (!known && !strcmp(name, head_name(m->arch))) { // of a language model that became a reward model, or a copy of the tied head
+        if (!known && !strcmp(name, head_name(m->arch))) { // a copy of the tied head
             const Param *wte = &m->list[0];
-            known = m->cfg.scalar_head;
-            known |= !m->data.p;
+            known = m->cfg.tied && !m->data.p;
             if (!known && m->cfg.tied && same_shape(t, wte)) {
                 real *a = (real *)xmalloc(t->n * sizeof *a), *b = (real *)xmalloc(t->n * sizeof *b);
                 tensor_to_real(a, t, 0, t->n, path);
@@ -267,10 +283,9 @@ static void config_write(const Model *m, const char *dir, DType type)
     json_t *j = json_pack("{s:[s], s:s, s:i, s:f, s:b, s:s}", "architectures", c->scalar_head ? m->arch->classifier : m->arch->lm, "model_type", m->arch->name,
         "vocab_size", (int)c->V, "initializer_range", c->init_std, "tie_word_embeddings", (int)c->tied, "torch_dtype", dtype);
     for (size_t i = 0; i < sizeof config_forms / sizeof *config_forms; i++) if (!strcmp(c->arch, config_forms[i].arch)) config_forms[i].write(c, j);
-    const char *ends[] = {"bos_token_id", "eos_token_id"};
-    for (int i = 0; i < 2; i++) json_object_set_new(j, ends[i], c->eos >= 0 ? json_integer(c->eos) : json_null());
+    const struct { const char *key; int id; } tokens[] = {{"bos_token_id", c->bos}, {"eos_token_id", c->eos}, {"pad_token_id", c->pad}};
+    for (int i = 0; i < 3; i++) json_object_set_new(j, tokens[i].key, tokens[i].id >= 0 ? json_integer(tokens[i].id) : json_null());
     if (c->scalar_head) {
-        json_object_set_new(j, "pad_token_id", c->pad >= 0 ? json_integer(c->pad) : json_null()); // never the end-of-text token by default: it is scored too
         json_object_set_new(j, "id2label", json_pack("{s:s}", "0", "LABEL_0"));
         json_object_set_new(j, "label2id", json_pack("{s:i}", "LABEL_0", 0));
     }

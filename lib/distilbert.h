@@ -3,7 +3,7 @@
 // The op table's largest pieces in another order: embeddings with a norm of their own, blocks that norm after each addition, attention that sees both
 // ways, and on the first token, [CLS], Linear-ReLU-Linear to a logit for each label. The reward is the logit of the positive label, as the
 // authors' code has it, or that label's softmax probability, p(POS given y) in the paper. The positive label is the one called POSITIVE in
-// config.json, else label 1 of two.
+// config.json, else LABEL_1 of two without names of their own.
 //
 // Texts come in, since the tokenizer is another one than the policy's; a text over the context keeps its beginning. Rows are packed end to end:
 // no padding, and a row's result does not depend on its neighbours. A folder is read like any other, through a parameter table; q, k and v stand
@@ -74,7 +74,7 @@ static const Architecture distilbert = {.name = "distilbert", .prefix = "distilb
 
 bool is_distilbert(const char *dir)
 {
-    char *path = format("%s/config.json", dir);
+    char *path = config_path(dir);
     bool yes = false;
     if (!access(path, R_OK)) {
         json_t *j = json_file(path);
@@ -88,7 +88,7 @@ bool is_distilbert(const char *dir)
 
 static void distilbert_config(DistilBert *d, Config *c, const char *dir)
 {
-    char *path = format("%s/config.json", dir);
+    char *path = config_path(dir);
     json_t *j = json_file(path), *names = json_object_get(j, "id2label"), *labels = json_object_get(j, "num_labels");
     const char *class = json_string_value(json_array_get(json_object_get(j, "architectures"), 0));
     if (!class || strcmp(class, distilbert.classifier)) die("%s: %s is not a reward model: a %s is", path, class ? shown(class) : "a DistilBERT without \"architectures\"", distilbert.classifier);
@@ -112,8 +112,10 @@ static void distilbert_config(DistilBert *d, Config *c, const char *dir)
         const char *name = json_string_value(json_object_get(names, key));
         if (name && !strcasecmp(name, "POSITIVE")) d->positive = i;
     }
-    if (d->positive == c->labels && c->labels > 2) die("%s: %zu labels, none called POSITIVE in \"id2label\": name the one to reward", path, c->labels);
-    if (d->positive == c->labels) d->positive = c->labels - 1; // label 1 of two, or the only one
+    const char *one = json_string_value(json_object_get(names, "1"));
+    if (d->positive == c->labels && (c->labels > 2 || (c->labels == 2 && names && !(one && !strcmp(one, "LABEL_1")))))
+        die("%s: %zu labels, none called POSITIVE in \"id2label\": name the one to reward", path, c->labels);
+    if (d->positive == c->labels) d->positive = c->labels - 1; // LABEL_1, or the only one
     d->labels = c->labels;
     json_decref(j);
     free(path);

@@ -30,6 +30,14 @@ json_t *json_file(const char *path);       // a new reference; dies naming file 
 #if defined(VBON_IMPLEMENTATION) && !defined(FILES_IMPLEMENTED)
 #define FILES_IMPLEMENTED
 
+// For messages, which are one line whatever a stranger's file holds.
+static const char *shown(const char *s)
+{
+    if (!s) return "missing";
+    for (const char *p = s; *p; p++) if ((unsigned char)*p < 32 || *p == 127) return "(unprintable)";
+    return s;
+}
+
 char *format(const char *fmt, ...)
 {
     va_list ap;

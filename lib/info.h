@@ -129,6 +129,19 @@ static void print_total(const Args *a, double total, double limit)
     if (limit > 0) printf("fits in %s: %s\n", a->memory, total <= limit ? "yes" : "no");
 }
 
+// Whether there is a reward model to plan for: a folder, or a config.json by itself. Else --reward is a shell command; one word must be a program.
+static bool has_reward_model(const char *reward)
+{
+    if (!reward || is_folder(reward)) return reward;
+    size_t n = strlen(reward);
+    if (n > 5 && !strcmp(reward + n - 5, ".json") && !access(reward, R_OK)) return true;
+    if (strcspn(reward, " \t\n;&|<>()$`\\\"'*?[]#~=%{}!") < n) return false;
+    char *find = format("command -v -- %s >/dev/null 2>&1", reward);
+    if (system(find)) die("--reward %s: no such folder, config.json or program", reward);
+    free(find);
+    return false;
+}
+
 static void cmd_info(const Args *a)
 {
     Config c, reward = {0};
@@ -144,7 +157,7 @@ static void cmd_info(const Args *a)
     config_read(&c, a->model);
     if (c.labels > 1) printf("%s: a classifier of %zu labels: planned as the language model it was made from\n", a->model, c.labels);
     c.scalar_head &= c.labels <= 1;
-    bool folder = a->reward && is_folder(a->reward), bert = folder && is_distilbert(a->reward);
+    bool folder = has_reward_model(a->reward), bert = folder && is_distilbert(a->reward);
     if (folder && !bert) config_read(&reward, a->reward);
     if (folder && !bert && !reward.scalar_head) die("%s: a language model, not a reward model", a->reward);
     model_create(&m, device_ops(a), &c, c.scalar_head ? TRAIN_NONE : train_layers(a), !c.scalar_head, true);
@@ -154,13 +167,14 @@ static void cmd_info(const Args *a)
     printf("%zu parameters, and %zu of PPO's value head; %zu train\n", m.n_params - value_head, value_head, m.n_params - m.first);
     size_t max_new = (size_t)a->max_new, max_prompt = flag_given("max-prompt") ? (size_t)a->max_prompt : c.max_T > max_new ? c.max_T - max_new + 1 : 1;
     printf("memory %s prompts of at most %zu tokens, responses of at most %ld%s:\n", c.scalar_head ? "as a reward model, with" : "of a PPO run with", max_prompt, a->max_new,
-           c.scalar_head || folder ? "" : ", without a reward model (--reward FOLDER adds one)");
+           c.scalar_head || a->reward ? "" : ", without a reward model (--reward FOLDER adds one)");
     if (c.scalar_head) plan_reward(a, &c, max_prompt, &total);
     else {
         Ppo p = {.policy = &m, .max_prompt = max_prompt, .opt = {.rollout = a->rollout, .minibatch = a->minibatch, .max_new = a->max_new, .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0)}};
         plan_ppo(&p, &total);
         if (bert) plan_distilbert(a, a->reward, false, &total);
         else if (folder) plan_reward(a, &reward, max_prompt, &total);
+        else if (a->reward) printf("  not in this plan: the reward's own program, %s\n", a->reward);
     }
     print_total(a, total, limit);
     model_free(&m);

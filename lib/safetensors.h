@@ -43,14 +43,6 @@ struct Safetensors {
 static const struct { const char *name; DType type; } dtype_names[] =
     {{"F64", DT_F64}, {"F32", DT_F32}, {"F16", DT_F16}, {"BF16", DT_BF16}, {"I64", DT_I64}, {"I32", DT_I32}, {"U8", DT_U8}, {"BOOL", DT_U8}};
 
-// For messages, which are one line whatever a stranger's file holds.
-static const char *shown(const char *s)
-{
-    if (!s) return "missing";
-    for (const char *p = s; *p; p++) if ((unsigned char)*p < 32 || *p == 127) return "(unprintable)";
-    return s;
-}
-
 static int by_data(const void *a, const void *b)
 {
     const Tensor *x = (const Tensor *)a, *y = (const Tensor *)b;

@@ -66,6 +66,12 @@ static void wordpiece_json(WordPiece *w, const char *path)
     for (int i = 0; i < 4; i++) if (json_is_false(json_object_get(norm, on[i]))) die("%s: \"%s\" is false: only BERT's uncased form is supported", path, on[i]);
     const char *prefix = json_string_value(json_object_get(model, "continuing_subword_prefix"));
     if (prefix && strcmp(prefix, "##")) die("%s: pieces begin with \"%s\", not ##", path, prefix);
+    const char *unk = json_string_value(json_object_get(model, "unk_token"));
+    if (unk && strcmp(unk, "[UNK]")) die("%s: unk_token %s is not supported: BERT's is [UNK]", path, shown(unk));
+    json_t *post = json_object_get(j, "post_processor"), *single = json_object_get(post, "single"); // BertProcessing has cls and sep, TemplateProcessing the three in a row
+    const char *ends[] = {json_string_value(json_array_get(json_object_get(post, "cls"), 0)), json_string_value(json_array_get(json_object_get(post, "sep"), 0))};
+    for (size_t i = 0; i < 2 && json_array_size(single) == 3; i++) ends[i] = json_string_value(json_object_get(json_object_get(json_array_get(single, 2 * i), "SpecialToken"), "id"));
+    if (!ends[0] || !ends[1] || strcmp(ends[0], "[CLS]") || strcmp(ends[1], "[SEP]")) die("%s: its post_processor does not put [CLS] before a text and [SEP] behind, as BERT's does", path);
     json_t *max = json_object_get(model, "max_input_chars_per_word");
     if (max && (!json_is_integer(max) || json_integer_value(max) < 1 || json_integer_value(max) > 10000)) die("%s: max_input_chars_per_word is no valid number", path);
     if (max) w->max_chars = (size_t)json_integer_value(max);
@@ -85,7 +91,7 @@ static void wordpiece_json(WordPiece *w, const char *path)
     json_decref(j);
 }
 
-static void wordpiece_txt(WordPiece *w, const char *path, const char *config)
+static void wordpiece_txt(WordPiece *w, const char *path)
 {
     static const char *const specials[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
     FILE *f = fopen(path, "r");
@@ -101,10 +107,20 @@ static void wordpiece_txt(WordPiece *w, const char *path, const char *config)
     fclose(f);
     free(line);
     for (int i = 0; i < 5; i++) { ptrdiff_t at = shgeti(w->first, specials[i]); if (at >= 0) shput(w->special, specials[i], w->first[at].value); }
+}
+
+static void wordpiece_settings(const char *config)
+{
     if (access(config, R_OK)) return;
     json_t *j = json_file(config);
-    const char *on[] = {"do_lower_case", "strip_accents", "tokenize_chinese_chars"};
-    for (int i = 0; i < 3; i++) if (json_is_false(json_object_get(j, on[i]))) die("%s: \"%s\" is false: only BERT's uncased form is supported", config, on[i]);
+    const char *on[] = {"do_lower_case", "strip_accents", "tokenize_chinese_chars", "do_basic_tokenize"};
+    static const char *const named[][2] = {{"unk_token", "[UNK]"}, {"cls_token", "[CLS]"}, {"sep_token", "[SEP]"}};
+    for (int i = 0; i < 3; i++) { // a string, or an object with its content
+        json_t *v = json_object_get(j, named[i][0]);
+        const char *s = json_string_value(json_is_object(v) ? json_object_get(v, "content") : v);
+        if (s && strcmp(s, named[i][1])) die("%s: %s %s is not supported: BERT's is %s", config, named[i][0], shown(s), named[i][1]);
+    }
+    for (int i = 0; i < 4; i++) if (json_is_false(json_object_get(j, on[i]))) die("%s: \"%s\" is false: only BERT's uncased form is supported", config, on[i]);
     json_decref(j);
 }
 
@@ -116,8 +132,9 @@ WordPiece *wordpiece_load(const char *dir)
     sh_new_arena(w->first); sh_new_arena(w->rest); sh_new_arena(w->special);
     bool from_json = !access(json, R_OK);
     if (from_json) wordpiece_json(w, json);
-    else if (!access(txt, R_OK)) wordpiece_txt(w, txt, config);
+    else if (!access(txt, R_OK)) wordpiece_txt(w, txt);
     else die("%s: no tokenizer.json and no vocab.txt: copy the model's tokenizer there", dir);
+    wordpiece_settings(config);
     const char *needed[] = {"[UNK]", "[CLS]", "[SEP]"};
     int *ids[] = {&w->unk, &w->cls, &w->sep};
     for (int i = 0; i < 3; i++) {

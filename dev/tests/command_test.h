@@ -203,7 +203,8 @@ static void test_info(void)
         {PLAN "2.8b.json --memory 40GB", {"2775208960 parameters", "20 of 80", "fits in 40GB: no"}},
         {PLAN "6.9b.json --memory 400GB", {"6857302016 parameters", "32 of 128", "fits in 400GB: yes"}},
         {"info --model dev/demo/lm --reward dev/demo/rm --memory 1MiB", {"packed weights", "kv cache", "second moments", "copy of what trains", "fits in 1MiB: no", "other commands with these flags: sft "}},
-        {"info --model dev/fixtures/pythia_cleanrl", {"gpt_neox reward model", "scalar_head.bias", "as a reward model"}}};
+        {"info --model dev/demo/lm --reward dev/demo/rm/config.json", {"reward model", "kv cache"}}, {"info --model dev/demo/lm --reward dev/fixtures/distilbert/config.json", {"reward model             weights"}},
+        {"info --model dev/fixtures/distilbert/config.json", {"label 0 of", "memory as a reward model"}}, {"info --model dev/demo/lm --reward 'cat -'", {"not in this plan: the reward's own program, cat -"}}, {"info --model dev/fixtures/pythia_cleanrl", {"gpt_neox reward model", "scalar_head.bias", "as a reward model"}}};
     for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
         char *s = vbon_output(plans[i].args);
         for (size_t k = 0; k < 6 && plans[i].says[k]; k++) CHECK(strstr(s, plans[i].says[k]), "vbon %s does not say \"%s\"", plans[i].args, plans[i].says[k]);
@@ -297,7 +298,7 @@ static void test_commands(void)
         {"bon --model lm --reward 'exit 3' --prompt a --n 2 --max-new 4", 1, "ended with status 3"}, {"bon --model lm --reward 'nosuchprogram 2>/dev/null' --prompt a --n 2 --max-new 4", 1, "no such folder or program"},
         {"bon --model lm --reward 'read x; echo 1' --prompt a --n 3 --max-new 4", 1, "1 of 3"}, {"bon --model lm --reward 'while read x; do echo nan; done' --prompt a --n 2 --max-new 4", 1, "no finite number"},
         {"bon --model lm --reward 'while read x; do echo one; done' --prompt a --n 2 --max-new 4", 1, "no finite number"}, {"bon --model lm --reward 'kill -9 $$' --prompt a --n 2 --max-new 4", 1, "killed by signal 9"},
-        {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"bon --model lm --reward rm --reward-scale 0 --prompt a --n 2 --max-new 4", 2, "--reward-scale"}, {"info --model lm --reward lm", 1, "not a reward model"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch/config.json"}};
+        {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"bon --model lm --reward rm --reward-scale 0 --prompt a --n 2 --max-new 4", 2, "--reward-scale"}, {"info --model lm --reward lm", 1, "not a reward model"}, {"info --model lm --reward no/such", 1, "no such folder, config.json or program"}, {"info --model lm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch/config.json"}};
     static const struct { const char *name, *text; } files[] = {
         {"more.jsonl", "{\"prompt\":\"This film\"}\n{\"prompt\":\"Unknown\"}\n"}, {"nan.jsonl", "{\"vbon_cache\":1}\n{\"prompt\":\"I\",\"text\":\"a\",\"reward\":NaN}\n"},
         {"bad.jsonl", "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1}\n{\"prompt\":\"I\",\"text\":\"b\",\"reward\":2}\n{\"prompt\":\"I\",\"text\":\"c\"}\n"}, {"utf8.jsonl", "{\"prompt\":\"a\",\"response\":\"b\"}\n{\"prompt\":\"a\xff\",\"response\":\"b\"}\n"},
@@ -562,9 +563,10 @@ static void test_distilbert_commands(void)
     expect_success(score);
     static const struct { const char *text, *says; } configs[] = {{"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForMaskedLM\"]}", "DistilBertForMaskedLM"},
         {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}", "none called POSITIVE"},
+        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"id2label\":{\"0\":\"POS\",\"1\":\"NEG\"}}", "2 labels, none called POSITIVE"},
         {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"activation\":\"silu\"}", "silu"},
         {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"dim\":10,\"n_heads\":3}", "head size"}};
-    for (size_t i = 0; i < 4; i++) { write_file(config, configs[i].text, strlen(configs[i].text)); expect_failure(score, 1, configs[i].says); }
+    for (size_t i = 0; i < 5; i++) { write_file(config, configs[i].text, strlen(configs[i].text)); expect_failure(score, 1, configs[i].says); }
     CHECK(access(tmp_path("bert_none.jsonl.tmp"), F_OK), "nothing half-written");
     // what is not UTF-8
     write_file(in, "{\"text\":\"a\xff\"}\n", 14);

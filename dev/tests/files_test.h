@@ -136,6 +136,8 @@ static void fill_disk(const char *path)
 
 #define NEOX "{\"model_type\":\"gpt_neox\""
 #define SIZES ",\"hidden_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":2,\"intermediate_size\":16,\"vocab_size\":31,\"max_position_embeddings\":4"
+#define TOKEN "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}"
+#define END(id) ",\"added_tokens\":[{\"content\":\"<|endoftext|>\",\"id\":" #id "}]"
 static void test_malformed(void)
 {
     char *good = tmp_path("good"), *bad = tmp_path("bad"), *file = tmp_path("good/model.safetensors"), *broken = tmp_path("bad/model.safetensors"), *config = tmp_path("bad/config.json");
@@ -170,6 +172,18 @@ static void test_malformed(void)
     memcpy(grown + n - 4, &nan, 4);
     write_file(broken, grown, n);    expect_death(load_model, bad, 1, "not finite");
     write_file(broken, s, n);
+    Model reward; // a reward folder with a language model's head
+    Config rc = tiny_of(1, 31, false, true);
+    rc.bos = 5; rc.eos = 3;
+    model_create(&reward, ops_cpu(), &rc, TRAIN_NONE, false, false);
+    model_random(&reward, 8);
+    char *rm = tmp_path("rm_head"), *rmw = tmp_path("rm_head/model.safetensors");
+    model_save(&reward, rm, DT_F32, NULL, 0);
+    config_read(&rc, rm);
+    CHECK(rc.bos == 5 && rc.eos == 3, "bos_token_id %d, eos_token_id %d", rc.bos, rc.eos);
+    patch_header(rmw, rmw, "{\"__meta", "{\"embed_out.weight\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]},\"__meta");
+    expect_death(load_model, rm, 1, "unused: embed_out.weight");
+    model_free(&reward);
     static const struct { const char *text, *says; } configs[] = {
         {"{", "config.json:"}, {"[]", "config.json"}, {"{\"model_type\":\"llama\"}", "llama"}, {"{\"model_type\":\"gpt2\"}", "n_embd"}, {"{\"model_type\":\"gpt2\",\"n_embd\":\"8\",\"n_layer\":1}", "n_embd"},
         {"{\"model_type\":\"gpt2\",\"n_embd\":9,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4}", "head size"}, {"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":0,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4}", "dimension"},
@@ -178,16 +192,35 @@ static void test_malformed(void)
         {"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4,\"architectures\":[\"GPT2ForSequenceClassification\"],\"num_labels\":2}", "labels"},
         {NEOX "}", "hidden_size"}, {NEOX SIZES "}", "rotary dimensions"}, {NEOX SIZES ",\"rotary_pct\":0.5,\"attention_bias\":false}", "attention_bias"}, {NEOX SIZES ",\"hidden_act\":\"silu\"}", "hidden_act silu"},
         {NEOX SIZES ",\"rotary_pct\":0.5,\"rope_parameters\":{\"partial_rotary_factor\":0.25}}", "rotary_pct is 0.5, and 0.25"}, {NEOX SIZES ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}", "linear"},
+        {NEOX SIZES ",\"rotary_pct\":0.5,\"rope_scaling\":{\"rope_type\":\"default\",\"partial_rotary_factor\":0.25}}", "and 0.25"},
+        {NEOX SIZES ",\"rope_scaling\":{\"rope_type\":\"default\",\"partial_rotary_factor\":1.5}}", "6 rotary dimensions"}, {NEOX SIZES ",\"rotary_pct\":0.5,\"architectures\":[\"GPTNeoXForTokenClassification\"]}", "architecture GPTNeoXForTokenClassification is not supported (GPTNeoXForCausalLM and GPTNeoXForSequenceClassification are)"},
         {NEOX SIZES ",\"rotary_pct\":1.5}", "rotary dimensions"}, {NEOX SIZES ",\"rotary_emb_base\":-1}", "rotary_emb_base"}, {"{\"base_config\":{}}", "model_type"}, {"{\"base_config\":" NEOX SIZES ",\"rotary_pct\":0.5},\"bias\":\"x\"}", "bias"}};
     for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) { write_file(config, configs[i].text, strlen(configs[i].text)); expect_death(load_model, bad, 1, configs[i].says); }
+    const char *trunk = "{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4,\"architectures\":[\"GPT2Model\"],\"bos_token_id\":2,\"eos_token_id\":null}";
+    write_file(config, trunk, strlen(trunk));
+    config_read(&c, bad);
+    CHECK(!c.scalar_head && c.tied && c.bos == 2 && c.eos == -1 && c.pad == -1, "GPT2Model is read as what it is the trunk of");
     char *tok = tmp_path("bad/tokenizer.json");
     expect_death(load_tokenizer, bad, 1, "no tokenizer.json");
     static const struct { const char *text, *says; } tokenizers[] = {
         {"{\"model\":", "tokenizer.json:1"}, {"{\"model\":{\"type\":\"WordPiece\"}}", "WordPiece"}, {"{\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "pre-tokeniser"},
         {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":-1},\"merges\":[]}}", "valid id"},
         {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a b\"]}}", "not in the vocabulary"},
-        {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"ab\"]}}", "not a pair"}};
+        {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"ab\"]}}", "not a pair"},
+        {TOKEN END(1) "}", "\"eos_token_id\" is 0, the tokenizer's <|endoftext|> is 1"},
+        {TOKEN ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"a\"}}]}}", "post_processor TemplateProcessing"},
+        {TOKEN ",\"post_processor\":{\"type\":\"RobertaProcessing\"}}", "post_processor RobertaProcessing"}};
+    write_file(config, "{\"eos_token_id\":0}", 18);
     for (size_t i = 0; i < sizeof tokenizers / sizeof *tokenizers; i++) { write_file(tok, tokenizers[i].text, strlen(tokenizers[i].text)); expect_death(load_tokenizer, bad, 1, tokenizers[i].says); }
+    write_file(tok, TOKEN "}", strlen(TOKEN "}"));
+    for (int i = 0; i < 2; i++) { // config.json names the end of a text, unless it is of another vocabulary
+        write_file(config, i ? "{\"eos_token_id\":7}" : "{\"eos_token_id\":0}", 18);
+        Tokenizer *named = tokenizer_load(bad);
+        CHECK(tokenizer_eos(named) == -i, "the end of a text is %d", tokenizer_eos(named));
+        tokenizer_free(named);
+    }
+    const char *adds[] = {"{\"add_prefix_space\":true}", "{\"add_bos_token\":true}"};
+    for (int i = 0; i < 2; i++) { char *tc = tmp_path("bad/tokenizer_config.json"); write_file(tc, adds[i], strlen(adds[i])); expect_death(load_tokenizer, bad, 1, i ? "add_bos_token" : "add_prefix_space"); }
     char *full = tmp_path("full"), *left = tmp_path("full.tmp");
     expect_death(fill_disk, full, 1, "No space left");
     CHECK(access(full, F_OK) && access(left, F_OK), "a failed write leaves nothing behind");
@@ -297,6 +330,7 @@ static void test_bpe(void)
     tokenizer_free(t); tokenizer_free(u); tokenizer_free(neox); tokenizer_free(strings);
 }
 
+#define BERT "{\"normalizer\":{\"type\":\"BertNormalizer\"},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"model\":{\"type\":\"WordPiece\""
 static void load_wordpiece(const char *dir) { wordpiece_load(dir); }
 
 static void test_wordpiece(void)
@@ -327,9 +361,10 @@ static void test_wordpiece(void)
     char *dir = tmp_path("cased"), *vocab = tmp_path("cased/vocab.txt"), *config = tmp_path("cased/tokenizer_config.json"), *json = tmp_path("cased/tokenizer.json");
     make_folder(dir);
     expect_death(load_wordpiece, dir, 1, "no vocab.txt");
-    static const struct { const char *file, *text, *says; } bad[] = {{"vocab", "[UNK]\n[SEP]\na\n", "no [CLS]"}, {"vocab", "[UNK]\n[CLS]\n\xff\n", "not UTF-8"}, {"config", "{\"do_lower_case\":false}", "uncased"},
+    static const struct { const char *file, *text, *says; } bad[] = {{"vocab", "[UNK]\n[SEP]\na\n", "no [CLS]"}, {"vocab", "[UNK]\n[CLS]\n\xff\n", "not UTF-8"}, {"config", "{\"do_lower_case\":false}", "uncased"}, {"config", "{\"do_basic_tokenize\":false}", "do_basic_tokenize"}, {"config", "{\"unk_token\":\"<unk>\"}", "unk_token <unk>"},
         {"json", "{\"model\":{\"type\":\"BPE\"}}", "BPE"}, {"json", "{\"model\":{\"type\":\"WordPiece\"}}", "normaliser"},
-        {"json", "{\"model\":{\"type\":\"WordPiece\"},\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":false},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"}}", "uncased"}};
+        {"json", "{\"model\":{\"type\":\"WordPiece\"},\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":false},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"}}", "uncased"},
+        {"json", BERT ",\"unk_token\":\"<unk>\"}}", "unk_token <unk>"}, {"json", BERT "}}", "does not put [CLS]"}, {"json", BERT "},\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"[SEP]\",1],\"sep\":[\"[SEP]\",1]}}", "does not put [CLS]"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         write_file(*bad[i].file == 'v' ? vocab : *bad[i].file == 'c' ? config : json, bad[i].text, strlen(bad[i].text));
         expect_death(load_wordpiece, dir, 1, bad[i].says);
