@@ -22,8 +22,9 @@ def share_se(e, n): return e["distance"][str(n)][1] / of_reference(n)
 def seconds(r): return sum(r["time/" + k] for k in ("rollout", "reward", "update"))
 
 class Point: # one recipe, objective and strength, over its seeds
-    def __init__(self, recipe, method, strength, rs):
+    def __init__(self, recipe, method, flag, strength, rs):
         self.recipe, self.method, self.strength, self.rs = recipe, method, strength, rs
+        self.said = {"n": "N = ", "beta": "β = "}[flag] + strength
         self.win, self.reward, self.kl = (st.mean(r["eval"][k][0] for r in rs) for k in ("win_rate", "reward", "kl_rb"))
         self.shares = {n: st.mean(share(r["eval"], n) for r in rs) for n in NS}
     def cell(self, key, digits):
@@ -33,7 +34,7 @@ class Point: # one recipe, objective and strength, over its seeds
 
 points = {}
 for name, r in runs.items():
-    m = re.fullmatch(r"(best|paper)-(vbon|l|rl)-([\d.]+)-s\d+", name)
+    m = re.fullmatch(r"(best|paper)-(vbon|l|rl)-(n|beta)([\d.]+)-s\d+", name)
     if m: points.setdefault(m.groups(), []).append(r)
 points = [Point(*k, rs) for k, rs in points.items()]
 def some(recipe, method): return sorted((p for p in points if (p.recipe, p.method) == (recipe, method)), key=lambda p: p.kl)
@@ -63,7 +64,7 @@ for n in NS:
 for recipe in ("best", "paper"):
     for method in METHODS:
         for p in some(recipe, method):
-            row("%s, %s (%d seed%s)" % (method, recipe, len(p.rs), "s"[:len(p.rs) - 1]), p.strength, p.cell("reward", 3), p.cell("win_rate", 4), p.cell("kl_rb", 3),
+            row("%s, %s (%d seed%s)" % (method, recipe, len(p.rs), "s"[:len(p.rs) - 1]), p.said, p.cell("reward", 3), p.cell("win_rate", 4), p.cell("kl_rb", 3),
                 *("%.0f ± %.0f %%" % (100 * p.shares[n], 100 * share_se(p.rs[0]["eval"], n)) for n in NS), "%.2f" % st.mean(map(seconds, p.rs)))
 
 print("\n## vBoN against RL at equal KL\n\nEach point beside the other method's curve at its KL (straight lines between its points, from the reference on; beyond its last point: none).\n")
@@ -75,13 +76,13 @@ for recipe in ("best", "paper"):
             for key, digits in (("win", 4), ("reward", 3)):
                 x, y = getattr(p, key), at_kl(some(recipe, other), key, p.kl)
                 cells += ["%.*f" % (digits, x)] + (["%.*f" % (digits, y), "%+.*f" % (digits, x - y)] if y is not None else ["none", ""])
-            row(recipe, "%s %s" % (method, p.strength), "%.3f" % p.kl, *cells)
+            row(recipe, "%s, %s" % (method, p.said), "%.3f" % p.kl, *cells)
 
 print("\n## Exact against its bound L: vbon minus l of the same N and seed\n")
 table("recipe", "N", "seed", "win rate", "reward", "KL", "distance to BoN-N, nats")
 for name, r in sorted(runs.items()):
-    m = re.fullmatch(r"(best|paper)-vbon-(\d+)-s(\d+)", name)
-    other = m and runs.get("%s-l-%s-s%s" % m.groups())
+    m = re.fullmatch(r"(best|paper)-vbon-n(\d+)-s(\d+)", name)
+    other = m and runs.get("%s-l-n%s-s%s" % m.groups())
     if other:
         a, b = r["eval"], other["eval"]
         row(*m.groups(), "%+.4f" % (a["win_rate"][0] - b["win_rate"][0]), "%+.3f" % (a["reward"][0] - b["reward"][0]), "%+.3f" % (a["kl_rb"][0] - b["kl_rb"][0]),
@@ -119,14 +120,14 @@ if sweep:
     print("\n## M at N=10\n")
     table("M", "seeds", "win rate", "reward", "to BoN-16")
     for m in sorted(sweep):
-        p = Point("", "vbon", "10", sweep[m])
+        p = Point("", "vbon", "n", "10", sweep[m])
         row(str(m), str(len(p.rs)), p.cell("win_rate", 4), p.cell("reward", 3), "%.1f %%" % (100 * p.shares[16]))
 
 changes = [r for name, r in runs.items() if re.match("change-|control-", name)]
 if changes:
     print("\n## What matters at N=16, seed 1, and controls\n\nSaturation: share of the last rollout above every cached sample. To BoN-16 on training prompts: the last rollout's, in nats.\n")
     table("run", "episodes", "win rate", "reward", "KL", "to BoN-16", "on training prompts", "saturation", "explained variance", "minutes")
-    for name in ["best-vbon-16-s1", "paper-vbon-16-s1"] + [r["run"] for r in changes]:
+    for name in ["best-vbon-n16-s1", "paper-vbon-n16-s1"] + [r["run"] for r in changes]:
         if name not in runs: continue
         r = runs[name]; e, l = r["eval"], r["last"]
         value = lambda key: "%.2f" % l[key] if isinstance(l.get(key), (int, float)) else ""

@@ -60,8 +60,8 @@ run() { # run NAME FLAGS: train, evaluate, keep the log and the line
     evaluate "$name" "\"flags\":\"$*\",$times,\"last\":$(grep '"type":"train"' "$OUT/$name/log.jsonl" | tail -n 1)," --model "$OUT/$name" --samples "$SAMPLES"
     [ -n "${KEEP_MODELS:-}" ] || rm -f "$OUT/$name"/*.safetensors
 }
-best() { run "best-$1-$3-s$4" --preset best --objective "$1" "--$2" "$3" --seed "$4"; } # OBJECTIVE FLAG STRENGTH SEED
-paper() { run "paper-$1-$3-s$4" --preset sentiment --lr "$PAPER_LR" --objective "$1" "--$2" "$3" --seed "$4"; }
+best() { run "best-$1-$2$3-s$4" --preset best --objective "$1" "--$2" "$3" --seed "$4"; } # OBJECTIVE FLAG STRENGTH SEED
+paper() { run "paper-$1-$2$3-s$4" --preset sentiment --lr "$PAPER_LR" --objective "$1" "--$2" "$3" --seed "$4"; }
 strengths() { # strengths RECIPE SEED: all of them but N=16 and what stands beside it
     $1 vbon n 4 $2; $1 rl beta 1.5 $2; $1 vbon n 64 $2; $1 rl beta 0.5 $2; $1 vbon n 2 $2; $1 rl beta 3 $2; $1 l n 4 $2; $1 l n 64 $2; $1 l n 2 $2
 }
