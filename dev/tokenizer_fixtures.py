@@ -12,7 +12,7 @@ process. Fuzzing exits 1 if anything differs that holds none of the exceptions b
 normaliser was built with, where lib/ follows Unicode 14."""
 import ctypes, gzip, json, os, random, re, subprocess, sys, tempfile, time, unicodedata
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import BertTokenizerFast
+from transformers import BertTokenizerFast, GPTNeoXTokenizerFast
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEMO = os.path.join(HERE, "demo", "tokenizer")
@@ -113,6 +113,7 @@ def neox_form():
     os.makedirs(os.path.join(FIXTURES, "neox"), exist_ok=True)
     t = Tokenizer.from_str(json.dumps(j))
     t.save(os.path.join(FIXTURES, "neox", "tokenizer.json"), pretty=False)
+    GPTNeoXTokenizerFast.from_pretrained(os.path.join(FIXTURES, "neox")).save_pretrained(os.path.join(FIXTURES, "neox_saved")) # as transformers writes it back
     return t
 
 def expected(name, t, strings, wordpiece=False):

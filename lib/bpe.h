@@ -21,7 +21,7 @@ void tokenizer_free(Tokenizer *t);
 int *tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, size_t *n);
 char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *bytes); // malloc'd, NUL-terminated; exactly the tokens' bytes. bytes may be NULL
 int tokenizer_vocab(const Tokenizer *t);             // largest id + 1
-int tokenizer_eos(const Tokenizer *t);               // <|endoftext|>, or what the folder's config.json ends with; -1: neither
+int tokenizer_eos(const Tokenizer *t);               // tokenizer_config.json's eos_token, else <|endoftext|>, else config.json's eos_token_id; -1: none
 uint64_t tokenizer_fingerprint(const Tokenizer *t);  // of vocabulary and merges, whichever files they came from
 void tokenizer_copy(const char *from_dir, const char *to_dir);
 #endif
@@ -170,7 +170,9 @@ static void load_tokenizer_json(Tokenizer *t, const char *path)
         if (!n || strcmp(n, "NFC")) die("%s: normaliser %s is not supported (only NFC)", path, n ? n : "?");
         t->nfc = true;
     }
-    if (json_is_object(post) && (!post_type || strcmp(post_type, "ByteLevel"))) die("%s: post_processor %s is not supported: no token is put around a text", path, shown(post_type));
+    bool adds = json_is_object(post) && (!post_type || strcmp(post_type, "ByteLevel"));
+    if (adds && post_type && !strcmp(post_type, "TemplateProcessing")) adds = json_array_size(json_object_get(post, "single")) != 1 || !json_object_get(json_array_get(json_object_get(post, "single"), 0), "Sequence");
+    if (adds) die("%s: post_processor %s is not supported: no token is put around a text", path, shown(post_type));
     load_vocab(t, path, json_object_get(model, "vocab"));
     if (!json_is_array(merges)) die("%s: no merges: is it whole?", path);
     json_array_foreach(merges, i, v) { // "a b", or ["a","b"]
@@ -235,24 +237,30 @@ static void load_vocab_merges(Tokenizer *t, const char *vocab_path, const char *
 static void load_settings(Tokenizer *t, const char *dir)
 {
     char *settings = format("%s/tokenizer_config.json", dir), *config = format("%s/config.json", dir);
-    t->eos = -1;
-    for (size_t i = 0; i < arrlenu(t->added); i++) if (!strcmp(t->added[i].text, "<|endoftext|>")) t->eos = t->added[i].id;
+    char *eos = xstrdup("<|endoftext|>");
+    bool named = false;
     if (!access(settings, R_OK)) {
         static const char *const refused[] = {"add_prefix_space", "add_bos_token", "add_eos_token"};
-        json_t *j = json_file(settings);
+        json_t *j = json_settings(settings);
         for (int i = 0; i < 3; i++) if (json_is_true(json_object_get(j, refused[i]))) die("%s: %s is not supported: a text is encoded as it stands", settings, refused[i]);
+        named = json_token(j, "eos_token");
+        if (named) { free(eos); eos = xstrdup(json_token(j, "eos_token")); }
         json_decref(j);
     }
+    ptrdiff_t in_vocab = shgeti(t->vocab, eos);
+    t->eos = in_vocab >= 0 ? t->vocab[in_vocab].value : -1;
+    for (size_t i = 0; i < arrlenu(t->added); i++) if (!strcmp(t->added[i].text, eos)) t->eos = t->added[i].id;
+    if (named && t->eos < 0) die("%s: eos_token %s is not in the vocabulary", settings, shown(eos));
     if (!access(config, R_OK)) {
-        json_t *j = json_file(config), *base = json_object_get(j, "base_config"), *eos = json_object_get(base ? base : j, "eos_token_id");
-        json_int_t id = json_integer_value(eos);
-        if (json_is_integer(eos) && id >= 0 && id < t->size && t->token[id].bytes) { // else the class's default, of another vocabulary
-            if (t->eos >= 0 && id != t->eos) die("%s: \"eos_token_id\" is %d, the tokenizer's <|endoftext|> is %d: which ends a text? make them agree", config, (int)id, t->eos);
+        json_t *j = json_file(config), *base = json_object_get(j, "base_config"), *v = json_object_get(base ? base : j, "eos_token_id");
+        json_int_t id = json_integer_value(v);
+        if (json_is_integer(v) && id >= 0 && id < t->size && t->token[id].bytes) { // else the class's default, of another vocabulary
+            if (t->eos >= 0 && id != t->eos) die("%s: \"eos_token_id\" is %d, the tokenizer's %s is %d: which ends a text? make them agree", config, (int)id, shown(eos), t->eos);
             t->eos = (int)id;
         }
         json_decref(j);
     }
-    free(settings); free(config);
+    free(settings); free(config); free(eos);
 }
 
 Tokenizer *tokenizer_load(const char *dir)

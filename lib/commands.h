@@ -302,6 +302,7 @@ static void supervised_run(const Args *a, const char *command)
         base.L = (size_t)a->layers; base.scalar_head = true; base.tied = true; base.pad = -1; // the end of a text is scored too
         c = base;
     }
+    if (c.eos != tokenizer_eos(tok)) c.bos = c.eos = tokenizer_eos(tok); // of another tokenizer than the folder's
     if ((int)c.V < tokenizer_vocab(tok)) die("%s: the tokenizer has %d tokens, the model %zu: name the model's own", tokenizer_dir, tokenizer_vocab(tok), c.V);
     size_t context = (size_t)a->context < c.max_T ? (size_t)a->context : c.max_T;
     Model m;

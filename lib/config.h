@@ -99,9 +99,10 @@ static const struct { const char *arch; void (*read)(Config *c, json_t *j, const
 
 static char *config_path(const char *dir) { return !is_folder(dir) && !access(dir, R_OK) ? xstrdup(dir) : format("%s/config.json", dir); } // of a folder, or the file itself
 
-// The causal model, the classifier, and the trunk by itself (GPT2Model): by what name transformers saved it
+// The causal model, the classifier, and the trunk by itself (GPT2Model); transformers 4 put FSDP before the name after sharded training
 static bool is_own_class(const Architecture *a, const char *class)
 {
+    if (!strncmp(class, "FSDP", 4)) class += 4;
     size_t stem = (size_t)(strstr(a->classifier, "For") - a->classifier);
     return !strcmp(class, a->lm) || !strcmp(class, a->classifier) || (!strncmp(class, a->classifier, stem) && !strcmp(class + stem, "Model"));
 }
@@ -230,10 +231,10 @@ static size_t fill(Model *m, const char *dir, bool partial)
         bool known = false;
         for (const char *const *end = m->arch->buffers; *end; end++) known |= ends_with(t->name, *end);
         for (size_t k = 0; k < m->n_list && !known; k++) known = !strcmp(name, m->list[k].name) && find_param(m, s, &m->list[k]) == t; // not twice, with and without the prefix
-        if (!known && !strcmp(name, head_name(m->arch))) { // a copy of the tied head
-            const Param *wte = &m->list[0];
-            known = m->cfg.tied && !m->data.p;
-            if (!known && m->cfg.tied && same_shape(t, wte)) {
+        const Param *wte = &m->list[0];
+        if (!known && m->cfg.tied && !m->cfg.scalar_head && !strcmp(name, head_name(m->arch)) && same_shape(t, wte)) { // a copy of the tied head
+            known = !m->data.p;
+            if (!known) {
                 real *a = (real *)xmalloc(t->n * sizeof *a), *b = (real *)xmalloc(t->n * sizeof *b);
                 tensor_to_real(a, t, 0, t->n, path);
                 param_get(m, wte, b);

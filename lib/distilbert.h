@@ -2,7 +2,7 @@
 //
 // The op table's largest pieces in another order: embeddings with a norm of their own, blocks that norm after each addition, attention that sees both
 // ways, and on the first token, [CLS], Linear-ReLU-Linear to a logit for each label. The reward is the logit of the positive label, as the
-// authors' code has it, or that label's softmax probability, p(POS given y) in the paper. The positive label is the one called POSITIVE in
+// authors' code has it, or that label's softmax probability, p(POS given y) in the paper. The positive label is the one called POSITIVE or POS in
 // config.json, else LABEL_1 of two without names of their own.
 //
 // Texts come in, since the tokenizer is another one than the policy's; a text over the context keeps its beginning. Rows are packed end to end:
@@ -92,6 +92,8 @@ static void distilbert_config(DistilBert *d, Config *c, const char *dir)
     json_t *j = json_file(path), *names = json_object_get(j, "id2label"), *labels = json_object_get(j, "num_labels");
     const char *class = json_string_value(json_array_get(json_object_get(j, "architectures"), 0));
     if (!class || strcmp(class, distilbert.classifier)) die("%s: %s is not a reward model: a %s is", path, class ? shown(class) : "a DistilBERT without \"architectures\"", distilbert.classifier);
+    const char *problem = json_string_value(json_object_get(j, "problem_type"));
+    if (problem && !strcmp(problem, "multi_label_classification")) die("%s: problem_type %s is not supported: its labels have probabilities of their own", path, problem);
     *c = (Config){.arch = "distilbert", .eps = 1e-12};
     c->C = (size_t)config_integer(j, path, "dim", 768);
     c->L = (size_t)config_integer(j, path, "n_layers", 6);
@@ -110,11 +112,11 @@ static void distilbert_config(DistilBert *d, Config *c, const char *dir)
         char key[24];
         snprintf(key, sizeof key, "%zu", i);
         const char *name = json_string_value(json_object_get(names, key));
-        if (name && !strcasecmp(name, "POSITIVE")) d->positive = i;
+        if (name && (!strcasecmp(name, "POSITIVE") || !strcasecmp(name, "POS"))) d->positive = i;
     }
     const char *one = json_string_value(json_object_get(names, "1"));
     if (d->positive == c->labels && (c->labels > 2 || (c->labels == 2 && names && !(one && !strcmp(one, "LABEL_1")))))
-        die("%s: %zu labels, none called POSITIVE in \"id2label\": name the one to reward", path, c->labels);
+        die("%s: %zu labels, none called POSITIVE or POS in \"id2label\": name the one to reward", path, c->labels);
     if (d->positive == c->labels) d->positive = c->labels - 1; // LABEL_1, or the only one
     d->labels = c->labels;
     json_decref(j);

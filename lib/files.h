@@ -25,6 +25,8 @@ void sync_folder(const char *path);
 void remove_folder(const char *path);      // of files only, as ours are; silent when it is not there
 bool is_folder(const char *path);
 json_t *json_file(const char *path);       // a new reference; dies naming file and line
+json_t *json_settings(const char *path);   // the same with every number as a real (transformers writes a model_max_length of 1e30 in digits)
+const char *json_token(json_t *j, const char *key); // a special token's text, which is a string or an object's "content"; NULL: none
 #endif
 
 #if defined(VBON_IMPLEMENTATION) && !defined(FILES_IMPLEMENTED)
@@ -134,11 +136,20 @@ bool is_folder(const char *path)
     return !stat(path, &st) && S_ISDIR(st.st_mode);
 }
 
-json_t *json_file(const char *path)
+static json_t *json_read(const char *path, size_t flags)
 {
     json_error_t e;
-    json_t *j = json_load_file(path, 0, &e);
+    json_t *j = json_load_file(path, flags, &e);
     if (!j) die("%s:%d: %s: is it whole?", path, e.line, e.text);
     return j;
+}
+
+json_t *json_file(const char *path) { return json_read(path, 0); }
+json_t *json_settings(const char *path) { return json_read(path, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL); }
+
+const char *json_token(json_t *j, const char *key)
+{
+    json_t *v = json_object_get(j, key);
+    return json_string_value(json_is_object(v) ? json_object_get(v, "content") : v);
 }
 #endif

@@ -149,7 +149,9 @@ static void cmd_info(const Args *a)
     double limit = memory_limit(a), total = 0;
     size_t value_head = 0;
     require(a->model, "model");
+    bool folder = has_reward_model(a->reward), bert = folder && is_distilbert(a->reward);
     if (is_distilbert(a->model)) {
+        if (a->reward) die("%s: a reward model itself: --reward goes with a language model", a->model);
         plan_distilbert(a, a->model, true, &total);
         print_total(a, total, limit);
         return;
@@ -157,7 +159,7 @@ static void cmd_info(const Args *a)
     config_read(&c, a->model);
     if (c.labels > 1) printf("%s: a classifier of %zu labels: planned as the language model it was made from\n", a->model, c.labels);
     c.scalar_head &= c.labels <= 1;
-    bool folder = has_reward_model(a->reward), bert = folder && is_distilbert(a->reward);
+    if (c.scalar_head && a->reward) die("%s: a reward model itself: --reward goes with a language model", a->model);
     if (folder && !bert) config_read(&reward, a->reward);
     if (folder && !bert && !reward.scalar_head) die("%s: a language model, not a reward model", a->reward);
     model_create(&m, device_ops(a), &c, c.scalar_head ? TRAIN_NONE : train_layers(a), !c.scalar_head, true);

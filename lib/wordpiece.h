@@ -60,7 +60,7 @@ static void wordpiece_json(WordPiece *w, const char *path)
     json_t *j = json_file(path), *model = json_object_get(j, "model"), *norm = json_object_get(j, "normalizer"), *v;
     const char *type = json_string_value(json_object_get(model, "type")), *n = json_string_value(json_object_get(norm, "type")), *s;
     const char *pre = json_string_value(json_object_get(json_object_get(j, "pre_tokenizer"), "type"));
-    if (!type || strcmp(type, "WordPiece")) die("%s: a %s model: BERT's WordPiece is needed here", path, type ? type : "nameless");
+    if (type && strcmp(type, "WordPiece")) die("%s: a %s model: BERT's WordPiece is needed here", path, shown(type)); // old files do not name it
     if (!n || strcmp(n, "BertNormalizer") || !pre || strcmp(pre, "BertPreTokenizer")) die("%s: its normaliser and pre-tokeniser are not BERT's", path);
     const char *on[] = {"lowercase", "clean_text", "handle_chinese_chars", "strip_accents"};
     for (int i = 0; i < 4; i++) if (json_is_false(json_object_get(norm, on[i]))) die("%s: \"%s\" is false: only BERT's uncased form is supported", path, on[i]);
@@ -112,12 +112,11 @@ static void wordpiece_txt(WordPiece *w, const char *path)
 static void wordpiece_settings(const char *config)
 {
     if (access(config, R_OK)) return;
-    json_t *j = json_file(config);
+    json_t *j = json_settings(config);
     const char *on[] = {"do_lower_case", "strip_accents", "tokenize_chinese_chars", "do_basic_tokenize"};
     static const char *const named[][2] = {{"unk_token", "[UNK]"}, {"cls_token", "[CLS]"}, {"sep_token", "[SEP]"}};
-    for (int i = 0; i < 3; i++) { // a string, or an object with its content
-        json_t *v = json_object_get(j, named[i][0]);
-        const char *s = json_string_value(json_is_object(v) ? json_object_get(v, "content") : v);
+    for (int i = 0; i < 3; i++) {
+        const char *s = json_token(j, named[i][0]);
         if (s && strcmp(s, named[i][1])) die("%s: %s %s is not supported: BERT's is %s", config, named[i][0], shown(s), named[i][1]);
     }
     for (int i = 0; i < 4; i++) if (json_is_false(json_object_get(j, on[i]))) die("%s: \"%s\" is false: only BERT's uncased form is supported", config, on[i]);

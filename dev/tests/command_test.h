@@ -253,6 +253,12 @@ static void test_pythia(void) // every command once
     expect_failure("sft --arch gpt_neox --tokenizer lm --data nt.jsonl --width 12 --heads 3 --out n0", 2, "multiples of 8");
     expect_success("sft --arch gpt_neox --tokenizer lm --data nt.jsonl --layers 3 --width 32 --heads 2 --context 24 --steps 2 --lr 1e-3 --out neox");
     expect_success("reward --init neox --layers 2 --data nl.jsonl --from-position 1 --steps 2 --lr 1e-3 --out neox_rm");
+    char fixture[4096]; // with another tokenizer, in which another token ends a text
+    if (!realpath("dev/fixtures/neox", fixture)) die("no fixture");
+    char *other = format("sft --model neox --tokenizer %s --data nt.jsonl --steps 1 --out neox_other", fixture);
+    expect_success(other);
+    expect_success("sample --model neox_other --prompt a --max-new 2 --out neox_other.jsonl");
+    free(other);
     expect_success("cache --model neox --reward neox_rm --prompts prompts.jsonl --samples 8 --max-new 6 --seed 3 --out neox.jsonl");
     expect_success("train --model neox --reward neox_rm --cache neox.jsonl --n 4 --max-new 6 --train-layers 1 --episodes 64 --rollout 32 --lr 1e-3 --out neox_vbon");
     expect_success("eval --model neox_vbon --reference neox --reward neox_rm --cache neox.jsonl --ns 4 --samples 4 --max-new 6");
@@ -298,7 +304,7 @@ static void test_commands(void)
         {"bon --model lm --reward 'exit 3' --prompt a --n 2 --max-new 4", 1, "ended with status 3"}, {"bon --model lm --reward 'nosuchprogram 2>/dev/null' --prompt a --n 2 --max-new 4", 1, "no such folder or program"},
         {"bon --model lm --reward 'read x; echo 1' --prompt a --n 3 --max-new 4", 1, "1 of 3"}, {"bon --model lm --reward 'while read x; do echo nan; done' --prompt a --n 2 --max-new 4", 1, "no finite number"},
         {"bon --model lm --reward 'while read x; do echo one; done' --prompt a --n 2 --max-new 4", 1, "no finite number"}, {"bon --model lm --reward 'kill -9 $$' --prompt a --n 2 --max-new 4", 1, "killed by signal 9"},
-        {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"bon --model lm --reward rm --reward-scale 0 --prompt a --n 2 --max-new 4", 2, "--reward-scale"}, {"info --model lm --reward lm", 1, "not a reward model"}, {"info --model lm --reward no/such", 1, "no such folder, config.json or program"}, {"info --model lm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch/config.json"}};
+        {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"bon --model lm --reward rm --reward-scale 0 --prompt a --n 2 --max-new 4", 2, "--reward-scale"}, {"info --model lm --reward lm", 1, "not a reward model"}, {"info --model rm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model rm --reward rm", 1, "rm: a reward model itself"}, {"info --model lm --reward no/such", 1, "no such folder, config.json or program"}, {"info --model lm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch/config.json"}};
     static const struct { const char *name, *text; } files[] = {
         {"more.jsonl", "{\"prompt\":\"This film\"}\n{\"prompt\":\"Unknown\"}\n"}, {"nan.jsonl", "{\"vbon_cache\":1}\n{\"prompt\":\"I\",\"text\":\"a\",\"reward\":NaN}\n"},
         {"bad.jsonl", "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1}\n{\"prompt\":\"I\",\"text\":\"b\",\"reward\":2}\n{\"prompt\":\"I\",\"text\":\"c\"}\n"}, {"utf8.jsonl", "{\"prompt\":\"a\",\"response\":\"b\"}\n{\"prompt\":\"a\xff\",\"response\":\"b\"}\n"},
@@ -563,10 +569,11 @@ static void test_distilbert_commands(void)
     expect_success(score);
     static const struct { const char *text, *says; } configs[] = {{"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForMaskedLM\"]}", "DistilBertForMaskedLM"},
         {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}", "none called POSITIVE"},
-        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"id2label\":{\"0\":\"POS\",\"1\":\"NEG\"}}", "2 labels, none called POSITIVE"},
+        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"id2label\":{\"0\":\"good\",\"1\":\"bad\"}}", "2 labels, none called POSITIVE or POS"},
+        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"problem_type\":\"multi_label_classification\"}", "multi_label_classification"},
         {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"activation\":\"silu\"}", "silu"},
         {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"dim\":10,\"n_heads\":3}", "head size"}};
-    for (size_t i = 0; i < 5; i++) { write_file(config, configs[i].text, strlen(configs[i].text)); expect_failure(score, 1, configs[i].says); }
+    for (size_t i = 0; i < 6; i++) { write_file(config, configs[i].text, strlen(configs[i].text)); expect_failure(score, 1, configs[i].says); }
     CHECK(access(tmp_path("bert_none.jsonl.tmp"), F_OK), "nothing half-written");
     // what is not UTF-8
     write_file(in, "{\"text\":\"a\xff\"}\n", 14);

@@ -134,6 +134,15 @@ static void fill_disk(const char *path)
     aside_commit(a);
 }
 
+static void plan_model(const char *dir) // a check of names and shapes, without memory for the weights
+{
+    Model m;
+    Config c;
+    config_read(&c, dir);
+    model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, true);
+    model_fill(&m, dir);
+}
+
 #define NEOX "{\"model_type\":\"gpt_neox\""
 #define SIZES ",\"hidden_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":2,\"intermediate_size\":16,\"vocab_size\":31,\"max_position_embeddings\":4"
 #define TOKEN "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}"
@@ -183,6 +192,7 @@ static void test_malformed(void)
     CHECK(rc.bos == 5 && rc.eos == 3, "bos_token_id %d, eos_token_id %d", rc.bos, rc.eos);
     patch_header(rmw, rmw, "{\"__meta", "{\"embed_out.weight\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]},\"__meta");
     expect_death(load_model, rm, 1, "unused: embed_out.weight");
+    expect_death(plan_model, rm, 1, "unused: embed_out.weight");
     model_free(&reward);
     static const struct { const char *text, *says; } configs[] = {
         {"{", "config.json:"}, {"[]", "config.json"}, {"{\"model_type\":\"llama\"}", "llama"}, {"{\"model_type\":\"gpt2\"}", "n_embd"}, {"{\"model_type\":\"gpt2\",\"n_embd\":\"8\",\"n_layer\":1}", "n_embd"},
@@ -196,10 +206,10 @@ static void test_malformed(void)
         {NEOX SIZES ",\"rope_scaling\":{\"rope_type\":\"default\",\"partial_rotary_factor\":1.5}}", "6 rotary dimensions"}, {NEOX SIZES ",\"rotary_pct\":0.5,\"architectures\":[\"GPTNeoXForTokenClassification\"]}", "architecture GPTNeoXForTokenClassification is not supported (GPTNeoXForCausalLM and GPTNeoXForSequenceClassification are)"},
         {NEOX SIZES ",\"rotary_pct\":1.5}", "rotary dimensions"}, {NEOX SIZES ",\"rotary_emb_base\":-1}", "rotary_emb_base"}, {"{\"base_config\":{}}", "model_type"}, {"{\"base_config\":" NEOX SIZES ",\"rotary_pct\":0.5},\"bias\":\"x\"}", "bias"}};
     for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) { write_file(config, configs[i].text, strlen(configs[i].text)); expect_death(load_model, bad, 1, configs[i].says); }
-    const char *trunk = "{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4,\"architectures\":[\"GPT2Model\"],\"bos_token_id\":2,\"eos_token_id\":null}";
+    const char *trunk = "{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4,\"architectures\":[\"FSDPGPT2Model\"],\"bos_token_id\":2,\"eos_token_id\":null}";
     write_file(config, trunk, strlen(trunk));
     config_read(&c, bad);
-    CHECK(!c.scalar_head && c.tied && c.bos == 2 && c.eos == -1 && c.pad == -1, "GPT2Model is read as what it is the trunk of");
+    CHECK(!c.scalar_head && c.tied && c.bos == 2 && c.eos == -1 && c.pad == -1, "GPT2Model is read as what it is the trunk of, however it was trained");
     char *tok = tmp_path("bad/tokenizer.json");
     expect_death(load_tokenizer, bad, 1, "no tokenizer.json");
     static const struct { const char *text, *says; } tokenizers[] = {
@@ -219,8 +229,19 @@ static void test_malformed(void)
         CHECK(tokenizer_eos(named) == -i, "the end of a text is %d", tokenizer_eos(named));
         tokenizer_free(named);
     }
-    const char *adds[] = {"{\"add_prefix_space\":true}", "{\"add_bos_token\":true}"};
-    for (int i = 0; i < 2; i++) { char *tc = tmp_path("bad/tokenizer_config.json"); write_file(tc, adds[i], strlen(adds[i])); expect_death(load_tokenizer, bad, 1, i ? "add_bos_token" : "add_prefix_space"); }
+    static const struct { const char *text, *says; int eos; } settings[] = {
+        {"{\"add_prefix_space\":true}", "add_prefix_space", 0}, {"{\"add_bos_token\":true}", "add_bos_token", 0}, {"{\"eos_token\":\"</s>\"}", "eos_token </s> is not in the vocabulary", 0},
+        {"{\"eos_token\":\"a\"}", "\"eos_token_id\" is 1, the tokenizer's a is 0", 1}, {"{\"eos_token\":{\"content\":\"a\"}}", NULL, 0}, {"{\"eos_token\":null}", NULL, 1}};
+    write_file(tok, TOKEN END(1) "}", strlen(TOKEN END(1) "}"));
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) { // eos_token beside <|endoftext|>: it is the one that ends a text
+        char *tc = tmp_path("bad/tokenizer_config.json"), *id = format("{\"eos_token_id\":%d}", settings[i].eos);
+        write_file(tc, settings[i].text, strlen(settings[i].text));
+        write_file(config, id, strlen(id));
+        if (settings[i].says) { expect_death(load_tokenizer, bad, 1, settings[i].says); continue; }
+        Tokenizer *named = tokenizer_load(bad);
+        CHECK(tokenizer_eos(named) == settings[i].eos, "the end of a text is %d", tokenizer_eos(named));
+        tokenizer_free(named);
+    }
     char *full = tmp_path("full"), *left = tmp_path("full.tmp");
     expect_death(fill_disk, full, 1, "No space left");
     CHECK(access(full, F_OK) && access(left, F_OK), "a failed write leaves nothing behind");
@@ -291,6 +312,10 @@ static void test_bpe(void)
     Tokenizer *strings = tokenizer_load(old);
     CHECK(tokenizer_fingerprint(strings) == tokenizer_fingerprint(neox), "two ways of writing merges, one tokenizer");
     golden_strings(strings, "dev/fixtures/neox.jsonl", 600);
+    Tokenizer *saved = tokenizer_load("dev/fixtures/neox_saved"); // transformers wrote: a template that adds nothing, a model_max_length of 1e30
+    CHECK(tokenizer_fingerprint(saved) == tokenizer_fingerprint(neox) && tokenizer_eos(saved) == 0, "loaded and saved by transformers, the same tokenizer");
+    golden_strings(saved, "dev/fixtures/neox.jsonl", 600);
+    tokenizer_free(saved);
     // the same vocabulary from vocab.json and merges.txt: another file form, the same tokenizer
     char *dir = tmp_path("vm"), *vocab = tmp_path("vm/vocab.json"), *merges = tmp_path("vm/merges.txt");
     make_folder(dir);
