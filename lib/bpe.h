@@ -233,11 +233,10 @@ static void load_vocab_merges(Tokenizer *t, const char *vocab_path, const char *
     json_decref(added);
 }
 
-// What tokenizer_config.json and config.json say beside the vocabulary: settings that would change the ids, and the token that ends a text
+// What the other files say beside the vocabulary: settings that would change the ids, and the token that ends a text
 static void load_settings(Tokenizer *t, const char *dir)
 {
-    char *settings = format("%s/tokenizer_config.json", dir), *config = format("%s/config.json", dir);
-    char *eos = xstrdup("<|endoftext|>");
+    char *settings = format("%s/tokenizer_config.json", dir), *configs[] = {format("%s/config.json", dir), format("%s/generation_config.json", dir)}, *eos = xstrdup("<|endoftext|>");
     bool named = false;
     if (!access(settings, R_OK)) {
         static const char *const refused[] = {"add_prefix_space", "add_bos_token", "add_eos_token"};
@@ -251,16 +250,19 @@ static void load_settings(Tokenizer *t, const char *dir)
     t->eos = in_vocab >= 0 ? t->vocab[in_vocab].value : -1;
     for (size_t i = 0; i < arrlenu(t->added); i++) if (!strcmp(t->added[i].text, eos)) t->eos = t->added[i].id;
     if (named && t->eos < 0) die("%s: eos_token %s is not in the vocabulary", settings, shown(eos));
-    if (!access(config, R_OK)) {
-        json_t *j = json_file(config), *base = json_object_get(j, "base_config"), *v = json_object_get(base ? base : j, "eos_token_id");
-        json_int_t id = json_integer_value(v);
-        if (json_is_integer(v) && id >= 0 && id < t->size && t->token[id].bytes) { // else the class's default, of another vocabulary
-            if (t->eos >= 0 && id != t->eos) die("%s: \"eos_token_id\" is %d, the tokenizer's %s is %d: which ends a text? make them agree", config, (int)id, shown(eos), t->eos);
+    for (int f = 0; f < 2; f++) { // what transformers' generate stops at; one token, or a list
+        if (access(configs[f], R_OK)) continue;
+        json_t *j = json_settings(configs[f]), *base = json_object_get(j, "base_config"), *v = json_object_get(base ? base : j, "eos_token_id");
+        for (size_t i = 0, n = json_is_array(v) ? json_array_size(v) : 1; i < n; i++) {
+            json_t *one = json_is_array(v) ? json_array_get(v, i) : v;
+            double id = json_number_value(one);
+            if (!json_is_number(one) || !(id >= 0 && id < t->size) || !t->token[(int)id].bytes) continue; // the class's default, of another vocabulary
+            if (t->eos >= 0 && id != t->eos) die("%s: \"eos_token_id\" is %.0f, the tokenizer's %s is %d: which ends a text? make them agree", configs[f], id, shown(eos), t->eos);
             t->eos = (int)id;
         }
         json_decref(j);
     }
-    free(settings); free(config); free(eos);
+    free(settings); free(configs[0]); free(configs[1]); free(eos);
 }
 
 Tokenizer *tokenizer_load(const char *dir)

@@ -242,6 +242,10 @@ static void test_malformed(void)
         CHECK(tokenizer_eos(named) == settings[i].eos, "the end of a text is %d", tokenizer_eos(named));
         tokenizer_free(named);
     }
+    char *generation = tmp_path("bad/generation_config.json");
+    write_file(generation, "{\"eos_token_id\":[1,0]}", 22);
+    expect_death(load_tokenizer, bad, 1, "generation_config.json: \"eos_token_id\" is 0, the tokenizer's <|endoftext|> is 1");
+    unlink(generation);
     char *full = tmp_path("full"), *left = tmp_path("full.tmp");
     expect_death(fill_disk, full, 1, "No space left");
     CHECK(access(full, F_OK) && access(left, F_OK), "a failed write leaves nothing behind");
