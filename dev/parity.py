@@ -322,7 +322,8 @@ def real_tokenizers(data, seed):
 def large(path, tok, work, seed):
     """A model of full size in float16: what loading it costs, and its log-probabilities."""
     c = json.load(open(path))
-    cfg, folder = GPTNeoXConfig(**{k: v for k, v in c.items() if k not in ("architectures", "id2label", "label2id", "torch_dtype", "dtype", "problem_type")}), os.path.join(work, "large")
+    left_out, folder = ("architectures", "id2label", "label2id", "torch_dtype", "dtype", "problem_type"), os.path.join(work, "large")
+    cfg = GPTNeoXConfig(**{**{k: v for k, v in c.items() if k not in left_out}, "bos_token_id": EOS, "eos_token_id": EOS}) # of the demo's tokenizer
     torch.set_default_dtype(torch.float32)
     t0 = time.time()
     torch.manual_seed(seed)
