@@ -141,8 +141,9 @@ if len(sys.argv) > 2:
     prompts = {}
     for line in (gzip.open if sys.argv[2].endswith(".gz") else open)(sys.argv[2], "rt", encoding="utf-8"):
         r = json.loads(line)
+        if "vbon_cache" in r: continue
         if "rewards" in r: prompts[r["prompt"]] = r["rewards"]
-        elif "reward" in r: prompts.setdefault(r["prompt"], []).append(r["reward"])
+        else: prompts.setdefault(r["prompt"], []).append(r["reward"])
     table_m = (8, 32, 100, 200)
     left = {(m, n): [] for m in table_m for n in NS}
     for rewards in prompts.values():
@@ -156,6 +157,19 @@ if len(sys.argv) > 2:
                 w = [math.exp((n - 1) * (f - max(log_f))) for f in log_f]
                 z = sum(w)
                 left[m, n].append(sum(x / z * (math.log(x / z * len(others)) - math.log(n) - (n - 1) * t) for x, t in zip(w, true) if x > 0) / of_reference(n))
+    print("\n## What the methods aim at\n\nEach objective maximised perfectly, by weighting the %d cached draws of each test prompt, no training: where the points above would lie.\n" % max(map(len, prompts.values())))
+    table("", "N or β", "KL", "win rate", "reward")
+    aims = [("vbon (Best-of-N)", "N = %d" % n, lambda i, x, m, n=n: ((i + 1) / m) ** n - (i / m) ** n) for n in NS]
+    aims += [("l", "N = %d" % n, lambda i, x, m, n=n: ((i + 1) / m) ** (n - 1)) for n in NS]
+    aims += [("rl", "β = %g" % b, lambda i, x, m, b=b: math.exp(x / b)) for b in sorted({float(p.strength) for p in points if p.method == "rl"}, reverse=True)]
+    for method, strength, weight in aims:
+        sums = []
+        for rewards in prompts.values():
+            x = sorted(rewards)
+            w = [weight(i, a - x[-1], len(x)) for i, a in enumerate(x)]
+            z = sum(w)
+            sums.append((sum(a / z * math.log(a / z * len(x)) for a in w if a > 0), sum(a / z * i / (len(x) - 1) for i, a in enumerate(w)), sum(a / z * b for a, b in zip(w, x))))
+        row(method, strength, *("%.*f" % (d, st.mean(k)) for d, k in zip((3, 4, 3), zip(*sums))))
     print("\n## What the finite cache alone costs\n\nThe share of the reference's distance that is left when the objective with F̂ from M cached samples is maximised perfectly: %d test prompts, by weighting draws outside the M, no training.\n" % len(prompts))
     table("M", *("to BoN-%d" % n for n in NS))
     for m in table_m: row(str(m), *("%.2f ± %.2f %%" % (100 * st.mean(left[m, n]), 100 * st.stdev(left[m, n]) / len(prompts) ** 0.5) for n in NS))
