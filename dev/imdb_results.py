@@ -5,7 +5,7 @@
 
 Runs of one recipe, objective and strength are averaged over their seeds; +- is the standard error over prompts of one run, and where there are several
 seeds the spread between them is printed beside it. A share is the distance to Best-of-N over the reference's, (N-1) - log N. With CACHE_TEST (a reward cache
-of the test prompts, as `vbon cache` or compact_cache.py wrote it) it also says what the finite cache alone costs, without any training."""
+of the test prompts, as `vbon cache` or compact_cache.py wrote it) it also says, without any training, what each objective aims at and what the finite cache alone costs."""
 import gzip, json, math, os, re, statistics as st, sys
 
 path = sys.argv[1] if len(sys.argv) > 1 else "dev/results/imdb/results.jsonl"

@@ -574,6 +574,11 @@ static void test_distilbert_commands(void)
         {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"activation\":\"silu\"}", "silu"},
         {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"dim\":10,\"n_heads\":3}", "head size"}};
     for (size_t i = 0; i < 6; i++) { write_file(config, configs[i].text, strlen(configs[i].text)); expect_failure(score, 1, configs[i].says); }
+    const char *pos = "{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"id2label\":{\"0\":\"pos\",\"1\":\"neg\"}}";
+    write_file(config, pos, strlen(pos));
+    char *plan = format("info --model %s", config), *said = vbon_output(plan);
+    CHECK(strstr(said, "label 0 of 2 is the positive one"), "the label called pos is the positive one: %s", said);
+    free(plan); arrfree(said);
     CHECK(access(tmp_path("bert_none.jsonl.tmp"), F_OK), "nothing half-written");
     // what is not UTF-8
     write_file(in, "{\"text\":\"a\xff\"}\n", 14);

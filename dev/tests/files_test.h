@@ -386,6 +386,15 @@ static void test_wordpiece(void)
     jsonl_close(&in);
     CHECK(n > 650, "%zu strings", n);
     CHECK(!wordpiece_encode(w, "ab\xff", 3, 0, &n) && n == 2, "bad UTF-8 is found at byte 2, not %zu", n);
+    wordpiece_free(same);
+    char *old = tmp_path("old_wordpiece"), *old_file = tmp_path("old_wordpiece/tokenizer.json"); // as files without the model's type are
+    make_folder(old);
+    j = json_load_file("dev/fixtures/wordpiece/tokenizer.json", 0, NULL);
+    json_object_del(json_object_get(j, "model"), "type");
+    json_dump_file(j, old_file, 0);
+    json_decref(j);
+    same = wordpiece_load(old);
+    CHECK(wordpiece_fingerprint(w) == wordpiece_fingerprint(same), "a tokenizer.json that does not name WordPiece");
     wordpiece_free(w); wordpiece_free(same);
     char *dir = tmp_path("cased"), *vocab = tmp_path("cased/vocab.txt"), *config = tmp_path("cased/tokenizer_config.json"), *json = tmp_path("cased/tokenizer.json");
     make_folder(dir);
