@@ -197,37 +197,106 @@ static void gemm_bf16(bool ta, bool tb, size_t M, size_t N, size_t K, const real
     gemm(ta, tb, M, N, K, (const real *)a, lda, (const real *)b, ldb, beta, C, ldc);
 }
 
+// ----------------------------------------------------------------------------
+// packed weights: products with few rows, again and again by the same weights (decoding, prefill, scoring)
+//
+// A weight w (OC,C) is laid out in panels of PANEL outputs, panel[c][PANEL], zeros beyond the last output: one long read. A tile multiplies up to TILE_ROWS
+// rows by TILE_C columns of a panel, its sums in registers (6 x 2 vectors, two of w and one of x: the 16 that AVX2 has). The panel's next piece is fetched in
+// equal shares by the tiles of this one, since with few rows reading the weights is most of the time. A row's sums have one order, whatever rows stand beside
+// it: its results are the same bits in any batch and with any number of threads.
+
+#if defined __AVX512F__
+#define VECTOR_BYTES 64
+#elif defined __AVX__
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+typedef real Vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+enum { LANES = VECTOR_BYTES / sizeof(real), PANEL = 2 * LANES, TILE_ROWS = 6, TILE_C = 256, CHUNK_ROWS = 32 * TILE_ROWS };
+
+static bool packs_bf16(void) { return cpu_bf16 && bf16_native(); } // these the library lays out and multiplies
+
 static size_t cpu_packed_size(size_t OC, size_t C)
 {
 #ifdef VBON_ONEDNN
-    return onednn_packed_bytes(OC, C, cpu_bf16 && bf16_native());
-#else
-    return OC * C * sizeof(real);
+    if (packs_bf16()) return onednn_packed_bytes(OC, C);
 #endif
+    return (OC + PANEL - 1) / PANEL * PANEL * C * sizeof(real);
 }
 
 static void cpu_pack(Buf out, Buf w, size_t OC, size_t C)
 {
-#ifdef VBON_ONEDNN
     static Scratch s;
-    bool native = cpu_bf16 && bf16_native();
-    onednn_pack(out.p, cpu_bf16 && !native ? (const real *)in_bf16(&s, R_(w), OC * C) : R_(w), OC, C, native);
-#else
-    memcpy(out.p, w.p, OC * C * sizeof(real));
+#ifdef VBON_ONEDNN
+    if (packs_bf16()) { onednn_pack(out.p, R_(w), OC, C); return; }
 #endif
+    const real *from = cpu_bf16 ? (const real *)in_bf16(&s, R_(w), OC * C) : R_(w);
+    #pragma omp parallel for schedule(static) if (OC * C > SMALL)
+    for (size_t j0 = 0; j0 < OC; j0 += PANEL) {
+        real *panel = R_(out) + j0 * C;
+        for (size_t c = 0; c < C; c++)
+            for (size_t j = 0; j < PANEL; j++) panel[c * PANEL + j] = j0 + j < OC ? from[(j0 + j) * C + c] : 0;
+    }
 }
 
-// out (N,OC) = inp (N,C) w^T + beta out, w packed or not
-static void product(real *out, const real *inp, Buf w, size_t N, size_t C, size_t OC, real beta)
+// out (rows,width) = or += x (rows,K) w (K,PANEL), width <= PANEL; x is a row every C reals, out every OC. With fetch, meanwhile K places from next, `step` apart.
+static inline __attribute__((always_inline)) void tile(real *out, size_t OC, size_t width, const real *x, size_t C, const real *w, size_t K, int rows, bool add, bool fetch, const real *next, size_t step)
 {
-#ifdef VBON_ONEDNN
-    if (w.type == DT_PACKED) {
-        static Scratch s;
-        onednn_packed_matmul(out, cpu_bf16 ? in_bf16(&s, inp, N * C) : inp, w.p, N, OC, C, beta, cpu_bf16 && bf16_native());
-        return;
+    Vector sum[TILE_ROWS][2];
+    #pragma GCC unroll 6
+    for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = (Vector){0};
+    for (size_t k = 0; k < K; k++) {
+        Vector w0 = *(const Vector *)(w + k * PANEL), w1 = *(const Vector *)(w + k * PANEL + LANES);
+        if (fetch) __builtin_prefetch(next + k * step);
+        #pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) { sum[r][0] += x[(size_t)r * C + k] * w0; sum[r][1] += x[(size_t)r * C + k] * w1; }
     }
+    #pragma GCC unroll 6
+    for (int r = 0; r < rows; r++) {
+        real *o = out + (size_t)r * OC, last[PANEL] = {0};
+        Vector *to = (Vector *)(width == PANEL ? o : last);
+        if (width < PANEL && add) memcpy(last, o, width * sizeof *o);
+        if (add) { sum[r][0] += to[0]; sum[r][1] += to[1]; }
+        to[0] = sum[r][0]; to[1] = sum[r][1];
+        if (width < PANEL) memcpy(o, last, width * sizeof *o);
+    }
+}
+
+// out (N,OC) = or += inp (N,C) w^T, w packed
+static void packed_product(real *out, const real *inp, const real *w, size_t N, size_t C, size_t OC, bool add)
+{
+    size_t chunks = (N + CHUNK_ROWS - 1) / CHUNK_ROWS;
+    #pragma omp parallel for collapse(2) schedule(static) if (N * C * OC > 16 * SMALL)
+    for (size_t i = 0; i < chunks; i++) {
+        for (size_t j = 0; j < OC; j += PANEL) {
+            size_t first = N * i / chunks, rows = N * (i + 1) / chunks - first, tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, width = OC - j < PANEL ? OC - j : PANEL;
+            for (size_t c = 0; c < C; c += TILE_C) {
+                size_t K = C - c < TILE_C ? C - c : TILE_C, step = PANEL / tiles;
+                const real *piece = w + j * C + c * PANEL;
+                for (size_t t = 0; t < tiles; t++) {
+                    size_t from = first + rows * t / tiles, to = first + rows * (t + 1) / tiles;
+                    #define TILE(n, fetch) tile(out + from * OC + j, OC, width, inp + from * C + c, C, piece, K, n, add || c, fetch, piece + K * PANEL + t * K * step, step)
+                    #define CASE(n) case n: if (step) TILE(n, true); else TILE(n, false); break
+                    switch (to - from) { CASE(1); CASE(2); CASE(3); CASE(4); CASE(5); CASE(6); }
+                    #undef CASE
+                    #undef TILE
+                }
+            }
+        }
+    }
+}
+
+// out (N,OC) = or += inp (N,C) w^T, w packed or not
+static void product(real *out, const real *inp, Buf w, size_t N, size_t C, size_t OC, bool add)
+{
+    if (w.type != DT_PACKED) { gemm_bf16(false, true, N, OC, C, inp, C, R_(w), C, add, out, OC); return; }
+    static Scratch s;
+    const void *x = cpu_bf16 ? in_bf16(&s, inp, N * C) : inp;
+#ifdef VBON_ONEDNN
+    if (packs_bf16()) { onednn_packed_matmul(out, x, w.p, N, OC, C, add); return; }
 #endif
-    gemm_bf16(false, true, N, OC, C, inp, C, R_(w), C, beta, out, OC);
+    packed_product(out, (const real *)x, R_(w), N, C, OC, add);
 }
 
 static void cpu_matmul_forward(Buf out, Buf inp, Buf w, Buf b, size_t N, size_t C, size_t OC)
@@ -237,7 +306,7 @@ static void cpu_matmul_forward(Buf out, Buf inp, Buf w, Buf b, size_t N, size_t 
         #pragma omp parallel for schedule(static) if (N * OC > 8 * SMALL)
         for (size_t i = 0; i < N; i++) memcpy(R_(out) + i * OC, R_(b), OC * sizeof(real));
     }
-    product(R_(out), R_(inp), w, N, C, OC, b.p ? 1 : 0);
+    product(R_(out), R_(inp), w, N, C, OC, b.p != NULL);
 }
 
 // dst (C) += the column sums of x (N,C)

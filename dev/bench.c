@@ -10,7 +10,7 @@
 //
 // Floors. Training: the products a step cannot do without, each shape timed alone by the same library, weights and sizes as in the step, and AdamW's 28 bytes
 // a parameter at the rate a plain loop moves them. Decoding: of the prompts and then of each step what takes longer, reading every weight once or the products at the rate that the library
-// reaches with many rows; its own time for a step of so few rows is printed beside it. A ratio of 1.00 would mean that attention, norms, softmax, sampling, packing and waiting
+// reaches with many rows; the time of a step's products alone is printed beside it. A ratio of 1.00 would mean that attention, norms, softmax, sampling, packing and waiting
 // cost nothing. Weights are random: speed does not depend on them.
 // Every line ends with a ratio and its goal, and by how much a goal is missed. --json: an object a line instead. --tiny: a dry run, its times mean nothing.
 #define TESTING
@@ -246,7 +246,7 @@ static void bench_decode(int repeats)
         double token = median(&whole) / NEW, f = decode_floor(&m, rows, NEW, median(&read), median(&large)) / NEW;
         char what[64];
         snprintf(what, sizeof what, "decode, %zu rows, a token", rows);
-        result("decode", rows, what, 1e3 * token, "ms", "floor", 1e3 * f, token / f, 0, 1 / 0.75, "weights at %.1f GB/s or products at %.0f GFLOP/s; a step of the library alone %.2f ms with so few rows; %.0f tokens/s",
+        result("decode", rows, what, 1e3 * token, "ms", "floor", 1e3 * f, token / f, 0, 1 / 0.75, "weights at %.1f GB/s or products at %.0f GFLOP/s; a step's products alone %.2f ms; %.0f tokens/s",
                median(&read) / 1e9, median(&large) / 1e9, 1e3 * median(&gemms), (double)rows / token);
         decoding_free(&d);
     }

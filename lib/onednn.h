@@ -1,8 +1,8 @@
 // onednn.h: the matrix product on the CPU, by oneDNN, behind four functions.
 //
-// oneDNN has the fastest fp32 and bf16 products on the CPUs we measured, and is optional: without VBON_ONEDNN (no libdnnl-dev, or
+// oneDNN has the fastest products of many rows on the CPUs we measured, and is optional: without VBON_ONEDNN (no libdnnl-dev, or
 // a -Dreal=double build) vbon.c falls back to plain loops. Two interfaces are used: dnnl_sgemm, which costs nothing to call, and the
-// matmul primitive, which does bf16 and weights laid out beforehand. A primitive takes longer to make than a small product to run, so
+// matmul primitive, which does bf16, its weights laid out beforehand where they serve often. A primitive takes longer to make than a small product to run, so
 // they are kept in a hash map by shape. oneDNN 2 describes tensors by value and 3 by handle; the few lines that differ are in
 // `describe` and `create`. All matrices are row-major.
 //
@@ -18,10 +18,10 @@ void onednn_sgemm(bool ta, bool tb, size_t M, size_t N, size_t K, const float *A
 // The same with A and B in bfloat16 (dense), sums and C in fp32.
 void onednn_bf16gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const uint16_t *A, const uint16_t *B, float beta, float *C);
 bool onednn_has_bf16(void); // this CPU multiplies bfloat16 (AVX-512, or AMX); the bf16 of the next functions needs it
-// A weight w (OC,C) fp32 laid out for out (N,OC) = inp (N,C) w^T + beta out with any N, as fp32 or bf16.
-size_t onednn_packed_bytes(size_t OC, size_t C, bool bf16);
-void onednn_pack(void *out, const float *w, size_t OC, size_t C, bool bf16);
-void onednn_packed_matmul(float *out, const void *inp, const void *packed, size_t N, size_t OC, size_t C, float beta, bool bf16);
+// A weight w (OC,C) fp32 laid out in bf16 for out (N,OC) = or += inp (N,C) w^T with any N. (In fp32 vbon.c has its own: at few rows twice as fast.)
+size_t onednn_packed_bytes(size_t OC, size_t C);
+void onednn_pack(void *out, const float *w, size_t OC, size_t C);
+void onednn_packed_matmul(float *out, const void *inp, const void *packed, size_t N, size_t OC, size_t C, bool add);
 #endif
 
 #if defined(VBON_IMPLEMENTATION) && defined(VBON_ONEDNN) && !defined(ONEDNN_IMPLEMENTED)
@@ -104,20 +104,19 @@ static dnnl_primitive_desc_t create(DescRef a, DescRef b, DescRef c, bool accumu
 
 // A product with its shape fixed, and the three memory objects through which its data is named.
 typedef struct { dnnl_primitive_t matmul; dnnl_memory_t a, b, c; } Product;
-typedef struct { int64_t M, N, K; int32_t ta, tb, accumulate, bf16, packed, threads; } ProductKey; // threads: a primitive is made for so many
-typedef struct { int64_t OC, C, bf16; } PackKey;
+typedef struct { int64_t M, N, K, threads; int32_t ta, tb, accumulate, packed; } ProductKey; // threads: a primitive is made for so many
+typedef struct { int64_t OC, C; } PackKey;
 static struct { ProductKey key; Product value; } *products;
 static struct { PackKey key; Desc value; } *packings;
 
 // The layout that oneDNN likes best for a weight, asked for once with a middling number of rows and then used with any.
-static Desc packed_layout(size_t OC, size_t C, bool bf16)
+static Desc packed_layout(size_t OC, size_t C)
 {
     onednn_start();
-    PackKey key = {(int64_t)OC, (int64_t)C, bf16};
+    PackKey key = {(int64_t)OC, (int64_t)C};
     ptrdiff_t i = hmgeti(packings, key);
     if (i >= 0) return packings[i].value;
-    dnnl_data_type_t type = bf16 ? dnnl_bf16 : dnnl_f32;
-    Desc a = describe(64, C, false, false, type), b = describe(C, OC, true, true, type), c = describe(64, OC, false, false, dnnl_f32);
+    Desc a = describe(64, C, false, false, dnnl_bf16), b = describe(C, OC, true, true, dnnl_bf16), c = describe(64, OC, false, false, dnnl_f32);
     dnnl_primitive_desc_t pd = create(DESC_REF(a), DESC_REF(b), DESC_REF(c), false);
 #if DNNL_VERSION_MAJOR >= 3
     Desc layout;
@@ -145,9 +144,8 @@ static void product_run(ProductKey key, void *A, void *B, void *C)
         }
         Product p;
         size_t M = (size_t)key.M, N = (size_t)key.N, K = (size_t)key.K;
-        dnnl_data_type_t type = key.bf16 ? dnnl_bf16 : dnnl_f32;
-        Desc a = describe(M, K, key.ta, false, type), c = describe(M, N, false, false, dnnl_f32);
-        Desc b = key.packed ? packed_layout(N, K, key.bf16) : describe(K, N, key.tb, false, type);
+        Desc a = describe(M, K, key.ta, false, dnnl_bf16), c = describe(M, N, false, false, dnnl_f32);
+        Desc b = key.packed ? packed_layout(N, K) : describe(K, N, key.tb, false, dnnl_bf16);
         dnnl_primitive_desc_t pd = create(DESC_REF(a), DESC_REF(b), DESC_REF(c), key.accumulate);
         onednn_check(dnnl_primitive_create(&p.matmul, pd), "matmul");
         dnnl_primitive_desc_destroy(pd);
@@ -180,18 +178,18 @@ bool onednn_has_bf16(void)
 
 void onednn_bf16gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const uint16_t *A, const uint16_t *B, float beta, float *C)
 {
-    product_run((ProductKey){(int64_t)M, (int64_t)N, (int64_t)K, ta, tb, beta != 0, 1, 0, 0}, (void *)A, (void *)B, C);
+    product_run((ProductKey){(int64_t)M, (int64_t)N, (int64_t)K, 0, ta, tb, beta != 0, 0}, (void *)A, (void *)B, C);
 }
 
-size_t onednn_packed_bytes(size_t OC, size_t C, bool bf16)
+size_t onednn_packed_bytes(size_t OC, size_t C)
 {
-    Desc d = packed_layout(OC, C, bf16);
+    Desc d = packed_layout(OC, C);
     return dnnl_memory_desc_get_size(DESC_REF(d));
 }
 
-void onednn_pack(void *out, const float *w, size_t OC, size_t C, bool bf16)
+void onednn_pack(void *out, const float *w, size_t OC, size_t C)
 {
-    Desc from = describe(C, OC, true, false, dnnl_f32), to = packed_layout(OC, C, bf16);
+    Desc from = describe(C, OC, true, false, dnnl_f32), to = packed_layout(OC, C);
     dnnl_memory_t src, dst;
     dnnl_primitive_desc_t pd;
     dnnl_primitive_t reorder;
@@ -206,8 +204,8 @@ void onednn_pack(void *out, const float *w, size_t OC, size_t C, bool bf16)
     dnnl_memory_destroy(src); dnnl_memory_destroy(dst);
 }
 
-void onednn_packed_matmul(float *out, const void *inp, const void *packed, size_t N, size_t OC, size_t C, float beta, bool bf16)
+void onednn_packed_matmul(float *out, const void *inp, const void *packed, size_t N, size_t OC, size_t C, bool add)
 {
-    product_run((ProductKey){(int64_t)N, (int64_t)OC, (int64_t)C, 0, 1, beta != 0, bf16, 1, 0}, (void *)inp, (void *)packed, out);
+    product_run((ProductKey){(int64_t)N, (int64_t)OC, (int64_t)C, 0, 0, 1, add, 1}, (void *)inp, (void *)packed, out);
 }
 #endif

@@ -272,18 +272,30 @@ static void frozen_one(int which)
 
 static void test_frozen(void) { for (int i = 0; i < TINIES; i++) frozen_one(i); }
 
+// Plain and packed products against sums in double; a packed one gives a row the same bits alone, among others and with one thread.
 static void test_products(void)
 {
+    int threads = omp_get_max_threads();
     for (int bf = 0; bf < 2; bf++) {
         cpu_bf16 = bf;
-        for (size_t k = 0; k < 8; k++) {
-            const size_t shapes[8][3] = {{1, 1, 1}, {1, 64, 200}, {3, 17, 5}, {64, 96, 33}, {200, 128, 384}, {16, 512, 128}, {7, 768, 40}, {33, 8, 2000}};
+        for (size_t k = 0; k < 10; k++) {
+            const size_t shapes[10][3] = {{1, 1, 1}, {1, 64, 200}, {3, 17, 5}, {64, 96, 33}, {200, 128, 384}, {16, 512, 128}, {7, 768, 40}, {33, 8, 2000}, {450, 300, 50}, {9, 1500, 127}};
             size_t N = shapes[k][0], C = shapes[k][1], OC = shapes[k][2];
             Buf x = new_buf(N * C), w = new_buf(OC * C), b = new_buf(OC), out = new_buf(N * OC), packed = cpu_alloc(cpu_packed_size(OC, C), DT_PACKED, "w"), again = new_buf(N * OC);
             cpu_pack(packed, w, OC, C);
             cpu_matmul_forward(out, x, packed, b, N, C, OC);
             cpu_matmul_forward(again, x, packed, b, N, C, OC);
             CHECK(!memcmp(out.p, again.p, N * OC * sizeof(real)), "two runs differ");
+            if (!packs_bf16()) {
+                omp_set_num_threads(1);
+                size_t together = 0;
+                for (size_t i = 0; i < N; i += together) { // 1, 2, 3, ... rows at a time
+                    together = together + 1 < N - i ? together + 1 : N - i;
+                    cpu_matmul_forward(slice(again, i * OC, together * OC), slice(x, i * C, together * C), packed, b, together, C, OC);
+                }
+                omp_set_num_threads(threads);
+                CHECK(!memcmp(out.p, again.p, N * OC * sizeof(real)), "%zux%zux%zu: a row's result depends on its batch or on the threads", N, C, OC);
+            }
             cpu_matmul_forward(again, x, w, b, N, C, OC);
             double worst = 0, worst2 = 0;
             for (size_t i = 0; i < N; i++)
