@@ -215,7 +215,9 @@ static void gemm_bf16(bool ta, bool tb, size_t M, size_t N, size_t K, const real
 typedef real Vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 enum { LANES = VECTOR_BYTES / sizeof(real), PANEL = 2 * LANES, TILE_ROWS = 6, TILE_C = 256, CHUNK_ROWS = 32 * TILE_ROWS };
 
+#ifdef VBON_ONEDNN
 static bool packs_bf16(void) { return cpu_bf16 && bf16_native(); } // these the library lays out and multiplies
+#endif
 
 static size_t cpu_packed_size(size_t OC, size_t C)
 {
