@@ -1,7 +1,7 @@
 # vbon: make builds it, make demo runs the method end to end, make test proves it. `make help` lists the rest.
 #
 # Libraries come from Debian packages or from deps/ (`make deps` fills it, so that a machine without a network can build).
-# oneDNN is optional: without it products are plain loops. CUDA too: where nvcc is found (12 or 13), vbon has --device cuda.
+# oneDNN is optional: without it products are plain loops, but those by packed weights. CUDA too: where nvcc is found (12 or 13), vbon has --device cuda.
 # Override any variable: make CC=clang ONEDNN=0 NVCC=.
 CC      ?= gcc
 ARCH    ?= -march=native

@@ -1,6 +1,6 @@
 // test_vbon.c: the test program. It includes vbon.c, so it sees everything.
 //
-// Built twice by `make test`: optimised, in float, as shipped (behaviour, files, whole training runs); and in double with plain loops and
+// Built twice by `make test`: optimised, in float, as shipped (behaviour, files, whole training runs); and in double without oneDNN, with
 // bounds-checked buffers (gradients of every op, of whole models and losses, by finite differences; golden values to 1e-9). What other people's
 // software says is in dev/fixtures, made by dev/golden.py and dev/tokenizer_fixtures.py. A comparison is written !(err <= tol), so NaN fails.
 //

@@ -1,9 +1,9 @@
 // vbon.c: the CPU operations (ops_cpu), the flag table and main.
 //
-// The first half implements the op table of gpt2.h on the CPU: plain loops with OpenMP, and oneDNN for matrix products. It is the
+// The first half implements the op table of gpt2.h on the CPU: plain loops with OpenMP, oneDNN for matrix products, packed weights by hand. It is the
 // reference that the CUDA kernels of vbon.cu are compared with, op by op, so it stays plain where speed does not matter; where it
 // does (products, attention, the softmax over the vocabulary) it is written so that the compiler vectorises it. `real` is float;
-// -Dreal=double builds all of it in double, with plain loops for the products, and is what gradients are checked in.
+// -Dreal=double builds all of it in double, without oneDNN, and is what gradients are checked in.
 //
 // Easy to get wrong:
 //  - A reduction's order must not depend on the thread schedule, or two equal runs differ: sums over rows are kept per thread
@@ -198,12 +198,13 @@ static void gemm_bf16(bool ta, bool tb, size_t M, size_t N, size_t K, const real
 }
 
 // ----------------------------------------------------------------------------
-// packed weights: products with few rows, again and again by the same weights (decoding, prefill, scoring)
+// packed weights: products by the same weights again and again (decoding, prefill, scoring), most often with few rows
 //
-// A weight w (OC,C) is laid out in panels of PANEL outputs, panel[c][PANEL], zeros beyond the last output: one long read. A tile multiplies up to TILE_ROWS
-// rows by TILE_C columns of a panel, its sums in registers (6 x 2 vectors, two of w and one of x: the 16 that AVX2 has). The panel's next piece is fetched in
-// equal shares by the tiles of this one, since with few rows reading the weights is most of the time. A row's sums have one order, whatever rows stand beside
-// it: its results are the same bits in any batch and with any number of threads.
+// bfloat16, where it is native, the library lays out and multiplies. Else a weight w (OC,C) becomes panels of PANEL outputs, panel[C][PANEL], zeros beyond the
+// last output: one long read. TILE_C rows of a panel are a piece, small enough for the first cache. Tiles of up to TILE_ROWS rows of the input take turns at a
+// piece, their sums in registers (6 x 2 vectors, two of w and one of x: 15 of AVX2's 16), and each fetches a share of the next piece, the smaller the more tiles
+// there are: with few rows reading the weights is most of the time. Threads share out panels times chunks of at most CHUNK_ROWS rows. A row's sums have one order
+// whatever stands beside it: its results are the same bits in any batch and with any number of threads.
 
 #if defined __AVX512F__
 #define VECTOR_BYTES 64
@@ -214,9 +215,10 @@ static void gemm_bf16(bool ta, bool tb, size_t M, size_t N, size_t K, const real
 #endif
 typedef real Vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 enum { LANES = VECTOR_BYTES / sizeof(real), PANEL = 2 * LANES, TILE_ROWS = 6, TILE_C = 256, CHUNK_ROWS = 32 * TILE_ROWS };
+_Static_assert(TILE_ROWS == 6, "packed_product has a case for each number of rows, and tile unrolls so many");
 
 #ifdef VBON_ONEDNN
-static bool packs_bf16(void) { return cpu_bf16 && bf16_native(); } // these the library lays out and multiplies
+static bool packs_bf16(void) { return cpu_bf16 && bf16_native(); }
 #endif
 
 static size_t cpu_packed_size(size_t OC, size_t C)
@@ -250,7 +252,10 @@ static inline __attribute__((always_inline)) void tile(real *out, size_t OC, siz
     for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = (Vector){0};
     for (size_t k = 0; k < K; k++) {
         Vector w0 = *(const Vector *)(w + k * PANEL), w1 = *(const Vector *)(w + k * PANEL + LANES);
-        if (fetch) __builtin_prefetch(next + k * step);
+        if (fetch) {
+            __builtin_prefetch(next + k * step);
+            if (VECTOR_BYTES == 64) __builtin_prefetch(next + k * step + LANES);
+        }
         #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) { sum[r][0] += x[(size_t)r * C + k] * w0; sum[r][1] += x[(size_t)r * C + k] * w1; }
     }
@@ -268,7 +273,8 @@ static inline __attribute__((always_inline)) void tile(real *out, size_t OC, siz
 // out (N,OC) = or += inp (N,C) w^T, w packed
 static void packed_product(real *out, const real *inp, const real *w, size_t N, size_t C, size_t OC, bool add)
 {
-    size_t chunks = (N + CHUNK_ROWS - 1) / CHUNK_ROWS;
+    size_t panels = (OC + PANEL - 1) / PANEL, chunks = (N + CHUNK_ROWS - 1) / CHUNK_ROWS;
+    while (chunks * panels < (size_t)omp_get_max_threads() && chunks * TILE_ROWS < N) chunks++; // something for every thread
     #pragma omp parallel for collapse(2) schedule(static) if (N * C * OC > 16 * SMALL)
     for (size_t i = 0; i < chunks; i++) {
         for (size_t j = 0; j < OC; j += PANEL) {
@@ -293,6 +299,9 @@ static void packed_product(real *out, const real *inp, const real *w, size_t N, 
 static void product(real *out, const real *inp, Buf w, size_t N, size_t C, size_t OC, bool add)
 {
     if (w.type != DT_PACKED) { gemm_bf16(false, true, N, OC, C, inp, C, R_(w), C, add, out, OC); return; }
+#ifdef DEBUG
+    need(__func__, w, cpu_packed_size(OC, C), DT_PACKED);
+#endif
     static Scratch s;
     const void *x = cpu_bf16 ? in_bf16(&s, inp, N * C) : inp;
 #ifdef VBON_ONEDNN

@@ -1,7 +1,7 @@
-// onednn.h: the matrix product on the CPU, by oneDNN, behind four functions.
+// onednn.h: the matrix product on the CPU, by oneDNN, behind six functions.
 //
 // oneDNN has the fastest products of many rows on the CPUs we measured, and is optional: without VBON_ONEDNN (no libdnnl-dev, or
-// a -Dreal=double build) vbon.c falls back to plain loops. Two interfaces are used: dnnl_sgemm, which costs nothing to call, and the
+// a -Dreal=double build) vbon.c falls back to plain loops (weights packed in fp32 are its own either way). Two interfaces are used: dnnl_sgemm, which costs nothing to call, and the
 // matmul primitive, which does bf16, its weights laid out beforehand where they serve often. A primitive takes longer to make than a small product to run, so
 // they are kept in a hash map by shape. oneDNN 2 describes tensors by value and 3 by handle; the few lines that differ are in
 // `describe` and `create`. All matrices are row-major.
@@ -18,7 +18,7 @@ void onednn_sgemm(bool ta, bool tb, size_t M, size_t N, size_t K, const float *A
 // The same with A and B in bfloat16 (dense), sums and C in fp32.
 void onednn_bf16gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const uint16_t *A, const uint16_t *B, float beta, float *C);
 bool onednn_has_bf16(void); // this CPU multiplies bfloat16 (AVX-512, or AMX); the bf16 of the next functions needs it
-// A weight w (OC,C) fp32 laid out in bf16 for out (N,OC) = or += inp (N,C) w^T with any N. (In fp32 vbon.c has its own: at few rows twice as fast.)
+// A weight w (OC,C) fp32 laid out in bf16 for out (N,OC) = or += inp (N,C) w^T with any N.
 size_t onednn_packed_bytes(size_t OC, size_t C);
 void onednn_pack(void *out, const float *w, size_t OC, size_t C);
 void onednn_packed_matmul(float *out, const void *inp, const void *packed, size_t N, size_t OC, size_t C, bool add);
