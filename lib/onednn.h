@@ -1,8 +1,8 @@
 // onednn.h: the matrix product on the CPU, by oneDNN, behind six functions.
 //
-// oneDNN has the fastest products of many rows on the CPUs we measured, and is optional: without VBON_ONEDNN (no libdnnl-dev, or
-// a -Dreal=double build) vbon.c falls back to plain loops (weights packed in fp32 are its own either way). Two interfaces are used: dnnl_sgemm, which costs nothing to call, and the
-// matmul primitive, which does bf16, its weights laid out beforehand where they serve often. A primitive takes longer to make than a small product to run, so
+// oneDNN is as fast as any at products of many rows on the CPUs we measured, and is optional: without VBON_ONEDNN (no libdnnl-dev, or
+// a -Dreal=double build) vbon.c falls back to plain loops (weights packed in fp32 are its own either way). Two interfaces are used:
+// dnnl_sgemm, which costs nothing to call, and the matmul primitive, which does bf16, its weights laid out beforehand where they serve often. A primitive takes longer to make than a small product to run, so
 // they are kept in a hash map by shape. oneDNN 2 describes tensors by value and 3 by handle; the few lines that differ are in
 // `describe` and `create`. All matrices are row-major.
 //
