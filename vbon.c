@@ -1038,7 +1038,7 @@ static const struct { const char *name, *flags; } presets[] = {
                   "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 0.2 --clip 0.2 --value-clip 0.2 --clip-grad 1 --episodes 10000 --max-new 53 --temperature 0.7 --m 200 --missing-eos -1"},
     {"tldr-released", "--train-layers 8 --objective l --beta 0.005 --fhat add1 --lr 3e-6 --schedule constant --beta1 0.9 --beta2 0.999 --eps 1e-5 --weight-decay 0.01 "
                   "--rollout 128 --minibatch 4 --ppo-epochs 4 --vf-coef 0.2 --clip-grad 0 --episodes 10000 --max-new 50 --temperature 0.7 --missing-eos -20"},
-    {"best", "--train-layers all --objective vbon --n 16 --fhat digamma --critic prefix-rank --lambda 0.7 --lr 4e-4 --schedule linear --warmup 12 --beta1 0.9 --beta2 0.95 --eps 1e-8 "
+    {"best", "--train-layers all --objective vbon --n 16 --fhat digamma --critic prefix-rank --lambda 0.7 --lr 2e-4 --schedule linear --warmup 12 --beta1 0.9 --beta2 0.95 --eps 1e-8 "
                   "--weight-decay 1e-6 --rollout 512 --minibatch 64 --ppo-epochs 1 --clip 0.2 --clip-grad 1 --episodes 65536 --max-new 40 --temperature 1 --m 0"},
 };
 static const char *preset_flags(const char *name)

@@ -82,18 +82,20 @@ strengths best 1
 paper vbon n 16 1; paper rl beta 0.8 1; paper l n 16 1
 change critic-head --critic head --vf-coef 0.1 --lambda 0.95
 change lambda-0.95 --lambda 0.95
-change lr-2e-4 --lr 2e-4
+change lr-4e-4 --lr 4e-4
+change lr-1e-4 --lr 1e-4
 change 4-epochs --ppo-epochs 4
 change m-32 --m 32
 change rollout-128 --rollout 128
 change top-2-blocks --train-layers 2
+change 3-blocks --train-layers 3
 best vbon n 16 2; best rl beta 0.8 2; best l n 16 2
 strengths best 2
 strengths paper 1
 run control-rl-critic-head --preset best --objective rl --beta 0.8 --seed 1 --critic head --vf-coef 0.1 --lambda 0.95
 run control-rl-0.1 --preset best --objective rl --beta 0.1 --seed 1
 run control-paper-3e-5 --preset sentiment --objective vbon --n 16 --seed 1
-change lr-8e-4 --lr 8e-4
+change lr-4e-4-5x-episodes --lr 4e-4 --episodes $((EPISODES * 5))
 change minibatch-128 --minibatch 128
 change no-warmup --warmup 0
 change 128-prompts --prompts-max 128
