@@ -201,9 +201,9 @@ static void gemm_bf16(bool ta, bool tb, size_t M, size_t N, size_t K, const real
 // packed weights: products by the same weights again and again (decoding, prefill, scoring), most often with few rows
 //
 // bfloat16, where it is native, the library lays out and multiplies. Else a weight w (OC,C) becomes panels of PANEL outputs, panel[C][PANEL], zeros beyond the
-// last output: one long read. TILE_C rows of a panel are a piece, small enough for the first cache. Tiles of up to TILE_ROWS rows of the input take turns at a
-// piece, their sums in registers (6 x 2 vectors, two of w and one of x: 15 of AVX2's 16), and each fetches a share of the next piece, the smaller the more tiles
-// there are: with few rows reading the weights is most of the time. Threads share out panels times chunks of at most CHUNK_ROWS rows. A row's sums have one order
+// last output: one long read. TILE_C rows of a panel are a piece of 16 KiB, half of the first cache. Tiles of up to TILE_ROWS rows of the input take turns at a
+// piece, their sums in registers (6 x 2 vectors, two of w and one of x: 15 of AVX2's 16; AVX-512 has 32), and each fetches a share of the next piece, the smaller
+// the more tiles there are: with few rows reading the weights is most of the time. Threads share out panels times chunks of at most CHUNK_ROWS rows. A row's sums have one order
 // whatever stands beside it: its results are the same bits in any batch and with any number of threads.
 
 #if defined __AVX512F__
@@ -214,8 +214,8 @@ static void gemm_bf16(bool ta, bool tb, size_t M, size_t N, size_t K, const real
 #define VECTOR_BYTES 16
 #endif
 typedef real Vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
-enum { LANES = VECTOR_BYTES / sizeof(real), PANEL = 2 * LANES, TILE_ROWS = 6, TILE_C = 256, CHUNK_ROWS = 32 * TILE_ROWS };
-_Static_assert(TILE_ROWS == 6, "packed_product has a case for each number of rows, and tile unrolls so many");
+enum { LANES = VECTOR_BYTES / sizeof(real), PANEL = 2 * LANES, TILE_ROWS = VECTOR_BYTES == 64 ? 8 : 6, TILE_C = 16384 / (PANEL * sizeof(real)), CHUNK_ROWS = 192 };
+_Static_assert(TILE_ROWS <= 8, "packed_product has a case for each number of rows, and tile unrolls so many");
 
 #ifdef VBON_ONEDNN
 static bool packs_bf16(void) { return cpu_bf16 && bf16_native(); }
@@ -248,7 +248,7 @@ static void cpu_pack(Buf out, Buf w, size_t OC, size_t C)
 static inline __attribute__((always_inline)) void tile(real *out, size_t OC, size_t width, const real *x, size_t C, const real *w, size_t K, int rows, bool add, bool fetch, const real *next, size_t step)
 {
     Vector sum[TILE_ROWS][2];
-    #pragma GCC unroll 6
+    #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = (Vector){0};
     for (size_t k = 0; k < K; k++) {
         Vector w0 = *(const Vector *)(w + k * PANEL), w1 = *(const Vector *)(w + k * PANEL + LANES);
@@ -256,10 +256,10 @@ static inline __attribute__((always_inline)) void tile(real *out, size_t OC, siz
             __builtin_prefetch(next + k * step);
             if (VECTOR_BYTES == 64) __builtin_prefetch(next + k * step + LANES);
         }
-        #pragma GCC unroll 6
+        #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) { sum[r][0] += x[(size_t)r * C + k] * w0; sum[r][1] += x[(size_t)r * C + k] * w1; }
     }
-    #pragma GCC unroll 6
+    #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
         real *o = out + (size_t)r * OC, last[PANEL] = {0};
         Vector *to = (Vector *)(width == PANEL ? o : last);
@@ -285,8 +285,8 @@ static void packed_product(real *out, const real *inp, const real *w, size_t N, 
                 for (size_t t = 0; t < tiles; t++) {
                     size_t from = first + rows * t / tiles, to = first + rows * (t + 1) / tiles;
                     #define TILE(n, fetch) tile(out + from * OC + j, OC, width, inp + from * C + c, C, piece, K, n, add || c, fetch, piece + K * PANEL + t * K * step, step)
-                    #define CASE(n) case n: if (step) TILE(n, true); else TILE(n, false); break
-                    switch (to - from) { CASE(1); CASE(2); CASE(3); CASE(4); CASE(5); CASE(6); }
+                    #define CASE(n) case n: if (n > TILE_ROWS) break; if (step) TILE(n, true); else TILE(n, false); break
+                    switch (to - from) { CASE(1); CASE(2); CASE(3); CASE(4); CASE(5); CASE(6); CASE(7); CASE(8); }
                     #undef CASE
                     #undef TILE
                 }
