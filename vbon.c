@@ -657,9 +657,9 @@ static void cpu_scatter_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
 // ----------------------------------------------------------------------------
 // the head: softmax over the vocabulary, in chunks of rows, so that (R,V) never exists
 
-static size_t cpu_head_rows(size_t V) // rows whose logits fit about 8 MiB: enough rows for the product, few enough for the cache
+static size_t cpu_head_rows(size_t V) // rows whose logits fit about 32 MiB: fewer would stay in the cache, but each chunk reads the weights and adds to their gradient anew
 {
-    size_t rows = (2u << 20) / V;
+    size_t rows = (8u << 20) / V;
     return rows < 16 ? 16 : rows > 512 ? 512 : rows;
 }
 
@@ -857,16 +857,18 @@ static void cpu_ppo_loss(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, 
 
 static double cpu_sumsq(Buf a)
 {
-    enum { CHUNK = 1 << 15 };
+    enum { CHUNK = 1 << 15, SUMS = 32 };
     size_t chunks = (a.n + CHUNK - 1) / CHUNK;
     double *partial = xmalloc(chunks * sizeof *partial), sum = 0;
     #pragma omp parallel for schedule(static) if (chunks > 4)
     for (size_t c = 0; c < chunks; c++) {
         size_t end = (c + 1) * CHUNK < a.n ? (c + 1) * CHUNK : a.n;
-        double s = 0;
-        #pragma omp simd reduction(+:s)
-        for (size_t i = c * CHUNK; i < end; i++) s += (double)R_(a)[i] * (double)R_(a)[i];
-        partial[c] = s;
+        double s[SUMS] = {0}; // one sum alone would wait for itself
+        size_t i = c * CHUNK;
+        for (; i + SUMS <= end; i += SUMS) for (size_t j = 0; j < SUMS; j++) s[j] += (double)R_(a)[i + j] * (double)R_(a)[i + j];
+        for (; i < end; i++) s[0] += (double)R_(a)[i] * (double)R_(a)[i];
+        partial[c] = 0;
+        for (size_t j = 0; j < SUMS; j++) partial[c] += s[j];
     }
     for (size_t c = 0; c < chunks; c++) sum += partial[c];
     free(partial);
