@@ -68,7 +68,7 @@ for recipe in ("best", "paper"):
                 *("%.0f ± %.0f %%" % (100 * p.shares[n], 100 * share_se(p.rs[0]["eval"], n)) for n in NS), "%.2f" % st.mean(map(seconds, p.rs)))
 
 print("\n## vBoN against RL at equal KL\n\nEach point beside the other method's curve at its KL (straight lines between its points, from the reference on; beyond its last point: none).\n"
-      "A curve that bends lies above its straight lines: each difference is somewhat too large for the point it is said of.\n")
+      "A concave curve lies above its straight lines: each difference flatters the point it is said of.\n")
 table("recipe", "point", "KL", "win rate", "the other's", "difference", "reward", "the other's", "difference")
 for recipe in ("best", "paper"):
     for method, other in (("vbon", "rl"), ("rl", "vbon")):
