@@ -5,8 +5,8 @@
 #     dev/imdb_small.sh [NAME ...]        all runs in the order below, or those whose name begins with one of NAME
 #
 # Two recipes. `paper` is --preset sentiment (top 2 blocks, value head, 128 episodes x 4 epochs) at ten times its rate, because 3e-5 is a rate for 124 million
-# parameters (control-paper-3e-5 shows what it does here); `best` is --preset best. Both at 12,800 episodes of 40 tokens, four strengths, two seeds; RL's strengths are those whose
-# optima have about the KL of Best-of-2 to Best-of-64, and the l of N has beta = 1/(N-1): the bound of the vbon of that N. Then what matters, one change at a time, at N=16.
+# parameters (control-paper-3e-5 shows what it does here); `best` is --preset best. Both at 12,800 episodes of 40 tokens, four strengths (RL five), two seeds. RL's optima
+# have about the KL of Best-of-2 to Best-of-64 from beta = 3 to 0.5, but training goes only part of the way there: so beta goes on to 0.2. The l of N has beta = 1/(N-1): the bound of the vbon of that N. Then what matters, one change at a time, at N=16.
 # The order is that of the questions: stopped after any run, what there is says most. A run that fails is named at the end and tried again the next time.
 # Models and caches: dev/models/imdb (dev/imdb_models.sh DATA=DIR made them). Tables and figure: dev/imdb_results.py.
 #
@@ -63,7 +63,7 @@ run() { # run NAME FLAGS: train, evaluate, keep the log and the line
 best() { run "best-$1-$2$3-s$4" --preset best --objective "$1" "--$2" "$3" --seed "$4"; } # OBJECTIVE FLAG STRENGTH SEED
 paper() { run "paper-$1-$2$3-s$4" --preset sentiment --lr "$PAPER_LR" --objective "$1" "--$2" "$3" --seed "$4"; }
 strengths() { # strengths RECIPE SEED: all of them but N=16 and what stands beside it
-    $1 vbon n 4 $2; $1 rl beta 1.5 $2; $1 vbon n 64 $2; $1 rl beta 0.5 $2; $1 vbon n 2 $2; $1 rl beta 3 $2; $1 l n 4 $2; $1 l n 64 $2; $1 l n 2 $2
+    $1 vbon n 4 $2; $1 rl beta 1.5 $2; $1 vbon n 64 $2; $1 rl beta 0.4 $2; $1 rl beta 0.2 $2; $1 vbon n 2 $2; $1 rl beta 3 $2; $1 l n 4 $2; $1 l n 64 $2; $1 l n 2 $2
 }
 change() { name=$1; shift; run "change-$name" --preset best --objective vbon --n 16 --seed 1 "$@"; }
 
