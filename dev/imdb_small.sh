@@ -6,7 +6,8 @@
 #
 # Two recipes. `paper` is --preset sentiment (top 2 blocks, value head, 128 episodes x 4 epochs) at ten times its rate, because 3e-5 is a rate for 124 million
 # parameters (control-paper-3e-5 shows what it does here); `best` is --preset best. Both at 12,800 episodes of 40 tokens, four strengths (RL five), two seeds. RL's optima
-# have about the KL of Best-of-2 to Best-of-64 from beta = 3 to 0.5, but training goes only part of the way there: so beta goes on to 0.2. The l of N has beta = 1/(N-1): the bound of the vbon of that N. Then what matters, one change at a time, at N=16.
+# have about the KL of Best-of-2 to Best-of-64 from beta = 3 to 0.5, but training goes only part of the way there: so beta goes on to 0.2. The l of N
+# has beta = 1/(N-1): the bound of the vbon of that N. Then what matters, one change at a time, at N=16.
 # The order is that of the questions: stopped after any run, what there is says most. A run that fails is named at the end and tried again the next time.
 # Models and caches: dev/models/imdb (dev/imdb_models.sh DATA=DIR made them). Tables and figure: dev/imdb_results.py.
 #
