@@ -564,27 +564,34 @@ size_t scorer_fit(const Scorer *s, const Sequence *q, size_t n)
     return fit;
 }
 
+static int token_at(const Sequence *q, size_t t) { return t < q->prompt->n ? q->prompt->ids[t] : q->response->ids[t - q->prompt->n]; }
+
+static void scorer_pack(Scorer *s, const Sequence *q, size_t n) // the tokens of q[0..n) side by side into the batch
+{
+    size_t N = 0;
+    for (size_t i = 0; i < n; i++) {
+        s->h_start[i] = (int)N;
+        for (size_t t = 0; t < sequence_tokens(&q[i]); t++) s->h_tokens[N++] = token_at(&q[i], t);
+    }
+    s->h_start[n] = (int)N;
+    batch_set(&s->batch, s->m, s->h_tokens, s->h_start, NULL, n);
+}
+
 void scorer_forward(Scorer *s, const Params *p, const Sequence *q, size_t n, bool joint, Buf hidden)
 {
     const Model *m = s->m;
     const Ops *o = m->o;
-    size_t C = m->cfg.C, N = 0, R = 0, from = q[0].trunk.p ? m->first_block : 0;
+    size_t C = m->cfg.C, R = 0, from = q[0].trunk.p ? m->first_block : 0;
+    scorer_pack(s, q, n);
     for (size_t i = 0; i < n; i++) {
-        const Prompt *p_ = q[i].prompt;
-        const Response *r = q[i].response;
-        size_t len = sequence_tokens(&q[i]);
-        s->h_start[i] = (int)N;
-        for (size_t t = 0; t < len; t++) s->h_tokens[N + t] = t < p_->n ? p_->ids[t] : r->ids[t - p_->n];
-        for (size_t t = joint ? 1 : p_->n; t < p_->n + r->n; t++) { // the hidden state at t-1 predicts token t
-            s->h_index[R] = (int)(N + t) - 1;
-            s->h_target[R++] = t < p_->n ? p_->ids[t] : r->ids[t - p_->n];
+        size_t at = (size_t)s->h_start[i], len = sequence_tokens(&q[i]);
+        for (size_t t = joint ? 1 : q[i].prompt->n; t <= len; t++) { // the hidden state at t-1 predicts token t
+            s->h_index[R] = (int)(at + t) - 1;
+            s->h_target[R++] = token_at(&q[i], t);
         }
-        if (q[i].trunk.p) o->copy(slice(s->acts.x, N * C, len * C), q[i].trunk);
-        N += len;
+        if (q[i].trunk.p) o->copy(slice(s->acts.x, at * C, len * C), q[i].trunk);
     }
-    s->h_start[n] = (int)N;
     s->R = R;
-    batch_set(&s->batch, m, s->h_tokens, s->h_start, NULL, n);
     o->upload(slice(s->index, 0, R), s->h_index);
     o->upload(slice(s->target, 0, R), s->h_target);
     Buf final = model_forward(m, p, &s->acts, &s->batch, from, m->cfg.L, NULL);
@@ -782,6 +789,65 @@ static size_t next_micro(Ppo *p, const size_t *rows, size_t n)
     return scorer_fit(&p->scorer, q, n);
 }
 
+// The frozen blocks' output of the rollout's sequences, kept in p->trunk; each sequence gets its part.
+static void run_trunk(Ppo *p)
+{
+    Model *m = p->policy;
+    Scorer *sc = &p->scorer;
+    size_t E = (size_t)p->opt.rollout, C = m->cfg.C, used = 0;
+    for (size_t i = 0, fit; i < E; i += fit) {
+        fit = scorer_fit(sc, p->seq + i, E - i);
+        scorer_pack(sc, p->seq + i, fit);
+        Buf x = model_forward(m, &m->p, &sc->acts, &sc->batch, 0, m->first_block, NULL);
+        if (m->first_block == m->cfg.L) x = sc->acts.x; // only the final norm trains
+        m->o->copy(slice(p->trunk, used * C, sc->batch.N * C), slice(x, 0, sc->batch.N * C));
+        for (size_t j = i; j < i + fit; j++) {
+            p->seq[j].trunk = slice(p->trunk, used * C, sequence_tokens(&p->seq[j]) * C);
+            used += sequence_tokens(&p->seq[j]);
+        }
+    }
+}
+
+// The gradient of the PPO loss over one minibatch, the responses rows[0..n), into m->g, and its sums (of cpu_ppo_loss) into stats.
+static void minibatch_gradient(Ppo *p, const size_t *rows, size_t n, double stats[8])
+{
+    const PpoOptions *opt = &p->opt;
+    Model *m = p->policy;
+    const Ops *o = m->o;
+    Scorer *sc = &p->scorer;
+    size_t C = m->cfg.C, V = m->cfg.V, tokens = 0;
+    Buf head = head_weight(&m->p), dhead = head_weight(&m->g);
+    for (size_t i = 0; i < n; i++) tokens += p->r[rows[i]].n;
+    model_zero_grad(m);
+    o->fill(sc->stats, 0);
+    for (size_t i = 0, fit; i < n; i += fit) {
+        fit = next_micro(p, rows + i, n - i);
+        scorer_forward(sc, &m->p, p->seq + opt->rollout, fit, false, sc->hidden);
+        size_t R = sc->R, N = sc->batch.N;
+        if (!opt->prefix_rank) value_forward(sc);
+        else upload_actions(p, sc->value, p->value, rows + i, fit);
+        upload_actions(p, sc->old_logp, p->lp_old, rows + i, fit);
+        upload_actions(p, sc->old_value, p->value, rows + i, fit);
+        upload_actions(p, sc->advantage, p->advantage, rows + i, fit);
+        upload_actions(p, sc->returns, p->returns, rows + i, fit);
+        for (size_t r = 0, most = o->head_rows(V), k; r < R; r += k) { // what the head knows of so many actions is kept between forward and backward
+            k = R - r < most ? R - r : most;
+            #define AT(b) slice(sc->b, r, k)
+            Buf hidden = slice(sc->hidden, r * C, k * C);
+            o->logprob_forward(AT(logp), (Buf){0}, sc->kept, hidden, head, AT(target), opt->temperature, k, C, V);
+            o->ppo_loss(AT(dlogp), opt->prefix_rank ? (Buf){0} : AT(dvalue), sc->stats, AT(logp), AT(value), AT(old_logp), AT(old_value), AT(advantage), AT(returns),
+                        1 / (double)tokens, opt->clip, opt->value_clip, opt->vf_coef, k);
+            o->logprob_backward(slice(sc->dhidden, r * C, k * C), dhead, (Buf){0}, AT(dlogp), sc->kept, hidden, head, AT(target), opt->temperature, k, C, V);
+            #undef AT
+        }
+        if (!opt->prefix_rank) value_backward(sc);
+        o->fill(slice(sc->acts.dhidden, 0, N * C), 0);
+        o->scatter_rows(sc->acts.dhidden, sc->dhidden, sc->index, R, C);
+        model_backward(m, &sc->acts, &sc->batch);
+    }
+    o->download(stats, sc->stats);
+}
+
 void ppo_iteration(Ppo *p)
 {
     const PpoOptions *opt = &p->opt;
@@ -819,26 +885,8 @@ void ppo_iteration(Ppo *p)
     // 3. The frozen trunk once; then the reference's log-probabilities from it.
     phase_update(p);
     Scorer *sc = &p->scorer;
-    size_t used = 0;
     for (size_t i = 0; i < E; i++) p->seq[i] = (Sequence){&p->prompts[p->r[i].prompt], &p->r[i], {0}};
-    for (size_t i = 0, fit; m->first_block && i < E; i += fit) {
-        size_t N = 0;
-        fit = scorer_fit(sc, p->seq + i, E - i);
-        for (size_t j = i; j < i + fit; j++) {
-            const Sequence *q = &p->seq[j];
-            sc->h_start[j - i] = (int)N;
-            for (size_t t = 0; t < sequence_tokens(q); t++) sc->h_tokens[N++] = t < q->prompt->n ? q->prompt->ids[t] : q->response->ids[t - q->prompt->n];
-        }
-        sc->h_start[fit] = (int)N;
-        batch_set(&sc->batch, m, sc->h_tokens, sc->h_start, NULL, fit);
-        Buf x = model_forward(m, &m->p, &sc->acts, &sc->batch, 0, m->first_block, NULL);
-        if (m->first_block == cfg->L) x = sc->acts.x; // only the final norm trains
-        o->copy(slice(p->trunk, used * C, N * C), slice(x, 0, N * C));
-        for (size_t j = i; j < i + fit; j++) {
-            p->seq[j].trunk = slice(p->trunk, used * C, sequence_tokens(&p->seq[j]) * C);
-            used += sequence_tokens(&p->seq[j]);
-        }
-    }
+    if (m->first_block) run_trunk(p);
     double *logp_y = (double *)xcalloc(4 * E, sizeof *logp_y), *logp_score = logp_y + E, *k1 = logp_y + 2 * E, *k3 = logp_y + 3 * E, *joint = NULL; // logp_score: what the terminal score takes for log p
     sequence_logps(sc, &p->reference, p->seq, E, opt->temperature, false, p->lp_ref, NULL);
     for (size_t i = 0; i < E; i++)
@@ -926,38 +974,7 @@ void ppo_iteration(Ppo *p)
     for (long epoch = 0; epoch < opt->epochs; epoch++) {
         random_permutation(p->order, E, opt->seed, STREAM_MINIBATCH, (uint64_t)p->iteration * (uint64_t)opt->epochs + (uint64_t)epoch);
         for (size_t b = 0; b < E; b += MB) {
-            size_t end = b + MB < E ? b + MB : E, tokens = 0;
-            for (size_t i = b; i < end; i++) tokens += p->r[p->order[i]].n;
-            model_zero_grad(m);
-            o->fill(sc->stats, 0);
-            for (size_t i = b, fit; i < end; i += fit) {
-                const size_t *rows = p->order + i;
-                fit = next_micro(p, rows, end - i);
-                scorer_forward(sc, &m->p, p->seq + E, fit, false, sc->hidden);
-                size_t R = sc->R, N = sc->batch.N;
-                Buf head = head_weight(&m->p), dhead = head_weight(&m->g);
-                if (!opt->prefix_rank) value_forward(sc);
-                else upload_actions(p, sc->value, p->value, rows, fit);
-                upload_actions(p, sc->old_logp, p->lp_old, rows, fit);
-                upload_actions(p, sc->old_value, p->value, rows, fit);
-                upload_actions(p, sc->advantage, p->advantage, rows, fit);
-                upload_actions(p, sc->returns, p->returns, rows, fit);
-                for (size_t r = 0, rows_at_once = o->head_rows(V), n; r < R; r += n) { // what the head knows of so many rows is kept between forward and backward
-                    n = R - r < rows_at_once ? R - r : rows_at_once;
-                    #define AT(b) slice(sc->b, r, n)
-                    Buf hidden = slice(sc->hidden, r * C, n * C);
-                    o->logprob_forward(AT(logp), (Buf){0}, sc->kept, hidden, head, AT(target), opt->temperature, n, C, V);
-                    o->ppo_loss(AT(dlogp), opt->prefix_rank ? (Buf){0} : AT(dvalue), sc->stats, AT(logp), AT(value), AT(old_logp), AT(old_value), AT(advantage), AT(returns),
-                                1 / (double)tokens, opt->clip, opt->value_clip, opt->vf_coef, n);
-                    o->logprob_backward(slice(sc->dhidden, r * C, n * C), dhead, (Buf){0}, AT(dlogp), sc->kept, hidden, head, AT(target), opt->temperature, n, C, V);
-                    #undef AT
-                }
-                if (!opt->prefix_rank) value_backward(sc);
-                o->fill(slice(sc->acts.dhidden, 0, N * C), 0);
-                o->scatter_rows(sc->acts.dhidden, sc->dhidden, sc->index, R, C);
-                model_backward(m, &sc->acts, &sc->batch);
-            }
-            o->download(stats, sc->stats);
+            minibatch_gradient(p, p->order + b, b + MB < E ? MB : E - b, stats);
             if (epoch == 0 && b == 0 && (stats[2] != 0 || stats[6] != 0))
                 die("iteration %ld: on the first minibatch the ratio is not 1 (approximate KL %g): the old log-probabilities were not computed by the same kernels", p->iteration + 1, stats[2]);
             for (int i = 0; i < 8; i++) sum[i] += stats[i];
