@@ -467,7 +467,7 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
         }
         prefill(g, prompts, r, n, slot_of);
         for (size_t t = 0; live; t++) {
-            // rows to run: the live ones, rounded up with finished ones so that few distinct shapes occur (bfloat16 products on the CPU and recordings on the GPU are prepared by shape)
+            // rows to run: the live ones, rounded up with finished ones so that few distinct shapes occur (recordings on the GPU are prepared by shape)
             size_t R = t == 0 ? n : (live + 15) / 16 * 16;
             if (R > n) R = n;
             if (t > 0) {

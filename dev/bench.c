@@ -593,7 +593,6 @@ int main(int argc, char **argv)
     for (int k = 0; k < 6 && !any; k++) wanted[k] = k < 5 || llmc;
     if (wanted[5] && !llmc) usage("llmc needs --llmc DIR, a checkout of llm.c with train_gpt2 built");
     if (repeats < 1 || repeats > MAX_REPEATS || rows < 1) usage("--repeats 1 to %d, --rows at least 1", MAX_REPEATS);
-    if (cpu_bf16 && !bf16_native()) usage("--precision bf16: no bfloat16 products on this CPU or in this build");
     (void)commands; (void)n_commands; (void)preset_flags;
     if (tiny) { gpt2_124m.L = 2; gpt2_124m.NH = 2; gpt2_124m.C = 32; gpt2_124m.F = 128; gpt2_124m.V = 61; gpt2_124m.max_T = 64; }
     if (job) peak(job, rows);

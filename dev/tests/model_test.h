@@ -286,16 +286,14 @@ static void test_products(void)
             cpu_matmul_forward(out, x, packed, bias, N, C, OC);
             cpu_matmul_forward(again, x, packed, bias, N, C, OC);
             CHECK(!memcmp(out.p, again.p, N * OC * sizeof(real)), "two runs differ");
-            if (!bf || !bf16_native()) { // bfloat16 products are the library's
-                omp_set_num_threads(1);
-                size_t together = 0;
-                for (size_t i = 0; i < N; i += together) { // 1, 2, 3, ... rows at a time
-                    together = together + 1 < N - i ? together + 1 : N - i;
-                    cpu_matmul_forward(slice(again, i * OC, together * OC), slice(x, i * C, together * C), packed, bias, together, C, OC);
-                }
-                omp_set_num_threads(threads);
-                CHECK(!memcmp(out.p, again.p, N * OC * sizeof(real)), "%zux%zux%zu: a row's result depends on its batch or on the threads", N, C, OC);
+            omp_set_num_threads(1);
+            size_t together = 0;
+            for (size_t i = 0; i < N; i += together) { // 1, 2, 3, ... rows at a time
+                together = together + 1 < N - i ? together + 1 : N - i;
+                cpu_matmul_forward(slice(again, i * OC, together * OC), slice(x, i * C, together * C), packed, bias, together, C, OC);
             }
+            omp_set_num_threads(threads);
+            CHECK(!memcmp(out.p, again.p, N * OC * sizeof(real)), "%zux%zux%zu: a row's result depends on its batch or on the threads", N, C, OC);
             cpu_matmul_forward(again, x, w, bias, N, C, OC);
             double worst = 0, worst2 = 0;
             for (size_t i = 0; i < N; i++)
