@@ -161,8 +161,8 @@ static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const real *A, 
 }
 #endif
 
-// Whether the library multiplies bfloat16 on this CPU (products by packed weights are ours, below). Where it does not, --precision bf16 means the same mathematics (inputs rounded to
-// bfloat16, sums in fp32), computed by fp32 products and no faster.
+// Whether the library multiplies bfloat16 on this CPU (products by packed weights are ours, below). Where it does not, --precision bf16
+// means the same mathematics (inputs rounded to bfloat16, sums in fp32), computed by its fp32 products and no faster.
 static bool bf16_native(void)
 {
 #ifdef VBON_ONEDNN
@@ -200,9 +200,10 @@ static void gemm_bf16(bool ta, bool tb, size_t M, size_t N, size_t K, const real
 // ----------------------------------------------------------------------------
 // packed weights: products by the same weights again and again (decoding, prefill, scoring), most often with few rows
 //
-// A weight w (OC,C) becomes panels of PANEL outputs, panel[C][PANEL], zeros beyond the last output: one long read. In bfloat16 a word holds two places: panel[C/2][PANEL].
-// TILE_K words of each output of a panel are a piece of 16 KiB, half of the first cache. Tiles of up to TILE_ROWS rows of the input take turns at a
-// piece, their sums in registers (6 x 2 vectors, two of w and one of x: 15 of AVX2's 16; AVX-512 has 32), and each fetches a share of the next piece, the smaller
+// A weight w (OC,C) becomes panels of PANEL outputs, panel[C][PANEL], zeros beyond the last output: one long read. In bfloat16 a word holds
+// two places: panel[(C+1)/2][PANEL], multiplied as pairs where the CPU can, else made floats on the way: half the bytes to read, the same arithmetic.
+// TILE_K rows of a panel are a piece of 16 KiB, half of the first cache. Tiles of up to TILE_ROWS rows of the input take turns at a piece,
+// their sums in registers (6 x 2 vectors, two of w and one of x: 15 of AVX2's 16; AVX-512 has 32), and each fetches a share of the next piece, the smaller
 // the more tiles there are: with few rows reading the weights is most of the time. Threads share out panels times chunks of at most CHUNK_ROWS rows. A row's sums have one order
 // whatever stands beside it: its results are the same bits in any batch and with any number of threads.
 
@@ -213,14 +214,21 @@ static void gemm_bf16(bool ta, bool tb, size_t M, size_t N, size_t K, const real
 #else
 #define VECTOR_BYTES 16
 #endif
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-enum { BF16_DOT = 1 }; // one instruction multiplies pairs of bfloat16 and adds both products
-#else
-enum { BF16_DOT = 0 }; // a piece of w is first made of floats: half the bytes to read, the same arithmetic
-#endif
 typedef real Vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 typedef uint32_t Words __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+#ifdef __AVX512BF16__ // one instruction multiplies pairs of bfloat16 and adds both products
+#include <immintrin.h>
+enum { BF16_DOT = 1 };
+static inline Vector pair_dot(Vector sum, const void *x, Vector w)
+{
+    int pair;
+    memcpy(&pair, x, sizeof pair);
+    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)w);
+}
+#else
+enum { BF16_DOT = 0 };
+static inline Vector pair_dot(Vector sum, const void *x, Vector w) { (void)x; (void)w; return sum; } // never called
+#endif
 enum { LANES = VECTOR_BYTES / sizeof(real), PANEL = 2 * LANES, TILE_ROWS = VECTOR_BYTES == 64 ? 8 : 6, TILE_K = 16384 / (PANEL * sizeof(real)), CHUNK_ROWS = 192 };
 _Static_assert(TILE_ROWS <= 8, "packed_product has a case for each number of rows, and tile unrolls so many");
 
@@ -238,8 +246,8 @@ static void cpu_pack(Buf out, Buf w, size_t OC, size_t C)
         real *panel = R_(out) + j0 * K;
         for (size_t k = 0; k < K; k++)
             for (size_t j = 0; j < PANEL; j++) {
-                const real *row = from + (j0 + j) * C;
                 bool in = j0 + j < OC;
+                const real *row = from + (in ? j0 + j : 0) * C;
                 if (pairs) ((uint32_t *)panel)[k * PANEL + j] = !in ? 0 : bf16_round((float)row[2 * k]) | (2 * k + 1 < C ? (uint32_t)bf16_round((float)row[2 * k + 1]) << 16 : 0);
                 else panel[k * PANEL + j] = !in ? 0 : cpu_bf16 ? (real)bf16_value(bf16_round((float)row[k])) : row[k];
             }
@@ -272,18 +280,7 @@ static void unpair(real *out, const real *w, size_t n)
         }
 }
 
-// sum + x w, of pairs
-static inline __attribute__((always_inline)) Vector pair_dot(Vector sum, real x, Vector w)
-{
-#ifdef __AVX512BF16__
-    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_ps((float)x), (__m512bh)w);
-#else
-    (void)x; (void)w;
-    return sum;
-#endif
-}
-
-// out (rows,width) = or += x (rows,K) w (K,PANEL), width <= PANEL, of pairs or not; x is a row every X reals, out every OC. Meanwhile fetches K places from next, `step` apart (0: none).
+// out (rows,width) = or += x (rows,K) w (K,PANEL), width <= PANEL, pairs of bfloat16 if `pairs`; x is a row every X reals, out every OC. Meanwhile fetches K places from next, `step` apart (0: none).
 static inline __attribute__((always_inline)) void tile(real *out, size_t OC, size_t width, const real *x, size_t X, const real *w, size_t K, int rows, bool pairs, bool add, const real *next, size_t step)
 {
     Vector sum[TILE_ROWS][2];
@@ -300,7 +297,7 @@ static inline __attribute__((always_inline)) void tile(real *out, size_t OC, siz
             for (int r = 0; r < rows; r++) { sum[r][0] += x[(size_t)r * X + k] * w0; sum[r][1] += x[(size_t)r * X + k] * w1; }
         } else {
             #pragma GCC unroll 8
-            for (int r = 0; r < rows; r++) { sum[r][0] = pair_dot(sum[r][0], x[(size_t)r * X + k], w0); sum[r][1] = pair_dot(sum[r][1], x[(size_t)r * X + k], w1); }
+            for (int r = 0; r < rows; r++) { sum[r][0] = pair_dot(sum[r][0], x + (size_t)r * X + k, w0); sum[r][1] = pair_dot(sum[r][1], x + (size_t)r * X + k, w1); }
         }
     }
     #pragma GCC unroll 8
@@ -314,10 +311,11 @@ static inline __attribute__((always_inline)) void tile(real *out, size_t OC, siz
     }
 }
 
-// out (N,OC) = or += inp w^T, w packed: K words of each output. inp: N rows of X reals, a word of w meets X / K of them.
-static void packed_product(real *out, const real *inp, const real *w, size_t N, size_t K, size_t X, size_t OC, bool pairs, bool add)
+// out (N,OC) = or += inp (N,C) w^T, w packed, and inp of in_pairs if it is of pairs
+static void packed_product(real *out, const real *inp, const real *w, size_t N, size_t C, size_t OC, bool add)
 {
-    bool expand = pairs && !BF16_DOT;
+    bool pairs = packs_bf16(), expand = pairs && !BF16_DOT;
+    size_t K = pairs ? (C + 1) / 2 : C, X = expand ? 2 * K : K; // places of a panel, reals of a row of inp
     size_t panels = (OC + PANEL - 1) / PANEL, chunks = (N + CHUNK_ROWS - 1) / CHUNK_ROWS;
     while (chunks * panels < (size_t)omp_get_max_threads() && chunks * TILE_ROWS < N) chunks++; // something for every thread
     #pragma omp parallel for collapse(2) schedule(static) if (N * X * OC > 16 * SMALL)
@@ -325,13 +323,13 @@ static void packed_product(real *out, const real *inp, const real *w, size_t N, 
         for (size_t j = 0; j < OC; j += PANEL) {
             size_t first = N * i / chunks, rows = N * (i + 1) / chunks - first, tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, width = OC - j < PANEL ? OC - j : PANEL;
             for (size_t k = 0, most = expand ? TILE_K / 2 : TILE_K; k < K; k += most) {
-                real floats[TILE_K * PANEL];
+                real floats[TILE_K * PANEL] __attribute__((aligned(64)));
                 size_t words = K - k < most ? K - k : most, n = expand ? 2 * words : words, step = PANEL / tiles * words / n;
                 const real *piece = w + (j * K + k * PANEL), *next = piece + words * PANEL;
                 if (expand) { unpair(floats, piece, words); piece = floats; }
                 for (size_t t = 0; t < tiles; t++) {
                     size_t from = first + rows * t / tiles, to = first + rows * (t + 1) / tiles;
-                    #define TILE(rows, dot) tile(out + from * OC + j, OC, width, inp + from * X + k * (X / K), X, piece, n, rows, dot, add || k, next + t * n * step, step)
+                    #define TILE(rows, dot) tile(out + from * OC + j, OC, width, inp + from * X + (expand ? 2 * k : k), X, piece, n, rows, dot, add || k, next + t * n * step, step)
                     #define CASE(rows) case rows: if (rows > TILE_ROWS) break; if (BF16_DOT && pairs) TILE(rows, true); else TILE(rows, false); break
                     switch (to - from) { CASE(1); CASE(2); CASE(3); CASE(4); CASE(5); CASE(6); CASE(7); CASE(8); }
                     #undef CASE
@@ -350,9 +348,8 @@ static void product(real *out, const real *inp, Buf w, size_t N, size_t C, size_
 #ifdef DEBUG
     need(__func__, w, cpu_packed_size(OC, C), DT_PACKED);
 #endif
-    size_t pairs = (C + 1) / 2;
-    if (packs_bf16()) packed_product(out, in_pairs(&s, inp, N, C), R_(w), N, pairs, BF16_DOT ? pairs : 2 * pairs, OC, true, add);
-    else packed_product(out, cpu_bf16 ? (const real *)in_bf16(&s, inp, N * C) : inp, R_(w), N, C, C, OC, false, add);
+    const real *x = packs_bf16() ? in_pairs(&s, inp, N, C) : cpu_bf16 ? (const real *)in_bf16(&s, inp, N * C) : inp;
+    packed_product(out, x, R_(w), N, C, OC, add);
 }
 
 static void cpu_matmul_forward(Buf out, Buf inp, Buf w, Buf b, size_t N, size_t C, size_t OC)
@@ -1155,7 +1152,8 @@ int main(int argc, char **argv)
     flags_parse(&a, flag_table, n_flags, c->name, argc - 2, argv + 2, preset_flags);
     if (a.threads) omp_set_num_threads((int)a.threads);
     cpu_bf16 = !strcmp(a.precision, "bf16") && !strcmp(a.device, "cpu");
-    if (cpu_bf16 && !bf16_native()) fprintf(stderr, "note: no bfloat16 products on this CPU or in this build: inputs are rounded to bfloat16 and multiplied in fp32; decoding few rows is faster for it, nothing else\n");
+    if (cpu_bf16 && !bf16_native()) fprintf(stderr, "note: no bfloat16 products on this CPU or in this build: inputs are rounded to bfloat16 and multiplied in fp32; %s faster than --precision fp32\n",
+                                            BF16_DOT ? "only what samples and scores is" : "only decoding few rows is");
     bool to_stdout = !strcmp(c->name, "info") || (!a.out && (!strcmp(c->name, "sample") || !strcmp(c->name, "bon")));
     if (!to_stdout) flags_table(&a, flag_table, n_flags, c->name);
     c->run(&a);
