@@ -9,7 +9,7 @@
 //  - A reduction's order must not depend on the thread schedule, or two equal runs differ: sums over rows are kept per thread
 //    under a static schedule and added in thread order; sumsq adds fixed chunks.
 //  - Never -Ofast or -ffast-math here: under it isnan() is constant 0 and a NaN passes every check.
-//  - Few and large parallel regions, and threads that sleep when they wait (main sets OMP_WAIT_POLICY): beside one busy
+//  - Few and large parallel regions, and threads that soon sleep when they wait (main sees to it): beside one busy
 //    foreign thread spinning barriers cost 20 to 100 times the work.
 #ifndef VBON_IMPLEMENTATION
 #define VBON_IMPLEMENTATION
@@ -1122,11 +1122,13 @@ static const Ops *device_ops(const Args *a)
 // ----------------------------------------------------------------------------
 // main
 
-// OpenMP reads its environment before main: have waiting threads sleep rather than spin (see the top of this file), then start again.
+// OpenMP reads its environment before main: have waiting threads sleep rather than spin (see the top of this file), then start again. libgomp's first look
+// around 500 times, some 10 microseconds: waking a thread between two short regions takes longer, and decoding is made of them.
 static void wait_by_sleeping(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY")) return;
     setenv("OMP_WAIT_POLICY", "passive", 1);
+    setenv("GOMP_SPINCOUNT", "500", 0);
     char path[PATH_MAX] = "";
     if (readlink("/proc/self/exe", path, sizeof path - 1) > 0) execv(path, argv); // by its name, which ps shows
     execv("/proc/self/exe", argv); // goes on in the caller where neither is possible

@@ -385,7 +385,7 @@ static FILE *child_start(pid_t *pid, const char *dir, char **argv, bool their_wa
     if (*pid < 0) die("%s: no new process: %s", argv[0], strerror(errno));
     if (!*pid) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (their_waiting) unsetenv("OMP_WAIT_POLICY"); // set by us
+        if (their_waiting) { unsetenv("OMP_WAIT_POLICY"); unsetenv("GOMP_SPINCOUNT"); } // set by us
         if (!dir || !chdir(dir)) execv(argv[0], argv);
         _exit(127);
     }
