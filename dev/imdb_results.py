@@ -45,10 +45,10 @@ def front(ps, key): # no other point has at most its KL and at least its key, an
     better = lambda q, p: q.kl <= p.kl and getattr(q, key) >= getattr(p, key) and (q.kl < p.kl or getattr(q, key) > getattr(p, key))
     return [p for p in ps if not any(better(q, p) for q in ps)]
 
-def at_kl(ps, key, kl): # on the straight lines between the points, from the reference on; None beyond the last
-    xs = [(0.0, {"win": 0.5, "reward": runs["reference"]["eval"]["reference_reward"]}[key])] + [(p.kl, getattr(p, key)) for p in ps]
+def at_kl(ps, key, kl): # on the straight lines between the points over the root of KL, from the reference on; None beyond the last
+    xs = [(0.0, {"win": 0.5, "reward": runs["reference"]["eval"]["reference_reward"]}[key])] + [(math.sqrt(p.kl), getattr(p, key)) for p in ps]
     for (a, ya), (b, yb) in zip(xs, xs[1:]):
-        if a <= kl <= b: return ya + (yb - ya) * (kl - a) / (b - a) if b > a else yb
+        if a <= math.sqrt(kl) <= b: return ya + (yb - ya) * (math.sqrt(kl) - a) / (b - a) if b > a else yb
     return None
 
 reference = runs["reference"]["eval"]
@@ -67,8 +67,8 @@ for recipe in ("best", "paper"):
             row("%s, %s (%d seed%s)" % (method, recipe, len(p.rs), "s"[:len(p.rs) - 1]), p.said, p.cell("reward", 3), p.cell("win_rate", 4), p.cell("kl_rb", 3),
                 *("%.0f ± %.0f %%" % (100 * p.shares[n], 100 * share_se(p.rs[0]["eval"], n)) for n in NS), "%.2f" % st.mean(map(seconds, p.rs)))
 
-print("\n## vBoN against RL at equal KL\n\nEach point beside the other method's curve at its KL (straight lines between its points, from the reference on; beyond its last point: none).\n"
-      "A concave curve lies above its straight lines: each difference flatters the point it is said of.\n")
+print("\n## vBoN against RL at equal KL\n\nEach point beside the other method's curve at its KL (straight lines between its points over √KL, from the reference on; beyond its last point: none).\n"
+      "Over √KL the curves are nearly straight; a concave one still lies above its straight lines: each difference flatters the point it is said of a little.\n")
 table("recipe", "point", "KL", "win rate", "the other's", "difference", "reward", "the other's", "difference")
 for recipe in ("best", "paper"):
     for method, other in (("vbon", "rl"), ("rl", "vbon")):
