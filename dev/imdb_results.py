@@ -194,8 +194,9 @@ for key, ax in (("win", axes[0]), ("reward", axes[1])):
         for method in METHODS:
             ps = some(recipe, method)
             own = front(ps, key)
-            for p in ps: ax.plot(p.kl, getattr(p, key), marker, color=colour[method], alpha=1 if p in own else 0.35, ms=6)
-            ax.plot([p.kl for p in own], [getattr(p, key) for p in own], "-" if recipe == "best" else ":", color=colour[method], lw=1, label="%s, %s" % (method, recipe) if ps else None)
+            ax.plot([p.kl for p in own], [getattr(p, key) for p in own], marker + ("-" if recipe == "best" else ":"), color=colour[method], ms=6, lw=1, label="%s, %s" % (method, recipe) if ps else None)
+            for p in ps:
+                if p not in own: ax.plot(p.kl, getattr(p, key), marker, color=colour[method], alpha=0.35, ms=6)
     ax.set_xlabel("KL to the reference (nats)"); ax.set_ylabel("win rate" if key == "win" else "mean reward")
 axes[1].legend(fontsize=7, frameon=False)
 fig.tight_layout()
