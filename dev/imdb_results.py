@@ -65,7 +65,7 @@ for recipe in ("best", "paper"):
     for method in METHODS:
         for p in some(recipe, method):
             row("%s, %s (%d seed%s)" % (method, recipe, len(p.rs), "s"[:len(p.rs) - 1]), p.said, p.cell("reward", 3), p.cell("win_rate", 4), p.cell("kl_rb", 3),
-                *("%.0f ± %.0f %%" % (100 * p.shares[n], 100 * share_se(p.rs[0]["eval"], n)) for n in NS), "%.2f" % st.mean(map(seconds, p.rs)))
+                *("%.1f ± %.1f %%" % (100 * p.shares[n], 100 * share_se(p.rs[0]["eval"], n)) for n in NS), "%.2f" % st.mean(map(seconds, p.rs)))
 
 print("\n## vBoN against RL at equal KL\n\nEach point beside the other method's curve at its KL (straight lines between its points over √KL, from the reference on; beyond its last point: none).\n"
       "Over √KL the curves are nearly straight; a concave one still lies above its straight lines: each difference flatters the point it is said of a little.\n")
