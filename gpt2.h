@@ -58,7 +58,7 @@ char *xstrdup(const char *s);
 // ----------------------------------------------------------------------------
 // random numbers: a pure function of (seed, stream, prompt, sample, position), so that a draw is the same in any batching and after any resume
 
-enum { STREAM_INIT = 1, STREAM_SHUFFLE, STREAM_CACHE, STREAM_ROLLOUT, STREAM_EVAL, STREAM_SAMPLE, STREAM_BON, STREAM_MINIBATCH, STREAM_SPLIT };
+enum { STREAM_INIT = 1, STREAM_SHUFFLE, STREAM_CACHE, STREAM_ROLLOUT, STREAM_EVAL, STREAM_SAMPLE, STREAM_BON, STREAM_MINIBATCH, STREAM_SPLIT, STREAM_PAIRS };
 
 static inline uint64_t mix64(uint64_t x) // the finaliser of splitmix64 (Steele, Lea, Flood 2014)
 {

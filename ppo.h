@@ -539,7 +539,6 @@ void scorer_carve(Scorer *s, const Model *m, Arena *a, size_t tokens, bool backw
     s->hidden = TAKE(C); s->logp = NUMBER(); s->entropy = NUMBER();
     if (backward) {
         s->dhidden = TAKE(C); s->dlogp = NUMBER(); s->old_logp = NUMBER(); s->old_value = NUMBER(); s->advantage = NUMBER(); s->returns = NUMBER();
-        s->kept = arena_take(a, m->o->head_rows(m->cfg.V) * ((m->cfg.V + 63) / 64 * 64), DT_REAL, "head");
         s->stats = arena_take(a, 8, DT_F64, "head"); s->value = NUMBER(); s->dvalue = NUMBER();
         if (critic) { s->dhidden2 = TAKE(C); s->v1 = TAKE(2 * C); s->dv1 = TAKE(2 * C); }
     }
@@ -659,8 +658,11 @@ static void phase_sample(Ppo *p)
 static void phase_update(Ppo *p)
 {
     arena_reset(&p->work);
+    const Ops *o = p->policy->o;
+    size_t V = p->policy->cfg.V;
     scorer_carve(&p->scorer, p->policy, &p->work, p->opt.tokens, true);
-    p->trunk = arena_take(&p->work, trunk_capacity(p) * p->policy->cfg.C, p->policy->o->type, "trunk cache");
+    p->scorer.kept = arena_take(&p->work, o->head_rows(V) * ((V + 63) / 64 * 64), DT_REAL, "head");
+    p->trunk = arena_take(&p->work, trunk_capacity(p) * p->policy->cfg.C, o->type, "trunk cache");
 }
 
 void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, size_t n_prompts, RewardFn reward, void *context)

@@ -57,6 +57,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"advantages and PPO losses against torch", test_ppo_pieces, 3},
     {"AdamW and clipping against torch", test_adamw, 3},
     {"objectives' constants", test_objectives, 3},
+    {"offline losses against TRL and torch", test_offline_losses, 3},
     {"the prefix-rank baseline's features are ranks", test_prefix_features, 3},
     {"exp, tanh and erf for loops against libm", test_functions, 3},
     {"gradients of the ops", test_op_gradients, 2},
@@ -74,6 +75,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"WordPiece against Hugging Face", test_wordpiece, 1},
     {"JSONL, caches and flags", test_data, 1},
     {"the tiny world: trained models against enumeration", test_world, 1},
+    {"the tiny world: offline losses against enumeration", test_offline_world, 1},
     {"ranks of the reference's own draws", test_ranks_drawn, 1},
     {"monotone maps of the reward change nothing", test_monotone, 1},
     {"info: plans, and scaled rewards", test_info, 1},
@@ -81,6 +83,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"a reward model with another tokenizer gets the text", test_other_tokenizer, 1},
     {"commands: DistilBERT as the reward", test_distilbert_commands, 1},
     {"commands: bad input", test_commands, 1},
+    {"commands: offline, from whole and compacted caches", test_offline, 1},
     {"commands: killed at random moments, resumed bit for bit", test_resume, 1},
     {"commands: a signal in the middle of a product", test_signals, 1},
 #ifdef VBON_CUDA

@@ -699,9 +699,9 @@ static void cpu_scatter_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
 // ----------------------------------------------------------------------------
 // the head: softmax over the vocabulary, in chunks of rows, so that (R,V) never exists
 
-static size_t cpu_head_rows(size_t V) // rows whose logits fit about 32 MiB: fewer would stay in the cache, but each chunk reads the weights and adds to their gradient anew
+static size_t cpu_head_rows(size_t V) // rows whose logits fit about 64 MiB: fewer would stay in the cache, but each chunk reads the weights and adds to their gradient anew
 {
-    size_t rows = (8u << 20) / V;
+    size_t rows = (16u << 20) / V;
     return rows < 16 ? 16 : rows > 512 ? 512 : rows;
 }
 
@@ -976,8 +976,8 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 
 typedef struct {
     const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *reward_output, *arch, *dtype, *train_layers;
-    const char *objective, *fhat, *critic, *compat, *schedule, *preset, *method, *pool, *ns, *memory, *precision, *device;
-    long max_docs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
+    const char *objective, *loss, *alpha, *fhat, *critic, *compat, *schedule, *preset, *method, *pool, *ns, *memory, *precision, *device;
+    long max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows, threads, prompts_max;
     double reward_timeout, reward_scale, reward_offset, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad;
     bool resume;
@@ -986,7 +986,7 @@ typedef struct {
 #define FLAG(name, type, field, commands, fallback, choices, help) {name, type, offsetof(Args, field), commands, fallback, choices, help}
 static const Flag flag_table[] = {
     // what goes in and out
-    FLAG("model", FLAG_STRING, model, "sft sample bon score cache train eval info", NULL, NULL, "Hugging Face folder of the model (sft: what to fine-tune)"),
+    FLAG("model", FLAG_STRING, model, "sft sample bon score cache train offline eval info", NULL, NULL, "Hugging Face folder of the model (sft: what to fine-tune)"),
     FLAG("init", FLAG_STRING, init, "reward", NULL, NULL, "start from the lower blocks of this folder"),
     FLAG("tokenizer", FLAG_STRING, tokenizer, "sft reward", NULL, NULL, "folder with the tokenizer, for a model made from scratch"),
     FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL, "folder of the reference model"),
@@ -1002,32 +1002,36 @@ static const Flag flag_table[] = {
     FLAG("in", FLAG_STRING, in, "score", NULL, NULL, "JSONL lines {\"prompt\",\"response\"} or {\"text\"}"),
     FLAG("prompts", FLAG_STRING, prompts, "sample bon cache train eval", NULL, NULL, "JSONL lines {\"prompt\"}; train and eval default to the cache's"),
     FLAG("prompt", FLAG_STRING, prompt, "sample bon", NULL, NULL, "one prompt, in place of a file"),
-    FLAG("prompts-max", FLAG_LONG, prompts_max, "sample bon cache train eval", "0", "0..", "use only the first so many prompts (0: all)"),
-    FLAG("cache", FLAG_STRING, cache, "train eval", NULL, NULL, "reward cache (JSONL) of the reference model"),
-    FLAG("out", FLAG_STRING, out, "sft reward score cache train eval sample bon", NULL, NULL, "folder or file to write"),
+    FLAG("prompts-max", FLAG_LONG, prompts_max, "sample bon cache train offline eval", "0", "0..", "use only the first so many prompts (0: all)"),
+    FLAG("cache", FLAG_STRING, cache, "train offline eval", NULL, NULL, "reward cache (JSONL) of the reference model"),
+    FLAG("out", FLAG_STRING, out, "sft reward score cache train offline eval sample bon", NULL, NULL, "folder or file to write"),
     // the model
     FLAG("arch", FLAG_CHOICE, arch, "sft reward", "gpt2", "gpt2|gpt_neox", "architecture of a model made from scratch"),
     FLAG("layers", FLAG_LONG, layers, "sft reward", "4", "1..1000", "blocks of a model made from scratch"),
     FLAG("width", FLAG_LONG, width, "sft reward", "128", "1..65536", "its width"),
     FLAG("heads", FLAG_LONG, heads, "sft reward", "4", "1..", "its attention heads"),
     FLAG("context", FLAG_LONG, context, "sft reward", "128", "2..", "its context; training rows are at most so long"),
-    FLAG("train-layers", FLAG_STRING, train_layers, "sft reward train info", "all", NULL, "all, or K: the top K blocks, the final norm and an untied head"),
-    FLAG("dtype", FLAG_CHOICE, dtype, "sft reward train", "fp32", "fp32|fp16|bf16|fp64", "type of the weights written at the end"),
-    FLAG("shard-mib", FLAG_LONG, shard_mib, "sft reward train", "0", "0..", "split the written weights into files of at most so many MiB (0: one file)"),
+    FLAG("train-layers", FLAG_STRING, train_layers, "sft reward train offline info", "all", NULL, "all, or K: the top K blocks, the final norm and an untied head"),
+    FLAG("dtype", FLAG_CHOICE, dtype, "sft reward train offline", "fp32", "fp32|fp16|bf16|fp64", "type of the weights written at the end"),
+    FLAG("shard-mib", FLAG_LONG, shard_mib, "sft reward train offline", "0", "0..", "split the written weights into files of at most so many MiB (0: one file)"),
     // sampling
     FLAG("samples", FLAG_LONG, samples, "sample cache eval", "1", "1..", "responses a prompt"),
     FLAG("max-new", FLAG_LONG, max_new, "sample bon cache train eval info", "40", "1..", "new tokens at most"),
-    FLAG("temperature", FLAG_DOUBLE, temperature, "sample bon cache train eval score", "1", ">0..", "logits are divided by it, in sampling and in every log-probability"),
+    FLAG("temperature", FLAG_DOUBLE, temperature, "sample bon cache train offline eval score", "1", ">0..", "logits are divided by it, in sampling and in every log-probability"),
     FLAG("max-prompt", FLAG_LONG, max_prompt, "info", NULL, "1..", "tokens of the longest prompt, for the plan"),
     FLAG("top-k", FLAG_LONG, top_k, "sample bon", "0", "0..", "sample from the k likeliest tokens (0: all)"),
     FLAG("top-p", FLAG_DOUBLE, top_p, "sample bon", "1", ">0..1", "sample from the smallest set with this probability (1: all)"),
     // the objective
     FLAG("objective", FLAG_CHOICE, objective, "train", "vbon", "vbon|l|l1|rl", "log pi_bon (Eq. 5), the bound L (Thm 2), the bound L1 (Thm 3), or KL-regularised reward (Eq. 1)"),
-    FLAG("n", FLAG_LONG, n, "train bon eval", "4", "1..", "the N of Best-of-N"),
+    FLAG("loss", FLAG_CHOICE, loss, "offline", "dpo", "dpo|ipo|bonbon|bon-sft", "what to minimise over comparisons of cached responses (lib/baselines.h has the formulas)"),
+    FLAG("alpha", FLAG_STRING, alpha, "offline", "auto", NULL, "bonbon: weight of the likelihood of the best, from 0 to 1 (auto: both terms weigh the same at the start)"),
+    FLAG("draws", FLAG_LONG, draws, "offline", "6", "2..", "dpo, ipo: compare each prompt's first so many cached draws"),
+    FLAG("pairs", FLAG_LONG, pairs, "offline", "12", "1..", "dpo, ipo: comparisons a prompt at most, chosen by seed"),
+    FLAG("n", FLAG_LONG, n, "train offline bon eval", "4", "1..", "the N of Best-of-N"),
     FLAG("method", FLAG_CHOICE, method, "eval", "policy", "policy|bon", "measure --model, or Best-of-N drawn from the reference"),
     FLAG("pool", FLAG_STRING, pool, "eval", NULL, NULL, "bon: choose among this cache's draws by the rewards in it, in place of drawing; --reward and --cache may be another reward's and judge the choice"),
     FLAG("ns", FLAG_STRING, ns, "eval", "4,16", NULL, "measure the distance to Best-of-N for these N"),
-    FLAG("beta", FLAG_DOUBLE, beta, "train", NULL, ">0..", "strength of the KL penalty, for rl and l (never converted into N)"),
+    FLAG("beta", FLAG_DOUBLE, beta, "train offline", NULL, ">0..", "strength of the KL penalty, for rl, l, dpo and ipo (never converted into N)"),
     FLAG("fhat", FLAG_CHOICE, fhat, "train", "digamma", "digamma|mc|add1|expfit|exact", "estimate of log F from the cache"),
     FLAG("m", FLAG_LONG, m, "train eval", "0", "0..", "use the first M samples drawn for each prompt (0: all)"),
     FLAG("compat", FLAG_STRING, compat, "train", "", NULL, "reproduce the released code: scale, jointp, or both, comma-separated"),
@@ -1044,26 +1048,26 @@ static const Flag flag_table[] = {
     FLAG("gamma", FLAG_DOUBLE, gamma, "train", "1", "0..1", "discount"),
     FLAG("lambda", FLAG_DOUBLE, lambda, "train", "0.95", "0..1", "of generalised advantage estimation"),
     // optimisation
-    FLAG("epochs", FLAG_DOUBLE, epochs, "sft reward", "1", ">0..", "passes over the data (a fraction is allowed)"),
-    FLAG("steps", FLAG_LONG, steps, "sft reward", "0", "0..", "optimiser steps, in place of epochs (0: by epochs)"),
-    FLAG("batch", FLAG_LONG, batch, "sft reward", "32", "1..", "rows (or pairs) an optimiser step"),
+    FLAG("epochs", FLAG_DOUBLE, epochs, "sft reward offline", "1", ">0..", "passes over the data (a fraction is allowed)"),
+    FLAG("steps", FLAG_LONG, steps, "sft reward offline", "0", "0..", "optimiser steps, in place of epochs (0: by epochs)"),
+    FLAG("batch", FLAG_LONG, batch, "sft reward offline", "32", "1..", "rows (or comparisons) an optimiser step"),
     FLAG("from-position", FLAG_LONG, from_position, "reward", "12", "0..", "labels: train the score at every position from here on"),
-    FLAG("lr", FLAG_DOUBLE, lr, "sft reward train", "3e-5", "0..", "learning rate"),
-    FLAG("schedule", FLAG_CHOICE, schedule, "sft reward train", "linear", "constant|linear|cosine", "of the learning rate, to 0, per optimiser step"),
-    FLAG("warmup", FLAG_LONG, warmup, "sft reward train", "0", "0..", "optimiser steps over which the rate rises"),
-    FLAG("beta1", FLAG_DOUBLE, beta1, "sft reward train", "0.9", "0..<1", "of AdamW"),
-    FLAG("beta2", FLAG_DOUBLE, beta2, "sft reward train", "0.95", "0..<1", "of AdamW"),
-    FLAG("eps", FLAG_DOUBLE, eps, "sft reward train", "1e-8", ">0..", "of AdamW"),
-    FLAG("weight-decay", FLAG_DOUBLE, weight_decay, "sft reward train", "1e-6", "0..", "of AdamW, on matrices and embeddings"),
-    FLAG("clip-grad", FLAG_DOUBLE, clip_grad, "sft reward train", "1", "0..", "largest gradient norm (0: no clipping)"),
+    FLAG("lr", FLAG_DOUBLE, lr, "sft reward train offline", "3e-5", "0..", "learning rate"),
+    FLAG("schedule", FLAG_CHOICE, schedule, "sft reward train offline", "linear", "constant|linear|cosine", "of the learning rate, to 0, per optimiser step"),
+    FLAG("warmup", FLAG_LONG, warmup, "sft reward train offline", "0", "0..", "optimiser steps over which the rate rises"),
+    FLAG("beta1", FLAG_DOUBLE, beta1, "sft reward train offline", "0.9", "0..<1", "of AdamW"),
+    FLAG("beta2", FLAG_DOUBLE, beta2, "sft reward train offline", "0.95", "0..<1", "of AdamW"),
+    FLAG("eps", FLAG_DOUBLE, eps, "sft reward train offline", "1e-8", ">0..", "of AdamW"),
+    FLAG("weight-decay", FLAG_DOUBLE, weight_decay, "sft reward train offline", "1e-6", "0..", "of AdamW, on matrices and embeddings"),
+    FLAG("clip-grad", FLAG_DOUBLE, clip_grad, "sft reward train offline", "1", "0..", "largest gradient norm (0: no clipping)"),
     // running
-    FLAG("preset", FLAG_STRING, preset, "train", NULL, NULL, "a named set of flags: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: the demo's recipe, longer (without one: sentiment's numbers, all layers, all samples)"),
-    FLAG("seed", FLAG_LONG, seed, "sft reward sample bon cache train eval", "1", "0..", "of every random draw"),
-    FLAG("resume", FLAG_BOOL, resume, "sft reward train", "false", NULL, "go on from the last checkpoint in --out"),
-    FLAG("log-every", FLAG_LONG, log_every, "sft reward train", "1", "1..", "optimiser steps (train: iterations) between records"),
+    FLAG("preset", FLAG_STRING, preset, "train offline", NULL, NULL, "a named set of flags. train: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: the demo's recipe, longer (without one: sentiment's numbers, all layers, all samples). offline: dpo, bonbon, bon-sft: rates and batches for 124 million parameters"),
+    FLAG("seed", FLAG_LONG, seed, "sft reward sample bon cache train offline eval", "1", "0..", "of every random draw"),
+    FLAG("resume", FLAG_BOOL, resume, "sft reward train offline", "false", NULL, "go on from the last checkpoint in --out"),
+    FLAG("log-every", FLAG_LONG, log_every, "sft reward train offline", "1", "1..", "optimiser steps (train: iterations) between records"),
     FLAG("eval-every", FLAG_LONG, eval_every, "sft reward", "0", "0..", "optimiser steps between held-out measurements (0: at the end)"),
-    FLAG("save-every", FLAG_LONG, save_every, "sft reward train", "0", "0..", "optimiser steps (train: iterations) between checkpoints (0: at the end)"),
-    FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train eval sample bon info", "4096", "1..", "tokens in one forward pass; results do not depend on it beyond rounding"),
+    FLAG("save-every", FLAG_LONG, save_every, "sft reward train offline", "0", "0..", "optimiser steps (train: iterations) between checkpoints (0: at the end)"),
+    FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train offline eval sample bon info", "4096", "1..", "tokens in one forward pass; results do not depend on it beyond rounding"),
     FLAG("decode-rows", FLAG_LONG, decode_rows, "sample bon cache train eval info", "0", "0..", "responses decoded at once at most; fewer need less memory for keys and values (0: 256, train 512)"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
     FLAG("precision", FLAG_CHOICE, precision, "all", "auto", "auto|fp32|bf16", "bf16: on the CPU of matrix products' inputs, on CUDA of weights and activations; what trains, its sums and statistics stay fp32 (auto: fp32 on the CPU, bf16 on CUDA)"),
@@ -1082,6 +1086,9 @@ static const struct { const char *name, *flags; } presets[] = {
                   "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 0.2 --clip 0.2 --value-clip 0.2 --clip-grad 1 --episodes 10000 --max-new 53 --temperature 0.7 --m 200 --missing-eos -1"},
     {"tldr-released", "--train-layers 8 --objective l --beta 0.005 --fhat add1 --lr 3e-6 --schedule constant --beta1 0.9 --beta2 0.999 --eps 1e-5 --weight-decay 0.01 "
                   "--rollout 128 --minibatch 4 --ppo-epochs 4 --vf-coef 0.2 --clip-grad 0 --episodes 10000 --max-new 50 --temperature 0.7 --missing-eos -20"},
+    {"dpo", "--loss dpo --beta 0.1 --draws 6 --pairs 12 --lr 1e-6 --batch 64 --epochs 1"},
+    {"bonbon", "--loss bonbon --n 8 --alpha auto --lr 1e-6 --batch 64 --epochs 1"},
+    {"bon-sft", "--loss bon-sft --n 8 --lr 5e-6 --batch 8 --epochs 1"},
     {"best", "--train-layers all --objective vbon --n 16 --fhat digamma --critic prefix-rank --lambda 0.7 --lr 2e-4 --schedule linear --warmup 12 --beta1 0.9 --beta2 0.95 --eps 1e-8 "
                   "--weight-decay 1e-6 --rollout 512 --minibatch 64 --ppo-epochs 1 --clip 0.2 --clip-grad 1 --episodes 65536 --max-new 40 --temperature 1 --m 0"},
 };

@@ -80,6 +80,7 @@ for n in 2 4 16 64; do if wanted bon-$n; then evaluate bon-$n "" --method bon --
 best vbon n 16 1; best rl beta 0.8 1; best l n 16 1
 change 5x-episodes --episodes $((EPISODES * 5))
 change lr-1e-4-5x-episodes --lr 1e-4 --episodes $((EPISODES * 5))
+change lambda-0.95-lr-1e-4-5x-episodes --lambda 0.95 --lr 1e-4 --episodes $((EPISODES * 5))
 strengths best 1
 paper vbon n 16 1; paper rl beta 0.8 1; paper l n 16 1
 change critic-head --critic head --vf-coef 0.1 --lambda 0.95

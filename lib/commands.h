@@ -146,19 +146,23 @@ static void check_header(const json_t *header, const char *path, const char *key
     if (then && strcmp(then, now)) die("%s: was made with another %s (%s, now %s): make the cache again, or name the right one", path, what, then, now);
 }
 
-// A cache must, by its header, come from this reference, reward (NULL: any) and temperature.
-static void check_cache(const json_t *header, const char *path, const Args *a, const Model *reference, const Tokenizer *t, const char *reward)
+// A cache must, by its header, come from this reference, sampled at this temperature; and (check_cache) from this reward (NULL: any) and length.
+static void check_origin(const json_t *header, const char *path, const Args *a, const Model *reference, const Tokenizer *t)
 {
-    if (!header) return;
     char *model = format("%016llx", (unsigned long long)model_fingerprint(reference)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(t));
     check_header(header, path, "model", model, "reference model");
     check_header(header, path, "tokenizer", tok, "tokenizer");
+    json_t *T = json_object_get(header, "temperature");
+    if (json_is_number(T) && fabs(json_number_value(T) - a->temperature) > 1e-9) die("%s: was sampled at temperature %g, not %g", path, json_number_value(T), a->temperature);
+    free(model); free(tok);
+}
+static void check_cache(const json_t *header, const char *path, const Args *a, const Model *reference, const Tokenizer *t, const char *reward)
+{
+    check_origin(header, path, a, reference, t);
     if (reward) check_header(header, path, "reward", reward, "reward");
     check_header(header, path, "missing_eos", a->missing_eos, "--missing-eos");
-    json_t *T = json_object_get(header, "temperature"), *new = json_object_get(header, "max_new");
-    if (json_is_number(T) && fabs(json_number_value(T) - a->temperature) > 1e-9) die("%s: was sampled at temperature %g, not %g", path, json_number_value(T), a->temperature);
+    json_t *new = json_object_get(header, "max_new");
     if (json_is_integer(new) && json_integer_value(new) != a->max_new) die("%s: was sampled with --max-new %lld, not %ld", path, (long long)json_integer_value(new), a->max_new);
-    free(model); free(tok);
 }
 
 // Gives each prompt its cached rewards. The cache must know every prompt.
@@ -850,6 +854,7 @@ static void cmd_eval(const Args *a)
     drawing_close(&d);
 }
 
+#include "baselines.h"
 #include "info.h"
 
 static const Command commands[] = {
@@ -860,6 +865,7 @@ static const Command commands[] = {
     {"score", cmd_score, "log-probabilities and rewards of given texts", "vbon score --model dev/demo/lm --reward dev/demo/rm --in texts.jsonl --out scored.jsonl"},
     {"cache", cmd_cache, "sample the reference and its rewards: what F-hat is made from", "vbon cache --model dev/demo/lm --reward dev/demo/rm --prompts dev/demo/prompts.jsonl --samples 32 --max-new 24 --out cache.jsonl"},
     {"train", cmd_train, "PPO: vBoN (exact, or the bounds L and L1), or KL-regularised reward", "vbon train --model dev/demo/lm --reward dev/demo/rm --cache cache.jsonl --n 16 --max-new 24 --lr 6e-4 --out runs/vbon16"},
+    {"offline", cmd_offline, "the baselines that learn from the cache alone: DPO, IPO, BoNBoN, supervised training on the best of N", "vbon offline --model dev/demo/lm --cache cache.jsonl --loss bonbon --n 16 --lr 1e-4 --out runs/bonbon16"},
     {"eval", cmd_eval, "KL, distance to Best-of-N, win rate and reward on held-out prompts", "vbon eval --model runs/vbon16 --reference dev/demo/lm --reward dev/demo/rm --cache cache_test.jsonl --ns 4,16 --samples 8 --max-new 24"},
     {"info", cmd_info, "a model's configuration, parameters and memory plan", "vbon info --model dev/demo/lm --memory 1GB"},
 };

@@ -5,7 +5,7 @@
 //     {"prompt","text","reward","ids":[...],"logp","draw","key":"16 hex digits","finished"}
 // with the prompts in order and each prompt's draws in order. Read are also the two forms of the authors' code: {"prompt","text","reward"} a
 // sample, and {"prompt","responses":[...],"rewards":[...]} a prompt; they have no keys, so ties are broken by mid-rank (the second form may carry
-// "keys" and "logps" and then needs no texts: dev/compact_cache.py makes it, for caches that are kept). A sample may carry "F",
+// "keys" and "logps" and then needs no texts, or has some in "texts", by draw: dev/compact_cache.py makes it, for caches that are kept). A sample may carry "F",
 // its exact CDF value, for --fhat exact. Rewards are floats, live and here, and written with nine digits: they come back exactly, so that equal is equal.
 #ifndef DATA_H
 #define DATA_H
@@ -174,7 +174,7 @@ void cache_read(Cache *c, const char *path, long first_m)
             if (in.line != 1) die("%s:%zu: a second header: two caches in one file?", path, in.line);
             c->header = json_incref(j);
         } else if (json_object_get(j, "rewards")) { // a prompt a line
-            json_t *w = json_object_get(j, "rewards"), *r = json_object_get(j, "responses"), *keys = json_object_get(j, "keys"), *logps = json_object_get(j, "logps"), *v;
+            json_t *w = json_object_get(j, "rewards"), *r = json_object_get(j, "responses"), *keys = json_object_get(j, "keys"), *logps = json_object_get(j, "logps"), *texts = json_object_get(j, "texts"), *v;
             size_t i, n = json_array_size(w);
             CachePrompt *p = cache_prompt(c, jsonl_string(&in, j, "prompt", true));
             if (!json_is_array(w) || (!r && !keys) || (r && json_array_size(r) != n) || (keys && json_array_size(keys) != n) || (logps && json_array_size(logps) != n))
@@ -187,6 +187,13 @@ void cache_read(Cache *c, const char *path, long first_m)
                 if (keys) { x.key = read_key(&in, json_string_value(key)); x.has_key = true; }
                 if (logps) { x.logp = json_number_value(logp); x.has_logp = true; }
                 arrput(p->samples, x);
+            }
+            const char *draw;
+            json_object_foreach(texts, draw, v) {
+                char *end;
+                long k = strtol(draw, &end, 10);
+                if (end == draw || *end || k < 0 || k >= (long)n || r || !json_is_string(v)) die("%s:%zu: \"texts\" must hold strings by number of draw, in place of \"responses\"", path, in.line);
+                p->samples[arrlen(p->samples) - (ptrdiff_t)n + k].text = xstrdup(json_string_value(v));
             }
         } else {
             CachePrompt *p = cache_prompt(c, jsonl_string(&in, j, "prompt", true));

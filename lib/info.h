@@ -2,7 +2,7 @@
 //
 // The plan is no estimate: the same functions that lay a run's memory out (model_create, packs_carve, generator_carve, scorer_carve, trainer_carve, reward_carve) run in
 // their measuring pass, for the flags given. It works from config.json alone; where the folder has weights, their names and shapes are checked too.
-// Not in it: the program itself, the tokenizer, the prompts and their cached rewards, and the scratch of single operations (a few chunks of logits, on the CPU of 32 MiB each).
+// Not in it: the program itself, the tokenizer, the prompts and their cached rewards, and the scratch of single operations (a few chunks of logits, on the CPU of 64 MiB each).
 #if defined(VBON_IMPLEMENTATION) && !defined(INFO_IMPLEMENTED)
 #define INFO_IMPLEMENTED
 

@@ -97,10 +97,11 @@ static void test_data(void)
         CHECK(c.n == 2 && c.prompts[0].n == 2 && c.prompts[0].samples[1].reward == 0.25 && !strcmp(c.prompts[0].samples[0].text, "x") && !c.prompts[0].samples[0].has_key, "form %d", f);
         cache_free(&c);
     }
-    const char *compact = "{\"prompt\":\"a\",\"rewards\":[1.5,0.25],\"keys\":[\"00000000000000ff\",\"8000000000000000\"],\"logps\":[-3.5,-4]}\n";
+    const char *compact = "{\"prompt\":\"a\",\"rewards\":[1.5,0.25],\"keys\":[\"00000000000000ff\",\"8000000000000000\"],\"logps\":[-3.5,-4],\"texts\":{\"1\":\"z\"}}\n";
     write_file(path, compact, strlen(compact));
     cache_read(&c, path, 0);
-    CHECK(c.n == 1 && c.prompts[0].n == 2 && c.prompts[0].samples[1].key == 1ull << 63 && c.prompts[0].samples[0].logp == -3.5 && c.prompts[0].samples[1].draw == 1, "the compact form");
+    CHECK(c.n == 1 && c.prompts[0].n == 2 && c.prompts[0].samples[1].key == 1ull << 63 && c.prompts[0].samples[0].logp == -3.5 && c.prompts[0].samples[1].draw == 1 &&
+          !c.prompts[0].samples[0].text && !strcmp(c.prompts[0].samples[1].text, "z"), "the compact form");
     cache_free(&c);
     // score: log-probabilities add up; what bon keeps is the best by the total order
     char *in = tmp_path("in.jsonl");
@@ -391,6 +392,109 @@ static int kill_later(const char *args, double seconds, int sig) // starts vbon,
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     CHECK(!running || code == 0 || code == 128 + sig, "vbon %s: stopped by signal %d it ended with %d", args, sig, code);
     return running;
+}
+
+// The last record of a training log: its value of `key`
+static double last_metric(const char *log, const char *key)
+{
+    double x = NAN;
+    Jsonl in;
+    json_t *j;
+    jsonl_open(&in, tmp_path(log));
+    while (jsonl_next(&in, &j)) { if (json_object_get(j, key)) x = num(j, key); json_decref(j); }
+    jsonl_close(&in);
+    return x;
+}
+
+static void test_offline(void) // on a cache, and on the same without ids, in the compact form
+{
+    tiny_folders();
+    expect_success(CACHE "co.jsonl");
+    Cache full, compact;
+    Comparisons a, b;
+    char *path = tmp_path("co.jsonl"), *small = tmp_path("compact.jsonl");
+    Tokenizer *t = tokenizer_load(tmp_path("lm"));
+    Config cfg;
+    config_read(&cfg, tmp_path("lm"));
+    cache_read(&full, path, 0);
+    FILE *f = fopen(small, "w");
+    for (size_t i = 0; i < full.n; i++) {
+        json_t *r = json_array(), *k = json_array(), *x = json_object();
+        for (size_t s = 0; s < full.prompts[i].n; s++) {
+            const CacheSample *c = &full.prompts[i].samples[s];
+            char *key = format("%016llx", (unsigned long long)c->key), *draw = format("%zu", s);
+            json_array_append_new(r, json_real(c->reward)); json_array_append_new(k, json_string(key)); json_object_set_new(x, draw, json_string(c->text));
+            free(key); free(draw);
+        }
+        json_t *line = json_pack("{s:s, s:o, s:o, s:o}", "prompt", full.prompts[i].prompt, "rewards", r, "keys", k, "texts", x);
+        json_dumpf(line, f, JSON_COMPACT);
+        fputc('\n', f);
+        json_decref(line);
+    }
+    fclose(f);
+    cache_read(&compact, small, 0);
+    for (int kind = 0; kind < 4; kind++) {
+        OfflineLoss o = {.kind = (OfflineKind)kind, .beta = 0.1, .N = 5};
+        comparisons_make(&a, &full, 0, &o, 6, 12, 1, t, &cfg);
+        comparisons_make(&b, &compact, 0, &o, 6, 12, 1, t, &cfg);
+        size_t n = arrlenu(a.list), per_prompt = kind < 2 ? 12 : 1;
+        CHECK(n == 3 * per_prompt && n == arrlenu(b.list) && !memcmp(a.list, b.list, n * sizeof *a.list), "loss %d: %zu comparisons, %zu without ids", kind, n, arrlenu(b.list));
+        for (size_t i = 0; i < n; i++) {
+            const Response *w = &a.responses[a.list[i].w], *l = &a.responses[a.list[i].l];
+            if (kind != OFFLINE_BON_SFT) CHECK(w->reward > l->reward && w->prompt == l->prompt, "loss %d: comparison %zu: %g over %g", kind, i, w->reward, l->reward);
+            if (kind < 2) for (size_t k = 0; k < i; k++) CHECK(a.list[k].w != a.list[i].w || a.list[k].l != a.list[i].l, "loss %d: a pair stands there twice", kind);
+            const CacheSample *x = full.prompts[w->prompt].samples;
+            if (kind >= 2) for (size_t k = 0; k < 5; k++) CHECK(x[k].reward <= w->reward && (kind == OFFLINE_BON_SFT || x[k].reward >= l->reward), "loss %d: draw %zu is better or worse", kind, k);
+        }
+        for (size_t i = 0; i < arrlenu(a.responses); i++) CHECK(order_key(a.responses[i].ids, a.responses[i].n) == full.prompts[a.responses[i].prompt].samples[a.responses[i].sample].key, "loss %d: response %zu has not the ids that were sampled", kind, i);
+        comparisons_free(&a); comparisons_free(&b);
+    }
+    for (int end = 0; end < 3; end++) { // of a text without ids, the order key tells whether an end-of-text was sampled; without a key "finished" does
+        size_t n, got;
+        int *ids = tokenizer_encode(t, " is good", 8, &n), *all = xmalloc((n + 1) * sizeof *all);
+        memcpy(all, ids, n * sizeof *ids);
+        all[n] = tokenizer_eos(t);
+        CacheSample x = {.text = " is good", .has_key = end < 2, .key = order_key(all, n + (end == 1)), .finished = end == 2};
+        int *made = sample_ids(&x, t, &got);
+        CHECK(got == n + (end > 0) && !memcmp(made, all, got * sizeof *all), "an end-of-text by key or flag, %d: %zu ids of %zu", end, got, n);
+        free(ids); free(all); free(made);
+    }
+    cache_free(&full); cache_free(&compact); tokenizer_free(t);
+    // each loss goes down; one that was killed and resumed ends as if it had not been
+    #define OFFLINE "offline --model lm --cache co.jsonl --lr 3e-3 --batch 4 --steps 40 --log-every 40 "
+    static const struct { const char *flags, *key; double least, most; } runs[] = {{"--loss dpo --beta 0.5", "loss", 0, 0.5}, {"--loss ipo --beta 0.5", "offline/margin", 0.4, 1.2},
+        {"--loss bonbon --n 4 --alpha 0.01", "offline/margin", 0.5, 6}, {"--loss bon-sft --n 4 --train-layers 1", "loss", 0, 43}, {"--preset dpo --loss bonbon --n 2 --lr 3e-3", "rewards/accuracies", 0.6, 1}};
+    for (int k = 0; k < 5; k++) {
+        char *args = format(OFFLINE "%s --out off%d", runs[k].flags, k), *log = format("off%d/log.jsonl", k);
+        expect_success(args);
+        double x = last_metric(log, runs[k].key);
+        CHECK(x >= runs[k].least && x <= runs[k].most, "%s: %s is %g", runs[k].flags, runs[k].key, x);
+        free(args); free(log);
+    }
+    #define KILLED "offline --model lm --cache co.jsonl --loss bonbon --n 8 --lr 3e-3 --batch 2 --steps 300 --log-every 7 --save-every 1 "
+    double s = clock_seconds();
+    expect_success(KILLED "--out off_straight");
+    s = clock_seconds() - s;
+    kill_later(KILLED "--out off_killed", s * 0.6, SIGKILL);
+    expect_success(KILLED "--resume --out off_killed");
+    CHECK(same_files("off_straight/model.safetensors", "off_killed/model.safetensors"), "a resumed offline run differs");
+    CHECK(last_metric("off_straight/log.jsonl", "loss") == last_metric("off_killed/log.jsonl", "loss"), "a resumed offline run's record differs");
+    static const struct { const char *args; int code; const char *says; } bad[] = {{"--loss dpo", 2, "--beta is required"}, {"--loss bonbon --beta 1", 2, "--beta goes with"}, {"--loss dpo --beta 1 --n 2", 2, "--n goes with"},
+        {"--loss bonbon --alpha 1.5", 2, "--alpha"}, {"--loss bonbon --n 9", 1, "has 8 draws, 9 are needed"}, {"--loss dpo --beta 1 --draws 9", 1, "lower --draws"}, {"--loss bon-sft --temperature 2", 1, "temperature"},
+        {"--loss bon-sft --micro-tokens 3", 1, "--micro-tokens"}, {"--preset nosuch", 2, "no such preset"}, {"--loss bon-sft --reward rm", 2, "belongs to"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) { char *args = format("offline --model lm --cache co.jsonl --out off_bad %s", bad[i].args); expect_failure(args, bad[i].code, bad[i].says); free(args); }
+    expect_failure("offline --model rm --cache co.jsonl --loss bon-sft --out off_bad", 1, "a reward model");
+    static const struct { const char *line, *says; } caches[] = {{"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"0\":\"a\"}}", "draw 1 of prompt \"I\" has neither ids nor text"},
+        {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"2\":\"a\"}}", "\"texts\" must hold"}, {"{\"prompt\":\"I\",\"responses\":[\"a\",\"b\"],\"rewards\":[1,1]}", "rewards of each prompt are equal"},
+        {"{\"prompt\":\"I\",\"ids\":[5],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2000],\"reward\":2}", "token 2000"}, {"{\"prompt\":\"I\",\"ids\":[],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2],\"reward\":2}", "is empty"},
+        {"{\"prompt\":\"I\",\"ids\":[5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2],\"reward\":2}", "context is 24"}};
+    char *odd = tmp_path("odd.jsonl");
+    for (size_t i = 0; i < sizeof caches / sizeof *caches; i++) {
+        write_file(odd, caches[i].line, strlen(caches[i].line));
+        expect_failure("offline --model lm --cache odd.jsonl --loss dpo --beta 1 --draws 2 --out off_bad", 1, caches[i].says);
+    }
+    char *bad_out = tmp_path("off_bad");
+    CHECK(!is_folder(bad_out), "a run that cannot start leaves nothing behind");
 }
 
 static void test_resume(void)

@@ -175,6 +175,17 @@ static double policy_loss(void *context)
     return weighted(k->s->logp, k->wl) + weighted(k->s->value, k->wv);
 }
 
+typedef struct { Model *m; Scorer *s; const OfflineLoss *o; const Comparisons *c; } OfflineCase;
+static double offline_case_loss(void *context) // the mean over both comparisons, from log-probabilities alone
+{
+    OfflineCase *k = context;
+    double lp[16], sum[4] = {0}, loss = 0, dw, dl;
+    sequence_logps(k->s, &k->m->p, k->c->sequences, 4, 0.8, false, lp, NULL);
+    for (size_t i = 0, at = 0; i < 4; i++) for (size_t t = 0; t < k->c->responses[i].n; t++) sum[i] += lp[at++];
+    for (int i = 0; i < 2; i++) { const Comparison *x = &k->c->list[i]; loss += offline_loss(k->o, sum[x->w], sum[x->l], k->c->ref[x->w], k->c->ref[x->l], &dw, &dl) / 2; }
+    return loss;
+}
+
 static void check_parameters(Model *m, const char *what, Loss loss, void *context)
 {
     for (size_t i = 0; i < m->n_list; i++) {
@@ -235,6 +246,31 @@ static void test_model_gradients(void)
         cpu_scatter_rows(s.acts.dhidden, s.dhidden, s.index, 6, c.C);
         model_backward(&m, &s.acts, &s.batch);
         check_parameters(&m, "policy and value", policy_loss, &k);
+        scorer_free(&s); arena_release(&work); model_free(&m);
+    }
+    for (int v = 0; v < 4 * TINIES; v++) { // each offline loss; untied; every other one with only the top block
+        Config c = tiny_of(v / 4, 13, false, false);
+        Model m;
+        Scorer s = {0};
+        Arena work = {.name = "work", .o = ops_cpu()};
+        OfflineLoss o = {.kind = (OfflineKind)(v % 4), .beta = 0.3, .alpha = 0.2, .N = 3};
+        Comparisons x = {0};
+        model_create(&m, ops_cpu(), &c, v % 2 ? 1 : TRAIN_ALL, false, false);
+        model_random(&m, 12);
+        for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, 12, true); } // too small for both comparisons at once
+        int p1[2] = {3, 4}, r[4][4] = {{7, 8, 1, 0}, {12, 9}, {5}, {2, 2, 6}};
+        const size_t lengths[4] = {4, 2, 1, 3}, both[2] = {1, 0};
+        Prompt p = {.ids = p1, .n = 2};
+        for (int i = 0; i < 4; i++) arrput(x.responses, ((Response){.ids = r[i], .n = lengths[i]}));
+        for (int i = 0; i < 4; i++) { arrput(x.sequences, ((Sequence){&p, &x.responses[i], {0}})); arrput(x.ref, -2 - 1.5 * i); }
+        arrput(x.list, ((Comparison){0, 1})); arrput(x.list, ((Comparison){3, 2}));
+        double sums[OFFLINE_SUMS] = {0};
+        OfflineCase k = {&m, &s, &o, &x};
+        model_zero_grad(&m);
+        offline_batch(&s, &m, &o, &x, both, 2, 0.8, sums);
+        CHECK_NEAR(sums[OFFLINE_LOSS] / 2, offline_case_loss(&k), 1e-12, "the batch's loss");
+        check_parameters(&m, "offline", offline_case_loss, &k);
+        arrfree(x.responses); arrfree(x.sequences); arrfree(x.ref); arrfree(x.list);
         scorer_free(&s); arena_release(&work); model_free(&m);
     }
 }

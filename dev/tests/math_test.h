@@ -191,6 +191,24 @@ static void test_objectives(void)
     CHECK_NEAR(log_pi_bon(-0.7, -60, 101) + 60 - (log(101) + 100 * -0.7), 0, 1e-10, "J - L -> log N");
 }
 
+static void test_offline_losses(void)
+{
+    static const char *const kinds[] = {"dpo", "ipo", "bonbon", "bon-sft"};
+    json_t *j = fixture("offline.json"), *c;
+    size_t i, seen[4] = {0};
+    json_array_foreach(j, i, c) {
+        OfflineLoss o = {.beta = num(c, "beta"), .alpha = num(c, "alpha"), .N = (long)num(c, "N")};
+        double x[4], dw, dl;
+        for (int k = 0; k < 4; k++) if (!strcmp(json_string_value(json_object_get(c, "kind")), kinds[k])) { o.kind = (OfflineKind)k; seen[k]++; }
+        numbers(c, "logps", x);
+        double loss = offline_loss(&o, x[0], x[1], x[2], x[3], &dw, &dl), want[] = {num(c, "loss"), num(c, "dw"), num(c, "dl")}, got[] = {loss, dw, dl};
+        for (int k = 0; k < 3; k++) CHECK_NEAR(got[k], want[k], 1e-12 * (1 + fabs(want[k])), k == 0 ? "loss" : k == 1 ? "derivative by log pi(y_w)" : "derivative by log pi(y_l)");
+    }
+    CHECK(i == 134 && seen[0] && seen[1] && seen[2] && seen[3], "%zu cases", i);
+    json_decref(j);
+    CHECK_NEAR(bonbon_target(8), 18.15, 1e-12, "BoNBoN's target at N = 8"); CHECK_NEAR(bonbon_target(1), 0, 0, "at N = 1");
+}
+
 // What loops use in float in place of the library's functions
 static void test_functions(void)
 {

@@ -194,6 +194,75 @@ static void test_world(void)
 }
 
 // ----------------------------------------------------------------------------
+// offline: of enough comparisons drawn from the reference, bon-sft's optimum is pi_bon, and ipo's, over pairs of two draws, is ref exp(t (F - G)) / Z, t = 1/(2 beta), G the
+// probability that a draw is better: there the derivative of E (h - t)^2 is 0, for h is a difference f_w - f_l and f_i - E f = t (F_i - G_i).
+
+static void world_offline(World *w, OfflineLoss o, double *out)
+{
+    enum { DRAWS = 20000, B = 256, STEPS = 500 };
+    static int prompt_ids[1] = {1};
+    Prompt p = {.ids = prompt_ids, .n = 1};
+    Model m;
+    Scorer s = {0};
+    Arena work = {.name = "work", .o = ops_cpu()};
+    Comparisons c = {0};
+    world_model(&m, ops_cpu(), TRAIN_ALL, 3);
+    world_probabilities(w, &m, &p, w->logp);
+    for (int i = 0; i < STRINGS; i++) {
+        double F = 0;
+        for (int k = 0; k < STRINGS; k++) if (below(w, k, i)) F += exp(w->logp[k]);
+        w->logF[i] = log(F);
+        arrput(c.responses, w->y[i]); arrput(c.ref, 0);
+    }
+    for (int i = 0; i < STRINGS; i++) arrput(c.sequences, ((Sequence){&p, &c.responses[i], {0}}));
+    for (uint64_t d = 0; d < DRAWS; d++) {
+        int best = -1, worst = -1;
+        for (uint64_t k = 0; k < (o.kind == OFFLINE_IPO ? 2 : (uint64_t)o.N); k++) {
+            double u = random_uniform(4, STREAM_CACHE, d, k, 0);
+            int i = 0;
+            while (i < STRINGS - 1 && u >= exp(w->logp[i])) u -= exp(w->logp[i++]);
+            if (best < 0 || below(w, best, i)) best = i;
+            if (worst < 0 || below(w, i, worst)) worst = i;
+        }
+        if (o.kind != OFFLINE_IPO || best != worst) arrput(c.list, ((Comparison){(size_t)best, (size_t)worst}));
+    }
+    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, 1024, true); }
+    comparisons_reference(&c, &s, 1);
+    for (int i = 0; i < STRINGS; i++) CHECK_NEAR(c.ref[i], w->logp[i], 1e-5, "the reference's log-probability");
+    size_t which[B], n = arrlenu(c.list);
+    double sums[OFFLINE_SUMS] = {0};
+    while (m.step < STEPS) {
+        for (size_t i = 0; i < B; i++) which[i] = ((size_t)m.step * B + i) % n;
+        model_zero_grad(&m);
+        offline_batch(&s, &m, &o, &c, which, B, 1, sums);
+        AdamW opt = {.lr = schedule_lr("linear", 3e-3, m.step, STEPS, 0), .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
+        model_update(&m, &opt);
+    }
+    world_probabilities(w, &m, &p, out);
+    arrfree(c.responses); arrfree(c.ref); arrfree(c.sequences); arrfree(c.list);
+    scorer_free(&s); arena_release(&work); model_free(&m);
+}
+
+static void test_offline_world(void)
+{
+    World w = {0};
+    double got[STRINGS], want[STRINGS];
+    world_strings(&w);
+    world_rewards(&w, false, 4);
+    for (int k = 0; k < 2; k++) {
+        OfflineLoss o = {.kind = k ? OFFLINE_IPO : OFFLINE_BON_SFT, .N = 4, .beta = 0.5};
+        world_offline(&w, o, got);
+        if (!k) best_of(&w, 4, want);
+        else for (int i = 0; i < STRINGS; i++) { double F = exp(w.logF[i]), G = 1 - F - exp(w.logp[i]); want[i] = w.logp[i] + (F - G) / (2 * o.beta); }
+        normalise(want);
+        double start = variation(w.logp, want), end = variation(got, want);
+        printf("    %-30s %3g  %.4f   %.4f\n", k ? "ipo, beta" : "bon-sft, N", k ? o.beta : (double)o.N, start, end);
+        CHECK(start >= 0.2 && end <= 0.02, "%s: total variation to its own optimum %.4f -> %.4f", k ? "ipo" : "bon-sft", start, end);
+    }
+    for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
+}
+
+// ----------------------------------------------------------------------------
 // the reference against its own cache, drawn by the engine: a fresh sample's rank is uniform, log F-hat (digamma) has mean -1, and the best of N
 // lies above N/(N+1) of the cache. Cache, rollouts and Best-of-N must not share draws for that.
 

@@ -1,0 +1,305 @@
+// baselines.h: what vBoN is compared with that learns from the reward cache alone: DPO, IPO, BoNBoN, and supervised training on the best of N (`vbon offline`).
+//
+// All four are one loop over comparisons (y_w, y_l) of two cached responses to one prompt, y_w the better one in the cache's total order. With the margin
+//
+//     h = [log pi(y_w) - log pi(y_l)] - [log ref(y_w) - log ref(y_l)]
+//
+// of log-probabilities summed over a response's tokens (an end-of-text included if it was sampled), the loss of a comparison is
+//
+//     dpo      -log sigmoid(beta h)                                      Rafailov et al. 2023, Eq. 7
+//     ipo      (h - 1/(2 beta))^2                                        Azar et al. 2024, Eq. 17
+//     bonbon   -alpha log pi(y_w) + (1 - alpha) (h - 1/(2 beta*))^2      Gui et al. 2024; y_w and y_l the best and worst of N,
+//                                                                        1/(2 beta*) = (N - 1) (1 + 1/2 + ... + 1/(N-1))
+//     bon-sft  -log pi(y_w)                                              y_w the best of N
+//
+// and a step's loss is the mean of its comparisons'. The texts are fixed, so the reference is read once, before the first step; its sums are all that is kept of it.
+//
+// Easy to get wrong: 1/(2 beta*) is a target of many nats (18 at N = 8), not its reciprocal; ties in reward are no preference (dpo, ipo leave them out; best and
+// worst of N follow the total order); ids that were sampled are used as they are, for a text may encode to others.
+//
+// Left out on purpose: BOND, which samples; label smoothing and the other losses of the DPO family.
+#ifndef BASELINES_H
+#define BASELINES_H
+#include "../ppo.h"
+#include "data.h"
+
+typedef enum { OFFLINE_DPO, OFFLINE_IPO, OFFLINE_BONBON, OFFLINE_BON_SFT } OfflineKind;
+typedef struct { OfflineKind kind; double beta, alpha; long N; } OfflineLoss; // beta: dpo, ipo; alpha and N: bonbon
+double bonbon_target(long N);                                                 // 1/(2 beta*), nats; 0 for N = 1
+// The loss of one comparison from the four sums, in nats; its derivatives by log pi(y_w) and log pi(y_l). bon-sft: what is said of y_l is not read.
+double offline_loss(const OfflineLoss *o, double w, double l, double ref_w, double ref_l, double *dw, double *dl);
+
+typedef struct { size_t w, l; } Comparison; // of responses; bon-sft: w alone
+// All comparisons of a cache, prompt by prompt. It owns everything; stb arrays.
+typedef struct { Prompt *prompts; Response *responses; Sequence *sequences; double *ref; Comparison *list; } Comparisons;
+// bonbon, bon-sft: the best (and the worst) of each prompt's first N draws. dpo, ipo: of the first `draws`, at most `pairs` of all pairs with unequal rewards, chosen by seed.
+// Dies naming the prompt that has too few draws, a text that is not kept, ids the model does not know, or more tokens than its context.
+void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, const OfflineLoss *o, size_t draws, size_t pairs, uint64_t seed, const Tokenizer *t, const Config *cfg);
+void comparisons_free(Comparisons *c);
+void comparisons_reference(Comparisons *c, Scorer *s, double temperature); // ref: log-probabilities of every response by the model as it is
+
+enum { OFFLINE_LOSS, OFFLINE_MARGIN, OFFLINE_RIGHT, OFFLINE_W, OFFLINE_L, OFFLINE_SUMS }; // sums over comparisons: loss, h, h > 0, log pi(y_w), log pi(y_l)
+// Accumulates into m->g the gradient of the mean loss of comparisons which[0..n), and their sums into sums (OFFLINE_SUMS). s: scorer of m, made for backward.
+void offline_batch(Scorer *s, Model *m, const OfflineLoss *o, const Comparisons *c, const size_t *which, size_t n, double temperature, double *sums);
+#endif
+
+#if defined(VBON_IMPLEMENTATION) && !defined(BASELINES_IMPLEMENTED)
+#define BASELINES_IMPLEMENTED
+
+double bonbon_target(long N)
+{
+    double sum = 0;
+    for (long k = 1; k < N; k++) sum += 1 / (double)k;
+    return (double)(N - 1) * sum;
+}
+
+double offline_loss(const OfflineLoss *o, double w, double l, double ref_w, double ref_l, double *dw, double *dl)
+{
+    if (o->kind == OFFLINE_BON_SFT) { *dw = -1; *dl = 0; return -w; }
+    double h = (w - l) - (ref_w - ref_l), loss, dh;
+    if (o->kind == OFFLINE_DPO) {
+        loss = softplus(-o->beta * h);
+        dh = -o->beta / (1 + exp(o->beta * h));
+    } else {
+        double d = h - (o->kind == OFFLINE_IPO ? 1 / (2 * o->beta) : bonbon_target(o->N)), weight = o->kind == OFFLINE_IPO ? 1 : 1 - o->alpha;
+        loss = weight * d * d;
+        dh = weight * 2 * d;
+    }
+    *dw = dh; *dl = -dh;
+    if (o->kind == OFFLINE_BONBON) { loss -= o->alpha * w; *dw -= o->alpha; }
+    return loss;
+}
+
+// ----------------------------------------------------------------------------
+// comparisons from a cache
+
+static int *sample_ids(const CacheSample *s, const Tokenizer *t, size_t *n) // malloc'd: those sampled where the cache has them, else its text's
+{
+    if (s->ids) { *n = s->n_ids; return (int *)memcpy(xmalloc((s->n_ids + 1) * sizeof(int)), s->ids, s->n_ids * sizeof(int)); }
+    int *ids = tokenizer_encode(t, s->text, strlen(s->text), n);
+    ids = (int *)xrealloc(ids, (*n + 1) * sizeof(int));
+    ids[*n] = tokenizer_eos(t); // no text shows it; where there is an order key, that does
+    *n += ids[*n] >= 0 && (s->has_key ? order_key(ids, *n + 1) == s->key : s->finished);
+    return ids;
+}
+
+// The place of a prompt's k-th draw among the responses, where it is put on first use (placed[k] < 0)
+static size_t response_of(Comparisons *c, const CachePrompt *p, size_t k, long *placed, const Tokenizer *t, const Config *cfg)
+{
+    const CacheSample *s = &p->samples[k];
+    if (placed[k] >= 0) return (size_t)placed[k];
+    if (!s->ids && !s->text) die("the cache: draw %zu of prompt \"%.40s\" has neither ids nor text: it was compacted for other comparisons", k, p->prompt);
+    Response r = {.prompt = arrlenu(c->prompts) - 1, .sample = k, .reward = s->reward};
+    r.ids = sample_ids(s, t, &r.n);
+    if (!r.n) die("the cache: draw %zu of prompt \"%.40s\" is empty", k, p->prompt);
+    for (size_t i = 0; i < r.n; i++) if (r.ids[i] < 0 || (size_t)r.ids[i] >= cfg->V) die("the cache: draw %zu of prompt \"%.40s\" has token %d, the model knows %zu", k, p->prompt, r.ids[i], cfg->V);
+    size_t tokens = c->prompts[r.prompt].n + r.n;
+    if (tokens > cfg->max_T) die("the cache: draw %zu of prompt \"%.40s\" has %zu tokens with its prompt; the model's context is %zu", k, p->prompt, tokens, cfg->max_T);
+    arrput(c->responses, r);
+    return (size_t)(placed[k] = (long)arrlen(c->responses) - 1);
+}
+
+static bool draw_below(const CacheSample *a, const CacheSample *b) // in the total order; without keys the earlier draw is the lower one
+{
+    if (a->reward != b->reward) return a->reward < b->reward;
+    uint64_t x = a->ids ? order_key(a->ids, a->n_ids) : a->key, y = b->ids ? order_key(b->ids, b->n_ids) : b->key;
+    return x != y ? x < y : a->draw < b->draw;
+}
+
+void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, const OfflineLoss *o, size_t draws, size_t pairs, uint64_t seed, const Tokenizer *t, const Config *cfg)
+{
+    bool best_of = o->kind == OFFLINE_BONBON || o->kind == OFFLINE_BON_SFT;
+    size_t first = best_of ? (size_t)o->N : draws, n_prompts = prompts_max && prompts_max < cache->n ? prompts_max : cache->n;
+    long *placed = (long *)xmalloc(first * sizeof *placed);
+    size_t *order = (size_t *)xmalloc(first * first * sizeof *order);
+    *c = (Comparisons){0};
+    for (size_t i = 0; i < n_prompts; i++) {
+        const CachePrompt *p = &cache->prompts[i];
+        Prompt prompt = {.text = xstrdup(p->prompt)};
+        prompt.ids = tokenizer_encode(t, prompt.text, strlen(prompt.text), &prompt.n);
+        if (!prompt.n) die("the cache: prompt %zu is empty: the model needs a token to go on from", i + 1);
+        arrput(c->prompts, prompt);
+        if (p->n < first) die("the cache: prompt \"%.40s\" has %zu draws, %zu are needed: draw more, or lower --%s", p->prompt, p->n, first, best_of ? "n" : "draws");
+        for (size_t k = 0; k < first; k++) placed[k] = -1;
+        if (best_of) {
+            size_t best = 0, worst = 0;
+            for (size_t k = 1; k < first; k++) {
+                if (draw_below(&p->samples[best], &p->samples[k])) best = k;
+                if (draw_below(&p->samples[k], &p->samples[worst])) worst = k;
+            }
+            Comparison x = {.w = response_of(c, p, best, placed, t, cfg)};
+            if (o->kind == OFFLINE_BONBON) x.l = response_of(c, p, worst, placed, t, cfg);
+            arrput(c->list, x);
+            continue;
+        }
+        Comparison *all = NULL; // by number of draw first: only those that are chosen become responses
+        for (size_t a = 0; a < first; a++)
+            for (size_t b = a + 1; b < first; b++)
+                if (p->samples[a].reward != p->samples[b].reward) arrput(all, ((Comparison){p->samples[a].reward > p->samples[b].reward ? a : b, p->samples[a].reward > p->samples[b].reward ? b : a}));
+        random_permutation(order, arrlenu(all), seed, STREAM_PAIRS, i);
+        for (size_t k = 0; k < arrlenu(all) && k < pairs; k++) {
+            Comparison x = all[order[k]];
+            x.w = response_of(c, p, x.w, placed, t, cfg);
+            x.l = response_of(c, p, x.l, placed, t, cfg);
+            arrput(c->list, x);
+        }
+        arrfree(all);
+    }
+    free(placed); free(order);
+    if (!arrlenu(c->list)) die("the cache: no comparison: all rewards of each prompt are equal");
+    for (size_t i = 0; i < arrlenu(c->responses); i++) arrput(c->sequences, ((Sequence){&c->prompts[c->responses[i].prompt], &c->responses[i], {0}}));
+    arrsetlen(c->ref, arrlenu(c->responses));
+    memset(c->ref, 0, arrlenu(c->ref) * sizeof *c->ref);
+}
+
+void comparisons_free(Comparisons *c)
+{
+    for (size_t i = 0; i < arrlenu(c->prompts); i++) { free(c->prompts[i].text); free(c->prompts[i].ids); }
+    for (size_t i = 0; i < arrlenu(c->responses); i++) response_free(&c->responses[i]);
+    arrfree(c->prompts); arrfree(c->responses); arrfree(c->sequences); arrfree(c->ref); arrfree(c->list);
+}
+
+void comparisons_reference(Comparisons *c, Scorer *s, double temperature)
+{
+    double *logp = (double *)xmalloc(s->tokens * sizeof *logp);
+    for (size_t i = 0, n = arrlenu(c->sequences), fit; i < n; i += fit) {
+        fit = scorer_fit(s, c->sequences + i, n - i);
+        sequence_logps(s, &s->m->p, c->sequences + i, fit, temperature, false, logp, NULL);
+        for (size_t j = i, k = 0; j < i + fit; j++) {
+            c->ref[j] = 0;
+            for (size_t t = 0; t < c->responses[j].n; t++) c->ref[j] += logp[k++];
+        }
+    }
+    free(logp);
+}
+
+// ----------------------------------------------------------------------------
+// training
+
+void offline_batch(Scorer *s, Model *m, const OfflineLoss *o, const Comparisons *c, const size_t *which, size_t n, double temperature, double *sums)
+{
+    const Ops *ops = m->o;
+    size_t C = m->cfg.C, V = m->cfg.V, unit = o->kind == OFFLINE_BON_SFT ? 1 : 2; // a comparison stays together
+    Sequence *q = (Sequence *)xmalloc(n * unit * sizeof *q);
+    for (size_t i = 0; i < n; i++) {
+        const Comparison *x = &c->list[which[i]];
+        q[i * unit] = c->sequences[x->w];
+        if (unit == 2) q[i * unit + 1] = c->sequences[x->l];
+    }
+    for (size_t i = 0, fit; i < n; i += fit) {
+        const Sequence *micro = q + i * unit;
+        fit = scorer_fit(s, micro, (n - i) * unit) / unit;
+        if (!fit) die("two responses of %zu and %zu tokens do not fit --micro-tokens %zu together: raise it", sequence_tokens(micro), sequence_tokens(micro + 1), s->tokens);
+        scorer_forward(s, &m->p, micro, fit * unit, false, s->hidden);
+        Buf logp = slice(s->logp, 0, s->R), dlogp = slice(s->dlogp, 0, s->R), head = head_weight(&m->p);
+        ops->logprob_forward(logp, (Buf){0}, (Buf){0}, s->hidden, head, s->target, temperature, s->R, C, V);
+        ops->download(s->h_real, logp);
+        real *token = s->h_real;
+        for (size_t j = i; j < i + fit; j++) {
+            const Comparison *x = &c->list[which[j]];
+            double y[2] = {0}, d[2], ref_l = unit == 2 ? c->ref[x->l] : 0;
+            size_t length[2] = {c->responses[x->w].n, unit == 2 ? c->responses[x->l].n : 0};
+            for (size_t u = 0, t = 0; u < unit; u++) for (size_t k = 0; k < length[u]; k++) y[u] += (double)token[t++];
+            double loss = offline_loss(o, y[0], y[1], c->ref[x->w], ref_l, &d[0], &d[1]), h = (y[0] - y[1]) - (c->ref[x->w] - ref_l);
+            if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: lower --lr, or look for NaN in the model's weights", m->step + 1);
+            for (size_t u = 0; u < unit; u++) for (size_t k = 0; k < length[u]; k++) *token++ = (real)(d[u] / (double)n);
+            const double add[OFFLINE_SUMS] = {loss, h, h > 0, y[0], y[1]};
+            for (int k = 0; k < OFFLINE_SUMS; k++) sums[k] += add[k];
+        }
+        ops->upload(dlogp, s->h_real);
+        ops->logprob_backward(s->dhidden, head_weight(&m->g), (Buf){0}, dlogp, (Buf){0}, s->hidden, head, s->target, temperature, s->R, C, V);
+        ops->fill(slice(s->acts.dhidden, 0, s->batch.N * C), 0);
+        ops->scatter_rows(s->acts.dhidden, s->dhidden, s->index, s->R, C);
+        model_backward(m, &s->acts, &s->batch);
+    }
+    free(q);
+}
+
+// alpha that weighs both terms of bonbon equally (Variational Best-of-N, footnote 12), from the first 512 comparisons: before the first step h is 0 in all of them
+static double bonbon_alpha(const Comparisons *c, long N)
+{
+    size_t n = arrlenu(c->list) < 512 ? arrlenu(c->list) : 512;
+    double squared = bonbon_target(N) * bonbon_target(N), nll = 0;
+    for (size_t i = 0; i < n; i++) nll -= c->ref[c->list[i].w] / (double)n;
+    return squared / (squared + nll);
+}
+
+static void cmd_offline(const Args *a)
+{
+    static const char *const kinds[] = {"dpo", "ipo", "bonbon", "bon-sft"};
+    OfflineLoss loss = {.N = a->n, .beta = a->beta};
+    bool finished, automatic = !strcmp(a->alpha, "auto");
+    char *end;
+    for (int i = 0; i < 4; i++) if (!strcmp(a->loss, kinds[i])) loss.kind = (OfflineKind)i;
+    bool pairwise = loss.kind == OFFLINE_DPO || loss.kind == OFFLINE_IPO;
+    if (pairwise && !flag_given("beta")) usage("--beta is required with --loss %s", a->loss);
+    if (!pairwise && flag_given("beta") == 2) usage("--beta goes with --loss dpo and ipo; %s has --n", a->loss);
+    if (pairwise && flag_given("n") == 2) usage("--n goes with --loss bonbon and bon-sft; %s has --beta", a->loss);
+    if (!automatic) loss.alpha = strtod(a->alpha, &end);
+    if (!automatic && (end == a->alpha || *end || !(loss.alpha >= 0 && loss.alpha <= 1))) usage("--alpha %s: auto, or a number from 0 to 1", a->alpha);
+    require(a->model, "model"); require(a->cache, "cache");
+    char *from = resume_point(a, "offline", &finished);
+    if (finished) { printf("%s: finished already\n", a->out); return; }
+    Tokenizer *t = tokenizer_load(a->model);
+    Model m;
+    model_load(&m, device_ops(a), a->model, train_layers(a), false);
+    if (m.cfg.scalar_head) die("%s: a reward model, not a language model", a->model);
+    Cache cache;
+    Comparisons c;
+    cache_read(&cache, a->cache, 0);
+    check_origin(cache.header, a->cache, a, &m, t);
+    comparisons_make(&c, &cache, (size_t)a->prompts_max, &loss, (size_t)a->draws, (size_t)a->pairs, (uint64_t)a->seed, t, &m.cfg);
+    cache_free(&cache);
+    Scorer s = {0};
+    Arena work = {.name = "work", .o = m.o};
+    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, (size_t)a->micro_tokens, true); }
+    comparisons_reference(&c, &s, a->temperature);
+    if (loss.kind == OFFLINE_BONBON && automatic) loss.alpha = bonbon_alpha(&c, loss.N);
+    size_t items = arrlenu(c.list), B = (size_t)a->batch < items ? (size_t)a->batch : items, epoch = SIZE_MAX;
+    long steps = a->steps > 0 ? a->steps : (long)(a->epochs * (double)items / (double)B);
+    if (steps < 1) steps = 1;
+    printf("%zu parameters, %zu train; %zu prompts, %zu responses, %zu comparisons; %ld steps of %zu\n", m.n_params, m.n_params - m.first, arrlenu(c.prompts), arrlenu(c.responses), items, steps, B);
+    if (loss.kind == OFFLINE_BONBON) printf("alpha %.4g, target %.4g nats\n", loss.alpha, bonbon_target(loss.N));
+    double sums[OFFLINE_SUMS] = {0}, counted = 0; // since the last record
+    State state[] = {{"sums", sums, OFFLINE_SUMS}, {"comparisons", &counted, 1}};
+    if (from) { checkpoint_load(&m, from, state, 2); log_cut(a->out, m.step); printf("going on from %s\n", from); }
+    Log *log = log_open(a->out, config_record(a, "offline"), from != NULL);
+    stop_on_signals();
+    Progress progress = progress_begin("offline", (size_t)steps, (size_t)m.step, "steps");
+    size_t *order = (size_t *)xmalloc(items * sizeof *order), *which = (size_t *)xmalloc(B * sizeof *which);
+    while (m.step < steps) {
+        for (size_t i = 0; i < B; i++) {
+            size_t at = (size_t)m.step * B + i;
+            if (at / items != epoch) random_permutation(order, items, (uint64_t)a->seed, STREAM_SHUFFLE, epoch = at / items);
+            which[i] = order[at % items];
+        }
+        double began = clock_seconds();
+        model_zero_grad(&m);
+        offline_batch(&s, &m, &loss, &c, which, B, a->temperature, sums);
+        counted += (double)B;
+        AdamW opt = {.lr = schedule_lr(a->schedule, a->lr, m.step, steps, a->warmup), .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad};
+        double norm = model_update(&m, &opt);
+        bool last = m.step == steps;
+        if (m.step % a->log_every == 0 || last) {
+            Metric x[] = {{"loss", sums[OFFLINE_LOSS] / counted}, {"offline/margin", sums[OFFLINE_MARGIN] / counted}, {"rewards/accuracies", sums[OFFLINE_RIGHT] / counted},
+                {"logps/chosen", sums[OFFLINE_W] / counted}, {"logps/rejected", sums[OFFLINE_L] / counted}, {"grad_norm", norm}, {"lr", opt.lr}, {"time/update", clock_seconds() - began}};
+            if (loss.kind == OFFLINE_BON_SFT) x[1].value = x[2].value = x[4].value = NAN; // there is no second response
+            char extra[64];
+            snprintf(extra, sizeof extra, "loss %.4f", x[0].value);
+            log_metrics(log, "train", m.step, x, sizeof x / sizeof *x);
+            progress_show(&progress, (size_t)m.step, extra);
+            memset(sums, 0, sizeof sums);
+            counted = 0;
+        }
+        if (!last && ((a->save_every && m.step % a->save_every == 0) || stop_signal)) {
+            checkpoint_save(&m, a->out, m.step, a->model, state, 2);
+            if (stop_signal) stopped(a, m.step);
+        }
+    }
+    log_close(log);
+    finish_run(a, &m, a->model);
+    scorer_free(&s); arena_release(&work); comparisons_free(&c);
+    model_free(&m); tokenizer_free(t);
+    free(order); free(which); free(from);
+}
+#endif
