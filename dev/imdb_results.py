@@ -13,13 +13,14 @@ runs = {r["run"]: r for r in map(json.loads, open(path, encoding="utf-8"))}
 if "reference" not in runs:
     sys.exit(f"{path}: no line of the reference: dev/imdb_small.sh reference")
 METHODS = ("vbon", "l", "rl")
+OFFLINE = ("dpo", "ipo", "bonbon", "bon-sft")
 NS = (2, 4, 16, 64)
 
 def kl_bon(n): return math.log(n) - (n - 1) / n
 def of_reference(n): return n - 1 - math.log(n)
 def share(e, n): return e["distance"][str(n)][0] / of_reference(n)
 def share_se(e, n): return e["distance"][str(n)][1] / of_reference(n)
-def seconds(r): return sum(r["time/" + k] for k in ("rollout", "reward", "update"))
+def seconds(r): return sum(r.get("time/" + k, 0) for k in ("rollout", "reward", "update"))
 
 class Point: # one recipe, objective and strength, over its seeds
     def __init__(self, recipe, method, flag, strength, rs):
@@ -34,7 +35,7 @@ class Point: # one recipe, objective and strength, over its seeds
 
 points = {}
 for name, r in runs.items():
-    m = re.fullmatch(r"(best|paper)-(vbon|l|rl)-(n|beta)([\d.]+)-s\d+", name)
+    m = re.fullmatch(r"(best|paper|offline)-(%s)-(n|beta)([\d.]+)-s\d+" % "|".join(METHODS + OFFLINE), name)
     if m: points.setdefault(m.groups(), []).append(r)
 points = [Point(*k, rs) for k, rs in points.items()]
 def some(recipe, method): return sorted((p for p in points if (p.recipe, p.method) == (recipe, method)), key=lambda p: p.kl)
@@ -56,13 +57,13 @@ print("# vBoN, L and RL on movie reviews\n")
 print("Written by `python3 dev/imdb_results.py` from results.jsonl, which `dev/imdb_small.sh` makes. Reference and reward model: dev/models/imdb, unless it was given others. Evaluation: %d test prompts × %d responses of 40 tokens, seed 1,\n"
       "against each prompt's own reference samples (600). KL (Rao-Blackwellised) and distances in nats; ± standard error over prompts, and how far the seeds lie apart. Distances to Best-of-N are shares\n"
       "of the reference's distance, (N−1) − log N.\n" % (reference["prompts"], reference["samples"]))
-table("", "N or β", "reward", "win rate", "KL", *("to BoN-%d" % n for n in NS), "s an iteration")
+table("", "N or β", "reward", "win rate", "KL", *("to BoN-%d" % n for n in NS), "s an iteration, or a step")
 row("reference", "", "%.3f ± %.3f" % tuple(reference["reward"]), "%.4f ± %.4f" % tuple(reference["win_rate"]), "0", *("%.0f ± %.0f %%" % (100 * share(reference, n), 100 * share_se(reference, n)) for n in NS), "")
 for n in NS:
     b = runs.get("bon-%d" % n)
     if b: row("Best-of-N, drawn", str(n), "%.3f ± %.3f" % tuple(b["eval"]["reward"]), "%.4f ± %.4f (theory %.4f)" % (*b["eval"]["win_rate"], n / (n + 1)), "≤ %.3f" % kl_bon(n), *("0 by definition" if k == n else "" for k in NS), "")
-for recipe in ("best", "paper"):
-    for method in METHODS:
+for recipe, methods in (("best", METHODS), ("paper", METHODS), ("offline", OFFLINE)):
+    for method in methods:
         for p in some(recipe, method):
             row("%s, %s (%d seed%s)" % (method, recipe, len(p.rs), "s"[:len(p.rs) - 1]), p.said, p.cell("reward", 3), p.cell("win_rate", 4), p.cell("kl_rb", 3),
                 *("%.1f ± %.1f %%" % (100 * p.shares[n], 100 * share_se(p.rs[0]["eval"], n)) for n in NS), "%.2f" % st.mean(map(seconds, p.rs)))
@@ -78,6 +79,17 @@ for recipe in ("best", "paper"):
                 x, y = getattr(p, key), at_kl(some(recipe, other), key, p.kl)
                 cells += ["%.*f" % (digits, x)] + (["%.*f" % (digits, y), "%+.*f" % (digits, x - y)] if y is not None else ["none", ""])
             row(recipe, "%s, %s" % (method, p.said), "%.3f" % p.kl, *cells)
+
+if any(p.recipe == "offline" for p in points):
+    print("\n## What learns from the cache alone, at equal KL\n\nBeside the curves of vbon and rl with the recipe `best`, as above.\n")
+    table("point", "KL", "win rate", "vbon's", "rl's", "reward", "vbon's", "rl's", "comparisons", "minutes")
+    for method in OFFLINE:
+        for p in some("offline", method):
+            cells = []
+            for key, digits in (("win", 4), ("reward", 3)):
+                curves = [at_kl(some("best", other), key, p.kl) for other in ("vbon", "rl")]
+                cells += ["%.*f" % (digits, getattr(p, key))] + ["none" if y is None else "%.*f" % (digits, y) for y in curves]
+            row("%s, %s" % (method, p.said), "%.3f" % p.kl, *cells, "%d" % p.rs[0]["last"]["comparisons"], "%.1f" % (p.rs[0]["iterations"] * seconds(p.rs[0]) / 60))
 
 print("\n## Exact against its bound L: vbon minus l of the same N and seed\n")
 table("recipe", "N", "seed", "win rate", "reward", "KL", "distance to BoN-N, nats")
@@ -98,13 +110,14 @@ for recipe in ("best", "paper"):
             r0, rn = reference["reference_reward"], b["eval"]["reward"][0]
             row(recipe, p.strength, "%.4f" % p.win, "%.4f" % (n / (n + 1)), "%.3f" % p.reward, "%.3f" % rn, "%.0f %%" % (100 * (p.reward - r0) / (rn - r0)), "%.3f" % p.kl, "%.1f" % (p.kl / kl_bon(n)), "%.1f %%" % (100 * p.shares[n]))
 
-print("\n## The Pareto front\n\nOf all fine-tuned points of a recipe, Best-of-N excluded: vbon, l and rl together, and vbon and rl alone (vbon and l are nearly one method, and halve each other's share).\n")
-table("recipe", "front of", "points", *METHODS, "vbon and rl alone: points", "vbon", "rl")
+print("\n## The Pareto front\n\nOf all fine-tuned points, Best-of-N excluded: a recipe's with those of what learns offline, and its vbon and rl alone (vbon and l are nearly one method, and halve each other's share).\n")
+present = [m for m in METHODS + OFFLINE if any(p.method == m for p in points)]
+table("recipe", "front of", "points", *present, "vbon and rl alone: points", "vbon", "rl")
 for recipe in ("best", "paper"):
-    ps = [p for p in points if p.recipe == recipe]
+    ps = [p for p in points if p.recipe in (recipe, "offline")]
     for key, what in (("win", "win rate"), ("reward", "reward")):
-        f, two = front(ps, key), front([p for p in ps if p.method != "l"], key)
-        if f: row(recipe, what + " over KL", str(len(f)), *("%.0f %%" % (100 * sum(p.method == m for p in f) / len(f)) for m in METHODS), str(len(two)), *("%.0f %%" % (100 * sum(p.method == m for p in two) / len(two)) for m in ("vbon", "rl")))
+        f, two = front(ps, key), front([p for p in ps if p.method in ("vbon", "rl")], key)
+        if two: row(recipe, what + " over KL", str(len(f)), *("%.0f %%" % (100 * sum(p.method == m for p in f) / len(f)) for m in present), str(len(two)), *("%.0f %%" % (100 * sum(p.method == m for p in two) / len(two)) for m in ("vbon", "rl")))
 
 print("\n## What an iteration costs\n\nSeconds, medians over a run, then over runs; the shares of sampling, reward and updates.\n")
 table("recipe", "objective", "runs", "seconds", "rollout", "reward", "update")
@@ -183,15 +196,15 @@ except ImportError:
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "vbon"
 import matplotlib.pyplot as plt
-colour = {"vbon": "#1b6ca8", "l": "#d1762a", "rl": "#5a8f3c"}
+colour = {"vbon": "#1b6ca8", "l": "#d1762a", "rl": "#5a8f3c", "dpo": "#8a5bb0", "ipo": "#b05b8f", "bonbon": "#a33b3b", "bon-sft": "#777777"}
 fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
 ns = [2 ** (i / 8) for i in range(0, 49)]
 axes[0].plot([kl_bon(n) for n in ns], [n / (n + 1) for n in ns], "k-", lw=1, label="Best-of-N, by theory (KL at most)")
 for key, ax in (("win", axes[0]), ("reward", axes[1])):
     drawn = [(kl_bon(n), runs["bon-%d" % n]["eval"]["win_rate" if key == "win" else "reward"][0]) for n in NS if "bon-%d" % n in runs]
     ax.plot([x for x, _ in drawn], [y for _, y in drawn], "k*", ms=9, label="Best-of-N, drawn")
-    for recipe, marker in (("best", "o"), ("paper", "^")):
-        for method in METHODS:
+    for recipe, marker in (("best", "o"), ("paper", "^"), ("offline", "s")):
+        for method in OFFLINE if recipe == "offline" else METHODS:
             ps = some(recipe, method)
             own = front(ps, key)
             ax.plot([p.kl for p in own], [getattr(p, key) for p in own], marker + ("-" if recipe == "best" else ":"), color=colour[method], ms=6, lw=1, label="%s, %s" % (method, recipe) if ps else None)

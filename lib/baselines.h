@@ -281,11 +281,11 @@ static void cmd_offline(const Args *a)
         double norm = model_update(&m, &opt);
         bool last = m.step == steps;
         if (m.step % a->log_every == 0 || last) {
-            Metric x[] = {{"loss", sums[OFFLINE_LOSS] / counted}, {"offline/margin", sums[OFFLINE_MARGIN] / counted}, {"rewards/accuracies", sums[OFFLINE_RIGHT] / counted},
+            Metric x[] = {{"comparisons", (double)m.step * (double)B}, {"loss", sums[OFFLINE_LOSS] / counted}, {"offline/margin", sums[OFFLINE_MARGIN] / counted}, {"rewards/accuracies", sums[OFFLINE_RIGHT] / counted},
                 {"logps/chosen", sums[OFFLINE_W] / counted}, {"logps/rejected", sums[OFFLINE_L] / counted}, {"grad_norm", norm}, {"lr", opt.lr}, {"time/update", clock_seconds() - began}};
-            if (loss.kind == OFFLINE_BON_SFT) x[1].value = x[2].value = x[4].value = NAN; // there is no second response
+            if (loss.kind == OFFLINE_BON_SFT) x[2].value = x[3].value = x[5].value = NAN; // there is no second response
             char extra[64];
-            snprintf(extra, sizeof extra, "loss %.4f", x[0].value);
+            snprintf(extra, sizeof extra, "loss %.4f", x[1].value);
             log_metrics(log, "train", m.step, x, sizeof x / sizeof *x);
             progress_show(&progress, (size_t)m.step, extra);
             memset(sums, 0, sizeof sums);
