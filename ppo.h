@@ -41,6 +41,7 @@ double log_fhat(Fhat kind, double k, double M);
 double digamma(double x); // x > 0
 // The total order of App. C: reward first, then a hash of the response ids (FNV-1a over 32-bit little-endian words, splitmix64 finaliser).
 uint64_t order_key(const int *ids, size_t n);
+bool order_below(double reward, uint64_t key, double other_reward, uint64_t other_key); // whether the first of two responses is the lower one
 
 // What is cached of a prompt: rewards and order keys of M reference samples, in draw order.
 typedef struct {
@@ -222,6 +223,11 @@ double cdf_rank(const Cdf *c, double reward, uint64_t key, bool *tie)
         } else k += c->reward[i] < reward;
     }
     return k;
+}
+
+bool order_below(double reward, uint64_t key, double other_reward, uint64_t other_key)
+{
+    return reward != other_reward ? reward < other_reward : key < other_key;
 }
 
 double cdf_rank_score(const Cdf *c, double score)

@@ -95,6 +95,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"CUDA: PPO loss", test_cuda_loss, 4},
     {"CUDA: decoding steps as graphs", test_cuda_regions, 4},
     {"CUDA: two PPO iterations", test_cuda_ppo, 4},
+    {"CUDA: three offline steps", test_cuda_offline, 4},
 #endif
 };
 

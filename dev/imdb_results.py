@@ -81,13 +81,14 @@ for recipe in ("best", "paper"):
             row(recipe, "%s, %s" % (method, p.said), "%.3f" % p.kl, *cells)
 
 if any(p.recipe == "offline" for p in points):
-    print("\n## What learns from the cache alone, at equal KL\n\nBeside the curves of vbon and rl with the recipe `best`, as above.\n")
+    beside = "best" if some("best", "vbon") else "paper"
+    print("\n## What learns from the cache alone, at equal KL\n\nBeside the curves of vbon and rl with the recipe `%s`, as above. Minutes: of the updates.\n" % beside)
     table("point", "KL", "win rate", "vbon's", "rl's", "reward", "vbon's", "rl's", "comparisons", "minutes")
     for method in OFFLINE:
         for p in some("offline", method):
             cells = []
             for key, digits in (("win", 4), ("reward", 3)):
-                curves = [at_kl(some("best", other), key, p.kl) for other in ("vbon", "rl")]
+                curves = [at_kl(some(beside, other), key, p.kl) for other in ("vbon", "rl")]
                 cells += ["%.*f" % (digits, getattr(p, key))] + ["none" if y is None else "%.*f" % (digits, y) for y in curves]
             row("%s, %s" % (method, p.said), "%.3f" % p.kl, *cells, "%d" % p.rs[0]["last"]["comparisons"], "%.1f" % (p.rs[0]["iterations"] * seconds(p.rs[0]) / 60))
 

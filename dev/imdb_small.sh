@@ -69,7 +69,7 @@ paper() { run "paper-$1-$2$3-s$4" "$TRAIN $EPISODES" --preset sentiment --lr "$P
 strengths() { # strengths RECIPE SEED: all of them but N=16 and what stands beside it
     $1 vbon n 4 $2; $1 rl beta 1.5 $2; $1 vbon n 64 $2; $1 rl beta 0.4 $2; $1 rl beta 0.2 $2; $1 vbon n 2 $2; $1 rl beta 3 $2; $1 l n 4 $2; $1 l n 64 $2; $1 l n 2 $2
 }
-offline() { run "offline-$1-$2$3-s$4" "$OFFLINE" --preset "${5:-$1}" --loss "$1" "--$2" "$3" --seed "$4" ${OFFLINE_LR:+--lr $OFFLINE_LR} --epochs "${6:-1}"; } # LOSS FLAG STRENGTH SEED [PRESET EPOCHS]
+offline() { run "offline-$1-$2$3-s$4" "$OFFLINE" --preset "${5:-$(echo "$1" | sed s/ipo/dpo/)}" --loss "$1" "--$2" "$3" --seed "$4" ${OFFLINE_LR:+--lr $OFFLINE_LR} --epochs "${6:-1}"; } # LOSS FLAG STRENGTH SEED [PRESET EPOCHS]
 change() { name=$1; shift; run "change-$name" "$TRAIN $EPISODES" --preset best --objective vbon --n 16 --seed 1 "$@"; }
 
 if wanted reference; then evaluate reference "" --model "$MODEL" --samples "$SAMPLES"; fi
@@ -104,7 +104,7 @@ change 3-blocks --train-layers 3
 best vbon n 16 2; best rl beta 0.8 2; best l n 16 2
 strengths best 2
 offline bon-sft n 16 1 bon-sft 6; offline bonbon n 16 1 bonbon 6; offline dpo beta 0.1 1
-offline bonbon n 4 1 bonbon 6; offline bonbon n 64 1 bonbon 6; offline bon-sft n 4 1 bon-sft 6; offline bon-sft n 64 1 bon-sft 6; offline dpo beta 0.5 1; offline ipo beta 0.1 1 dpo
+offline bonbon n 4 1 bonbon 6; offline bonbon n 64 1 bonbon 6; offline bon-sft n 4 1 bon-sft 6; offline bon-sft n 64 1 bon-sft 6; offline dpo beta 0.5 1; offline ipo beta 0.1 1
 strengths paper 1
 run control-rl-critic-head "$TRAIN $EPISODES" --preset best --objective rl --beta 0.8 --seed 1 --critic head --vf-coef 0.1 --lambda 0.95
 run control-rl-0.1 "$TRAIN $EPISODES" --preset best --objective rl --beta 0.1 --seed 1

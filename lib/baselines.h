@@ -14,8 +14,9 @@
 //
 // and a step's loss is the mean of its comparisons'. The texts are fixed, so the reference is read once, before the first step; its sums are all that is kept of it.
 //
-// Easy to get wrong: 1/(2 beta*) is a target of many nats (18 at N = 8), not its reciprocal; ties in reward are no preference (dpo, ipo leave them out; best and
-// worst of N follow the total order); ids that were sampled are used as they are, for a text may encode to others.
+// Easy to get wrong: sums over tokens, also for ipo (TRL's is given means: its beta is another); 1/(2 beta*) is a target of many nats (18 at N = 8), not its reciprocal; ties in reward are no preference (dpo, ipo leave them out; best and
+// worst of N follow the total order); ids that were sampled are used as they are: their text may encode to others, and where only the text is kept, these are what is
+// learned from, and counted.
 //
 // Left out on purpose: BOND, which samples; label smoothing and the other losses of the DPO family.
 #ifndef BASELINES_H
@@ -31,7 +32,7 @@ double offline_loss(const OfflineLoss *o, double w, double l, double ref_w, doub
 
 typedef struct { size_t w, l; } Comparison; // of responses; bon-sft: w alone
 // All comparisons of a cache, prompt by prompt. It owns everything; stb arrays.
-typedef struct { Prompt *prompts; Response *responses; Sequence *sequences; double *ref; Comparison *list; } Comparisons;
+typedef struct { Prompt *prompts; Response *responses; Sequence *sequences; double *ref; Comparison *list; size_t retokenised; } Comparisons; // retokenised: texts that encode to other ids than were sampled
 // bonbon, bon-sft: the best (and the worst) of each prompt's first N draws. dpo, ipo: of the first `draws`, at most `pairs` of all pairs with unequal rewards, chosen by seed.
 // Dies naming the prompt that has too few draws, a text that is not kept, ids the model does not know, or more tokens than its context.
 void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, const OfflineLoss *o, size_t draws, size_t pairs, uint64_t seed, const Tokenizer *t, const Config *cfg);
@@ -73,13 +74,16 @@ double offline_loss(const OfflineLoss *o, double w, double l, double ref_w, doub
 // ----------------------------------------------------------------------------
 // comparisons from a cache
 
-static int *sample_ids(const CacheSample *s, const Tokenizer *t, size_t *n) // malloc'd: those sampled where the cache has them, else its text's
+// malloc'd: those sampled where the cache has them, else its text's; *same: they are known to be, or cannot be told from, what was sampled
+static int *sample_ids(const CacheSample *s, const Tokenizer *t, size_t *n, bool *same)
 {
+    *same = true;
     if (s->ids) { *n = s->n_ids; return (int *)memcpy(xmalloc((s->n_ids + 1) * sizeof(int)), s->ids, s->n_ids * sizeof(int)); }
     int *ids = tokenizer_encode(t, s->text, strlen(s->text), n);
     ids = (int *)xrealloc(ids, (*n + 1) * sizeof(int));
     ids[*n] = tokenizer_eos(t); // no text shows it; where there is an order key, that does
     *n += ids[*n] >= 0 && (s->has_key ? order_key(ids, *n + 1) == s->key : s->finished);
+    *same = !s->has_key || order_key(ids, *n) == s->key;
     return ids;
 }
 
@@ -90,28 +94,34 @@ static size_t response_of(Comparisons *c, const CachePrompt *p, size_t k, long *
     if (placed[k] >= 0) return (size_t)placed[k];
     if (!s->ids && !s->text) die("the cache: draw %zu of prompt \"%.40s\" has neither ids nor text: it was compacted for other comparisons", k, p->prompt);
     Response r = {.prompt = arrlenu(c->prompts) - 1, .sample = k, .reward = s->reward};
-    r.ids = sample_ids(s, t, &r.n);
+    bool same;
+    r.ids = sample_ids(s, t, &r.n, &same);
+    c->retokenised += !same;
+    if (s->ids && s->has_key && order_key(r.ids, r.n) != s->key) die("the cache: a key of prompt \"%.40s\" is not that of its ids: the file was edited", p->prompt);
     if (!r.n) die("the cache: draw %zu of prompt \"%.40s\" is empty", k, p->prompt);
     for (size_t i = 0; i < r.n; i++) if (r.ids[i] < 0 || (size_t)r.ids[i] >= cfg->V) die("the cache: draw %zu of prompt \"%.40s\" has token %d, the model knows %zu", k, p->prompt, r.ids[i], cfg->V);
-    size_t tokens = c->prompts[r.prompt].n + r.n;
-    if (tokens > cfg->max_T) die("the cache: draw %zu of prompt \"%.40s\" has %zu tokens with its prompt; the model's context is %zu", k, p->prompt, tokens, cfg->max_T);
+    size_t tokens = c->prompts[r.prompt].n + r.n - 1; // the last one is never read
+    if (tokens > cfg->max_T) die("the cache: draw %zu of prompt \"%.40s\" has %zu tokens with its prompt; the model's context is %zu", k, p->prompt, tokens + 1, cfg->max_T);
     arrput(c->responses, r);
     return (size_t)(placed[k] = (long)arrlen(c->responses) - 1);
 }
 
 static bool draw_below(const CacheSample *a, const CacheSample *b) // in the total order; without keys the earlier draw is the lower one
 {
-    if (a->reward != b->reward) return a->reward < b->reward;
     uint64_t x = a->ids ? order_key(a->ids, a->n_ids) : a->key, y = b->ids ? order_key(b->ids, b->n_ids) : b->key;
-    return x != y ? x < y : a->draw < b->draw;
+    return a->reward == b->reward && x == y ? a->draw < b->draw : order_below(a->reward, x, b->reward, y);
 }
 
 void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, const OfflineLoss *o, size_t draws, size_t pairs, uint64_t seed, const Tokenizer *t, const Config *cfg)
 {
     bool best_of = o->kind == OFFLINE_BONBON || o->kind == OFFLINE_BON_SFT;
     size_t first = best_of ? (size_t)o->N : draws, n_prompts = prompts_max && prompts_max < cache->n ? prompts_max : cache->n;
+    for (size_t i = 0; i < n_prompts; i++) {
+        const CachePrompt *p = &cache->prompts[i];
+        if (p->n < first) die("the cache: prompt \"%.40s\" has %zu draws, %zu are needed: draw more, or lower --%s", p->prompt, p->n, first, best_of ? "n" : "draws");
+    }
     long *placed = (long *)xmalloc(first * sizeof *placed);
-    size_t *order = (size_t *)xmalloc(first * first * sizeof *order);
+    size_t *order = best_of ? NULL : (size_t *)xmalloc(first * first * sizeof *order);
     *c = (Comparisons){0};
     for (size_t i = 0; i < n_prompts; i++) {
         const CachePrompt *p = &cache->prompts[i];
@@ -119,7 +129,6 @@ void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, co
         prompt.ids = tokenizer_encode(t, prompt.text, strlen(prompt.text), &prompt.n);
         if (!prompt.n) die("the cache: prompt %zu is empty: the model needs a token to go on from", i + 1);
         arrput(c->prompts, prompt);
-        if (p->n < first) die("the cache: prompt \"%.40s\" has %zu draws, %zu are needed: draw more, or lower --%s", p->prompt, p->n, first, best_of ? "n" : "draws");
         for (size_t k = 0; k < first; k++) placed[k] = -1;
         if (best_of) {
             size_t best = 0, worst = 0;
@@ -200,6 +209,7 @@ void offline_batch(Scorer *s, Model *m, const OfflineLoss *o, const Comparisons 
             double y[2] = {0}, d[2], ref_l = unit == 2 ? c->ref[x->l] : 0;
             size_t length[2] = {c->responses[x->w].n, unit == 2 ? c->responses[x->l].n : 0};
             for (size_t u = 0, t = 0; u < unit; u++) for (size_t k = 0; k < length[u]; k++) y[u] += (double)token[t++];
+            if (x->w == x->l) y[1] = y[0]; // the best is the worst: h is 0 without rounding, for Adam would magnify it
             double loss = offline_loss(o, y[0], y[1], c->ref[x->w], ref_l, &d[0], &d[1]), h = (y[0] - y[1]) - (c->ref[x->w] - ref_l);
             if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: lower --lr, or look for NaN in the model's weights", m->step + 1);
             for (size_t u = 0; u < unit; u++) for (size_t k = 0; k < length[u]; k++) *token++ = (real)(d[u] / (double)n);
@@ -235,6 +245,8 @@ static void cmd_offline(const Args *a)
     if (pairwise && !flag_given("beta")) usage("--beta is required with --loss %s", a->loss);
     if (!pairwise && flag_given("beta") == 2) usage("--beta goes with --loss dpo and ipo; %s has --n", a->loss);
     if (pairwise && flag_given("n") == 2) usage("--n goes with --loss bonbon and bon-sft; %s has --beta", a->loss);
+    if (loss.kind != OFFLINE_BONBON && flag_given("alpha") == 2) usage("--alpha goes with --loss bonbon");
+    if (!pairwise && (flag_given("draws") == 2 || flag_given("pairs") == 2)) usage("--draws and --pairs go with --loss dpo and ipo; %s has --n", a->loss);
     if (!automatic) loss.alpha = strtod(a->alpha, &end);
     if (!automatic && (end == a->alpha || *end || !(loss.alpha >= 0 && loss.alpha <= 1))) usage("--alpha %s: auto, or a number from 0 to 1", a->alpha);
     require(a->model, "model"); require(a->cache, "cache");
@@ -250,10 +262,16 @@ static void cmd_offline(const Args *a)
     check_origin(cache.header, a->cache, a, &m, t);
     comparisons_make(&c, &cache, (size_t)a->prompts_max, &loss, (size_t)a->draws, (size_t)a->pairs, (uint64_t)a->seed, t, &m.cfg);
     cache_free(&cache);
+    if (c.retokenised) printf("%s: %zu of %zu texts encode to other tokens than were sampled, and are learned as texts (a cache with ids has the tokens)\n", a->cache, c.retokenised, arrlenu(c.responses));
+    size_t tokens = (size_t)a->micro_tokens;
+    for (size_t i = 0; i < arrlenu(c.list); i++) { // a comparison is never split
+        size_t both = sequence_tokens(&c.sequences[c.list[i].w]) + (loss.kind == OFFLINE_BON_SFT ? 0 : sequence_tokens(&c.sequences[c.list[i].l]));
+        if (both > tokens) tokens = both;
+    }
     Scorer s = {0};
     Arena work = {.name = "work", .o = m.o};
-    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, (size_t)a->micro_tokens, true); }
-    comparisons_reference(&c, &s, a->temperature);
+    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, tokens, true); }
+    if (loss.kind != OFFLINE_BON_SFT) comparisons_reference(&c, &s, a->temperature);
     if (loss.kind == OFFLINE_BONBON && automatic) loss.alpha = bonbon_alpha(&c, loss.N);
     size_t items = arrlenu(c.list), B = (size_t)a->batch < items ? (size_t)a->batch : items, epoch = SIZE_MAX;
     long steps = a->steps > 0 ? a->steps : (long)(a->epochs * (double)items / (double)B);
@@ -282,7 +300,8 @@ static void cmd_offline(const Args *a)
         bool last = m.step == steps;
         if (m.step % a->log_every == 0 || last) {
             Metric x[] = {{"comparisons", (double)m.step * (double)B}, {"loss", sums[OFFLINE_LOSS] / counted}, {"offline/margin", sums[OFFLINE_MARGIN] / counted}, {"rewards/accuracies", sums[OFFLINE_RIGHT] / counted},
-                {"logps/chosen", sums[OFFLINE_W] / counted}, {"logps/rejected", sums[OFFLINE_L] / counted}, {"grad_norm", norm}, {"lr", opt.lr}, {"time/update", clock_seconds() - began}};
+                {"logps/chosen", sums[OFFLINE_W] / counted}, {"logps/rejected", sums[OFFLINE_L] / counted}, {"rewards/margins", pairwise ? loss.beta * sums[OFFLINE_MARGIN] / counted : NAN},
+                {"bonbon/alpha", loss.kind == OFFLINE_BONBON ? loss.alpha : NAN}, {"grad_norm", norm}, {"lr", opt.lr}, {"time/update", clock_seconds() - began}};
             if (loss.kind == OFFLINE_BON_SFT) x[2].value = x[3].value = x[5].value = NAN; // there is no second response
             char extra[64];
             snprintf(extra, sizeof extra, "loss %.4f", x[1].value);

@@ -1,7 +1,7 @@
 // commands.h: what `vbon COMMAND` does, in plain code: read flags, load, loop, write.
 //
 // Each command prints its start-up table, shows its progress, and writes nothing in place until it is whole. Runs that take long (sft, reward,
-// train, cache) can be killed at any moment and go on with --resume (cache: by itself).
+// train, offline, cache) can be killed at any moment and go on with --resume (cache: by itself).
 #ifndef COMMANDS_H
 #define COMMANDS_H
 typedef struct { const char *name; void (*run)(const Args *a); const char *summary, *example; } Command;
@@ -481,8 +481,7 @@ static void sample_run(const Args *a, bool bon)
         Response *r = draw(&d, bon ? &reward : NULL, a, M, i * M, end * M);
         for (size_t q = i; q < end; q++) {
             Response *mine = r + (q - i) * M, *best = mine;
-            for (size_t k = 1; k < M && bon; k++) // the total order: reward, then key
-                if (mine[k].reward > best->reward || (mine[k].reward == best->reward && mine[k].key > best->key)) best = &mine[k];
+            for (size_t k = 1; k < M && bon; k++) if (order_below(best->reward, best->key, mine[k].reward, mine[k].key)) best = &mine[k];
             for (size_t k = 0; k < (bon ? 1 : M); k++) write_response(out ? out->f : stdout, d.t, &d.prompts[q], bon ? best : &mine[k], bon);
         }
         for (size_t k = 0; k < (end - i) * M; k++) response_free(&r[k]);
@@ -757,7 +756,7 @@ static void pool_choose(Response *out, const char *path, const Prompt *prompts, 
                 for (size_t j = 0; known && j < x->n_ids; j++) known = x->ids[j] >= 0 && (size_t)x->ids[j] < reference->cfg.V;
                 if (!known) die("%s: draw %zu of prompt \"%.40s\" has no ids of the reference's: a pool is what vbon cache writes", path, s, prompts[i].text);
                 uint64_t key = order_key(x->ids, x->n_ids);
-                if (best->n && (x->reward < reward || (x->reward == reward && key <= best->key))) continue;
+                if (best->n && !order_below(reward, best->key, x->reward, key)) continue;
                 reward = x->reward;
                 *best = (Response){.prompt = i, .sample = s, .ids = x->ids, .n = x->n_ids, .finished = x->ids[x->n_ids - 1] == tokenizer_eos(t), .key = key};
             }
@@ -799,7 +798,7 @@ static void cmd_eval(const Args *a)
         Response *r = draw(&d, &reward, a, K * N, i * K * N, end * K * N);
         for (size_t k = 0; k < (end - i) * K; k++) {
             Response *best = &r[k * N];
-            for (size_t c = k * N + 1; c < (k + 1) * N; c++) if (r[c].reward > best->reward || (r[c].reward == best->reward && r[c].key > best->key)) best = &r[c];
+            for (size_t c = k * N + 1; c < (k + 1) * N; c++) if (order_below(best->reward, best->key, r[c].reward, r[c].key)) best = &r[c];
             kept[i * K + k] = *best;
             tokens += (double)best->n;
             best->ids = NULL; best->logp = NULL; best->prefix = NULL;

@@ -189,11 +189,13 @@ void cache_read(Cache *c, const char *path, long first_m)
                 arrput(p->samples, x);
             }
             const char *draw;
+            if (texts && (r || !json_is_object(texts))) die("%s:%zu: \"texts\" must be an object, in place of \"responses\"", path, in.line);
             json_object_foreach(texts, draw, v) {
                 char *end;
                 long k = strtol(draw, &end, 10);
-                if (end == draw || *end || k < 0 || k >= (long)n || r || !json_is_string(v)) die("%s:%zu: \"texts\" must hold strings by number of draw, in place of \"responses\"", path, in.line);
-                p->samples[arrlen(p->samples) - (ptrdiff_t)n + k].text = xstrdup(json_string_value(v));
+                CacheSample *x = p->samples + arrlen(p->samples) - n + (k >= 0 && k < (long)n ? k : 0);
+                if (end == draw || *end || k < 0 || k >= (long)n || x->text || !json_is_string(v)) die("%s:%zu: \"texts\" must hold strings by number of draw", path, in.line);
+                x->text = xstrdup(json_string_value(v));
             }
         } else {
             CachePrompt *p = cache_prompt(c, jsonl_string(&in, j, "prompt", true));

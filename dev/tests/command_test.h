@@ -455,15 +455,20 @@ static void test_offline(void) // on a cache, and on the same without ids, in th
         memcpy(all, ids, n * sizeof *ids);
         all[n] = tokenizer_eos(t);
         CacheSample x = {.text = " is good", .has_key = end < 2, .key = order_key(all, n + (end == 1)), .finished = end == 2};
-        int *made = sample_ids(&x, t, &got);
-        CHECK(got == n + (end > 0) && !memcmp(made, all, got * sizeof *all), "an end-of-text by key or flag, %d: %zu ids of %zu", end, got, n);
+        bool same;
+        int *made = sample_ids(&x, t, &got, &same);
+        CHECK(same && got == n + (end > 0) && !memcmp(made, all, got * sizeof *all), "an end-of-text by key or flag, %d: %zu ids of %zu", end, got, n);
+        free(made);
+        x.key++;
+        made = sample_ids(&x, t, &got, &same);
+        CHECK(same == !x.has_key && got == n + (end == 2), "ids that are not the key's, %d: %zu of %zu", end, got, n);
         free(ids); free(all); free(made);
     }
     cache_free(&full); cache_free(&compact); tokenizer_free(t);
     // each loss goes down; one that was killed and resumed ends as if it had not been
     #define OFFLINE "offline --model lm --cache co.jsonl --lr 3e-3 --batch 4 --steps 40 --log-every 40 "
     static const struct { const char *flags, *key; double least, most; } runs[] = {{"--loss dpo --beta 0.5", "loss", 0, 0.5}, {"--loss ipo --beta 0.5", "offline/margin", 0.4, 1.2},
-        {"--loss bonbon --n 4 --alpha 0.01", "offline/margin", 0.5, 6}, {"--loss bon-sft --n 4 --train-layers 1", "loss", 0, 43}, {"--preset dpo --loss bonbon --n 2 --lr 3e-3", "rewards/accuracies", 0.6, 1}};
+        {"--loss bonbon --n 4 --alpha 0.01 --micro-tokens 3", "offline/margin", 0.5, 6}, {"--loss bon-sft --n 4 --train-layers 1", "loss", 0, 43}, {"--preset dpo --loss bonbon --n 2 --lr 3e-3", "rewards/accuracies", 0.6, 1}};
     for (int k = 0; k < 5; k++) {
         char *args = format(OFFLINE "%s --out off%d", runs[k].flags, k), *log = format("off%d/log.jsonl", k);
         expect_success(args);
@@ -475,17 +480,24 @@ static void test_offline(void) // on a cache, and on the same without ids, in th
     double s = clock_seconds();
     expect_success(KILLED "--out off_straight");
     s = clock_seconds() - s;
-    kill_later(KILLED "--out off_killed", s * 0.6, SIGKILL);
-    expect_success(KILLED "--resume --out off_killed");
-    CHECK(same_files("off_straight/model.safetensors", "off_killed/model.safetensors"), "a resumed offline run differs");
-    CHECK(last_metric("off_straight/log.jsonl", "loss") == last_metric("off_killed/log.jsonl", "loss"), "a resumed offline run's record differs");
+    int hits = 0;
+    for (int k = 0; k < 3; k++) {
+        char *dir = format("off_killed%d", k), *model = format("%s/model.safetensors", dir), *args = format(KILLED "--out %s", dir), *again = format("%s --resume", args);
+        hits += kill_later(args, s * (0.5 + 0.12 * k), SIGKILL);
+        expect_success(again);
+        CHECK(same_files("off_straight/model.safetensors", model) && !strcmp(log_without_times("off_straight"), log_without_times(dir)), "a resumed offline run's weights or log differ");
+        free(dir); free(model); free(args); free(again);
+    }
+    CHECK(hits, "no offline run was still running when it was to be killed");
     static const struct { const char *args; int code; const char *says; } bad[] = {{"--loss dpo", 2, "--beta is required"}, {"--loss bonbon --beta 1", 2, "--beta goes with"}, {"--loss dpo --beta 1 --n 2", 2, "--n goes with"},
         {"--loss bonbon --alpha 1.5", 2, "--alpha"}, {"--loss bonbon --n 9", 1, "has 8 draws, 9 are needed"}, {"--loss dpo --beta 1 --draws 9", 1, "lower --draws"}, {"--loss bon-sft --temperature 2", 1, "temperature"},
-        {"--loss bon-sft --micro-tokens 3", 1, "--micro-tokens"}, {"--preset nosuch", 2, "no such preset"}, {"--loss bon-sft --reward rm", 2, "belongs to"}};
+        {"--loss dpo --beta 1 --alpha 0.5", 2, "--alpha goes with"}, {"--loss bon-sft --pairs 3", 2, "--draws and --pairs go with"}, {"--preset nosuch", 2, "no such preset"}, {"--loss bon-sft --reward rm", 2, "belongs to"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) { char *args = format("offline --model lm --cache co.jsonl --out off_bad %s", bad[i].args); expect_failure(args, bad[i].code, bad[i].says); free(args); }
     expect_failure("offline --model rm --cache co.jsonl --loss bon-sft --out off_bad", 1, "a reward model");
     static const struct { const char *line, *says; } caches[] = {{"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"0\":\"a\"}}", "draw 1 of prompt \"I\" has neither ids nor text"},
-        {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"2\":\"a\"}}", "\"texts\" must hold"}, {"{\"prompt\":\"I\",\"responses\":[\"a\",\"b\"],\"rewards\":[1,1]}", "rewards of each prompt are equal"},
+        {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"2\":\"a\"}}", "\"texts\" must hold"}, {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":[\"a\"]}", "\"texts\" must be an object"},
+        {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"0\":\"a\",\"00\":\"b\"}}", "\"texts\" must hold"},
+        {"{\"prompt\":\"I\",\"ids\":[5],\"key\":\"0000000000000001\",\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[6],\"key\":\"0000000000000001\",\"reward\":2}", "the file was edited"}, {"{\"prompt\":\"I\",\"responses\":[\"a\",\"b\"],\"rewards\":[1,1]}", "rewards of each prompt are equal"},
         {"{\"prompt\":\"I\",\"ids\":[5],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2000],\"reward\":2}", "token 2000"}, {"{\"prompt\":\"I\",\"ids\":[],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2],\"reward\":2}", "is empty"},
         {"{\"prompt\":\"I\",\"ids\":[5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2],\"reward\":2}", "context is 24"}};
     char *odd = tmp_path("odd.jsonl");

@@ -186,6 +186,20 @@ static double offline_case_loss(void *context) // the mean over both comparisons
     return loss;
 }
 
+// Two comparisons of four responses to one prompt, of vocabularies of 4 tokens and more
+static Comparisons tiny_comparisons(void)
+{
+    static int prompt_ids[2] = {3, 2}, ids[4][4] = {{2, 3, 1, 0}, {1, 1}, {3}, {2, 2, 0}};
+    static const size_t lengths[4] = {4, 2, 1, 3};
+    static Prompt p = {.ids = prompt_ids, .n = 2};
+    Comparisons x = {0};
+    for (int i = 0; i < 4; i++) arrput(x.responses, ((Response){.ids = ids[i], .n = lengths[i]}));
+    for (int i = 0; i < 4; i++) { arrput(x.sequences, ((Sequence){&p, &x.responses[i], {0}})); arrput(x.ref, -2 - 1.5 * i); }
+    arrput(x.list, ((Comparison){0, 1})); arrput(x.list, ((Comparison){3, 2}));
+    return x;
+}
+static void tiny_comparisons_free(Comparisons *x) { arrfree(x->responses); arrfree(x->sequences); arrfree(x->ref); arrfree(x->list); }
+
 static void check_parameters(Model *m, const char *what, Loss loss, void *context)
 {
     for (size_t i = 0; i < m->n_list; i++) {
@@ -248,29 +262,24 @@ static void test_model_gradients(void)
         check_parameters(&m, "policy and value", policy_loss, &k);
         scorer_free(&s); arena_release(&work); model_free(&m);
     }
-    for (int v = 0; v < 4 * TINIES; v++) { // each offline loss; untied; every other one with only the top block
-        Config c = tiny_of(v / 4, 13, false, false);
+    for (int v = 0; v < 4 * TINIES; v++) { // each offline loss; every other one with only the top block, every third with a tied head
+        Config c = tiny_of(v / 4, 13, v % 3 == 0, false);
         Model m;
         Scorer s = {0};
         Arena work = {.name = "work", .o = ops_cpu()};
         OfflineLoss o = {.kind = (OfflineKind)(v % 4), .beta = 0.3, .alpha = 0.2, .N = 3};
-        Comparisons x = {0};
-        model_create(&m, ops_cpu(), &c, v % 2 ? 1 : TRAIN_ALL, false, false);
+        Comparisons x = tiny_comparisons();
+        model_create(&m, ops_cpu(), &c, (v + v / 4) % 2 ? 1 : TRAIN_ALL, false, false);
         model_random(&m, 12);
         for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, 12, true); } // too small for both comparisons at once
-        int p1[2] = {3, 4}, r[4][4] = {{7, 8, 1, 0}, {12, 9}, {5}, {2, 2, 6}};
-        const size_t lengths[4] = {4, 2, 1, 3}, both[2] = {1, 0};
-        Prompt p = {.ids = p1, .n = 2};
-        for (int i = 0; i < 4; i++) arrput(x.responses, ((Response){.ids = r[i], .n = lengths[i]}));
-        for (int i = 0; i < 4; i++) { arrput(x.sequences, ((Sequence){&p, &x.responses[i], {0}})); arrput(x.ref, -2 - 1.5 * i); }
-        arrput(x.list, ((Comparison){0, 1})); arrput(x.list, ((Comparison){3, 2}));
+        const size_t both[2] = {1, 0};
         double sums[OFFLINE_SUMS] = {0};
         OfflineCase k = {&m, &s, &o, &x};
         model_zero_grad(&m);
         offline_batch(&s, &m, &o, &x, both, 2, 0.8, sums);
         CHECK_NEAR(sums[OFFLINE_LOSS] / 2, offline_case_loss(&k), 1e-12, "the batch's loss");
         check_parameters(&m, "offline", offline_case_loss, &k);
-        arrfree(x.responses); arrfree(x.sequences); arrfree(x.ref); arrfree(x.list);
+        tiny_comparisons_free(&x);
         scorer_free(&s); arena_release(&work); model_free(&m);
     }
 }

@@ -199,7 +199,7 @@ static void test_world(void)
 
 static void world_offline(World *w, OfflineLoss o, double *out)
 {
-    enum { DRAWS = 20000, B = 256, STEPS = 500 };
+    enum { DRAWS = 40000, B = 400, STEPS = 500 };
     static int prompt_ids[1] = {1};
     Prompt p = {.ids = prompt_ids, .n = 1};
     Model m;
