@@ -996,7 +996,7 @@ static const Flag flag_table[] = {
     FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train eval", "1", ">0..", "rewards are multiplied by it"),
     FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train eval", "0", NULL, "and this is added"),
     FLAG("missing-eos", FLAG_STRING, missing_eos, "bon cache train eval", "none", NULL, "reward of a response without an end-of-text token, in place of its own (none: its own)"),
-    FLAG("data", FLAG_STRING, data, "sft reward", NULL, NULL, "JSONL to train on"),
+    FLAG("data", FLAG_STRING, data, "sft reward offline", NULL, NULL, "JSONL to train on (offline: in place of --cache, lines {\"prompt\",\"chosen\",\"rejected\"})"),
     FLAG("held-out", FLAG_STRING, held_out, "sft reward", NULL, NULL, "JSONL to measure on"),
     FLAG("max-docs", FLAG_LONG, max_docs, "sft reward", "0", "0..", "use only the first so many held-out lines (0: all)"),
     FLAG("in", FLAG_STRING, in, "score", NULL, NULL, "JSONL lines {\"prompt\",\"response\"} or {\"text\"}"),

@@ -1,6 +1,7 @@
 // baselines.h: what vBoN is compared with that learns from the reward cache alone: DPO, IPO, BoNBoN, and supervised training on the best of N (`vbon offline`).
 //
-// All four are one loop over comparisons (y_w, y_l) of two cached responses to one prompt, y_w the better one in the cache's total order. With the margin
+// All four are one loop over comparisons (y_w, y_l) of two responses to one prompt: y_w is the better one in the cache's total order (or, for dpo and ipo, the one that a
+// file of preferences calls chosen). With the margin
 //
 //     h = [log pi(y_w) - log pi(y_l)] - [log ref(y_w) - log ref(y_l)]
 //
@@ -36,6 +37,8 @@ typedef struct { Prompt *prompts; Response *responses; Sequence *sequences; doub
 // bonbon, bon-sft: the best (and the worst) of each prompt's first N draws. dpo, ipo: of the first `draws`, at most `pairs` of all pairs with unequal rewards, chosen by seed.
 // Dies naming the prompt that has too few draws, a text that is not kept, ids the model does not know, or more tokens than its context.
 void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, const OfflineLoss *o, size_t draws, size_t pairs, uint64_t seed, const Tokenizer *t, const Config *cfg);
+// dpo, ipo: from JSONL lines {"prompt","chosen","rejected"}; an end-of-text token closes both texts if the tokenizer has one. Dies with file and line.
+void comparisons_read(Comparisons *c, const char *path, size_t prompts_max, const Tokenizer *t, const Config *cfg);
 void comparisons_free(Comparisons *c);
 void comparisons_reference(Comparisons *c, Scorer *s, double temperature); // ref: log-probabilities of every response by the model as it is
 
@@ -77,33 +80,60 @@ double offline_loss(const OfflineLoss *o, double w, double l, double ref_w, doub
 // malloc'd: those sampled where the cache has them, else its text's; *same: they are known to be, or cannot be told from, what was sampled
 static int *sample_ids(const CacheSample *s, const Tokenizer *t, size_t *n, bool *same)
 {
-    *same = true;
-    if (s->ids) { *n = s->n_ids; return (int *)memcpy(xmalloc((s->n_ids + 1) * sizeof(int)), s->ids, s->n_ids * sizeof(int)); }
-    int *ids = tokenizer_encode(t, s->text, strlen(s->text), n);
-    ids = (int *)xrealloc(ids, (*n + 1) * sizeof(int));
-    ids[*n] = tokenizer_eos(t); // no text shows it; where there is an order key, that does
-    *n += ids[*n] >= 0 && (s->has_key ? order_key(ids, *n + 1) == s->key : s->finished);
+    int *ids;
+    if (s->ids) ids = (int *)memcpy(xmalloc((s->n_ids + 1) * sizeof *ids), s->ids, (*n = s->n_ids) * sizeof *ids);
+    else {
+        ids = tokenizer_encode(t, s->text, strlen(s->text), n);
+        ids = (int *)xrealloc(ids, (*n + 1) * sizeof *ids);
+        ids[*n] = tokenizer_eos(t); // no text shows it; where there is an order key, that does
+        *n += ids[*n] >= 0 && (s->has_key ? order_key(ids, *n + 1) == s->key : s->finished);
+    }
     *same = !s->has_key || order_key(ids, *n) == s->key;
     return ids;
+}
+
+// Both: `where` says in an error which one it is
+static void add_prompt(Comparisons *c, const char *where, const char *text, const Tokenizer *t)
+{
+    Prompt p = {.text = xstrdup(text)};
+    p.ids = tokenizer_encode(t, text, strlen(text), &p.n);
+    if (!p.n) die("%s: the prompt is empty: the model needs a token to go on from", where);
+    arrput(c->prompts, p);
+}
+
+static size_t add_response(Comparisons *c, const char *where, const CacheSample *s, const Tokenizer *t, const Config *cfg) // to the last prompt
+{
+    bool same;
+    Response r = {.prompt = arrlenu(c->prompts) - 1, .reward = s->reward};
+    r.ids = sample_ids(s, t, &r.n, &same);
+    if (!r.n) die("%s is empty", where);
+    if (s->ids && !same) die("%s: its key is not that of its ids: the file was edited", where);
+    for (size_t i = 0; i < r.n; i++) if (r.ids[i] < 0 || (size_t)r.ids[i] >= cfg->V) die("%s has token %d, the model knows %zu", where, r.ids[i], cfg->V);
+    size_t tokens = c->prompts[r.prompt].n + r.n;
+    if (tokens - 1 > cfg->max_T) die("%s has %zu tokens with its prompt; the model's context is %zu", where, tokens, cfg->max_T); // the last one is never read
+    c->retokenised += !same;
+    arrput(c->responses, r);
+    return arrlenu(c->responses) - 1;
 }
 
 // The place of a prompt's k-th draw among the responses, where it is put on first use (placed[k] < 0)
 static size_t response_of(Comparisons *c, const CachePrompt *p, size_t k, long *placed, const Tokenizer *t, const Config *cfg)
 {
-    const CacheSample *s = &p->samples[k];
+    char where[128];
     if (placed[k] >= 0) return (size_t)placed[k];
-    if (!s->ids && !s->text) die("the cache: draw %zu of prompt \"%.40s\" has neither ids nor text: it was compacted for other comparisons", k, p->prompt);
-    Response r = {.prompt = arrlenu(c->prompts) - 1, .sample = k, .reward = s->reward};
-    bool same;
-    r.ids = sample_ids(s, t, &r.n, &same);
-    c->retokenised += !same;
-    if (s->ids && s->has_key && order_key(r.ids, r.n) != s->key) die("the cache: a key of prompt \"%.40s\" is not that of its ids: the file was edited", p->prompt);
-    if (!r.n) die("the cache: draw %zu of prompt \"%.40s\" is empty", k, p->prompt);
-    for (size_t i = 0; i < r.n; i++) if (r.ids[i] < 0 || (size_t)r.ids[i] >= cfg->V) die("the cache: draw %zu of prompt \"%.40s\" has token %d, the model knows %zu", k, p->prompt, r.ids[i], cfg->V);
-    size_t tokens = c->prompts[r.prompt].n + r.n - 1; // the last one is never read
-    if (tokens > cfg->max_T) die("the cache: draw %zu of prompt \"%.40s\" has %zu tokens with its prompt; the model's context is %zu", k, p->prompt, tokens + 1, cfg->max_T);
-    arrput(c->responses, r);
-    return (size_t)(placed[k] = (long)arrlen(c->responses) - 1);
+    snprintf(where, sizeof where, "the cache: draw %zu of prompt \"%.40s\"", k, p->prompt);
+    if (!p->samples[k].ids && !p->samples[k].text) die("%s has neither ids nor text: it was compacted for other comparisons", where);
+    placed[k] = (long)add_response(c, where, &p->samples[k], t, cfg);
+    c->responses[placed[k]].sample = k;
+    return (size_t)placed[k];
+}
+
+static void comparisons_finish(Comparisons *c) // when all responses are in their place
+{
+    for (size_t i = 0; i < arrlenu(c->responses); i++) {
+        arrput(c->sequences, ((Sequence){&c->prompts[c->responses[i].prompt], &c->responses[i], {0}}));
+        arrput(c->ref, 0);
+    }
 }
 
 static bool draw_below(const CacheSample *a, const CacheSample *b) // in the total order; without keys the earlier draw is the lower one
@@ -125,10 +155,7 @@ void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, co
     *c = (Comparisons){0};
     for (size_t i = 0; i < n_prompts; i++) {
         const CachePrompt *p = &cache->prompts[i];
-        Prompt prompt = {.text = xstrdup(p->prompt)};
-        prompt.ids = tokenizer_encode(t, prompt.text, strlen(prompt.text), &prompt.n);
-        if (!prompt.n) die("the cache: prompt %zu is empty: the model needs a token to go on from", i + 1);
-        arrput(c->prompts, prompt);
+        add_prompt(c, "the cache", p->prompt, t);
         for (size_t k = 0; k < first; k++) placed[k] = -1;
         if (best_of) {
             size_t best = 0, worst = 0;
@@ -156,9 +183,32 @@ void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, co
     }
     free(placed); free(order);
     if (!arrlenu(c->list)) die("the cache: no comparison: all rewards of each prompt are equal");
-    for (size_t i = 0; i < arrlenu(c->responses); i++) arrput(c->sequences, ((Sequence){&c->prompts[c->responses[i].prompt], &c->responses[i], {0}}));
-    arrsetlen(c->ref, arrlenu(c->responses));
-    memset(c->ref, 0, arrlenu(c->ref) * sizeof *c->ref);
+    comparisons_finish(c);
+}
+
+void comparisons_read(Comparisons *c, const char *path, size_t prompts_max, const Tokenizer *t, const Config *cfg)
+{
+    Jsonl in;
+    json_t *j;
+    *c = (Comparisons){0};
+    jsonl_open(&in, path);
+    while ((!prompts_max || arrlenu(c->prompts) < prompts_max) && jsonl_next(&in, &j)) {
+        char *where = format("%s:%zu", path, in.line);
+        size_t side[2];
+        add_prompt(c, where, jsonl_string(&in, j, "prompt", true), t);
+        for (int k = 0; k < 2; k++) {
+            const char *key = k ? "rejected" : "chosen";
+            char *which = format("%s: the %s text", where, key);
+            side[k] = add_response(c, which, &(CacheSample){.text = (char *)jsonl_string(&in, j, key, true), .finished = true}, t, cfg);
+            free(which);
+        }
+        arrput(c->list, ((Comparison){side[0], side[1]}));
+        free(where);
+        json_decref(j);
+    }
+    jsonl_close(&in);
+    if (!arrlenu(c->list)) die("%s: no comparisons", path);
+    comparisons_finish(c);
 }
 
 void comparisons_free(Comparisons *c)
@@ -249,19 +299,25 @@ static void cmd_offline(const Args *a)
     if (!pairwise && (flag_given("draws") == 2 || flag_given("pairs") == 2)) usage("--draws and --pairs go with --loss dpo and ipo; %s has --n", a->loss);
     if (!automatic) loss.alpha = strtod(a->alpha, &end);
     if (!automatic && (end == a->alpha || *end || !(loss.alpha >= 0 && loss.alpha <= 1))) usage("--alpha %s: auto, or a number from 0 to 1", a->alpha);
-    require(a->model, "model"); require(a->cache, "cache");
+    require(a->model, "model");
+    if (!a->data == !a->cache) usage("one of --cache and --data is required");
+    if (a->data && !pairwise) usage("--data goes with --loss dpo and ipo; %s needs a cache", a->loss);
+    if (a->data && (flag_given("draws") == 2 || flag_given("pairs") == 2)) usage("--draws and --pairs go with --cache");
     char *from = resume_point(a, "offline", &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
     Tokenizer *t = tokenizer_load(a->model);
     Model m;
     model_load(&m, device_ops(a), a->model, train_layers(a), false);
     if (m.cfg.scalar_head) die("%s: a reward model, not a language model", a->model);
-    Cache cache;
     Comparisons c;
-    cache_read(&cache, a->cache, 0);
-    check_origin(cache.header, a->cache, a, &m, t);
-    comparisons_make(&c, &cache, (size_t)a->prompts_max, &loss, (size_t)a->draws, (size_t)a->pairs, (uint64_t)a->seed, t, &m.cfg);
-    cache_free(&cache);
+    if (a->data) comparisons_read(&c, a->data, (size_t)a->prompts_max, t, &m.cfg);
+    else {
+        Cache cache;
+        cache_read(&cache, a->cache, 0);
+        check_origin(cache.header, a->cache, a, &m, t);
+        comparisons_make(&c, &cache, (size_t)a->prompts_max, &loss, (size_t)a->draws, (size_t)a->pairs, (uint64_t)a->seed, t, &m.cfg);
+        cache_free(&cache);
+    }
     if (c.retokenised) printf("%s: %zu of %zu texts encode to other tokens than were sampled, and are learned as texts (a cache with ids has the tokens)\n", a->cache, c.retokenised, arrlenu(c.responses));
     size_t tokens = (size_t)a->micro_tokens;
     for (size_t i = 0; i < arrlenu(c.list); i++) { // a comparison is never split

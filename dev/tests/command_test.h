@@ -480,6 +480,20 @@ static void test_offline(void) // on a cache, and on the same without ids, in th
     double s = clock_seconds();
     expect_success(KILLED "--out off_straight");
     s = clock_seconds() - s;
+    // preferences in a file; the first texts are chosen
+    char *prefer = tmp_path("prefer.jsonl");
+    f = fopen(prefer, "w");
+    for (int i = 0; i < 16; i++) fprintf(f, "{\"prompt\":\"Film %d\",\"chosen\":\" is good\",\"rejected\":\" is bad\"}\n", i);
+    fclose(f);
+    Tokenizer *tok = tokenizer_load(tmp_path("lm"));
+    comparisons_read(&a, prefer, 3, tok, &cfg);
+    size_t n_good;
+    int *good = tokenizer_encode(tok, " is good", 8, &n_good);
+    const Response *first = &a.responses[a.list[2].w];
+    CHECK(arrlenu(a.list) == 3 && arrlenu(a.responses) == 6 && first->prompt == 2 && first->n == n_good + 1 && !memcmp(first->ids, good, n_good * sizeof *good) && first->ids[n_good] == tokenizer_eos(tok), "a file of preferences");
+    comparisons_free(&a); tokenizer_free(tok);
+    expect_success("offline --model lm --data prefer.jsonl --loss dpo --beta 0.5 --lr 3e-3 --batch 8 --steps 20 --out off_data");
+    CHECK(last_metric("off_data/log.jsonl", "loss") < 0.5, "DPO on a file of preferences: loss %g", last_metric("off_data/log.jsonl", "loss"));
     int hits = 0;
     for (int k = 0; k < 3; k++) {
         char *dir = format("off_killed%d", k), *model = format("%s/model.safetensors", dir), *args = format(KILLED "--out %s", dir), *again = format("%s --resume", args);
@@ -491,9 +505,15 @@ static void test_offline(void) // on a cache, and on the same without ids, in th
     CHECK(hits, "no offline run was still running when it was to be killed");
     static const struct { const char *args; int code; const char *says; } bad[] = {{"--loss dpo", 2, "--beta is required"}, {"--loss bonbon --beta 1", 2, "--beta goes with"}, {"--loss dpo --beta 1 --n 2", 2, "--n goes with"},
         {"--loss bonbon --alpha 1.5", 2, "--alpha"}, {"--loss bonbon --n 9", 1, "has 8 draws, 9 are needed"}, {"--loss dpo --beta 1 --draws 9", 1, "lower --draws"}, {"--loss bon-sft --temperature 2", 1, "temperature"},
-        {"--loss dpo --beta 1 --alpha 0.5", 2, "--alpha goes with"}, {"--loss bon-sft --pairs 3", 2, "--draws and --pairs go with"}, {"--preset nosuch", 2, "no such preset"}, {"--loss bon-sft --reward rm", 2, "belongs to"}};
+        {"--loss dpo --beta 1 --alpha 0.5", 2, "--alpha goes with"}, {"--loss bon-sft --pairs 3", 2, "--draws and --pairs go with"}, {"--preset nosuch", 2, "no such preset"}, {"--loss bon-sft --reward rm", 2, "belongs to"}, {"--loss dpo --beta 1 --data prefer.jsonl", 2, "one of --cache and --data"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) { char *args = format("offline --model lm --cache co.jsonl --out off_bad %s", bad[i].args); expect_failure(args, bad[i].code, bad[i].says); free(args); }
+    expect_failure("offline --model lm --data prefer.jsonl --loss bon-sft --out off_bad", 2, "needs a cache");
+    expect_failure("offline --model lm --data prefer.jsonl --loss dpo --beta 1 --pairs 2 --out off_bad", 2, "go with --cache");
+    expect_failure("offline --model lm --data odd.jsonl --loss dpo --beta 1 --out off_bad", 1, "odd.jsonl");
     expect_failure("offline --model rm --cache co.jsonl --loss bon-sft --out off_bad", 1, "a reward model");
+    const char *torn = "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\"}\n{\"prompt\":\"a\",\"chosen\":\"b\"}\n";
+    write_file(prefer, torn, strlen(torn));
+    expect_failure("offline --model lm --data prefer.jsonl --loss dpo --beta 1 --out off_bad", 1, "prefer.jsonl:2: \"rejected\"");
     static const struct { const char *line, *says; } caches[] = {{"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"0\":\"a\"}}", "draw 1 of prompt \"I\" has neither ids nor text"},
         {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"2\":\"a\"}}", "\"texts\" must hold"}, {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":[\"a\"]}", "\"texts\" must be an object"},
         {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"0\":\"a\",\"00\":\"b\"}}", "\"texts\" must hold"},
