@@ -409,7 +409,7 @@ static void peak(const char *job, size_t rows)
         Training j;
         Model m;
         model_create(&m, ops_cpu(), &gpt2_124m, TRAIN_ALL, false, true);
-        plan = plan_training(&m, B * T);
+        plan = plan_training(&m, B * T, false);
         model_free(&m);
         training_create(&j, &gpt2_124m);
         for (int i = 0; i < 2; i++) training_step(&j, NULL);

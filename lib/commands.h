@@ -152,9 +152,9 @@ static void check_origin(const json_t *header, const char *path, const Args *a, 
     char *model = format("%016llx", (unsigned long long)model_fingerprint(reference)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(t));
     check_header(header, path, "model", model, "reference model");
     check_header(header, path, "tokenizer", tok, "tokenizer");
+    free(model); free(tok);
     json_t *T = json_object_get(header, "temperature");
     if (json_is_number(T) && fabs(json_number_value(T) - a->temperature) > 1e-9) die("%s: was sampled at temperature %g, not %g", path, json_number_value(T), a->temperature);
-    free(model); free(tok);
 }
 static void check_cache(const json_t *header, const char *path, const Args *a, const Model *reference, const Tokenizer *t, const char *reward)
 {

@@ -1,4 +1,4 @@
-// info.h: `vbon info`: what a model is, and what a PPO run with it would need, by family, before anything is allocated (of sft and sample: the sum).
+// info.h: `vbon info`: what a model is, and what a PPO run with it would need, by family, before anything is allocated (of sft, offline and sample: the sum).
 //
 // The plan is no estimate: the same functions that lay a run's memory out (model_create, packs_carve, generator_carve, scorer_carve, trainer_carve, reward_carve) run in
 // their measuring pass, for the flags given. It works from config.json alone; where the folder has weights, their names and shapes are checked too.
@@ -96,16 +96,18 @@ static void plan_ppo(Ppo *p, double *total)
     generator_free(&p->gen); scorer_free(&p->scorer);
 }
 
-// In bytes, what `sft` holds with so many tokens in a forward pass, and what `sample` does with so many rows; m: measured only
-static double plan_training(Model *m, size_t tokens)
+// In bytes, what `sft` and `offline` hold with so many tokens in a forward pass, and what `sample` does with so many rows; m: measured only
+static double plan_training(Model *m, size_t tokens, bool offline)
 {
     Trainer t = {.work = {.o = m->o}};
+    Scorer s = {0};
     double total = 0;
-    trainer_carve(&t, m, tokens, true);
+    if (offline) scorer_carve(&s, m, &t.work, tokens, true);
+    else trainer_carve(&t, m, tokens, true);
     arena_print(NULL, &m->params, &total);
     arena_print(NULL, &m->optim, &total);
     arena_print(NULL, &t.work, &total);
-    acts_free(&t.acts);
+    acts_free(&t.acts); scorer_free(&s);
     return total;
 }
 
@@ -181,12 +183,12 @@ static void cmd_info(const Args *a)
     print_total(a, total, limit);
     model_free(&m);
     if (c.scalar_head) return;
-    double parts[2];
-    for (int i = 0; i < 2; i++) {
-        model_create(&m, device_ops(a), &c, i ? TRAIN_NONE : train_layers(a), false, true);
-        parts[i] = i ? plan_drawing(&m, decode_rows(a, 256), (size_t)a->micro_tokens, max_prompt, max_new) : plan_training(&m, (size_t)a->micro_tokens);
+    double parts[3];
+    for (int i = 0; i < 3; i++) {
+        model_create(&m, device_ops(a), &c, i == 2 ? TRAIN_NONE : train_layers(a), false, true);
+        parts[i] = i == 2 ? plan_drawing(&m, decode_rows(a, 256), (size_t)a->micro_tokens, max_prompt, max_new) : plan_training(&m, (size_t)a->micro_tokens, i);
         model_free(&m);
     }
-    printf("other commands with these flags: sft %.1f MiB; sample, and cache without its reward model, %.1f MiB\n", parts[0] / 1048576, parts[1] / 1048576);
+    printf("other commands with these flags: sft %.1f MiB; offline %.1f MiB; sample, and cache without its reward model, %.1f MiB\n", parts[0] / 1048576, parts[1] / 1048576, parts[2] / 1048576);
 }
 #endif

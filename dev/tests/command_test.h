@@ -213,21 +213,24 @@ static void test_info(void)
     }
     // the plan of a training run and of sampling is what these allocate
     Config c = {.arch = "gpt2", .L = 2, .C = 32, .NH = 2, .F = 64, .V = 61, .max_T = 32, .eps = 1e-5, .tied = true};
-    for (int training = 0; training < 2; training++) {
+    for (int kind = 0; kind < 3; kind++) { // sampling, sft, offline
+        bool training = kind > 0;
         Model plan, m;
         Trainer t;
+        Scorer s = {0};
         Generator g = {0};
         Arena work = {.o = ops_cpu()};
         double bytes;
         model_create(&plan, ops_cpu(), &c, training ? 1 : TRAIN_NONE, false, true);
-        double planned = training ? plan_training(&plan, 40) : plan_drawing(&plan, 5, 40, 7, 9);
+        double planned = training ? plan_training(&plan, 40, kind == 2) : plan_drawing(&plan, 5, 40, 7, 9);
         model_create(&m, ops_cpu(), &c, training ? 1 : TRAIN_NONE, false, false);
         model_random(&m, 1);
-        if (training) trainer_create(&t, &m, 40, true);
+        if (kind == 1) trainer_create(&t, &m, 40, true);
+        else if (kind == 2) for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, 40, true); }
         else { generator_carve(&g, &m, &work, 5, 40, 7, 9); arena_place(&work); generator_carve(&g, &m, &work, 5, 40, 7, 9); model_pack(&m); }
-        bytes = (double)(m.params.base.n + (training ? m.optim.base.n + t.work.base.n : m.packs.base.n + work.base.n));
-        CHECK(planned == bytes, "%s: %.0f bytes planned, %.0f allocated", training ? "sft" : "sample", planned, bytes);
-        if (training) trainer_free(&t); else { generator_free(&g); arena_release(&work); }
+        bytes = (double)(m.params.base.n + (training ? m.optim.base.n + (kind == 1 ? t.work.base.n : work.base.n) : m.packs.base.n + work.base.n));
+        CHECK(planned == bytes, "%s: %.0f bytes planned, %.0f allocated", kind == 2 ? "offline" : training ? "sft" : "sample", planned, bytes);
+        if (kind == 1) trainer_free(&t); else { generator_free(&g); scorer_free(&s); arena_release(&work); }
         model_free(&m); model_free(&plan);
     }
     // scaled rewards: the same texts, 2 r - 3
@@ -476,7 +479,7 @@ static void test_offline(void) // on a cache, and on the same without ids, in th
         CHECK(x >= runs[k].least && x <= runs[k].most, "%s: %s is %g", runs[k].flags, runs[k].key, x);
         free(args); free(log);
     }
-    #define KILLED "offline --model lm --cache co.jsonl --loss bonbon --n 8 --lr 3e-3 --batch 2 --steps 300 --log-every 7 --save-every 1 "
+    #define KILLED "offline --model lm --cache co.jsonl --loss bonbon --n 8 --lr 3e-3 --batch 2 --steps 120 --log-every 7 --save-every 1 "
     double s = clock_seconds();
     expect_success(KILLED "--out off_straight");
     s = clock_seconds() - s;

@@ -249,7 +249,7 @@ static void test_offline_world(void)
     double got[STRINGS], want[STRINGS];
     world_strings(&w);
     world_rewards(&w, false, 4);
-    for (int k = 0; k < 2; k++) {
+    for (int k = few(); k < 2; k++) {
         OfflineLoss o = {.kind = k ? OFFLINE_IPO : OFFLINE_BON_SFT, .N = 4, .beta = 0.5};
         world_offline(&w, o, got);
         if (!k) best_of(&w, 4, want);
