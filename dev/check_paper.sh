@@ -29,5 +29,5 @@ rows() { # rows FILE PATTERN COUNT
 }
 I=$dir/results/imdb/README.md T=$dir/results/tldr/README.md
 rows "$I" '^\| reference \|' 1; rows "$I" '^\| Best-of-N, drawn \|' 4; rows "$I" '^\| vbon, paper \(1 seed\)' 2; rows "$I" '^\| (rl|l), paper \(1 seed\)' 4; rows "$I" '^\| (dpo|bonbon|bon-sft), offline \(1 seed\)' 6; rows "$I" '^\| (2|4) \| 1 \|' 2
-for m in SFT:8 RL:10 vBoN:10 Best-of-2:8; do rows "$T" "^\| ${m%:*} \| [-.0-9]+ ± [^|]*\| [-.0-9]+ ± " "${m#*:}"; done
+for m in SFT:8 RL:10 vBoN:10 DPO:10 BoNBoN:10 Best-of-2:8; do rows "$T" "^\| ${m%:*} \| [-.0-9]+ ± [^|]*\| [-.0-9]+ ± " "${m#*:}"; done
 echo "README.md: the paper's commands run at a small size"

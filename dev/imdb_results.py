@@ -46,10 +46,11 @@ def front(ps, key): # no other point has at most its KL and at least its key, an
     better = lambda q, p: q.kl <= p.kl and getattr(q, key) >= getattr(p, key) and (q.kl < p.kl or getattr(q, key) > getattr(p, key))
     return [p for p in ps if not any(better(q, p) for q in ps)]
 
+def root(kl): return math.sqrt(max(kl, 0)) # a policy that never moved has a KL of 0 but for rounding
 def at_kl(ps, key, kl): # on the straight lines between the points over the root of KL, from the reference on; None beyond the last
-    xs = [(0.0, {"win": 0.5, "reward": runs["reference"]["eval"]["reference_reward"]}[key])] + [(math.sqrt(p.kl), getattr(p, key)) for p in ps]
+    xs = [(0.0, {"win": 0.5, "reward": runs["reference"]["eval"]["reference_reward"]}[key])] + [(root(p.kl), getattr(p, key)) for p in ps]
     for (a, ya), (b, yb) in zip(xs, xs[1:]):
-        if a <= math.sqrt(kl) <= b: return ya + (yb - ya) * (math.sqrt(kl) - a) / (b - a) if b > a else yb
+        if a <= root(kl) <= b: return ya + (yb - ya) * (root(kl) - a) / (b - a) if b > a else yb
     return None
 
 reference = runs["reference"]["eval"]

@@ -12,7 +12,7 @@ runs = {r["run"]: r for r in map(json.loads, open(sys.argv[1], encoding="utf-8")
 evals = [r for r in runs.values() if "eval" in r]
 temperatures = sorted({r["temperature"] for r in evals})
 N = re.search(r" N (\d+)", runs["split"]["settings"])[1]
-METHODS = ("SFT", "RL", "vBoN", "BoN")
+METHODS = ("SFT", "RL", "vBoN", "DPO", "BoNBoN", "BoN")
 
 def cell(rows, key):
     if not rows: return ""
@@ -39,6 +39,12 @@ print("## Training on the training reward\n\n| | training reward, first → last
 for m in ("rl", "vbon"):
     a, b = runs[m]["first"], runs[m]["last"]
     print("| `%s` | %.3f → %.3f | %.2f | %.2f → %.2f | %.2f |" % (runs[m]["flags"], a["objective/scores"], b["objective/scores"], b["objective/kl"], a["vbon/logF"], b["vbon/logF"], b["val/explained_variance"]))
+if "dpo" in runs:
+    print("\n## Training on the cache alone\n\n| | loss, first → last step | margin h, nats | right | log π of the chosen | of the rejected |\n|---|---|---|---|---|---|")
+    for m in ("dpo", "bonbon"):
+        a, b = runs[m]["first"], runs[m]["last"]
+        print("| `%s` | %.4g → %.4g | %.2f → %.2f | %.0f %% | %.1f → %.1f | %.1f → %.1f |" % (runs[m]["flags"], a["loss"], b["loss"], a["offline/margin"], b["offline/margin"], 100 * b["rewards/accuracies"],
+            a["logps/chosen"], b["logps/chosen"], a["logps/rejected"], b["logps/rejected"]))
 for half, what in (("in", "In-distribution (relationships, relationship_advice)"), ("out", "Out of distribution")):
     here = [r for r in evals if r["half"] == half]
     if not here: continue
@@ -59,5 +65,5 @@ for name, r in runs.items():
     print("| | response | training reward | judge |\n|---|---|---|---|")
     for a, b in zip(r["rm"], r["judge"]):
         value = lambda x: "%.3f" % (x["reward"] if a["finished"] else MISSING)
-        print("| %s | %s%s | %s | %s |" % ({"sft": "SFT", "rl": "RL", "vbon": "vBoN", "bon": "Best-of-" + N}[a["method"]], text(a["response"]), "" if a["finished"] else " …", value(a), value(b)))
+        print("| %s | %s%s | %s | %s |" % ({"sft": "SFT", "rl": "RL", "vbon": "vBoN", "dpo": "DPO", "bonbon": "BoNBoN", "bon": "Best-of-" + N}[a["method"]], text(a["response"]), "" if a["finished"] else " …", value(a), value(b)))
     print()
