@@ -54,7 +54,7 @@ def at_kl(ps, key, kl): # on the straight lines between the points over the root
     return None
 
 reference = runs["reference"]["eval"]
-print("# vBoN, L and RL on movie reviews\n")
+print("# vBoN, L, RL and what learns offline on movie reviews\n")
 print("Written by `python3 dev/imdb_results.py` from results.jsonl, which `dev/imdb_small.sh` makes. Reference and reward model: dev/models/imdb, unless it was given others. Evaluation: %d test prompts × %d responses of 40 tokens, seed 1,\n"
       "against each prompt's own reference samples (600). KL (Rao-Blackwellised) and distances in nats; ± standard error over prompts, and how far the seeds lie apart. Distances to Best-of-N are shares\n"
       "of the reference's distance, (N−1) − log N.\n" % (reference["prompts"], reference["samples"]))

@@ -92,7 +92,7 @@ static int *sample_ids(const CacheSample *s, const Tokenizer *t, size_t *n, bool
     return ids;
 }
 
-// Both: `where` says in an error which one it is
+// Of add_prompt and add_response: `where` says in an error which one it is
 static void add_prompt(Comparisons *c, const char *where, const char *text, const Tokenizer *t)
 {
     Prompt p = {.text = xstrdup(text)};
