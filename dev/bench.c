@@ -4,6 +4,7 @@
 //
 // Entries; none named: all of them, llmc only with --llmc.
 //   training, decode, ppo   beside their floors (--rows: episodes of the PPO iteration, default 32)
+//   sampling                a token drawn with top-k or top-p beside one drawn from all
 //   foreign                 all threads beside one busy thread of another process, against one thread alone
 //   memory                  the peak of anonymous memory beside what `vbon info` plans
 //   llmc                    a training step of llm.c (--llmc DIR: its checkout with train_gpt2 built) beside ours
@@ -252,6 +253,34 @@ static void bench_decode(int repeats)
     }
     m.o->release(&in); m.o->release(&out);
     model_free(&m);
+}
+
+// The sampler with top-p .9 (and with top-k 40) beside the sampler without, logits included.
+static void bench_sampling(int repeats)
+{
+    const Config *c = &gpt2_124m;
+    Buf hidden = cpu_alloc(MOST_ROWS * c->C, DT_REAL, "hidden"), w = cpu_alloc(c->V * c->C, DT_REAL, "head"), uniform = cpu_alloc(MOST_ROWS, DT_F64, "u");
+    Buf token = cpu_alloc(MOST_ROWS, DT_I32, "token"), logp = cpu_alloc(MOST_ROWS, DT_REAL, "logp");
+    for (size_t i = 0; i < hidden.n; i++) R_(hidden)[i] = (real)random_uniform(1, 1, i, 0, 0);
+    for (size_t i = 0; i < w.n; i++) R_(w)[i] = (real)(0.2 * random_uniform(1, 2, i, 0, 0) - 0.1);
+    for (size_t i = 0; i < uniform.n; i++) ((double *)uniform.p)[i] = random_uniform(1, 3, i, 0, 0);
+    for (size_t rows = 1; rows <= MOST_ROWS; rows *= MOST_ROWS) {
+        static const struct { const char *name; long top_k; double top_p; } cuts[] = {{"plain", 0, 1}, {"top-k 40", 40, 1}, {"top-p .9", 0, 0.9}};
+        Times t[3] = {{{0}, 0}};
+        for (int i = -1; i < repeats; i++)
+            for (int k = 0; k < 3; k++) {
+                double began = clock_seconds();
+                cpu_sample(token, logp, hidden, w, uniform, 1, cuts[k].top_k, cuts[k].top_p, rows, c->C, c->V);
+                if (i >= 0) time_add(&t[k], began);
+            }
+        for (int k = 1; k < 3; k++) {
+            char what[64];
+            snprintf(what, sizeof what, "sampling, %zu rows, %s", rows, cuts[k].name);
+            result("sampling", rows, what, 1e3 * median(&t[k]), "ms", cuts[0].name, 1e3 * median(&t[0]), median(&t[k]) / median(&t[0]), 0, 1.2, "logits included");
+        }
+    }
+    Buf *all[] = {&hidden, &w, &uniform, &token, &logp};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) cpu_release(all[i]);
 }
 
 static void reward_by_length(void *context, const Prompt *prompts, Response *r, size_t n, bool prefixes)
@@ -568,19 +597,19 @@ int main(int argc, char **argv)
 {
     if (argc == 2 && !strcmp(argv[1], "--busy")) { foreign_run(); return 0; }
     wait_by_sleeping(argv);
-    static const char *const entries[] = {"training", "decode", "ppo", "foreign", "memory", "llmc"};
-    bool wanted[6] = {0}, any = false, tiny = false;
+    static const char *const entries[] = {"training", "decode", "sampling", "ppo", "foreign", "memory", "llmc"};
+    bool wanted[7] = {0}, any = false, tiny = false;
     int repeats = 5;
     size_t rows = 32;
     const char *llmc = NULL, *job = NULL;
     for (int i = 1; i < argc; i++) {
         const char *flag = argv[i];
         bool entry = false;
-        for (int k = 0; k < 6; k++) if (!strcmp(flag, entries[k])) wanted[k] = any = entry = true;
+        for (int k = 0; k < 7; k++) if (!strcmp(flag, entries[k])) wanted[k] = any = entry = true;
         if (entry) continue;
         if (!strcmp(flag, "--json")) { json_lines = true; continue; }
         if (!strcmp(flag, "--tiny")) { tiny = true; continue; }
-        if (!strstr(" --rows --repeats --precision --threads --llmc --peak ", flag) || strncmp(flag, "--", 2)) usage("%s: bench knows --rows, --repeats, --precision, --threads, --llmc, --json, --tiny, and training decode ppo foreign memory llmc", flag);
+        if (!strstr(" --rows --repeats --precision --threads --llmc --peak ", flag) || strncmp(flag, "--", 2)) usage("%s: bench knows --rows, --repeats, --precision, --threads, --llmc, --json, --tiny, and training decode sampling ppo foreign memory llmc", flag);
         if (i + 1 == argc) usage("%s needs a value", flag);
         const char *value = argv[++i];
         if (!strcmp(flag, "--rows")) rows = strtoul(value, NULL, 10);
@@ -590,8 +619,8 @@ int main(int argc, char **argv)
         else if (!strcmp(flag, "--peak")) job = value;
         else llmc = value;
     }
-    for (int k = 0; k < 6 && !any; k++) wanted[k] = k < 5 || llmc;
-    if (wanted[5] && !llmc) usage("llmc needs --llmc DIR, a checkout of llm.c with train_gpt2 built");
+    for (int k = 0; k < 7 && !any; k++) wanted[k] = k < 6 || llmc;
+    if (wanted[6] && !llmc) usage("llmc needs --llmc DIR, a checkout of llm.c with train_gpt2 built");
     if (repeats < 1 || repeats > MAX_REPEATS || rows < 1) usage("--repeats 1 to %d, --rows at least 1", MAX_REPEATS);
     (void)commands; (void)n_commands; (void)preset_flags;
     if (tiny) { gpt2_124m.L = 2; gpt2_124m.NH = 2; gpt2_124m.C = 32; gpt2_124m.F = 128; gpt2_124m.V = 61; gpt2_124m.max_T = 64; }
@@ -609,10 +638,11 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < n; i++) ga[i] = gb[i] = (real)0.01;
     if (wanted[0]) bench_training(repeats);
     if (wanted[1]) bench_decode(repeats);
-    if (wanted[2]) bench_ppo(repeats, rows);
-    if (wanted[3]) bench_foreign(repeats);
-    if (wanted[4]) bench_memory(rows, tiny);
-    if (wanted[5]) bench_llmc(repeats, llmc);
+    if (wanted[2]) bench_sampling(repeats);
+    if (wanted[3]) bench_ppo(repeats, rows);
+    if (wanted[4]) bench_foreign(repeats);
+    if (wanted[5]) bench_memory(rows, tiny);
+    if (wanted[6]) bench_llmc(repeats, llmc);
     if (!json_lines && getloadavg(load, 3) > 0) printf("load after: %.2f (%d threads of it ours)\n", load[0], omp_get_max_threads());
     return 0;
 }

@@ -12,7 +12,7 @@ program mute 'echo "hello"'
 program short 'echo "step 0: train loss 4.0 (took 900.5 ms)"'
 
 out=$(build/bench --tiny --json --repeats 6 --threads 1 --rows 8 --llmc "$dir/good" 2>&1) || fail "it failed: $out"
-for entry in training decode ppo foreign memory llmc; do
+for entry in training decode sampling ppo foreign memory llmc; do
     echo "$out" | grep -q "^{\"entry\":\"$entry\",.*\"measured\":[0-9.]*,.*\"reference\":[0-9.]*,\"ratio\":[0-9.]*}\$" || fail "no line of $entry with numbers"
 done
 echo "$out" | grep -q '"entry":"llmc",.*"reference":101.5,' || fail "llm.c's median is not read as 101.5 ms: $(echo "$out" | grep llmc)"

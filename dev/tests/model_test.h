@@ -214,8 +214,36 @@ static void decode_one(int which)
 
 static void test_decode(void) { for (int i = 0; i < TINIES; i++) decode_one(i); }
 
+static int descending(const void *a, const void *b) { return -ascending(a, b); }
+
+// The smallest weight that top-k and top-p keep, beside what sorting says, with many ties and with none.
+static void test_cut(void)
+{
+    enum { MOST = 700 };
+    real e[MOST];
+    double sorted[MOST];
+    for (int trial = 0; trial < 400; trial++) {
+        size_t V = 1 + (size_t)(random_uniform(8, 1, (uint64_t)trial, 0, 0) * MOST), keep = V;
+        double levels = trial % 4 == 0 ? 5 : 1e7, spread = trial % 3 == 0 ? 0.1 : trial % 3 == 1 ? 8 : 60, sum = 0, upto = 0;
+        for (size_t j = 0; j < V; j++) e[j] = (real)exp(-spread * floor(levels * random_uniform(8, 2, (uint64_t)trial, j, 0)) / levels);
+        e[(size_t)trial % V] = 1; // the likeliest token's
+        long k = trial % 5 == 0 ? 0 : 1 + (long)(random_uniform(8, 3, (uint64_t)trial, 0, 0) * (double)V * 1.2);
+        double p = trial % 5 == 1 ? 1 : random_uniform(8, 4, (uint64_t)trial, 0, 0);
+        for (size_t j = 0; j < V; j++) sorted[j] = (double)e[j];
+        qsort(sorted, V, sizeof *sorted, descending);
+        if (k && (size_t)k < V) keep = (size_t)k;
+        for (size_t j = 0; j < keep; j++) sum += sorted[j];
+        bool close = false; // the last one kept is a matter of rounding
+        size_t n = p < 1 ? 0 : keep;
+        while (p < 1 && n < keep && (n == 0 || upto < p * sum)) { upto += sorted[n++]; close |= fabs(upto - p * sum) < 1e-5 * sum; }
+        real want = keep < V || p < 1 ? (real)sorted[n - 1] : 0, got = least_weight(e, V, k, p);
+        CHECK(close || got == want, "trial %d: V %zu, k %ld, p %g: cut at %.9g, sorting says %.9g", trial, V, k, p, (double)got, (double)want);
+    }
+}
+
 static void test_sampling(void)
 {
+    test_cut();
     enum { R = 4000, V = 7 };
     Buf h = cpu_alloc(R, DT_REAL, "h"), w = new_buf(V), u = cpu_alloc(R, DT_F64, "u"), token = cpu_alloc(R, DT_I32, "t"), logp = new_buf(R);
     for (size_t i = 0; i < R; i++) { R_(h)[i] = 2; ((double *)u.p)[i] = random_uniform(1, STREAM_SAMPLE, 0, i, 0); }
