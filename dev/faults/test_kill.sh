@@ -1,11 +1,12 @@
 #!/bin/sh
 # test_kill.sh VBON KILL LIBRARY: makes tiny models with the program itself, lists the commands that write, and hands both to dev/faults/kill.c,
-# which says what is tried. SEED=N chooses the sample; BUDGET=N trials of a kind for each command; FULL=1: all of them; ONLY="train kill 37": one
-# trial, or one kind, or one command; JOBS=N at once. Everything is written in a temporary folder.
+# which says what is tried. SEED=N chooses the sample; BUDGET=N trials of a kind for each command; FULL=1: all of them, but of the allocations (of
+# which there are tens of thousands, alike) the first 500 and a sample of the rest, MEMORY=N trials in all (0: all); ONLY="train kill 37": one
+# trial, ONLY="train kill": one kind, ONLY=train: one command. JOBS=N at once. Everything is written in a temporary folder.
 set -eu
 VBON=$(realpath "$1") KILL=$(realpath "$2") LIBRARY=$(realpath "$3")
-JOBS=${JOBS:-$(nproc)} SEED=${SEED:-1} BUDGET=${BUDGET:-60}
-[ -z "${FULL:-}" ] && [ -z "${ONLY:-}" ] || BUDGET=0
+JOBS=${JOBS:-$(nproc)} SEED=${SEED:-1} BUDGET=${BUDGET:-40} MEMORY=${MEMORY:-1500}
+if [ -n "${ONLY:-}" ]; then BUDGET=0 MEMORY=0; elif [ -n "${FULL:-}" ]; then BUDGET=0; else MEMORY=$BUDGET; fi
 cd "$(dirname "$0")/../.."
 dir=$(mktemp -d /dev/shm/vbon-kill-XXXXXX 2> /dev/null || mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -35,7 +36,7 @@ BOTH="--threads 1 --model ../../in/lm --reward ../../in/rm"
 RUN="--threads 1 --lr 3e-3 --save-every 1 --out out"
 TEXTS="--data ../../in/texts.jsonl --held-out ../../in/texts.jsonl --context 32 --steps 3 --batch 2"
 PPO="$BOTH $RUN --cache ../../in/cache.jsonl --max-new 6 --episodes 12 --rollout 4 --minibatch 4 --ppo-epochs 1"
-"$KILL" "$dir" "$VBON" "$LIBRARY" "$JOBS" "$SEED" "$BUDGET" "${ONLY:-}" <<END
+"$KILL" "$dir" "$VBON" "$LIBRARY" "$JOBS" "$SEED" "$BUDGET" "$MEMORY" "${ONLY:-}" <<END
 cache     -  cache $BOTH --prompts ../../in/prompts.jsonl --samples 16 --max-new 6 --decode-rows 24 --out cache.jsonl
 program   -  cache --threads 1 --model ../../in/lm --reward 'while read -r l; do echo \${#l}; done' --prompts ../../in/prompts.jsonl --samples 4 --max-new 6 --decode-rows 6 --out cache.jsonl
 train     ru train $PPO
