@@ -1,8 +1,9 @@
 // allocations.c: a library for LD_PRELOAD that makes allocations fail: those from `first` to `last`, counted from 1.
 //
-// The two numbers, and the count, are in a small file that kill.c and this library both map (VBON_ALLOCATIONS names it). Counted is what the
-// program, jansson, utf8proc and the C library ask for; what oneDNN, OpenMP and C++ ask for inside themselves is not, for they end the program in
-// their own ways when it fails, which is nothing that vbon could mend. Programs that the program starts are left alone.
+// The two numbers, and the count, are in a small file that kill.c and this library both map: VBON_ALLOCATIONS is its
+// name. Counted is what the program, jansson, utf8proc and the C library ask for; what oneDNN, OpenMP and C++ ask for inside
+// themselves is not, for they end the program in their own ways when it fails, which is nothing that vbon could mend.
+// Programs that the program starts are left alone.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +13,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-void *__libc_malloc(size_t n), *__libc_calloc(size_t n, size_t size), *__libc_realloc(void *p, size_t n), *__libc_memalign(size_t align, size_t n);
+void *__libc_malloc(size_t n), *__libc_calloc(size_t n, size_t size), *__libc_realloc(void *p, size_t n);
+void *__libc_memalign(size_t align, size_t n);
 
 static volatile struct { long first, last, count; } *shared; // NULL: nothing is counted yet
 static struct { uintptr_t from, to; } counted[64];           // where code lies whose allocations count
@@ -61,7 +63,10 @@ static int fails(const void *caller)
 void *malloc(size_t n) { return fails(CALLER) ? NULL : __libc_malloc(n); }
 void *calloc(size_t n, size_t size) { return fails(CALLER) ? NULL : __libc_calloc(n, size); }
 void *realloc(void *p, size_t n) { return fails(CALLER) ? NULL : __libc_realloc(p, n); }
-void *reallocarray(void *p, size_t n, size_t size) { return fails(CALLER) || (size && n > SIZE_MAX / size) ? NULL : __libc_realloc(p, n * size); }
+void *reallocarray(void *p, size_t n, size_t size)
+{
+    return fails(CALLER) || (size && n > SIZE_MAX / size) ? NULL : __libc_realloc(p, n * size);
+}
 void *memalign(size_t align, size_t n) { return fails(CALLER) ? NULL : __libc_memalign(align, n); }
 void *aligned_alloc(size_t align, size_t n) { return fails(CALLER) ? NULL : __libc_memalign(align, n); }
 int posix_memalign(void **p, size_t align, size_t n)
