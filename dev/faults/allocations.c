@@ -1,8 +1,8 @@
 // allocations.c: a library for LD_PRELOAD that makes allocations fail: those from `first` to `last`, counted from 1.
 //
 // The two numbers, and the count, are in a small file that kill.c and this library both map: VBON_ALLOCATIONS is its
-// name. Counted is what the program, jansson, utf8proc and the C library ask for; what oneDNN, OpenMP and C++ ask for inside
-// themselves is not, for they end the program in their own ways when it fails, which is nothing that vbon could mend.
+// name. Counted is what the program, jansson, utf8proc and the C library ask for; what oneDNN, OpenMP and C++ ask for
+// inside themselves is not: when it fails they end the program in their own ways, which vbon could not mend.
 // Programs that the program starts are left alone.
 #define _GNU_SOURCE
 #include <errno.h>
