@@ -290,7 +290,7 @@ size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, s
             head = j;
             json_object_foreach((json_t *)header, key, v) {
                 bool old = !strcmp(key, "total") && !json_object_get(head, key); // a header from before there was one
-                if (!old && !json_equal(v, json_object_get(head, key))) differs = key;
+                if (!old && !differs && !json_equal(v, json_object_get(head, key))) differs = key;
             }
             continue;
         }

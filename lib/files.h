@@ -80,14 +80,14 @@ bool exists(const char *path) { struct stat st; return look(path, &st); }
 bool is_folder(const char *path) { struct stat st; return look(path, &st) && S_ISDIR(st.st_mode); }
 
 // Folders and growing files that this program made, in order: what is still empty at the end goes again.
-static char **made;
+static char **empty_made;
 static void remove_made(void)
 {
     struct stat st;
-    for (size_t i = arrlenu(made); i-- > 0;)
-        if (rmdir(made[i]) && !lstat(made[i], &st) && S_ISREG(st.st_mode) && !st.st_size) unlink(made[i]);
+    for (size_t i = arrlenu(empty_made); i-- > 0;)
+        if (rmdir(empty_made[i]) && !lstat(empty_made[i], &st) && S_ISREG(st.st_mode) && !st.st_size) unlink(empty_made[i]);
 }
-static void made_here(const char *path) { clean_at_end(remove_made); arrput(made, xstrdup(path)); }
+static void made_here(const char *path) { clean_at_end(remove_made); arrput(empty_made, xstrdup(path)); }
 
 static void lock(int fd, const char *path)
 {
