@@ -463,7 +463,7 @@ static char *bad_end(const Outcome *r, const Trial *t)
 static char *first_run(const Command *c, const Trial *t, Outcome *r) // with the fault; NULL, or what is wrong with it
 {
     *r = (Outcome){0};
-    for (int i = 0; i < 3 && !r->hit; i++) { // a reward program's answers come in more pieces or fewer
+    for (int i = 0; i < 3 && !r->hit; i++) { // a reward program's answers may come in more pieces or fewer
         fresh_folder(c->before);
         if (t->kind == MEMORY) {
             allocations->first = t->k;

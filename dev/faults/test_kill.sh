@@ -38,7 +38,8 @@ echo mine > "$in/notes/a"; echo mine > "$dir/before/out/step-notes/b"; echo mine
 ln -s ../../../in/notes "$dir/before/out/step-link"
 
 LM="--threads 1 --model ../../in/lm" BOTH="--threads 1 --model ../../in/lm --reward ../../in/rm"
-LENGTHS='while read -r l; do echo ${#l}; done'
+# A reward program that answers a batch at once: in how many pieces answers come must not differ from run to run.
+LENGTHS='while read -r l; do a="$a${#l}\n" n=$((n + 1)); [ $((n % 6)) = 0 ] && { printf "$a"; a=; }; done'
 PROMPTS="--prompts ../../in/prompts.jsonl --max-new 6" CACHE="--cache ../../in/cache.jsonl"
 RUN="--threads 1 --lr 3e-3 --save-every 1 --out out"
 TEXTS="--data ../../in/texts.jsonl --held-out ../../in/texts.jsonl --context 32 --steps 3 --batch 2"
