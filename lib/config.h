@@ -316,7 +316,7 @@ static bool model_file(const char *name)
 }
 
 static char *unfinished; // the folder being written; an error leaves none behind
-static void remove_unfinished(void) { if (unfinished) remove_folder(unfinished, model_file); }
+static void remove_unfinished(void) { if (unfinished) folder_removed(unfinished, model_file); } // at the end nothing dies any more
 
 typedef struct { const Model *m; DType type; const Param **params; size_t first; real *x; void *data; } Saving; // one parameter at a time in the file's form
 static const void *saved_data(void *context, size_t i)

@@ -41,7 +41,9 @@ bool remove_file(const char *path);        // false: it was not there
 void make_folder(const char *path);        // and its parents
 void out_folder(const char *path);         // the same, locked until the program ends; dies when nothing could be written there
 void sync_folder(const char *path);
-void remove_folder(const char *path, bool (*ours)(const char *name)); // the files in it that are ours, and it if nothing is left; never through a link
+// Removes the files in it that are ours, and it if nothing is left; never through a link. The first dies when that fails, the other is false.
+void remove_folder(const char *path, bool (*ours)(const char *name));
+bool folder_removed(const char *path, bool (*ours)(const char *name));
 #endif
 
 #if defined(VBON_IMPLEMENTATION) && !defined(FILES_IMPLEMENTED)
@@ -292,13 +294,25 @@ void sync_folder(const char *path)
     close(fd);
 }
 
+bool folder_removed(const char *path, bool (*ours)(const char *name))
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), why = 0;
+    if (fd < 0) return absent() || errno == ELOOP;
+    DIR *d = fdopendir(fd);
+    if (!d) { why = errno; close(fd); errno = why; return false; }
+    for (struct dirent *e; errno = 0, e = readdir(d);)
+        if (ours(e->d_name) && unlinkat(fd, e->d_name, 0) && errno != ENOENT && !why) why = errno;
+    if (errno && !why) why = errno;
+    bool kept = !why && rmdir(path) && errno != ENOENT;
+    if (kept && errno == ENOTEMPTY) fprintf(stderr, "vbon: note: %s: is kept: it holds files of others\n", path);
+    else if (kept) why = errno;
+    closedir(d);
+    errno = why;
+    return !why;
+}
+
 void remove_folder(const char *path, bool (*ours)(const char *name))
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    for (struct dirent *e; d && (e = readdir(d));) if (ours(e->d_name)) unlinkat(fd, e->d_name, 0);
-    bool left = fd >= 0 && rmdir(path) && errno != ENOENT;
-    if (left) fprintf(stderr, "vbon: note: %s: cannot be removed: %s\n", path, strerror(errno));
-    if (d) closedir(d);
+    if (!folder_removed(path, ours)) die("%s: cannot be removed: %s", path, strerror(errno));
 }
 #endif
