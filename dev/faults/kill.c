@@ -453,8 +453,8 @@ static char *bad_end(const Outcome *r, const Trial *t)
     size_t n = strlen(name);
     if (n > 4 && !strcmp(name + n - 4, ".tmp")) name[n - 4] = 0;
     char *folder = format("%.*s", slash ? (int)(slash - r->path) : 0, r->path);
-    bool in_folder = strchr(folder, '/') != NULL;                          // a checkpoint's name is as good as its file's
-    bool any = t->kind == CLOSED || !strcmp(t->fault, "full");             // any file may be the first to tell
+    bool in_folder = strchr(folder, '/') != NULL;              // a checkpoint's name is as good as its file's
+    bool any = t->kind == CLOSED || !strcmp(t->fault, "full"); // any file may be the first to tell
     if (WIFSIGNALED(r->status)) bad = format("ended by signal %d", WTERMSIG(r->status));
     else if (lines != 1) bad = format("exit code %d with %zu lines that say why", WEXITSTATUS(r->status), lines);
     else if (!any && !strcasestr(why, name) && !(in_folder && strstr(why, folder)))
