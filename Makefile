@@ -36,7 +36,7 @@ TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 all: vbon
 
 PYTHON  ?= python3
-.PHONY: all check demo demo-models parity test test_asan test_cuda test_simt test_simt_asan test_simt_tsan bench deps cuda_headers clean help
+.PHONY: all check demo demo-models parity test test_asan test_kill test_cuda test_simt test_simt_asan test_simt_tsan bench deps cuda_headers clean help
 check:
 	@echo "$(call say,$(OPENMP),OpenMP,install gcc)"
 	@echo "$(call say,$(JANSSON),jansson,install libjansson-dev)"
@@ -115,6 +115,16 @@ test: vbon build/test build/test_double build/two_lines
 test_asan: build/two_lines build/vbon_asan build/test_asan build/test_double_asan
 	@VBON_FEW=1 dev/run_tests.sh build/vbon_asan build/test_double_asan build/test_asan
 
+# Kills before every call that changes a file; failed writes, reads and allocations: SEED=N BUDGET=N, or FULL=1.
+build/kill: dev/faults/kill.c Makefile
+	@mkdir -p build
+	$(CC) -std=gnu11 -O1 -g $(WARN) $< -o $@ -lrt
+build/allocations.so: dev/faults/allocations.c Makefile
+	@mkdir -p build
+	$(CC) -std=gnu11 -O1 -g -fPIC -shared $(WARN) $< -o $@
+test_kill: vbon build/kill build/allocations.so
+	@dev/faults/test_kill.sh ./vbon build/kill build/allocations.so
+
 test_cuda: build/test_cuda
 	@dev/run_tests.sh ./vbon build/test_cuda
 # The kernels on the CPU: the planted bugs, then the suite in four orders of threads. TSan of gcc 12 needs fewer random bits in addresses than some kernels use.
@@ -165,6 +175,7 @@ help:
 	@echo "make            build ./vbon"
 	@echo "make demo       reference and reward model -> cache -> vBoN -> evaluation, about two minutes"
 	@echo "make test       the tests;  make test_asan: the same under ASan and UBSan"
+	@echo "make test_kill  runs killed before every call that changes a file; writes, reads and allocations that fail (a sample by SEED=N; FULL=1: all)"
 	@echo "make test_cuda  the CUDA operations against the CPU's, on a GPU;  make test_simt: the same on the CPU"
 	@echo "make test_simt_asan, test_simt_tsan: the kernels on the CPU under sanitizers"
 	@echo "make parity SEED=N   random models through transformers and through vbon (Python: dev/requirements.txt; LARGE=1 adds Pythia-410m's size,"

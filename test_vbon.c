@@ -7,6 +7,7 @@
 // `build/test NAME` runs only the tests whose name contains NAME. VBON names the binary that the command-line tests run.
 #define TESTING
 #include "vbon.c"
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 const char *__asan_default_options(void); // leaks are looked for in the binary, not in the tests
@@ -45,6 +46,7 @@ static Buf new_index(size_t n, const int *values)
 #include "dev/tests/files_test.h"
 #include "dev/tests/world_test.h"
 #include "dev/tests/command_test.h"
+#include "dev/tests/fault_test.h"
 #ifdef VBON_CUDA
 #include "dev/tests/cuda_test.h"
 #endif
@@ -86,6 +88,10 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"commands: offline, from whole and compacted caches", test_offline, 1},
     {"commands: killed at random moments, resumed bit for bit", test_resume, 1},
     {"commands: a signal in the middle of a product", test_signals, 1},
+    {"faults: writes, reads, locks, links", test_faults, 1},
+    {"faults: caches that are not whole", test_incomplete, 1},
+    {"faults: reward programs", test_programs, 1},
+    {"faults: checkpoints by the clock, runs resumed otherwise", test_saving, 1},
 #ifdef VBON_CUDA
     {"CUDA: layers", test_cuda_layers, 4},
     {"CUDA: products", test_cuda_products, 4},

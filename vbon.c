@@ -15,6 +15,11 @@
 #define VBON_IMPLEMENTATION
 #endif
 #define STB_DS_IMPLEMENTATION
+#include <stddef.h>
+#include <stdlib.h>
+void *xrealloc(void *p, size_t bytes); // of gpt2.h: memory that runs out ends the program, in the libraries too
+#define STBDS_REALLOC(context, p, bytes) xrealloc(p, bytes)
+#define STBDS_FREE(context, p) free(p)
 #include <stb/stb_ds.h>   // hash maps and growing arrays
 #pragma push_macro("real") // jansson has parameters of that name
 #undef real
@@ -985,6 +990,7 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 // the flag table: parser, --help, start-up table and the config record of log.jsonl all come from here
 
 #include "lib/files.h"
+#include "lib/json.h"
 #include "lib/unicode.h"
 #include "lib/bpe.h"
 #include "lib/wordpiece.h"
@@ -1004,7 +1010,7 @@ typedef struct {
     const char *objective, *loss, *alpha, *fhat, *critic, *compat, *schedule, *preset, *method, *pool, *ns, *memory, *precision, *device;
     long max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows, threads, prompts_max;
-    double reward_timeout, reward_scale, reward_offset, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad;
+    double reward_timeout, reward_scale, reward_offset, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad, save_minutes;
     bool resume;
 } Args;
 
@@ -1091,7 +1097,8 @@ static const Flag flag_table[] = {
     FLAG("resume", FLAG_BOOL, resume, "sft reward train offline", "false", NULL, "go on from the last checkpoint in --out"),
     FLAG("log-every", FLAG_LONG, log_every, "sft reward train offline", "1", "1..", "optimiser steps (train: iterations) between records"),
     FLAG("eval-every", FLAG_LONG, eval_every, "sft reward", "0", "0..", "optimiser steps between held-out measurements (0: at the end)"),
-    FLAG("save-every", FLAG_LONG, save_every, "sft reward train offline", "0", "0..", "optimiser steps (train: iterations) between checkpoints (0: at the end)"),
+    FLAG("save-every", FLAG_LONG, save_every, "sft reward train offline", "0", "0..", "optimiser steps (train: iterations) between checkpoints (0: by the clock alone)"),
+    FLAG("save-minutes", FLAG_DOUBLE, save_minutes, "sft reward train offline", "10", "0..", "SAVECOST"),
     FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train offline eval sample bon info", "4096", "1..", "tokens in one forward pass; results do not depend on it beyond rounding"),
     FLAG("decode-rows", FLAG_LONG, decode_rows, "sample bon cache train eval info", "0", "0..", "responses decoded at once at most; fewer need less memory for keys and values (0: 256, train 512)"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
@@ -1173,25 +1180,34 @@ static void help(FILE *f)
     for (size_t i = 0; i < n_commands; i++) fprintf(f, "  %-8s %s\n", commands[i].name, commands[i].summary);
 }
 
+static int output_written(void) // a full disk behind standard output, or a closed one, is an error
+{
+    file_flush(stdout, "standard output", false);
+    if (close(1)) die("standard output: cannot be written: %s", strerror(errno));
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    begin_program();
     wait_by_sleeping(argv);
     if (argc < 2) { help(stderr); return 2; }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) { help(stdout); return 0; }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) { help(stdout); return output_written(); }
     const Command *c = NULL;
     for (size_t i = 0; i < n_commands; i++) if (!strcmp(argv[1], commands[i].name)) c = &commands[i];
     if (!c) { fprintf(stderr, "vbon: no command \"%s\": see vbon --help\n", argv[1]); return 2; }
-    for (int i = 2; i < argc; i++) if (!strcmp(argv[i], "--help")) { flags_help(flag_table, n_flags, c->name, c->summary, c->example); return 0; }
+    for (int i = 2; i < argc; i++) if (!strcmp(argv[i], "--help")) { flags_help(flag_table, n_flags, c->name, c->summary, c->example); return output_written(); }
     static Args a;
     flags_parse(&a, flag_table, n_flags, c->name, argc - 2, argv + 2, preset_flags);
     if (a.threads) omp_set_num_threads((int)a.threads);
+    a.threads = omp_get_max_threads(); // what a run is resumed with must be the same number
     cpu_bf16 = !strcmp(a.precision, "bf16") && !strcmp(a.device, "cpu");
     if (cpu_bf16 && !bf16_native()) fprintf(stderr, "note: no bfloat16 products on this CPU or in this build: inputs are rounded to bfloat16 and multiplied in fp32; %s faster than --precision fp32\n",
                                             BF16_DOT ? "only what samples and scores is" : "only decoding few rows is");
     bool to_stdout = !strcmp(c->name, "info") || (!a.out && (!strcmp(c->name, "sample") || !strcmp(c->name, "bon")));
     if (!to_stdout) flags_table(&a, flag_table, n_flags, c->name);
+    file_flush(stdout, "standard output", false);
     c->run(&a);
-    if (fflush(stdout) || ferror(stdout)) die("standard output: cannot be written");
-    return 0;
+    return output_written();
 }
 #endif

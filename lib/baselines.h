@@ -366,10 +366,7 @@ static void cmd_offline(const Args *a)
             memset(sums, 0, sizeof sums);
             counted = 0;
         }
-        if (!last && ((a->save_every && m.step % a->save_every == 0) || stop_signal)) {
-            checkpoint_save(&m, a->out, m.step, a->model, state, 2);
-            if (stop_signal) stopped(a, m.step);
-        }
+        save_when_due(a, &m, m.step, last, a->model, state, 2);
     }
     log_close(log);
     finish_run(a, &m, a->model);

@@ -202,12 +202,11 @@ static void load_vocab_merges(Tokenizer *t, const char *vocab_path, const char *
     json_t *j = json_file(vocab_path);
     load_vocab(t, vocab_path, j);
     json_decref(j);
-    FILE *f = fopen(merges_path, "r");
-    char *line = NULL;
-    size_t cap = 0, n = 0;
-    if (!f) die("%s: missing: a folder with vocab.json needs it", merges_path);
-    for (ssize_t len; (len = getline(&line, &cap, f)) > 0;) {
-        n++;
+    Lines in;
+    if (!lines_open(&in, merges_path)) die("%s: missing: a folder with vocab.json needs it", merges_path);
+    while (lines_next(&in)) {
+        char *line = in.buffer;
+        size_t len = in.n, n = in.line;
         while (len && (line[len - 1] == '\n' || line[len - 1] == '\r')) line[--len] = 0;
         if (!len || (n == 1 && !strncmp(line, "#version", 8))) continue;
         char *space = strchr(line, ' ');
@@ -215,11 +214,10 @@ static void load_vocab_merges(Tokenizer *t, const char *vocab_path, const char *
         *space = 0;
         add_merge(t, merges_path, n, line, space + 1);
     }
-    free(line);
-    fclose(f);
+    lines_close(&in);
     ptrdiff_t i = shgeti(t->vocab, "<|endoftext|>");
     if (i >= 0) add_added(t, vocab_path, "<|endoftext|>", t->vocab[i].value, false);
-    if (access(added_path, R_OK)) return;
+    if (!exists(added_path)) return;
     const char *s;
     json_t *v, *added = json_file(added_path);
     for (size_t left = json_object_size(added); left; left--) { // in the order of their ids
@@ -238,7 +236,7 @@ static void load_settings(Tokenizer *t, const char *dir)
 {
     char *settings = format("%s/tokenizer_config.json", dir), *configs[] = {format("%s/config.json", dir), format("%s/generation_config.json", dir)}, *eos = xstrdup("<|endoftext|>");
     bool named = false;
-    if (!access(settings, R_OK)) {
+    if (exists(settings)) {
         static const char *const refused[] = {"add_prefix_space", "add_bos_token", "add_eos_token"};
         json_t *j = json_settings(settings);
         for (int i = 0; i < 3; i++) if (json_is_true(json_object_get(j, refused[i]))) die("%s: %s is not supported: a text is encoded as it stands", settings, refused[i]);
@@ -251,7 +249,7 @@ static void load_settings(Tokenizer *t, const char *dir)
     for (size_t i = 0; i < arrlenu(t->added); i++) if (!strcmp(t->added[i].text, eos)) t->eos = t->added[i].id;
     if (named && t->eos < 0) die("%s: eos_token %s is not in the vocabulary", settings, shown(eos));
     for (int f = 0; f < 2; f++) { // what transformers' generate stops at; one token, or a list
-        if (access(configs[f], R_OK)) continue;
+        if (!exists(configs[f])) continue;
         json_t *j = json_settings(configs[f]), *base = json_object_get(j, "base_config"), *v = json_object_get(base ? base : j, "eos_token_id");
         for (size_t i = 0, n = json_is_array(v) ? json_array_size(v) : 1; i < n; i++) {
             json_t *one = json_is_array(v) ? json_array_get(v, i) : v;
@@ -269,8 +267,8 @@ Tokenizer *tokenizer_load(const char *dir)
 {
     Tokenizer *t = (Tokenizer *)xcalloc(1, sizeof *t);
     char *path = format("%s/tokenizer.json", dir), *vocab = format("%s/vocab.json", dir), *merges = format("%s/merges.txt", dir), *added = format("%s/added_tokens.json", dir);
-    if (!access(path, R_OK)) load_tokenizer_json(t, path);
-    else if (!access(vocab, R_OK)) load_vocab_merges(t, vocab, merges, added);
+    if (exists(path)) load_tokenizer_json(t, path);
+    else if (exists(vocab)) load_vocab_merges(t, vocab, merges, added);
     else die("%s: no tokenizer.json, and no vocab.json with merges.txt: copy the model's tokenizer there", dir);
     load_settings(t, dir);
     uint64_t h = (uint64_t)t->size;
@@ -466,20 +464,19 @@ char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *byt
     return s;
 }
 
+static const char *const tokenizer_files[] = {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", NULL};
 void tokenizer_copy(const char *from_dir, const char *to_dir)
 {
-    static const char *const names[] = {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"};
-    for (int i = 0; i < 6; i++) {
-        char *from = format("%s/%s", from_dir, names[i]), *to = format("%s/%s", to_dir, names[i]), buffer[65536];
-        FILE *in = fopen(from, "rb");
-        if (in && strcmp(from, to)) {
+    for (int i = 0; tokenizer_files[i]; i++) {
+        char *from = format("%s/%s", from_dir, tokenizer_files[i]), *to = format("%s/%s", to_dir, tokenizer_files[i]);
+        size_t n;
+        char *whole = strcmp(from, to) ? file_read(from, &n) : NULL;
+        if (whole) {
             AsideFile *a = aside_open(to);
-            for (size_t n; (n = fread(buffer, 1, sizeof buffer, in)) > 0;) fwrite(buffer, 1, n, a->f);
-            if (ferror(in)) die("%s: cannot be read", from);
+            fwrite(whole, 1, n, a->f);
             aside_commit(a);
         }
-        if (in) fclose(in);
-        free(from); free(to);
+        free(from); free(to); free(whole);
     }
 }
 #endif

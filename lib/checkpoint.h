@@ -19,7 +19,7 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
 char *checkpoint_latest(const char *out);
 // Weights, moments, value head and state from a checkpoint folder into a model created with the same flags; dies naming what differs.
 void checkpoint_load(Model *m, const char *folder, State *state, size_t n_state);
-void checkpoint_clear(const char *out);    // after the final model is in place: removes step-N and latest
+void checkpoint_clear(const char *out);    // after the final model is in place: removes latest and step-N
 #endif
 
 #if defined(VBON_IMPLEMENTATION) && !defined(CHECKPOINT_IMPLEMENTED)
@@ -30,19 +30,25 @@ volatile sig_atomic_t stop_signal;
 static void on_signal(int s) { stop_signal = s; }
 void stop_on_signals(void) { handle_signals(on_signal); }
 
-static void remove_checkpoints(const char *out, long keep) // all step-* but step-keep
+// Whether checkpoint_save makes folders of this name: step-N, or step-N.tmp if that will do
+static bool is_checkpoint(const char *name, bool unfinished_too)
+{
+    if (strncmp(name, "step-", 5)) return false;
+    size_t digits = strspn(name + 5, "0123456789");
+    return digits && digits < 20 && (!name[5 + digits] || (unfinished_too && !strcmp(name + 5 + digits, ".tmp")));
+}
+
+static void remove_checkpoints(const char *out, const char *keep)
 {
     DIR *d = opendir(out);
-    if (!d) return;
-    for (struct dirent *e; (e = readdir(d));) {
-        char *end;
-        if (strncmp(e->d_name, "step-", 5)) continue;
-        long step = strtol(e->d_name + 5, &end, 10);
-        if (step == keep && !*end) continue;
+    if (!d) die("%s: cannot be read: %s", out, strerror(errno));
+    for (struct dirent *e; errno = 0, e = readdir(d);) {
+        if (!is_checkpoint(e->d_name, true) || !strcmp(e->d_name, keep)) continue;
         char *f = format("%s/%s", out, e->d_name);
-        remove_folder(f);
+        remove_folder(f, model_file);
         free(f);
     }
+    if (errno) die("%s: cannot be read: %s", out, strerror(errno));
     closedir(d);
 }
 
@@ -58,8 +64,9 @@ static const void *saved_state(void *context, size_t i)
 
 void checkpoint_save(const Model *m, const char *out, long step, const char *tokenizer_dir, const State *state, size_t n_state)
 {
-    char *folder = format("%s/step-%ld", out, step), *tmp = format("%s/step-%ld.tmp", out, step), *file = format("%s/state.safetensors", tmp), *latest = format("%s/latest", out);
-    remove_folder(tmp);
+    char *name = format("step-%ld", step), *folder = format("%s/%s", out, name), *tmp = format("%s.tmp", folder);
+    char *file = format("%s/state.safetensors", tmp), *latest = format("%s/latest", out);
+    remove_folder(tmp, model_file);
     make_folder(tmp);
     model_save(m, tmp, DT_REAL, tokenizer_dir, 0);
     Saved s = {.m = m};
@@ -82,27 +89,28 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
     arrfree(s.t); arrfree(s.values);
     free(s.x);
     sync_folder(tmp);
-    remove_folder(folder); // left by a run that died after the rename and before `latest`: not the one latest names, for that one is older
-    if (rename(tmp, folder)) die("%s: cannot be renamed to %s: is the disk writable?", tmp, folder);
+    remove_folder(folder, model_file); // left by a run that died after the rename and before `latest`: not the one latest names, for that one is older
+    if (rename(tmp, folder)) die("%s: cannot be renamed to %s: %s", tmp, folder, strerror(errno));
     AsideFile *a = aside_open(latest);
-    fprintf(a->f, "step-%ld\n", step);
+    fprintf(a->f, "%s\n", name);
     aside_commit(a);
     sync_folder(out);
-    remove_checkpoints(out, step);
-    free(folder); free(tmp); free(file); free(latest);
+    remove_checkpoints(out, name);
+    free(name); free(folder); free(tmp); free(file); free(latest);
 }
 
 char *checkpoint_latest(const char *out)
 {
-    char *path = format("%s/latest", out), name[64] = "", *folder;
-    FILE *f = fopen(path, "r");
-    if (!f) { free(path); return NULL; }
-    if (fscanf(f, "%63s", name) != 1 || strncmp(name, "step-", 5)) die("%s: does not name a checkpoint: delete it to start afresh", path);
-    fclose(f);
-    folder = format("%s/%s", out, name);
-    struct stat st;
-    if (stat(folder, &st)) die("%s: names %s, which is not there: delete it to start afresh", path, folder);
-    free(path);
+    char *path = format("%s/latest", out), *folder = NULL;
+    size_t n;
+    char *name = file_read(path, &n);
+    if (name) {
+        if (n && name[n - 1] == '\n') name[--n] = 0;
+        if (strlen(name) != n || !is_checkpoint(name, false)) die("%s: does not name a checkpoint: delete it to start afresh", path);
+        folder = format("%s/%s", out, name);
+        if (!is_folder(folder)) die("%s: names %s, which is not there: delete it to start afresh", path, folder);
+    }
+    free(path); free(name);
     return folder;
 }
 
@@ -145,8 +153,8 @@ void checkpoint_load(Model *m, const char *folder, State *state, size_t n_state)
 void checkpoint_clear(const char *out)
 {
     char *latest = format("%s/latest", out);
-    unlink(latest);
+    remove_file(latest);
     free(latest);
-    remove_checkpoints(out, -1);
+    remove_checkpoints(out, "");
 }
 #endif

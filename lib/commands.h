@@ -15,7 +15,7 @@ typedef struct { const char *name; void (*run)(const Args *a); const char *summa
 
 static const char *require(const char *value, const char *flag)
 {
-    if (!value) usage("--%s is required", flag);
+    if (!value || !*value) usage("--%s is required", flag);
     return value;
 }
 
@@ -43,43 +43,61 @@ static void missing_eos(const Args *a, bool *has, double *value)
     if (*has && (end == a->missing_eos || *end || !isfinite(*value))) usage("--missing-eos %s: none, or a number", a->missing_eos);
 }
 
-static json_t *config_record(const Args *a, const char *command)
+// What the files that are read line by line hold: a run that is resumed must find the same in them.
+static json_t *files_json(const Args *a)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "type", "config", "command", command, "version", VBON_VERSION, "device", a->device,
-                     "libraries", cpu_libraries(), "flags", flags_json(a, flag_table, n_flags, command));
+    const struct { const char *flag, *path; } files[] = {{"data", a->data}, {"held-out", a->held_out}, {"prompts", a->prompts}, {"cache", a->cache}};
+    json_t *j = json_object();
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        if (!files[i].path) continue;
+        char *hex = format("%016llx", (unsigned long long)file_fingerprint(files[i].path));
+        json_object_set_new(j, files[i].flag, json_make("s", hex));
+        free(hex);
+    }
+    return j;
 }
 
-// A resumed run must have the flags it began with, but for those that change no result.
+static json_t *config_record(const Args *a, const char *command)
+{
+    return json_make("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "type", "config", "command", command, "version", VBON_VERSION, "device", a->device,
+                     "libraries", cpu_libraries(), "flags", flags_json(a, flag_table, n_flags, command), "files", files_json(a));
+}
+
+// A resumed run must have the flags it began with, but for those that change no result, and read the same.
 static void check_same_flags(const Args *a, const char *command)
 {
-    static const char *const free_flags[] = {"resume", "log-every", "save-every", "out"};
+    static const char *const free_flags[] = {"resume", "log-every", "save-every", "save-minutes", "out"};
     char *path = format("%s/log.jsonl", a->out);
     Jsonl in;
     json_t *j, *v;
     const char *key;
     jsonl_open(&in, path);
     if (!jsonl_next(&in, &j)) die("%s: empty: it cannot be told what the run began with; delete %s to start afresh", path, a->out);
-    json_t *now = flags_json(a, flag_table, n_flags, command), *then = json_object_get(j, "flags");
+    json_t *now = flags_json(a, flag_table, n_flags, command), *files = files_json(a), *then = json_object_get(j, "flags");
     json_object_foreach(now, key, v) {
         bool skip = false;
         for (size_t i = 0; i < sizeof free_flags / sizeof *free_flags; i++) skip |= !strcmp(key, free_flags[i]);
         json_t *old = json_object_get(then, key);
         bool same = json_equal(v, old) || (json_is_real(v) && json_is_number(old) && fabs(json_real_value(v) - json_number_value(old)) <= 1e-8 * fabs(json_real_value(v)));
-        if (!skip && !same) die("--resume: the run in %s began with another --%s: resume with the flags it began with", a->out, key);
+        if (skip || same) continue;
+        char *was = json_text(old ? old : json_null(), JSON_ENCODE_ANY), *is = json_text(v, JSON_ENCODE_ANY);
+        die("--resume: the run in %s began with another --%s (%s, now %s): resume with the flags it began with", a->out, key, was, is);
     }
-    json_decref(now); json_decref(j);
+    json_object_foreach(files, key, v) {
+        json_t *old = json_object_get(json_object_get(j, "files"), key); // older logs have none
+        if (old && !json_equal(v, old)) die("--resume: the file of --%s has changed since the run in %s began: resume with the one it began with", key, a->out);
+    }
+    json_decref(now); json_decref(files); json_decref(j);
     jsonl_close(&in);
     free(path);
 }
 
 static bool has_record(const char *log) // a log that was killed before its first record was whole says nothing about the run
 {
-    FILE *f = fopen(log, "r");
-    char *line = NULL;
-    size_t cap = 0;
-    bool whole = f && getline(&line, &cap, f) > 0 && strchr(line, '\n');
-    if (f) fclose(f);
-    free(line);
+    Lines in;
+    if (!lines_open(&in, log)) return false;
+    bool whole = lines_next(&in) && in.buffer[in.n - 1] == '\n';
+    lines_close(&in);
     return whole;
 }
 
@@ -87,14 +105,17 @@ static bool has_record(const char *log) // a log that was killed before its firs
 // A fresh start never replaces another run's model.
 static char *resume_point(const Args *a, const char *command, bool *finished)
 {
-    char *latest = checkpoint_latest(require(a->out, "out")), *log = format("%s/log.jsonl", a->out), *one = format("%s/model.safetensors", a->out), *index = format("%s/model.safetensors.index.json", a->out);
-    bool model = !access(one, F_OK) || !access(index, F_OK);
+    out_folder(require(a->out, "out"));
+    char *latest = checkpoint_latest(a->out), *log = format("%s/log.jsonl", a->out);
+    bool model = has_weights(a->out);
     if (latest && !a->resume) die("%s: holds an unfinished run (%s): go on with --resume, or delete it", a->out, latest);
     if (model && !a->resume) die("%s: holds a model already: name another --out, or delete it", a->out);
     if (model && !latest && !has_record(log)) die("%s: holds a model that is no finished run's: name another --out", a->out);
     if (latest || model) check_same_flags(a, command);
     *finished = model && !latest;
-    free(log); free(one); free(index);
+    if (*finished) checkpoint_clear(a->out); // what a kill between the last steps of that run left
+    if (a->resume && !model && !latest) printf("%s: no checkpoint: the run starts from the beginning\n", a->out);
+    free(log);
     return latest;
 }
 
@@ -110,6 +131,18 @@ static void stopped(const Args *a, long step)
     printf("stopped by signal %d after step %ld; go on with --resume\n", (int)stop_signal, step);
     (void)a;
     exit(128 + stop_signal);
+}
+
+// After a step: saves when the steps or the clock say so, or a signal asked the run to stop; then it stops.
+static void save_when_due(const Args *a, const Model *m, long step, bool last, const char *tokenizer_dir, const State *state, size_t n)
+{
+    static double saved; // or begun; the first step is not long after
+    if (!saved) saved = clock_seconds();
+    bool due = (a->save_every && step % a->save_every == 0) || (a->save_minutes > 0 && clock_seconds() - saved >= 60 * a->save_minutes);
+    if (last || !(due || stop_signal)) return;
+    checkpoint_save(m, a->out, step, tokenizer_dir, state, n);
+    saved = clock_seconds();
+    if (stop_signal) stopped(a, step);
 }
 
 static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, size_t *n)
@@ -374,11 +407,7 @@ static void supervised_run(const Args *a, const char *command)
             for (size_t i = 0; i < k; i++) keys[i] = x[i].key;
             print_metrics(m.step, x, k, keys);
         }
-        bool save = a->save_every && m.step % a->save_every == 0;
-        if (!last && (save || stop_signal)) {
-            checkpoint_save(&m, a->out, m.step, tokenizer_dir, state, 2);
-            if (stop_signal) stopped(a, m.step);
-        }
+        save_when_due(a, &m, m.step, last, tokenizer_dir, state, 2);
     }
     log_close(log);
     finish_run(a, &m, tokenizer_dir);
@@ -454,13 +483,13 @@ static void write_response(FILE *f, const Tokenizer *t, const Prompt *p, const R
 {
     char *text = response_text(t, r);
     text = utf8_mend(text); // cut inside a character; the ids say exactly what was sampled
-    json_t *j = json_pack("{s:s, s:s}", "prompt", p->text, "response", text), *ids = json_array();
+    json_t *j = json_make("{s:s, s:s}", "prompt", p->text, "response", text), *ids = json_array();
     for (size_t k = 0; k < r->n; k++) json_array_append_new(ids, json_integer(r->ids[k]));
     json_object_set_new(j, "ids", ids);
     json_object_set_new(j, "logp", json_real(response_logp(r)));
     if (rewarded) json_object_set_new(j, "reward", json_real(r->reward));
     json_object_set_new(j, "finished", json_boolean(r->finished));
-    char *line = json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    char *line = json_text(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
     fprintf(f, "%s\n", line);
     free(line); free(text);
     json_decref(j);
@@ -471,9 +500,9 @@ static void sample_run(const Args *a, bool bon)
     Drawing d;
     Reward reward;
     size_t M = (size_t)(bon ? a->n : a->samples);
+    AsideFile *out = a->out ? aside_open(a->out) : NULL; // tried before the work
     drawing_open(&d, a, a->model, bon ? STREAM_BON : STREAM_SAMPLE);
     if (bon) open_reward(&reward, a, d.t);
-    AsideFile *out = a->out ? aside_open(a->out) : NULL;
     size_t step = d.rows / M ? d.rows / M : 1;
     Progress p = progress_begin(bon ? "bon" : "sample", d.n, 0, "prompts");
     for (size_t i = 0; i < d.n; i += step) {
@@ -486,6 +515,7 @@ static void sample_run(const Args *a, bool bon)
         }
         for (size_t k = 0; k < (end - i) * M; k++) response_free(&r[k]);
         free(r);
+        file_flush(out ? out->f : stdout, out ? a->out : "standard output", false);
         progress_show(&p, end, NULL);
     }
     if (bon) reward_close(&reward);
@@ -501,25 +531,28 @@ static void cmd_cache(const Args *a)
     Drawing d;
     Reward reward;
     size_t M = (size_t)a->samples;
-    require(a->out, "out");
+    Append file;
+    append_open(&file, require(a->out, "out"));
     drawing_open(&d, a, a->model, STREAM_CACHE);
     open_reward(&reward, a, d.t);
     uint64_t prompts = 0;
     for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
     char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *ps = format("%016llx", (unsigned long long)prompts);
-    json_t *header = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:f, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
+    json_t *header = json_make("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:f, s:I, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
                                "missing_eos", a->missing_eos, "precision", a->precision, "temperature", a->temperature, "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
-                               "samples", (json_int_t)M);
-    size_t done = cache_resume(a->out, header), total = d.n * M;
-    FILE *f = fopen(a->out, "a");
-    if (!f) die("%s: cannot be written: %s", a->out, strerror(errno));
-    if (!done && ftell(f) == 0) { char *h = json_dumps(header, JSON_COMPACT); fprintf(f, "%s\n", h); free(h); }
+                               "samples", (json_int_t)M, "total", (json_int_t)(d.n * M));
+    size_t done = cache_resume(&file, header, d.prompts, d.n, M), total = d.n * M;
     if (done) printf("%s: %zu of %zu samples are there already\n", a->out, done, total);
     stop_on_signals();
     Progress p = progress_begin("cache", total, done, "samples");
     while (done < total && !stop_signal) {
         size_t begin = done / d.rows * d.rows, end = begin + d.rows < total ? begin + d.rows : total; // always the same blocks, so the same last digits
         Response *r = draw(&d, &reward, a, M, begin, end);
+        char *block;
+        size_t bytes;
+        FILE *f = open_memstream(&block, &bytes);
+        if (!f) die("out of memory");
+        if (!done) { char *h = json_text(header, JSON_COMPACT); fprintf(f, "%s\n", h); free(h); } // with the first samples: a start that fails leaves none
         for (size_t i = 0; i < done - begin; i++) response_free(&r[i]);
         for (size_t i = done - begin; i < end - begin; i++) {
             char *text = response_text(d.t, &r[i]);
@@ -532,10 +565,13 @@ static void cmd_cache(const Args *a)
         }
         free(r);
         done = end;
-        if (fflush(f)) die("%s: cannot be written: %s", a->out, strerror(errno));
+        file_flush(f, a->out, false);
+        append_write(&file, block, bytes);
+        fclose(f);
+        free(block);
         progress_show(&p, done, NULL);
     }
-    if (fsync(fileno(f)) || fclose(f)) die("%s: cannot be written: %s", a->out, strerror(errno));
+    append_close(&file);
     if (done < total) { printf("stopped by signal %d; the same command goes on\n", (int)stop_signal); exit(128 + stop_signal); }
     reward_close(&reward);
     drawing_close(&d);
@@ -548,7 +584,8 @@ static void cmd_cache(const Args *a)
 
 static void cmd_score(const Args *a)
 {
-    require(a->in, "in"); require(a->out, "out");
+    require(a->in, "in");
+    AsideFile *out = aside_open(require(a->out, "out")); // tried before the work
     Tokenizer *t = tokenizer_load(require(a->model, "model"));
     Model m;
     model_load(&m, device_ops(a), a->model, TRAIN_NONE, false);
@@ -563,7 +600,6 @@ static void cmd_score(const Args *a)
         if (pass) arena_place(&work);
         scorer_carve(&s, &m, &work, tokens, false);
     }
-    AsideFile *out = aside_open(a->out);
     Jsonl in;
     jsonl_open(&in, a->in);
     enum { BLOCK = 256 };
@@ -587,6 +623,7 @@ static void cmd_score(const Args *a)
             n++;
         }
         if (!n) break;
+        file_flush(out->f, a->out, false);
         if (a->reward) reward_score(&reward, p, r, n, false);
         for (size_t i = 0; i < n; i++) {
             q[i] = (Sequence){&p[i], &r[i], {0}};
@@ -599,12 +636,12 @@ static void cmd_score(const Args *a)
             for (size_t k = 0; k < count; k++) { json_array_append_new(lps, json_real(logp[k])); sum += logp[k]; }
             json_t *ids = json_array();
             for (size_t k = 0; k < r[i].n; k++) json_array_append_new(ids, json_integer(r[i].ids[k]));
-            json_t *ours = json_pack("{s:o, s:o, s:f}", "tokens", ids, "logps", lps, "logp", sum);
+            json_t *ours = json_make("{s:o, s:o, s:f}", "tokens", ids, "logps", lps, "logp", sum);
             if (a->reward) json_object_set_new(ours, "reward", json_real(r[i].reward));
             const char *key;
             json_t *v;
             json_object_foreach(ours, key, v) json_object_del(record[i], key); // ours replace those of an earlier scoring
-            char *theirs = json_dumps(record[i], JSON_COMPACT | JSON_REAL_PRECISION(17)), *line = json_dumps(ours, JSON_COMPACT | JSON_REAL_PRECISION(9));
+            char *theirs = json_text(record[i], JSON_COMPACT | JSON_REAL_PRECISION(17)), *line = json_text(ours, JSON_COMPACT | JSON_REAL_PRECISION(9));
             fprintf(out->f, "%.*s,%s\n", (int)strlen(theirs) - 1, theirs, line + 1);
             free(theirs); free(line);
             json_decref(ours); json_decref(record[i]);
@@ -704,10 +741,7 @@ static void cmd_train(const Args *a)
         }
         progress_show(&progress, (size_t)p.iteration, NULL);
         counter = (double)p.iteration;
-        if (!last && ((a->save_every && p.iteration % a->save_every == 0) || stop_signal)) {
-            checkpoint_save(&m, a->out, p.iteration, a->model, state, 2);
-            if (stop_signal) stopped(a, p.iteration);
-        }
+        save_when_due(a, &m, p.iteration, last, a->model, state, 2);
     }
     log_close(log);
     reward_close(&reward);
@@ -734,7 +768,7 @@ static size_t parse_ns(const char *text, long *ns)
 }
 
 static json_t *number_json(double x) { return isfinite(x) ? json_real(x) : json_null(); }
-static json_t *estimate_json(Estimate e) { return json_pack("[o,o]", number_json(e.mean), number_json(e.se)); } // null: not measured
+static json_t *estimate_json(Estimate e) { return json_make("[o,o]", number_json(e.mean), number_json(e.se)); } // null: not measured
 
 // Of each prompt's draws in the cache `path`, K times N in a row, the best of N by the rewards that stand there: K responses a prompt, rewards not set.
 static void pool_choose(Response *out, const char *path, const Prompt *prompts, size_t n, size_t K, size_t N, const Args *a, const Model *reference, const Tokenizer *t)
@@ -774,6 +808,7 @@ static void cmd_eval(const Args *a)
     size_t K = (size_t)a->samples, N = bon ? (size_t)a->n : 1;
     require(a->cache, "cache");
     if (a->pool && !bon) usage("--pool is what --method bon chooses from");
+    AsideFile *file = a->out ? aside_open(a->out) : NULL; // tried before the work
     Drawing d;
     drawing_open(&d, a, policy, STREAM_EVAL);
     Model ref;
@@ -811,7 +846,7 @@ static void cmd_eval(const Args *a)
     double seconds = clock_seconds() - began;
     reward_close(&reward);
     evaluate(&e, &spec, d.prompts, kept, d.n * K, K);
-    json_t *j = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i}", "method", a->method, "model", policy, "n", (int)N, "prompts", (int)d.n, "samples", (int)K, "seed", (int)a->seed), *distances = json_object();
+    json_t *j = json_make("{s:s, s:s, s:i, s:i, s:i, s:i}", "method", a->method, "model", policy, "n", (int)N, "prompts", (int)d.n, "samples", (int)K, "seed", (int)a->seed), *distances = json_object();
     struct { const char *key; Estimate e; } out[] = {{"reward", e.reward}, {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1}, {"kl_k3", e.k3}, {"kl_rb", e.rb},
         {"kl_released", e.released}, {"length", e.length}, {"finished", e.finished}};
     for (size_t i = 0; i < sizeof out / sizeof *out; i++) json_object_set_new(j, out[i].key, estimate_json(out[i].e));
@@ -824,14 +859,6 @@ static void cmd_eval(const Args *a)
     json_object_set_new(j, "distance", distances);
     json_object_set_new(j, "reference_reward", json_real(e.reference_reward));
     json_object_set_new(j, "time/tokens_per_second", number_json(a->pool ? NAN : tokens / seconds)); // from a pool nothing was drawn
-    if (a->out) {
-        char *text = json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
-        AsideFile *f = aside_open(a->out);
-        fprintf(f->f, "%s\n", text);
-        aside_commit(f);
-        free(text);
-    }
-    json_decref(j);
     printf("%zu prompts, %zu responses each; the cache's mean reward is %.4f\n", d.n, K, e.reference_reward);
     #define LINE(what, x) printf("  %-44s %9.4f +- %.4f\n", what, (x).mean, (x).se)
     LINE("mean reward", e.reward);
@@ -847,6 +874,13 @@ static void cmd_eval(const Args *a)
     LINE("response length", e.length);
     LINE("share finished", e.finished);
     if (!a->pool) printf("  %-44s %9.0f\n", bon ? "delivered tokens/s, N samples and rewards each" : "delivered tokens/s, rewards included", tokens / seconds);
+    if (file) { // last: should it not be written now, the numbers stand above
+        char *text = json_text(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
+        fprintf(file->f, "%s\n", text);
+        aside_commit(file);
+        free(text);
+    }
+    json_decref(j);
     for (size_t k = 0; k < d.n * K; k++) response_free(&kept[k]);
     free(kept);
     model_free(&ref);

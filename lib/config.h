@@ -83,7 +83,7 @@ static void gpt2_config_read(Config *c, json_t *j, const char *path)
 
 static void gpt2_config_write(const Config *c, json_t *j)
 {
-    json_t *own = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:b}", "activation_function", activations[c->act].name,
+    json_t *own = json_make("{s:s, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:b}", "activation_function", activations[c->act].name,
         "n_positions", (int)c->max_T, "n_ctx", (int)c->max_T, "n_embd", (int)c->C, "n_layer", (int)c->L, "n_head", (int)c->NH,
         "layer_norm_epsilon", c->eps, "attn_pdrop", 0.0, "embd_pdrop", 0.0, "resid_pdrop", 0.0, "scale_attn_weights", 1);
     json_object_set_new(own, "n_inner", c->F == 4 * c->C ? json_null() : json_integer((json_int_t)c->F));
@@ -97,7 +97,7 @@ static void gpt2_config_write(const Config *c, json_t *j)
 static const struct { const char *arch; void (*read)(Config *c, json_t *j, const char *path); void (*write)(const Config *c, json_t *j); } config_forms[] =
     {{"gpt2", gpt2_config_read, gpt2_config_write}, {"gpt_neox", neox_config_read, neox_config_write}};
 
-static char *config_path(const char *dir) { return !is_folder(dir) && !access(dir, R_OK) ? xstrdup(dir) : format("%s/config.json", dir); } // of a folder, or the file itself
+static char *config_path(const char *dir) { return !is_folder(dir) && exists(dir) ? xstrdup(dir) : format("%s/config.json", dir); } // of a folder, or the file itself
 
 // The causal model, the classifier, and the trunk by itself (GPT2Model); transformers 4 put FSDP before the name after sharded training
 static bool is_own_class(const Architecture *a, const char *class)
@@ -110,7 +110,7 @@ static bool is_own_class(const Architecture *a, const char *class)
 void config_read(Config *c, const char *dir)
 {
     char *path = config_path(dir);
-    if (access(path, R_OK)) die("%s: missing: %s is not a Hugging Face model folder", path, dir);
+    if (!exists(path)) die("%s: missing: %s is not a Hugging Face model folder", path, dir);
     json_t *file = json_file(path), *base = json_object_get(file, "base_config"), *j = base ? base : file;
     const char *type = json_string_value(json_object_get(j, "model_type"));
     size_t form = 0, n_forms = sizeof config_forms / sizeof *config_forms;
@@ -281,16 +281,16 @@ static void config_write(const Model *m, const char *dir, DType type)
     const Config *c = &m->cfg;
     const char *dtype = type == DT_F64 ? "float64" : type == DT_F16 ? "float16" : type == DT_BF16 ? "bfloat16" : "float32";
     char *path = format("%s/config.json", dir);
-    json_t *j = json_pack("{s:[s], s:s, s:i, s:f, s:b, s:s}", "architectures", c->scalar_head ? m->arch->classifier : m->arch->lm, "model_type", m->arch->name,
+    json_t *j = json_make("{s:[s], s:s, s:i, s:f, s:b, s:s}", "architectures", c->scalar_head ? m->arch->classifier : m->arch->lm, "model_type", m->arch->name,
         "vocab_size", (int)c->V, "initializer_range", c->init_std, "tie_word_embeddings", (int)c->tied, "torch_dtype", dtype);
     for (size_t i = 0; i < sizeof config_forms / sizeof *config_forms; i++) if (!strcmp(c->arch, config_forms[i].arch)) config_forms[i].write(c, j);
     const struct { const char *key; int id; } tokens[] = {{"bos_token_id", c->bos}, {"eos_token_id", c->eos}, {"pad_token_id", c->pad}};
     for (int i = 0; i < 3; i++) json_object_set_new(j, tokens[i].key, tokens[i].id >= 0 ? json_integer(tokens[i].id) : json_null());
     if (c->scalar_head) {
-        json_object_set_new(j, "id2label", json_pack("{s:s}", "0", "LABEL_0"));
-        json_object_set_new(j, "label2id", json_pack("{s:i}", "LABEL_0", 0));
+        json_object_set_new(j, "id2label", json_make("{s:s}", "0", "LABEL_0"));
+        json_object_set_new(j, "label2id", json_make("{s:i}", "LABEL_0", 0));
     }
-    char *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(17)); // exact: int(head size * rotary share) must not move
+    char *text = json_text(j, JSON_INDENT(2) | JSON_REAL_PRECISION(17)); // exact: int(head size * rotary share) must not move
     AsideFile *a = aside_open(path);
     fprintf(a->f, "%s\n", text);
     aside_commit(a);
@@ -298,8 +298,25 @@ static void config_write(const Model *m, const char *dir, DType type)
     json_decref(j);
 }
 
+// Whether model_save or checkpoint_save writes files of this name (or is writing them: NAME.tmp)
+static bool model_file(const char *name)
+{
+    static const char *const others[] = {"config.json", "model.safetensors", "model.safetensors.index.json", "state.safetensors"};
+    char stem[64], numbered[64];
+    int shard, shards;
+    size_t n = strlen(name);
+    if (n >= sizeof stem) return false;
+    memcpy(stem, name, n + 1);
+    if (n > 4 && !strcmp(stem + n - 4, ".tmp")) stem[n -= 4] = 0;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) if (!strcmp(stem, others[i])) return true;
+    for (size_t i = 0; tokenizer_files[i]; i++) if (!strcmp(stem, tokenizer_files[i])) return true;
+    if (sscanf(stem, "model-%d-of-%d", &shard, &shards) != 2) return false;
+    snprintf(numbered, sizeof numbered, "model-%05d-of-%05d.safetensors", shard, shards);
+    return !strcmp(stem, numbered);
+}
+
 static char *unfinished; // the folder being written; an error leaves none behind
-static void remove_unfinished(void) { if (unfinished) remove_folder(unfinished); }
+static void remove_unfinished(void) { if (unfinished) folder_removed(unfinished, model_file); } // at the end nothing dies any more
 
 typedef struct { const Model *m; DType type; const Param **params; size_t first; real *x; void *data; } Saving; // one parameter at a time in the file's form
 static const void *saved_data(void *context, size_t i)
@@ -319,9 +336,8 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
     bool fresh = !is_folder(dir);
     char *to = fresh ? format("%s.tmp", dir) : xstrdup(dir);
     if (fresh) {
-        static bool registered;
-        if (!registered) { atexit(remove_unfinished); registered = true; }
-        remove_folder(to);
+        clean_at_end(remove_unfinished);
+        remove_folder(to, model_file);
         unfinished = to;
     }
     make_folder(to);
@@ -356,7 +372,7 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
     const char *meta[] = {"format", "pt", NULL};
     json_t *map = json_object();
     char *one = format("%s/model.safetensors", to), *index = format("%s/model.safetensors.index.json", to);
-    if (shards > 1 && !fresh && !unlink(index)) sync_folder(to); // shards of two saves are never mixed: until the new index is there, there is no model
+    if (shards > 1 && !fresh && remove_file(index)) sync_folder(to); // shards of two saves are never mixed: until the new index is there, there is no model
     for (size_t k = 1, i = 0; k <= shards; k++) {
         size_t first = i;
         char *name = shards == 1 ? xstrdup("model.safetensors") : format("model-%05zu-of-%05zu.safetensors", k, shards), *path = format("%s/%s", to, name);
@@ -366,15 +382,15 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
         free(name); free(path);
     }
     if (shards > 1) {
-        json_t *j = json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
-        char *text = json_dumps(j, JSON_INDENT(2));
+        json_t *j = json_make("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
+        char *text = json_text(j, JSON_INDENT(2));
         AsideFile *a = aside_open(index);
         fprintf(a->f, "%s\n", text);
         aside_commit(a);
         free(text);
         json_decref(j);
-        unlink(one); // of an earlier save: it would be read in place of the shards
-    } else unlink(index);
+        remove_file(one); // of an earlier save: it would be read in place of the shards
+    } else remove_file(index);
     sync_folder(to);
     if (fresh) {
         if (rename(to, dir)) die("%s: cannot be renamed to %s: %s", to, dir, strerror(errno));

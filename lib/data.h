@@ -9,9 +9,10 @@
 // its exact CDF value, for --fhat exact. Rewards are floats, live and here, and written with nine digits: they come back exactly, so that equal is equal.
 #ifndef DATA_H
 #define DATA_H
-#include "../gpt2.h"
+#include "../ppo.h"
+#include "files.h"
 
-typedef struct { const char *path; FILE *f; size_t line, cap; char *buffer; } Jsonl;
+typedef Lines Jsonl;
 void jsonl_open(Jsonl *in, const char *path);
 bool jsonl_next(Jsonl *in, json_t **record);       // the next non-empty line, an object the caller owns; bad JSON or UTF-8 dies with file and line
 void jsonl_close(Jsonl *in);
@@ -23,43 +24,45 @@ char **prompts_read(const char *path, size_t *n);  // distinct prompts in order,
 typedef struct { char *text; int *ids; size_t n_ids; double reward, logp, F; uint64_t key; long draw; bool has_key, has_logp, has_F, finished; } CacheSample;
 typedef struct { char *prompt; CacheSample *samples; size_t n; } CachePrompt; // in draw order
 typedef struct { CachePrompt *prompts; size_t n; json_t *header; struct { char *key; size_t value; } *index; } Cache;
-void cache_read(Cache *c, const char *path, long first_m); // first_m > 0: only the first so many drawn for each prompt; dies with file and line
+// first_m > 0: only the first so many drawn for each prompt. Dies with file and line, and when the cache has fewer samples than its header promises.
+void cache_read(Cache *c, const char *path, long first_m);
 void cache_free(Cache *c);
 long cache_find(const Cache *c, const char *prompt);       // -1: not there
 // One record as a line; ids may be NULL.
 void cache_write(FILE *f, const char *prompt, const CacheSample *s);
-// How many whole sample records `path` has, after cutting a torn last line; 0 when there is no file. Dies when its header differs from `header`.
-size_t cache_resume(const char *path, const json_t *header);
+// How many samples a cache that was begun holds: draws 0..M-1 of each prompt, in order; a torn last line is cut off. A file without a whole sample is
+// begun anew. Dies when a line is none of these samples, or samples stand under another header than `header`.
+size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, size_t n, size_t M);
 #endif
 
 #if defined(VBON_IMPLEMENTATION) && !defined(DATA_IMPLEMENTED)
 #define DATA_IMPLEMENTED
-#include "files.h"
+#include "json.h"
 
 void jsonl_open(Jsonl *in, const char *path)
 {
-    *in = (Jsonl){.path = path, .f = fopen(path, "r")};
-    if (!in->f || is_folder(path)) die("%s: cannot be read: %s", path, in->f ? "it is a folder" : strerror(errno));
+    if (!lines_open(in, path)) die("%s: cannot be read: %s", path, strerror(errno));
+}
+
+static json_t *jsonl_record(const Jsonl *in) // of the line that was read; NULL: an empty one
+{
+    if (strspn(in->buffer, " \t\r\n") == in->n) return NULL;
+    size_t bad = utf8_valid(in->buffer, in->n);
+    if (bad < in->n) die("%s:%zu: byte %zu is not UTF-8: convert the file", in->path, in->line, bad + 1);
+    json_error_t e;
+    json_t *j = json_loadb(in->buffer, in->n, JSON_REJECT_DUPLICATES, &e);
+    if (!j) die("%s:%zu: %s (column %d)", in->path, in->line, e.text, e.column);
+    if (!json_is_object(j)) die("%s:%zu: not a JSON object", in->path, in->line);
+    return j;
 }
 
 bool jsonl_next(Jsonl *in, json_t **record)
 {
-    for (ssize_t n; (n = getline(&in->buffer, &in->cap, in->f)) > 0;) {
-        in->line++;
-        if (strspn(in->buffer, " \t\r\n") == (size_t)n) continue;
-        size_t bad = utf8_valid(in->buffer, (size_t)n);
-        if (bad < (size_t)n) die("%s:%zu: byte %zu is not UTF-8: convert the file", in->path, in->line, bad + 1);
-        json_error_t e;
-        *record = json_loadb(in->buffer, (size_t)n, JSON_REJECT_DUPLICATES, &e);
-        if (!*record) die("%s:%zu: %s (column %d)", in->path, in->line, e.text, e.column);
-        if (!json_is_object(*record)) die("%s:%zu: not a JSON object", in->path, in->line);
-        return true;
-    }
-    if (ferror(in->f)) die("%s: cannot be read: %s", in->path, strerror(errno));
+    while (lines_next(in)) if ((*record = jsonl_record(in))) return true;
     return false;
 }
 
-void jsonl_close(Jsonl *in) { fclose(in->f); free(in->buffer); }
+void jsonl_close(Jsonl *in) { lines_close(in); }
 
 const char *jsonl_string(const Jsonl *in, const json_t *j, const char *key, bool required)
 {
@@ -161,6 +164,21 @@ static void read_sample(const Jsonl *in, const json_t *j, CacheSample *s, long f
     }
 }
 
+// What vbon cache writes says in its header how many samples it will have; a cache that is not finished, or from which lines were lost, has fewer.
+static void cache_whole(const Cache *c, const char *path)
+{
+    json_t *promised = json_object_get(c->header, "total"); // older caches have none: then each prompt that is there must be whole
+    long long M = json_integer_value(json_object_get(c->header, "samples")), there = 0;
+    long long total = promised ? json_integer_value(promised) : M * (long long)c->n;
+    bool even = true;
+    for (size_t i = 0; i < c->n; i++) {
+        there += arrlen(c->prompts[i].samples);
+        even &= arrlen(c->prompts[i].samples) == M;
+    }
+    if (M && (!even || there != total))
+        die("%s: holds %lld of %lld samples: the cache command it was begun with goes on with it", path, there, total);
+}
+
 void cache_read(Cache *c, const char *path, long first_m)
 {
     Jsonl in;
@@ -218,6 +236,7 @@ void cache_read(Cache *c, const char *path, long first_m)
         for (size_t k = 0; k < p->n; k++) keyed += p->samples[k].has_key;
     }
     if (!total) die("%s: no samples", path);
+    cache_whole(c, path);
     if (keyed && keyed < total) die("%s: some samples have order keys and some have none: make it again", path);
 }
 
@@ -235,8 +254,8 @@ void cache_free(Cache *c)
 
 void cache_write(FILE *f, const char *prompt, const CacheSample *s)
 {
-    json_t *p = json_string(prompt), *t = s->text ? json_string(s->text) : NULL;
-    char *prompt_json = json_dumps(p, JSON_ENCODE_ANY), *text_json = t ? json_dumps(t, JSON_ENCODE_ANY) : NULL;
+    json_t *p = json_make("s", prompt), *t = s->text ? json_make("s", s->text) : NULL;
+    char *prompt_json = json_text(p, JSON_ENCODE_ANY), *text_json = t ? json_text(t, JSON_ENCODE_ANY) : NULL;
     fprintf(f, "{\"prompt\":%s", prompt_json);
     if (text_json) fprintf(f, ",\"text\":%s", text_json);
     fprintf(f, ",\"reward\":%.9g", s->reward);
@@ -254,28 +273,41 @@ void cache_write(FILE *f, const char *prompt, const CacheSample *s)
     free(prompt_json); free(text_json);
 }
 
-size_t cache_resume(const char *path, const json_t *header)
+size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, size_t n, size_t M)
 {
-    FILE *f = fopen(path, "r");
-    char *line = NULL;
-    size_t cap = 0, records = 0;
-    off_t whole = 0;
-    if (!f) return 0;
-    ssize_t n;
-    while ((n = getline(&line, &cap, f)) > 0 && line[n - 1] == '\n') {
-        whole += n;
-        if (whole > n) { records++; continue; }
-        json_t *j = json_loads(line, 0, NULL), *v;
-        const char *key;
-        if (!json_object_get(j, "vbon_cache")) die("%s: holds something else than a cache: name another file", path);
-        json_object_foreach((json_t *)header, key, v)
-            if (!json_equal(v, json_object_get(j, key))) die("%s: was begun with another %s: name another file, or delete it", path, key);
+    const char *path = file->path, *key, *differs = NULL;
+    json_t *head = NULL, *j, *v;
+    size_t whole = 0, records = 0;
+    Lines in;
+    jsonl_open(&in, path);
+    while (lines_next(&in)) {
+        bool ours = head || !strncmp(in.buffer, "{\"vbon_cache\"", in.n < 13 ? in.n : 13);
+        if (!ours) die("%s: holds something else than a cache: name another file", path);
+        if (in.buffer[in.n - 1] != '\n') break; // torn
+        whole += in.n;
+        if (!(j = jsonl_record(&in))) continue;
+        if (!head) {
+            head = j;
+            json_object_foreach((json_t *)header, key, v) {
+                bool old = !strcmp(key, "total") && !json_object_get(head, key); // a header from before there was one
+                if (!old && !differs && !json_equal(v, json_object_get(head, key))) differs = key;
+            }
+            continue;
+        }
+        if (differs) die("%s: was begun with another %s: name another file, or delete it", path, differs);
+        CacheSample s = {0};
+        const char *prompt = jsonl_string(&in, j, "prompt", true);
+        read_sample(&in, j, &s, -1);
+        bool known = records < n * M && !strcmp(prompt, prompts[records / M].text) && s.draw == (long)(records % M);
+        if (!known || !s.ids || !s.has_key || s.key != order_key(s.ids, s.n_ids))
+            die("%s:%zu: is not draw %zu of prompt %zu: delete the file from there on, or name another", path, in.line, records % M, records / M + 1);
+        free(s.text); free(s.ids);
+        records++;
         json_decref(j);
     }
-    if (!whole && n > 0 && strncmp(line, "{\"vbon_cache\"", n < 13 ? (size_t)n : 13)) die("%s: holds something else than a cache: name another file", path);
-    free(line);
-    fclose(f);
-    if (truncate(path, whole)) die("%s: cannot be cut back: %s", path, strerror(errno));
+    lines_close(&in);
+    json_decref(head);
+    append_cut(file, records ? whole : 0);
     return records;
 }
 #endif

@@ -76,7 +76,7 @@ bool is_distilbert(const char *dir)
 {
     char *path = config_path(dir);
     bool yes = false;
-    if (!access(path, R_OK)) {
+    if (exists(path)) {
         json_t *j = json_file(path);
         const char *type = json_string_value(json_object_get(j, "model_type"));
         yes = type && !strcmp(type, "distilbert");

@@ -1,32 +1,49 @@
-// files.h: writing files so that no reader ever sees half of one.
+// files.h: the one writer and the one reader of the engine.
 //
-// Every output is written aside (PATH.tmp), flushed to disk and renamed into place. Files that were not committed are removed when the
-// program ends, by itself, by Ctrl-C or by SIGTERM, so nothing is left behind. A full disk shows at write, flush or fsync: each is checked.
+// Written is in two ways. A file that is whole or not there (aside_*): PATH.tmp, flushed to disk, renamed into place. A file that grows (append_*: a
+// cache, a log): a block at a time, all of it or nothing, so that only a last line can ever be torn. A full disk shows at write, flush or fsync: each is
+// checked, and the stream's own error before anything is called whole, for a stream forgets the bytes it could not write and goes on.
+// Read is by lines_next or file_read: neither takes an error, or memory that ran out, for the end of a file.
 //
-// Past bugs: a signal handler on the ordinary stack. oneDNN 2's AVX2 sgemm moves the stack pointer into a heap block, and the kernel then
-// writes the signal's frame over the heap beside it. Handlers here run on a stack of their own.
+// What is being written is locked (flock) until it is in place, so two runs cannot share an --out; the system lets go of the lock whenever
+// and however a run ends, and no file stands for it. When the program ends, by itself, by Ctrl-C or by SIGTERM, it removes what it had not
+// finished and the folders it made and put nothing into. It removes nothing by a pattern that another's file could match, and follows no link.
 #ifndef FILES_H
 #define FILES_H
-#include "../gpt2.h"
+#include "process.h"
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
-#include <unistd.h>
+
+char *format(const char *fmt, ...) PRINTF_LIKE(1, 2); // malloc'd
 
 typedef struct AsideFile { FILE *f; char *path, *tmp; struct AsideFile *next; } AsideFile;
-AsideFile *aside_open(const char *path);   // dies when the folder is not writable
+AsideFile *aside_open(const char *path);   // locks it; dies when it cannot be written
 void aside_commit(AsideFile *a);           // flush, fsync, rename; frees a
-void handle_signals(void (*handler)(int)); // for SIGINT and SIGTERM, once: a second Ctrl-C ends the program
-char *format(const char *fmt, ...) PRINTF_LIKE(1, 2); // malloc'd
-void make_folder(const char *path);        // and its parents
-void sync_folder(const char *path);
-void remove_folder(const char *path);      // of files only, as ours are; silent when it is not there
+void file_flush(FILE *f, const char *path, bool to_disk); // dies when this or any earlier write to f failed
+
+typedef struct { int fd; char *path; size_t whole; } Append; // whole: bytes that are there
+void append_open(Append *a, const char *path); // locks it; made when it is not there, and removed again if it stays empty
+void append_cut(Append *a, size_t whole);      // back to so many bytes
+void append_write(Append *a, const char *data, size_t n); // all or nothing: what a failed write left is cut off, and the program ends
+void append_close(Append *a);
+
+typedef struct { const char *path; FILE *f; size_t line, cap, n; char *buffer; } Lines; // the line, its length, a 0 behind it
+bool lines_open(Lines *in, const char *path); // false: there is no such file
+bool lines_next(Lines *in);                   // false: the end
+void lines_close(Lines *in);
+char *file_read(const char *path, size_t *n); // malloc'd, a 0 behind it; NULL: there is no such file
+uint64_t file_fingerprint(const char *path);
+bool exists(const char *path);                // false is certain: any other trouble dies
 bool is_folder(const char *path);
-json_t *json_file(const char *path);       // a new reference; dies naming file and line
-json_t *json_settings(const char *path);   // the same with every number as a real (transformers writes a model_max_length of 1e30 in digits)
-const char *json_token(json_t *j, const char *key); // a special token's text, which is a string or an object's "content"; NULL: none
+bool remove_file(const char *path);        // false: it was not there
+
+void make_folder(const char *path);        // and its parents
+void out_folder(const char *path);         // the same, locked until the program ends; dies when nothing could be written there
+void sync_folder(const char *path);
+// Removes the files in it that are ours, and it if nothing is left; never through a link. The first dies when that fails, the other is false.
+void remove_folder(const char *path, bool (*ours)(const char *name));
+bool folder_removed(const char *path, bool (*ours)(const char *name));
 #endif
 
 #if defined(VBON_IMPLEMENTATION) && !defined(FILES_IMPLEMENTED)
@@ -50,59 +67,211 @@ char *format(const char *fmt, ...)
     return s;
 }
 
-void handle_signals(void (*handler)(int))
+// ----------------------------------------------------------------------------
+// what is left and what is locked
+
+static bool absent(void) { return errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG; } // too long: a --reward that is a command
+
+static bool look(const char *path, struct stat *st) // false is certain: other errors than that die
 {
-    static char stack[1 << 16];
-    stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
-    struct sigaction a = {.sa_handler = handler, .sa_flags = SA_RESETHAND | SA_ONSTACK};
-    sigaltstack(&own, NULL);
-    sigaction(SIGINT, &a, NULL);
-    sigaction(SIGTERM, &a, NULL);
+    if (!stat(path, st)) return true;
+    if (!absent()) die("%s: cannot be looked at: %s", path, strerror(errno));
+    return false;
 }
+bool exists(const char *path) { struct stat st; return look(path, &st); }
+bool is_folder(const char *path) { struct stat st; return look(path, &st) && S_ISDIR(st.st_mode); }
+
+// Folders and growing files that this program made, in order: what is still empty at the end goes again.
+static char **empty_made;
+static void remove_made(void)
+{
+    struct stat st;
+    for (size_t i = arrlenu(empty_made); i-- > 0;)
+        if (rmdir(empty_made[i]) && !lstat(empty_made[i], &st) && S_ISREG(st.st_mode) && !st.st_size) unlink(empty_made[i]);
+}
+static void made_here(const char *path) { clean_at_end(remove_made); arrput(empty_made, xstrdup(path)); }
+
+static void lock(int fd, const char *path)
+{
+    if (!flock(fd, LOCK_EX | LOCK_NB)) return;
+    if (errno == EWOULDBLOCK) die("%s: another run is writing it: wait for its end, or name another --out", path);
+    if (errno != ENOTSUP && errno != ENOSYS && errno != ENOLCK && errno != EBADF) die("%s: cannot be locked: %s", path, strerror(errno));
+    static bool said; // EBADF: a folder on NFS
+    if (!said) fprintf(stderr, "vbon: note: %s: this file system has no locks: start no second run there\n", path);
+    said = true;
+}
+
+// ----------------------------------------------------------------------------
+// writing
 
 static AsideFile *open_asides;
 static void remove_asides(void) { for (AsideFile *a = open_asides; a; a = a->next) unlink(a->tmp); }
-static void remove_asides_and_end(int s) { remove_asides(); raise(s); } // raised with the default action, which ends the program
 
 AsideFile *aside_open(const char *path)
 {
-    static bool registered;
-    if (!registered) {
-        struct sigaction now;
-        if (!sigaction(SIGINT, NULL, &now) && now.sa_handler == SIG_DFL) handle_signals(remove_asides_and_end); // unless a loop saves at signals
-        atexit(remove_asides);
-        registered = true;
-    }
+    struct stat st, now;
+    if (!*path) die("--out: an empty name");
+    if (look(path, &st) && !S_ISREG(st.st_mode)) die("%s: cannot be written: it is no file: name another", path);
     AsideFile *a = (AsideFile *)xcalloc(1, sizeof *a);
     a->path = xstrdup(path);
     a->tmp = format("%s.tmp", path);
-    a->f = fopen(a->tmp, "wb");
-    if (!a->f) die("%s: cannot be written: %s", path, strerror(errno));
+    for (;;) { // until it is locked and still the file of that name: a run that ended just now may have put it in place
+        int fd = open(a->tmp, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
+        if (fd < 0 && errno == ELOOP) die("%s: is a link: remove it, it stands where %s is written", a->tmp, path);
+        if (fd < 0 || fstat(fd, &st)) die("%s: cannot be written: %s", path, strerror(errno));
+        if (!S_ISREG(st.st_mode) || st.st_nlink > 1) die("%s: is no file of this program: remove it, it stands where %s is written", a->tmp, path);
+        lock(fd, path);
+        if (lstat(a->tmp, &now) || now.st_ino != st.st_ino || now.st_dev != st.st_dev) { close(fd); continue; }
+        if (ftruncate(fd, 0) || !(a->f = fdopen(fd, "wb"))) die("%s: cannot be written: %s", path, strerror(errno));
+        break;
+    }
     a->next = open_asides;
     open_asides = a;
+    clean_at_end(remove_asides);
     return a;
+}
+
+void file_flush(FILE *f, const char *path, bool to_disk)
+{
+    errno = 0;
+    bool bad = fflush(f) != 0 || (to_disk && fsync(fileno(f)) != 0);
+    if (bad || ferror(f)) die("%s: cannot be written: %s", path, errno ? strerror(errno) : "an earlier write failed");
 }
 
 void aside_commit(AsideFile *a)
 {
-    bool bad = ferror(a->f) != 0 || fflush(a->f) != 0 || fsync(fileno(a->f)) != 0;
-    int why = errno;
-    if (fclose(a->f) && !bad) { bad = true; why = errno; }
-    if (bad) die("%s: cannot be written: %s", a->path, strerror(why));
+    file_flush(a->f, a->path, true);
     if (rename(a->tmp, a->path)) die("%s: cannot be renamed into place: %s", a->path, strerror(errno));
     for (AsideFile **p = &open_asides; *p; p = &(*p)->next)
         if (*p == a) { *p = a->next; break; }
+    fclose(a->f); // and unlocks; everything is on the disk already
     free(a->path); free(a->tmp); free(a);
 }
 
+void append_open(Append *a, const char *path)
+{
+    struct stat st;
+    const int flags = O_RDWR | O_APPEND | O_NONBLOCK | O_CLOEXEC;
+    if (!*path) die("--out: an empty name");
+    *a = (Append){.path = xstrdup(path), .fd = open(path, flags | O_CREAT | O_EXCL, 0666)};
+    if (a->fd >= 0) made_here(path);
+    else if (errno == EEXIST) a->fd = open(path, flags);
+    if (a->fd < 0 || fstat(a->fd, &st)) die("%s: cannot be written: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode)) die("%s: cannot be written: it is no file", path);
+    lock(a->fd, path);
+    if (fstat(a->fd, &st)) die("%s: cannot be written: %s", path, strerror(errno)); // its size, now that it is ours
+    a->whole = (size_t)st.st_size;
+}
+
+void append_cut(Append *a, size_t whole)
+{
+    if (ftruncate(a->fd, (off_t)whole)) die("%s: cannot be cut back: %s", a->path, strerror(errno));
+    a->whole = whole;
+}
+
+void append_write(Append *a, const char *data, size_t n)
+{
+    for (size_t at = 0; at < n;) {
+        ssize_t k = write(a->fd, data + at, n - at);
+        if (k < 0 && errno == EINTR) continue;
+        int why = k < 0 ? errno : ENOSPC;
+        if (k <= 0 && ftruncate(a->fd, (off_t)a->whole)) {} // should this fail too, a last line is torn, as after a kill
+        if (k <= 0) die("%s: cannot be written: %s", a->path, strerror(why));
+        at += (size_t)k;
+    }
+    a->whole += n;
+}
+
+void append_close(Append *a)
+{
+    if (fsync(a->fd) || close(a->fd)) die("%s: cannot be written: %s", a->path, strerror(errno));
+    free(a->path);
+}
+
+// ----------------------------------------------------------------------------
+// reading
+
+static FILE *open_to_read(const char *path) // NULL: not there
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a FIFO does not hold it up
+    if (fd < 0 && absent()) return NULL;
+    FILE *f = fd < 0 || fstat(fd, &st) ? NULL : fdopen(fd, "rb");
+    if (!f) die("%s: cannot be read: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode)) die("%s: cannot be read: it is %s", path, S_ISDIR(st.st_mode) ? "a folder" : "no file but a pipe or a device");
+    return f;
+}
+
+bool lines_open(Lines *in, const char *path)
+{
+    *in = (Lines){.path = path, .f = open_to_read(path)};
+    return in->f != NULL;
+}
+
+bool lines_next(Lines *in)
+{
+    errno = 0;
+    ssize_t n = getline(&in->buffer, &in->cap, in->f); // gives what it has when a read fails, and no error of the stream when memory runs out
+    if (ferror(in->f) || (n < 0 && !feof(in->f))) die("%s: cannot be read after line %zu: %s", in->path, in->line, strerror(errno));
+    in->n = n < 0 ? 0 : (size_t)n;
+    in->line += n >= 0;
+    return n >= 0;
+}
+
+void lines_close(Lines *in) { fclose(in->f); free(in->buffer); }
+
+char *file_read(const char *path, size_t *n)
+{
+    FILE *f = open_to_read(path);
+    if (!f) return NULL;
+    char *s = NULL;
+    *n = 0;
+    for (size_t cap = 0, k = 1; k; *n += k) {
+        if (cap < *n + 65536) s = (char *)xrealloc(s, cap = 2 * *n + 65536 + 1);
+        k = fread(s + *n, 1, cap - 1 - *n, f);
+    }
+    if (ferror(f)) die("%s: cannot be read: %s", path, strerror(errno));
+    s[*n] = 0;
+    fclose(f);
+    return s;
+}
+
+uint64_t file_fingerprint(const char *path)
+{
+    FILE *f = open_to_read(path);
+    uint64_t h = 1, words[1024];
+    if (!f) die("%s: cannot be read: %s", path, strerror(ENOENT));
+    for (size_t k = 1; k;) {
+        memset(words, 0, sizeof words);
+        k = fread(words, 1, sizeof words, f);
+        for (size_t i = 0; i < (k + 7) / 8; i++) h = mix64((h ^ words[i]) + 0x9e3779b97f4a7c15ull);
+        h = mix64(h ^ k);
+    }
+    if (ferror(f)) die("%s: cannot be read: %s", path, strerror(errno));
+    fclose(f);
+    return h;
+}
+
+bool remove_file(const char *path)
+{
+    if (!unlink(path)) return true;
+    if (!absent()) die("%s: cannot be removed: %s", path, strerror(errno));
+    return false;
+}
+
+// ----------------------------------------------------------------------------
+// folders
+
 void make_folder(const char *path)
 {
+    if (!*path) die("--out: an empty name");
     char *p = xstrdup(path);
     for (char *s = p + 1;; s++) {
         char c = *s;
         if (c && c != '/') continue;
         *s = 0;
-        if (mkdir(p, 0777) && errno != EEXIST) die("%s: cannot be made: %s", p, strerror(errno));
+        if (!mkdir(p, 0777)) made_here(p);
+        else if (errno != EEXIST) die("%s: cannot be made: %s", p, strerror(errno));
         *s = c;
         if (!c) break;
     }
@@ -110,46 +279,40 @@ void make_folder(const char *path)
     if (!is_folder(path)) die("%s: is not a folder: name another", path);
 }
 
+void out_folder(const char *path)
+{
+    make_folder(path);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC); // stays open, and so locked
+    if (fd < 0 || access(path, W_OK | X_OK)) die("%s: cannot be written: %s", path, strerror(errno));
+    lock(fd, path);
+}
+
 void sync_folder(const char *path)
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || fsync(fd)) die("%s: cannot be flushed to disk: %s", path, strerror(errno));
     close(fd);
 }
 
-void remove_folder(const char *path)
+bool folder_removed(const char *path, bool (*ours)(const char *name))
 {
-    DIR *d = opendir(path);
-    if (!d) return;
-    for (struct dirent *e; (e = readdir(d));) {
-        char *f = format("%s/%s", path, e->d_name);
-        unlink(f);
-        free(f);
-    }
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), why = 0;
+    if (fd < 0) return absent() || errno == ELOOP;
+    DIR *d = fdopendir(fd);
+    if (!d) { why = errno; close(fd); errno = why; return false; }
+    for (struct dirent *e; errno = 0, e = readdir(d);)
+        if (ours(e->d_name) && unlinkat(fd, e->d_name, 0) && errno != ENOENT && !why) why = errno;
+    if (errno && !why) why = errno;
+    bool kept = !why && rmdir(path) && errno != ENOENT;
+    if (kept && errno == ENOTEMPTY) fprintf(stderr, "vbon: note: %s: is kept: it holds files of others\n", path);
+    else if (kept) why = errno;
     closedir(d);
-    rmdir(path);
+    errno = why;
+    return !why;
 }
 
-bool is_folder(const char *path)
+void remove_folder(const char *path, bool (*ours)(const char *name))
 {
-    struct stat st;
-    return !stat(path, &st) && S_ISDIR(st.st_mode);
-}
-
-static json_t *json_read(const char *path, size_t flags)
-{
-    json_error_t e;
-    json_t *j = json_load_file(path, flags, &e);
-    if (!j) die("%s:%d: %s: is it whole?", path, e.line, e.text);
-    return j;
-}
-
-json_t *json_file(const char *path) { return json_read(path, 0); }
-json_t *json_settings(const char *path) { return json_read(path, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL); }
-
-const char *json_token(json_t *j, const char *key)
-{
-    json_t *v = json_object_get(j, key);
-    return json_string_value(json_is_object(v) ? json_object_get(v, "content") : v);
+    if (!folder_removed(path, ours)) die("%s: cannot be removed: %s", path, strerror(errno));
 }
 #endif

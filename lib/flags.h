@@ -79,7 +79,10 @@ static void set_flag(void *args, const Flag *f, const char *value)
     char *field = (char *)args + f->field, *end;
     errno = 0;
     switch (f->type) {
-    case FLAG_STRING: *(const char **)field = value; return;
+    case FLAG_STRING: // it goes into JSON: headers, records
+        if (utf8_valid(value, strlen(value)) < strlen(value)) usage("--%s: byte %zu is not UTF-8: is the terminal's encoding another?", f->name, utf8_valid(value, strlen(value)) + 1);
+        *(const char **)field = value;
+        return;
     case FLAG_CHOICE:
         if (!word_in(f->choices, value, '|') || strchr(value, '|')) usage("--%s %s: must be one of %s", f->name, value, f->choices);
         *(const char **)field = value;

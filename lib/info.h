@@ -136,7 +136,7 @@ static bool has_reward_model(const char *reward)
 {
     if (!reward || is_folder(reward)) return reward;
     size_t n = strlen(reward);
-    if (n > 5 && !strcmp(reward + n - 5, ".json") && !access(reward, R_OK)) return true;
+    if (n > 5 && !strcmp(reward + n - 5, ".json") && exists(reward)) return true;
     if (strcspn(reward, " \t\n;&|<>()$`\\\"'*?[]#~=%{}!") < n) return false;
     char *find = format("command -v -- %s >/dev/null 2>&1", reward);
     if (system(find)) die("--reward %s: no such folder, config.json or program", reward);

@@ -20,33 +20,33 @@ void progress_show(Progress *p, size_t done, const char *extra); // on a termina
 
 #if defined(VBON_IMPLEMENTATION) && !defined(LOG_IMPLEMENTED)
 #define LOG_IMPLEMENTED
-#include "files.h"
+#include "json.h"
 
-struct Log { FILE *f; char *path; };
+struct Log { Append file; };
 
 static void log_line(Log *l, char *line)
 {
-    if (fprintf(l->f, "%s\n", line) < 0 || fflush(l->f)) die("%s: cannot be written: %s", l->path, strerror(errno));
-    free(line);
+    char *whole = format("%s\n", line);
+    append_write(&l->file, whole, strlen(whole));
+    free(line); free(whole);
 }
 
 Log *log_open(const char *dir, json_t *config, bool append)
 {
     Log *l = (Log *)xcalloc(1, sizeof *l);
     make_folder(dir);
-    l->path = format("%s/log.jsonl", dir);
-    append = append && !access(l->path, F_OK);
-    l->f = fopen(l->path, append ? "a" : "w");
-    if (!l->f) die("%s: cannot be written: %s", l->path, strerror(errno));
-    if (!append) log_line(l, json_dumps(config, JSON_COMPACT | JSON_REAL_PRECISION(9)));
+    char *path = format("%s/log.jsonl", dir);
+    append_open(&l->file, path);
+    if (!append) append_cut(&l->file, 0);
+    if (!l->file.whole) log_line(l, json_text(config, JSON_COMPACT | JSON_REAL_PRECISION(9)));
     json_decref(config);
+    free(path);
     return l;
 }
 
 void log_close(Log *l)
 {
-    if (fclose(l->f)) die("%s: cannot be written: %s", l->path, strerror(errno));
-    free(l->path);
+    append_close(&l->file);
     free(l);
 }
 
@@ -65,19 +65,18 @@ void log_metrics(Log *l, const char *type, long step, const Metric *m, size_t n)
 
 void log_cut(const char *dir, long step)
 {
-    char *path = format("%s/log.jsonl", dir), *line = NULL;
-    FILE *f = fopen(path, "r");
-    size_t cap = 0;
-    if (!f) { free(path); return; }
+    char *path = format("%s/log.jsonl", dir);
+    Lines in;
+    if (!lines_open(&in, path)) { free(path); return; }
     AsideFile *a = aside_open(path);
-    for (ssize_t n; (n = getline(&line, &cap, f)) > 0;) {
-        json_t *j = line[n - 1] == '\n' ? json_loads(line, 0, NULL) : NULL, *s = json_object_get(j, "step");
-        if (j && (!s || json_integer_value(s) <= step)) fputs(line, a->f);
+    while (lines_next(&in)) {
+        json_t *j = in.buffer[in.n - 1] == '\n' ? json_loadb(in.buffer, in.n, 0, NULL) : NULL, *s = json_object_get(j, "step");
+        if (j && (!s || json_integer_value(s) <= step)) fwrite(in.buffer, 1, in.n, a->f);
         json_decref(j);
     }
     aside_commit(a);
-    fclose(f);
-    free(line); free(path);
+    lines_close(&in);
+    free(path);
 }
 
 void print_metrics(long step, const Metric *m, size_t n, const char *const *keys)

@@ -17,7 +17,7 @@ typedef struct {
     Model m; Arena work; Acts acts; Batch batch; KVCache prompts, own; Buf score; size_t tokens, rows, slots;
     double scale, offset;
     DistilBert *bert; bool probability;
-    pid_t pid; int to, from; double timeout; char *command, *pending; size_t n_pending;
+    pid_t pid; int to, from, life; double timeout; char *command, *pending; size_t n_pending;
 } Reward;
 void reward_open(Reward *r, const char *folder_or_command, const Tokenizer *policy_tokenizer, const Ops *o, size_t tokens, double timeout);
 void reward_probability(Reward *r);      // from now on a classifier's rewards are p(positive), not the logit; other rewards have none
@@ -45,29 +45,27 @@ static void end_program(void) { if (program_group > 0) kill(-program_group, SIGK
 
 static void program_start(Reward *r, const char *command)
 {
-    static bool registered;
-    if (!registered) { atexit(end_program); registered = true; }
-    int in[2], out[2];
+    clean_at_end(end_program);
+    int in[2], out[2], life[2]; // life: nothing is ever written to it; it closes when we end, however we do
     r->command = xstrdup(command);
     signal(SIGPIPE, SIG_IGN); // a program that dies shows as a failed write
-    if (pipe(in) || pipe(out)) die("--reward %s: no pipes: %s", command, strerror(errno));
-    fcntl(in[1], F_SETFD, FD_CLOEXEC); fcntl(out[0], F_SETFD, FD_CLOEXEC);
+    if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC) || pipe2(life, O_CLOEXEC)) die("--reward %s: no pipes: %s", command, strerror(errno));
+    if (fcntl(in[1], F_SETFL, O_NONBLOCK)) die("--reward %s: no pipes: %s", command, strerror(errno));
     fflush(NULL);
     r->pid = fork();
     if (r->pid < 0) die("--reward %s: cannot be started: %s", command, strerror(errno));
     if (!r->pid) {
         signal(SIGPIPE, SIG_DFL);
         setpgid(0, 0); // Ctrl-C is ours: the program ends when its input does
-        dup2(in[0], 0); dup2(out[1], 1);
-        close(in[0]); close(out[1]);
-        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
-        _exit(127);
+        bool moved = dup2(in[0], 0) == 0 && dup2(out[1], 1) == 1 && (life[0] == 3 ? !fcntl(3, F_SETFD, 0) : dup2(life[0], 3) == 3);
+        // a shell of its own, no child of the program's, waits for the end of descriptor 3 and then ends the whole process group
+        if (moved) execl("/bin/sh", "sh", "-c", "({ read -r x; kill -KILL 0; } <&3 >&- 2>&- &); exec 3<&-; exec /bin/sh -c \"$1\"", "sh", command, (char *)NULL);
+        _exit(126);
     }
     setpgid(r->pid, r->pid); // here too: whichever comes first
     program_group = r->pid;
-    close(in[0]); close(out[1]);
-    r->to = in[1]; r->from = out[0];
-    fcntl(r->to, F_SETFL, O_NONBLOCK);
+    close(in[0]); close(out[1]); close(life[0]);
+    r->to = in[1]; r->from = out[0]; r->life = life[1];
 }
 
 NORETURN static void program_died(Reward *r, size_t got, size_t n)
@@ -88,6 +86,16 @@ static void program_silent(Reward *r, int milliseconds)
     if (speaks) die("--reward %s: wrote something it was not asked for: it must answer one number for each line", r->command);
 }
 
+static double answer_number(const char *s, size_t n) // a decimal number with blanks around it; else NaN
+{
+    char text[257], *end;
+    while (n && strchr(" \t\r", s[n - 1]) && s[n - 1]) n--;
+    while (n && (*s == ' ' || *s == '\t')) { s++; n--; }
+    snprintf(text, sizeof text, "%.*s", (int)n, n ? s : "");
+    double x = strtod(text, &end);
+    return n && strspn(text, "+-.0123456789eE") == n && end == text + n ? x : NAN; // no hexadecimal, nothing behind a NUL
+}
+
 static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t n)
 {
     char *out = NULL, chunk[65536];
@@ -96,8 +104,8 @@ static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t 
     for (size_t i = 0; i < n; i++) {
         char *text = response_text(r->policy_tokenizer, &y[i]);
         text = utf8_mend(text); // a response may end inside a character: JSON cannot say that
-        json_t *j = json_pack("{s:s, s:s}", "prompt", prompts[y[i].prompt].text, "response", text);
-        char *line = json_dumps(j, JSON_COMPACT);
+        json_t *j = json_make("{s:s, s:s}", "prompt", prompts[y[i].prompt].text, "response", text);
+        char *line = json_text(j, JSON_COMPACT);
         size_t len = strlen(line);
         memcpy(arraddnptr(out, len), line, len);
         arrput(out, '\n');
@@ -118,14 +126,14 @@ static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t 
         if (!p[0].revents) continue;
         ssize_t k = read(r->from, chunk, sizeof chunk);
         if (k == 0) program_died(r, got, n);
-        if (k < 0) continue;
+        if (k < 0 && errno != EAGAIN && errno != EINTR) die("--reward %s: cannot be read: %s", r->command, strerror(errno));
         for (ssize_t i = 0; i < k; i++) {
+            if (chunk[i] != '\n' && arrlenu(r->pending) == 256) die("--reward %s: answer %zu is longer than 256 bytes: it must be one number", r->command, got + 1);
             if (chunk[i] != '\n') { arrput(r->pending, chunk[i]); continue; }
+            double x = answer_number(r->pending, arrlenu(r->pending));
             arrput(r->pending, 0);
-            char *end;
-            double x = strtod(r->pending, &end);
             if (got == n) die("--reward %s: more answers than the %zu lines it was given", r->command, n);
-            if (end == r->pending || end[strspn(end, " \t\r")] || !isfinite((float)x)) die("--reward %s: answer %zu, \"%.40s\", is no finite number", r->command, got + 1, r->pending);
+            if (!isfinite((float)x)) die("--reward %s: answer %zu, \"%.40s\", is no finite number", r->command, got + 1, r->pending);
             y[got++].reward = (float)x;
             arrsetlen(r->pending, 0);
         }
@@ -208,8 +216,15 @@ void reward_close(Reward *r)
         close(r->to);
         program_silent(r, 2000); // until it ends, as it should now
         close(r->from);
-        for (int i = 0; i < 200 && waitpid(r->pid, NULL, WNOHANG) == 0; i++) { usleep(10000); if (i == 150) kill(-r->pid, SIGTERM); }
+        siginfo_t ended = {0};
+        for (int i = 0; i < 200 && !waitid(P_PID, (id_t)r->pid, &ended, WEXITED | WNOHANG | WNOWAIT) && !ended.si_pid; i++) {
+            usleep(10000);
+            if (i == 150) kill(-r->pid, SIGTERM);
+        }
+        kill(-r->pid, SIGKILL); // what is left of the group: while its leader is not waited for, no other can have its number
+        waitpid(r->pid, NULL, 0);
         program_group = 0;
+        close(r->life);
         free(r->command); arrfree(r->pending);
     } else if (r->bert) {
         distilbert_free(r->bert);

@@ -29,7 +29,7 @@ void safetensors_write(const char *path, const Tensor *tensors, size_t n, const 
 
 #if defined(VBON_IMPLEMENTATION) && !defined(SAFETENSORS_IMPLEMENTED)
 #define SAFETENSORS_IMPLEMENTED
-#include "files.h"
+#include "json.h"
 
 typedef struct { void *p; size_t bytes; } Map;
 struct Safetensors {
@@ -52,7 +52,7 @@ static int by_data(const void *a, const void *b)
 
 static void open_file(Safetensors *s, const char *path)
 {
-    int fd = open(path, O_RDONLY);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
     if (fd < 0 || fstat(fd, &st)) die("%s: cannot be read: %s", path, strerror(errno));
     size_t bytes = (size_t)st.st_size;
@@ -115,7 +115,7 @@ static void open_file(Safetensors *s, const char *path)
 bool has_weights(const char *folder)
 {
     char *one = format("%s/model.safetensors", folder), *index = format("%s/model.safetensors.index.json", folder);
-    bool has = !access(one, F_OK) || !access(index, F_OK);
+    bool has = exists(one) || exists(index);
     free(one); free(index);
     return has;
 }
@@ -129,8 +129,8 @@ Safetensors *safetensors_open(const char *path)
         open_file(s, path);
     } else {
         char *one = format("%s/model.safetensors", path), *index = format("%s/model.safetensors.index.json", path);
-        if (!access(one, F_OK)) { s->path = xstrdup(one); open_file(s, one); }
-        else if (!access(index, F_OK)) {
+        if (exists(one)) { s->path = xstrdup(one); open_file(s, one); }
+        else if (exists(index)) {
             s->path = xstrdup(index);
             json_t *j = json_file(index), *map = json_object_get(j, "weight_map"), *v;
             const char *name, *shard;
@@ -269,11 +269,11 @@ void safetensors_write(const char *path, const Tensor *tensors, size_t n, const 
         json_t *shape = json_array();
         for (int d = 0; d < t->rank; d++) json_array_append_new(shape, json_integer((json_int_t)t->shape[d]));
         size_t bytes = t->n * dtype_size(t->type);
-        int bad = json_object_set_new(j, t->name, json_pack("{s:s, s:o, s:[I,I]}", "dtype", type, "shape", shape, "data_offsets", (json_int_t)at, (json_int_t)(at + bytes)));
+        int bad = json_object_set_new(j, t->name, json_make("{s:s, s:o, s:[I,I]}", "dtype", type, "shape", shape, "data_offsets", (json_int_t)at, (json_int_t)(at + bytes)));
         if (bad) die("%s: tensor %zu: its name is not UTF-8: a bug, please report it", path, i);
         at += bytes;
     }
-    char *header = json_dumps(j, JSON_COMPACT);
+    char *header = json_text(j, JSON_COMPACT);
     size_t len = strlen(header), pad = (8 - len % 8) % 8; // the data begins at a multiple of eight
     AsideFile *a = aside_open(path);
     for (int i = 0; i < 8; i++) fputc((int)((uint64_t)(len + pad) >> (8 * i) & 255), a->f);

@@ -94,24 +94,22 @@ static void wordpiece_json(WordPiece *w, const char *path)
 static void wordpiece_txt(WordPiece *w, const char *path)
 {
     static const char *const specials[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
-    FILE *f = fopen(path, "r");
-    char *line = NULL;
-    size_t cap = 0;
+    Lines in;
     int id = 0;
-    if (!f) die("%s: cannot be read: %s", path, strerror(errno));
-    for (ssize_t n; (n = getline(&line, &cap, f)) > 0; id++) { // a line an id, empty ones too
+    if (!lines_open(&in, path)) die("%s: cannot be read: %s", path, strerror(errno));
+    for (; lines_next(&in); id++) { // a line an id, empty ones too
+        char *line = in.buffer;
+        size_t n = in.n;
         while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) line[--n] = 0;
         if (n) wordpiece_add(w, path, line, id);
     }
-    if (ferror(f)) die("%s: cannot be read: %s", path, strerror(errno));
-    fclose(f);
-    free(line);
+    lines_close(&in);
     for (int i = 0; i < 5; i++) { ptrdiff_t at = shgeti(w->first, specials[i]); if (at >= 0) shput(w->special, specials[i], w->first[at].value); }
 }
 
 static void wordpiece_settings(const char *config)
 {
-    if (access(config, R_OK)) return;
+    if (!exists(config)) return;
     json_t *j = json_settings(config);
     const char *on[] = {"do_lower_case", "strip_accents", "tokenize_chinese_chars", "do_basic_tokenize"};
     static const char *const named[][2] = {{"unk_token", "[UNK]"}, {"cls_token", "[CLS]"}, {"sep_token", "[SEP]"}};
@@ -129,9 +127,9 @@ WordPiece *wordpiece_load(const char *dir)
     char *json = format("%s/tokenizer.json", dir), *txt = format("%s/vocab.txt", dir), *config = format("%s/tokenizer_config.json", dir);
     w->max_chars = 100;
     sh_new_arena(w->first); sh_new_arena(w->rest); sh_new_arena(w->special);
-    bool from_json = !access(json, R_OK);
+    bool from_json = exists(json);
     if (from_json) wordpiece_json(w, json);
-    else if (!access(txt, R_OK)) wordpiece_txt(w, txt);
+    else if (exists(txt)) wordpiece_txt(w, txt);
     else die("%s: no tokenizer.json and no vocab.txt: copy the model's tokenizer there", dir);
     wordpiece_settings(config);
     const char *needed[] = {"[UNK]", "[CLS]", "[SEP]"};

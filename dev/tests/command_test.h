@@ -722,5 +722,5 @@ static void test_distilbert_commands(void)
     // what is not UTF-8
     write_file(in, "{\"text\":\"a\xff\"}\n", 14);
     expect_failure("score --model lm --reward rm --in bert_in.jsonl --out bert_none.jsonl", 1, "bert_in.jsonl:1: byte 11 is not UTF-8");
-    expect_failure("bon --model lm --reward rm --prompt \"$(printf 'a\\377')\" --n 2 --max-new 4", 1, "--prompt: byte 2 is not UTF-8");
+    expect_failure("bon --model lm --reward rm --prompt \"$(printf 'a\\377')\" --n 2 --max-new 4", 2, "--prompt: byte 2 is not UTF-8");
 }
