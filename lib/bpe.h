@@ -202,7 +202,7 @@ static void load_vocab_merges(Tokenizer *t, const char *vocab_path, const char *
     json_t *j = json_file(vocab_path);
     load_vocab(t, vocab_path, j);
     json_decref(j);
-    FILE *f = fopen(merges_path, "r");
+    FILE *f = fopen(regular(merges_path), "r");
     char *line = NULL;
     size_t cap = 0, n = 0;
     if (!f) die("%s: missing: a folder with vocab.json needs it", merges_path);
@@ -471,7 +471,7 @@ void tokenizer_copy(const char *from_dir, const char *to_dir)
     static const char *const names[] = {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"};
     for (int i = 0; i < 6; i++) {
         char *from = format("%s/%s", from_dir, names[i]), *to = format("%s/%s", to_dir, names[i]), buffer[65536];
-        FILE *in = fopen(from, "rb");
+        FILE *in = fopen(regular(from), "rb");
         if (in && strcmp(from, to)) {
             AsideFile *a = aside_open(to);
             for (size_t n; (n = fread(buffer, 1, sizeof buffer, in)) > 0;) fwrite(buffer, 1, n, a->f);

@@ -95,7 +95,7 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
 char *checkpoint_latest(const char *out)
 {
     char *path = format("%s/latest", out), name[64] = "", *folder;
-    FILE *f = fopen(path, "r");
+    FILE *f = fopen(regular(path), "r");
     if (!f) { free(path); return NULL; }
     if (fscanf(f, "%63s", name) != 1 || strncmp(name, "step-", 5)) die("%s: does not name a checkpoint: delete it to start afresh", path);
     fclose(f);
@@ -110,7 +110,7 @@ static void state_get(const Safetensors *s, const char *folder, const char *name
 {
     const Tensor *t = safetensors_find(s, name);
     if (!t || t->type != type || t->n != n) die("%s/state.safetensors: %s is missing or of another size: resume with the flags the run began with", folder, name);
-    memcpy(out, t->data, n * dtype_size(type));
+    tensor_read(out, t, safetensors_path(s));
 }
 
 void checkpoint_load(Model *m, const char *folder, State *state, size_t n_state)

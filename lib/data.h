@@ -38,8 +38,8 @@ size_t cache_resume(const char *path, const json_t *header);
 
 void jsonl_open(Jsonl *in, const char *path)
 {
-    *in = (Jsonl){.path = path, .f = fopen(path, "r")};
-    if (!in->f || is_folder(path)) die("%s: cannot be read: %s", path, in->f ? "it is a folder" : strerror(errno));
+    *in = (Jsonl){.path = path, .f = fopen(regular_or_pipe(path), "r")};
+    if (!in->f) die("%s: cannot be read: %s", path, strerror(errno));
 }
 
 bool jsonl_next(Jsonl *in, json_t **record)
@@ -168,7 +168,7 @@ void cache_read(Cache *c, const char *path, long first_m)
     size_t keyed = 0, total = 0;
     *c = (Cache){0};
     sh_new_strdup(c->index);
-    jsonl_open(&in, path);
+    jsonl_open(&in, regular(path)); // where it stands for the prompts too it is read twice
     while (jsonl_next(&in, &j)) {
         if (json_object_get(j, "vbon_cache")) {
             if (in.line != 1) die("%s:%zu: a second header: two caches in one file?", path, in.line);
@@ -256,7 +256,7 @@ void cache_write(FILE *f, const char *prompt, const CacheSample *s)
 
 size_t cache_resume(const char *path, const json_t *header)
 {
-    FILE *f = fopen(path, "r");
+    FILE *f = fopen(regular(path), "r");
     char *line = NULL;
     size_t cap = 0, records = 0;
     off_t whole = 0;

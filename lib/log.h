@@ -66,7 +66,7 @@ void log_metrics(Log *l, const char *type, long step, const Metric *m, size_t n)
 void log_cut(const char *dir, long step)
 {
     char *path = format("%s/log.jsonl", dir), *line = NULL;
-    FILE *f = fopen(path, "r");
+    FILE *f = fopen(regular(path), "r");
     size_t cap = 0;
     if (!f) { free(path); return; }
     AsideFile *a = aside_open(path);

@@ -94,7 +94,7 @@ static void wordpiece_json(WordPiece *w, const char *path)
 static void wordpiece_txt(WordPiece *w, const char *path)
 {
     static const char *const specials[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
-    FILE *f = fopen(path, "r");
+    FILE *f = fopen(regular(path), "r");
     char *line = NULL;
     size_t cap = 0;
     int id = 0;
