@@ -70,14 +70,11 @@ static inline uint64_t mix64(uint64_t x) // the finaliser of splitmix64 (Steele,
     return x ^ (x >> 31);
 }
 
+static inline uint64_t hash_more(uint64_t h, uint64_t x) { return mix64((h ^ x) + 0x9e3779b97f4a7c15ull); } // a hash of what h is one of, and x
+
 static inline uint64_t random_bits(uint64_t seed, uint64_t stream, uint64_t prompt, uint64_t sample, uint64_t position)
 {
-    const uint64_t golden = 0x9e3779b97f4a7c15ull;
-    uint64_t h = mix64(seed + golden);
-    h = mix64((h ^ stream) + golden);
-    h = mix64((h ^ prompt) + golden);
-    h = mix64((h ^ sample) + golden);
-    return mix64((h ^ position) + golden);
+    return hash_more(hash_more(hash_more(hash_more(hash_more(seed, 0), stream), prompt), sample), position);
 }
 
 static inline double random_uniform(uint64_t seed, uint64_t stream, uint64_t prompt, uint64_t sample, uint64_t position) // in [0, 1)
@@ -533,8 +530,8 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
     if (train_layers > (long)L) die("--train-layers %ld: the model has %zu blocks", train_layers, L);
     m->first_block = train_layers == TRAIN_ALL ? 0 : train_layers == TRAIN_NONE ? L : L - (size_t)train_layers;
     m->first = m->n_params;
-    for (size_t i = m->n_list; i-- > 0;) {
-        const Param *q = &m->list[i];
+    for (size_t i = m->n_list; i > 0; i--) {
+        const Param *q = &m->list[i - 1];
         bool below = q->flags & P_LAYER ? q->layer < m->first_block : q->field == IN_PARAMS(wte) || q->field == IN_PARAMS(wpe);
         if (train_layers == TRAIN_NONE || (below && train_layers != TRAIN_ALL)) break;
         m->first = q->offset;
@@ -828,8 +825,8 @@ void model_backward(Model *m, Acts *a, const Batch *b)
     Buf last = c->L ? a->h[c->L - 1].out : a->x;
     o->fill(slice(a->dx, 0, b->N * c->C), 0);
     o->layernorm_backward(a->dx, m->g.lnfw, m->g.lnfb, a->dhidden, last, m->p.lnfw, a->meanf, a->rstdf, b->N, c->C);
-    for (size_t l = c->L; l-- > m->first_block;)
-        block_backward(o, c, &m->p.h[l], &m->g.h[l], &a->h[l], a, l > m->first_block ? a->h[l - 1].out : a->x, b);
+    for (size_t l = c->L; l > m->first_block; l--)
+        block_backward(o, c, &m->p.h[l - 1], &m->g.h[l - 1], &a->h[l - 1], a, l - 1 > m->first_block ? a->h[l - 2].out : a->x, b);
     if (m->first == 0) o->embed_backward(m->g.wte, m->g.wpe, a->dx, b->tokens, b->pos, b->N, c->C);
 }
 

@@ -359,7 +359,8 @@ double objective_score(const ObjectiveSpec *o, double reward, double logF, doubl
 void gae(double *advantage, double *returns, const double *reward, const double *value, size_t n, double gamma, double lambda)
 {
     double A = 0;
-    for (size_t t = n; t-- > 0;) {
+    for (size_t t = n; t > 0;) {
+        t--;
         double delta = reward[t] + gamma * (t + 1 < n ? value[t + 1] : 0) - value[t];
         A = delta + gamma * lambda * A;
         advantage[t] = A;
@@ -448,7 +449,7 @@ static uint64_t step_key(const Generator *g, const Sampling *s, size_t R)
 {
     uint64_t x[] = {(uintptr_t)g->m->data.p, (uintptr_t)g->batch.tokens.p, g->rows, g->tokens, g->max_prompt, g->max_new, R, (uint64_t)s->top_k, 0, 0}, h = 0;
     memcpy(&x[8], &s->temperature, sizeof x[8]); memcpy(&x[9], &s->top_p, sizeof x[9]);
-    for (size_t i = 0; i < sizeof x / sizeof *x; i++) h = mix64((h ^ x[i]) + 0x9e3779b97f4a7c15ull);
+    for (size_t i = 0; i < sizeof x / sizeof *x; i++) h = hash_more(h, x[i]);
     return h;
 }
 
@@ -765,7 +766,8 @@ static void prefix_learn(Ppo *p) // after the rollout's values were taken: retur
     for (long i = 0; i < p->opt.rollout; i++) {
         const Response *r = &p->r[i];
         double G = 0;
-        for (size_t t = r->n; t-- > 0;) {
+        for (size_t t = r->n; t > 0;) {
+            t--;
             double *ab = p->ridge + t * RIDGE;
             G = p->rewards[p->at[i] + t] + p->opt.gamma * G;
             prefix_features(p, r, t, f);

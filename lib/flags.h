@@ -33,7 +33,7 @@ static struct { const char *name; int where; } given[256];
 static size_t n_given;
 int flag_given(const char *name)
 {
-    for (size_t i = n_given; i-- > 0;) if (!strcmp(given[i].name, name)) return given[i].where;
+    for (size_t i = n_given; i > 0; i--) if (!strcmp(given[i - 1].name, name)) return given[i - 1].where;
     return 0;
 }
 
@@ -161,6 +161,7 @@ void flags_help(const Flag *table, size_t n, const char *command, const char *su
         snprintf(left, sizeof left, "--%s %s", f->name, f->type == FLAG_CHOICE ? f->choices : kinds[f->type]);
         printf("  %-30s %s", left, f->help);
         if (f->fallback && *f->fallback && f->type != FLAG_BOOL) printf(" [%s]", f->fallback);
+        if (f->choices && f->type != FLAG_CHOICE) printf(" (%s)", f->choices);
         putchar('\n');
     }
     printf("\nexample:\n  %s\n", example);
