@@ -36,7 +36,7 @@ TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 all: vbon
 
 PYTHON  ?= python3
-.PHONY: all check demo demo-models parity test test_asan test_kill test_cuda test_simt test_simt_asan test_simt_tsan bench deps cuda_headers clean help
+.PHONY: all check demo demo-models parity test test_asan test_kill test_flags test_cuda test_simt test_simt_asan test_simt_tsan bench deps cuda_headers clean help
 check:
 	@echo "$(call say,$(OPENMP),OpenMP,install gcc)"
 	@echo "$(call say,$(JANSSON),jansson,install libjansson-dev)"
@@ -67,6 +67,13 @@ build/test_double_asan: $(TESTS) $(SOURCES) Makefile | check
 build/vbon_asan: $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(BASE) -O1 $(ARCH) -fopenmp -g -DDEBUG $(SAN) vbon.c -o $@ $(LIBS)
+# Integers that overflow, or lose bits when converted, end this one. Without OpenMP's loops, whose bounds clang computes in wrapping numbers.
+CLANG   ?= clang
+INTEGER := -fsanitize=integer,undefined -fno-sanitize-recover=all
+build/vbon_integer: $(SOURCES) dev/integer_ignore.txt Makefile | check
+	@mkdir -p build
+	$(CLANG) $(BASE) -Wno-unknown-pragmas -O1 -g $(INTEGER) -fsanitize-ignorelist=dev/integer_ignore.txt -c vbon.c -o $@.o
+	$(CLANG) -fopenmp $(INTEGER) $@.o -o $@ $(LIBS)
 # ops_cuda against ops_cpu on a GPU.
 build/test_cuda: $(TESTS) $(SOURCES) build/vbon_cuda.o Makefile | check
 	$(CC) $(FAST) $(GPU) test_vbon.c build/vbon_cuda.o -o $@ $(FASTLIB) $(GPULIB)
@@ -124,6 +131,9 @@ build/allocations.so: dev/faults/allocations.c Makefile
 	$(CC) -std=gnu11 -O1 -g -fPIC -shared $(WARN) $< -o $@
 test_kill: vbon build/kill build/allocations.so
 	@dev/faults/test_kill.sh ./vbon build/kill build/allocations.so
+# Every number among the flags, at its ends and beyond.
+test_flags: build/vbon_integer
+	@dev/check_flags.sh build/vbon_integer
 
 test_cuda: build/test_cuda
 	@dev/run_tests.sh ./vbon build/test_cuda
@@ -176,6 +186,7 @@ help:
 	@echo "make demo       reference and reward model -> cache -> vBoN -> evaluation, about two minutes"
 	@echo "make test       the tests;  make test_asan: the same under ASan and UBSan"
 	@echo "make test_kill  runs killed before every call that changes a file; writes, reads and allocations that fail (a sample by SEED=N; FULL=1: all)"
+	@echo "make test_flags every number among the flags at its ends and beyond, integers watched (clang)"
 	@echo "make test_cuda  the CUDA operations against the CPU's, on a GPU;  make test_simt: the same on the CPU"
 	@echo "make test_simt_asan, test_simt_tsan: the kernels on the CPU under sanitizers"
 	@echo "make parity SEED=N   random models through transformers and through vbon (Python: dev/requirements.txt; LARGE=1 adds Pythia-410m's size,"

@@ -50,6 +50,9 @@ extern "C" {
 
 NORETURN void die(const char *fmt, ...) PRINTF_LIKE(1, 2);   // "vbon: ..." on stderr, exit code 1
 NORETURN void usage(const char *fmt, ...) PRINTF_LIKE(1, 2); // the same for a wrong command line, exit code 2
+// a times b elements. Every product of numbers that come from flags or files goes through it before it becomes a size: beyond 2^56 it ends the program, naming
+// `what` and the flags to lower. What it returns can be multiplied by the size of an element, and a few of them added, without a further look.
+size_t checked_product(const char *what, size_t a, size_t b);
 void *xmalloc(size_t bytes);                                 // these four end the program when memory runs out
 void *xcalloc(size_t count, size_t size);
 void *xrealloc(void *p, size_t bytes);
@@ -67,14 +70,11 @@ static inline uint64_t mix64(uint64_t x) // the finaliser of splitmix64 (Steele,
     return x ^ (x >> 31);
 }
 
+static inline uint64_t hash_more(uint64_t h, uint64_t x) { return mix64((h ^ x) + 0x9e3779b97f4a7c15ull); } // a hash of what h is one of, and x
+
 static inline uint64_t random_bits(uint64_t seed, uint64_t stream, uint64_t prompt, uint64_t sample, uint64_t position)
 {
-    const uint64_t golden = 0x9e3779b97f4a7c15ull;
-    uint64_t h = mix64(seed + golden);
-    h = mix64((h ^ stream) + golden);
-    h = mix64((h ^ prompt) + golden);
-    h = mix64((h ^ sample) + golden);
-    return mix64((h ^ position) + golden);
+    return hash_more(hash_more(hash_more(hash_more(hash_more(seed, 0), stream), prompt), sample), position);
 }
 
 static inline double random_uniform(uint64_t seed, uint64_t stream, uint64_t prompt, uint64_t sample, uint64_t position) // in [0, 1)
@@ -334,6 +334,18 @@ void usage(const char *fmt, ...)
     exit(2);
 }
 
+static const size_t absurd = (size_t)1 << 56;
+NORETURN static void too_large(const char *what)
+{
+    die("%s: more than any memory holds: lower the largest of --micro-tokens, --decode-rows, --rollout, --samples, --n, --max-new and --context, or see vbon info", what);
+}
+
+size_t checked_product(const char *what, size_t a, size_t b)
+{
+    if (b && a > absurd / b) too_large(what);
+    return a * b;
+}
+
 void *xmalloc(size_t bytes) { return xrealloc(NULL, bytes); }
 void *xcalloc(size_t count, size_t size)
 {
@@ -372,13 +384,14 @@ void arena_reset(Arena *a)
 
 Buf arena_take(Arena *a, size_t n, DType type, const char *name)
 {
-    size_t bytes = (n * dtype_size(type) + 255) / 256 * 256;
+    size_t bytes = (checked_product(name, n, dtype_size(type)) + 255) / 256 * 256;
     Buf b = {NULL, n, type, name};
     if (a->base.p) {
         if (bytes > a->base.n - a->used) die("arena %s: %s needs %zu bytes, %zu of %zu are left: a bug, please report it", a->name, name, bytes, a->base.n - a->used, a->base.n);
         b.p = (char *)a->base.p + a->used;
     }
     a->used += bytes;
+    if (a->used > absurd) too_large(name);
     if (a->used > a->high) a->high = a->used;
     size_t i = 0;
     while (i < a->n_pieces && strcmp(a->pieces[i].name, name)) i++;
@@ -472,9 +485,10 @@ static void list_add(Model *m, const ParamSpec *s, size_t layer)
     q->field = s->field; q->layer = layer; q->flags = s->flags;
     q->rows = dimension(&m->cfg, s->rows);
     q->cols = s->cols ? dimension(&m->cfg, s->cols) : 0;
-    q->n = q->rows * (q->cols ? q->cols : 1);
+    q->n = checked_product(q->name, q->rows, q->cols ? q->cols : 1);
     q->offset = m->n_params;
     m->n_params += q->n;
+    if (m->n_params > absurd) too_large("the parameters");
 }
 
 static Buf *param_field(Params *p, const Param *q)
@@ -516,8 +530,8 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
     if (train_layers > (long)L) die("--train-layers %ld: the model has %zu blocks", train_layers, L);
     m->first_block = train_layers == TRAIN_ALL ? 0 : train_layers == TRAIN_NONE ? L : L - (size_t)train_layers;
     m->first = m->n_params;
-    for (size_t i = m->n_list; i-- > 0;) {
-        const Param *q = &m->list[i];
+    for (size_t i = m->n_list; i > 0; i--) {
+        const Param *q = &m->list[i - 1];
         bool below = q->flags & P_LAYER ? q->layer < m->first_block : q->field == IN_PARAMS(wte) || q->field == IN_PARAMS(wpe);
         if (train_layers == TRAIN_NONE || (below && train_layers != TRAIN_ALL)) break;
         m->first = q->offset;
@@ -706,7 +720,8 @@ void kv_carve(KVCache *c, const Model *m, Arena *a, size_t S, size_t T, size_t r
 {
     *c = (KVCache){.S = S, .T = T, .kv = c->kv};
     if (!c->kv) c->kv = (Buf *)xmalloc(m->cfg.L * sizeof *c->kv);
-    for (size_t l = 0; l < m->cfg.L; l++) c->kv[l] = arena_take(a, S * T * 2 * m->cfg.C, m->o->type, "kv cache");
+    size_t layer = checked_product("kv cache", checked_product("kv cache", S, T), 2 * m->cfg.C);
+    for (size_t l = 0; l < m->cfg.L; l++) c->kv[l] = arena_take(a, layer, m->o->type, "kv cache");
     c->slot = arena_take(a, rows, DT_I32, "batch"); c->len = arena_take(a, rows, DT_I32, "batch");
     c->pslot = arena_take(a, rows, DT_I32, "batch"); c->plen = arena_take(a, rows, DT_I32, "batch");
 }
@@ -719,8 +734,8 @@ void acts_carve(Acts *a, const Model *m, Arena *arena, size_t N, size_t keep)
     size_t C = c->C, F = c->F, NH = c->NH, L = c->L;
     BlockActs *h = a->h ? a->h : (BlockActs *)xmalloc(L * sizeof *h);
     *a = (Acts){.cap_N = N, .h = h};
-    #define TAKE(n, name) arena_take(arena, N * (n), m->o->type, name)
-    #define STATISTIC(n, name) arena_take(arena, N * (n), DT_REAL, name)
+    #define TAKE(n, name) arena_take(arena, checked_product(name, N, n), m->o->type, name)
+    #define STATISTIC(n, name) arena_take(arena, checked_product(name, N, n), DT_REAL, name)
     a->x = TAKE(C, "embedding");
     for (size_t l = 0; l < L; l++) {
         if (l > 0 && l < keep) { h[l] = h[0]; continue; }
@@ -810,8 +825,8 @@ void model_backward(Model *m, Acts *a, const Batch *b)
     Buf last = c->L ? a->h[c->L - 1].out : a->x;
     o->fill(slice(a->dx, 0, b->N * c->C), 0);
     o->layernorm_backward(a->dx, m->g.lnfw, m->g.lnfb, a->dhidden, last, m->p.lnfw, a->meanf, a->rstdf, b->N, c->C);
-    for (size_t l = c->L; l-- > m->first_block;)
-        block_backward(o, c, &m->p.h[l], &m->g.h[l], &a->h[l], a, l > m->first_block ? a->h[l - 1].out : a->x, b);
+    for (size_t l = c->L; l > m->first_block; l--)
+        block_backward(o, c, &m->p.h[l - 1], &m->g.h[l - 1], &a->h[l - 1], a, l - 1 > m->first_block ? a->h[l - 2].out : a->x, b);
     if (m->first == 0) o->embed_backward(m->g.wte, m->g.wpe, a->dx, b->tokens, b->pos, b->N, c->C);
 }
 

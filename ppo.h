@@ -149,7 +149,7 @@ typedef struct {
     Response *r; Sequence *seq; size_t *at, *order; // at (rollout+1): where a response's actions begin
     double *lp_old, *lp_ref, *entropy, *value, *rewards, *advantage, *returns; // by action
     double *ridge;                 // (max_new, 12): A (3,3) and b (3) of each position's regression
-    long iteration;
+    long iteration, updates;       // done; optimiser steps of the whole run
     Metric metrics[METRICS_MAX]; size_t n_metrics;
     double (*clock)(void);         // seconds, for the time/ metrics; NULL: not timed
     double seconds_rollout, seconds_reward, seconds_update;
@@ -359,7 +359,8 @@ double objective_score(const ObjectiveSpec *o, double reward, double logF, doubl
 void gae(double *advantage, double *returns, const double *reward, const double *value, size_t n, double gamma, double lambda)
 {
     double A = 0;
-    for (size_t t = n; t-- > 0;) {
+    for (size_t t = n; t > 0;) {
+        t--;
         double delta = reward[t] + gamma * (t + 1 < n ? value[t + 1] : 0) - value[t];
         A = delta + gamma * lambda * A;
         advantage[t] = A;
@@ -402,7 +403,7 @@ void generator_carve(Generator *g, Model *m, Arena *a, size_t rows, size_t token
     kv_carve(&g->prompts, m, a, rows, max_prompt, rows);
     kv_carve(&g->own, m, a, rows, max_new, rows);
     g->own.prefix = &g->prompts;
-    g->hidden = arena_take(a, rows * C, m->o->type, "head");
+    g->hidden = arena_take(a, checked_product("head", rows, C), m->o->type, "head");
     g->index = arena_take(a, rows, DT_I32, "batch"); g->token = arena_take(a, rows, DT_I32, "batch");
     g->logp = arena_take(a, rows, DT_REAL, "head"); g->uniform = arena_take(a, rows, DT_F64, "batch");
 }
@@ -448,7 +449,7 @@ static uint64_t step_key(const Generator *g, const Sampling *s, size_t R)
 {
     uint64_t x[] = {(uintptr_t)g->m->data.p, (uintptr_t)g->batch.tokens.p, g->rows, g->tokens, g->max_prompt, g->max_new, R, (uint64_t)s->top_k, 0, 0}, h = 0;
     memcpy(&x[8], &s->temperature, sizeof x[8]); memcpy(&x[9], &s->top_p, sizeof x[9]);
-    for (size_t i = 0; i < sizeof x / sizeof *x; i++) h = mix64((h ^ x[i]) + 0x9e3779b97f4a7c15ull);
+    for (size_t i = 0; i < sizeof x / sizeof *x; i++) h = hash_more(h, x[i]);
     return h;
 }
 
@@ -539,7 +540,7 @@ void scorer_carve(Scorer *s, const Model *m, Arena *a, size_t tokens, bool backw
     }
     batch_carve(&s->batch, a, tokens, tokens);
     acts_carve(&s->acts, m, a, tokens, backward ? m->first_block : m->cfg.L);
-    #define TAKE(n) arena_take(a, tokens * (n), m->o->type, "head")
+    #define TAKE(n) arena_take(a, checked_product("head", tokens, n), m->o->type, "head")
     #define NUMBER() arena_take(a, tokens, DT_REAL, "head")
     s->index = arena_take(a, tokens, DT_I32, "batch"); s->target = arena_take(a, tokens, DT_I32, "batch");
     s->hidden = TAKE(C); s->logp = NUMBER(); s->entropy = NUMBER();
@@ -651,7 +652,10 @@ static void value_backward(Scorer *s)
 
 enum { RIDGE = 12 }; // a position's regression: A (3,3), b (3)
 
-static size_t trunk_capacity(const Ppo *p) { return p->policy->first_block ? (size_t)p->opt.rollout * (p->max_prompt + (size_t)p->opt.max_new - 1) : 0; }
+static size_t trunk_capacity(const Ppo *p)
+{
+    return p->policy->first_block ? checked_product("trunk cache", (size_t)p->opt.rollout, p->max_prompt + (size_t)p->opt.max_new - 1) : 0;
+}
 
 // The work arena is laid out anew for each phase: sampling (KV cache), then scoring and updating.
 static void phase_sample(Ppo *p)
@@ -668,7 +672,7 @@ static void phase_update(Ppo *p)
     size_t V = p->policy->cfg.V;
     scorer_carve(&p->scorer, p->policy, &p->work, p->opt.tokens, true);
     p->scorer.kept = arena_take(&p->work, o->head_rows(V) * ((V + 63) / 64 * 64), DT_REAL, "head");
-    p->trunk = arena_take(&p->work, trunk_capacity(p) * p->policy->cfg.C, o->type, "trunk cache");
+    p->trunk = arena_take(&p->work, checked_product("trunk cache", trunk_capacity(p), p->policy->cfg.C), o->type, "trunk cache");
 }
 
 void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, size_t n_prompts, RewardFn reward, void *context)
@@ -676,8 +680,11 @@ void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, s
     const Ops *o = policy->o;
     *p = (Ppo){.opt = *opt, .policy = policy, .prompts = prompts, .n_prompts = n_prompts, .reward = reward, .reward_context = context};
     objective_prepare(&p->opt.objective);
+    size_t minibatches = ((size_t)opt->rollout + (size_t)opt->minibatch - 1) / (size_t)opt->minibatch;
+    size_t iterations = ((size_t)opt->episodes + (size_t)opt->rollout - 1) / (size_t)opt->rollout;
+    p->updates = (long)checked_product("--episodes", checked_product("--ppo-epochs", minibatches, (size_t)opt->epochs), iterations);
     for (size_t i = 0; i < n_prompts; i++) if (prompts[i].n > p->max_prompt) p->max_prompt = prompts[i].n;
-    size_t n = policy->n_params - policy->first, E = (size_t)opt->rollout, actions = E * (size_t)opt->max_new;
+    size_t n = policy->n_params - policy->first, E = (size_t)opt->rollout, actions = checked_product("actions of a rollout", E, (size_t)opt->max_new);
     p->ref_arena = (Arena){.name = "reference", .o = o};
     p->work = (Arena){.name = "work", .o = o};
     for (int pass = 0; pass < 2; pass++) {
@@ -759,7 +766,8 @@ static void prefix_learn(Ppo *p) // after the rollout's values were taken: retur
     for (long i = 0; i < p->opt.rollout; i++) {
         const Response *r = &p->r[i];
         double G = 0;
-        for (size_t t = r->n; t-- > 0;) {
+        for (size_t t = r->n; t > 0;) {
+            t--;
             double *ab = p->ridge + t * RIDGE;
             G = p->rewards[p->at[i] + t] + p->opt.gamma * G;
             prefix_features(p, r, t, f);
@@ -978,7 +986,7 @@ void ppo_iteration(Ppo *p)
 
     // 7. Epochs over shuffled minibatches: clipped policy and value losses, one optimiser step each.
     double stats[8], sum[8] = {0}, norm = 0, lr = 0;
-    long updates = 0, per_rollout = (long)((E + MB - 1) / MB) * opt->epochs, total = per_rollout * ((opt->episodes + opt->rollout - 1) / opt->rollout);
+    long updates = 0;
     for (long epoch = 0; epoch < opt->epochs; epoch++) {
         random_permutation(p->order, E, opt->seed, STREAM_MINIBATCH, (uint64_t)p->iteration * (uint64_t)opt->epochs + (uint64_t)epoch);
         for (size_t b = 0; b < E; b += MB) {
@@ -987,7 +995,7 @@ void ppo_iteration(Ppo *p)
                 die("iteration %ld: on the first minibatch the ratio is not 1 (approximate KL %g): the old log-probabilities were not computed by the same kernels", p->iteration + 1, stats[2]);
             for (int i = 0; i < 8; i++) sum[i] += stats[i];
             AdamW a = opt->adamw;
-            a.lr = lr = schedule_lr(opt->schedule, opt->lr, m->step, total, opt->warmup);
+            a.lr = lr = schedule_lr(opt->schedule, opt->lr, m->step, p->updates, opt->warmup);
             norm += model_update(m, &a);
             updates++;
         }

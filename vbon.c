@@ -29,6 +29,7 @@ void *xrealloc(void *p, size_t bytes); // of gpt2.h: memory that runs out ends t
 #include <limits.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -58,9 +59,43 @@ static void need(const char *op, Buf b, size_t n, DType type)
 
 #define SMALL 16384 // below this many elements a parallel region costs more than it saves
 
+// Bytes that this program can ever hold: the machine's memory, or less where its control group says so.
+static double machine_memory(void)
+{
+    static double bytes;
+    if (bytes > 0) return bytes;
+    struct sysinfo s;
+    bytes = sysinfo(&s) ? INFINITY : ((double)s.totalram + (double)s.totalswap) * s.mem_unit;
+    static const char *const limits[] = {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"};
+    for (int i = 0; i < 2; i++) {
+        FILE *f = fopen(limits[i], "r");
+        double limit;
+        if (f && fscanf(f, "%lf", &limit) == 1 && limit > 0 && limit < bytes) bytes = limit; // "max" is no number
+        if (f) fclose(f);
+    }
+    return bytes;
+}
+
+// Memory is asked for before a run begins, and so must be refused then. The system grants more than it has, and ends the program when it is used: so the
+// sum is held against the machine's. And where address space is limited some must be left for the products: oneDNN 2's sgemm writes through what its own malloc
+// returned, NULL too.
+static size_t granted;
+static void grant(size_t bytes, const char *name)
+{
+    const double MiB = 1048576, left = 64 + 16 * (double)omp_get_max_threads();
+    const char *remedy = "lower --micro-tokens, --decode-rows, --rollout or --max-new, or see vbon info";
+    if ((double)granted + (double)bytes > machine_memory())
+        die("out of memory: %s needs %.1f MiB, and %.1f are taken of %.1f: %s", name, (double)bytes / MiB, (double)granted / MiB, machine_memory() / MiB, remedy);
+    void *room = mmap(NULL, bytes + (size_t)(left * MiB), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (room == MAP_FAILED) die("out of memory: %s needs %.1f MiB, and %.0f for products: %s", name, (double)bytes / MiB, left, remedy);
+    munmap(room, bytes + (size_t)(left * MiB));
+    granted += bytes;
+}
+
 static Buf cpu_alloc(size_t n, DType type, const char *name)
 {
-    size_t huge = 2u << 20, bytes = n * dtype_size(type);
+    size_t huge = 2u << 20, bytes = checked_product(name, n, dtype_size(type));
+    grant(bytes, name);
     size_t align = bytes >= huge ? huge : 256;
     Buf b = {aligned_alloc(align, (bytes + align - 1) / align * align + (bytes ? 0 : align)), n, type, name};
     if (!b.p) die("out of memory: %s needs %.1f MiB: lower --micro-tokens, or see vbon info", name, (double)bytes / 1048576);
@@ -70,7 +105,12 @@ static Buf cpu_alloc(size_t n, DType type, const char *name)
     return b;
 }
 
-static void cpu_release(Buf *b) { free(b->p); b->p = NULL; }
+static void cpu_release(Buf *b)
+{
+    granted -= b->p ? b->n * dtype_size(b->type) : 0;
+    free(b->p);
+    b->p = NULL;
+}
 static void cpu_upload(Buf dst, const void *src) { memcpy(dst.p, src, dst.n * dtype_size(dst.type)); }
 static void cpu_download(void *dst, Buf src) { memcpy(dst, src.p, src.n * dtype_size(src.type)); }
 static void cpu_copy(Buf dst, Buf src) { memcpy(dst.p, src.p, dst.n * dtype_size(dst.type)); }
@@ -108,7 +148,7 @@ static inline real exp_(real x)
     r = fmaf(n, 2.12194440e-4f, r);
     float e = fmaf(fmaf(fmaf(fmaf(fmaf(1.9875691500e-4f, r, 1.3981999507e-3f), r, 8.3334519073e-3f), r, 4.1665795894e-2f), r, 1.6666665459e-1f), r, 5.0000001201e-1f);
     e = fmaf(e * r, r, r) + 1.0f;
-    union { float f; int32_t i; } scale = {.i = (int32_t)(((uint32_t)(int32_t)n + 127) << 23)};
+    union { float f; int32_t i; } scale = {.i = ((int32_t)n + 127) << 23};
     return x < -87 ? 0 : e * scale.f;
 }
 
@@ -1022,85 +1062,85 @@ static const Flag flag_table[] = {
     FLAG("tokenizer", FLAG_STRING, tokenizer, "sft reward", NULL, NULL, "folder with the tokenizer, for a model made from scratch"),
     FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL, "folder of the reference model"),
     FLAG("reward", FLAG_STRING, reward, "bon score cache train eval info", NULL, NULL, "reward model: a folder, or a program that reads JSONL and writes a number a line"),
-    FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train eval", "600", ">0..", "seconds a reward program may take for one batch"),
+    FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train eval", "600", "1e-3..1e6", "seconds a reward program may take for one batch"),
     FLAG("reward-output", FLAG_CHOICE, reward_output, "bon score cache train eval", "logit", "logit|prob", "of a classifier: the positive label's logit, or its probability"),
-    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train eval", "1", ">0..", "rewards are multiplied by it"),
-    FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train eval", "0", NULL, "and this is added"),
+    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train eval", "1", "1e-9..1e9", "rewards are multiplied by it"),
+    FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train eval", "0", "-1e9..1e9", "and this is added"),
     FLAG("missing-eos", FLAG_STRING, missing_eos, "bon cache train eval", "none", NULL, "reward of a response without an end-of-text token, in place of its own (none: its own)"),
     FLAG("data", FLAG_STRING, data, "sft reward offline", NULL, NULL, "JSONL to train on (offline: in place of --cache, lines {\"prompt\",\"chosen\",\"rejected\"})"),
     FLAG("held-out", FLAG_STRING, held_out, "sft reward", NULL, NULL, "JSONL to measure on"),
-    FLAG("max-docs", FLAG_LONG, max_docs, "sft reward", "0", "0..", "use only the first so many held-out lines (0: all)"),
+    FLAG("max-docs", FLAG_LONG, max_docs, "sft reward", "0", "0..1e9", "use only the first so many held-out lines (0: all)"),
     FLAG("in", FLAG_STRING, in, "score", NULL, NULL, "JSONL lines {\"prompt\",\"response\"} or {\"text\"}"),
     FLAG("prompts", FLAG_STRING, prompts, "sample bon cache train eval", NULL, NULL, "JSONL lines {\"prompt\"}; train and eval default to the cache's"),
     FLAG("prompt", FLAG_STRING, prompt, "sample bon", NULL, NULL, "one prompt, in place of a file"),
-    FLAG("prompts-max", FLAG_LONG, prompts_max, "sample bon cache train offline eval", "0", "0..", "use only the first so many prompts (0: all)"),
+    FLAG("prompts-max", FLAG_LONG, prompts_max, "sample bon cache train offline eval", "0", "0..1e9", "use only the first so many prompts (0: all)"),
     FLAG("cache", FLAG_STRING, cache, "train offline eval", NULL, NULL, "reward cache (JSONL) of the reference model"),
     FLAG("out", FLAG_STRING, out, "sft reward score cache train offline eval sample bon", NULL, NULL, "folder or file to write"),
     // the model
     FLAG("arch", FLAG_CHOICE, arch, "sft reward", "gpt2", "gpt2|gpt_neox", "architecture of a model made from scratch"),
     FLAG("layers", FLAG_LONG, layers, "sft reward", "4", "1..1000", "blocks of a model made from scratch"),
     FLAG("width", FLAG_LONG, width, "sft reward", "128", "1..65536", "its width"),
-    FLAG("heads", FLAG_LONG, heads, "sft reward", "4", "1..", "its attention heads"),
-    FLAG("context", FLAG_LONG, context, "sft reward", "128", "2..", "its context; training rows are at most so long"),
+    FLAG("heads", FLAG_LONG, heads, "sft reward", "4", "1..65536", "its attention heads"),
+    FLAG("context", FLAG_LONG, context, "sft reward", "128", "2..1e9", "its context; training rows are at most so long"),
     FLAG("train-layers", FLAG_STRING, train_layers, "sft reward train offline info", "all", NULL, "all, or K: the top K blocks, the final norm and an untied head"),
     FLAG("dtype", FLAG_CHOICE, dtype, "sft reward train offline", "fp32", "fp32|fp16|bf16|fp64", "type of the weights written at the end"),
-    FLAG("shard-mib", FLAG_LONG, shard_mib, "sft reward train offline", "0", "0..", "split the written weights into files of at most so many MiB (0: one file)"),
+    FLAG("shard-mib", FLAG_LONG, shard_mib, "sft reward train offline", "0", "0..1e9", "split the written weights into files of at most so many MiB (0: one file)"),
     // sampling
-    FLAG("samples", FLAG_LONG, samples, "sample cache eval", "1", "1..", "responses a prompt"),
-    FLAG("max-new", FLAG_LONG, max_new, "sample bon cache train eval info", "40", "1..", "new tokens at most"),
-    FLAG("temperature", FLAG_DOUBLE, temperature, "sample bon cache train offline eval score", "1", ">0..", "logits are divided by it, in sampling and in every log-probability"),
-    FLAG("max-prompt", FLAG_LONG, max_prompt, "info", NULL, "1..", "tokens of the longest prompt, for the plan"),
-    FLAG("top-k", FLAG_LONG, top_k, "sample bon", "0", "0..", "sample from the k likeliest tokens (0: all)"),
-    FLAG("top-p", FLAG_DOUBLE, top_p, "sample bon", "1", ">0..1", "sample from the smallest set with this probability (1: all)"),
+    FLAG("samples", FLAG_LONG, samples, "sample cache eval", "1", "1..1e9", "responses a prompt"),
+    FLAG("max-new", FLAG_LONG, max_new, "sample bon cache train eval info", "40", "1..1e9", "new tokens at most"),
+    FLAG("temperature", FLAG_DOUBLE, temperature, "sample bon cache train offline eval score", "1", "1e-4..1e4", "logits are divided by it, in sampling and in every log-probability"),
+    FLAG("max-prompt", FLAG_LONG, max_prompt, "info", NULL, "1..1e9", "tokens of the longest prompt, for the plan"),
+    FLAG("top-k", FLAG_LONG, top_k, "sample bon", "0", "0..1e9", "sample from the k likeliest tokens (0: all)"),
+    FLAG("top-p", FLAG_DOUBLE, top_p, "sample bon", "1", "1e-9..1", "sample from the smallest set with this probability (1: all)"),
     // the objective
     FLAG("objective", FLAG_CHOICE, objective, "train", "vbon", "vbon|l|l1|rl", "log pi_bon (Eq. 5), the bound L (Thm 2), the bound L1 (Thm 3), or KL-regularised reward (Eq. 1)"),
     FLAG("loss", FLAG_CHOICE, loss, "offline", "dpo", "dpo|ipo|bonbon|bon-sft", "what to minimise over comparisons of cached responses (lib/baselines.h has the formulas)"),
     FLAG("alpha", FLAG_STRING, alpha, "offline", "auto", NULL, "bonbon: weight of the likelihood of the best, from 0 to 1 (auto: both terms weigh the same at the start)"),
-    FLAG("draws", FLAG_LONG, draws, "offline", "6", "2..", "dpo, ipo: compare each prompt's first so many cached draws"),
-    FLAG("pairs", FLAG_LONG, pairs, "offline", "12", "1..", "dpo, ipo: comparisons a prompt at most, chosen by seed"),
-    FLAG("n", FLAG_LONG, n, "train offline bon eval", "4", "1..", "the N of Best-of-N"),
+    FLAG("draws", FLAG_LONG, draws, "offline", "6", "2..4096", "dpo, ipo: compare each prompt's first so many cached draws"),
+    FLAG("pairs", FLAG_LONG, pairs, "offline", "12", "1..1e9", "dpo, ipo: comparisons a prompt at most, chosen by seed"),
+    FLAG("n", FLAG_LONG, n, "train offline bon eval", "4", "1..1e9", "the N of Best-of-N"),
     FLAG("method", FLAG_CHOICE, method, "eval", "policy", "policy|bon", "measure --model, or Best-of-N drawn from the reference"),
     FLAG("pool", FLAG_STRING, pool, "eval", NULL, NULL, "bon: choose among this cache's draws by the rewards in it, in place of drawing; --reward and --cache may be another reward's and judge the choice"),
     FLAG("ns", FLAG_STRING, ns, "eval", "4,16", NULL, "measure the distance to Best-of-N for these N"),
-    FLAG("beta", FLAG_DOUBLE, beta, "train offline", NULL, ">0..", "strength of the KL penalty, for rl, l, dpo and ipo (never converted into N)"),
+    FLAG("beta", FLAG_DOUBLE, beta, "train offline", NULL, "1e-6..1e6", "strength of the KL penalty, for rl, l, dpo and ipo (never converted into N)"),
     FLAG("fhat", FLAG_CHOICE, fhat, "train", "digamma", "digamma|mc|add1|expfit|exact", "estimate of log F from the cache"),
-    FLAG("m", FLAG_LONG, m, "train eval", "0", "0..", "use the first M samples drawn for each prompt (0: all)"),
+    FLAG("m", FLAG_LONG, m, "train eval", "0", "0..1e9", "use the first M samples drawn for each prompt (0: all)"),
     FLAG("compat", FLAG_STRING, compat, "train", "", NULL, "reproduce the released code: scale, jointp, or both, comma-separated"),
     FLAG("critic", FLAG_CHOICE, critic, "train", "head", "head|prefix-rank", "value head on the trunk, or ridge regression on the ranks of prefixes"),
     // PPO
-    FLAG("episodes", FLAG_LONG, episodes, "train", "12800", "1..", "responses to train on in all"),
-    FLAG("rollout", FLAG_LONG, rollout, "train info", "128", "1..", "episodes an iteration"),
-    FLAG("minibatch", FLAG_LONG, minibatch, "train info", "32", "1..", "episodes an optimiser step"),
-    FLAG("ppo-epochs", FLAG_LONG, ppo_epochs, "train", "4", "1..", "passes over each rollout"),
-    FLAG("clip", FLAG_DOUBLE, clip, "train", "0.2", ">0..", "of the probability ratio"),
-    FLAG("value-clip", FLAG_DOUBLE, value_clip, "train", "0.2", ">0..", "of the value's change"),
-    FLAG("vf-coef", FLAG_DOUBLE, vf_coef, "train", "1", "0..", "weight of the value loss"),
-    FLAG("score-clip", FLAG_DOUBLE, score_clip, "train", "0", "0..", "clip the terminal score to +- this (0: no clipping)"),
+    FLAG("episodes", FLAG_LONG, episodes, "train", "12800", "1..1e9", "responses to train on in all"),
+    FLAG("rollout", FLAG_LONG, rollout, "train info", "128", "1..1e9", "episodes an iteration"),
+    FLAG("minibatch", FLAG_LONG, minibatch, "train info", "32", "1..1e9", "episodes an optimiser step"),
+    FLAG("ppo-epochs", FLAG_LONG, ppo_epochs, "train", "4", "1..1e9", "passes over each rollout"),
+    FLAG("clip", FLAG_DOUBLE, clip, "train", "0.2", "1e-9..1e9", "of the probability ratio"),
+    FLAG("value-clip", FLAG_DOUBLE, value_clip, "train", "0.2", "1e-9..1e9", "of the value's change"),
+    FLAG("vf-coef", FLAG_DOUBLE, vf_coef, "train", "1", "0..1e6", "weight of the value loss"),
+    FLAG("score-clip", FLAG_DOUBLE, score_clip, "train", "0", "0..1e9", "clip the terminal score to +- this (0: no clipping)"),
     FLAG("gamma", FLAG_DOUBLE, gamma, "train", "1", "0..1", "discount"),
     FLAG("lambda", FLAG_DOUBLE, lambda, "train", "0.95", "0..1", "of generalised advantage estimation"),
     // optimisation
-    FLAG("epochs", FLAG_DOUBLE, epochs, "sft reward offline", "1", ">0..", "passes over the data (a fraction is allowed)"),
-    FLAG("steps", FLAG_LONG, steps, "sft reward offline", "0", "0..", "optimiser steps, in place of epochs (0: by epochs)"),
-    FLAG("batch", FLAG_LONG, batch, "sft reward offline", "32", "1..", "rows (or comparisons) an optimiser step"),
-    FLAG("from-position", FLAG_LONG, from_position, "reward", "12", "0..", "labels: train the score at every position from here on"),
-    FLAG("lr", FLAG_DOUBLE, lr, "sft reward train offline", "3e-5", "0..", "learning rate"),
+    FLAG("epochs", FLAG_DOUBLE, epochs, "sft reward offline", "1", ">0..1e9", "passes over the data (a fraction is allowed)"),
+    FLAG("steps", FLAG_LONG, steps, "sft reward offline", "0", "0..1e9", "optimiser steps, in place of epochs (0: by epochs)"),
+    FLAG("batch", FLAG_LONG, batch, "sft reward offline", "32", "1..1e9", "rows (or comparisons) an optimiser step"),
+    FLAG("from-position", FLAG_LONG, from_position, "reward", "12", "0..1e9", "labels: train the score at every position from here on"),
+    FLAG("lr", FLAG_DOUBLE, lr, "sft reward train offline", "3e-5", "0..1000", "learning rate"),
     FLAG("schedule", FLAG_CHOICE, schedule, "sft reward train offline", "linear", "constant|linear|cosine", "of the learning rate, to 0, per optimiser step"),
-    FLAG("warmup", FLAG_LONG, warmup, "sft reward train offline", "0", "0..", "optimiser steps over which the rate rises"),
+    FLAG("warmup", FLAG_LONG, warmup, "sft reward train offline", "0", "0..1e9", "optimiser steps over which the rate rises"),
     FLAG("beta1", FLAG_DOUBLE, beta1, "sft reward train offline", "0.9", "0..<1", "of AdamW"),
     FLAG("beta2", FLAG_DOUBLE, beta2, "sft reward train offline", "0.95", "0..<1", "of AdamW"),
-    FLAG("eps", FLAG_DOUBLE, eps, "sft reward train offline", "1e-8", ">0..", "of AdamW"),
-    FLAG("weight-decay", FLAG_DOUBLE, weight_decay, "sft reward train offline", "1e-6", "0..", "of AdamW, on matrices and embeddings"),
-    FLAG("clip-grad", FLAG_DOUBLE, clip_grad, "sft reward train offline", "1", "0..", "largest gradient norm (0: no clipping)"),
+    FLAG("eps", FLAG_DOUBLE, eps, "sft reward train offline", "1e-8", "1e-20..1", "of AdamW"),
+    FLAG("weight-decay", FLAG_DOUBLE, weight_decay, "sft reward train offline", "1e-6", "0..1000", "of AdamW, on matrices and embeddings"),
+    FLAG("clip-grad", FLAG_DOUBLE, clip_grad, "sft reward train offline", "1", "0..1e9", "largest gradient norm (0: no clipping)"),
     // running
     FLAG("preset", FLAG_STRING, preset, "train offline", NULL, NULL, "a named set of flags. train: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: the demo's recipe, longer (without one: sentiment's numbers, all layers, all samples). offline: dpo, bonbon, bon-sft: rates and batches for 124 million parameters"),
     FLAG("seed", FLAG_LONG, seed, "sft reward sample bon cache train offline eval", "1", "0..", "of every random draw"),
     FLAG("resume", FLAG_BOOL, resume, "sft reward train offline", "false", NULL, "go on from the last checkpoint in --out"),
-    FLAG("log-every", FLAG_LONG, log_every, "sft reward train offline", "1", "1..", "optimiser steps (train: iterations) between records"),
-    FLAG("eval-every", FLAG_LONG, eval_every, "sft reward", "0", "0..", "optimiser steps between held-out measurements (0: at the end)"),
-    FLAG("save-every", FLAG_LONG, save_every, "sft reward train offline", "0", "0..", "optimiser steps (train: iterations) between checkpoints (0: by the clock alone)"),
+    FLAG("log-every", FLAG_LONG, log_every, "sft reward train offline", "1", "1..1e9", "optimiser steps (train: iterations) between records"),
+    FLAG("eval-every", FLAG_LONG, eval_every, "sft reward", "0", "0..1e9", "optimiser steps between held-out measurements (0: at the end)"),
+    FLAG("save-every", FLAG_LONG, save_every, "sft reward train offline", "0", "0..1e9", "optimiser steps (train: iterations) between checkpoints (0: by the clock alone)"),
     FLAG("save-minutes", FLAG_DOUBLE, save_minutes, "sft reward train offline", "10", "0..", "SAVECOST"),
-    FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train offline eval sample bon info", "4096", "1..", "tokens in one forward pass; results do not depend on it beyond rounding"),
-    FLAG("decode-rows", FLAG_LONG, decode_rows, "sample bon cache train eval info", "0", "0..", "responses decoded at once at most; fewer need less memory for keys and values (0: 256, train 512)"),
+    FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train offline eval sample bon info", "4096", "1..1e9", "tokens in one forward pass; results do not depend on it beyond rounding"),
+    FLAG("decode-rows", FLAG_LONG, decode_rows, "sample bon cache train eval info", "0", "0..1e9", "responses decoded at once at most; fewer need less memory for keys and values (0: 256, train 512)"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
     FLAG("precision", FLAG_CHOICE, precision, "all", "auto", "auto|fp32|bf16", "bf16: on the CPU of matrix products' inputs, on CUDA of weights and activations; what trains, its sums and statistics stay fp32 (auto: fp32 on the CPU, bf16 on CUDA)"),
     FLAG("device", FLAG_CHOICE, device, "all", "cpu", "cpu|cuda", "where to compute"),

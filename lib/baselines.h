@@ -330,8 +330,7 @@ static void cmd_offline(const Args *a)
     if (loss.kind != OFFLINE_BON_SFT) comparisons_reference(&c, &s, a->temperature);
     if (loss.kind == OFFLINE_BONBON && automatic) loss.alpha = bonbon_alpha(&c, loss.N);
     size_t items = arrlenu(c.list), B = (size_t)a->batch < items ? (size_t)a->batch : items, epoch = SIZE_MAX;
-    long steps = a->steps > 0 ? a->steps : (long)(a->epochs * (double)items / (double)B);
-    if (steps < 1) steps = 1;
+    long steps = steps_of_run(a, items, B);
     printf("%zu parameters, %zu train; %zu prompts, %zu responses, %zu comparisons; %ld steps of %zu\n", m.n_params, m.n_params - m.first, arrlenu(c.prompts), arrlenu(c.responses), items, steps, B);
     if (loss.kind == OFFLINE_BONBON) printf("alpha %.4g, target %.4g nats\n", loss.alpha, bonbon_target(loss.N));
     double sums[OFFLINE_SUMS] = {0}, counted = 0; // since the last record

@@ -273,8 +273,8 @@ Tokenizer *tokenizer_load(const char *dir)
     load_settings(t, dir);
     uint64_t h = (uint64_t)t->size;
     for (int i = 0; i < t->size; i++)
-        for (size_t k = 0; k <= t->token[i].n; k++) h = mix64((h ^ (k < t->token[i].n ? (uint8_t)t->token[i].bytes[k] : 256u)) + 0x9e3779b97f4a7c15ull);
-    for (size_t i = 0; i < arrlenu(t->merges); i++) h = mix64((h ^ t->merges[i].pair) + 0x9e3779b97f4a7c15ull);
+        for (size_t k = 0; k <= t->token[i].n; k++) h = hash_more(h, k < t->token[i].n ? (uint8_t)t->token[i].bytes[k] : 256u);
+    for (size_t i = 0; i < arrlenu(t->merges); i++) h = hash_more(h, t->merges[i].pair);
     t->fingerprint = h;
     index_merges(t);
     free(path); free(vocab); free(merges); free(added);

@@ -118,7 +118,7 @@ static void state_get(const Safetensors *s, const char *folder, const char *name
 {
     const Tensor *t = safetensors_find(s, name);
     if (!t || t->type != type || t->n != n) die("%s/state.safetensors: %s is missing or of another size: resume with the flags the run began with", folder, name);
-    memcpy(out, t->data, n * dtype_size(type));
+    tensor_read(out, t, safetensors_path(s));
 }
 
 void checkpoint_load(Model *m, const char *folder, State *state, size_t n_state)

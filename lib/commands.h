@@ -22,9 +22,9 @@ static const char *require(const char *value, const char *flag)
 static long train_layers(const Args *a)
 {
     char *end;
+    long k;
     if (!strcmp(a->train_layers, "all")) return TRAIN_ALL;
-    long k = strtol(a->train_layers, &end, 10);
-    if (end == a->train_layers || *end || k < 0) usage("--train-layers %s: all, or a number of blocks", a->train_layers);
+    if (!whole_number(a->train_layers, &end, &k) || *end || k < 0) usage("--train-layers %s: all, or a number of blocks", a->train_layers);
     return k;
 }
 
@@ -39,8 +39,9 @@ static void missing_eos(const Args *a, bool *has, double *value)
 {
     char *end;
     *has = strcmp(a->missing_eos, "none") != 0;
-    *value = *has ? (float)strtod(a->missing_eos, &end) : 0;
-    if (*has && (end == a->missing_eos || *end || !isfinite(*value))) usage("--missing-eos %s: none, or a number", a->missing_eos);
+    *value = *has ? strtod(a->missing_eos, &end) : 0;
+    if (*has && (end == a->missing_eos || *end || !(fabs(*value) <= 1e9))) usage("--missing-eos %s: none, or a number between -1e9 and 1e9", a->missing_eos);
+    *value = (float)*value; // as rewards are
 }
 
 // What the files that are read line by line hold: a run that is resumed must find the same in them.
@@ -161,7 +162,8 @@ static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, siz
         if (!p[i].ids) die("--prompt: byte %zu is not UTF-8: is the terminal's encoding another?", p[i].n + 1); // files are checked as they are read
         if (!p[i].n) die("prompt %zu is empty: the model needs a token to go on from", i + 1);
         if (p[i].n + (size_t)a->max_new - 1 > max_T)
-            die("%s: prompt %zu has %zu tokens; with --max-new %ld the context of %zu is too short: cut the prompt", a->prompts ? a->prompts : "prompts", i + 1, p[i].n, a->max_new, max_T);
+            die("%s: prompt %zu has %zu tokens; with --max-new %ld the model's own context of %zu is too short: cut the prompt or lower --max-new",
+                a->prompts ? a->prompts : "prompts", i + 1, p[i].n, a->max_new, max_T);
     }
     free(text);
     return p;
@@ -276,6 +278,8 @@ static double sign_accuracy(Trainer *t, const Corpus *c)
     return (double)right / (double)c->n_docs;
 }
 
+static size_t snippet(const Config *c) { return c->max_T < 48 ? c->max_T : 48; } // tokens of what reward_measure cuts out
+
 static size_t reward_measure(Trainer *t, const Corpus *c, uint64_t seed, Metric *out)
 {
     if (c->kind == LOSS_PAIR) {
@@ -291,11 +295,12 @@ static size_t reward_measure(Trainer *t, const Corpus *c, uint64_t seed, Metric 
     }
     static const char *const keys[] = {"held_out/accuracy_first_48", "held_out/accuracy_random_48", "held_out/accuracy_last_48"};
     out[0] = (Metric){"held_out/accuracy_whole", sign_accuracy(t, c)};
-    for (int cut = 0; cut < 3; cut++) { // one row a document: a snippet of 48 tokens, or the whole when it is shorter
+    size_t most = snippet(&t->m->cfg);
+    for (int cut = 0; cut < 3; cut++) { // one row a document: a snippet, or the whole when it is shorter
         Corpus s = {.kind = LOSS_LABEL, .tokens = c->tokens, .n_docs = c->n_docs, .n_rows = c->n_docs};
         for (size_t d = 0; d < c->n_docs; d++) {
             const Row *a = &c->rows[c->doc_first[d]], *b = &c->rows[c->doc_first[d + 1] - 1];
-            size_t begin = a->at, end = b->at + (size_t)b->len, len = end - begin < 48 ? end - begin : 48, room = end - begin - len;
+            size_t begin = a->at, end = b->at + (size_t)b->len, len = end - begin < most ? end - begin : most, room = end - begin - len;
             size_t at = begin + (cut == 0 ? 0 : cut == 2 ? room : (size_t)(random_uniform(seed, STREAM_SPLIT, d, 0, 0) * (double)(room + 1)));
             arrput(s.rows, ((Row){at, (int)len, (int)len - 1, a->label}));
             arrput(s.doc_first, d);
@@ -309,6 +314,8 @@ static size_t reward_measure(Trainer *t, const Corpus *c, uint64_t seed, Metric 
 
 static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scalar)
 {
+    double size = 12.0 * (double)a->layers * (double)a->width * (double)a->width + ((double)a->context + tokenizer_vocab(t)) * (double)a->width;
+    if (size > 1e12) usage("--layers %ld, --width %ld, --context %ld: a model of %.0e parameters is absurd: lower them", a->layers, a->width, a->context, size);
     if (a->width % a->heads || a->width / a->heads > 256) usage("--width %ld over --heads %ld is no whole head size up to 256", a->width, a->heads);
     *c = (Config){.arch = "gpt2", .L = (size_t)a->layers, .C = (size_t)a->width, .NH = (size_t)a->heads, .F = 4 * (size_t)a->width, .V = (size_t)tokenizer_vocab(t),
         .max_T = (size_t)a->context, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .pad = -1, .eps = 1e-5, .init_std = 0.02, .bos = tokenizer_eos(t), .eos = tokenizer_eos(t)};
@@ -316,6 +323,14 @@ static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scal
     strcpy(c->arch, a->arch); // as the Pythias are
     c->act = ACT_GELU_ERF; c->tied = false; c->parallel = true; c->rotary_pct = 0.25; c->rotary_base = 10000;
     if (c->C / c->NH % 8) usage("--width %ld over --heads %ld: a gpt_neox turns a quarter of each head in pairs, so heads must be multiples of 8", a->width, a->heads);
+}
+
+// Optimiser steps of a run over `items` in batches of B, by --steps or else --epochs
+static long steps_of_run(const Args *a, size_t items, size_t B)
+{
+    double steps = a->steps > 0 ? (double)a->steps : a->epochs * (double)items / (double)B;
+    if (steps > 1e9) usage("--epochs %g: %.3g optimiser steps of %zu: at most 1e9; lower it", a->epochs, steps, B);
+    return steps < 1 ? 1 : (long)steps;
 }
 
 // Both kinds of supervised training: the model is made, then one loop.
@@ -342,6 +357,7 @@ static void supervised_run(const Args *a, const char *command)
     if (c.eos != tokenizer_eos(tok)) c.bos = c.eos = tokenizer_eos(tok); // of another tokenizer than the folder's
     if ((int)c.V < tokenizer_vocab(tok)) die("%s: the tokenizer has %d tokens, the model %zu: name the model's own", tokenizer_dir, tokenizer_vocab(tok), c.V);
     size_t context = (size_t)a->context < c.max_T ? (size_t)a->context : c.max_T;
+    if (context < 2) die("%s: the model's own context is %zu: a row must hold two tokens at least, one to read and one to predict", folder, context);
     Model m;
     model_create(&m, o, &c, train_layers(a), false, false);
     model_random(&m, (uint64_t)a->seed);
@@ -362,11 +378,13 @@ static void supervised_run(const Args *a, const char *command)
     corpus_report(a->data, &data);
     if (a->held_out) { corpus_read(&held, kind, a->held_out, tok, context, (size_t)a->from_position, (size_t)a->max_docs); corpus_report(a->held_out, &held); }
     size_t unit = kind == LOSS_PAIR ? 2 : 1, items = data.n_rows / unit, B = (size_t)a->batch < items ? (size_t)a->batch : items;
-    long steps = a->steps > 0 ? a->steps : (long)(a->epochs * (double)items / (double)B);
-    if (steps < 1) steps = 1;
+    long steps = steps_of_run(a, items, B);
     printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, steps, B * unit);
     Trainer t;
-    trainer_create(&t, &m, (size_t)a->micro_tokens > unit * context ? (size_t)a->micro_tokens : unit * context, true);
+    size_t longest = rows_longest(&data);
+    if (a->held_out && rows_longest(&held) > longest) longest = rows_longest(&held);
+    if (kind == LOSS_LABEL && snippet(&c) > longest) longest = snippet(&c);
+    trainer_create(&t, &m, (size_t)a->micro_tokens > unit * longest ? (size_t)a->micro_tokens : unit * longest, true);
     double loss = 0, positions = 0; // since the last record
     State state[] = {{"loss", &loss, 1}, {"positions", &positions, 1}};
     if (from) { checkpoint_load(&m, from, state, 2); log_cut(a->out, m.step); printf("going on from %s\n", from); }
@@ -502,6 +520,7 @@ static void sample_run(const Args *a, bool bon)
     size_t M = (size_t)(bon ? a->n : a->samples);
     AsideFile *out = a->out ? aside_open(a->out) : NULL; // tried before the work
     drawing_open(&d, a, a->model, bon ? STREAM_BON : STREAM_SAMPLE);
+    checked_product(bon ? "--n for all prompts" : "--samples for all prompts", d.n, M);
     if (bon) open_reward(&reward, a, d.t);
     size_t step = d.rows / M ? d.rows / M : 1;
     Progress p = progress_begin(bon ? "bon" : "sample", d.n, 0, "prompts");
@@ -538,10 +557,11 @@ static void cmd_cache(const Args *a)
     uint64_t prompts = 0;
     for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
     char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *ps = format("%016llx", (unsigned long long)prompts);
+    size_t total = checked_product("--samples for all prompts", d.n, M);
     json_t *header = json_make("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:f, s:I, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
                                "missing_eos", a->missing_eos, "precision", a->precision, "temperature", a->temperature, "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
-                               "samples", (json_int_t)M, "total", (json_int_t)(d.n * M));
-    size_t done = cache_resume(&file, header, d.prompts, d.n, M), total = d.n * M;
+                               "samples", (json_int_t)M, "total", (json_int_t)total);
+    size_t done = cache_resume(&file, header, d.prompts, d.n, M);
     if (done) printf("%s: %zu of %zu samples are there already\n", a->out, done, total);
     stop_on_signals();
     Progress p = progress_begin("cache", total, done, "samples");
@@ -595,11 +615,7 @@ static void cmd_score(const Args *a)
     if (a->reward) open_reward(&reward, a, t);
     Scorer s = {0};
     Arena work = {.name = "scoring", .o = o};
-    size_t tokens = (size_t)a->micro_tokens > m.cfg.max_T ? (size_t)a->micro_tokens : m.cfg.max_T;
-    for (int pass = 0; pass < 2; pass++) {
-        if (pass) arena_place(&work);
-        scorer_carve(&s, &m, &work, tokens, false);
-    }
+    size_t room = 0; // as many tokens as the longest text so far: the context may be any number where positions are rotary
     Jsonl in;
     jsonl_open(&in, a->in);
     enum { BLOCK = 256 };
@@ -607,9 +623,9 @@ static void cmd_score(const Args *a)
     Prompt p[BLOCK];
     Response r[BLOCK];
     Sequence q[BLOCK];
-    double *logp = (double *)xmalloc(tokens * sizeof *logp);
+    double *logp = NULL;
     for (bool more = true; more;) {
-        size_t n = 0;
+        size_t n = 0, tokens = (size_t)a->micro_tokens;
         while (n < BLOCK && (more = jsonl_next(&in, &record[n]))) {
             const char *text = jsonl_string(&in, record[n], "text", false), *prompt = text ? "" : jsonl_string(&in, record[n], "prompt", true);
             if (!text) text = jsonl_string(&in, record[n], "response", true);
@@ -620,9 +636,18 @@ static void cmd_score(const Args *a)
             r[n].finished = r[n].n && r[n].ids[r[n].n - 1] == tokenizer_eos(t);
             if (p[n].n + r[n].n < 1 || !r[n].n) die("%s:%zu: no text to score", a->in, in.line);
             if (p[n].n + r[n].n > m.cfg.max_T) die("%s:%zu: %zu tokens, the model's context is %zu: shorten the text", a->in, in.line, p[n].n + r[n].n, m.cfg.max_T);
+            if (p[n].n + r[n].n > tokens) tokens = p[n].n + r[n].n;
             n++;
         }
         if (!n) break;
+        if (tokens > room) {
+            scorer_free(&s); arena_release(&work);
+            scorer_carve(&s, &m, &work, tokens, false);
+            arena_place(&work);
+            scorer_carve(&s, &m, &work, tokens, false);
+            logp = (double *)xrealloc(logp, tokens * sizeof *logp);
+            room = tokens;
+        }
         file_flush(out->f, a->out, false);
         if (a->reward) reward_score(&reward, p, r, n, false);
         for (size_t i = 0; i < n; i++) {
@@ -757,10 +782,10 @@ static void cmd_train(const Args *a)
 static size_t parse_ns(const char *text, long *ns)
 {
     size_t n = 0;
-    for (const char *p = text; *p && n < MAX_NS; p += *p == ',') {
+    for (const char *p = text; *p; p += *p == ',') {
         char *end;
-        ns[n] = strtol(p, &end, 10);
-        if (end == p || (*end && *end != ',') || ns[n] < 1) usage("--ns %s: numbers with commas between", text);
+        if (n == MAX_NS) usage("--ns %s: at most %d numbers", text, MAX_NS);
+        if (!whole_number(p, &end, &ns[n]) || (*end && *end != ',') || ns[n] < 1 || ns[n] > 1000000000) usage("--ns %s: numbers from 1 to 1e9 with commas between", text);
         n++;
         p = end;
     }
@@ -818,8 +843,9 @@ static void cmd_eval(const Args *a)
     open_reward(&reward, a, d.t);
     prompts_attach(d.prompts, d.n, a, &ref, d.t, reward.what);
     // of Best-of-N no log-probabilities: they are not the reference's, and only the bound on its KL is known
-    EvalSpec spec = {.policy = bon ? NULL : &d.m, .reference = &ref, .temperature = a->temperature, .tokens = (size_t)a->micro_tokens > ref.cfg.max_T ? (size_t)a->micro_tokens : ref.cfg.max_T};
+    EvalSpec spec = {.policy = bon ? NULL : &d.m, .reference = &ref, .temperature = a->temperature, .tokens = (size_t)a->micro_tokens};
     spec.n_ns = parse_ns(a->ns, spec.ns);
+    checked_product("--samples times --n for all prompts", d.n, checked_product("--samples times --n", K, N)); // no product of these three below is larger
     Response *kept = (Response *)xcalloc(d.n * K, sizeof *kept);
     double began = clock_seconds(), tokens = 0;
     size_t group = d.rows > K * N ? d.rows / (K * N) : 1;
@@ -845,8 +871,13 @@ static void cmd_eval(const Args *a)
     Evaluation e;
     double seconds = clock_seconds() - began;
     reward_close(&reward);
+    for (size_t k = 0; k < d.n * K; k++) { // a sequence is never split
+        size_t both = d.prompts[kept[k].prompt].n + kept[k].n;
+        if (both > spec.tokens) spec.tokens = both;
+    }
     evaluate(&e, &spec, d.prompts, kept, d.n * K, K);
-    json_t *j = json_make("{s:s, s:s, s:i, s:i, s:i, s:i}", "method", a->method, "model", policy, "n", (int)N, "prompts", (int)d.n, "samples", (int)K, "seed", (int)a->seed), *distances = json_object();
+    json_t *j = json_make("{s:s, s:s, s:I, s:I, s:I, s:I}", "method", a->method, "model", policy, "n", (json_int_t)N, "prompts", (json_int_t)d.n,
+                          "samples", (json_int_t)K, "seed", (json_int_t)a->seed), *distances = json_object();
     struct { const char *key; Estimate e; } out[] = {{"reward", e.reward}, {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1}, {"kl_k3", e.k3}, {"kl_rb", e.rb},
         {"kl_released", e.released}, {"length", e.length}, {"finished", e.finished}};
     for (size_t i = 0; i < sizeof out / sizeof *out; i++) json_object_set_new(j, out[i].key, estimate_json(out[i].e));

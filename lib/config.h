@@ -412,7 +412,7 @@ uint64_t model_fingerprint(const Model *m)
     union { double f; uint64_t u; } eps = {c->eps}, base = {c->rotary_base}, shift = {c->score_shift};
     const uint64_t of_config[] = {c->C, c->L, c->V, c->NH, c->F, c->max_T, (uint64_t)c->act, c->scalar_head, eps.u, rotary_dims(c), base.u, c->parallel, shift.u};
     uint64_t h = c->scalar_head && c->pad >= 0 ? mix64((uint64_t)c->pad + 1) : 0;
-    for (size_t i = 0; i < sizeof of_config / sizeof *of_config; i++) h = mix64((h ^ of_config[i]) + 0x9e3779b97f4a7c15ull);
+    for (size_t i = 0; i < sizeof of_config / sizeof *of_config; i++) h = hash_more(h, of_config[i]);
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
         if (q->flags & P_VALUE) continue;
@@ -420,7 +420,7 @@ uint64_t model_fingerprint(const Model *m)
         param_get(m, q, x);
         for (size_t k = 0; k < q->n; k++) {
             union { float f; uint32_t u; } b = {(float)x[k]};
-            h = mix64((h ^ b.u) + 0x9e3779b97f4a7c15ull);
+            h = hash_more(h, b.u);
         }
         free(x);
     }

@@ -128,13 +128,13 @@ static void distilbert_carve(DistilBert *d)
     const Config *c = &d->m.cfg;
     size_t N = d->tokens, B = N / 2, C = c->C; // a row is at least [CLS] [SEP]
     batch_carve(&d->batch, &d->work, N, B);
-    #define TAKE(n, name) arena_take(&d->work, (n), DT_REAL, name)
-    d->x = TAKE(N * C, "activations"); d->mean = TAKE(N, "activations"); d->rstd = TAKE(N, "activations");
-    d->qkv = TAKE(N * 3 * C, "activations"); d->lse = TAKE(N * c->NH, "activations");
-    d->att = TAKE(N * C, "activations"); d->mid = TAKE(N * C, "activations");
-    d->fc = TAKE(N * c->F, "activations"); d->act = TAKE(N * c->F, "activations");
+    #define TAKE(rows, n, name) arena_take(&d->work, checked_product(name, rows, n), DT_REAL, name)
+    d->x = TAKE(N, C, "activations"); d->mean = TAKE(N, 1, "activations"); d->rstd = TAKE(N, 1, "activations");
+    d->qkv = TAKE(N, 3 * C, "activations"); d->lse = TAKE(N, c->NH, "activations");
+    d->att = TAKE(N, C, "activations"); d->mid = TAKE(N, C, "activations");
+    d->fc = TAKE(N, c->F, "activations"); d->act = TAKE(N, c->F, "activations");
     d->first = arena_take(&d->work, B, DT_I32, "batch");
-    d->cls = TAKE(B * C, "head"); d->pre = TAKE(B * C, "head"); d->hidden = TAKE(B * C, "head"); d->logits = TAKE(B * d->labels, "head");
+    d->cls = TAKE(B, C, "head"); d->pre = TAKE(B, C, "head"); d->hidden = TAKE(B, C, "head"); d->logits = TAKE(B, d->labels, "head");
     #undef TAKE
 }
 

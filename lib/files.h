@@ -29,7 +29,7 @@ void append_write(Append *a, const char *data, size_t n); // all or nothing: wha
 void append_close(Append *a);
 
 typedef struct { const char *path; FILE *f; size_t line, cap, n; char *buffer; } Lines; // the line, its length, a 0 behind it
-bool lines_open(Lines *in, const char *path); // false: there is no such file
+bool lines_open(Lines *in, const char *path); // false: there is no such file. A pipe is good: it is read once, from its beginning to its end
 bool lines_next(Lines *in);                   // false: the end
 void lines_close(Lines *in);
 char *file_read(const char *path, size_t *n); // malloc'd, a 0 behind it; NULL: there is no such file
@@ -191,20 +191,30 @@ void append_close(Append *a)
 // ----------------------------------------------------------------------------
 // reading
 
-static FILE *open_to_read(const char *path) // NULL: not there
+// For reading. -1: not there. What would block, never end or change between two readings dies: a folder, a device, and a pipe unless it is good.
+static int readable(const char *path, bool pipe)
 {
     struct stat st;
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a FIFO does not hold it up
-    if (fd < 0 && absent()) return NULL;
-    FILE *f = fd < 0 || fstat(fd, &st) ? NULL : fdopen(fd, "rb");
-    if (!f) die("%s: cannot be read: %s", path, strerror(errno));
-    if (!S_ISREG(st.st_mode)) die("%s: cannot be read: it is %s", path, S_ISDIR(st.st_mode) ? "a folder" : "no file but a pipe or a device");
+    if (fd < 0 && absent()) return -1;
+    if (fd < 0 || fstat(fd, &st)) die("%s: cannot be read: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode) && !(pipe && S_ISFIFO(st.st_mode)))
+        die("%s: cannot be read: it is a %s: name a file", path, S_ISDIR(st.st_mode) ? "folder" : S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode) ? "device" : "pipe");
+    fcntl(fd, F_SETFL, 0); // a pipe's writer may be slow
+    return fd;
+}
+
+static FILE *open_to_read(const char *path, bool pipe) // NULL: not there
+{
+    int fd = readable(path, pipe);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "rb");
+    if (fd >= 0 && !f) die("%s: cannot be read: %s", path, strerror(errno));
     return f;
 }
 
 bool lines_open(Lines *in, const char *path)
 {
-    *in = (Lines){.path = path, .f = open_to_read(path)};
+    *in = (Lines){.path = path, .f = open_to_read(path, true)};
     return in->f != NULL;
 }
 
@@ -222,7 +232,7 @@ void lines_close(Lines *in) { fclose(in->f); free(in->buffer); }
 
 char *file_read(const char *path, size_t *n)
 {
-    FILE *f = open_to_read(path);
+    FILE *f = open_to_read(path, false);
     if (!f) return NULL;
     char *s = NULL;
     *n = 0;
@@ -238,7 +248,7 @@ char *file_read(const char *path, size_t *n)
 
 uint64_t file_fingerprint(const char *path)
 {
-    FILE *f = open_to_read(path);
+    FILE *f = open_to_read(path, false);
     uint64_t h = 1, words[1024];
     if (!f) die("%s: cannot be read: %s", path, strerror(ENOENT));
     for (size_t k = 1; k;) {

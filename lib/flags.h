@@ -12,12 +12,13 @@ typedef struct {
     size_t field;            // offset in the caller's struct of const char *, long, double, bool, const char *
     const char *commands;    // separated by spaces, or "all"
     const char *fallback;    // the default, as text; NULL: none
-    const char *choices;     // "a|b|c"; of a number its range, "lo..hi", "lo.." or ">lo..<hi", bounds included unless marked
+    const char *choices;     // "a|b|c"; of a number its range, "lo..hi", "lo.." or ">lo..<hi", bounds included unless marked. Counts end at 1e9: they fit an int, and two of them multiply in 64 bits
     const char *help;
 } Flag;
 
 // Fills args from defaults, then --preset (looked up by preset(name), NULL: unknown), then argv. Dies by usage().
 void flags_parse(void *args, const Flag *table, size_t n, const char *command, int argc, char **argv, const char *(*preset)(const char *));
+bool whole_number(const char *text, char **end, long *x); // reads one from the front of text; false: none stands there, or one beyond 64 bits
 int flag_given(const char *name); // by the last flags_parse: 2 on the command line, 1 only in the preset, 0 nowhere
 void flags_help(const Flag *table, size_t n, const char *command, const char *summary, const char *example);
 void flags_table(const void *args, const Flag *table, size_t n, const char *command);   // to stdout
@@ -32,7 +33,7 @@ static struct { const char *name; int where; } given[256];
 static size_t n_given;
 int flag_given(const char *name)
 {
-    for (size_t i = n_given; i-- > 0;) if (!strcmp(given[i].name, name)) return given[i].where;
+    for (size_t i = n_given; i > 0; i--) if (!strcmp(given[i - 1].name, name)) return given[i - 1].where;
     return 0;
 }
 
@@ -74,10 +75,17 @@ static void check_range(const Flag *f, const char *text, double x)
     usage("--%s %s: must be %s %g", f->name, text, above ? "more than" : "at least", lo);
 }
 
+bool whole_number(const char *text, char **end, long *x)
+{
+    errno = 0;
+    *x = strtol(text, end, 10);
+    return *end != text && !errno && !isspace((unsigned char)*text);
+}
+
 static void set_flag(void *args, const Flag *f, const char *value)
 {
     char *field = (char *)args + f->field, *end;
-    errno = 0;
+    bool good;
     switch (f->type) {
     case FLAG_STRING: // it goes into JSON: headers, records
         if (utf8_valid(value, strlen(value)) < strlen(value)) usage("--%s: byte %zu is not UTF-8: is the terminal's encoding another?", f->name, utf8_valid(value, strlen(value)) + 1);
@@ -87,11 +95,14 @@ static void set_flag(void *args, const Flag *f, const char *value)
         if (!word_in(f->choices, value, '|') || strchr(value, '|')) usage("--%s %s: must be one of %s", f->name, value, f->choices);
         *(const char **)field = value;
         return;
-    case FLAG_LONG: *(long *)field = strtol(value, &end, 10); break;
-    case FLAG_DOUBLE: *(double *)field = strtod(value, &end); if (!isfinite(*(double *)field)) errno = ERANGE; break;
+    case FLAG_LONG: good = whole_number(value, &end, (long *)field); break;
+    case FLAG_DOUBLE:
+        *(double *)field = strtod(value, &end); // what is too small becomes 0 or nearly so, and meets the range as that
+        good = end != value && isfinite(*(double *)field) && !isspace((unsigned char)*value);
+        break;
     default: *(bool *)field = !strcmp(value, "true"); return;
     }
-    if (end == value || *end || errno || isspace((unsigned char)*value)) usage("--%s %s: not a %s", f->name, value, f->type == FLAG_LONG ? "whole number" : "number");
+    if (!good || *end) usage("--%s %s: not a %s", f->name, value, f->type == FLAG_LONG ? "whole number" : "number");
     if (f->choices) check_range(f, value, f->type == FLAG_LONG ? (double)*(long *)field : *(double *)field);
 }
 
@@ -153,6 +164,7 @@ void flags_help(const Flag *table, size_t n, const char *command, const char *su
         snprintf(left, sizeof left, "--%s %s", f->name, f->type == FLAG_CHOICE ? f->choices : kinds[f->type]);
         printf("  %-30s %s", left, f->help);
         if (f->fallback && *f->fallback && f->type != FLAG_BOOL) printf(" [%s]", f->fallback);
+        if (f->choices && f->type != FLAG_CHOICE) printf(" (%s)", f->choices);
         putchar('\n');
     }
     printf("\nexample:\n  %s\n", example);

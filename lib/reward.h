@@ -14,7 +14,7 @@
 typedef struct {
     char *what;                       // for headers: the fingerprint of weights and tokenizer, or the command
     const Tokenizer *policy_tokenizer; Tokenizer *tokenizer; bool same_tokenizer;
-    Model m; Arena work; Acts acts; Batch batch; KVCache prompts, own; Buf score; size_t tokens, rows, slots;
+    Model m; Arena work; Acts acts; Batch batch; KVCache prompts, own; Buf score; size_t tokens, room, rows, slots; // tokens: of one pass, as asked for; room: as laid out
     double scale, offset;
     DistilBert *bert; bool probability;
     pid_t pid; int to, from, life; double timeout; char *command, *pending; size_t n_pending;
@@ -22,8 +22,8 @@ typedef struct {
 void reward_open(Reward *r, const char *folder_or_command, const Tokenizer *policy_tokenizer, const Ops *o, size_t tokens, double timeout);
 void reward_probability(Reward *r);      // from now on a classifier's rewards are p(positive), not the logit; other rewards have none
 void reward_map(Reward *r, double scale, double offset); // from now on rewards are scale * reward + offset; scale > 0
-// Work memory for prompts and responses of at most so many tokens; r->m is created, r->tokens and r->work are set. At most a GiB of keys and values
-// of responses and one of prompts: what is longer or more goes in groups.
+// Work memory for prompts and responses of at most so many tokens (not for the model's context, which may be any number where positions are rotary);
+// r->m is created, r->tokens and r->work are set. At most a GiB of keys and values of responses and one of prompts: what is longer or more goes in groups.
 void reward_carve(Reward *r, size_t prompt, size_t response);
 void reward_close(Reward *r); // dies when a program has written more than it was asked for: call it before results are put in place
 void reward_score(void *reward, const Prompt *prompts, Response *r, size_t n, bool prefixes); // a RewardFn
@@ -185,16 +185,17 @@ void reward_map(Reward *r, double scale, double offset)
 void reward_carve(Reward *r, size_t prompt, size_t response)
 {
     const size_t room = (size_t)1 << 30, position = 2 * r->m.cfg.C * r->m.cfg.L * dtype_size(r->m.o->type); // bytes of keys and values: in all, and of one token
-    size_t rows = room / (response * position), slots = room / ((prompt ? prompt : 1) * position);
-    if (r->tokens < r->m.cfg.max_T) r->tokens = r->m.cfg.max_T;
-    r->rows = rows < 1 ? 1 : rows > r->tokens / 8 + 1 ? r->tokens / 8 + 1 : rows;
+    size_t rows = room / checked_product("kv cache", response, position), slots = room / checked_product("kv cache", prompt ? prompt : 1, position);
+    r->room = r->tokens > prompt ? r->tokens : prompt;
+    if (r->room < response) r->room = response;
+    r->rows = rows < 1 ? 1 : rows > r->room / 8 + 1 ? r->room / 8 + 1 : rows;
     r->slots = slots < 1 ? 1 : slots > r->rows ? r->rows : slots;
-    batch_carve(&r->batch, &r->work, r->tokens, r->rows);
-    acts_carve(&r->acts, &r->m, &r->work, r->tokens, r->m.cfg.L);
+    batch_carve(&r->batch, &r->work, r->room, r->rows);
+    acts_carve(&r->acts, &r->m, &r->work, r->room, r->m.cfg.L);
     kv_carve(&r->prompts, &r->m, &r->work, r->slots, prompt ? prompt : 1, r->rows);
     kv_carve(&r->own, &r->m, &r->work, r->rows, response, r->rows);
     r->own.prefix = &r->prompts;
-    r->score = arena_take(&r->work, r->tokens, DT_REAL, "head");
+    r->score = arena_take(&r->work, r->room, DT_REAL, "head");
 }
 
 // Room for these lengths. The grouping that follows from it depends on them alone, not on earlier calls, so that a resumed run has the same one.
@@ -264,7 +265,7 @@ static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n,
         if (y[i].n > response) response = y[i].n;
     }
     reward_fit(r, longest, response);
-    size_t cap = r->tokens;
+    size_t cap = r->room;
     int *tokens = (int *)xmalloc(cap * sizeof(int)), *start = (int *)xmalloc((cap + 1) * sizeof(int)), *slot = (int *)xmalloc(cap * sizeof(int));
     int *pslot = (int *)xmalloc(cap * sizeof(int)), *plen = (int *)xmalloc(cap * sizeof(int));
     real *score = (real *)xmalloc(cap * sizeof(real)), *at_prompt = (real *)xmalloc(cap * sizeof(real));

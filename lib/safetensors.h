@@ -1,15 +1,18 @@
 // safetensors.h: reading and writing Hugging Face's weight files.
 //
-// A file is eight bytes of header length, a JSON header of names, types, shapes and offsets, and the data. It is read through mmap and
-// trusted in nothing: lengths, offsets (no overlap, no hole, none outside the file), shapes and types are checked before any is used,
-// for a weight file comes from strangers. A folder may hold one model.safetensors, or shards and model.safetensors.index.json.
+// A file is eight bytes of header length, a JSON header of names, types, shapes and offsets, and the data. It is trusted in nothing: lengths,
+// offsets (no overlap, no hole, none outside the file), shapes and types are checked before any is used, for a weight file comes from
+// strangers. A folder may hold one model.safetensors, or shards and model.safetensors.index.json. The file stays open and pieces of it are
+// read when they are wanted: a file that shrinks, or a disk that fails, is an error with a name (under mmap it would be SIGBUS), and it costs no more (500 MB: 1.30 s of
+// one processor, by mmap 1.38).
 //
 // Left out on purpose: types nobody stores language models in (complex, fp8), pickles.
 #ifndef SAFETENSORS_H
 #define SAFETENSORS_H
 #include "../gpt2.h"
 
-typedef struct { const char *name; DType type; int rank; size_t shape[8]; size_t n; const void *data; } Tensor; // data points into the map
+// Of a file that is read: where its data begins (file, at). Of one that is written: the data, or NULL.
+typedef struct { const char *name; DType type; int rank; size_t shape[8]; size_t n; const void *data; int file; size_t at; } Tensor;
 typedef struct Safetensors Safetensors;
 bool has_weights(const char *folder);
 Safetensors *safetensors_open(const char *path);                       // a file or a folder; dies with one line
@@ -19,7 +22,9 @@ size_t safetensors_count(const Safetensors *s);
 const Tensor *safetensors_at(const Safetensors *s, size_t i);
 const char *safetensors_meta(const Safetensors *s, const char *key);    // of __metadata__; NULL: not there
 const char *safetensors_path(const Safetensors *s);
-// Elements [first, first + n), exact up to real; NaN, infinity or a type that is no float dies. The pages read are given back to the system.
+// All elements as they stand in the file
+void tensor_read(void *out, const Tensor *t, const char *path);
+// Elements [first, first + n), exact up to real; NaN, infinity or a type that is no float dies.
 void tensor_to_real(real *out, const Tensor *t, size_t first, size_t n, const char *path);
 void real_to_type(void *out, DType type, const real *in, size_t n);     // rounds to nearest even
 // Written aside, flushed, renamed. meta: key, value, ..., NULL; or NULL. data(context, i) gives tensor i's elements, in order of i, good until the
@@ -31,10 +36,10 @@ void safetensors_write(const char *path, const Tensor *tensors, size_t n, const 
 #define SAFETENSORS_IMPLEMENTED
 #include "json.h"
 
-typedef struct { void *p; size_t bytes; } Map;
+enum { MOST_HEADER = 8 << 20 }; // bytes. The format allows 100 MB, which would take jansson gigabytes; the tensors of 1000 blocks take 3 MB
 struct Safetensors {
     char *path;
-    Map *maps;
+    int *files;
     json_t **headers;                           // names point into them
     Tensor *tensors;
     struct { char *key; size_t value; } *index;
@@ -46,30 +51,46 @@ static const struct { const char *name; DType type; } dtype_names[] =
 static int by_data(const void *a, const void *b)
 {
     const Tensor *x = (const Tensor *)a, *y = (const Tensor *)b;
-    const char *p = (const char *)x->data, *q = (const char *)y->data;
-    return p != q ? (p > q) - (p < q) : (x->n > y->n) - (x->n < y->n);
+    return x->at != y->at ? (x->at > y->at) - (x->at < y->at) : (x->n > y->n) - (x->n < y->n);
+}
+
+static int read_at(int file, void *out, size_t bytes, size_t at) // 0, or errno; ENODATA: the file ends before
+{
+    for (ssize_t n; bytes; bytes -= (size_t)n, at += (size_t)n, out = (char *)out + n) {
+        n = pread(file, out, bytes, (off_t)at);
+        if (n < 0 && errno == EINTR) n = 0;
+        else if (n <= 0) return n ? errno : ENODATA;
+    }
+    return 0;
+}
+
+NORETURN static void unreadable(const char *path, const char *what, int why)
+{
+    die("%s: %s cannot be read: %s", path, what, why == ENODATA ? "the file has become shorter: is something writing to it?" : strerror(why));
 }
 
 static void open_file(Safetensors *s, const char *path)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = readable(path, false), why;
     struct stat st;
     if (fd < 0 || fstat(fd, &st)) die("%s: cannot be read: %s", path, strerror(errno));
     size_t bytes = (size_t)st.st_size;
-    if (!S_ISREG(st.st_mode) || bytes < 8) die("%s: too short for a safetensors file: download it again", path);
-    const uint8_t *p = (const uint8_t *)mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-    close(fd);
-    if (p == MAP_FAILED) die("%s: cannot be mapped: %s", path, strerror(errno));
+    uint8_t length[8];
+    if (bytes < 8) die("%s: too short for a safetensors file: download it again", path);
+    if ((why = read_at(fd, length, 8, 0))) unreadable(path, "its beginning", why);
     uint64_t header = 0;
-    for (int i = 7; i >= 0; i--) header = header << 8 | p[i];
-    if (header > 100u << 20) die("%s: its header claims %llu bytes, more than the format's 100 MB: not a safetensors file", path, (unsigned long long)header);
+    for (int i = 7; i >= 0; i--) header = header << 8 | length[i];
+    if (header > MOST_HEADER) die("%s: its header claims %llu bytes, %d MiB are read at most: not a safetensors file, or none of a language model's weights", path, (unsigned long long)header, MOST_HEADER >> 20);
     if (header > bytes - 8) die("%s: its header claims %llu bytes, the file has %zu: truncated; download it again", path, (unsigned long long)header, bytes);
+    char *text = (char *)xmalloc((size_t)header);
+    if ((why = read_at(fd, text, (size_t)header, 8))) unreadable(path, "its header", why);
     json_error_t e;
-    json_t *j = json_loadb((const char *)p + 8, (size_t)header, JSON_REJECT_DUPLICATES, &e), *v;
+    json_t *j = json_loadb(text, (size_t)header, JSON_REJECT_DUPLICATES, &e), *v;
+    free(text);
     if (!json_is_object(j)) die("%s: header: %s (at byte %d): download it again", path, j ? "not an object" : shown(e.text), j ? 0 : e.position);
     const char *name;
-    const char *data = (const char *)p + 8 + header;
-    size_t room = bytes - 8 - (size_t)header, first = arrlenu(s->tensors), end = 0;
+    const size_t data = 8 + (size_t)header;
+    size_t room = bytes - data, first = arrlenu(s->tensors), end = 0;
     json_object_foreach(j, name, v) {
         if (!strcmp(name, "__metadata__")) continue;
         if (shown(name) != name) die("%s: a tensor's name has control characters: not a weight file to trust", path);
@@ -92,7 +113,8 @@ static void open_file(Safetensors *s, const char *path)
         if (!whole) die("%s: tensor %s: data_offsets must be two whole numbers: not a valid safetensors file", path, name);
         if (a < 0 || b < a || (size_t)b > room) die("%s: tensor %s: offsets %lld..%lld outside the file's %zu bytes of data: truncated?", path, name, (long long)a, (long long)b, room);
         if ((size_t)(b - a) != t.n * dtype_size(t.type)) die("%s: tensor %s: %lld bytes for %zu elements of %s", path, name, (long long)(b - a), t.n, type);
-        t.data = data + a;
+        t.file = fd;
+        t.at = data + (size_t)a;
         if (shgeti(s->index, name) >= 0) die("%s: tensor %s stands in two shards", path, name);
         shput(s->index, name, 0);
         arrput(s->tensors, t);
@@ -102,13 +124,13 @@ static void open_file(Safetensors *s, const char *path)
     if (n) memcpy(sorted, s->tensors + first, n * sizeof *sorted);
     qsort(sorted, n, sizeof *sorted, by_data);
     for (size_t i = 0; i < n; i++) {
-        size_t at = (size_t)((const char *)sorted[i].data - data);
+        size_t at = sorted[i].at - data;
         if (at != end) die("%s: tensor %s: its data %s: not a valid safetensors file", path, sorted[i].name, at < end ? "overlaps another's" : "leaves a hole");
         end = at + sorted[i].n * dtype_size(sorted[i].type);
     }
     if (end != room) die("%s: %zu bytes of data, the tensors take %zu: truncated or not a safetensors file", path, room, end);
     free(sorted);
-    arrput(s->maps, ((Map){(void *)p, bytes}));
+    arrput(s->files, fd);
     arrput(s->headers, j);
 }
 
@@ -158,8 +180,8 @@ Safetensors *safetensors_open(const char *path)
 
 void safetensors_close(Safetensors *s)
 {
-    for (size_t i = 0; i < arrlenu(s->maps); i++) { munmap(s->maps[i].p, s->maps[i].bytes); json_decref(s->headers[i]); }
-    arrfree(s->maps); arrfree(s->headers); arrfree(s->tensors); shfree(s->index);
+    for (size_t i = 0; i < arrlenu(s->files); i++) { close(s->files[i]); json_decref(s->headers[i]); }
+    arrfree(s->files); arrfree(s->headers); arrfree(s->tensors); shfree(s->index);
     free(s->path);
     free(s);
 }
@@ -208,31 +230,41 @@ static uint16_t double_to_half(double x)
     return sign | (uint16_t)(q == -24 ? m : ((q + 25) << 10) + (m - 1024)); // a carry out of m raises the exponent as it should
 }
 
+void tensor_read(void *out, const Tensor *t, const char *path)
+{
+    int why = read_at(t->file, out, t->n * dtype_size(t->type), t->at);
+    if (why) unreadable(path, t->name, why);
+}
+
 void tensor_to_real(real *out, const Tensor *t, size_t first, size_t n, const char *path)
 {
-    size_t size = dtype_size(t->type), part = 65536;
-    const char *data = (const char *)t->data + first * size;
+    enum { PART = 16384 };
+    size_t size = dtype_size(t->type);
     if (t->type != DT_F64 && t->type != DT_F32 && t->type != DT_F16 && t->type != DT_BF16) die("%s: tensor %s holds integers, weights must be F64, F32, F16 or BF16", path, t->name);
-    int broken = 0;
-    #pragma omp parallel for schedule(static) reduction(|:broken) if (n > part)
-    for (size_t at = 0; at < n; at += part) {
-        size_t k = n - at < part ? n - at : part;
+    int why = 0;
+    size_t broken = SIZE_MAX; // the first element that is not finite
+    #pragma omp parallel for schedule(static) reduction(max:why) reduction(min:broken) if (n > 4 * PART)
+    for (size_t at = 0; at < n; at += PART) {
+        size_t k = n - at < PART ? n - at : PART;
         real *o = out + at;
-        const char *p = data + at * size;
+        char piece[PART * sizeof(double)], *p = t->type == DT_REAL ? (char *)o : piece;
         uint16_t h;
-        if (t->type == DT_F32) for (size_t i = 0; i < k; i++) { float f; memcpy(&f, p + 4 * i, 4); o[i] = (real)f; }
+        int error = read_at(t->file, p, k * size, t->at + (first + at) * size);
+        if (error) { why = error; continue; }
+        if (t->type == DT_REAL) {}
+        else if (t->type == DT_F32) for (size_t i = 0; i < k; i++) { float f; memcpy(&f, p + 4 * i, 4); o[i] = (real)f; }
         else if (t->type == DT_F64) for (size_t i = 0; i < k; i++) { double d; memcpy(&d, p + 8 * i, 8); o[i] = (real)d; }
         else if (t->type == DT_F16) for (size_t i = 0; i < k; i++) { memcpy(&h, p + 2 * i, 2); o[i] = (real)half_to_float(h); }
         else for (size_t i = 0; i < k; i++) { union { uint32_t u; float f; } b; memcpy(&h, p + 2 * i, 2); b.u = (uint32_t)h << 16; o[i] = (real)b.f; }
-        for (size_t i = 0; i < k; i++) broken |= !(o[i] - o[i] == 0);
+        int bad = 0;
+        for (size_t i = 0; i < k; i++) bad |= !(o[i] - o[i] == 0);
+        for (size_t i = 0; bad && i < k; i++) if (!isfinite(o[i]) && at + i < broken) broken = at + i;
     }
-    for (size_t i = 0; broken && i < n; i++) {
-        double x = 0;
-        if (t->type == DT_F64) memcpy(&x, data + 8 * i, 8);
-        if (!isfinite(out[i])) die("%s: tensor %s: element %zu is %s: the weights are broken", path, t->name, first + i, t->type == DT_F64 && isfinite(x) ? "out of range" : "not finite");
-    }
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), a = ((uintptr_t)data + page - 1) / page * page, b = (uintptr_t)(data + n * size) / page * page;
-    if (b > a) madvise((void *)a, b - a, MADV_DONTNEED); // of a read-only map: they can be read again, but no longer count as ours
+    if (why) unreadable(path, t->name, why);
+    if (broken == SIZE_MAX) return;
+    double x = NAN;
+    if (t->type == DT_F64 && (why = read_at(t->file, &x, sizeof x, t->at + (first + broken) * size))) unreadable(path, t->name, why);
+    die("%s: tensor %s: element %zu is %s: the weights are broken", path, t->name, first + broken, isfinite(x) ? "out of range" : "not finite");
 }
 
 void real_to_type(void *out, DType type, const real *in, size_t n)

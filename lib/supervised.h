@@ -36,6 +36,7 @@ void trainer_free(Trainer *t);
 // loss/total accumulated when `backward`. score, if not NULL, receives each row's score at its last token.
 double supervised_batch(Trainer *t, const Corpus *c, const size_t *rows, size_t n, double total, bool backward, double *score);
 size_t supervised_positions(const Corpus *c, const size_t *rows, size_t n);
+size_t rows_longest(const Corpus *c); // tokens of the longest row
 #endif
 
 #if defined(VBON_IMPLEMENTATION) && !defined(SUPERVISED_IMPLEMENTED)
@@ -114,6 +115,13 @@ void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *to
     if (!c->n_rows) die("%s: no text to train on", path);
 }
 
+size_t rows_longest(const Corpus *c)
+{
+    size_t longest = 0;
+    for (size_t i = 0; i < c->n_rows; i++) if ((size_t)c->rows[i].len > longest) longest = (size_t)c->rows[i].len;
+    return longest;
+}
+
 void corpus_free(Corpus *c) { arrfree(c->tokens); arrfree(c->rows); arrfree(c->doc_first); }
 
 // ----------------------------------------------------------------------------
@@ -128,8 +136,9 @@ void trainer_carve(Trainer *t, Model *m, size_t tokens, bool backward)
     t->target = arena_take(&t->work, tokens, DT_I32, "batch");
     t->logp = arena_take(&t->work, tokens, DT_REAL, "head");
     t->dlogp = arena_take(&t->work, tokens, DT_REAL, "head");
-    t->hidden = arena_take(&t->work, tokens * C, m->o->type, "head");
-    t->dhidden = arena_take(&t->work, tokens * C, m->o->type, "head");
+    size_t hidden = checked_product("head", tokens, C);
+    t->hidden = arena_take(&t->work, hidden, m->o->type, "head");
+    t->dhidden = arena_take(&t->work, hidden, m->o->type, "head");
 }
 
 void trainer_create(Trainer *t, Model *m, size_t tokens, bool backward)

@@ -51,7 +51,7 @@ static void wordpiece_add(WordPiece *w, const char *path, const char *s, int id)
     if (strlen(s) > w->longest) w->longest = strlen(s);
     if (id >= w->size) w->size = id + 1;
     uint64_t h = (uint64_t)id;
-    for (const char *p = s; *p; p++) h = mix64((h ^ (uint8_t)*p) + 0x9e3779b97f4a7c15ull);
+    for (const char *p = s; *p; p++) h = hash_more(h, (uint8_t)*p);
     w->fingerprint += mix64(h);                         // a sum: in any order
 }
 

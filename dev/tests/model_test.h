@@ -12,7 +12,8 @@ static double *tensor_doubles(Safetensors *s, const char *name)
     const Tensor *t = safetensors_find(s, name);
     if (!t) die("fixture has no %s", name);
     double *x = xmalloc(t->n * sizeof *x);
-    for (size_t i = 0; i < t->n; i++) x[i] = t->type == DT_I64 ? (double)((const int64_t *)t->data)[i] : ((const double *)t->data)[i];
+    tensor_read(x, t, name);
+    for (size_t i = 0; i < t->n && t->type == DT_I64; i++) { int64_t k; memcpy(&k, x + i, sizeof k); x[i] = (double)k; }
     return x;
 }
 
