@@ -1,5 +1,4 @@
-// fault_test.h: failed writes and reads, closed descriptors, two runs at once,
-    links and other people's files, early ends.
+// fault_test.h: failed writes and reads, closed descriptors, two runs at once, other people's files and links, early ends.
 
 static void limit_files(long bytes) // the largest file this process may write; -1: any
 {
@@ -296,7 +295,7 @@ static void test_programs(void)
         expect_failure(args, 1, bad[i].says); free(args); }
     expect_success(BON "'while read x; do printf \" -1.5e-3 \\\\r\\\\n\"; done'");
     // its whole group ends with the run: one that ends well, though leader and child ignore SIGTERM;
-        one that dies; one that a signal ends
+    // one that dies; one that a signal ends
     #define STUBBORN "'trap \"\" TERM; sh -c \"trap \\\"\\\" TERM; echo \\$\\$ > child; while :; do sleep 0.1; " \
         "done\" >/dev/null 2>&1 & echo $$ > leader; "
     shell("rm -f child leader");
