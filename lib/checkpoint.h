@@ -106,7 +106,8 @@ char *checkpoint_latest(const char *out)
     char *name = file_read(path, &n);
     if (name) {
         if (n && name[n - 1] == '\n') name[--n] = 0;
-        if (strlen(name) != n || !is_checkpoint(name, false)) die("%s: does not name a checkpoint: delete it to start afresh", path);
+        bool named = strlen(name) == n && is_checkpoint(name, false);
+        if (!named) die("%s: does not name a checkpoint: delete it to start afresh", path);
         folder = format("%s/%s", out, name);
         if (!is_folder(folder)) die("%s: names %s, which is not there: delete it to start afresh", path, folder);
     }
