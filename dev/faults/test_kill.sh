@@ -6,8 +6,9 @@
 # ONLY=train: one command. JOBS=N at once. Everything is written in a temporary folder.
 set -eu
 VBON=$(realpath "$1") KILL=$(realpath "$2") LIBRARY=$(realpath "$3")
-JOBS=${JOBS:-$(nproc)} SEED=${SEED:-1} BUDGET=${BUDGET:-40} MEMORY=${MEMORY:-1500}
-if [ -n "${ONLY:-}" ]; then BUDGET=0 MEMORY=0; elif [ -n "${FULL:-}" ]; then BUDGET=0; else MEMORY=$BUDGET; fi
+JOBS=${JOBS:-$(nproc)} SEED=${SEED:-1}
+if [ -n "${FULL:-}" ]; then BUDGET=0 MEMORY=${MEMORY:-1500}; elif [ -n "${ONLY:-}" ]; then BUDGET=0 MEMORY=0; fi
+BUDGET=${BUDGET:-40} MEMORY=${MEMORY:-${BUDGET:-40}}
 cd "$(dirname "$0")/../.."
 dir=$(mktemp -d /dev/shm/vbon-kill-XXXXXX 2> /dev/null || mktemp -d)
 trap 'rm -rf "$dir"' EXIT
