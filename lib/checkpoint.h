@@ -41,13 +41,14 @@ static bool is_checkpoint(const char *name, bool unfinished_too)
 static void remove_checkpoints(const char *out, const char *keep)
 {
     DIR *d = opendir(out);
-    for (struct dirent *e; d && (e = readdir(d));) {
+    if (!d) die("%s: cannot be read: %s", out, strerror(errno));
+    for (struct dirent *e; (e = readdir(d));) {
         if (!is_checkpoint(e->d_name, true) || !strcmp(e->d_name, keep)) continue;
         char *f = format("%s/%s", out, e->d_name);
         remove_folder(f, model_file);
         free(f);
     }
-    if (d) closedir(d);
+    closedir(d);
 }
 
 typedef struct { const Model *m; Tensor *t; const Param **values; real *x; } Saved; // t: the two moments, the value head, the caller's state

@@ -49,7 +49,7 @@ void remove_folder(const char *path, bool (*ours)(const char *name)); // what is
 // ----------------------------------------------------------------------------
 // what is left and what is locked
 
-// Too long for a name is also asked: a --reward may be a command.
+// Too long too: it is asked of a --reward that may be a command.
 static bool absent(void) { return errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG; }
 
 static bool look(const char *path, struct stat *st) // false is certain: other errors than that die
@@ -106,13 +106,12 @@ AsideFile *aside_open(const char *path)
         if (!own) die("%s: is no file of this program: remove it, it stands where %s is written", a->tmp, path);
         lock(fd, path);
         if (lstat(a->tmp, &now) || now.st_ino != st.st_ino || now.st_dev != st.st_dev) { close(fd); continue; }
+        a->next = open_asides;
+        open_asides = a;
+        clean_at_end(remove_asides);
         if (ftruncate(fd, 0) || !(a->f = fdopen(fd, "wb"))) die("%s: cannot be written: %s", path, strerror(errno));
-        break;
+        return a;
     }
-    a->next = open_asides;
-    open_asides = a;
-    clean_at_end(remove_asides);
-    return a;
 }
 
 void file_flush(FILE *f, const char *path, bool to_disk)
@@ -285,7 +284,7 @@ void remove_folder(const char *path, bool (*ours)(const char *name))
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
     for (struct dirent *e; d && (e = readdir(d));) if (ours(e->d_name)) unlinkat(fd, e->d_name, 0);
-    bool left = fd >= 0 && rmdir(path) && errno != ENOENT;
+    bool left = (fd < 0 || rmdir(path)) && !absent() && errno != ELOOP; // a file or a link of that name is not ours
     if (left) fprintf(stderr, "vbon: note: %s: cannot be removed: %s\n", path, strerror(errno));
     if (d) closedir(d);
 }
