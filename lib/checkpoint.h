@@ -42,7 +42,7 @@ static void remove_checkpoints(const char *out, const char *keep)
 {
     DIR *d = opendir(out);
     if (!d) die("%s: cannot be read: %s", out, strerror(errno));
-    for (struct dirent *e; errno = 0, e = readdir(d);) {
+    for (struct dirent *e; errno = 0, (e = readdir(d));) {
         if (!is_checkpoint(e->d_name, true) || !strcmp(e->d_name, keep)) continue;
         char *f = format("%s/%s", out, e->d_name);
         remove_folder(f, model_file);

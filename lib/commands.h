@@ -43,19 +43,21 @@ static void missing_eos(const Args *a, bool *has, double *value)
     if (*has && (end == a->missing_eos || *end || !isfinite(*value))) usage("--missing-eos %s: none, or a number", a->missing_eos);
 }
 
-// What the files that are read line by line hold: a run that is resumed must find the same in them.
+// Fingerprints of the files that a run reads line by line, made before it reads any: resumed, it must find the same in them.
 static json_t *files_json(const Args *a)
 {
+    static json_t *j;
+    if (j) return json_incref(j);
     const struct { const char *flag, *path; } files[] =
         {{"data", a->data}, {"held-out", a->held_out}, {"prompts", a->prompts}, {"cache", a->cache}};
-    json_t *j = json_object();
+    j = json_object();
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         if (!files[i].path) continue;
         char *hex = format("%016llx", (unsigned long long)file_fingerprint(files[i].path));
         json_object_set_new(j, files[i].flag, json_make("s", hex));
         free(hex);
     }
-    return j;
+    return json_incref(j);
 }
 
 static json_t *config_record(const Args *a, const char *command)
@@ -110,6 +112,7 @@ static bool has_record(const char *log) // a log that was killed before its firs
 static char *resume_point(const Args *a, const char *command, bool *finished)
 {
     out_folder(require(a->out, "out"));
+    json_decref(files_json(a));
     char *latest = checkpoint_latest(a->out), *log = format("%s/log.jsonl", a->out);
     bool model = has_weights(a->out);
     if (latest && !a->resume) die("%s: holds an unfinished run (%s): go on with --resume, or delete it", a->out, latest);

@@ -1,14 +1,14 @@
 // files.h: the one writer and the one reader of the engine.
 //
-// Written is in two ways. A file that is whole or not there (aside_*): PATH.tmp, flushed to disk, renamed into place. A
-// file that grows (append_*: a cache, a log): a block at a time, all of it or nothing, so that only a last line can ever
-// be torn. A full disk shows at write, flush or fsync: each is checked, and the stream's own error before anything is
-// called whole, for a stream forgets the bytes it could not write and goes on. Read is by lines_next or file_read: neither
-// takes an error, or memory that ran out, for the end of a file.
+// Written is in two ways. A file that is whole or not there (aside_*): PATH.tmp, flushed to disk, renamed into place.
+// A file that grows (append_*: a cache, a log): a block at a time, all of it or nothing, so that only a last line can
+// ever be torn. A full disk shows at write, flush or fsync: each is checked, and the stream's own error before anything
+// is called whole, for a stream forgets the bytes it could not write and goes on. Read is by lines_next or file_read:
+// neither takes an error, or memory that ran out, for the end of a file.
 //
-// What is being written is locked (flock) until it is in place, so two runs cannot share an --out; the system lets go of
-// the lock whenever and however a run ends, and no file stands for it. When the program ends it removes what it had not
-// finished and the folders it made and put nothing into: by exact names, and never through a link.
+// What is being written is locked (flock) until it is in place, so two runs cannot share an --out; the system lets go
+// of the lock whenever and however a run ends, and no file stands for it. When the program ends it removes what it had
+// not finished and the folders it made and put nothing into: by exact names, and never through a link.
 #ifndef FILES_H
 #define FILES_H
 #include "process.h"
@@ -27,7 +27,7 @@ void append_cut(Append *a, size_t whole);      // back to so many bytes
 void append_write(Append *a, const char *data, size_t n); // all or nothing: dies when it cannot be written
 void append_close(Append *a);
 
-typedef struct { const char *path; FILE *f; size_t line, cap, n; char *buffer; } Lines; // buffer: the line, n bytes, and a 0
+typedef struct { const char *path; FILE *f; size_t line, cap, n; char *buffer; } Lines; // the line: n bytes, and a 0
 bool lines_open(Lines *in, const char *path); // false: there is no such file
 bool lines_next(Lines *in);                   // false: the end
 void lines_close(Lines *in);
@@ -51,7 +51,7 @@ bool folder_removed(const char *path, bool (*ours)(const char *name));
 // ----------------------------------------------------------------------------
 // what is left and what is locked
 
-// Too long for a name is also asked: a --reward may be a command.
+// Too long too: it is asked of a --reward that may be a command.
 static bool absent(void) { return errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG; }
 
 static bool look(const char *path, struct stat *st) // false is certain: other errors than that die
@@ -79,7 +79,7 @@ static void lock(int fd, const char *path)
 {
     if (!flock(fd, LOCK_EX | LOCK_NB)) return;
     if (errno == EWOULDBLOCK) die("%s: another run is writing it: wait for its end, or name another --out", path);
-    bool no_locks = errno == ENOTSUP || errno == ENOSYS || errno == ENOLCK || errno == EBADF; // the last: a folder on NFS
+    bool no_locks = errno == ENOTSUP || errno == ENOSYS || errno == ENOLCK || errno == EBADF; // that: NFS
     if (!no_locks) die("%s: cannot be locked: %s", path, strerror(errno));
     static bool said;
     if (!said) fprintf(stderr, "vbon: note: %s: this file system has no locks: start no second run there\n", path);
@@ -108,13 +108,12 @@ AsideFile *aside_open(const char *path)
         if (!own) die("%s: is no file of this program: remove it, it stands where %s is written", a->tmp, path);
         lock(fd, path);
         if (lstat(a->tmp, &now) || now.st_ino != st.st_ino || now.st_dev != st.st_dev) { close(fd); continue; }
+        a->next = open_asides;
+        open_asides = a;
+        clean_at_end(remove_asides);
         if (ftruncate(fd, 0) || !(a->f = fdopen(fd, "wb"))) die("%s: cannot be written: %s", path, strerror(errno));
-        break;
+        return a;
     }
-    a->next = open_asides;
-    open_asides = a;
-    clean_at_end(remove_asides);
-    return a;
 }
 
 void file_flush(FILE *f, const char *path, bool to_disk)
@@ -177,21 +176,21 @@ void append_close(Append *a)
 // ----------------------------------------------------------------------------
 // reading
 
-static FILE *open_to_read(const char *path) // NULL: not there
+static FILE *open_to_read(const char *path, bool pipes) // NULL: not there. pipes: what is read once may be one
 {
     struct stat st;
-    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a FIFO does not hold it up
-    if (fd < 0 && absent()) return NULL;
-    FILE *f = fd < 0 || fstat(fd, &st) ? NULL : fdopen(fd, "rb");
+    if (!look(path, &st)) return NULL;
+    bool pipe = S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode);
+    const char *what = S_ISDIR(st.st_mode) ? "folder" : pipe ? "pipe" : "device";
+    if (!S_ISREG(st.st_mode) && !(pipe && pipes)) die("%s: cannot be read: it is a %s: name a file", path, what);
+    FILE *f = fopen(path, "rbe");
     if (!f) die("%s: cannot be read: %s", path, strerror(errno));
-    bool folder = S_ISDIR(st.st_mode);
-    if (!S_ISREG(st.st_mode)) die("%s: cannot be read: it is %s", path, folder ? "a folder" : "a pipe or a device, no file");
     return f;
 }
 
 bool lines_open(Lines *in, const char *path)
 {
-    *in = (Lines){.path = path, .f = open_to_read(path)};
+    *in = (Lines){.path = path, .f = open_to_read(path, true)};
     return in->f != NULL;
 }
 
@@ -210,7 +209,7 @@ void lines_close(Lines *in) { fclose(in->f); free(in->buffer); }
 
 char *file_read(const char *path, size_t *n)
 {
-    FILE *f = open_to_read(path);
+    FILE *f = open_to_read(path, false);
     if (!f) return NULL;
     char *s = NULL;
     *n = 0;
@@ -226,7 +225,7 @@ char *file_read(const char *path, size_t *n)
 
 uint64_t file_fingerprint(const char *path)
 {
-    FILE *f = open_to_read(path);
+    FILE *f = open_to_read(path, false);
     uint64_t h = 1, words[1024];
     if (!f) die("%s: cannot be read: %s", path, strerror(ENOENT));
     for (size_t k = 1; k;) {

@@ -3,8 +3,8 @@
 // begin_program sees to the descriptors and to the libraries' memory; clean_at_end to what is removed when the program
 // ends by itself, by Ctrl-C or by SIGTERM. What is left after SIGKILL never stands in the way of the next run.
 //
-// Past bugs: a signal handler on the ordinary stack. oneDNN 2's AVX2 sgemm moves the stack pointer into a heap block, and
-// the kernel then writes the signal's frame over the heap beside it. Handlers here run on a stack of their own.
+// Past bugs: a signal handler on the ordinary stack. oneDNN 2's AVX2 sgemm moves the stack pointer into a heap block,
+// and the kernel then writes the signal's frame over the heap beside it. Handlers here run on a stack of their own.
 #ifndef PROCESS_H
 #define PROCESS_H
 #include "../gpt2.h"
@@ -42,8 +42,8 @@ char *format(const char *fmt, ...)
 
 void begin_program(void)
 {
-    // A descriptor the caller closed would be given to the first file that is opened, and messages would go into it. It is
-    // opened the wrong way round, so that reading or writing fails as it would have.
+    // A descriptor the caller closed would be given to the first file that is opened, and messages would go into it.
+    // It is opened the wrong way round, so that reading or writing fails as it would have.
     for (int fd = 0; fd < 3; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd)
             die("descriptor %d is closed and /dev/null cannot be opened", fd);

@@ -105,7 +105,7 @@ static const char *top;     // folder of all: in (inputs), before (the user's fi
 static char home[PATH_MAX - 64]; // this worker's folder: run (where the command runs), stdout, stderr, allocations
 static const char *library; // allocations.so
 static volatile struct { long first, last, count; } *allocations; // shared with it; first = 0: it is not loaded
-enum { LIMIT = 60 };        // seconds a run may take
+enum { LIMIT = 600 };       // seconds a run may take: on a busy machine each stop waits for its turn
 
 __attribute__((noreturn, format(printf, 1, 2))) static void stop(const char *fmt, ...)
 {

@@ -348,11 +348,11 @@ static void test_saving(void)
         "--resume without a checkpoint: %s", said);
     // another thread count, other data
     for (double wait = t * 0.5; !is_there("h4/latest") && wait < 20; wait *= 1.5) { shell("rm -rf h4");
-        kill_later(SAVED "--steps 100000 --threads 2 --save-every 1 --out h4", wait, SIGKILL); }
-    expect_failure(SAVED "--steps 100000 --threads 1 --save-every 1 --resume --out h4", 1,
+        kill_later(SAVED "--steps 5000 --threads 2 --save-every 1 --out h4", wait, SIGKILL); }
+    expect_failure(SAVED "--steps 5000 --threads 1 --save-every 1 --resume --out h4", 1,
         "another --threads (2, now 1)");
     shell("OMP_NUM_THREADS=3 true; echo '{\"text\":\"a fourth\"}' >> h.jsonl");
-    expect_failure(SAVED "--steps 100000 --threads 2 --save-every 1 --resume --out h4", 1,
+    expect_failure(SAVED "--steps 5000 --threads 2 --save-every 1 --resume --out h4", 1,
         "the file of --data has changed");
     char *cmd = format("cd %s && OMP_NUM_THREADS=1 '%s' " SAVED "--steps 1 --out h5 >/dev/null 2>&1 && grep -q "
         "'\"threads\":1,*' h5/log.jsonl && ! grep -q '\"threads\":0' h5/log.jsonl", test_folder, vbon());
