@@ -86,7 +86,7 @@ static void neox_config_read(Config *c, json_t *j, const char *path)
 
 static void neox_config_write(const Config *c, json_t *j)
 {
-    json_t *own = json_pack("{s:i, s:i, s:i, s:i, s:i, s:f, s:s, s:b, s:b, s:f, s:f, s:f, s:f, s:{s:s, s:f, s:f}}", "hidden_size", (int)c->C, "num_hidden_layers", (int)c->L,
+    json_t *own = json_make("{s:i, s:i, s:i, s:i, s:i, s:f, s:s, s:b, s:b, s:f, s:f, s:f, s:f, s:{s:s, s:f, s:f}}", "hidden_size", (int)c->C, "num_hidden_layers", (int)c->L,
         "num_attention_heads", (int)c->NH, "intermediate_size", (int)c->F, "max_position_embeddings", (int)c->max_T, "layer_norm_eps", c->eps,
         "hidden_act", activations[c->act].name, "use_parallel_residual", (int)c->parallel, "attention_bias", 1, "attention_dropout", 0.0, "hidden_dropout", 0.0,
         "rotary_pct", c->rotary_pct, "rotary_emb_base", c->rotary_base,

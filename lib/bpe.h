@@ -464,7 +464,8 @@ char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *byt
     return s;
 }
 
-static const char *const tokenizer_files[] = {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", NULL};
+static const char *const tokenizer_files[] = {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", NULL};
 void tokenizer_copy(const char *from_dir, const char *to_dir)
 {
     for (int i = 0; tokenizer_files[i]; i++) {

@@ -42,7 +42,7 @@ static void remove_checkpoints(const char *out, const char *keep)
 {
     DIR *d = opendir(out);
     if (!d) die("%s: cannot be read: %s", out, strerror(errno));
-    for (struct dirent *e; errno = 0, e = readdir(d);) {
+    for (struct dirent *e; errno = 0, (e = readdir(d));) {
         if (!is_checkpoint(e->d_name, true) || !strcmp(e->d_name, keep)) continue;
         char *f = format("%s/%s", out, e->d_name);
         remove_folder(f, model_file);
@@ -106,7 +106,8 @@ char *checkpoint_latest(const char *out)
     char *name = file_read(path, &n);
     if (name) {
         if (n && name[n - 1] == '\n') name[--n] = 0;
-        if (strlen(name) != n || !is_checkpoint(name, false)) die("%s: does not name a checkpoint: delete it to start afresh", path);
+        bool named = strlen(name) == n && is_checkpoint(name, false);
+        if (!named) die("%s: does not name a checkpoint: delete it to start afresh", path);
         folder = format("%s/%s", out, name);
         if (!is_folder(folder)) die("%s: names %s, which is not there: delete it to start afresh", path, folder);
     }

@@ -44,24 +44,28 @@ static void missing_eos(const Args *a, bool *has, double *value)
     *value = (float)*value; // as rewards are
 }
 
-// What the files that are read line by line hold: a run that is resumed must find the same in them.
+// Fingerprints of the files that a run reads line by line, made before it reads any: resumed, it must find the same in them.
 static json_t *files_json(const Args *a)
 {
-    const struct { const char *flag, *path; } files[] = {{"data", a->data}, {"held-out", a->held_out}, {"prompts", a->prompts}, {"cache", a->cache}};
-    json_t *j = json_object();
+    static json_t *j;
+    if (j) return json_incref(j);
+    const struct { const char *flag, *path; } files[] =
+        {{"data", a->data}, {"held-out", a->held_out}, {"prompts", a->prompts}, {"cache", a->cache}};
+    j = json_object();
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         if (!files[i].path) continue;
         char *hex = format("%016llx", (unsigned long long)file_fingerprint(files[i].path));
         json_object_set_new(j, files[i].flag, json_make("s", hex));
         free(hex);
     }
-    return j;
+    return json_incref(j);
 }
 
 static json_t *config_record(const Args *a, const char *command)
 {
-    return json_make("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "type", "config", "command", command, "version", VBON_VERSION, "device", a->device,
-                     "libraries", cpu_libraries(), "flags", flags_json(a, flag_table, n_flags, command), "files", files_json(a));
+    return json_make("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "type", "config", "command", command,
+                     "version", VBON_VERSION, "device", a->device, "libraries", cpu_libraries(),
+                     "flags", flags_json(a, flag_table, n_flags, command), "files", files_json(a));
 }
 
 // A resumed run must have the flags it began with, but for those that change no result, and read the same.
@@ -74,7 +78,8 @@ static void check_same_flags(const Args *a, const char *command)
     const char *key;
     jsonl_open(&in, path);
     if (!jsonl_next(&in, &j)) die("%s: empty: it cannot be told what the run began with; delete %s to start afresh", path, a->out);
-    json_t *now = flags_json(a, flag_table, n_flags, command), *files = files_json(a), *then = json_object_get(j, "flags");
+    json_t *now = flags_json(a, flag_table, n_flags, command), *then = json_object_get(j, "flags");
+    json_t *files = files_json(a), *read = json_object_get(j, "files"); // older logs have none
     json_object_foreach(now, key, v) {
         bool skip = false;
         for (size_t i = 0; i < sizeof free_flags / sizeof *free_flags; i++) skip |= !strcmp(key, free_flags[i]);
@@ -82,11 +87,12 @@ static void check_same_flags(const Args *a, const char *command)
         bool same = json_equal(v, old) || (json_is_real(v) && json_is_number(old) && fabs(json_real_value(v) - json_number_value(old)) <= 1e-8 * fabs(json_real_value(v)));
         if (skip || same) continue;
         char *was = json_text(old ? old : json_null(), JSON_ENCODE_ANY), *is = json_text(v, JSON_ENCODE_ANY);
-        die("--resume: the run in %s began with another --%s (%s, now %s): resume with the flags it began with", a->out, key, was, is);
+        die("--resume: the run in %s began with another --%s (%s, now %s): resume with the flags it began with",
+            a->out, key, was, is);
     }
     json_object_foreach(files, key, v) {
-        json_t *old = json_object_get(json_object_get(j, "files"), key); // older logs have none
-        if (old && !json_equal(v, old)) die("--resume: the file of --%s has changed since the run in %s began: resume with the one it began with", key, a->out);
+        bool same = !read || json_equal(v, json_object_get(read, key));
+        if (!same) die("--resume: the file of --%s has changed since the run in %s began: resume with that one", key, a->out);
     }
     json_decref(now); json_decref(files); json_decref(j);
     jsonl_close(&in);
@@ -107,6 +113,7 @@ static bool has_record(const char *log) // a log that was killed before its firs
 static char *resume_point(const Args *a, const char *command, bool *finished)
 {
     out_folder(require(a->out, "out"));
+    json_decref(files_json(a));
     char *latest = checkpoint_latest(a->out), *log = format("%s/log.jsonl", a->out);
     bool model = has_weights(a->out);
     if (latest && !a->resume) die("%s: holds an unfinished run (%s): go on with --resume, or delete it", a->out, latest);
@@ -135,12 +142,14 @@ static void stopped(const Args *a, long step)
 }
 
 // After a step: saves when the steps or the clock say so, or a signal asked the run to stop; then it stops.
-static void save_when_due(const Args *a, const Model *m, long step, bool last, const char *tokenizer_dir, const State *state, size_t n)
+static void save_when_due(const Args *a, const Model *m, long step, bool last, const char *tokenizer_dir,
+                          const State *state, size_t n)
 {
     static double saved; // or begun; the first step is not long after
     if (!saved) saved = clock_seconds();
-    bool due = (a->save_every && step % a->save_every == 0) || (a->save_minutes > 0 && clock_seconds() - saved >= 60 * a->save_minutes);
-    if (last || !(due || stop_signal)) return;
+    bool by_steps = a->save_every && step % a->save_every == 0;
+    bool by_clock = a->save_minutes > 0 && clock_seconds() - saved >= 60 * a->save_minutes;
+    if (last || !(by_steps || by_clock || stop_signal)) return;
     checkpoint_save(m, a->out, step, tokenizer_dir, state, n);
     saved = clock_seconds();
     if (stop_signal) stopped(a, step);
@@ -572,7 +581,9 @@ static void cmd_cache(const Args *a)
         size_t bytes;
         FILE *f = open_memstream(&block, &bytes);
         if (!f) die("out of memory");
-        if (!done) { char *h = json_text(header, JSON_COMPACT); fprintf(f, "%s\n", h); free(h); } // with the first samples: a start that fails leaves none
+        char *h = json_text(header, JSON_COMPACT); // written with the first samples: a start that fails leaves none
+        if (!done) fprintf(f, "%s\n", h);
+        free(h);
         for (size_t i = 0; i < done - begin; i++) response_free(&r[i]);
         for (size_t i = done - begin; i < end - begin; i++) {
             char *text = response_text(d.t, &r[i]);

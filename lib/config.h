@@ -301,7 +301,8 @@ static void config_write(const Model *m, const char *dir, DType type)
 // Whether model_save or checkpoint_save writes files of this name (or is writing them: NAME.tmp)
 static bool model_file(const char *name)
 {
-    static const char *const others[] = {"config.json", "model.safetensors", "model.safetensors.index.json", "state.safetensors"};
+    static const char *const others[] = {"config.json", "model.safetensors", "model.safetensors.index.json",
+        "state.safetensors"};
     char stem[64], numbered[64];
     int shard, shards;
     size_t n = strlen(name);

@@ -24,14 +24,15 @@ char **prompts_read(const char *path, size_t *n);  // distinct prompts in order,
 typedef struct { char *text; int *ids; size_t n_ids; double reward, logp, F; uint64_t key; long draw; bool has_key, has_logp, has_F, finished; } CacheSample;
 typedef struct { char *prompt; CacheSample *samples; size_t n; } CachePrompt; // in draw order
 typedef struct { CachePrompt *prompts; size_t n; json_t *header; struct { char *key; size_t value; } *index; } Cache;
-// first_m > 0: only the first so many drawn for each prompt. Dies with file and line, and when the cache has fewer samples than its header promises.
+// first_m > 0: only the first so many drawn for each prompt. Dies with file and line, and when the cache has not all the
+// samples its header promises.
 void cache_read(Cache *c, const char *path, long first_m);
 void cache_free(Cache *c);
 long cache_find(const Cache *c, const char *prompt);       // -1: not there
 // One record as a line; ids may be NULL.
 void cache_write(FILE *f, const char *prompt, const CacheSample *s);
-// How many samples a cache that was begun holds: draws 0..M-1 of each prompt, in order; a torn last line is cut off. A file without a whole sample is
-// begun anew. Dies when a line is none of these samples, or samples stand under another header than `header`.
+// How many samples a cache that was begun holds: draws 0..M-1 of each prompt, in order; a torn last line is cut off. A file
+// without a whole sample is begun anew. Dies when a line is none of these samples, or they stand under another header.
 size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, size_t n, size_t M);
 #endif
 
@@ -164,10 +165,11 @@ static void read_sample(const Jsonl *in, const json_t *j, CacheSample *s, long f
     }
 }
 
-// What vbon cache writes says in its header how many samples it will have; a cache that is not finished, or from which lines were lost, has fewer.
+// What vbon cache writes says in its header how many samples it will have; one that is not finished, or that lost lines,
+// has fewer. Older headers have no total: then each prompt that is there must be whole.
 static void cache_whole(const Cache *c, const char *path)
 {
-    json_t *promised = json_object_get(c->header, "total"); // older caches have none: then each prompt that is there must be whole
+    json_t *promised = json_object_get(c->header, "total");
     long long M = json_integer_value(json_object_get(c->header, "samples")), there = 0;
     long long total = promised ? json_integer_value(promised) : M * (long long)c->n;
     bool even = true;
@@ -300,7 +302,8 @@ size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, s
         read_sample(&in, j, &s, -1);
         bool known = records < n * M && !strcmp(prompt, prompts[records / M].text) && s.draw == (long)(records % M);
         if (!known || !s.ids || !s.has_key || s.key != order_key(s.ids, s.n_ids))
-            die("%s:%zu: is not draw %zu of prompt %zu: delete the file from there on, or name another", path, in.line, records % M, records / M + 1);
+            die("%s:%zu: is not draw %zu of prompt %zu: delete the file from there on, or name another", path, in.line,
+                records % M, records / M + 1);
         free(s.text); free(s.ids);
         records++;
         json_decref(j);

@@ -1,13 +1,14 @@
 // files.h: the one writer and the one reader of the engine.
 //
-// Written is in two ways. A file that is whole or not there (aside_*): PATH.tmp, flushed to disk, renamed into place. A file that grows (append_*: a
-// cache, a log): a block at a time, all of it or nothing, so that only a last line can ever be torn. A full disk shows at write, flush or fsync: each is
-// checked, and the stream's own error before anything is called whole, for a stream forgets the bytes it could not write and goes on.
-// Read is by lines_next or file_read: neither takes an error, or memory that ran out, for the end of a file.
+// Written is in two ways. A file that is whole or not there (aside_*): PATH.tmp, flushed to disk, renamed into place.
+// A file that grows (append_*: a cache, a log): a block at a time, all of it or nothing, so that only a last line can
+// ever be torn. A full disk shows at write, flush or fsync: each is checked, and the stream's own error before anything
+// is called whole, for a stream forgets the bytes it could not write and goes on. Read is by lines_next or file_read:
+// neither takes an error, or memory that ran out, for the end of a file.
 //
-// What is being written is locked (flock) until it is in place, so two runs cannot share an --out; the system lets go of the lock whenever
-// and however a run ends, and no file stands for it. When the program ends, by itself, by Ctrl-C or by SIGTERM, it removes what it had not
-// finished and the folders it made and put nothing into. It removes nothing by a pattern that another's file could match, and follows no link.
+// What is being written is locked (flock) until it is in place, so two runs cannot share an --out; the system lets go
+// of the lock whenever and however a run ends, and no file stands for it. When the program ends it removes what it had
+// not finished and the folders it made and put nothing into: by exact names, and never through a link.
 #ifndef FILES_H
 #define FILES_H
 #include "process.h"
@@ -15,17 +16,15 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-char *format(const char *fmt, ...) PRINTF_LIKE(1, 2); // malloc'd
-
 typedef struct AsideFile { FILE *f; char *path, *tmp; struct AsideFile *next; } AsideFile;
 AsideFile *aside_open(const char *path);   // locks it; dies when it cannot be written
 void aside_commit(AsideFile *a);           // flush, fsync, rename; frees a
 void file_flush(FILE *f, const char *path, bool to_disk); // dies when this or any earlier write to f failed
 
 typedef struct { int fd; char *path; size_t whole; } Append; // whole: bytes that are there
-void append_open(Append *a, const char *path); // locks it; made when it is not there, and removed again if it stays empty
+void append_open(Append *a, const char *path); // locks it; made when it is not there, removed again if it stays empty
 void append_cut(Append *a, size_t whole);      // back to so many bytes
-void append_write(Append *a, const char *data, size_t n); // all or nothing: what a failed write left is cut off, and the program ends
+void append_write(Append *a, const char *data, size_t n); // all or nothing: dies when it cannot be written
 void append_close(Append *a);
 
 typedef struct { const char *path; FILE *f; size_t line, cap, n; char *buffer; } Lines; // the line, its length, a 0 behind it
@@ -39,9 +38,9 @@ bool is_folder(const char *path);
 bool remove_file(const char *path);        // false: it was not there
 
 void make_folder(const char *path);        // and its parents
-void out_folder(const char *path);         // the same, locked until the program ends; dies when nothing could be written there
+void out_folder(const char *path);         // the same, locked until the program ends; dies when it cannot be written
 void sync_folder(const char *path);
-// Removes the files in it that are ours, and it if nothing is left; never through a link. The first dies when that fails, the other is false.
+// What is ours in it, and it if nothing is left, never through a link. The first dies when that fails, the other is false.
 void remove_folder(const char *path, bool (*ours)(const char *name));
 bool folder_removed(const char *path, bool (*ours)(const char *name));
 #endif
@@ -49,28 +48,11 @@ bool folder_removed(const char *path, bool (*ours)(const char *name));
 #if defined(VBON_IMPLEMENTATION) && !defined(FILES_IMPLEMENTED)
 #define FILES_IMPLEMENTED
 
-// For messages, which are one line whatever a stranger's file holds.
-static const char *shown(const char *s)
-{
-    if (!s) return "missing";
-    for (const char *p = s; *p; p++) if ((unsigned char)*p < 32 || *p == 127) return "(unprintable)";
-    return s;
-}
-
-char *format(const char *fmt, ...)
-{
-    va_list ap;
-    char *s;
-    va_start(ap, fmt);
-    if (vasprintf(&s, fmt, ap) < 0) die("out of memory");
-    va_end(ap);
-    return s;
-}
-
 // ----------------------------------------------------------------------------
 // what is left and what is locked
 
-static bool absent(void) { return errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG; } // too long: a --reward that is a command
+// Too long too: it is asked of a --reward that may be a command.
+static bool absent(void) { return errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG; }
 
 static bool look(const char *path, struct stat *st) // false is certain: other errors than that die
 {
@@ -82,21 +64,24 @@ bool exists(const char *path) { struct stat st; return look(path, &st); }
 bool is_folder(const char *path) { struct stat st; return look(path, &st) && S_ISDIR(st.st_mode); }
 
 // Folders and growing files that this program made, in order: what is still empty at the end goes again.
-static char **empty_made;
+static char **made_paths;
 static void remove_made(void)
 {
     struct stat st;
-    for (size_t i = arrlenu(empty_made); i-- > 0;)
-        if (rmdir(empty_made[i]) && !lstat(empty_made[i], &st) && S_ISREG(st.st_mode) && !st.st_size) unlink(empty_made[i]);
+    for (size_t i = arrlenu(made_paths); i-- > 0;) {
+        const char *path = made_paths[i];
+        if (rmdir(path) && !lstat(path, &st) && S_ISREG(st.st_mode) && !st.st_size) unlink(path);
+    }
 }
-static void made_here(const char *path) { clean_at_end(remove_made); arrput(empty_made, xstrdup(path)); }
+static void made_here(const char *path) { clean_at_end(remove_made); arrput(made_paths, xstrdup(path)); }
 
 static void lock(int fd, const char *path)
 {
     if (!flock(fd, LOCK_EX | LOCK_NB)) return;
     if (errno == EWOULDBLOCK) die("%s: another run is writing it: wait for its end, or name another --out", path);
-    if (errno != ENOTSUP && errno != ENOSYS && errno != ENOLCK && errno != EBADF) die("%s: cannot be locked: %s", path, strerror(errno));
-    static bool said; // EBADF: a folder on NFS
+    bool no_locks = errno == ENOTSUP || errno == ENOSYS || errno == ENOLCK || errno == EBADF; // that: NFS
+    if (!no_locks) die("%s: cannot be locked: %s", path, strerror(errno));
+    static bool said;
     if (!said) fprintf(stderr, "vbon: note: %s: this file system has no locks: start no second run there\n", path);
     said = true;
 }
@@ -119,16 +104,16 @@ AsideFile *aside_open(const char *path)
         int fd = open(a->tmp, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
         if (fd < 0 && errno == ELOOP) die("%s: is a link: remove it, it stands where %s is written", a->tmp, path);
         if (fd < 0 || fstat(fd, &st)) die("%s: cannot be written: %s", path, strerror(errno));
-        if (!S_ISREG(st.st_mode) || st.st_nlink > 1) die("%s: is no file of this program: remove it, it stands where %s is written", a->tmp, path);
+        bool own = S_ISREG(st.st_mode) && st.st_nlink == 1;
+        if (!own) die("%s: is no file of this program: remove it, it stands where %s is written", a->tmp, path);
         lock(fd, path);
         if (lstat(a->tmp, &now) || now.st_ino != st.st_ino || now.st_dev != st.st_dev) { close(fd); continue; }
+        a->next = open_asides;
+        open_asides = a;
+        clean_at_end(remove_asides);
         if (ftruncate(fd, 0) || !(a->f = fdopen(fd, "wb"))) die("%s: cannot be written: %s", path, strerror(errno));
-        break;
+        return a;
     }
-    a->next = open_asides;
-    open_asides = a;
-    clean_at_end(remove_asides);
-    return a;
 }
 
 void file_flush(FILE *f, const char *path, bool to_disk)
@@ -175,7 +160,7 @@ void append_write(Append *a, const char *data, size_t n)
         ssize_t k = write(a->fd, data + at, n - at);
         if (k < 0 && errno == EINTR) continue;
         int why = k < 0 ? errno : ENOSPC;
-        if (k <= 0 && ftruncate(a->fd, (off_t)a->whole)) {} // should this fail too, a last line is torn, as after a kill
+        if (k <= 0 && ftruncate(a->fd, (off_t)a->whole)) {} // if this fails too, a last line is torn, as after a kill
         if (k <= 0) die("%s: cannot be written: %s", a->path, strerror(why));
         at += (size_t)k;
     }
@@ -191,16 +176,16 @@ void append_close(Append *a)
 // ----------------------------------------------------------------------------
 // reading
 
-// For reading. -1: not there. What would block, never end or change between two readings dies: a folder, a device, and a pipe unless it is good.
-static int readable(const char *path, bool pipe)
+// For reading. -1: not there. What would never end or change between two readings dies: a folder, a device, and a pipe unless it is good.
+static int readable(const char *path, bool pipes)
 {
     struct stat st;
-    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a FIFO does not hold it up
-    if (fd < 0 && absent()) return -1;
-    if (fd < 0 || fstat(fd, &st)) die("%s: cannot be read: %s", path, strerror(errno));
-    if (!S_ISREG(st.st_mode) && !(pipe && S_ISFIFO(st.st_mode)))
-        die("%s: cannot be read: it is a %s: name a file", path, S_ISDIR(st.st_mode) ? "folder" : S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode) ? "device" : "pipe");
-    fcntl(fd, F_SETFL, 0); // a pipe's writer may be slow
+    if (!look(path, &st)) return -1;
+    bool pipe = S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode);
+    const char *what = S_ISDIR(st.st_mode) ? "folder" : pipe ? "pipe" : "device";
+    if (!S_ISREG(st.st_mode) && !(pipe && pipes)) die("%s: cannot be read: it is a %s: name a file", path, what);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) die("%s: cannot be read: %s", path, strerror(errno));
     return fd;
 }
 
@@ -221,8 +206,9 @@ bool lines_open(Lines *in, const char *path)
 bool lines_next(Lines *in)
 {
     errno = 0;
-    ssize_t n = getline(&in->buffer, &in->cap, in->f); // gives what it has when a read fails, and no error of the stream when memory runs out
-    if (ferror(in->f) || (n < 0 && !feof(in->f))) die("%s: cannot be read after line %zu: %s", in->path, in->line, strerror(errno));
+    ssize_t n = getline(&in->buffer, &in->cap, in->f); // a failed read may give half a line; no memory is no ferror
+    bool bad = ferror(in->f) || (n < 0 && !feof(in->f));
+    if (bad) die("%s: cannot be read after line %zu: %s", in->path, in->line, strerror(errno));
     in->n = n < 0 ? 0 : (size_t)n;
     in->line += n >= 0;
     return n >= 0;

@@ -87,10 +87,12 @@ static void set_flag(void *args, const Flag *f, const char *value)
     char *field = (char *)args + f->field, *end;
     bool good;
     switch (f->type) {
-    case FLAG_STRING: // it goes into JSON: headers, records
-        if (utf8_valid(value, strlen(value)) < strlen(value)) usage("--%s: byte %zu is not UTF-8: is the terminal's encoding another?", f->name, utf8_valid(value, strlen(value)) + 1);
+    case FLAG_STRING: { // it goes into headers and records, which are JSON
+        size_t n = strlen(value), bad = utf8_valid(value, n);
+        if (bad < n) usage("--%s: byte %zu is not UTF-8: is the terminal's encoding another?", f->name, bad + 1);
         *(const char **)field = value;
         return;
+    }
     case FLAG_CHOICE:
         if (!word_in(f->choices, value, '|') || strchr(value, '|')) usage("--%s %s: must be one of %s", f->name, value, f->choices);
         *(const char **)field = value;

@@ -4,8 +4,8 @@
 #include "files.h"
 
 json_t *json_file(const char *path);       // a new reference; dies naming file and line
-json_t *json_settings(const char *path);   // the same with every number as a real (transformers writes a model_max_length of 1e30 in digits)
-const char *json_token(json_t *j, const char *key); // a special token's text, which is a string or an object's "content"; NULL: none
+json_t *json_settings(const char *path);   // all numbers as reals: some model_max_length is 1e30 in digits
+const char *json_token(json_t *j, const char *key); // a token's text: a string, or an object's "content"; or NULL
 json_t *json_make(const char *fmt, ...);   // json_pack and json_dumps that die
 char *json_text(const json_t *j, size_t flags);
 #endif

@@ -70,7 +70,8 @@ void log_cut(const char *dir, long step)
     if (!lines_open(&in, path)) { free(path); return; }
     AsideFile *a = aside_open(path);
     while (lines_next(&in)) {
-        json_t *j = in.buffer[in.n - 1] == '\n' ? json_loadb(in.buffer, in.n, 0, NULL) : NULL, *s = json_object_get(j, "step");
+        json_t *j = in.buffer[in.n - 1] == '\n' ? json_loadb(in.buffer, in.n, 0, NULL) : NULL;
+        json_t *s = json_object_get(j, "step");
         if (j && (!s || json_integer_value(s) <= step)) fwrite(in.buffer, 1, in.n, a->f);
         json_decref(j);
     }

@@ -1,10 +1,10 @@
-// process.h: how the program begins and ends.
+// process.h: how the program begins and ends, and what its messages are made of.
 //
-// begin_program sees to the descriptors and to the libraries' memory; clean_at_end to what is removed when the program ends by itself, by
-// Ctrl-C or by SIGTERM. What is left after SIGKILL never stands in the way of the next run.
+// begin_program sees to the descriptors and to the libraries' memory; clean_at_end to what is removed when the program
+// ends by itself, by Ctrl-C or by SIGTERM. What is left after SIGKILL never stands in the way of the next run.
 //
-// Past bugs: a signal handler on the ordinary stack. oneDNN 2's AVX2 sgemm moves the stack pointer into a heap block, and the kernel then
-// writes the signal's frame over the heap beside it. Handlers here run on a stack of their own.
+// Past bugs: a signal handler on the ordinary stack. oneDNN 2's AVX2 sgemm moves the stack pointer into a heap block,
+// and the kernel then writes the signal's frame over the heap beside it. Handlers here run on a stack of their own.
 #ifndef PROCESS_H
 #define PROCESS_H
 #include "../gpt2.h"
@@ -15,18 +15,38 @@
 
 void begin_program(void);                  // first of all in main
 void handle_signals(void (*handler)(int)); // for SIGINT and SIGTERM, once: a second Ctrl-C ends the program
-void clean_at_end(void (*f)(void));        // f is called when the program ends, by exit or by one of these signals; once for each f
+void clean_at_end(void (*f)(void));        // f is called when the program ends, by exit or by one of these signals
+char *format(const char *fmt, ...) PRINTF_LIKE(1, 2); // malloc'd
 #endif
 
 #if defined(VBON_IMPLEMENTATION) && !defined(PROCESS_IMPLEMENTED)
 #define PROCESS_IMPLEMENTED
 
+// For messages, which are one line whatever a stranger's file holds.
+static const char *shown(const char *s)
+{
+    if (!s) return "missing";
+    for (const char *p = s; *p; p++) if ((unsigned char)*p < 32 || *p == 127) return "(unprintable)";
+    return s;
+}
+
+char *format(const char *fmt, ...)
+{
+    va_list ap;
+    char *s;
+    va_start(ap, fmt);
+    if (vasprintf(&s, fmt, ap) < 0) die("out of memory");
+    va_end(ap);
+    return s;
+}
+
 void begin_program(void)
 {
-    // A descriptor the caller closed would be given to the first file that is opened, and messages would go into it. It is opened the wrong way
-    // round, so that reading or writing fails as it would have.
+    // A descriptor the caller closed would be given to the first file that is opened, and messages would go into it.
+    // It is opened the wrong way round, so that reading or writing fails as it would have.
     for (int fd = 0; fd < 3; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd) die("descriptor %d is closed and /dev/null cannot be opened", fd);
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd)
+            die("descriptor %d is closed and /dev/null cannot be opened", fd);
     json_set_alloc_funcs(xmalloc, free);
 }
 
@@ -50,7 +70,8 @@ void clean_at_end(void (*f)(void))
     for (size_t i = 0; i < n_cleaners; i++) if (cleaners[i] == f) return;
     if (!n_cleaners) {
         struct sigaction now;
-        if (!sigaction(SIGINT, NULL, &now) && now.sa_handler == SIG_DFL) handle_signals(clean_and_end); // unless a loop saves at signals
+        bool unclaimed = !sigaction(SIGINT, NULL, &now) && now.sa_handler == SIG_DFL; // no loop saves at signals
+        if (unclaimed) handle_signals(clean_and_end);
         if (atexit(clean)) die("out of memory");
     }
     if (n_cleaners == sizeof cleaners / sizeof *cleaners) die("too many cleaners: a bug, please report it");

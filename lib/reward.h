@@ -49,17 +49,19 @@ static void program_start(Reward *r, const char *command)
     int in[2], out[2], life[2]; // life: nothing is ever written to it; it closes when we end, however we do
     r->command = xstrdup(command);
     signal(SIGPIPE, SIG_IGN); // a program that dies shows as a failed write
-    if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC) || pipe2(life, O_CLOEXEC)) die("--reward %s: no pipes: %s", command, strerror(errno));
-    if (fcntl(in[1], F_SETFL, O_NONBLOCK)) die("--reward %s: no pipes: %s", command, strerror(errno));
+    bool piped = !pipe2(in, O_CLOEXEC) && !pipe2(out, O_CLOEXEC) && !pipe2(life, O_CLOEXEC);
+    if (!piped || fcntl(in[1], F_SETFL, O_NONBLOCK)) die("--reward %s: no pipes: %s", command, strerror(errno));
     fflush(NULL);
     r->pid = fork();
     if (r->pid < 0) die("--reward %s: cannot be started: %s", command, strerror(errno));
     if (!r->pid) {
         signal(SIGPIPE, SIG_DFL);
         setpgid(0, 0); // Ctrl-C is ours: the program ends when its input does
-        bool moved = dup2(in[0], 0) == 0 && dup2(out[1], 1) == 1 && (life[0] == 3 ? !fcntl(3, F_SETFD, 0) : dup2(life[0], 3) == 3);
-        // a shell of its own, no child of the program's, waits for the end of descriptor 3 and then ends the whole process group
-        if (moved) execl("/bin/sh", "sh", "-c", "({ read -r x; kill -KILL 0; } <&3 >&- 2>&- &); exec 3<&-; exec /bin/sh -c \"$1\"", "sh", command, (char *)NULL);
+        bool moved = dup2(in[0], 0) == 0 && dup2(out[1], 1) == 1 &&
+                     (life[0] == 3 ? !fcntl(3, F_SETFD, 0) : dup2(life[0], 3) == 3);
+        // A shell that is no child of the program waits for the end of descriptor 3 and then ends the whole process group.
+        const char *both = "({ read -r x; kill -KILL 0; } <&3 >&- 2>&- &); exec 3<&-; exec /bin/sh -c \"$1\"";
+        if (moved) execl("/bin/sh", "sh", "-c", both, "sh", command, (char *)NULL);
         _exit(126);
     }
     setpgid(r->pid, r->pid); // here too: whichever comes first
@@ -82,18 +84,21 @@ static void program_silent(Reward *r, int milliseconds)
 {
     struct pollfd p = {.fd = r->from, .events = POLLIN};
     char c;
-    bool speaks = arrlenu(r->pending) > 0 || (poll(&p, 1, milliseconds) > 0 && read(r->from, &c, 1) == 1);
-    if (speaks) die("--reward %s: wrote something it was not asked for: it must answer one number for each line", r->command);
+    ssize_t k = poll(&p, 1, milliseconds) > 0 ? read(r->from, &c, 1) : 0;
+    if (k < 0) die("--reward %s: cannot be read: %s", r->command, strerror(errno));
+    if (k || arrlenu(r->pending)) die("--reward %s: wrote something it was not asked for: it must answer one number for each line", r->command);
 }
 
+enum { ANSWER = 256 }; // bytes of an answer at most
 static double answer_number(const char *s, size_t n) // a decimal number with blanks around it; else NaN
 {
-    char text[257], *end;
+    char text[ANSWER + 1], *end;
     while (n && strchr(" \t\r", s[n - 1]) && s[n - 1]) n--;
     while (n && (*s == ' ' || *s == '\t')) { s++; n--; }
     snprintf(text, sizeof text, "%.*s", (int)n, n ? s : "");
     double x = strtod(text, &end);
-    return n && strspn(text, "+-.0123456789eE") == n && end == text + n ? x : NAN; // no hexadecimal, nothing behind a NUL
+    bool decimal = n && strspn(text, "+-.0123456789eE") == n; // nothing hexadecimal, nothing behind a NUL
+    return decimal && end == text + n ? x : NAN;
 }
 
 static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t n)
@@ -126,14 +131,19 @@ static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t 
         if (!p[0].revents) continue;
         ssize_t k = read(r->from, chunk, sizeof chunk);
         if (k == 0) program_died(r, got, n);
-        if (k < 0 && errno != EAGAIN && errno != EINTR) die("--reward %s: cannot be read: %s", r->command, strerror(errno));
+        bool failed = k < 0 && errno != EAGAIN && errno != EINTR;
+        if (failed) die("--reward %s: cannot be read: %s", r->command, strerror(errno));
         for (ssize_t i = 0; i < k; i++) {
-            if (chunk[i] != '\n' && arrlenu(r->pending) == 256) die("--reward %s: answer %zu is longer than 256 bytes: it must be one number", r->command, got + 1);
-            if (chunk[i] != '\n') { arrput(r->pending, chunk[i]); continue; }
+            if (chunk[i] != '\n') {
+                if (arrlenu(r->pending) == ANSWER) die("--reward %s: answer %zu is longer than %d bytes: it must be one number", r->command, got + 1, ANSWER);
+                arrput(r->pending, chunk[i]);
+                continue;
+            }
             double x = answer_number(r->pending, arrlenu(r->pending));
             arrput(r->pending, 0);
             if (got == n) die("--reward %s: more answers than the %zu lines it was given", r->command, n);
-            if (!isfinite((float)x)) die("--reward %s: answer %zu, \"%.40s\", is no finite number", r->command, got + 1, r->pending);
+            bool number = isfinite((float)x);
+            if (!number) die("--reward %s: answer %zu, \"%.40s\", is no finite number", r->command, got + 1, r->pending);
             y[got++].reward = (float)x;
             arrsetlen(r->pending, 0);
         }
@@ -218,11 +228,12 @@ void reward_close(Reward *r)
         program_silent(r, 2000); // until it ends, as it should now
         close(r->from);
         siginfo_t ended = {0};
-        for (int i = 0; i < 200 && !waitid(P_PID, (id_t)r->pid, &ended, WEXITED | WNOHANG | WNOWAIT) && !ended.si_pid; i++) {
-            usleep(10000);
+        for (int i = 0; i < 200 && !ended.si_pid; i++) { // while its leader is not waited for, no other group has its number
+            if (i) usleep(10000);
             if (i == 150) kill(-r->pid, SIGTERM);
+            if (waitid(P_PID, (id_t)r->pid, &ended, WEXITED | WNOHANG | WNOWAIT)) break;
         }
-        kill(-r->pid, SIGKILL); // what is left of the group: while its leader is not waited for, no other can have its number
+        kill(-r->pid, SIGKILL); // what is left of it
         waitpid(r->pid, NULL, 0);
         program_group = 0;
         close(r->life);

@@ -22,6 +22,8 @@
 // and the reference's files, with nothing beside them. Files are compared byte by byte, but for the fields "time/..."
 // and "resume" of JSON. What the user had in the folder, and the inputs, must stay.
 //
+// NAME+ is the command that goes on after a kill in the middle of NAME, tried in the same way.
+//
 // The same files lead to the same second run: one that was seen already is not made again. Of each kind BUDGET trials
 // are a sample by SEED; the table says how many of how many.
 //
@@ -103,7 +105,7 @@ static const char *top;     // folder of all: in (inputs), before (the user's fi
 static char home[PATH_MAX - 64]; // this worker's folder: run (where the command runs), stdout, stderr, allocations
 static const char *library; // allocations.so
 static volatile struct { long first, last, count; } *allocations; // shared with it; first = 0: it is not loaded
-enum { LIMIT = 60 };        // seconds a run may take
+enum { LIMIT = 600 };       // seconds a run may take: on a busy machine each stop waits for its turn
 
 __attribute__((noreturn, format(printf, 1, 2))) static void stop(const char *fmt, ...)
 {
@@ -433,6 +435,7 @@ static void fresh_folder(const char *before)
 typedef struct {
     char *name, **first, **again; // as it is begun, as it goes on
     char *before;                 // folder of the user's files, or NULL
+    char *end;                    // the files it must end with, when that is known before
     char *reference;              // of the undisturbed run: the files, calls and allocations
     Call *calls;
     size_t n_calls;
@@ -586,7 +589,8 @@ static long observe(Command *c)
         char *now = listing(run_folder);
         if (pass && (d = difference(c->reference, now))) stop("%s: two undisturbed runs differ:%s", c->name, d);
         if (!pass) c->reference = now;
-        d = difference(was, now);
+        d = c->end ? difference(c->end, now) : difference(was, now);
+        if (!pass && d && c->end) stop("%s: it ends with other files:%s", c->name, d);
         if (!pass && d && (strstr(d, " -") || strstr(d, " ~") || strstr(d, ".tmp") || strstr(d, "/step-"))) {
             printf("FAIL %s: the undisturbed run leaves too much, or takes what is not its own:%s\n", c->name, d);
             bad++;
@@ -598,25 +602,26 @@ static long observe(Command *c)
     return bad;
 }
 
+typedef struct { int jobs; uint64_t seed; long budget, memory; const char *only; } Settings;
+
 // The trials to make, in random order: those whose first words are `only`, at most `budget` of a kind, and of
 // allocations `memory`; 0: all. Without a budget the first 500 allocations are among them. count: all and chosen.
-static size_t choose(const Command *c, const char *only, uint64_t seed, long budget, long memory, Trial *chosen,
-                     long (*count)[2])
+static size_t choose(const Command *c, const Settings *s, Trial *chosen, long (*count)[2])
 {
-    size_t n = 0, length = strlen(only), *order = memory_for(n_trials, sizeof *order);
+    size_t n = 0, length = strlen(s->only), *order = memory_for(n_trials, sizeof *order);
     for (size_t i = 0; i < n_trials; i++) order[i] = i;
     for (size_t i = n_trials; i > 1; i--) {
-        size_t j = mix(seed ^ mix(i)) % i, other = order[i - 1];
+        size_t j = mix(s->seed ^ mix(i)) % i, other = order[i - 1];
         order[i - 1] = order[j];
         order[j] = other;
     }
     for (int pass = 0; pass < 2; pass++)
         for (size_t i = 0; i < n_trials; i++) {
             const Trial *t = &trials[order[i]];
-            bool first = !budget && t->kind == MEMORY && t->k <= 500;
-            long most = t->kind == MEMORY ? memory : budget;
+            bool first = !s->budget && t->kind == MEMORY && t->k <= 500;
+            long most = t->kind == MEMORY ? s->memory : s->budget;
             char *label = format("%s %s %ld %s", c->name, kinds[t->kind], t->k, t->fault);
-            bool named = !strncmp(label, only, length) && (!length || !label[length] || label[length] == ' ');
+            bool named = !strncmp(label, s->only, length) && (!length || !label[length] || label[length] == ' ');
             free(label);
             if (!named || first == pass) continue;
             count[t->kind][0]++;
@@ -628,17 +633,62 @@ static size_t choose(const Command *c, const char *only, uint64_t seed, long bud
     return n;
 }
 
-static void work(const Command *c, const Trial *t, size_t n, int worker, int jobs, uint64_t seed, long (*ended)[2])
+static void work(const Command *c, const Trial *t, size_t n, int worker, const Settings *s, long (*ended)[2])
 {
     use_home(worker);
     prctl(PR_SET_CHILD_SUBREAPER, 1); // what a command leaves behind becomes ours
-    for (size_t i = (size_t)worker; i < n; i += (size_t)jobs) {
+    for (size_t i = (size_t)worker; i < n; i += (size_t)s->jobs) {
         const Call *a = t[i].kind < MEMORY ? &c->calls[t[i].k - 1] : NULL;
-        char *bad = trial(c, &t[i], seed), *at = a ? format(" (%s %s)", a->known->name, a->path) : strdup("");
+        char *bad = trial(c, &t[i], s->seed), *at = a ? format(" (%s %s)", a->known->name, a->path) : strdup("");
         __sync_add_and_fetch(&ended[t[i].kind][bad != NULL], 1);
         if (bad) printf("FAIL %s %s %ld %s%s: %s\n", c->name, kinds[t[i].kind], t[i].k, t[i].fault, at, bad);
         free(bad); free(at);
     }
+}
+
+// All trials of a command, by so many processes. Returns how many were made; passed and failed are counted on.
+static size_t try_command(Command *c, const Settings *s, long *passed, long *failed)
+{
+    use_home(0);
+    *failed += observe(c);
+    plan(c);
+    Trial *chosen = memory_for(n_trials, sizeof *chosen);
+    long count[KINDS][2] = {0}, (*ended)[2];
+    ended = mmap(NULL, sizeof count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (ended == MAP_FAILED) stop("out of memory");
+    size_t n = choose(c, s, chosen, count);
+    for (int w = 0; w < s->jobs; w++) {
+        pid_t pid = fork();
+        if (pid < 0) stop("fork: %s", strerror(errno));
+        if (!pid) { work(c, chosen, n, w, s, ended); exit(0); }
+    }
+    for (int status; wait(&status) > 0;) if (status) stop("%s: a worker ended with status %x", c->name, status);
+    for (int k = 0; k < KINDS; k++) {
+        if (!count[k][0]) continue;
+        printf("%-8s %-7s %6ld of %6ld tried, %ld failed\n", c->name, kinds[k], count[k][1], count[k][0], ended[k][1]);
+        *passed += ended[k][0];
+        *failed += ended[k][1];
+    }
+    free(chosen);
+    munmap(ended, sizeof count);
+    return n;
+}
+
+// The command that goes on after a kill in its middle, as a command: its calls may fail too. NAME+
+static Command going_on(const Command *c)
+{
+    size_t half = 0, k = 0, changes = 0;
+    for (size_t i = 0; i < c->n_calls; i++) changes += c->calls[i].changes;
+    while (half < changes / 2) half += c->calls[k++].changes;
+    use_home(0);
+    fresh_folder(c->before);
+    run(c->first, strstr(c->calls[k - 1].known->name, "write") ? "half" : "kill", (long)k, 0, NULL, NULL);
+    Command d = {.name = format("%s+", c->name), .first = c->again, .again = c->again, .end = c->reference};
+    d.before = format("%s/left-%s", top, c->name);
+    char *cmd = format("rm -rf '%s' && mv '%s/run' '%s'", d.before, home, d.before);
+    if (system(cmd)) stop("%s: cannot be moved", home);
+    free(cmd);
+    return d;
 }
 
 static bool can_trace(void)
@@ -661,9 +711,9 @@ int main(int argc, char **argv)
     if (argc != 9) stop("kill TOP VBON LIBRARY JOBS SEED BUDGET MEMORY ONLY < commands");
     top = argv[1]; library = argv[3];
     const char *only = argv[8]; // "train kill 37" is one trial, "train" a command, "" all
-    int jobs = atoi(argv[4]);
-    long budget = atol(argv[6]), memory = atol(argv[7]), passed = 0, failed = 0;
-    uint64_t seed = strtoull(argv[5], NULL, 10);
+    Settings s = {.jobs = atoi(argv[4]), .seed = strtoull(argv[5], NULL, 10), .only = only};
+    s.budget = atol(argv[6]); s.memory = atol(argv[7]);
+    long passed = 0, failed = 0;
     if (!can_trace()) {
         puts("test_kill: ptrace is not permitted here, or the kernel is older than 5.3\n0 passed, 0 failed, 1 skipped");
         return 0;
@@ -675,42 +725,24 @@ int main(int argc, char **argv)
     char *in = format("%s/in", top), *inputs = listing(in), *line = NULL, *d;
     size_t cap = 0, tried = 0;
     for (ssize_t len; (len = getline(&line, &cap, stdin)) > 0;) {
-        // NAME FLAGS ARGUMENTS; flag r: it has --resume; u: the user's files are there before
+        // NAME FLAGS ARGUMENTS; flag r: it has --resume; g: it goes on by itself; u: the user's files are there before
         wordexp_t words;
         line[len - 1] = 0;
         if (wordexp(line, &words, WRDE_NOCMD | WRDE_UNDEF) || words.we_wordc < 3) stop("cannot be read: %s", line);
         Command c = {.name = words.we_wordv[0]};
         if (strchr(words.we_wordv[1], 'u')) c.before = format("%s/before", top);
         size_t n = words.we_wordc - 2, word = strcspn(only, " ");
-        if (*only && (strncmp(only, c.name, word) || c.name[word])) continue;
+        size_t length = word && only[word - 1] == '+' ? word - 1 : word;
+        if (*only && (strncmp(only, c.name, length) || c.name[length])) continue;
         c.first = memory_for(n + 2, sizeof *c.first);
         c.again = memory_for(n + 2, sizeof *c.again);
         for (size_t i = 0; i <= n; i++) c.first[i] = c.again[i] = i ? words.we_wordv[i + 1] : argv[2];
         if (strchr(words.we_wordv[1], 'r')) c.again[n + 1] = "--resume";
-        use_home(0);
-        failed += observe(&c);
-        plan(&c);
-        Trial *chosen = memory_for(n_trials, sizeof *chosen);
-        long count[KINDS][2] = {0}, (*ended)[2];
-        ended = mmap(NULL, sizeof count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-        if (ended == MAP_FAILED) stop("out of memory");
-        size_t n_chosen = choose(&c, only, seed, budget, memory, chosen, count);
-        tried += n_chosen;
-        for (int w = 0; w < jobs; w++) {
-            pid_t pid = fork();
-            if (pid < 0) stop("fork: %s", strerror(errno));
-            if (!pid) { work(&c, chosen, n_chosen, w, jobs, seed, ended); exit(0); }
-        }
-        for (int status; wait(&status) > 0;) if (status) stop("%s: a worker ended with status %x", c.name, status);
-        for (int k = 0; k < KINDS; k++) {
-            if (!count[k][0]) continue;
-            printf("%-8s %-7s %6ld of %6ld tried, ", c.name, kinds[k], count[k][1], count[k][0]);
-            printf("%ld failed\n", ended[k][1]);
-            passed += ended[k][0];
-            failed += ended[k][1];
-        }
-        free(chosen);
-        munmap(ended, sizeof count);
+        bool goes_on = strpbrk(words.we_wordv[1], "rg"), plus = *only && only[word - 1] == '+';
+        if (plus) { use_home(0); failed += observe(&c); } else tried += try_command(&c, &s, &passed, &failed);
+        if (!goes_on || (*only && !plus)) continue;
+        Command on = going_on(&c);
+        tried += try_command(&on, &s, &passed, &failed);
     }
     if (!tried) stop("no trial is called \"%s\"", only);
     char *now = listing(in);

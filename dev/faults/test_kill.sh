@@ -6,8 +6,9 @@
 # ONLY=train: one command. JOBS=N at once. Everything is written in a temporary folder.
 set -eu
 VBON=$(realpath "$1") KILL=$(realpath "$2") LIBRARY=$(realpath "$3")
-JOBS=${JOBS:-$(nproc)} SEED=${SEED:-1} BUDGET=${BUDGET:-40} MEMORY=${MEMORY:-1500}
-if [ -n "${ONLY:-}" ]; then BUDGET=0 MEMORY=0; elif [ -n "${FULL:-}" ]; then BUDGET=0; else MEMORY=$BUDGET; fi
+JOBS=${JOBS:-$(nproc)} SEED=${SEED:-1}
+if [ -n "${FULL:-}" ]; then BUDGET=0 MEMORY=${MEMORY:-1500}; elif [ -n "${ONLY:-}" ]; then BUDGET=0 MEMORY=0; fi
+BUDGET=${BUDGET:-40} MEMORY=${MEMORY:-${BUDGET:-40}}
 cd "$(dirname "$0")/../.."
 dir=$(mktemp -d /dev/shm/vbon-kill-XXXXXX 2> /dev/null || mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -19,15 +20,17 @@ mkdir -p "$in/tokenizer" "$dir/before/out/step-notes"
 sed -E 's/"id":1999/"id":300/; s/(":299),.*\},"merges":\[(([^]]*\],){43}[^]]*\]).*/\1},"merges":[\2]}}/' \
     dev/demo/tokenizer/tokenizer.json > "$in/tokenizer/tokenizer.json"
 cp dev/demo/tokenizer/tokenizer_config.json "$in/tokenizer"
-printf '{"prompt":"%s"}\n' "This film" "I" "The acting" > "$in/prompts.jsonl"
+# A field that nobody reads makes files of several blocks, so that a read can fail in their middle.
+note=$(printf '%1500s' '' | tr ' ' x)
+printf "{\"prompt\":\"%s\",\"note\":\"$note\"}\n" "This film" "I" "The acting" > "$in/prompts.jsonl"
 for text in "This film is good" "I hate this" "The acting was fine" "A bad film" "is it?"; do
-    printf '{"text":"%s","label":%d}\n' "$text" "$((${#text} % 2))"
+    printf '{"text":"%s","label":%d,"note":"%s"}\n' "$text" "$((${#text} % 2))" "$note"
 done > "$in/texts.jsonl"
 make_inputs() {
     TINY="--threads 1 --data $in/texts.jsonl --context 32 --steps 2 --batch 2 --lr 3e-3"
     "$VBON" sft --tokenizer "$in/tokenizer" --layers 2 --width 16 --heads 2 $TINY --out "$in/lm"
     "$VBON" reward --init "$in/lm" --layers 1 $TINY --out "$in/rm"
-    "$VBON" cache --threads 1 --model "$in/lm" --reward "$in/rm" --prompts "$in/prompts.jsonl" --samples 4 --max-new 6 \
+    "$VBON" cache --threads 1 --model "$in/lm" --reward "$in/rm" --prompts "$in/prompts.jsonl" --samples 8 --max-new 6 \
         --out "$in/cache.jsonl"
 }
 make_inputs > "$dir/made" 2>&1 || { cat "$dir/made"; exit 1; }
@@ -46,8 +49,8 @@ TEXTS="--data ../../in/texts.jsonl --held-out ../../in/texts.jsonl --context 32 
 PPO="$BOTH $CACHE --max-new 6 --episodes 12 --rollout 4 --minibatch 4 --ppo-epochs 1"
 DPO="--loss dpo --beta 0.1 --draws 4 --pairs 2 --batch 2 --steps 3"
 "$KILL" "$dir" "$VBON" "$LIBRARY" "$JOBS" "$SEED" "$BUDGET" "$MEMORY" "${ONLY:-}" <<END
-cache     -  cache $BOTH $PROMPTS --samples 16 --decode-rows 24 --out cache.jsonl
-program   -  cache $LM --reward '$LENGTHS' $PROMPTS --samples 4 --decode-rows 6 --out cache.jsonl
+cache     g  cache $BOTH $PROMPTS --samples 16 --decode-rows 24 --out cache.jsonl
+program   g  cache $LM --reward '$LENGTHS' $PROMPTS --samples 4 --decode-rows 6 --out cache.jsonl
 train     ru train $PPO $RUN
 prefix    r  train $PPO $RUN --critic prefix-rank
 offline   ru offline $LM $CACHE $DPO $RUN
