@@ -47,6 +47,7 @@ static Buf new_index(size_t n, const int *values)
 #include "dev/tests/world_test.h"
 #include "dev/tests/command_test.h"
 #include "dev/tests/fault_test.h"
+#include "dev/tests/sizes_test.h"
 #ifdef VBON_CUDA
 #include "dev/tests/cuda_test.h"
 #endif
@@ -85,6 +86,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"a reward model with another tokenizer gets the text", test_other_tokenizer, 1},
     {"commands: DistilBERT as the reward", test_distilbert_commands, 1},
     {"commands: bad input", test_commands, 1},
+    {"sizes: absurd numbers, odd files, little memory", test_sizes, 1},
     {"commands: offline, from whole and compacted caches", test_offline, 1},
     {"commands: killed at random moments, resumed bit for bit", test_resume, 1},
     {"commands: a signal in the middle of a product", test_signals, 1},

@@ -29,6 +29,7 @@ void *xrealloc(void *p, size_t bytes); // of gpt2.h: memory that runs out ends t
 #include <limits.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/sysinfo.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -78,11 +79,11 @@ static double machine_memory(void)
 
 // Memory is asked for before a run begins, and so must be refused then. The system grants more than it has, and ends the program when it is used: so the
 // sum is held against the machine's. And where address space is limited some must be left for the products: oneDNN 2's sgemm writes through what its own malloc
-// returned, NULL too.
+// returned, NULL too, in its calls and when it writes the code for the first of a kind.
 static size_t granted;
 static void grant(size_t bytes, const char *name)
 {
-    const double MiB = 1048576, left = 64 + 16 * (double)omp_get_max_threads();
+    const double MiB = 1048576, left = 48 + 8 * (double)omp_get_max_threads();
     const char *remedy = "lower --micro-tokens, --decode-rows, --rollout or --max-new, or see vbon info";
     if ((double)granted + (double)bytes > machine_memory())
         die("out of memory: %s needs %.1f MiB, and %.1f are taken of %.1f: %s", name, (double)bytes / MiB, (double)granted / MiB, machine_memory() / MiB, remedy);
@@ -90,6 +91,12 @@ static void grant(size_t bytes, const char *name)
     if (room == MAP_FAILED) die("out of memory: %s needs %.1f MiB, and %.0f for products: %s", name, (double)bytes / MiB, left, remedy);
     munmap(room, bytes + (size_t)(left * MiB));
     granted += bytes;
+#ifdef VBON_ONEDNN
+    static bool prepared;
+    struct rlimit addresses;
+    if (!prepared && !getrlimit(RLIMIT_AS, &addresses) && addresses.rlim_cur != RLIM_INFINITY) onednn_prepare();
+    prepared = true;
+#endif
 }
 
 static Buf cpu_alloc(size_t n, DType type, const char *name)

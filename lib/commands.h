@@ -162,7 +162,7 @@ static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, siz
         text = (char **)xmalloc(sizeof *text);
         text[0] = xstrdup(a->prompt);
         *n = 1;
-    } else text = prompts_read(a->prompts ? a->prompts : require(a->cache, "prompts"), n);
+    } else text = prompts_read(a->prompts ? a->prompts : regular(require(a->cache, "prompts")), n);
     if (a->prompts_max > 0 && *n > (size_t)a->prompts_max) *n = (size_t)a->prompts_max;
     Prompt *p = (Prompt *)xcalloc(*n, sizeof *p);
     for (size_t i = 0; i < *n; i++) {

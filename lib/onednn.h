@@ -17,6 +17,7 @@
 void onednn_sgemm(bool ta, bool tb, size_t M, size_t N, size_t K, const float *A, size_t lda, const float *B, size_t ldb, float beta, float *C, size_t ldc);
 // The same with A and B in bfloat16 (dense), sums and C in fp32.
 void onednn_bf16gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const uint16_t *A, const uint16_t *B, float beta, float *C);
+void onednn_prepare(void);  // has it write the code of its products now
 bool onednn_has_bf16(void); // this CPU multiplies bfloat16 (AVX-512, or AMX); onednn_bf16gemm needs it
 #endif
 
@@ -33,6 +34,19 @@ static void onednn_check(dnnl_status_t s, const char *what)
 void onednn_sgemm(bool ta, bool tb, size_t M, size_t N, size_t K, const float *A, size_t lda, const float *B, size_t ldb, float beta, float *C, size_t ldc)
 {
     onednn_check(dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', (dnnl_dim_t)M, (dnnl_dim_t)N, (dnnl_dim_t)K, 1, A, (dnnl_dim_t)lda, B, (dnnl_dim_t)ldb, beta, C, (dnnl_dim_t)ldc), "sgemm");
+}
+
+void onednn_prepare(void)
+{
+    enum { MOST = 96 };
+    static const size_t sizes[] = {1, 8, MOST};
+    float *x = (float *)xcalloc(3 * MOST * MOST, sizeof *x);
+    for (int form = 0; form < 8; form++)
+        for (int i = 0; i < 27; i++) {
+            size_t M = sizes[i % 3], N = sizes[i / 3 % 3], K = sizes[i / 9];
+            onednn_sgemm(form & 1, form & 2, M, N, K, x, form & 1 ? M : K, x + MOST * MOST, form & 2 ? K : N, form & 4 ? 1 : 0, x + 2 * MOST * MOST, N);
+        }
+    free(x);
 }
 
 #if DNNL_VERSION_MAJOR >= 3

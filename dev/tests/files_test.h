@@ -170,7 +170,7 @@ static void test_malformed(void)
     write_file(broken, grown, n + 8); expect_death(load_model, bad, 1, "bytes of data");
     memcpy(grown, s, n);
     memset(grown, 0xff, 8);
-    write_file(broken, grown, n);    expect_death(load_model, bad, 1, "100 MB");
+    write_file(broken, grown, n);    expect_death(load_model, bad, 1, "8 MiB");
     static const struct { const char *find, *replace, *says; } patches[] = {
         {"\"F32\"", "\"F8\"", "type F8"}, {"\"F32\"", "\"I32\"", "holds integers"}, {"[31,8]", "[8,31]", "wte.weight"}, {"\"shape\":[31,8]", "\"shape\":[31,9]", "bytes for"}, {"\"shape\":[31,8]", "\"shape\":[-31,8]", "no valid shape"},
         {"transformer.wpe.weight", "transformer.wpx.weight", "missing: wpe.weight unused: transformer.wpx.weight"}, {"{\"__meta", "{{\"__meta", "header"}, {"transformer.ln_f.bias", "transformer.ln_f.weight", "header"},
