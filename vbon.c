@@ -961,6 +961,7 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 
 #include "lib/files.h"
 #include "lib/unicode.h"
+#include "lib/special.h"
 #include "lib/bpe.h"
 #include "lib/wordpiece.h"
 #include "lib/safetensors.h"

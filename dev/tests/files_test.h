@@ -53,7 +53,7 @@ static void expect_death(void (*f)(const char *), const char *arg, int code, con
 }
 
 static void load_model(const char *dir) { Model m; model_load(&m, ops_cpu(), dir, TRAIN_NONE, false); }
-static void load_tokenizer(const char *dir) { tokenizer_load(dir); }
+static void load_tokenizer(const char *dir) { tokenizer_eos(tokenizer_load(dir)); }
 
 static void test_files(void)
 {
@@ -231,7 +231,8 @@ static void test_malformed(void)
     }
     static const struct { const char *text, *says; int eos; } settings[] = {
         {"{\"add_prefix_space\":true}", "add_prefix_space", 0}, {"{\"add_bos_token\":true}", "add_bos_token", 0}, {"{\"eos_token\":\"</s>\"}", "eos_token </s> is not in the vocabulary", 0},
-        {"{\"eos_token\":\"a\"}", "\"eos_token_id\" is 1, the tokenizer's a is 0", 1}, {"{\"eos_token\":{\"content\":\"a\"}}", NULL, 0}, {"{\"eos_token\":null}", NULL, 1}};
+        {"{\"eos_token\":\"a\"}", "\"eos_token_id\" is 1, the tokenizer's a is 0", 1}, {"{\"eos_token\":{\"content\":\"a\"}}", "\"eos_token\" is token 0, \"a\", an ordinary word", 0}, {"{\"eos_token\":null}", NULL, 1}, {"{\"eos_token\":null}", "\"eos_token_id\" is token 0, \"a\", an ordinary word", 0},
+        {"{\"eos_token\":7}", "\"eos_token\" holds no token", 1}, {"{\"tokenizer_class\":\"LlamaTokenizer\"}", "tokenizer_class LlamaTokenizer is not supported", 1}, {"{\"split_special_tokens\":true}", "split_special_tokens", 1}};
     write_file(tok, TOKEN END(1) "}", strlen(TOKEN END(1) "}"));
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) { // eos_token beside <|endoftext|>: it is the one that ends a text
         char *tc = tmp_path("bad/tokenizer_config.json"), *id = format("{\"eos_token_id\":%d}", settings[i].eos);
@@ -399,9 +400,9 @@ static void test_wordpiece(void)
     char *dir = tmp_path("cased"), *vocab = tmp_path("cased/vocab.txt"), *config = tmp_path("cased/tokenizer_config.json"), *json = tmp_path("cased/tokenizer.json");
     make_folder(dir);
     expect_death(load_wordpiece, dir, 1, "no vocab.txt");
-    static const struct { const char *file, *text, *says; } bad[] = {{"vocab", "[UNK]\n[SEP]\na\n", "no [CLS]"}, {"vocab", "[UNK]\n[CLS]\n\xff\n", "not UTF-8"}, {"config", "{\"do_lower_case\":false}", "uncased"}, {"config", "{\"do_basic_tokenize\":false}", "do_basic_tokenize"}, {"config", "{\"unk_token\":\"<unk>\"}", "unk_token <unk>"},
+    static const struct { const char *file, *text, *says; } bad[] = {{"vocab", "[UNK]\n[SEP]\na\n", "no [CLS]"}, {"vocab", "[UNK]\n[CLS]\n\xff\n", "not UTF-8"}, {"config", "{\"do_lower_case\":7}", "do_lower_case"}, {"config", "{\"tokenizer_class\":\"BertTokenizer\",\"cls_token\":null}", "cls_token null"}, {"config", "{\"tokenizer_class\":\"GPT2Tokenizer\"}", "a GPT2Tokenizer"}, {"config", "{\"do_basic_tokenize\":false}", "do_basic_tokenize"}, {"config", "{\"unk_token\":\"<unk>\"}", "unk_token <unk>"},
         {"json", "{\"model\":{\"type\":\"BPE\"}}", "BPE"}, {"json", "{\"model\":{\"type\":\"WordPiece\"}}", "normaliser"},
-        {"json", "{\"model\":{\"type\":\"WordPiece\"},\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":false},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"}}", "uncased"},
+        {"json", "{\"model\":{\"type\":\"WordPiece\"},\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":0},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"[CLS]\",2],\"sep\":[\"[SEP]\",1]}}", "lowercase"},
         {"json", BERT ",\"unk_token\":\"<unk>\"}}", "unk_token <unk>"}, {"json", BERT "}}", "does not put [CLS]"}, {"json", BERT "},\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"[SEP]\",1],\"sep\":[\"[SEP]\",1]}}", "does not put [CLS]"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         write_file(*bad[i].file == 'v' ? vocab : *bad[i].file == 'c' ? config : json, bad[i].text, strlen(bad[i].text));
