@@ -13,20 +13,49 @@ FIXTURE = os.path.join(HERE, "fixtures", "special_tokens.jsonl")
 EOT = "<|endoftext|>"
 TEXTS = ["a cab", "bad<|endoftext|>cab", " <|padding|>[PAD] <x> a<x><y>", "e\u0301<e\u0301>\u00e9", "<|end|> ab</s>cab<|endoftext|", "", "<bad><ba>  abe", "[CLS]a[SEP]"]
 
-# ---- what transformers reads
+# ---- what transformers reads, and what we do
 
-def read(folder):
+def read(folder, texts=TEXTS):
     from transformers import AutoTokenizer, GenerationConfig
     try:
         t = AutoTokenizer.from_pretrained(folder)
         end = None if t.eos_token is None else t.convert_tokens_to_ids(t.eos_token)
-        got = {"class": type(t).__name__, "ids": [t(s)["input_ids"] for s in TEXTS], "end": end, "size": max(t.get_vocab().values()) + 1}
-    except Exception as e: got = {"error": type(e).__name__}
+        got = {"ids": [t(s)["input_ids"] for s in texts], "end": end, "size": max(t.get_vocab().values()) + 1}
+    except Exception as e: return {"error": type(e).__name__}
     try: g = GenerationConfig.from_pretrained(folder)
     except OSError:
         try: g = GenerationConfig.from_pretrained(folder, config_file_name="config.json", _from_model_config=True)
         except OSError: g = GenerationConfig()
     return dict(got, generate=g.eos_token_id)
+
+def ours(folder, texts=TEXTS):
+    """In a child, since a refusal ends the process: the same, or the line that it said; and for "end" the token or a line, too."""
+    from tokenizer_fixtures import Engine, library
+    library()
+    def child(what):
+        r, w = os.pipe()
+        pid = os.fork()
+        if not pid:
+            try:
+                os.dup2(w, 2)
+                with os.fdopen(w, "w") as f: f.write(json.dumps(what(Engine(folder))))
+            finally: os._exit(0)
+        os.close(w)
+        with os.fdopen(r) as f: said = f.read()
+        os.waitpid(pid, 0)
+        return {"error": said.strip()} if said.startswith("vbon: ") or not said else json.loads(said)
+    got = child(lambda e: {"ids": [e.encode(s) for s in texts], "size": (e.lib.tokenizer_vocab if e.bpe else e.lib.wordpiece_vocab)(e.tokenizer), "bpe": e.bpe})
+    return dict(got, end=child(lambda e: e.lib.tokenizer_eos(e.tokenizer))) if got.get("bpe") else got
+
+def the_end(files, said):
+    """What ends a text, by what transformers said: a token, -1 for none, or a word of the line that refuses it."""
+    stops = said["generate"] if isinstance(said["generate"], list) else [said["generate"]]
+    ends = {i for i in stops + [said["end"]] if i is not None and 0 <= i < said["size"]}
+    listed = [VOCAB, files.get("added_tokens.json", {}), (files.get("tokenizer_config.json") or {}).get("added_tokens_decoder", {}), [t["id"] for t in files.get("tokenizer.json", {}).get("added_tokens", [])]]
+    if said["end"] is not None and not any(said["end"] in (l.values() if l is VOCAB or l is listed[1] else map(int, l)) for l in listed): return "not in the vocabulary"
+    if len(ends) > 1: return "which ends a text"
+    merged = {VOCAB["".join(m)] for m in MERGES} | {i for t, i in VOCAB.items() if len(t) == 1}
+    return "an ordinary word" if ends & merged else min(ends, default=-1)
 
 # ---- folders
 
@@ -37,6 +66,7 @@ def vocabulary():
     return {t: i for i, t in enumerate([EOT, "<|padding|>"] + letters + ["".join(m) for m in merges] + ["<x>"])}, merges
 
 VOCAB, MERGES = vocabulary()
+MERGES_TXT = "#version: 0.2\n" + "".join(" ".join(m) + "\n" for m in MERGES)
 SIZE = len(VOCAB)
 
 def token(content, i=None, **more):
@@ -63,7 +93,7 @@ def draw(rng):
         for s in rng.sample(["<y>", "[PAD]", "<|end|>", "<e\u0301>", "<bad>", "</s>"], one_of(rng, 0, 0, 1, 2)):
             extra.append(token(s, new, special=rng.random() < .6, normalized=rng.random() < .4)); new += 1
         f["tokenizer.json"] = tokenizer_json(one_of(rng, (), (EOT,), (EOT,), (EOT, "<|padding|>"), ("<x>",)), rng.random() < (.8 if arch == "gpt_neox" else .1), extra)
-    else: f["vocab.json"], f["merges.txt"] = VOCAB, "#version: 0.2\n" + "".join(" ".join(m) + "\n" for m in MERGES)
+    else: f["vocab.json"], f["merges.txt"] = VOCAB, MERGES_TXT
     c = {}
     if rng.random() < .8: c["tokenizer_class"] = rng.choice(["GPT2Tokenizer", "GPT2TokenizerFast", "GPTNeoXTokenizerFast", "GPTNeoXTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"])
     for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
@@ -97,10 +127,79 @@ def put(files, folder):
     for name, v in files.items():
         with open(os.path.join(folder, name), "w", encoding="utf-8") as f: f.write(v if isinstance(v, str) else json.dumps(v, ensure_ascii=False, separators=(",", ":")))
 
+# ---- the fixture
+
+def curated():
+    """(name, what of the message that refuses it or None, files)"""
+    J, V = {"tokenizer.json": tokenizer_json()}, {"vocab.json": VOCAB, "merges.txt": MERGES_TXT}
+    def c(klass, **more): return {"tokenizer_config.json": dict({"tokenizer_class": klass}, **more)}
+    def m(arch, end="none", **more): return {"config.json": dict({"model_type": arch, "vocab_size": SIZE + 9}, **({} if end == "none" else {"eos_token_id": end})), **more}
+    names, neox = dict(bos_token=EOT, eos_token=EOT, unk_token=EOT), dict(pad_token="<|padding|>")
+    N = {"tokenizer.json": tokenizer_json((EOT, "<|padding|>"), True)}
+    def decoder(*tokens): return {"added_tokens_decoder": {str(i): token(s, **more) for s, i, more in tokens}}
+    return [
+        ("gpt2", None, J | c("GPT2TokenizerFast", **names) | m("gpt2", 0)), ("gpt2, nothing said", None, J | m("gpt2", 0)), ("gpt2, vocabulary and merges", None, V | m("gpt2", 0)),
+        ("pythia", None, N | c("GPTNeoXTokenizer", **names) | m("gpt_neox", 0)), ("gpt_neox by default", None, N | c("GPTNeoXTokenizerFast", **names) | m("gpt_neox", 2)),
+        ("gpt_neox, vocabulary and merges", None, V | m("gpt_neox", 0)), ("no class's names", None, J | c("PreTrainedTokenizerFast") | m("gpt2", 0)),
+        ("the map over the settings", None, V | c("GPT2Tokenizer", eos_token="<|end|>") | m("gpt2", 0, **{"special_tokens_map.json": {"eos_token": token("<x>")}})),
+        ("no map beside a decoder", None, J | c("GPT2Tokenizer", eos_token="<x>", **decoder((EOT, 0, {}), ("<x>", VOCAB["<x>"], {}))) | m("gpt2", VOCAB["<x>"], **{"special_tokens_map.json": {"eos_token": EOT}})),
+        ("added_tokens.json beside tokenizer.json", None, J | c("GPT2Tokenizer") | m("gpt2", **{"added_tokens.json": {"[PAD]": SIZE + 1, "<y>": SIZE}})),
+        ("a padding of its own", None, J | c("GPT2Tokenizer", pad_token="[PAD]") | m("gpt2")), ("more special tokens", None, J | c("GPT2Tokenizer", additional_special_tokens=["<y>", "<x>"]) | m("gpt2")),
+        ("extra tokens", None, J | c("TokenizersBackend", eos_token=EOT, extra_special_tokens=["<y>", "<bad>"]) | m("gpt2")), ("extra tokens by name", None, V | c("GPT2Tokenizer", extra_special_tokens={"image_token": "<y>"}) | m("gpt2")),
+        ("null ends nothing", None, V | c("GPT2Tokenizer", eos_token=None) | m("gpt2", None)), ("generate's own end", None, J | c("GPT2Tokenizer") | m("gpt2", 1, **{"generation_config.json": {"eos_token_id": 0}})),
+        ("generate's list", None, J | c("GPT2Tokenizer") | m("gpt2", 0, **{"generation_config.json": {"eos_token_id": [0, 1]}})), ("an end that is a word", None, V | c("GPT2Tokenizer", eos_token="bad") | m("gpt2")),
+        ("an id that is a word", None, J | c("PreTrainedTokenizerFast") | m("gpt2", VOCAB["cab"])), ("an end that nobody has", None, J | c("GPT2Tokenizer", eos_token="</s>") | m("gpt2")),
+        ("normalised", None, {"tokenizer.json": tokenizer_json((EOT, "<|padding|>"), True, [token("<e\u0301>", SIZE, normalized=True, special=False)])} | c("GPTNeoXTokenizer", **names) | m("gpt_neox", 0)),
+        ("split", "split_special_tokens", J | c("GPT2Tokenizer", split_special_tokens=True) | m("gpt2")), ("a beginning", "add_bos_token", V | c("GPT2Tokenizer", add_bos_token=True) | m("gpt2")),
+        ("NFC that 5 drops", "normaliser NFC", {"tokenizer.json": tokenizer_json(nfc=True)} | c("GPT2Tokenizer") | m("gpt2")), ("padding that 5 adds", "no \"pad_token\"", {"tokenizer.json": tokenizer_json(nfc=True)} | c("GPTNeoXTokenizer") | m("gpt_neox")),
+        ("a name that 4 does not know", "image_token", J | c("GPT2Tokenizer", image_token="<y>") | m("gpt2")), ("a token that 5 forgets", "added_tokens_decoder", {"tokenizer.json": tokenizer_json(extra=[token("<y>", SIZE)])} | c("GPT2Tokenizer", **decoder((EOT, 0, {}))) | m("gpt2")),
+        ("an id that nobody would give", "number it so", J | c("GPT2Tokenizer", **decoder((EOT, 0, {}), ("<y>", SIZE + 1, {}))) | m("gpt2")), ("another class", "CodeGenTokenizer is not supported", J | c("CodeGenTokenizer") | m("gpt2"))]
+
+SAVE = """import json, sys
+from transformers import AutoConfig, AutoTokenizer
+t = AutoTokenizer.from_pretrained(sys.argv[1])
+for more in json.loads(sys.argv[3]): t.add_special_tokens(more)
+t.save_pretrained(sys.argv[2], **({"legacy_format": True} if sys.argv[4] == "legacy" else {}))
+AutoConfig.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])"""
+
+def write(pythons):
+    version = {p: subprocess.check_output([p, "-c", "import transformers; print(transformers.__version__)"], text=True).strip() for p in pythons}
+    records, work = curated(), tempfile.mkdtemp()
+    start, out = os.path.join(work, "start"), os.path.join(work, "out")
+    J = {n: f for n, _, f in records}
+    for p, form, of, more in [(p, "", of, more) for p in pythons for of in ("gpt2", "pythia") for more in ([], [{"pad_token": "[PAD]"}], [{"eos_token": "<|end|>", "additional_special_tokens": ["<y>"]}])] + [(pythons[0], "legacy", "gpt2", [{"eos_token": "<|end|>"}])]:
+        put(J[of], start); put({}, out)
+        if version[p] >= "5": more = [{k.replace("additional", "extra"): v for k, v in m.items()} for m in more]
+        subprocess.check_call([p, "-c", SAVE, start, out, json.dumps(more), form], stderr=subprocess.DEVNULL)
+        files = {n: open(os.path.join(out, n), encoding="utf-8").read() for n in sorted(os.listdir(out)) if not (form and n == "tokenizer.json")}
+        records.append((f"{of}{', ' + form if form else ''}{', with ' + ' '.join(more[0]) if more else ''}, saved by {version[p]}", None, {n: json.loads(s) if n.endswith("json") else s for n, s in files.items()}))
+    rng = random.Random(5)
+    records += [(f"drawn {i}", "?", draw(rng)) for i in range(30)]
+    folders = [os.path.join(work, str(i)) for i in range(len(records))]
+    for folder, (_, _, files) in zip(folders, records): put(files, folder)
+    said = {}
+    for p in pythons:
+        lines = subprocess.run([p, os.path.abspath(__file__), "read"] + folders, capture_output=True, text=True, check=True).stdout.splitlines()
+        said[p] = [json.loads(l) for l in lines if l.startswith("{")]
+        assert len(said[p]) == len(records)
+    with open(FIXTURE, "w", encoding="utf-8") as f:
+        f.write(json.dumps({"texts": TEXTS}, ensure_ascii=False) + "\n")
+        for i, (name, says, files) in enumerate(records):
+            a, b = (said[p][i] for p in pythons)
+            told = b if "error" in a else a
+            if "error" in told: continue
+            agree = "error" in a or "error" in b or all(a[k] == b[k] for k in ("ids", "size", "end", "generate"))
+            if says is None: assert agree, name
+            r = {"name": name, "files": {n: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False, separators=(",", ":")) for n, v in files.items()}}
+            r.update({"says": says or ""} if not agree or says else {}) # "?": by any line
+            if agree: r.update({k: told[k] for k in ("ids", "size")}, end=the_end(files, told))
+            f.write(json.dumps(r, ensure_ascii=False, separators=(",", ":")) + "\n")
+
 if __name__ == "__main__":
     a = sys.argv[1:]
     if len(a) > 1 and a[0] == "read":
-        import warnings, logging
+        import logging, warnings
         warnings.simplefilter("ignore"); logging.disable(logging.CRITICAL)
         for folder in a[1:]: print(json.dumps(read(folder)), flush=True)
+    elif len(a) == 3 and a[0] == "write": write(a[1:])
     else: sys.exit(__doc__)

@@ -10,7 +10,7 @@
 DIR holds tokenizer.json (byte-level BPE) or vocab.txt (WordPiece). The engine's side is compiled into a shared object and called in the same
 process. Fuzzing exits 1 if anything differs that holds none of the exceptions below: characters newer than the tables that Hugging Face's
 normaliser was built with, where lib/ follows Unicode 14."""
-import ctypes, gzip, json, os, random, re, subprocess, sys, tempfile, time, unicodedata
+import ctypes, functools, gzip, json, os, random, re, subprocess, sys, tempfile, time, unicodedata
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import BertTokenizerFast, GPTNeoXTokenizerFast
 
@@ -131,20 +131,24 @@ def expected(name, t, strings, wordpiece=False):
 
 # ---- the engine in this process
 
+@functools.cache
+def library():
+    so = os.path.join(tempfile.mkdtemp(), "vbon.so")
+    subprocess.check_call(["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-march=native", "-fopenmp", "-w", "-shared", "-fPIC", "-DTESTING", "-I", os.path.dirname(HERE),
+                           os.path.join(HERE, "..", "vbon.c"), "-o", so, "-ljansson", "-lutf8proc", "-lm"])
+    lib, b, p, n, i = ctypes.CDLL(so), ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    out, ids, characters = ctypes.POINTER(n), ctypes.POINTER(i), ctypes.POINTER(ctypes.c_char)
+    for f, result, arguments in ((lib.tokenizer_load, p, [b]), (lib.tokenizer_encode, ids, [p, b, n, out]), (lib.tokenizer_decode, characters, [p, ids, n, out]), (lib.tokenizer_vocab, i, [p]),
+                                 (lib.tokenizer_eos, i, [p]), (lib.wordpiece_load, p, [b]), (lib.wordpiece_encode, ids, [p, b, n, n, out]), (lib.wordpiece_vocab, i, [p])):
+        f.restype, f.argtypes = result, arguments
+    return lib
+
 class Engine:
     def __init__(self, folder):
-        so = os.path.join(tempfile.mkdtemp(), "vbon.so")
-        subprocess.check_call(["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-march=native", "-fopenmp", "-w", "-shared", "-fPIC", "-DTESTING", "-I", os.path.dirname(HERE),
-                               os.path.join(HERE, "..", "vbon.c"), "-o", so, "-ljansson", "-lutf8proc", "-lm"])
-        self.lib, self.free = ctypes.CDLL(so), ctypes.CDLL(None).free
+        self.lib, self.free = library(), ctypes.CDLL(None).free
         self.free.argtypes = [ctypes.c_void_p]
-        b, p, n, out = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_size_t)
-        ids, characters, lib = ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_char), self.lib
-        for f, result, arguments in ((lib.tokenizer_load, p, [b]), (lib.tokenizer_encode, ids, [p, b, n, out]), (lib.tokenizer_decode, characters, [p, ids, n, out]),
-                                     (lib.wordpiece_load, p, [b]), (lib.wordpiece_encode, ids, [p, b, n, n, out])):
-            f.restype, f.argtypes = result, arguments
         self.bpe = is_bpe(folder)
-        self.tokenizer = (lib.tokenizer_load if self.bpe else lib.wordpiece_load)(folder.encode())
+        self.tokenizer = (self.lib.tokenizer_load if self.bpe else self.lib.wordpiece_load)(folder.encode())
     def encode(self, s):
         b, n = s.encode(), ctypes.c_size_t()
         p = self.lib.tokenizer_encode(self.tokenizer, b, len(b), ctypes.byref(n)) if self.bpe else self.lib.wordpiece_encode(self.tokenizer, b, len(b), 0, ctypes.byref(n))
@@ -160,7 +164,7 @@ class Engine:
 
 def is_bpe(folder):
     path = os.path.join(folder, "tokenizer.json")
-    return os.path.exists(path) and json.load(open(path, encoding="utf-8"))["model"]["type"] == "BPE"
+    return json.load(open(path, encoding="utf-8"))["model"]["type"] == "BPE" if os.path.exists(path) else os.path.exists(os.path.join(folder, "vocab.json"))
 
 def reference(folder):
     return Tokenizer.from_file(os.path.join(folder, "tokenizer.json")) if is_bpe(folder) else BertTokenizerFast.from_pretrained(folder).backend_tokenizer

@@ -222,11 +222,13 @@ static void test_malformed(void)
         {TOKEN ",\"post_processor\":{\"type\":\"RobertaProcessing\"}}", "post_processor RobertaProcessing"}};
     write_file(config, "{\"eos_token_id\":0}", 18);
     for (size_t i = 0; i < sizeof tokenizers / sizeof *tokenizers; i++) { write_file(tok, tokenizers[i].text, strlen(tokenizers[i].text)); expect_death(load_tokenizer, bad, 1, tokenizers[i].says); }
-    write_file(tok, TOKEN "}", strlen(TOKEN "}"));
+    #define TWO "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"<s>\":1},\"merges\":[]}}"
+    write_file(tok, TWO, strlen(TWO));
+    expect_death(load_tokenizer, bad, 1, "an ordinary word");
     for (int i = 0; i < 2; i++) { // config.json names the end of a text, unless it is of another vocabulary
-        write_file(config, i ? "{\"eos_token_id\":7}" : "{\"eos_token_id\":0}", 18);
+        write_file(config, i ? "{\"eos_token_id\":7}" : "{\"eos_token_id\":1}", 18);
         Tokenizer *named = tokenizer_load(bad);
-        CHECK(tokenizer_eos(named) == -i, "the end of a text is %d", tokenizer_eos(named));
+        CHECK(tokenizer_eos(named) == (i ? -1 : 1), "the end of a text is %d", tokenizer_eos(named));
         tokenizer_free(named);
     }
     static const struct { const char *text, *says; int eos; } settings[] = {
@@ -243,7 +245,8 @@ static void test_malformed(void)
         CHECK(tokenizer_eos(named) == settings[i].eos, "the end of a text is %d", tokenizer_eos(named));
         tokenizer_free(named);
     }
-    char *generation = tmp_path("bad/generation_config.json");
+    char *generation = tmp_path("bad/generation_config.json"), *left_over = tmp_path("bad/tokenizer_config.json");
+    unlink(left_over);
     write_file(generation, "{\"eos_token_id\":[1,0]}", 22);
     expect_death(load_tokenizer, bad, 1, "generation_config.json: \"eos_token_id\" is 0, the tokenizer's <|endoftext|> is 1");
     unlink(generation);
@@ -284,6 +287,72 @@ static void golden_strings(const Tokenizer *t, const char *path, size_t at_least
     }
     jsonl_close(&in);
     CHECK(n > at_least, "%s: %zu strings", path, n);
+}
+
+static void only_load_tokenizer(const char *dir) { tokenizer_load(dir); }
+static bool is_refused(const char *dir) // in a child
+{
+    fflush(NULL);
+    pid_t pid = fork();
+    int status;
+    if (!pid) {
+        if (!freopen("/dev/null", "w", stderr)) _exit(99);
+        *test_folder = 0;
+        only_load_tokenizer(dir);
+        _exit(0);
+    }
+    waitpid(pid, &status, 0);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) <= 1, "%s: status %d", dir, status);
+    return status != 0;
+}
+
+// Folders that name their special tokens in every way: equal to transformers 4 and 5, or refused where these differ (dev/special_tokens.py)
+static void test_special_tokens(void)
+{
+    Jsonl in;
+    json_t *j, **records = NULL, *texts, *content, *text;
+    size_t equal = 0, refused = 0, doubted = 0, i, k;
+    const char *name;
+    jsonl_open(&in, "dev/fixtures/special_tokens.jsonl");
+    while (jsonl_next(&in, &j)) arrput(records, j);
+    jsonl_close(&in); // before there are children, which would move on in it
+    texts = json_object_get(records[0], "texts");
+    for (size_t line = 1; line < arrlenu(records); line++) {
+        char *sub = format("special%zu", line), *dir = tmp_path(sub);
+        j = records[line];
+        const char *what = jsonl_string(&in, j, "name", true), *says = jsonl_string(&in, j, "says", false);
+        json_t *ids = json_object_get(j, "ids"), *end = json_object_get(j, "end");
+        make_folder(dir);
+        json_object_foreach(json_object_get(j, "files"), name, content) {
+            char *path = format("%s/%s", dir, name);
+            write_file(path, json_string_value(content), json_string_length(content));
+            free(path);
+        }
+        if (says && *says && *says != '?') expect_death(only_load_tokenizer, dir, 1, says);
+        if (says && is_refused(dir)) refused++;
+        else {
+            CHECK(ids, "%s: the versions differ, and it is not refused", what);
+            Tokenizer *t = tokenizer_load(dir);
+            CHECK((size_t)tokenizer_vocab(t) == (size_t)json_integer_value(json_object_get(j, "size")), "%s: %d tokens", what, tokenizer_vocab(t));
+            json_array_foreach(texts, i, text) {
+                size_t n;
+                int *got = tokenizer_encode(t, json_string_value(text), json_string_length(text), &n);
+                json_t *want = json_array_get(ids, i);
+                bool same = ids && n == json_array_size(want);
+                for (k = 0; k < n && same; k++) same = got[k] == (int)at(want, k);
+                CHECK(same, "%s: other ids for %s", what, json_string_value(text));
+                free(got);
+            }
+            if (json_is_string(end)) { expect_death(load_tokenizer, dir, 1, json_string_value(end)); doubted++; }
+            else CHECK(tokenizer_eos(t) == (int)json_integer_value(end), "%s: %d ends a text", what, tokenizer_eos(t));
+            tokenizer_free(t);
+            equal++;
+        }
+        free(sub); free(dir);
+    }
+    for (i = 0; i < arrlenu(records); i++) json_decref(records[i]);
+    arrfree(records);
+    CHECK(equal > 35 && refused > 10 && doubted > 8, "%zu equal, %zu refused, %zu whose end is in doubt", equal, refused, doubted);
 }
 
 static void test_bpe(void)
@@ -357,6 +426,24 @@ static void test_bpe(void)
     back = tokenizer_decode(neox, ids, n, NULL);
     CHECK(!memcmp(back, "\xcc\xa3\xcc\xa3", 4) && !memcmp(back + (1 << 20) - 4, "\xcc\x81\xcc\x81", 4), "a million bytes of marks in order");
     free(ids); free(text); free(back);
+    // a hundred thousand added tokens, and a text of them, in a second
+    double began = clock_seconds();
+    FILE *many = fopen(added, "w");
+    fputs("{\"<0>\":2000", many);
+    for (int i = 1; i < 100000; i++) fprintf(many, ",\"<%d>\":%d", i, 2000 + i);
+    fputs("}", many);
+    fclose(many);
+    tokenizer_free(u);
+    u = tokenizer_load(dir);
+    text = xmalloc(1 << 20);
+    for (size_t i = n = 0; i + 16 < 1 << 20; n++) i += (size_t)sprintf(text + i, "<%zu>", n * 7919 % 100000);
+    size_t found;
+    ids = tokenizer_encode(u, text, strlen(text), &found);
+    bool right = found == n;
+    for (size_t i = 0; i < n && right; i++) right = ids[i] == (int)(2000 + i * 7919 % 100000);
+    CHECK(right && tokenizer_vocab(u) == 102000, "%zu added tokens for %zu", found, n);
+    CHECK(clock_seconds() - began < 4, "added tokens: %g s", clock_seconds() - began);
+    free(ids); free(text);
     tokenizer_free(t); tokenizer_free(u); tokenizer_free(neox); tokenizer_free(strings);
 }
 
@@ -396,6 +483,27 @@ static void test_wordpiece(void)
     json_decref(j);
     same = wordpiece_load(old);
     CHECK(wordpiece_fingerprint(w) == wordpiece_fingerprint(same), "a tokenizer.json that does not name WordPiece");
+    // words of ten thousand characters and an entry as long: no piece costs more than its length
+    double began = clock_seconds();
+    char *long_word = xmalloc(10001);
+    memset(long_word, 'a', 10000);
+    long_word[10000] = 0;
+    j = json_load_file("dev/fixtures/wordpiece/tokenizer.json", 0, NULL);
+    json_t *model = json_object_get(j, "model");
+    json_object_set_new(model, "max_input_chars_per_word", json_integer(10000));
+    json_object_set_new(json_object_get(model, "vocab"), long_word, json_integer(600));
+    json_dump_file(j, old_file, 0);
+    json_decref(j);
+    wordpiece_free(same);
+    same = wordpiece_load(old);
+    long_word[9999] = 0;
+    for (int i = 0; i < 20; i++) {
+        int *ids = wordpiece_encode(same, long_word, 9999, 0, &k);
+        CHECK(k > 300, "%zu pieces", k);
+        free(ids);
+    }
+    CHECK(clock_seconds() - began < 2, "a word without end: %g s", clock_seconds() - began);
+    free(long_word);
     wordpiece_free(w); wordpiece_free(same);
     char *dir = tmp_path("cased"), *vocab = tmp_path("cased/vocab.txt"), *config = tmp_path("cased/tokenizer_config.json"), *json = tmp_path("cased/tokenizer.json");
     make_folder(dir);
