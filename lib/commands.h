@@ -555,6 +555,7 @@ static void cmd_score(const Args *a)
     if (m.cfg.scalar_head) die("%s: a reward model, not a language model: name it by --reward", a->model);
     const Ops *o = m.o;
     Reward reward;
+    int eos = tokenizer_end(t, a->reward != NULL); // for the text, which a reward gets without its end
     if (a->reward) open_reward(&reward, a, t);
     Scorer s = {0};
     Arena work = {.name = "scoring", .o = o};
@@ -581,7 +582,7 @@ static void cmd_score(const Args *a)
             r[n] = (Response){.prompt = n};
             p[n].ids = tokenizer_encode(t, prompt, strlen(prompt), &p[n].n);
             r[n].ids = tokenizer_encode(t, text, strlen(text), &r[n].n);
-            r[n].finished = r[n].n && r[n].ids[r[n].n - 1] == tokenizer_eos(t);
+            r[n].finished = r[n].n && r[n].ids[r[n].n - 1] == eos;
             if (p[n].n + r[n].n < 1 || !r[n].n) die("%s:%zu: no text to score", a->in, in.line);
             if (p[n].n + r[n].n > m.cfg.max_T) die("%s:%zu: %zu tokens, the model's context is %zu: shorten the text", a->in, in.line, p[n].n + r[n].n, m.cfg.max_T);
             n++;

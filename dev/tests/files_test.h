@@ -450,8 +450,47 @@ static void test_bpe(void)
 #define BERT "{\"normalizer\":{\"type\":\"BertNormalizer\"},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"model\":{\"type\":\"WordPiece\""
 static void load_wordpiece(const char *dir) { wordpiece_load(dir); }
 
+// Lower case, accents and ideographs as a folder's files say, by dev/fixtures/wordpiece_settings.jsonl
+static void wordpiece_with_settings(void)
+{
+    Jsonl in;
+    json_t *j, *pair;
+    size_t n = 0, i, k;
+    char *dir = tmp_path("bert_settings"), *config = tmp_path("bert_settings/tokenizer_config.json"), *json = tmp_path("bert_settings/tokenizer.json"), *vocab = tmp_path("bert_settings/vocab.txt"), *s;
+    make_folder(dir);
+    jsonl_open(&in, "dev/fixtures/wordpiece_settings.jsonl");
+    for (; jsonl_next(&in, &j); n++) {
+        const char *settings = jsonl_string(&in, j, "config", true);
+        json_t *normalizer = json_object_get(j, "normalizer");
+        unlink(json); unlink(vocab);
+        write_file(config, settings, strlen(settings));
+        if (json_is_object(normalizer)) {
+            json_t *whole = json_load_file("dev/fixtures/wordpiece/tokenizer.json", 0, NULL);
+            json_object_update(json_object_get(whole, "normalizer"), normalizer);
+            json_dump_file(whole, json, 0);
+            json_decref(whole);
+        } else { s = read_file("dev/fixtures/distilbert/vocab.txt", &k); write_file(vocab, s, k); arrfree(s); }
+        WordPiece *w = wordpiece_load(dir);
+        json_array_foreach(json_object_get(j, "strings"), i, pair) {
+            const char *text = json_string_value(json_array_get(pair, 0));
+            json_t *want = json_array_get(pair, 1);
+            int *ids = wordpiece_encode(w, text, strlen(text), 0, &k);
+            bool same = ids && k == json_array_size(want);
+            for (size_t l = 0; l < k && same; l++) same = ids[l] == (int)at(want, l);
+            CHECK(same, "%s: other ids for %s", settings, text);
+            free(ids);
+        }
+        wordpiece_free(w);
+        json_decref(j);
+    }
+    jsonl_close(&in);
+    CHECK(n == 8, "%zu settings", n);
+    free(dir); free(config); free(json); free(vocab);
+}
+
 static void test_wordpiece(void)
 {
+    wordpiece_with_settings();
     WordPiece *w = wordpiece_load("dev/fixtures/distilbert"), *same = wordpiece_load("dev/fixtures/wordpiece");
     CHECK(wordpiece_fingerprint(w) == wordpiece_fingerprint(same) && wordpiece_vocab(w) == wordpiece_vocab(same), "vocab.txt and tokenizer.json hold one vocabulary");
     Jsonl in;
