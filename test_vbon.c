@@ -75,6 +75,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"safetensors and folders", test_files, 1},
     {"malformed files get one clear line", test_malformed, 1},
     {"byte-level BPE against Hugging Face", test_bpe, 1},
+    {"special tokens as transformers resolves them", test_special_tokens, 1},
     {"WordPiece against Hugging Face", test_wordpiece, 1},
     {"JSONL, caches and flags", test_data, 1},
     {"the tiny world: trained models against enumeration", test_world, 1},

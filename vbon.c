@@ -1039,6 +1039,7 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/files.h"
 #include "lib/json.h"
 #include "lib/unicode.h"
+#include "lib/special.h"
 #include "lib/bpe.h"
 #include "lib/wordpiece.h"
 #include "lib/safetensors.h"

@@ -44,7 +44,7 @@ def main():
         json.dump(json.loads(tok.to_str()), f, ensure_ascii=False, separators=(",", ":"))
     with open(os.path.join(a.out, "tokenizer_config.json"), "w", encoding="utf-8") as f:
         json.dump({"tokenizer_class": "GPT2TokenizerFast", "add_prefix_space": False, "bos_token": EOT, "eos_token": EOT, "unk_token": EOT,
-                   "clean_up_tokenization_spaces": False, "model_max_length": 1024}, f, indent=1)
+                   "clean_up_tokenization_spaces": False}, f, indent=1)
         f.write("\n")
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ of config.json), has transformers write random models with them, and compares:
   rewards of DistilBERT classifiers                vbon score --reward     see parity_bert.py
   three tokenizers on nasty strings                lib/bpe.h, wordpiece.h  see tokenizer_fixtures.py, which also does every code point and a million strings;
                                                                            --data DIR: GPT-2's, Pythia's and BERT's own, of DIR/tokenizers, on reviews and posts too
+  folders that name special tokens in every way    lib/special.h           see special_tokens.py: ids, and what ends a text; or refused by a line
   what was a pickle                                to_safetensors.py       killed between two files, without one of them, and again
   what vbon wrote, read by from_pretrained         vbon sft, vbon reward   log-probabilities, rewards, tokenizer, no missing or unexpected tensor
 The other side is float64 with exact rotary tables, from the same rounded weights; vbon is the float build, so the tolerances are float's: 5e-5 of the
@@ -24,7 +25,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPTNeoXConfig
 from transformers.utils import logging
 from safetensors.torch import load_file, save_file
-import parity_bert, to_safetensors
+import parity_bert, special_tokens, to_safetensors
 from tokenizer_fixtures import fuzz
 from golden import ScalarModel  # and with it float64 and the exact rotary tables
 
@@ -355,6 +356,7 @@ if __name__ == "__main__":
             for arch in ("gpt2", "gpt_neox"): one(random.Random(f"{a.seed} {arch} {i}"), arch, tok, work, i)
         for i in range(a.models): parity_bert.one(random.Random(f"{a.seed} distilbert {i}"), work, i, sys.modules[__name__])
         for folder in ("demo/tokenizer", "fixtures/neox", "fixtures/wordpiece"): check("tokenizers", float(fuzz(os.path.join(ROOT, "dev", folder), 20000, a.seed, [], False)), 0)
+        print(f"special tokens: 60 folders, {special_tokens.compare(random.Random(a.seed), 60, work, check)} refused")
         if a.data: real_tokenizers(a.data, a.seed)
         else: print("skipped: the tokenizers of GPT-2, Pythia and BERT on reviews and posts (make parity DATA=DIR, --data DIR)")
         compare_conversion(work)

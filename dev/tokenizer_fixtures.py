@@ -2,6 +2,7 @@
 """lib/bpe.h and lib/wordpiece.h against Hugging Face's tokenizers.
 
     python3 dev/tokenizer_fixtures.py write                                the committed fixtures, dev/fixtures/{bpe,neox,wordpiece}*
+    python3 dev/tokenizer_fixtures.py settings                             dev/fixtures/wordpiece_settings.jsonl alone: the same by transformers 4 and 5
     python3 dev/tokenizer_fixtures.py fuzz DIR [N] [SEED] [TEXT.jsonl.gz ...]
                                                                            every code point assigned in Unicode 14 in seven surroundings, N random strings
                                                                            (default a million), every string of the files: ids, and bytes back
@@ -10,9 +11,9 @@
 DIR holds tokenizer.json (byte-level BPE) or vocab.txt (WordPiece). The engine's side is compiled into a shared object and called in the same
 process. Fuzzing exits 1 if anything differs that holds none of the exceptions below: characters newer than the tables that Hugging Face's
 normaliser was built with, where lib/ follows Unicode 14."""
-import ctypes, gzip, json, os, random, re, subprocess, sys, tempfile, time, unicodedata
+import ctypes, functools, gzip, json, os, random, re, shutil, subprocess, sys, tempfile, time, unicodedata
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import BertTokenizerFast, GPTNeoXTokenizerFast
+from transformers import AutoTokenizer, BertTokenizerFast, GPTNeoXTokenizerFast
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEMO = os.path.join(HERE, "demo", "tokenizer")
@@ -82,6 +83,33 @@ def write():
     bert = bert_form()
     expected("wordpiece.jsonl", bert, basic + NASTY + ["[CLS]" + p + "[MASK]" for p in PIECES] + [a + b for a in ("caf", "a", "\u4e2d", "!") for b in MARKS] + [random_string(r) for _ in range(400)], True)
 
+BERT_SETTINGS = [(dict(tokenizer_class=k, **c), n) for k, c, n in (
+    ("BertTokenizer", dict(do_lower_case=False), None), ("DistilBertTokenizer", dict(strip_accents=False), None), ("BertTokenizer", dict(do_lower_case=False, strip_accents=True), None),
+    ("BertTokenizer", dict(tokenize_chinese_chars=False), None), ("DistilBertTokenizer", dict(do_lower_case=True, strip_accents=None), dict(lowercase=False, strip_accents=False)),
+    ("PreTrainedTokenizerFast", dict(do_lower_case=True), dict(lowercase=False)), ("PreTrainedTokenizerFast", dict(), dict(strip_accents=False, handle_chinese_chars=False)),
+    ("PreTrainedTokenizerFast", dict(), dict(clean_text=False)))]
+
+def bert_folder(folder, config, normalizer):
+    """BERT's form with settings: in tokenizer_config.json beside vocab.txt, or beside a tokenizer.json that has others (or rules, if the class is no BERT's)."""
+    os.makedirs(folder, exist_ok=True)
+    for f in os.listdir(folder): os.remove(os.path.join(folder, f))
+    if normalizer is None: shutil.copy(os.path.join(FIXTURES, "distilbert", "vocab.txt"), folder)
+    else:
+        j = json.load(open(os.path.join(FIXTURES, "wordpiece", "tokenizer.json"), encoding="utf-8"))
+        j["normalizer"].update(normalizer)
+        json.dump(j, open(os.path.join(folder, "tokenizer.json"), "w"))
+    json.dump(config, open(os.path.join(folder, "tokenizer_config.json"), "w"))
+    return folder
+
+def write_settings():
+    r, folder = random.Random(15), tempfile.mkdtemp()
+    strings = [s for s in PIECES + NASTY + ["[CLS]\u00c9x[MASK]", "A\u0301\u0323b", "\u0130I\u0307", "a\x0bb\x0cc\x85d\x01e\u200bf", "Caf\u00e9 CAFE\u0301", "\u4e2dA\u6587"] + [random_string(r) for _ in range(40)]
+               if "\x00" not in s and not NEW_CLASSES.intersection(s)]
+    with open(os.path.join(FIXTURES, "wordpiece_settings.jsonl"), "w", encoding="utf-8") as f:
+        for config, normalizer in BERT_SETTINGS:
+            t = AutoTokenizer.from_pretrained(bert_folder(folder, config, normalizer))
+            f.write(json.dumps({"config": json.dumps(config), "normalizer": normalizer, "strings": [[s, t(s)["input_ids"]] for s in strings]}, ensure_ascii=False, separators=(",", ":")) + "\n")
+
 def bert_form():
     """A vocabulary of a few hundred entries in the form of bert-base-uncased's, as vocab.txt (beside the model that golden_bert.py writes) and as tokenizer.json.
     Training breaks ties at random, so a vocabulary that is there stays."""
@@ -131,20 +159,24 @@ def expected(name, t, strings, wordpiece=False):
 
 # ---- the engine in this process
 
+@functools.cache
+def library():
+    so = os.path.join(tempfile.mkdtemp(), "vbon.so")
+    subprocess.check_call(["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-march=native", "-fopenmp", "-w", "-shared", "-fPIC", "-DTESTING", "-I", os.path.dirname(HERE),
+                           os.path.join(HERE, "..", "vbon.c"), "-o", so, "-ljansson", "-lutf8proc", "-lm"])
+    lib, b, p, n, i = ctypes.CDLL(so), ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    out, ids, characters = ctypes.POINTER(n), ctypes.POINTER(i), ctypes.POINTER(ctypes.c_char)
+    for f, result, arguments in ((lib.tokenizer_load, p, [b]), (lib.tokenizer_encode, ids, [p, b, n, out]), (lib.tokenizer_decode, characters, [p, ids, n, out]), (lib.tokenizer_vocab, i, [p]),
+                                 (lib.tokenizer_eos, i, [p]), (lib.wordpiece_load, p, [b]), (lib.wordpiece_encode, ids, [p, b, n, n, out]), (lib.wordpiece_vocab, i, [p])):
+        f.restype, f.argtypes = result, arguments
+    return lib
+
 class Engine:
     def __init__(self, folder):
-        so = os.path.join(tempfile.mkdtemp(), "vbon.so")
-        subprocess.check_call(["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-march=native", "-fopenmp", "-w", "-shared", "-fPIC", "-DTESTING", "-I", os.path.dirname(HERE),
-                               os.path.join(HERE, "..", "vbon.c"), "-o", so, "-ljansson", "-lutf8proc", "-lm"])
-        self.lib, self.free = ctypes.CDLL(so), ctypes.CDLL(None).free
+        self.lib, self.free = library(), ctypes.CDLL(None).free
         self.free.argtypes = [ctypes.c_void_p]
-        b, p, n, out = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_size_t)
-        ids, characters, lib = ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_char), self.lib
-        for f, result, arguments in ((lib.tokenizer_load, p, [b]), (lib.tokenizer_encode, ids, [p, b, n, out]), (lib.tokenizer_decode, characters, [p, ids, n, out]),
-                                     (lib.wordpiece_load, p, [b]), (lib.wordpiece_encode, ids, [p, b, n, n, out])):
-            f.restype, f.argtypes = result, arguments
         self.bpe = is_bpe(folder)
-        self.tokenizer = (lib.tokenizer_load if self.bpe else lib.wordpiece_load)(folder.encode())
+        self.tokenizer = (self.lib.tokenizer_load if self.bpe else self.lib.wordpiece_load)(folder.encode())
     def encode(self, s):
         b, n = s.encode(), ctypes.c_size_t()
         p = self.lib.tokenizer_encode(self.tokenizer, b, len(b), ctypes.byref(n)) if self.bpe else self.lib.wordpiece_encode(self.tokenizer, b, len(b), 0, ctypes.byref(n))
@@ -160,7 +192,7 @@ class Engine:
 
 def is_bpe(folder):
     path = os.path.join(folder, "tokenizer.json")
-    return os.path.exists(path) and json.load(open(path, encoding="utf-8"))["model"]["type"] == "BPE"
+    return json.load(open(path, encoding="utf-8"))["model"]["type"] == "BPE" if os.path.exists(path) else os.path.exists(os.path.join(folder, "vocab.json"))
 
 def reference(folder):
     return Tokenizer.from_file(os.path.join(folder, "tokenizer.json")) if is_bpe(folder) else BertTokenizerFast.from_pretrained(folder).backend_tokenizer
@@ -218,7 +250,8 @@ def speed(folder):
 
 if __name__ == "__main__":
     a = sys.argv[1:]
-    if a == ["write"]: write()
+    if a == ["write"]: write(); write_settings()
+    elif a == ["settings"]: write_settings()
     elif len(a) > 1 and a[0] == "fuzz":
         numbers, files = [int(x) for x in a[2:] if x.isdigit()], [x for x in a[2:] if not x.isdigit()]
         sys.exit(1 if fuzz(a[1], (numbers + [1000000])[0], (numbers[1:] + [1])[0], files) else 0)

@@ -306,6 +306,7 @@ static void cmd_offline(const Args *a)
     char *from = resume_point(a, "offline", &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
     Tokenizer *t = tokenizer_load(a->model);
+    tokenizer_eos(t); // or dies now
     Model m;
     model_load(&m, device_ops(a), a->model, train_layers(a), false);
     if (m.cfg.scalar_head) die("%s: a reward model, not a language model", a->model);

@@ -21,25 +21,28 @@ void tokenizer_free(Tokenizer *t);
 int *tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, size_t *n);
 char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *bytes); // malloc'd, NUL-terminated; exactly the tokens' bytes. bytes may be NULL
 int tokenizer_vocab(const Tokenizer *t);             // largest id + 1
-int tokenizer_eos(const Tokenizer *t);               // tokenizer_config.json's eos_token, else <|endoftext|>, else config.json's eos_token_id; -1: none
+// What ends a text: the tokenizer's eos_token (lib/special.h), else generation_config.json's eos_token_id, else config.json's; -1: none. Dies when they
+// differ, or when that is an ordinary word. tokenizer_end: so only if an end is `needed`, else it says on stderr which is taken.
+int tokenizer_eos(const Tokenizer *t);
+int tokenizer_end(const Tokenizer *t, bool needed);
 uint64_t tokenizer_fingerprint(const Tokenizer *t);  // of vocabulary and merges, whichever files they came from
-void tokenizer_copy(const char *from_dir, const char *to_dir);
+void tokenizer_copy(const char *from_dir, const char *to_dir); // the files of a tokenizer, and what generation goes by
 #endif
 
 #if defined(VBON_IMPLEMENTATION) && !defined(BPE_IMPLEMENTED)
 #define BPE_IMPLEMENTED
-#include "files.h"
+#include "special.h"
 #include "unicode.h"
 
 typedef struct { uint64_t pair; int id; } Merge; // left id << 32 | right id, and what they become; by rank
-typedef struct { char *text; size_t n; int id; bool normalized; } AddedToken;
 struct Tokenizer {
     struct { char *key; int value; } *vocab; // in the vocabulary's own spelling
     Merge *merges;
     int *rank_of; size_t slots;              // open addressing: the rank of the merge whose pair hashes here, or -1
     struct { char *bytes; size_t n; } *token; // (vocab size): raw bytes
-    AddedToken *added;
+    Matcher added[2];                        // looked for before and after normalisation
     int byte_id[256], size, eos;
+    char *doubt;                             // why eos may not end a text, or NULL
     bool nfc;
     uint64_t fingerprint;
 };
@@ -135,26 +138,9 @@ static void index_merges(Tokenizer *t)
     for (size_t r = 0; r < arrlenu(t->merges); r++) t->rank_of[pair_slot(t, t->merges[r].pair)] = (int)r; // of equals the last counts
 }
 
-// Hugging Face numbers added tokens itself, whatever the file says: as in the vocabulary, else on from its end. Where the two differ nobody knows what the model means.
-static void add_added(Tokenizer *t, const char *path, const char *text, int id, bool normalized)
+static void load_tokenizer_json(Tokenizer *t, const char *path, json_t *j)
 {
-    ptrdiff_t in_vocab = shgeti(t->vocab, text);
-    int expect = (int)shlen(t->vocab);
-    for (size_t i = 0; i < arrlenu(t->added); i++) {
-        if (!strcmp(t->added[i].text, text)) return;
-        if (t->added[i].id >= expect) expect = t->added[i].id + 1;
-    }
-    if (in_vocab >= 0) expect = t->vocab[in_vocab].value;
-    if (id != expect) die("%s: added token \"%s\" has id %d, but Hugging Face's tokenizers would give it %d: number it so", path, text, id, expect);
-    size_t n = strlen(text);
-    char *match = normalized && t->nfc ? nfc(text, n, &n) : xstrdup(text); // looked for in normalised text
-    arrput(t->added, ((AddedToken){match, n, id, normalized}));
-    set_token(t, id, xstrdup(match), n);
-}
-
-static void load_tokenizer_json(Tokenizer *t, const char *path)
-{
-    json_t *j = json_file(path), *model = json_object_get(j, "model"), *merges = json_object_get(model, "merges"), *norm = json_object_get(j, "normalizer"), *v;
+    json_t *model = json_object_get(j, "model"), *merges = json_object_get(model, "merges"), *norm = json_object_get(j, "normalizer"), *v;
     json_t *pre = json_object_get(j, "pre_tokenizer"), *post = json_object_get(j, "post_processor");
     const char *post_type = json_string_value(json_object_get(post, "type")), *type = json_string_value(json_object_get(model, "type")), *pre_type = json_string_value(json_object_get(pre, "type"));
     size_t i;
@@ -186,18 +172,9 @@ static void load_tokenizer_json(Tokenizer *t, const char *path)
         add_merge(t, path, i + 1, a, space + 1);
         free(a);
     }
-    json_array_foreach(json_object_get(j, "added_tokens"), i, v) {
-        const char *s = json_string_value(json_object_get(v, "content"));
-        json_t *id = json_object_get(v, "id");
-        if (!s || !*s || !json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > 10000000) die("%s: added token %zu has no content or id", path, i + 1);
-        const char *strip[] = {"lstrip", "rstrip", "single_word"};
-        for (int k = 0; k < 3; k++) if (json_is_true(json_object_get(v, strip[k]))) die("%s: added token \"%s\": %s is not supported", path, s, strip[k]);
-        add_added(t, path, s, (int)json_integer_value(id), json_is_true(json_object_get(v, "normalized")));
-    }
-    json_decref(j);
 }
 
-static void load_vocab_merges(Tokenizer *t, const char *vocab_path, const char *merges_path, const char *added_path)
+static void load_vocab_merges(Tokenizer *t, const char *vocab_path, const char *merges_path)
 {
     json_t *j = json_file(vocab_path);
     load_vocab(t, vocab_path, j);
@@ -215,82 +192,112 @@ static void load_vocab_merges(Tokenizer *t, const char *vocab_path, const char *
         add_merge(t, merges_path, n, line, space + 1);
     }
     lines_close(&in);
-    ptrdiff_t i = shgeti(t->vocab, "<|endoftext|>");
-    if (i >= 0) add_added(t, vocab_path, "<|endoftext|>", t->vocab[i].value, false);
-    if (!exists(added_path)) return;
-    const char *s;
-    json_t *v, *added = json_file(added_path);
-    for (size_t left = json_object_size(added); left; left--) { // in the order of their ids
-        const char *first = NULL;
-        json_int_t least = INT_MAX;
-        json_object_foreach(added, s, v) if (json_is_integer(v) && json_integer_value(v) < least && json_integer_value(v) >= 0) { least = json_integer_value(v); first = s; }
-        if (!first) die("%s: not an object of tokens with their ids", added_path);
-        add_added(t, added_path, first, (int)least, false);
-        json_object_del(added, first);
-    }
-    json_decref(added);
 }
 
-// What the other files say beside the vocabulary: settings that would change the ids, and the token that ends a text
-static void load_settings(Tokenizer *t, const char *dir)
+static int id_in_vocab(const void *tokenizer, const char *text)
 {
-    char *settings = format("%s/tokenizer_config.json", dir), *configs[] = {format("%s/config.json", dir), format("%s/generation_config.json", dir)}, *eos = xstrdup("<|endoftext|>");
-    bool named = false;
-    if (exists(settings)) {
-        static const char *const refused[] = {"add_prefix_space", "add_bos_token", "add_eos_token"};
-        json_t *j = json_settings(settings);
-        for (int i = 0; i < 3; i++) if (json_is_true(json_object_get(j, refused[i]))) die("%s: %s is not supported: a text is encoded as it stands", settings, refused[i]);
-        named = json_token(j, "eos_token");
-        if (named) { free(eos); eos = xstrdup(json_token(j, "eos_token")); }
-        json_decref(j);
+    const Tokenizer *t = (const Tokenizer *)tokenizer;
+    ptrdiff_t i = shgeti(((Tokenizer *)t)->vocab, text);
+    return i < 0 ? -1 : t->vocab[i].value;
+}
+
+static void load_added(Tokenizer *t, Special *s, const char *path)
+{
+    special_number(s, id_in_vocab, t, (int)shlen(t->vocab));
+    bool said = s->kind || json_object_get(s->settings, token_names[EOS]) || json_object_get(s->map, token_names[EOS]);
+    if (!said && (special_id(s, EOT) >= 0 || id_in_vocab(t, EOT) >= 0)) { // no file says what ends a text: what does in GPT-2 and GPT-NeoX
+        s->name[EOS] = xstrdup(EOT);
+        if (special_id(s, EOT) < 0) special_add(s, EOT, path, id_in_vocab(t, EOT), false, true);
     }
-    ptrdiff_t in_vocab = shgeti(t->vocab, eos);
-    t->eos = in_vocab >= 0 ? t->vocab[in_vocab].value : -1;
-    for (size_t i = 0; i < arrlenu(t->added); i++) if (!strcmp(t->added[i].text, eos)) t->eos = t->added[i].id;
-    if (named && t->eos < 0) die("%s: eos_token %s is not in the vocabulary", settings, shown(eos));
-    for (int f = 0; f < 2; f++) { // what transformers' generate stops at; one token, or a list
-        if (!exists(configs[f])) continue;
-        json_t *j = json_settings(configs[f]), *base = json_object_get(j, "base_config"), *v = json_object_get(base ? base : j, "eos_token_id");
-        for (size_t i = 0, n = json_is_array(v) ? json_array_size(v) : 1; i < n; i++) {
-            json_t *one = json_is_array(v) ? json_array_get(v, i) : v;
-            double id = json_number_value(one);
-            if (!json_is_number(one) || !(id >= 0 && id < t->size) || !t->token[(int)id].bytes) continue; // the class's default, of another vocabulary
-            if (t->eos >= 0 && id != t->eos) die("%s: \"eos_token_id\" is %.0f, the tokenizer's %s is %d: which ends a text? make them agree", configs[f], id, shown(eos), t->eos);
-            t->eos = (int)id;
+    for (size_t i = 0; i < arrlenu(s->added); i++) {
+        AddedToken *a = &s->added[i];
+        size_t n = strlen(a->text);
+        char *match = a->normalized && t->nfc ? nfc(a->text, n, &n) : xstrdup(a->text); // looked for in normalised text
+        matcher_add(&t->added[a->normalized], match, n, a->id);
+        set_token(t, a->id, match, n);
+    }
+    matcher_ready(&t->added[0]);
+    matcher_ready(&t->added[1]);
+}
+
+// A byte, or what merges make: a text that is nobody's end may hold it.
+static bool is_word(const Tokenizer *t, int id)
+{
+    for (int b = 0; b < 256; b++) if (t->byte_id[b] == id) return true;
+    for (size_t i = 0; i < arrlenu(t->merges); i++) if (t->merges[i].id == id) return true;
+    return false;
+}
+
+static void load_end(Tokenizer *t, const Special *s, const char *dir)
+{
+    char *generation = format("%s/generation_config.json", dir), *config = format("%s/config.json", dir), *path = !exists(generation) ? config : generation;
+    json_t *j = !exists(path) ? json_object() : json_settings(path), *base = json_object_get(j, "base_config"), *v = json_object_get(base ? base : j, "eos_token_id");
+    const char *named = s->name[EOS];
+    t->eos = special_id(s, named);
+    for (size_t i = 0, n = json_is_array(v) ? json_array_size(v) : v && !json_is_null(v); i < n; i++) { // what transformers' generate stops at
+        json_t *one = json_is_array(v) ? json_array_get(v, i) : v;
+        double id = json_number_value(one);
+        if (!json_is_number(one) || id != floor(id)) die("%s: \"eos_token_id\" is no token's number, nor a list of them", path);
+        if (!(id >= 0 && id < t->size) || !t->token[(int)id].bytes) continue; // no text ever holds it
+        if (t->eos < 0) t->eos = (int)id;
+        else if (id != t->eos && !t->doubt) t->doubt = named ? format("%s: \"eos_token_id\" is %.0f, the tokenizer's %s is %d: which ends a text? make them agree", path, id, shown(named), t->eos)
+                                                            : format("%s: \"eos_token_id\" names %d and %.0f: which ends a text? name one", path, t->eos, id);
+    }
+    for (size_t i = 0; i < arrlenu(s->added) && named; i++)
+        if (s->added[i].invented && s->added[i].id == t->eos) {
+            free(t->doubt);
+            t->doubt = format("%s: eos_token %s is not in the vocabulary, and would be token %d, which no file names: name one that is", s->added[i].path, shown(named), t->eos);
         }
-        json_decref(j);
-    }
-    free(settings); free(configs[0]); free(configs[1]); free(eos);
+    if (!t->doubt && t->eos >= 0 && is_word(t, t->eos))
+        t->doubt = format("%s: \"%s\" is token %d, \"%s\", an ordinary word that ends no text: name a token of its own", named ? s->path[0] : path, named ? "eos_token" : "eos_token_id", t->eos, shown(t->token[t->eos].bytes));
+    json_decref(j);
+    free(generation); free(config);
 }
 
 Tokenizer *tokenizer_load(const char *dir)
 {
     Tokenizer *t = (Tokenizer *)xcalloc(1, sizeof *t);
-    char *path = format("%s/tokenizer.json", dir), *vocab = format("%s/vocab.json", dir), *merges = format("%s/merges.txt", dir), *added = format("%s/added_tokens.json", dir);
-    if (exists(path)) load_tokenizer_json(t, path);
-    else if (exists(vocab)) load_vocab_merges(t, vocab, merges, added);
-    else die("%s: no tokenizer.json, and no vocab.json with merges.txt: copy the model's tokenizer there", dir);
-    load_settings(t, dir);
+    char *path = format("%s/tokenizer.json", dir), *vocab = format("%s/vocab.json", dir), *merges = format("%s/merges.txt", dir);
+    json_t *j = !exists(path) ? NULL : json_file(path);
+    Special s;
+    if (!j && !exists(vocab)) die("%s: no tokenizer.json, and no vocab.json with merges.txt: copy the model's tokenizer there", dir);
+    special_read(&s, dir, j, j ? path : vocab);
+    if (!j && s.kind && !s.rebuilt) die("%s: vocab.json and merges.txt make no %s: name tokenizer_class GPT2Tokenizer", s.path[0], s.kind);
+    bool neox = s.kind && !strcmp(s.kind, "GPTNeoXTokenizer");
+    if (j) load_tokenizer_json(t, path, j);
+    else load_vocab_merges(t, vocab, merges);
+    if (!j) t->nfc = neox;
+    else if (s.rebuilt && t->nfc != neox) die("%s: normaliser %s, but transformers 5 takes %s for a %s: name tokenizer_class PreTrainedTokenizerFast in %s", path, t->nfc ? "NFC" : "none", neox ? "NFC" : "none", s.kind, s.path[0]);
+    load_added(t, &s, j ? path : vocab);
+    load_end(t, &s, dir);
     uint64_t h = (uint64_t)t->size;
     for (int i = 0; i < t->size; i++)
-        for (size_t k = 0; k <= t->token[i].n; k++) h = hash_more(h, k < t->token[i].n ? (uint8_t)t->token[i].bytes[k] : 256u);
+        for (size_t k = 0; k <= t->token[i].n; k++) h = hash_more(h, (k < t->token[i].n ? (uint8_t)t->token[i].bytes[k] : 256u));
     for (size_t i = 0; i < arrlenu(t->merges); i++) h = hash_more(h, t->merges[i].pair);
     t->fingerprint = h;
     index_merges(t);
-    free(path); free(vocab); free(merges); free(added);
+    special_free(&s);
+    json_decref(j);
+    free(path); free(vocab); free(merges);
     return t;
 }
 
 void tokenizer_free(Tokenizer *t)
 {
     for (int i = 0; i < t->size; i++) free(t->token[i].bytes);
-    for (size_t i = 0; i < arrlenu(t->added); i++) free(t->added[i].text);
-    arrfree(t->token); arrfree(t->added); shfree(t->vocab); arrfree(t->merges); free(t->rank_of);
+    matcher_free(&t->added[0]); matcher_free(&t->added[1]);
+    arrfree(t->token); shfree(t->vocab); arrfree(t->merges); free(t->rank_of); free(t->doubt);
     free(t);
 }
 
 int tokenizer_vocab(const Tokenizer *t) { return t->size; }
-int tokenizer_eos(const Tokenizer *t) { return t->eos; }
+int tokenizer_eos(const Tokenizer *t) { return tokenizer_end(t, true); }
+int tokenizer_end(const Tokenizer *t, bool needed)
+{
+    if (t->doubt && needed) die("%s", t->doubt);
+    if (t->doubt) fprintf(stderr, "vbon: note: %s; %d is taken\n", t->doubt, t->eos);
+    return t->eos;
+}
 uint64_t tokenizer_fingerprint(const Tokenizer *t) { return t->fingerprint; }
 
 // ----------------------------------------------------------------------------
@@ -413,12 +420,9 @@ static int *encode_added(const Tokenizer *t, Merger *m, const char *s, size_t n,
 {
     size_t from = 0;
     for (size_t i = 0; i <= n;) {
-        const AddedToken *found = NULL;
-        for (size_t k = 0; i < n && k < arrlenu(t->added); k++) {
-            const AddedToken *a = &t->added[k];
-            if (a->normalized == normalized && a->text[0] == s[i] && a->n <= n - i && !memcmp(a->text, s + i, a->n) && (!found || a->n > found->n)) found = a;
-        }
-        if (i < n && !found) { i++; continue; }
+        size_t length = 0;
+        int found = i < n ? matcher_find(&t->added[normalized], s + i, n - i, &length) : -1;
+        if (i < n && found < 0) { i++; continue; }
         if (i > from) {
             if (normalized) out = encode_plain(t, m, s + from, i - from, out);
             else if (!t->nfc) out = encode_added(t, m, s + from, i - from, true, out);
@@ -429,9 +433,9 @@ static int *encode_added(const Tokenizer *t, Merger *m, const char *s, size_t n,
                 free(text);
             }
         }
-        if (!found) break;
-        arrput(out, found->id);
-        from = i += found->n;
+        if (found < 0) break;
+        arrput(out, found);
+        from = i += length;
     }
     return out;
 }
@@ -465,7 +469,7 @@ char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *byt
 }
 
 static const char *const tokenizer_files[] = {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", NULL};
+    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "generation_config.json", NULL};
 void tokenizer_copy(const char *from_dir, const char *to_dir)
 {
     for (int i = 0; tokenizer_files[i]; i++) {

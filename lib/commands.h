@@ -162,7 +162,7 @@ static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, siz
         text = (char **)xmalloc(sizeof *text);
         text[0] = xstrdup(a->prompt);
         *n = 1;
-    } else text = prompts_read(a->prompts ? a->prompts : regular(require(a->cache, "prompts")), n);
+    } else text = prompts_read(a->prompts ? a->prompts : require(a->cache, "prompts"), n);
     if (a->prompts_max > 0 && *n > (size_t)a->prompts_max) *n = (size_t)a->prompts_max;
     Prompt *p = (Prompt *)xcalloc(*n, sizeof *p);
     for (size_t i = 0; i < *n; i++) {
@@ -623,6 +623,7 @@ static void cmd_score(const Args *a)
     if (m.cfg.scalar_head) die("%s: a reward model, not a language model: name it by --reward", a->model);
     const Ops *o = m.o;
     Reward reward;
+    int eos = tokenizer_end(t, a->reward != NULL); // for the text, which a reward gets without its end
     if (a->reward) open_reward(&reward, a, t);
     Scorer s = {0};
     Arena work = {.name = "scoring", .o = o};
@@ -644,7 +645,7 @@ static void cmd_score(const Args *a)
             r[n] = (Response){.prompt = n};
             p[n].ids = tokenizer_encode(t, prompt, strlen(prompt), &p[n].n);
             r[n].ids = tokenizer_encode(t, text, strlen(text), &r[n].n);
-            r[n].finished = r[n].n && r[n].ids[r[n].n - 1] == tokenizer_eos(t);
+            r[n].finished = r[n].n && r[n].ids[r[n].n - 1] == eos;
             if (p[n].n + r[n].n < 1 || !r[n].n) die("%s:%zu: no text to score", a->in, in.line);
             if (p[n].n + r[n].n > m.cfg.max_T) die("%s:%zu: %zu tokens, the model's context is %zu: shorten the text", a->in, in.line, p[n].n + r[n].n, m.cfg.max_T);
             if (p[n].n + r[n].n > tokens) tokens = p[n].n + r[n].n;

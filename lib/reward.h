@@ -169,6 +169,7 @@ void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer,
     model_pack(&r->m);
     r->tokenizer = tokenizer_load(what);
     r->same_tokenizer = tokenizer_fingerprint(r->tokenizer) == tokenizer_fingerprint(policy_tokenizer);
+    if (!r->same_tokenizer) tokenizer_eos(r->tokenizer); // or dies now, not in the middle of the work
     if (!r->same_tokenizer) fprintf(stderr, "vbon: note: %s has another tokenizer than the policy: it scores the text, not the ids\n", what);
     r->what = format("%016llx", (unsigned long long)mix64(model_fingerprint(&r->m) ^ tokenizer_fingerprint(r->tokenizer)));
     r->work = (Arena){.name = "reward model", .o = o};

@@ -1,9 +1,9 @@
-// wordpiece.h: BERT's uncased WordPiece, for reward models (lib/distilbert.h). Policies never use it, so it only encodes.
+// wordpiece.h: BERT's WordPiece, for reward models (lib/distilbert.h). Policies never use it, so it only encodes.
 //
 // A text goes through the steps of Hugging Face's BertTokenizerFast, in this order:
 //  1. [UNK], [CLS], ... written in the text are cut out as they stand; what is between goes on.
 //  2. clean-up: control and format characters go, every white space becomes a space; CJK ideographs get spaces around them;
-//     accents go (NFD without Mn); lower case, each character by itself (no final sigma).
+//     accents go (NFD without Mn); lower case, each character by itself (no final sigma). A folder may say which of these there are (`wordpiece_settings`).
 //  3. words: split at spaces; each punctuation character is a word of its own (Unicode's P, and ASCII's symbols such as $ and ^).
 //  4. pieces: the longest entry of the vocabulary again and again, "##" before all but the first; a word of more than 100 characters, or with a
 //     rest that no entry begins, is one [UNK].
@@ -12,7 +12,7 @@
 // Easy to get wrong: accents go before, not after, the lower case; the ideographs' ranges are BERT's own, gap included; a word's length counts characters.
 // Exceptions: Hugging Face's tables are of Unicode 8 here, utf8proc's of 14 or later. 504 characters that came or changed in between (386 marks, 105
 // punctuation marks and symbols, 13 format characters; listed in dev/tokenizer_fixtures.py) are treated as what they are now. BERT's vocabulary has none of them.
-// Left out on purpose: cased models (refused), pairs of texts, decoding.
+// Left out on purpose: pairs of texts, decoding.
 #ifndef WORDPIECE_H
 #define WORDPIECE_H
 #include "../gpt2.h"
@@ -28,15 +28,15 @@ uint64_t wordpiece_fingerprint(const WordPiece *w);     // of the vocabulary, wh
 
 #if defined(VBON_IMPLEMENTATION) && !defined(WORDPIECE_IMPLEMENTED)
 #define WORDPIECE_IMPLEMENTED
-#include "files.h"
+#include "special.h"
 #include "unicode.h"
 
-typedef struct { char *key; int value; } WordEntry;
 struct WordPiece {
-    WordEntry *first, *rest;                            // the vocabulary; its entries in "##", without that
-    WordEntry *special;                                 // cut out of raw text
+    Matcher first, rest;                                // the vocabulary; its entries in "##", without that
+    Matcher special;                                    // cut out of raw text
     int unk, cls, sep, size;
-    size_t longest, max_chars;                          // bytes of the longest entry; characters of the longest word
+    bool clean, ideographs, strip, lower;               // what is done to a text; ideographs: spaces around them
+    size_t max_chars;                                   // of the longest word
     uint64_t fingerprint;
 };
 
@@ -46,26 +46,41 @@ struct WordPiece {
 static void wordpiece_add(WordPiece *w, const char *path, const char *s, int id)
 {
     if (utf8_valid(s, strlen(s)) < strlen(s)) die("%s: token %d is not UTF-8", path, id);
-    shput(w->first, s, id);
-    if (!strncmp(s, "##", 2) && s[2]) shput(w->rest, s + 2, id);
-    if (strlen(s) > w->longest) w->longest = strlen(s);
+    matcher_add(&w->first, s, strlen(s), id);
+    if (!strncmp(s, "##", 2) && s[2]) matcher_add(&w->rest, s + 2, strlen(s) - 2, id);
     if (id >= w->size) w->size = id + 1;
     uint64_t h = (uint64_t)id;
     for (const char *p = s; *p; p++) h = hash_more(h, (uint8_t)*p);
     w->fingerprint += mix64(h);                         // a sum: in any order
 }
 
-static void wordpiece_json(WordPiece *w, const char *path)
+// What is done to a text: BERT's own classes go by tokenizer_config.json, whatever tokenizer.json says; other folders by tokenizer.json.
+static void wordpiece_settings(WordPiece *w, const Special *s, json_t *norm, const char *path)
 {
-    json_t *j = json_file(path), *model = json_object_get(j, "model"), *norm = json_object_get(j, "normalizer"), *v;
+    const struct { bool *to; const char *bert, *json; } list[] = {{&w->lower, "do_lower_case", "lowercase"}, {&w->strip, "strip_accents", "strip_accents"},
+        {&w->ideographs, "tokenize_chinese_chars", "handle_chinese_chars"}, {&w->clean, NULL, "clean_text"}};
+    bool bert = s->rebuilt || !norm;
+    for (int i = 0; i < 4; i++) {
+        const char *key = bert ? list[i].bert : list[i].json;
+        json_t *v = key ? json_object_get(bert ? s->settings : norm, key) : NULL;
+        if (v && !json_is_boolean(v) && !json_is_null(v)) die("%s: \"%s\" is neither true nor false", bert ? s->path[0] : path, key);
+        *list[i].to = v && !json_is_null(v) ? json_is_true(v) : i == 1 ? w->lower : true;
+    }
+    if (bert && json_is_false(json_object_get(norm, "clean_text"))) die("%s: \"clean_text\" is false, but transformers 5 cleans for a %s: name tokenizer_class PreTrainedTokenizerFast in %s", path, s->kind, s->path[0]);
+    if (json_is_false(json_object_get(s->settings, "do_basic_tokenize"))) die("%s: \"do_basic_tokenize\" is false, which is not supported", s->path[0]);
+    uint64_t unusual = (w->lower ? 0 : 1) + (w->strip ? 0 : 2) + (w->ideographs ? 0 : 4) + (w->clean ? 0 : 8);
+    if (unusual) w->fingerprint += mix64(unusual);
+}
+
+static void wordpiece_json(WordPiece *w, const char *path, json_t *j, const Special *special)
+{
+    json_t *model = json_object_get(j, "model"), *norm = json_object_get(j, "normalizer"), *v;
     const char *type = json_string_value(json_object_get(model, "type")), *n = json_string_value(json_object_get(norm, "type")), *s;
     const char *pre = json_string_value(json_object_get(json_object_get(j, "pre_tokenizer"), "type"));
     if (type && strcmp(type, "WordPiece")) die("%s: a %s model: BERT's WordPiece is needed here", path, shown(type)); // old files do not name it
     if (!n || strcmp(n, "BertNormalizer") || !pre || strcmp(pre, "BertPreTokenizer")) die("%s: its normaliser and pre-tokeniser are not BERT's", path);
-    const char *on[] = {"lowercase", "clean_text", "handle_chinese_chars", "strip_accents"};
-    for (int i = 0; i < 4; i++) if (json_is_false(json_object_get(norm, on[i]))) die("%s: \"%s\" is false: only BERT's uncased form is supported", path, on[i]);
     const char *prefix = json_string_value(json_object_get(model, "continuing_subword_prefix"));
-    if (prefix && strcmp(prefix, "##")) die("%s: pieces begin with \"%s\", not ##", path, prefix);
+    if (prefix && strcmp(prefix, "##")) die("%s: pieces begin with \"%s\", not ##", path, shown(prefix));
     const char *unk = json_string_value(json_object_get(model, "unk_token"));
     if (unk && strcmp(unk, "[UNK]")) die("%s: unk_token %s is not supported: BERT's is [UNK]", path, shown(unk));
     json_t *post = json_object_get(j, "post_processor"), *single = json_object_get(post, "single"); // BertProcessing has cls and sep, TemplateProcessing the three in a row
@@ -75,25 +90,15 @@ static void wordpiece_json(WordPiece *w, const char *path)
     json_t *max = json_object_get(model, "max_input_chars_per_word");
     if (max && (!json_is_integer(max) || json_integer_value(max) < 1 || json_integer_value(max) > 10000)) die("%s: max_input_chars_per_word is no valid number", path);
     if (max) w->max_chars = (size_t)json_integer_value(max);
+    if (special->rebuilt && w->max_chars != 100) die("%s: max_input_chars_per_word is %zu, but transformers 5 takes 100 for a %s: name tokenizer_class PreTrainedTokenizerFast in %s", path, w->max_chars, special->kind, special->path[0]);
     json_object_foreach(json_object_get(model, "vocab"), s, v) {
-        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > 10000000) die("%s: token \"%s\" has no valid id", path, s);
+        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > 10000000) die("%s: token \"%s\" has no valid id", path, shown(s));
         wordpiece_add(w, path, s, (int)json_integer_value(v));
     }
-    size_t i;
-    json_array_foreach(json_object_get(j, "added_tokens"), i, v) {
-        const char *content = json_string_value(json_object_get(v, "content"));
-        ptrdiff_t at = content ? shgeti(w->first, content) : -1;
-        if (at < 0) die("%s: added token %zu is not in the vocabulary", path, i + 1);
-        const char *off[] = {"lstrip", "rstrip", "single_word", "normalized"};
-        for (int k = 0; k < 4; k++) if (json_is_true(json_object_get(v, off[k]))) die("%s: added token \"%s\": %s is not supported", path, content, off[k]);
-        shput(w->special, content, w->first[at].value);
-    }
-    json_decref(j);
 }
 
 static void wordpiece_txt(WordPiece *w, const char *path)
 {
-    static const char *const specials[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"};
     Lines in;
     int id = 0;
     if (!lines_open(&in, path)) die("%s: cannot be read: %s", path, strerror(errno));
@@ -104,46 +109,49 @@ static void wordpiece_txt(WordPiece *w, const char *path)
         if (n) wordpiece_add(w, path, line, id);
     }
     lines_close(&in);
-    for (int i = 0; i < 5; i++) { ptrdiff_t at = shgeti(w->first, specials[i]); if (at >= 0) shput(w->special, specials[i], w->first[at].value); }
 }
 
-static void wordpiece_settings(const char *config)
-{
-    if (!exists(config)) return;
-    json_t *j = json_settings(config);
-    const char *on[] = {"do_lower_case", "strip_accents", "tokenize_chinese_chars", "do_basic_tokenize"};
-    static const char *const named[][2] = {{"unk_token", "[UNK]"}, {"cls_token", "[CLS]"}, {"sep_token", "[SEP]"}};
-    for (int i = 0; i < 3; i++) {
-        const char *s = json_token(j, named[i][0]);
-        if (s && strcmp(s, named[i][1])) die("%s: %s %s is not supported: BERT's is %s", config, named[i][0], shown(s), named[i][1]);
-    }
-    for (int i = 0; i < 4; i++) if (json_is_false(json_object_get(j, on[i]))) die("%s: \"%s\" is false: only BERT's uncased form is supported", config, on[i]);
-    json_decref(j);
-}
+static int id_in_words(const void *w, const char *text) { return matcher_exact(&((const WordPiece *)w)->first, text); }
 
 WordPiece *wordpiece_load(const char *dir)
 {
     WordPiece *w = (WordPiece *)xcalloc(1, sizeof *w);
-    char *json = format("%s/tokenizer.json", dir), *txt = format("%s/vocab.txt", dir), *config = format("%s/tokenizer_config.json", dir);
+    char *json = format("%s/tokenizer.json", dir), *txt = format("%s/vocab.txt", dir);
+    json_t *j = !exists(json) ? NULL : json_file(json);
+    const char *path = j ? json : txt;
+    Special s;
+    if (!j && !exists(txt)) die("%s: no tokenizer.json and no vocab.txt: copy the model's tokenizer there", dir);
+    special_read(&s, dir, j, path);
+    if (s.kind && s.rebuilt && !strstr(s.kind, "BertTokenizer")) die("%s: a %s: BERT's WordPiece is needed here", dir, s.kind);
     w->max_chars = 100;
-    sh_new_arena(w->first); sh_new_arena(w->rest); sh_new_arena(w->special);
-    bool from_json = exists(json);
-    if (from_json) wordpiece_json(w, json);
-    else if (exists(txt)) wordpiece_txt(w, txt);
-    else die("%s: no tokenizer.json and no vocab.txt: copy the model's tokenizer there", dir);
-    wordpiece_settings(config);
-    const char *needed[] = {"[UNK]", "[CLS]", "[SEP]"};
+    if (j) wordpiece_json(w, path, j, &s);
+    else wordpiece_txt(w, path);
+    wordpiece_settings(w, &s, json_object_get(j, "normalizer"), path);
+    matcher_ready(&w->first);
+    matcher_ready(&w->rest);
+    static const struct { int name; const char *text; } needed[] = {{UNK, "[UNK]"}, {CLS, "[CLS]"}, {SEP, "[SEP]"}};
     int *ids[] = {&w->unk, &w->cls, &w->sep};
     for (int i = 0; i < 3; i++) {
-        ptrdiff_t at = shgeti(w->first, needed[i]);
-        if (at < 0) die("%s: no %s in the vocabulary: is it BERT's?", from_json ? json : txt, needed[i]);
-        *ids[i] = w->first[at].value;
+        const char *named = s.name[needed[i].name];
+        if (named ? strcmp(named, needed[i].text) : s.rebuilt) die("%s: %s %s is not supported: BERT's is %s", s.path[0], token_names[needed[i].name], named ? shown(named) : "null", needed[i].text);
+        *ids[i] = matcher_exact(&w->first, needed[i].text);
+        if (*ids[i] < 0) die("%s: no %s in the vocabulary: is it BERT's?", path, needed[i].text);
     }
-    free(json); free(txt); free(config);
+    special_number(&s, id_in_words, w, (int)arrlen(w->first.list));
+    for (size_t i = 0; i < arrlenu(s.added); i++) {
+        const AddedToken *a = &s.added[i];
+        if (a->normalized) die("%s: added token \"%s\": normalized is not supported", a->path, shown(a->text));
+        matcher_add(&w->special, a->text, strlen(a->text), a->id);
+        if (a->id >= w->size) w->size = a->id + 1;
+    }
+    matcher_ready(&w->special);
+    special_free(&s);
+    json_decref(j);
+    free(json); free(txt);
     return w;
 }
 
-void wordpiece_free(WordPiece *w) { shfree(w->first); shfree(w->rest); shfree(w->special); free(w); }
+void wordpiece_free(WordPiece *w) { matcher_free(&w->first); matcher_free(&w->rest); matcher_free(&w->special); free(w); }
 int wordpiece_vocab(const WordPiece *w) { return w->size; }
 uint64_t wordpiece_fingerprint(const WordPiece *w) { return w->fingerprint; }
 
@@ -165,9 +173,9 @@ static bool is_dropped(int32_t c) // Cc, Cf, Co; the replacement character
 
 static bool is_blank(int32_t c)
 {
-    if (c < 128) return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+    if (c < 128) return c == ' ' || (c >= 9 && c <= 13);
     utf8proc_category_t k = utf8proc_category(c);
-    return k == UTF8PROC_CATEGORY_ZS || k == UTF8PROC_CATEGORY_ZL || k == UTF8PROC_CATEGORY_ZP;
+    return c == 0x85 || k == UTF8PROC_CATEGORY_ZS || k == UTF8PROC_CATEGORY_ZL || k == UTF8PROC_CATEGORY_ZP;
 }
 
 static bool is_punctuation(int32_t c)
@@ -178,25 +186,34 @@ static bool is_punctuation(int32_t c)
 }
 
 // Step 2: code points, malloc'd
-static int32_t *normalised(const char *s, size_t n, size_t *out_n)
+static int32_t *normalised(const WordPiece *w, const char *s, size_t n, size_t *out_n)
 {
     int32_t *c = (int32_t *)xmalloc((3 * n + 1) * sizeof *c);
     size_t at = 0, k = 0;
     for (size_t i = 0; i < n;) {
         utf8proc_int32_t x;
         i += (size_t)utf8proc_iterate((const utf8proc_uint8_t *)s + i, (utf8proc_ssize_t)(n - i), &x);
-        if (is_dropped(x)) continue;
-        bool ideograph = is_ideograph(x);
+        if (w->clean && is_dropped(x)) continue;
+        bool ideograph = w->ideographs && is_ideograph(x);
         if (ideograph) c[at++] = ' ';
         c[at++] = is_blank(x) ? ' ' : x;
         if (ideograph) c[at++] = ' ';
     }
-    int32_t *d = nfd(c, at, &at);
-    for (size_t i = 0; i < at; i++)
-        if (d[i] < 0x300 || utf8proc_category(d[i]) != UTF8PROC_CATEGORY_MN) d[k++] = utf8proc_tolower(d[i]);
+    if (w->strip) {
+        int32_t *d = nfd(c, at, &at);
+        for (size_t i = 0; i < at; i++) if (d[i] < 0x300 || utf8proc_category(d[i]) != UTF8PROC_CATEGORY_MN) d[k++] = d[i];
+        free(c);
+        c = d;
+        at = k;
+    }
+    int32_t *out = (int32_t *)xmalloc((2 * at + 1) * sizeof *out);
+    for (size_t i = k = 0; i < at; i++) {
+        out[k++] = w->lower ? utf8proc_tolower(c[i]) : c[i];
+        if (w->lower && c[i] == 0x130) { out[k - 1] = 'i'; out[k++] = 0x307; } // the one character with a lower case of two
+    }
     free(c);
     *out_n = k;
-    return d;
+    return out;
 }
 
 // ----------------------------------------------------------------------------
@@ -208,20 +225,10 @@ static int *encode_wordpiece(const WordPiece *w, const int32_t *c, size_t n, int
     char *word = (char *)xmalloc(4 * n + 1);
     size_t bytes = 0, before = arrlenu(out);
     for (size_t i = 0; i < n; i++) bytes += (size_t)utf8proc_encode_char(c[i], (utf8proc_uint8_t *)word + bytes);
-    word[bytes] = 0;
-    for (size_t from = 0, end; from < bytes; from = end) {
-        WordEntry *table = from ? w->rest : w->first;
-        ptrdiff_t found = -1;
-        for (end = bytes - from > w->longest ? from + w->longest : bytes; end > from; end--) {
-            if (end < bytes && ((uint8_t)word[end] & 0xc0) == 0x80) continue; // inside a character
-            char kept = word[end];
-            word[end] = 0;
-            found = shgeti(table, word + from);
-            word[end] = kept;
-            if (found >= 0) break;
-        }
+    for (size_t from = 0, length; from < bytes; from += length) {
+        int found = matcher_find(from ? &w->rest : &w->first, word + from, bytes - from, &length);
         if (found < 0) { arrsetlen(out, before); arrput(out, w->unk); break; }
-        arrput(out, table[found].value);
+        arrput(out, found);
     }
     free(word);
     return out;
@@ -230,7 +237,7 @@ static int *encode_wordpiece(const WordPiece *w, const int32_t *c, size_t n, int
 static int *encode_bert(const WordPiece *w, const char *s, size_t n, int *out)
 {
     size_t len;
-    int32_t *c = normalised(s, n, &len);
+    int32_t *c = normalised(w, s, n, &len);
     for (size_t i = 0, j; i < len; i = j) {
         j = i + 1;
         if (c[i] == ' ') continue;
@@ -249,16 +256,12 @@ int *wordpiece_encode(const WordPiece *w, const char *text, size_t bytes, size_t
     size_t from = 0;
     arrput(out, w->cls);
     for (size_t i = 0; i <= bytes;) {
-        ptrdiff_t found = -1;
         size_t length = 0;
-        for (size_t k = 0; i < bytes && k < shlenu(w->special); k++) {
-            size_t m = strlen(w->special[k].key);
-            if (m > length && m <= bytes - i && !memcmp(w->special[k].key, text + i, m)) { found = (ptrdiff_t)k; length = m; }
-        }
+        int found = i < bytes ? matcher_find(&w->special, text + i, bytes - i, &length) : -1;
         if (i < bytes && found < 0) { i++; continue; }
         if (i > from) out = encode_bert(w, text + from, i - from, out);
         if (found < 0) break;
-        arrput(out, w->special[found].value);
+        arrput(out, found);
         from = i += length;
     }
     if (limit && arrlenu(out) + 1 > limit) arrsetlen(out, limit - 1);

@@ -263,9 +263,20 @@ static void test_pythia(void) // every command once
     expect_success(other);
     expect_success("sample --model neox_other --prompt a --max-new 2 --out neox_other.jsonl");
     free(other);
+    // GPTNeoXConfig's own end of text beside a tokenizer with another: texts can be scored, but nothing can be sampled; and what only transformers reads is kept
+    char *config = tmp_path("neox_other/config.json"), *chat[] = {tmp_path("neox/chat_template.jinja"), tmp_path("neox_vbon/chat_template.jinja")}, *generation[] = {tmp_path("neox/generation_config.json"), tmp_path("neox_vbon/generation_config.json")};
+    json_t *j = json_load_file(config, 0, NULL);
+    json_object_set_new(j, "eos_token_id", json_integer(2));
+    json_dump_file(j, config, 0);
+    json_decref(j);
+    expect_success("score --model neox_other --in nt.jsonl --out neox_other.jsonl");
+    expect_failure("sample --model neox_other --prompt a --max-new 2 --out neox_other.jsonl", 1, "\"eos_token_id\" is 2, the tokenizer's <|endoftext|> is 0");
+    expect_failure("score --model neox_other --reward neox_rm --in nt.jsonl --out neox_other.jsonl", 1, "which ends a text");
+    write_file(chat[0], "{{ messages }}", 14); write_file(generation[0], "{\"do_sample\": true}", 19);
     expect_success("cache --model neox --reward neox_rm --prompts prompts.jsonl --samples 8 --max-new 6 --seed 3 --out neox.jsonl");
     expect_success("train --model neox --reward neox_rm --cache neox.jsonl --n 4 --max-new 6 --train-layers 1 --episodes 64 --rollout 32 --lr 1e-3 --out neox_vbon");
     expect_success("eval --model neox_vbon --reference neox --reward neox_rm --cache neox.jsonl --ns 4 --samples 4 --max-new 6");
+    CHECK(!access(chat[1], R_OK) && !access(generation[1], R_OK), "chat_template.jinja and generation_config.json are copied");
     Model before, after;
     char *a = tmp_path("neox"), *b = tmp_path("neox_vbon");
     model_load(&before, ops_cpu(), a, 1, false); model_load(&after, ops_cpu(), b, 1, false);

@@ -53,7 +53,7 @@ static void expect_death(void (*f)(const char *), const char *arg, int code, con
 }
 
 static void load_model(const char *dir) { Model m; model_load(&m, ops_cpu(), dir, TRAIN_NONE, false); }
-static void load_tokenizer(const char *dir) { tokenizer_load(dir); }
+static void load_tokenizer(const char *dir) { tokenizer_eos(tokenizer_load(dir)); }
 
 static void test_files(void)
 {
@@ -222,16 +222,19 @@ static void test_malformed(void)
         {TOKEN ",\"post_processor\":{\"type\":\"RobertaProcessing\"}}", "post_processor RobertaProcessing"}};
     write_file(config, "{\"eos_token_id\":0}", 18);
     for (size_t i = 0; i < sizeof tokenizers / sizeof *tokenizers; i++) { write_file(tok, tokenizers[i].text, strlen(tokenizers[i].text)); expect_death(load_tokenizer, bad, 1, tokenizers[i].says); }
-    write_file(tok, TOKEN "}", strlen(TOKEN "}"));
+    #define TWO "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"<s>\":1},\"merges\":[]}}"
+    write_file(tok, TWO, strlen(TWO));
+    expect_death(load_tokenizer, bad, 1, "an ordinary word");
     for (int i = 0; i < 2; i++) { // config.json names the end of a text, unless it is of another vocabulary
-        write_file(config, i ? "{\"eos_token_id\":7}" : "{\"eos_token_id\":0}", 18);
+        write_file(config, i ? "{\"eos_token_id\":7}" : "{\"eos_token_id\":1}", 18);
         Tokenizer *named = tokenizer_load(bad);
-        CHECK(tokenizer_eos(named) == -i, "the end of a text is %d", tokenizer_eos(named));
+        CHECK(tokenizer_eos(named) == (i ? -1 : 1), "the end of a text is %d", tokenizer_eos(named));
         tokenizer_free(named);
     }
     static const struct { const char *text, *says; int eos; } settings[] = {
         {"{\"add_prefix_space\":true}", "add_prefix_space", 0}, {"{\"add_bos_token\":true}", "add_bos_token", 0}, {"{\"eos_token\":\"</s>\"}", "eos_token </s> is not in the vocabulary", 0},
-        {"{\"eos_token\":\"a\"}", "\"eos_token_id\" is 1, the tokenizer's a is 0", 1}, {"{\"eos_token\":{\"content\":\"a\"}}", NULL, 0}, {"{\"eos_token\":null}", NULL, 1}};
+        {"{\"eos_token\":\"a\"}", "\"eos_token_id\" is 1, the tokenizer's a is 0", 1}, {"{\"eos_token\":{\"content\":\"a\"}}", "\"eos_token\" is token 0, \"a\", an ordinary word", 0}, {"{\"eos_token\":null}", NULL, 1}, {"{\"eos_token\":null}", "\"eos_token_id\" is token 0, \"a\", an ordinary word", 0},
+        {"{\"eos_token\":7}", "\"eos_token\" holds no token", 1}, {"{\"tokenizer_class\":\"LlamaTokenizer\"}", "tokenizer_class LlamaTokenizer is not supported", 1}, {"{\"split_special_tokens\":true}", "split_special_tokens", 1}};
     write_file(tok, TOKEN END(1) "}", strlen(TOKEN END(1) "}"));
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) { // eos_token beside <|endoftext|>: it is the one that ends a text
         char *tc = tmp_path("bad/tokenizer_config.json"), *id = format("{\"eos_token_id\":%d}", settings[i].eos);
@@ -242,7 +245,8 @@ static void test_malformed(void)
         CHECK(tokenizer_eos(named) == settings[i].eos, "the end of a text is %d", tokenizer_eos(named));
         tokenizer_free(named);
     }
-    char *generation = tmp_path("bad/generation_config.json");
+    char *generation = tmp_path("bad/generation_config.json"), *left_over = tmp_path("bad/tokenizer_config.json");
+    unlink(left_over);
     write_file(generation, "{\"eos_token_id\":[1,0]}", 22);
     expect_death(load_tokenizer, bad, 1, "generation_config.json: \"eos_token_id\" is 0, the tokenizer's <|endoftext|> is 1");
     unlink(generation);
@@ -283,6 +287,72 @@ static void golden_strings(const Tokenizer *t, const char *path, size_t at_least
     }
     jsonl_close(&in);
     CHECK(n > at_least, "%s: %zu strings", path, n);
+}
+
+static void only_load_tokenizer(const char *dir) { tokenizer_load(dir); }
+static bool is_refused(const char *dir) // in a child
+{
+    fflush(NULL);
+    pid_t pid = fork();
+    int status;
+    if (!pid) {
+        if (!freopen("/dev/null", "w", stderr)) _exit(99);
+        *test_folder = 0;
+        only_load_tokenizer(dir);
+        _exit(0);
+    }
+    waitpid(pid, &status, 0);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) <= 1, "%s: status %d", dir, status);
+    return status != 0;
+}
+
+// Folders that name their special tokens in every way: equal to transformers 4 and 5, or refused where these differ (dev/special_tokens.py)
+static void test_special_tokens(void)
+{
+    Jsonl in;
+    json_t *j, **records = NULL, *texts, *content, *text;
+    size_t equal = 0, refused = 0, doubted = 0, i, k;
+    const char *name;
+    jsonl_open(&in, "dev/fixtures/special_tokens.jsonl");
+    while (jsonl_next(&in, &j)) arrput(records, j);
+    jsonl_close(&in); // before there are children, which would move on in it
+    texts = json_object_get(records[0], "texts");
+    for (size_t line = 1; line < arrlenu(records); line++) {
+        char *sub = format("special%zu", line), *dir = tmp_path(sub);
+        j = records[line];
+        const char *what = jsonl_string(&in, j, "name", true), *says = jsonl_string(&in, j, "says", false);
+        json_t *ids = json_object_get(j, "ids"), *end = json_object_get(j, "end");
+        make_folder(dir);
+        json_object_foreach(json_object_get(j, "files"), name, content) {
+            char *path = format("%s/%s", dir, name);
+            write_file(path, json_string_value(content), json_string_length(content));
+            free(path);
+        }
+        if (says && *says && *says != '?') expect_death(only_load_tokenizer, dir, 1, says);
+        if (says && is_refused(dir)) refused++;
+        else {
+            CHECK(ids, "%s: the versions differ, and it is not refused", what);
+            Tokenizer *t = tokenizer_load(dir);
+            CHECK((size_t)tokenizer_vocab(t) == (size_t)json_integer_value(json_object_get(j, "size")), "%s: %d tokens", what, tokenizer_vocab(t));
+            json_array_foreach(texts, i, text) {
+                size_t n;
+                int *got = tokenizer_encode(t, json_string_value(text), json_string_length(text), &n);
+                json_t *want = json_array_get(ids, i);
+                bool same = ids && n == json_array_size(want);
+                for (k = 0; k < n && same; k++) same = got[k] == (int)at(want, k);
+                CHECK(same, "%s: other ids for %s", what, json_string_value(text));
+                free(got);
+            }
+            if (json_is_string(end)) { expect_death(load_tokenizer, dir, 1, json_string_value(end)); doubted++; }
+            else CHECK(tokenizer_eos(t) == (int)json_integer_value(end), "%s: %d ends a text", what, tokenizer_eos(t));
+            tokenizer_free(t);
+            equal++;
+        }
+        free(sub); free(dir);
+    }
+    for (i = 0; i < arrlenu(records); i++) json_decref(records[i]);
+    arrfree(records);
+    CHECK(equal > 35 && refused > 10 && doubted > 8, "%zu equal, %zu refused, %zu whose end is in doubt", equal, refused, doubted);
 }
 
 static void test_bpe(void)
@@ -356,14 +426,71 @@ static void test_bpe(void)
     back = tokenizer_decode(neox, ids, n, NULL);
     CHECK(!memcmp(back, "\xcc\xa3\xcc\xa3", 4) && !memcmp(back + (1 << 20) - 4, "\xcc\x81\xcc\x81", 4), "a million bytes of marks in order");
     free(ids); free(text); free(back);
+    // a hundred thousand added tokens, and a text of them, in a second
+    double began = clock_seconds();
+    FILE *many = fopen(added, "w");
+    fputs("{\"<0>\":2000", many);
+    for (int i = 1; i < 100000; i++) fprintf(many, ",\"<%d>\":%d", i, 2000 + i);
+    fputs("}", many);
+    fclose(many);
+    tokenizer_free(u);
+    u = tokenizer_load(dir);
+    text = xmalloc(1 << 20);
+    for (size_t i = n = 0; i + 16 < 1 << 20; n++) i += (size_t)sprintf(text + i, "<%zu>", n * 7919 % 100000);
+    size_t found;
+    ids = tokenizer_encode(u, text, strlen(text), &found);
+    bool right = found == n;
+    for (size_t i = 0; i < n && right; i++) right = ids[i] == (int)(2000 + i * 7919 % 100000);
+    CHECK(right && tokenizer_vocab(u) == 102000, "%zu added tokens for %zu", found, n);
+    CHECK(clock_seconds() - began < 4, "added tokens: %g s", clock_seconds() - began);
+    free(ids); free(text);
     tokenizer_free(t); tokenizer_free(u); tokenizer_free(neox); tokenizer_free(strings);
 }
 
 #define BERT "{\"normalizer\":{\"type\":\"BertNormalizer\"},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"model\":{\"type\":\"WordPiece\""
 static void load_wordpiece(const char *dir) { wordpiece_load(dir); }
 
+// Lower case, accents and ideographs as a folder's files say, by dev/fixtures/wordpiece_settings.jsonl
+static void wordpiece_with_settings(void)
+{
+    Jsonl in;
+    json_t *j, *pair;
+    size_t n = 0, i, k;
+    char *dir = tmp_path("bert_settings"), *config = tmp_path("bert_settings/tokenizer_config.json"), *json = tmp_path("bert_settings/tokenizer.json"), *vocab = tmp_path("bert_settings/vocab.txt"), *s;
+    make_folder(dir);
+    jsonl_open(&in, "dev/fixtures/wordpiece_settings.jsonl");
+    for (; jsonl_next(&in, &j); n++) {
+        const char *settings = jsonl_string(&in, j, "config", true);
+        json_t *normalizer = json_object_get(j, "normalizer");
+        unlink(json); unlink(vocab);
+        write_file(config, settings, strlen(settings));
+        if (json_is_object(normalizer)) {
+            json_t *whole = json_load_file("dev/fixtures/wordpiece/tokenizer.json", 0, NULL);
+            json_object_update(json_object_get(whole, "normalizer"), normalizer);
+            json_dump_file(whole, json, 0);
+            json_decref(whole);
+        } else { s = read_file("dev/fixtures/distilbert/vocab.txt", &k); write_file(vocab, s, k); arrfree(s); }
+        WordPiece *w = wordpiece_load(dir);
+        json_array_foreach(json_object_get(j, "strings"), i, pair) {
+            const char *text = json_string_value(json_array_get(pair, 0));
+            json_t *want = json_array_get(pair, 1);
+            int *ids = wordpiece_encode(w, text, strlen(text), 0, &k);
+            bool same = ids && k == json_array_size(want);
+            for (size_t l = 0; l < k && same; l++) same = ids[l] == (int)at(want, l);
+            CHECK(same, "%s: other ids for %s", settings, text);
+            free(ids);
+        }
+        wordpiece_free(w);
+        json_decref(j);
+    }
+    jsonl_close(&in);
+    CHECK(n == 8, "%zu settings", n);
+    free(dir); free(config); free(json); free(vocab);
+}
+
 static void test_wordpiece(void)
 {
+    wordpiece_with_settings();
     WordPiece *w = wordpiece_load("dev/fixtures/distilbert"), *same = wordpiece_load("dev/fixtures/wordpiece");
     CHECK(wordpiece_fingerprint(w) == wordpiece_fingerprint(same) && wordpiece_vocab(w) == wordpiece_vocab(same), "vocab.txt and tokenizer.json hold one vocabulary");
     Jsonl in;
@@ -395,13 +522,34 @@ static void test_wordpiece(void)
     json_decref(j);
     same = wordpiece_load(old);
     CHECK(wordpiece_fingerprint(w) == wordpiece_fingerprint(same), "a tokenizer.json that does not name WordPiece");
+    // words of ten thousand characters and an entry as long: no piece costs more than its length
+    double began = clock_seconds();
+    char *long_word = xmalloc(10001);
+    memset(long_word, 'a', 10000);
+    long_word[10000] = 0;
+    j = json_load_file("dev/fixtures/wordpiece/tokenizer.json", 0, NULL);
+    json_t *model = json_object_get(j, "model");
+    json_object_set_new(model, "max_input_chars_per_word", json_integer(10000));
+    json_object_set_new(json_object_get(model, "vocab"), long_word, json_integer(600));
+    json_dump_file(j, old_file, 0);
+    json_decref(j);
+    wordpiece_free(same);
+    same = wordpiece_load(old);
+    long_word[9999] = 0;
+    for (int i = 0; i < 20; i++) {
+        int *ids = wordpiece_encode(same, long_word, 9999, 0, &k);
+        CHECK(k > 300, "%zu pieces", k);
+        free(ids);
+    }
+    CHECK(clock_seconds() - began < 2, "a word without end: %g s", clock_seconds() - began);
+    free(long_word);
     wordpiece_free(w); wordpiece_free(same);
     char *dir = tmp_path("cased"), *vocab = tmp_path("cased/vocab.txt"), *config = tmp_path("cased/tokenizer_config.json"), *json = tmp_path("cased/tokenizer.json");
     make_folder(dir);
     expect_death(load_wordpiece, dir, 1, "no vocab.txt");
-    static const struct { const char *file, *text, *says; } bad[] = {{"vocab", "[UNK]\n[SEP]\na\n", "no [CLS]"}, {"vocab", "[UNK]\n[CLS]\n\xff\n", "not UTF-8"}, {"config", "{\"do_lower_case\":false}", "uncased"}, {"config", "{\"do_basic_tokenize\":false}", "do_basic_tokenize"}, {"config", "{\"unk_token\":\"<unk>\"}", "unk_token <unk>"},
+    static const struct { const char *file, *text, *says; } bad[] = {{"vocab", "[UNK]\n[SEP]\na\n", "no [CLS]"}, {"vocab", "[UNK]\n[CLS]\n\xff\n", "not UTF-8"}, {"config", "{\"do_lower_case\":7}", "do_lower_case"}, {"config", "{\"tokenizer_class\":\"BertTokenizer\",\"cls_token\":null}", "cls_token null"}, {"config", "{\"tokenizer_class\":\"GPT2Tokenizer\"}", "a GPT2Tokenizer"}, {"config", "{\"do_basic_tokenize\":false}", "do_basic_tokenize"}, {"config", "{\"unk_token\":\"<unk>\"}", "unk_token <unk>"},
         {"json", "{\"model\":{\"type\":\"BPE\"}}", "BPE"}, {"json", "{\"model\":{\"type\":\"WordPiece\"}}", "normaliser"},
-        {"json", "{\"model\":{\"type\":\"WordPiece\"},\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":false},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"}}", "uncased"},
+        {"json", "{\"model\":{\"type\":\"WordPiece\"},\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":0},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"[CLS]\",2],\"sep\":[\"[SEP]\",1]}}", "lowercase"},
         {"json", BERT ",\"unk_token\":\"<unk>\"}}", "unk_token <unk>"}, {"json", BERT "}}", "does not put [CLS]"}, {"json", BERT "},\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"[SEP]\",1],\"sep\":[\"[SEP]\",1]}}", "does not put [CLS]"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         write_file(*bad[i].file == 'v' ? vocab : *bad[i].file == 'c' ? config : json, bad[i].text, strlen(bad[i].text));
