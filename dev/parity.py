@@ -39,6 +39,7 @@ failures, checks, worst = 0, 0, {}
 
 def activations():
     """The names of transformers' activations, in two lists: those that are one of our three functions, by their values, and the others."""
+    logging.set_verbosity_error()
     x, ours, others = torch.linspace(-30, 30, 6001, dtype=torch.float64), [], []
     for name in sorted(ACT2FN):
         try: y = ACT2FN[name].double()(x)

@@ -2,9 +2,10 @@
 //
 // A folder is read through the model's parameter list: each parameter is looked up by name (with or without `transformer.` or `gpt_neox.`),
 // checked for shape and handed to param_set a piece at a time, so that loading needs little memory beside the weights. What is missing, left
-// over or of another shape is listed all at once. A config that would change the mathematics without our noticing (inverse-layer attention
-// scaling, scaled rotary positions) is refused. What is written loads with AutoModelForCausalLM and AutoModelForSequenceClassification of
-// transformers 4 and 5. cleanrl's reward models (`lm_backbone.*`, `scalar_head.*`, a nested base_config) are read, not written.
+// over or of another shape is listed all at once. config.json is read and written through one table of fields with their types and ranges; what
+// would change the mathematics (inverse-layer attention scaling, scaled rotary positions) is refused there. What is written loads with
+// AutoModelForCausalLM and AutoModelForSequenceClassification of transformers 4 and 5. cleanrl's reward models (`lm_backbone.*`, `scalar_head.*`, a
+// nested base_config) are read, not written.
 #ifndef CONFIG_H
 #define CONFIG_H
 #include "../gpt2.h"
