@@ -46,52 +46,35 @@ static const char *const neox_buffers[] = {".attention.bias", ".attention.masked
 #if defined(CONFIG_IMPLEMENTED) && !defined(PYTHIA_CONFIG)
 #define PYTHIA_CONFIG
 
-// One number under several names: those that are there must agree.
-static double agreed_number(json_t *j, const char *path, const char *const names[2], double fallback)
+// transformers 5 reads rope_scaling if there is one, else rope_parameters; what that leaves out, under the old names beside them. All that is
+// said anywhere must agree with what it takes: version 4 does not read rope_parameters, and neither reads the new names outside of them.
+static void neox_rope_read(Config *c, json_t *j, const char *path)
 {
-    json_t *places[] = {json_object_get(j, "rope_parameters"), json_object_get(j, "rope_scaling"), j, j};
-    double x = 0;
+    static const char *const places[] = {"rope_scaling", "rope_parameters", "config.json"};
+    Config said[4] = {0};
+    said[3] = *c;
+    for (int i = 0; i < 3; i++) {
+        json_t *rope = i == 2 ? j : json_object_get(j, places[i]);
+        if (!rope || json_is_null(rope)) continue;
+        if (!json_is_object(rope)) die("%s: \"%s\" must be an object", path, places[i]);
+        fields_read(&said[i], ROPE, rope, path);
+        json_t *kind = i == 2 ? NULL : json_object_get(rope, json_object_get(rope, "rope_type") ? "rope_type" : "type");
+        if (i < 2 && json_object_get(rope, "factor") && !kind) die("%s: \"%s\" has a factor and no type: scaled rotary positions are not supported", path, places[i]);
+        if (kind && !json_is_string(kind)) die("%s: \"%s\": its type must be a string", path, places[i]);
+        if (kind && strcmp(json_string_value(kind), "default")) die("%s: rotary positions of type %s are not supported (default is)", path, shown(json_string_value(kind)));
+    }
+    json_t *head = json_object_get(j, "head_dim"); // if it is there, transformers counts the dimensions by it
+    if (head && !json_is_null(head) && json_integer_value(head) != (json_int_t)(c->C / c->NH)) die("%s: \"head_dim\" must be %zu, or left out", path, c->C / c->NH);
+    const Config *first = &said[json_object_size(json_object_get(j, "rope_scaling")) ? 0 : 1];
+    double share = first->rotary_pct, base = first->rotary_base;
+    if (!(share > 0)) share = c->rotary_pct > 0 ? c->rotary_pct : 0.25;
+    if (!(base > 0)) base = c->rotary_base > 0 ? c->rotary_base : 10000;
     for (int i = 0; i < 4; i++) {
-        const char *name = names[i != 3];
-        double y = config_number(places[i], path, name, 0);
-        if (x > 0 && y > 0 && x != y) die("%s: %s is %g, and %g under another name: which is it?", path, name, y, x);
-        if (y > 0) x = y;
+        double other = said[i].rotary_pct, other_base = said[i].rotary_base;
+        if (other > 0 && other != share) die("%s: rotary_pct (or partial_rotary_factor) is %g, and %g at another place: which is it?", path, share, other);
+        if (other_base > 0 && other_base != base) die("%s: rotary_emb_base (or rope_theta) is %g, and %g at another place: which is it?", path, base, other_base);
     }
-    return x > 0 ? x : fallback;
-}
-
-static void neox_config_read(Config *c, json_t *j, const char *path)
-{
-    c->C = (size_t)config_integer(j, path, "hidden_size", -1);
-    c->L = (size_t)config_integer(j, path, "num_hidden_layers", -1);
-    c->NH = (size_t)config_integer(j, path, "num_attention_heads", -1);
-    c->F = (size_t)config_integer(j, path, "intermediate_size", -1);
-    c->max_T = (size_t)config_integer(j, path, "max_position_embeddings", 2048); // the class's default, which cleanrl's nested configurations leave out
-    c->eps = config_number(j, path, "layer_norm_eps", 1e-5);
-    c->act = config_activation(j, path, "hidden_act", ACT_GELU_ERF);
-    c->parallel = config_bool(j, path, "use_parallel_residual", true);
-    if (!config_bool(j, path, "attention_bias", true)) die("%s: attention_bias false is not supported: this model computes something else", path);
-    static const char *const ropes[] = {"rope_parameters", "rope_scaling"};
-    for (int i = 0; i < 2; i++) {
-        json_t *rope = json_object_get(j, ropes[i]);
-        const char *kind = json_string_value(json_object_get(rope, json_object_get(rope, "rope_type") ? "rope_type" : "type"));
-        if (rope && !json_is_null(rope) && !json_is_object(rope)) die("%s: \"%s\" must be an object", path, ropes[i]);
-        if (json_object_get(rope, "factor") && !kind) die("%s: \"%s\" has a factor and no type: scaled rotary positions are not supported", path, ropes[i]);
-        if (kind && strcmp(kind, "default")) die("%s: rotary positions of type %s are not supported (default is)", path, shown(kind));
-    }
-    static const char *const share[2] = {"rotary_pct", "partial_rotary_factor"}, *const base[2] = {"rotary_emb_base", "rope_theta"};
-    c->rotary_pct = agreed_number(j, path, share, 0.25);
-    c->rotary_base = agreed_number(j, path, base, 10000);
-}
-
-static void neox_config_write(const Config *c, json_t *j)
-{
-    json_t *own = json_make("{s:i, s:i, s:i, s:i, s:i, s:f, s:s, s:b, s:b, s:f, s:f, s:f, s:f, s:{s:s, s:f, s:f}}", "hidden_size", (int)c->C, "num_hidden_layers", (int)c->L,
-        "num_attention_heads", (int)c->NH, "intermediate_size", (int)c->F, "max_position_embeddings", (int)c->max_T, "layer_norm_eps", c->eps,
-        "hidden_act", activations[c->act].name, "use_parallel_residual", (int)c->parallel, "attention_bias", 1, "attention_dropout", 0.0, "hidden_dropout", 0.0,
-        "rotary_pct", c->rotary_pct, "rotary_emb_base", c->rotary_base,
-        "rope_parameters", "rope_type", "default", "rope_theta", c->rotary_base, "partial_rotary_factor", c->rotary_pct);
-    json_object_update(j, own);
-    json_decref(own);
+    c->rotary_pct = share;
+    c->rotary_base = base;
 }
 #endif

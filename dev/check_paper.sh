@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 die() { echo "check_paper: $*"; exit 1; }
+python3 dev/tests/tldr_cut.py || die "posts are cut otherwise than by Huang et al."
 for m in gpt2-imdb:demo/lm distilbert-imdb:fixtures/distilbert sft-2.8b:demo/lm reward-2.8b:demo/rm reward-6.9b:demo/rm; do ln -s "$PWD/dev/${m#*:}" "$dir/${m%%:*}"; done
 mkdir "$dir/imdb" "$dir/posts"
 head -n 4 dev/demo/prompts.jsonl > "$dir/imdb/prompts.jsonl"

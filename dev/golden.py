@@ -95,9 +95,11 @@ def reward_model(folder, cfg, seed, cleanrl=False):
     loss = torch.nn.functional.binary_cross_entropy_with_logits(score + (m.bias if cleanrl else 0), torch.tensor([1.0, 0.0, 1.0])) # of the head's output
     loss.backward()
     out = flat(ids); out.update(score=score.detach(), loss=loss.detach().reshape(1)); out.update(grads(m))
-    if not cleanrl: # what follows the last token that is no padding is not scored
+    if not cleanrl: # padding behind a text, before it, inside it, and nothing else: where the score is read
         pad = torch.full((1,), cfg.pad_token_id)
-        out["padded_score"] = torch.cat([m(torch.cat([r, pad])[None]).logits[0] for r in ids[:-1]]).detach()
+        padded = [torch.cat(r) for r in ((ids[0], pad), (ids[1], pad), (ids[1], pad, pad, pad), (pad, pad, ids[1], pad, pad), (ids[1][:3], pad, pad, ids[1][3:], pad), (pad, pad, pad))]
+        out.update({"padded_" + k: v for k, v in flat(padded).items()})
+        out["padded_score"] = torch.cat([m(r[None]).logits[0] for r in padded]).detach()
     save_file({k: v.contiguous() for k, v in out.items()}, os.path.join(HERE, folder, "expected.safetensors"))
 
 def variants():

@@ -4,13 +4,14 @@
     python3 dev/parity.py SEED [--models N] [--large CONFIG.json] [--data DIR]     (packages: dev/requirements.txt)
 
 From the seed it draws configurations (widths, heads, layers, rotary share and base, activation, tied or not, parallel or not, type, shards, the spelling
-of config.json), has transformers write random models with them, and compares:
+of config.json; of activations every name of transformers that is one of our functions), has transformers write random models with them, and compares:
   tokens and log-probabilities of given texts      vbon score              every position, two temperatures; and of each token of the vocabulary after a prompt
   greedy decoding through the KV cache             vbon sample --top-k 1   ids, and the log-probability of what was drawn
   rewards                                          vbon score --reward     ForSequenceClassification, and cleanrl's form; one text ends in the end-of-text
                                                                            token, which is the padding, or is not, or there is none
   the gradient of every parameter                  vbon sft --steps 1      one AdamW step with lr = eps = 1e6 subtracts the gradient itself
   rewards of DistilBERT classifiers                vbon score --reward     see parity_bert.py
+  what a folder may ask for and we do not do       vbon score              refused in one line that names file and field; so are texts of nothing, or equal
   three tokenizers on nasty strings                lib/bpe.h, wordpiece.h  see tokenizer_fixtures.py, which also does every code point and a million strings;
                                                                            --data DIR: GPT-2's, Pythia's and BERT's own, of DIR/tokenizers, on reviews and posts too
   folders that name special tokens in every way    lib/special.h           see special_tokens.py: ids, and what ends a text; or refused by a line
@@ -23,6 +24,7 @@ import argparse, json, os, random, shutil, subprocess, sys, tempfile, time
 import safetensors.torch, torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPTNeoXConfig
+from transformers.activations import ACT2FN
 from transformers.utils import logging
 from safetensors.torch import load_file, save_file
 import parity_bert, special_tokens, to_safetensors
@@ -33,7 +35,20 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TOKENIZER, EOS, TOL = os.path.join(ROOT, "dev", "demo", "tokenizer"), 1999, 5e-5
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 WORDS = "the film was a long and beautiful waste of time, I loved it! <br /> naïve café 東京 \U0001f600 don't 1984 \n isn't  over-acted . Dr. O'Brien's plot".split(" ")
+WHITE = [" ", "  ", "\n", "\n\n", "\t", " \t\n ", "\r\n", "\u00a0", "\u3000"]   # texts of nothing but white space
 failures, checks, worst = 0, 0, {}
+
+def activations():
+    """The names of transformers' activations, in two lists: those that are one of our three functions, by their values, and the others."""
+    logging.set_verbosity_error()
+    x, ours, others = torch.linspace(-30, 30, 6001, dtype=torch.float64), [], []
+    for name in sorted(ACT2FN):
+        try: y = ACT2FN[name].double()(x).detach()
+        except Exception: y = x.new_full(x.shape, float("nan"))
+        same = any(float((y - ACT2FN[f](x)).abs().max()) < 1e-8 for f in ("gelu", "gelu_new", "relu"))
+        (ours if same else others).append(name)
+    return ours, others
+OURS, OTHERS = activations()
 
 def check(what, error, tolerance=TOL):
     """error is relative already; written so that NaN fails."""
@@ -61,6 +76,12 @@ def vbon(*args):
     if p.returncode: sys.exit(f"vbon {' '.join(map(str, args))}: {p.stderr.strip()}")
     return p.stdout
 
+def refused(*args):
+    """What vbon says, in one line, when it does not do what it is told; nothing when it does."""
+    p = subprocess.run([os.path.join(ROOT, "vbon"), *map(str, args)], capture_output=True, text=True)
+    check("one line when something is refused", float(p.returncode not in (0, 1) or (p.returncode == 1 and p.stderr.count("\n") != 1)), 0)
+    return p.stderr.strip() if p.returncode else ""
+
 def write_lines(path, records):
     with open(path, "w") as f:
         for r in records: f.write(json.dumps(r, ensure_ascii=False) + "\n")
@@ -79,11 +100,11 @@ def draw_config(rng, arch, head=False):
     NH = rng.randint(1, max(1, min(6, 320 // HS)))
     C, L, T, V = HS * NH, rng.randint(1, 4), rng.randint(64, 200), rng.randint(2000, 2100)
     F = rng.choice([4 * C, 2 * C + 4, C + 12])
-    tied, eps, act = rng.random() < 0.5, rng.choice([1e-5, 1e-3, 1e-6]), rng.choice(["gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu"])
+    tied, eps, act = rng.random() < 0.5, rng.choice([1e-5, 1e-3, 1e-6]), rng.choice(OURS)
     more = dict(num_labels=1) if head else {}
     if arch == "gpt2":
         return GPT2Config(n_layer=L, n_embd=C, n_head=NH, n_inner=rng.choice([None, F]), vocab_size=V, n_positions=T, layer_norm_epsilon=eps, activation_function=act,
-                          tie_word_embeddings=tied, bos_token_id=EOS, eos_token_id=EOS, attn_pdrop=0, resid_pdrop=0, embd_pdrop=0, **more)
+                          tie_word_embeddings=tied, reorder_and_upcast_attn=rng.random() < 0.3, bos_token_id=EOS, eos_token_id=EOS, attn_pdrop=0, resid_pdrop=0, embd_pdrop=0, **more)
     dims = 2 * rng.randint(1, HS // 2)
     share = rng.choice([dims / HS, min(1.0, (dims + 0.3) / HS)])   # rounded down to the same dimensions
     if int(HS * share) != dims: share = 1.0
@@ -126,10 +147,13 @@ def write_model(rng, model, folder, dtype, shards):
     for name in os.listdir(TOKENIZER): shutil.copy(os.path.join(TOKENIZER, name), folder)
     return model.double().eval()
 
-def through_pickle(folder):
-    """As old checkpoints come, pytorch_model*.bin, and made into safetensors again."""
+def through_pickle(folder, cfg):
+    """As old checkpoints come, pytorch_model*.bin, a tied head one in memory with its embedding, and made into safetensors again."""
     for name in [n for n in os.listdir(folder) if n.endswith(".safetensors")]:
-        torch.save(load_file(os.path.join(folder, name)), os.path.join(folder, "pytorch_" + name[:-len("safetensors")] + "bin"))
+        state = load_file(os.path.join(folder, name))
+        for k in [k for k in state if k.endswith(("wte.weight", "embed_in.weight"))]:
+            if cfg.tie_word_embeddings and name == "model.safetensors": state["lm_head.weight" if cfg.model_type == "gpt2" else "embed_out.weight"] = state[k]
+        torch.save(state, os.path.join(folder, "pytorch_" + name[:-len("safetensors")] + "bin"))
         os.remove(os.path.join(folder, name))
     index = os.path.join(folder, "model.safetensors.index.json")
     if os.path.exists(index):
@@ -140,19 +164,19 @@ def through_pickle(folder):
     to_safetensors.main(folder)
 
 def compare_conversion(work):
-    """Three files of a checkpoint, the last with a tied tensor: a conversion that dies before or between the renames leaves nothing that passes for whole."""
+    """Three files of a checkpoint, the last with two tensors that are one in memory: a conversion that dies before or between the renames leaves nothing that passes for whole."""
     folder = os.path.join(work, "pickles")
     index_path = os.path.join(folder, "model.safetensors.index.json")
     there = lambda: sorted(n for n in os.listdir(folder) if n.endswith(".safetensors"))
     g = torch.Generator().manual_seed(1)
     state = {f"{i}.{name}": torch.randn(3, 4 + i, generator=g).to(t) for i in range(3) for name, t in (("weight", torch.float16), ("other", torch.bfloat16))}
+    state["2.same"] = state["2.other"]
     for die_at, left in ((("save_file", 2), 0), (("replace", 3), 2), (("replace", 4), 3), (None, 3)):
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder)
         files = [f"pytorch_model-0000{i + 1}-of-00003.bin" for i in range(3)]
         for i, name in enumerate(files):
-            part = {k: v for k, v in state.items() if k[0] == str(i)}
-            torch.save(dict(part, tied=part["2.other"]) if i == 2 else part, os.path.join(folder, name))
+            torch.save({k: v for k, v in state.items() if k[0] == str(i)}, os.path.join(folder, name))
         json.dump({"weight_map": {k: files[int(k[0])] for k in state}}, open(os.path.join(folder, "pytorch_model.bin.index.json"), "w"))
         if die_at: # at the n-th call; nothing tidies up behind it, as nothing does behind a killed process
             (place, name), n = {"save_file": (safetensors.torch, "save_file"), "replace": (os, "replace")}[die_at[0]], 0
@@ -188,11 +212,13 @@ def logps(model, ids, first, temperature=1.0):
     return [float(lp[t - 1, ids[t]]) for t in range(first, len(ids))]
 
 def draw_texts(rng, tok, n, limit):
-    out = []
+    """Texts with prompts that are no two the same; one is nothing but white space."""
+    out = {}
     while len(out) < n:
         prompt, response = " ".join(rng.choices(WORDS, k=rng.randint(1, 8))), " " + " ".join(rng.choices(WORDS, k=rng.randint(1, 9)))
-        if len(tok.encode(prompt).ids) + len(tok.encode(response).ids) <= limit: out.append({"prompt": prompt, "response": response})
-    return out
+        if len(out) == n - 1: prompt, response = rng.choice(WHITE), rng.choice(WHITE)
+        if prompt and len(tok.encode(prompt).ids) + len(tok.encode(response).ids) <= limit: out.setdefault(prompt, {"prompt": prompt, "response": response})
+    return rng.sample(list(out.values()), n)
 
 def compare_scores(tok, model, folder, texts, work, temperature, what="log-probabilities"):
     out = os.path.join(work, "scored.jsonl")
@@ -233,6 +259,39 @@ def compare_rewards(tok, model, folder, policy, texts, work, what="rewards"):
     vbon("score", "--model", policy, "--reward", folder, "--reward-scale", 2, "--reward-offset", -1, "--in", write_lines(os.path.join(work, "texts.jsonl"), texts), "--out", out)
     for text, got in zip(texts, read_lines(out, texts)):
         check(what, difference(got["reward"], 2 * reward(model, tok.encode(text["prompt"]).ids + tok.encode(text["response"]).ids) - 1))
+
+def compare_refusals(rng, arch, tok, work):
+    """What transformers would compute otherwise, or not at all, and a text that is empty: by name, or equal."""
+    folder, cfg = os.path.join(work, "refused"), draw_config(rng, arch)
+    write_model(rng, AutoModelForCausalLM.from_config(cfg), folder, "fp32", False)
+    path, texts = os.path.join(folder, "config.json"), os.path.join(work, "texts.jsonl")
+    good = json.load(open(path))
+    rope, heads = good.get("rope_parameters"), cfg.num_attention_heads
+    wrong = [({"gpt2": "activation_function", "gpt_neox": "hidden_act"}[arch], name) for name in OTHERS + [None]] + [({"gpt2": "layer_norm_epsilon", "gpt_neox": "layer_norm_eps"}[arch], x) for x in (1e308, 0, "1e-5")]
+    wrong = rng.sample(wrong, 6) + ([("scale_attn_weights", False), ("scale_attn_weights", 0), ("scale_attn_by_inverse_layer_idx", True), ("scale_attn_by_inverse_layer_idx", 1), ("scale_attn_by_inverse_layer_idx", "true"),
+             ("reorder_and_upcast_attn", 1), ("add_cross_attention", True), ("num_attention_heads", heads + 1)] if arch == "gpt2" else
+             [("attention_bias", False), ("use_parallel_residual", 1), ("rope_theta", 123.0), ("partial_rotary_factor", 0.0123), ("rotary_emb_base", 1e-300), ("rotary_pct", 0.251e308), ("head_dim", 1000),
+              *(("rotary", dict(rope, rope_type=kind, factor=2.0)) for kind in ("linear", "dynamic", "yarn"))])
+    write_lines(texts, draw_texts(rng, tok, 2, 50))
+    score = ("score", "--model", folder, "--in", texts, "--out", os.path.join(work, "nothing.jsonl"))
+    check("a folder as it should be", float(refused(*score) != ""), 0)
+    for key, value in rng.sample(wrong, 8):
+        json.dump(dict(good, **{"rope_parameters" if key == "rotary" else key: value}), open(path, "w"))
+        said = refused(*score)
+        ok = "config.json" in said and (key in said or (key == "rope_theta" and "rotary_emb_base" in said) or (key == "partial_rotary_factor" and "rotary_pct" in said))
+        if not ok: print(f"  {key}: {value!r}: {said}")
+        check("refused by file and field", float(not ok), 0)
+    json.dump(good, open(path, "w"))
+    adapter = os.path.join(folder, rng.choice(["adapter_config.json", "adapter_model.safetensors"]))
+    open(adapter, "w").write("{}")
+    check("refused by file and field", float(adapter not in refused(*score)), 0)
+    os.remove(adapter)
+    texts = draw_texts(rng, tok, 3, 50)
+    for nothing in ({"prompt": "", "response": ""}, {"prompt": texts[0]["prompt"], "response": ""}, {"text": ""}):
+        said = refused(*score[:4], write_lines(os.path.join(work, "texts.jsonl"), texts + [nothing]), *score[5:])
+        check("an empty text: its line is named", float(said != "" and ":4:" not in said), 0)
+        if not said: check("an empty text: no log-probabilities", float(read_lines(score[-1], texts + [nothing])[3]["logps"] != []), 0)
+    shutil.rmtree(folder)
 
 def tensors(folder):
     index = os.path.join(folder, "model.safetensors.index.json")
@@ -287,7 +346,7 @@ def one(rng, arch, tok, work, number):
     randomise(model, rng.randrange(2**31))
     model = write_model(rng, model, folder, dtype, shards)
     if old: respell(rng, folder, cfg)
-    if pickled: through_pickle(folder)
+    if pickled: through_pickle(folder, cfg)
     texts = draw_texts(rng, tok, 6, 50)
     compare_scores(tok, model, folder, texts, work, T)
     compare_vocabulary(tok, model, folder, texts, work)
@@ -303,7 +362,8 @@ def one(rng, arch, tok, work, number):
     randomise(rm, rng.randrange(2**31))
     rm = write_model(rng, rm, rfolder, rng.choice(["fp32", "fp16", "bf16"]), shards)
     if old: respell(rng, rfolder, rcfg)
-    ended = texts + [dict(texts[-1], response=texts[-1]["response"] + "<|endoftext|>")]
+    end = "<|endoftext|>"   # behind a response, and where prompt and response hold little else
+    ended = texts + [dict(texts[-1], response=texts[-1]["response"] + end), {"prompt": texts[0]["prompt"] + end, "response": end}, {"prompt": end, "response": end}, {"prompt": end + texts[1]["prompt"], "response": end * 2}]
     compare_rewards(tok, rm, rfolder, folder, ended, work)
     # a reward model of ours, in another type and in shards
     out = os.path.join(work, "rm")
@@ -354,6 +414,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as work:
         for i in range(a.models):
             for arch in ("gpt2", "gpt_neox"): one(random.Random(f"{a.seed} {arch} {i}"), arch, tok, work, i)
+        for arch in ("gpt2", "gpt_neox"): compare_refusals(random.Random(f"{a.seed} {arch} refused"), arch, tok, work)
         for i in range(a.models): parity_bert.one(random.Random(f"{a.seed} distilbert {i}"), work, i, sys.modules[__name__])
         for folder in ("demo/tokenizer", "fixtures/neox", "fixtures/wordpiece"): check("tokenizers", float(fuzz(os.path.join(ROOT, "dev", folder), 20000, a.seed, [], False)), 0)
         print(f"special tokens: 60 folders, {special_tokens.compare(random.Random(a.seed), 60, work, check)} refused")

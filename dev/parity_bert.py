@@ -15,13 +15,13 @@ from tokenizer_fixtures import NEW_CLASSES, random_string
 
 VOCAB = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures", "distilbert", "vocab.txt")
 
-def draw_config(rng, V):
+def draw_config(rng, V, activations):
     HS, K = rng.choice([4, 8, 16, 24, 64]), rng.choice([1, 2, 2, 2, 3, 5])
     NH = rng.randint(1, max(1, min(6, 256 // HS)))
     names = [f"LABEL_{k}" for k in range(K)]
     if K > 2 or rng.random() < 0.5: names[rng.randrange(K)] = rng.choice(["POSITIVE", "positive"])
     return DistilBertConfig(vocab_size=V + rng.randint(0, 9), dim=HS * NH, n_heads=NH, n_layers=rng.randint(1, 4), hidden_dim=rng.choice([HS * NH, 4 * HS * NH, 20]),
-                            max_position_embeddings=rng.choice([8, 32, 100, 512]), activation=rng.choice(["gelu", "gelu", "relu"]), id2label=dict(enumerate(names)), label2id={n: k for k, n in enumerate(names)})
+                            max_position_embeddings=rng.choice([8, 32, 100, 512]), activation=rng.choice(activations), id2label=dict(enumerate(names)), label2id={n: k for k, n in enumerate(names)})
 
 def one(rng, work, number, parity, vocab=VOCAB):
     """Draws and compares one model; `parity` is the module parity.py, which runs vbon and counts."""
@@ -29,7 +29,7 @@ def one(rng, work, number, parity, vocab=VOCAB):
     if not os.path.exists(policy): # any language model with a long context
         GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=2000, n_positions=2048, bos_token_id=1999, eos_token_id=1999)).save_pretrained(policy)
         for name in os.listdir(parity.TOKENIZER): shutil.copy(os.path.join(parity.TOKENIZER, name), policy)
-    cfg = draw_config(rng, sum(1 for _ in open(vocab, encoding="utf-8")))
+    cfg = draw_config(rng, sum(1 for _ in open(vocab, encoding="utf-8")), parity.OURS)
     dtype, shards, old = rng.choice(["fp32", "fp16", "bf16", "fp64"]), rng.random() < 0.4, rng.random() < 0.4
     positive = next((k for k, n in cfg.id2label.items() if n.upper() == "POSITIVE"), min(1, cfg.num_labels - 1))
     print(f"distilbert {number}: {cfg.n_layers} blocks, {cfg.n_heads} x {cfg.dim // cfg.n_heads}, inner {cfg.hidden_dim}, context {cfg.max_position_embeddings}, {cfg.activation}, "
@@ -43,10 +43,15 @@ def one(rng, work, number, parity, vocab=VOCAB):
     file = os.path.join(folder, "model.safetensors")
     if old and os.path.exists(file):
         save_file(dict(load_file(file), **{"distilbert.embeddings.position_ids": torch.arange(cfg.max_position_embeddings)[None]}), file, metadata={"format": "pt"})
+    if rng.random() < 0.5: # labels in the other order, and counted
+        path = os.path.join(folder, "config.json")
+        c = json.load(open(path))
+        c.update(num_labels=cfg.num_labels, **{k: dict(reversed(c[k].items())) for k in ("id2label", "label2id") if c.get(k)})
+        json.dump(c, open(path, "w"))
     shutil.copy(vocab, os.path.join(folder, "vocab.txt"))
     tokenizer = BertTokenizerFast.from_pretrained(folder)
     texts = [s for s in (random_string(rng) for _ in range(60)) if s and "\0" not in s and not NEW_CLASSES.intersection(s)]
-    texts += [" ".join(rng.choices(parity.WORDS, k=k)) for k in (1, 5, 40, 150)]
+    texts += [" ".join(rng.choices(list(filter(None, parity.WORDS)), k=k)) for k in (1, 5, 40, 150)] + [rng.choice(parity.WHITE)]
     records = [{"text": t} for t in texts] + [{"prompt": t[:5], "response": t[5:]} for t in texts if len(t) > 8][-4:]
     records.append(dict(records[-1], response=records[-1]["response"] + "<|endoftext|>"))
     parity.write_lines(os.path.join(work, "bert_texts.jsonl"), records)

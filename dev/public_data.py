@@ -8,9 +8,9 @@
 IMDB lines are {"id","label","text"} in a seeded order; TL;DR posts {"prompt","response","subreddit"}, comparisons {"prompt","chosen","rejected","subreddit"}.
 The split is the experiment's: prompts are the training posts of relationships and relationship_advice, test_in --test posts of the test set from there,
 test_out as many from elsewhere, test both; each in a seeded order, lines {"prompt"}, no post twice.
-A TL;DR prompt is `SUBREDDIT: r/X`, `TITLE:`, `POST:`, `TL;DR:` with empty lines between, at most 512 tokens: posts that are longer lose whole lines from
-their end (Stiennon et al. 2020; it needs --tokenizer and the tokenizers package). A response begins with a space. Comparisons of news articles are passed over."""
-import argparse, glob, json, os, random, re, tarfile
+A TL;DR prompt is `SUBREDDIT: r/X`, `TITLE:`, `POST:`, `TL;DR:` with empty lines between, at most 512 tokens: of posts that are longer the end is cut (cut();
+it needs --tokenizer and the tokenizers package). A response begins with a space. Comparisons of news articles are passed over."""
+import argparse, glob, json, os, random, re, sys, tarfile
 
 HOME = ("relationships", "relationship_advice")
 
@@ -20,6 +20,15 @@ def write(path, records):
         for r in records: f.write(json.dumps(r, ensure_ascii=False) + "\n"); n += 1
     os.replace(path + ".tmp", path)
     print(f"{path}: {n} lines")
+
+def cut(post, fits):
+    """A post of which fits(post) is true, cut as in Stiennon et al. 2020 and in Huang et al. 2024 (process_query): from its last newline on, again and
+    again, the newlines before that one kept; where it has none, by one character."""
+    while not fits(post):
+        if not post: sys.exit("a prompt without its post is too long: raise the limit")
+        at = post.rfind("\n")
+        post = post[:at] if at >= 0 else post[:-1]
+    return post
 
 def imdb(archive, out):
     splits = {"train": [], "test": [], "unsup": []}
@@ -43,12 +52,8 @@ def tldr(folder, out, tokenizer, test):
         tok = Tokenizer.from_file(tokenizer)
         count = lambda s: len(tok.encode(s).ids)
     def prompt(post):
-        body = post["post"]
-        while True:
-            s = f"SUBREDDIT: r/{post['subreddit']}\n\nTITLE: {post['title']}\n\nPOST: {body}\n\nTL;DR:"
-            if not count or not body or count(s) <= 512: return s
-            cut = body.rstrip("\n").rfind("\n")
-            body = body[:cut].rstrip("\n") if cut > 0 else body[:len(body) * 9 // 10]
+        text = lambda body: f"SUBREDDIT: r/{post['subreddit']}\n\nTITLE: {post['title']}\n\nPOST: {body}\n\nTL;DR:"
+        return text(cut(post["post"], lambda body: not count or count(text(body)) <= 512))
     lines = lambda path: (json.loads(line) for line in open(path, encoding="utf-8"))
     for name in ("train", "valid", "test"):
         write(os.path.join(out, name + ".jsonl"), ({"prompt": prompt(r), "response": " " + r["summary"].strip(), "subreddit": r["subreddit"]} for r in lines(os.path.join(folder, name + ".jsonl"))))

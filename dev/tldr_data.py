@@ -13,12 +13,12 @@ subreddits is a training post. Test posts and held-out preferences enter nothing
     answers          as sft, each summary closed by the end-of-text token: what the reward models are centred on
 
 Prompts are `SUBREDDIT: r/X`, `TITLE:`, `POST:`, `TL;DR:` with empty lines between, at most --query tokens, and with their longest answer at most
---context: the longer ones are cut at the last newline that lets them fit. Summaries begin with a space. Without --tokenizer only `text` is written."""
+--context: the longer ones are cut as public_data.py cuts them. Summaries begin with a space. Without --tokenizer only `text` is written."""
 import argparse, gzip, json, os, random, sys
+from public_data import HOME, cut
 
-HOME = ("relationships", "relationship_advice")
 EOT = "<|endoftext|>"
-END = "\n\nTL;DR:"
+POST, END = "\n\nPOST: ", "\n\nTL;DR:"
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -33,8 +33,8 @@ def main():
     with gzip.open(a.posts, "rt", encoding="utf-8") as f:
         posts = [json.loads(line) for line in f]
     for i, p in enumerate(posts):
-        if not p["prompt"].endswith(END):
-            sys.exit(f"{a.posts}:{i + 1}: the prompt does not end in TL;DR:")
+        if not p["prompt"].endswith(END) or POST not in p["prompt"]:
+            sys.exit(f"{a.posts}:{i + 1}: the prompt does not end in POST: and TL;DR:")
     rng = random.Random(a.seed)
     free = {home: [p for p in posts if "preferred" not in p and (p["subreddit"] in HOME) == home] for home in (True, False)}
     for home in free:
@@ -66,13 +66,11 @@ def main():
     def prompt(p, *answers):
         nonlocal cuts
         room = min([a.query] + [a.context - 1 - count(s) for s in answers]) # 1: the end-of-text token
-        text, whole = p["prompt"], True
-        while count(text) > room:
-            body = text[:-len(END)].rstrip("\n")
-            at = body.rfind("\n", body.find("POST:"))
-            text = (body[:at].rstrip("\n") if at > 0 else body[:len(body) * 9 // 10]) + END # a post of one line loses its end
-            if whole: cuts += 1; whole = False
-        return text
+        head, _, post = p["prompt"][:-len(END)].partition(POST)
+        text = lambda body: head + POST + body + END
+        kept = cut(post, lambda body: count(text(body)) <= room)
+        cuts += kept != post
+        return text(kept)
     chosen = lambda p: " " + p[p["preferred"]].strip()
     other = lambda p: " " + p["policy" if p["preferred"] == "reference" else "reference"].strip()
     summary = lambda p: " " + p["reference"].strip()

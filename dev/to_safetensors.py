@@ -4,9 +4,10 @@
     python3 dev/to_safetensors.py FOLDER        (packages: dev/requirements.txt; where there are safetensors already it needs nothing)
 
 A .bin file is a pickle, and a pickle is a program. It is read with torch's weights_only loader, which builds tensors and plain containers and executes
-nothing else; a file that wants more is refused. Each file becomes one .safetensors; of tensors that are one in memory (a tied head) the first name is
-kept. All are written aside and renamed when the last is there, the index of several at the very end: the one file or the index says that the folder is
-whole, and without it all are made anew. An index, theirs or ours, that names a file which is not there is an error."""
+nothing else; a file that wants more is refused. Each file becomes one .safetensors with every name, also where two are one in memory: which of them config.json
+ties (a head to its embedding) is for the reader to say. All are written aside and renamed when the last is there, the index of several at the very end: the
+one file or the index says that the folder is whole, and without it all are made anew. An index, theirs or ours, that names a file which is not there is an
+error."""
 import glob, json, os, re, sys, zipfile
 
 def convert(path, out):
@@ -16,12 +17,7 @@ def convert(path, out):
     try: state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as e: sys.exit(f"{path}: not a file of plain tensors: {str(e).splitlines()[0]}")
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()): sys.exit(f"{path}: not a table of tensors")
-    kept, seen = {}, set()
-    for k, v in state.items():
-        where = (v.data_ptr(), v.shape, v.stride(), v.dtype)
-        if v.numel() > 1 and where in seen: continue
-        seen.add(where)
-        kept[k] = v.contiguous().clone()
+    kept = {k: v.contiguous().clone() for k, v in state.items()}
     save_file(kept, out, metadata={"format": "pt"})
     return list(kept)
 

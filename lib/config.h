@@ -2,9 +2,10 @@
 //
 // A folder is read through the model's parameter list: each parameter is looked up by name (with or without `transformer.` or `gpt_neox.`),
 // checked for shape and handed to param_set a piece at a time, so that loading needs little memory beside the weights. What is missing, left
-// over or of another shape is listed all at once. A config that would change the mathematics without our noticing (inverse-layer attention
-// scaling, scaled rotary positions) is refused. What is written loads with AutoModelForCausalLM and AutoModelForSequenceClassification of
-// transformers 4 and 5. cleanrl's reward models (`lm_backbone.*`, `scalar_head.*`, a nested base_config) are read, not written.
+// over or of another shape is listed all at once. config.json is read and written through one table of fields with their types and ranges; what
+// would change the mathematics (inverse-layer attention scaling, scaled rotary positions) is refused there. What is written loads with
+// AutoModelForCausalLM and AutoModelForSequenceClassification of transformers 4 and 5. cleanrl's reward models (`lm_backbone.*`, `scalar_head.*`, a
+// nested base_config) are read, not written.
 #ifndef CONFIG_H
 #define CONFIG_H
 #include "../gpt2.h"
@@ -23,81 +24,138 @@ uint64_t model_fingerprint(const Model *m);   // of configuration and weights as
 #if defined(VBON_IMPLEMENTATION) && !defined(CONFIG_IMPLEMENTED)
 #define CONFIG_IMPLEMENTED
 
-static json_int_t config_integer(json_t *j, const char *path, const char *key, json_int_t fallback) // fallback < 0: required
+// ----------------------------------------------------------------------------
+// config.json
+
+static const struct { const char *name; Activation act; } activations[] = {{"gelu_new", ACT_GELU_TANH}, {"gelu", ACT_GELU_ERF}, {"relu", ACT_RELU}, // what we write
+    {"gelu_pytorch_tanh", ACT_GELU_TANH}, {"gelu_python_tanh", ACT_GELU_TANH}, {"gelu_fast", ACT_GELU_TANH}, {"gelu_accurate", ACT_GELU_TANH}, {"gelu_python", ACT_GELU_ERF}};
+
+// Every field that is read or written: where it is kept, its range, its name in each architecture (and in NeoX's rope_parameters), its default.
+// A flag of which we know one value has that as its range. Of sizes, transformers obeys NeoX's names in the other architectures too.
+enum { F_SIZE, F_NUMBER, F_FLAG, F_TOKEN, F_ACT };
+enum { GPT2, NEOX, DISTILBERT, ROPE };
+typedef struct { int type; size_t at; double least, most; const char *key[4]; double fallback[4]; } Field;
+#define KEPT(f) offsetof(Config, f)
+#define CHECKED ((size_t)-1) // kept nowhere; its default is written
+#define ALL(x) {x, x, x}
+static const Field fields[] = {
+    {F_SIZE, KEPT(V), 1, 1 << 28, ALL("vocab_size"), {NAN, NAN, 30522}}, // NAN: it must be there
+    {F_SIZE, KEPT(max_T), 1, 1 << 28, {"n_ctx"}, {1024}}, // transformers has forgotten it, other programs have not
+    {F_SIZE, KEPT(max_T), 1, 1 << 28, {"n_positions", "max_position_embeddings", "max_position_embeddings"}, {1024, 2048, 512}},
+    {F_SIZE, KEPT(C), 1, 1 << 20, {"n_embd", "hidden_size", "dim"}, {NAN, NAN, 768}},
+    {F_SIZE, KEPT(L), 1, 1000, {"n_layer", "num_hidden_layers", "n_layers"}, {NAN, NAN, 6}},
+    {F_SIZE, KEPT(NH), 1, 1 << 20, {"n_head", "num_attention_heads", "n_heads"}, {NAN, NAN, 12}},
+    {F_SIZE, KEPT(F), 1, 1 << 24, {"n_inner", "intermediate_size", "hidden_dim"}, {0, NAN, 3072}}, // 0: four times the width
+    {F_SIZE, KEPT(labels), 1, 100000, ALL("num_labels"), ALL(0)},
+    {F_ACT, KEPT(act), 0, 0, {"activation_function", "hidden_act", "activation"}, {ACT_GELU_TANH, ACT_GELU_ERF, ACT_GELU_ERF}},
+    {F_NUMBER, KEPT(eps), 1e-30, 1, {"layer_norm_epsilon", "layer_norm_eps"}, ALL(1e-5)},
+    {F_NUMBER, KEPT(init_std), 0, 100, ALL("initializer_range"), ALL(0.02)},
+    {F_NUMBER, KEPT(rotary_pct), 1e-3, 1, {[NEOX] = "rotary_pct", [ROPE] = "partial_rotary_factor"}, ALL(0)}, // 0: not said here
+    {F_NUMBER, KEPT(rotary_base), 1, 1e12, {[NEOX] = "rotary_emb_base", [ROPE] = "rope_theta"}, ALL(0)},
+    {F_NUMBER, CHECKED, 0, 1, {"attn_pdrop", "attention_dropout"}, ALL(0)},
+    {F_NUMBER, CHECKED, 0, 1, {"resid_pdrop", "hidden_dropout"}, ALL(0)},
+    {F_NUMBER, CHECKED, 0, 1, {"embd_pdrop"}, ALL(0)},
+    {F_FLAG, KEPT(tied), 0, 1, {"tie_word_embeddings", "tie_word_embeddings"}, {1, 0}},
+    {F_FLAG, KEPT(parallel), 0, 1, {[NEOX] = "use_parallel_residual"}, ALL(1)},
+    {F_FLAG, CHECKED, 1, 1, {"scale_attn_weights", "attention_bias"}, ALL(1)},
+    {F_FLAG, CHECKED, 0, 0, {"scale_attn_by_inverse_layer_idx"}, ALL(0)},
+    {F_FLAG, CHECKED, 0, 0, {"add_cross_attention"}, ALL(0)},
+    {F_FLAG, CHECKED, 0, 1, {"reorder_and_upcast_attn"}, ALL(0)}, // it changes the rounding, not what is computed
+    {F_TOKEN, KEPT(bos), -(1 << 30), 1 << 30, ALL("bos_token_id"), ALL(-1)},
+    {F_TOKEN, KEPT(eos), -(1 << 30), 1 << 30, ALL("eos_token_id"), ALL(-1)},
+    {F_TOKEN, KEPT(pad), -(1 << 30), 1 << 30, ALL("pad_token_id"), ALL(-1)},
+};
+enum { N_FIELDS = sizeof fields / sizeof *fields };
+
+// The value of a field; a flag is 0 or 1, an activation its number
+static double field_value(const Field *f, int arch, json_t *j, const char *path)
 {
-    json_t *v = json_object_get(j, key);
-    if ((!v || json_is_null(v)) && fallback >= 0) return fallback;
-    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > 1 << 30) die("%s: \"%s\" is missing or no valid number", path, key);
-    return json_integer_value(v);
+    const char *key = f->key[arch], *also = arch != ROPE && f->type == F_SIZE ? f->key[NEOX] : NULL;
+    json_t *v = json_object_get(j, key), *same = also ? json_object_get(j, also) : NULL;
+    if (v && same && !json_equal(v, same)) die("%s: \"%s\" and \"%s\" are two names of one number, and differ", path, key, also);
+    if (!v) v = same;
+    if (!v && isnan(f->fallback[arch])) die("%s: \"%s\" is missing", path, key);
+    if (!v || (json_is_null(v) && (f->type == F_TOKEN || (f->type == F_SIZE && f->fallback[arch] == 0)))) return f->fallback[arch];
+    for (size_t i = 0; i < sizeof activations / sizeof *activations && f->type == F_ACT; i++)
+        if (json_is_string(v) && !strcmp(json_string_value(v), activations[i].name)) return activations[i].act;
+    double x = json_is_boolean(v) ? json_is_true(v) : json_number_value(v);
+    bool right = f->type == F_FLAG ? json_is_boolean(v) : f->type == F_NUMBER ? json_is_number(v) : json_is_integer(v);
+    if (right && x >= f->least && x <= f->most) return x;
+    char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(10)), range[80];
+    snprintf(range, sizeof range, "a %s from %.10g to %.10g", f->type == F_SIZE ? "whole number" : "number", f->least, f->most);
+    const char *flag = f->least < f->most ? "true or false" : f->least > 0 ? "true, or another model is computed" : "false, or another model is computed";
+    const char *must[] = {range, range, flag, "one token, or null", "gelu, gelu_new (or another name of either) or relu"};
+    die("%s: \"%s\" is %s: it must be %s", path, key, shown(text), must[f->type]);
 }
 
-static double config_number(json_t *j, const char *path, const char *key, double fallback)
+static void fields_read(Config *c, int arch, json_t *j, const char *path)
 {
-    json_t *v = json_object_get(j, key);
-    if (!v || json_is_null(v)) return fallback;
-    if (!json_is_number(v) || !(json_number_value(v) > 0)) die("%s: \"%s\" must be a positive number", path, key);
-    return json_number_value(v);
+    for (const Field *f = fields; f < fields + N_FIELDS; f++) {
+        if (!f->key[arch]) continue;
+        double x = field_value(f, arch, j, path);
+        char *at = (char *)c + f->at;
+        if (f->at == CHECKED) continue;
+        if (f->type == F_SIZE) *(size_t *)at = (size_t)x;
+        if (f->type == F_NUMBER) *(double *)at = x;
+        if (f->type == F_FLAG) *(bool *)at = x > 0;
+        if (f->type == F_TOKEN) *(int *)at = x < 0 ? -1 : (int)x;
+        if (f->type == F_ACT) *(Activation *)at = (Activation)x;
+    }
 }
 
-static bool config_bool(json_t *j, const char *path, const char *key, bool fallback)
+static void fields_write(const Config *c, int arch, json_t *j)
 {
-    json_t *v = json_object_get(j, key);
-    if (!v || json_is_null(v)) return fallback;
-    if (!json_is_boolean(v)) die("%s: \"%s\" must be true or false", path, key);
-    return json_is_true(v);
+    for (const Field *f = fields; f < fields + N_FIELDS; f++) {
+        const void *at = f->at == CHECKED ? NULL : (const char *)c + f->at;
+        json_t *v = NULL;
+        if (f->type == F_SIZE && *(const size_t *)at) v = json_integer((json_int_t)*(const size_t *)at); // 0: not said
+        if (f->type == F_NUMBER) v = json_real(at ? *(const double *)at : f->fallback[arch]);
+        if (f->type == F_FLAG) v = json_boolean(at ? *(const bool *)at : f->fallback[arch] > 0);
+        if (f->type == F_TOKEN) v = *(const int *)at < 0 ? json_null() : json_integer(*(const int *)at);
+        if (f->type == F_ACT) v = json_string(activations[*(const Activation *)at].name);
+        if (v && f->key[arch]) json_object_set_new(j, f->key[arch], v);
+        else json_decref(v);
+    }
 }
 
-static int config_token(json_t *j, const char *path, const char *key) // -1: none
+// How many labels a classifier has; where versions of transformers count otherwise, it is refused
+static void labels_read(Config *c, json_t *j, const char *path)
 {
-    json_t *v = json_object_get(j, key);
-    if (!v || json_is_null(v)) return -1;
-    if (!json_is_integer(v) || llabs(json_integer_value(v)) > 1 << 30) die("%s: \"%s\" must be one token", path, key);
-    return json_integer_value(v) < 0 ? -1 : (int)json_integer_value(v);
+    json_t *names = json_object_get(j, "id2label");
+    size_t n = json_object_size(names);
+    if (names && !json_is_null(names) && !n) die("%s: \"id2label\" must be an object with a name for each label", path);
+    if (n && c->labels && n != c->labels) die("%s: \"num_labels\" is %zu, \"id2label\" has %zu: which is it?", path, c->labels, n);
+    c->labels = n ? n : c->labels ? c->labels : 2;
 }
 
-static const struct { const char *name; Activation act; } activations[] = {{"gelu_new", ACT_GELU_TANH}, {"gelu", ACT_GELU_ERF}, {"relu", ACT_RELU},
-    {"gelu_pytorch_tanh", ACT_GELU_TANH}, {"gelu_fast", ACT_GELU_TANH}}; // the first three, in Activation's order, are what we write
-static Activation config_activation(json_t *j, const char *path, const char *key, Activation fallback)
+static void config_check(const Config *c, const char *path) // what no field by itself shows
 {
-    json_t *function = json_object_get(j, key);
-    const char *act = json_string_value(function);
-    if (!function) return fallback;
-    for (size_t i = 0; i < sizeof activations / sizeof *activations; i++) if (act && !strcmp(act, activations[i].name)) return activations[i].act;
-    die("%s: %s %s is not supported (gelu_new, gelu_pytorch_tanh, gelu_fast, gelu and relu are)", path, key, act ? shown(act) : "(not a string)");
+    double C = (double)c->C, size = (double)c->L * C * (4 * C + 2 * (double)c->F) + ((double)c->V + (double)c->max_T) * C;
+    if (size > 1e12) die("%s: a model of %.0e parameters: its dimensions are absurd", path, size);
+    if (c->C % c->NH || c->C / c->NH > 256) die("%s: width %zu over %zu heads is no whole head size up to 256", path, c->C, c->NH);
+    size_t dims = rotary_dims(c);
+    if (c->rotary_pct > 0 && (dims == 0 || dims % 2)) die("%s: %zu rotary dimensions of a head of %zu: must be even, and at least 2", path, dims, c->C / c->NH);
 }
 
-static void gpt2_config_read(Config *c, json_t *j, const char *path)
-{
-    c->tied = true;
-    c->C = (size_t)config_integer(j, path, "n_embd", -1);
-    c->L = (size_t)config_integer(j, path, "n_layer", -1);
-    c->NH = (size_t)config_integer(j, path, "n_head", -1);
-    c->max_T = (size_t)config_integer(j, path, json_object_get(j, "n_positions") ? "n_positions" : "n_ctx", -1);
-    c->F = (size_t)config_integer(j, path, "n_inner", (json_int_t)(4 * c->C));
-    c->eps = config_number(j, path, "layer_norm_epsilon", 1e-5);
-    c->act = config_activation(j, path, "activation_function", ACT_GELU_TANH);
-    const char *refused[] = {"scale_attn_by_inverse_layer_idx", "add_cross_attention"};
-    for (int i = 0; i < 2; i++) if (json_is_true(json_object_get(j, refused[i]))) die("%s: %s is not supported: this model computes something else", path, refused[i]);
-    if (json_is_false(json_object_get(j, "scale_attn_weights"))) die("%s: scale_attn_weights false is not supported: this model computes something else", path);
-}
-
-static void gpt2_config_write(const Config *c, json_t *j)
-{
-    json_t *own = json_make("{s:s, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:b}", "activation_function", activations[c->act].name,
-        "n_positions", (int)c->max_T, "n_ctx", (int)c->max_T, "n_embd", (int)c->C, "n_layer", (int)c->L, "n_head", (int)c->NH,
-        "layer_norm_epsilon", c->eps, "attn_pdrop", 0.0, "embd_pdrop", 0.0, "resid_pdrop", 0.0, "scale_attn_weights", 1);
-    json_object_set_new(own, "n_inner", c->F == 4 * c->C ? json_null() : json_integer((json_int_t)c->F));
-    json_object_update(j, own);
-    json_decref(own);
-}
-
-#include "../pythia.h" // neox_config_read, neox_config_write
-
-// What each architecture names in its own way; the rest is common
-static const struct { const char *arch; void (*read)(Config *c, json_t *j, const char *path); void (*write)(const Config *c, json_t *j); } config_forms[] =
-    {{"gpt2", gpt2_config_read, gpt2_config_write}, {"gpt_neox", neox_config_read, neox_config_write}};
+#include "../pythia.h" // neox_rope_read
 
 static char *config_path(const char *dir) { return !is_folder(dir) && exists(dir) ? xstrdup(dir) : format("%s/config.json", dir); } // of a folder, or the file itself
+
+// Dies where the folder holds what would be left out: an adapter, which transformers puts on the weights
+static json_t *config_file(const char *dir)
+{
+    static const char *const adapters[] = {"adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"};
+    for (size_t i = 0; i < sizeof adapters / sizeof *adapters && is_folder(dir); i++) {
+        char *adapter = format("%s/%s", dir, adapters[i]);
+        if (exists(adapter)) die("%s: adapters are not applied: merge it into the weights, save those, and take it away", adapter);
+        free(adapter);
+    }
+    char *path = config_path(dir);
+    if (!exists(path)) die("%s: missing: %s is not a Hugging Face model folder", path, dir);
+    json_t *j = json_file(path);
+    free(path);
+    return j;
+}
 
 // The causal model, the classifier, and the trunk by itself (GPT2Model); transformers 4 put FSDP before the name after sharded training
 static bool is_own_class(const Architecture *a, const char *class)
@@ -110,39 +168,29 @@ static bool is_own_class(const Architecture *a, const char *class)
 void config_read(Config *c, const char *dir)
 {
     char *path = config_path(dir);
-    if (!exists(path)) die("%s: missing: %s is not a Hugging Face model folder", path, dir);
-    json_t *file = json_file(path), *base = json_object_get(file, "base_config"), *j = base ? base : file;
-    const char *type = json_string_value(json_object_get(j, "model_type"));
-    size_t form = 0, n_forms = sizeof config_forms / sizeof *config_forms;
-    while (form < n_forms && (!type || strcmp(type, config_forms[form].arch))) form++;
-    if (form == n_forms) die("%s: model_type %s is not supported (gpt2 and gpt_neox are)", path, shown(type));
+    json_t *file = config_file(dir), *base = json_object_get(file, "base_config"), *j = base ? base : file, *types = json_object_get(file, "architectures");
+    const char *type = json_string_value(json_object_get(j, "model_type")), *class = json_string_value(json_array_get(types, 0));
+    const Architecture *own = type ? architecture_find(type) : NULL;
+    int arch = type && !strcmp(type, "gpt2") ? GPT2 : NEOX;
+    if (!own) die("%s: model_type %s is not supported (gpt2 and gpt_neox are)", path, shown(type));
     *c = (Config){0};
     strcpy(c->arch, type);
-    config_forms[form].read(c, j, path);
-    c->V = (size_t)config_integer(j, path, "vocab_size", -1);
-    c->init_std = config_number(j, path, "initializer_range", 0.02);
-    c->bos = config_token(j, path, "bos_token_id");
-    c->eos = config_token(j, path, "eos_token_id");
-    c->pad = base ? -1 : config_token(j, path, "pad_token_id");
-    c->tied = config_bool(j, path, "tie_word_embeddings", c->tied);
-    if (!c->C || !c->L || !c->NH || !c->V || !c->max_T || !c->F || c->L > 1000) die("%s: a dimension is 0 or absurd", path);
-    double C = (double)c->C, size = (double)c->L * C * (4 * C + 2 * (double)c->F) + ((double)c->V + (double)c->max_T) * C;
-    if (size > 1e12) die("%s: a model of %.0e parameters: its dimensions are absurd", path, size);
-    if (c->C % c->NH || c->C / c->NH > 256) die("%s: width %zu over %zu heads is no whole head size up to 256", path, c->C, c->NH);
-    size_t dims = rotary_dims(c);
-    if (c->rotary_pct > 0 && (dims == 0 || dims % 2 || dims > C / c->NH)) die("%s: %zu rotary dimensions of a head of %zu: must be even, and at least 2", path, dims, c->C / c->NH);
-    const char *class = json_string_value(json_array_get(json_object_get(file, "architectures"), 0));
-    const Architecture *own = architecture_find(type);
+    fields_read(c, arch, j, path);
+    if (!c->F) c->F = 4 * c->C;
+    if (arch == NEOX) neox_rope_read(c, j, path);
+    config_check(c, path);
+    if (types && !json_is_null(types) && !class) die("%s: \"architectures\" must be a list that names the class", path);
     if (class && !base && !is_own_class(own, class)) die("%s: architecture %s is not supported (%s and %s are)", path, shown(class), own->lm, own->classifier);
     c->scalar_head = base || (class && strstr(class, "ForSequenceClassification"));
-    json_t *labels = json_object_get(j, "num_labels"), *names = json_object_get(j, "id2label"), *shift = json_object_get(file, "bias");
     if (base) { // cleanrl's ScalarModel
+        json_t *shift = json_object_get(file, "bias");
         c->score_bias = true;
+        c->pad = -1;
         if (shift && !json_is_number(shift)) die("%s: \"bias\" must be a number", path);
         c->score_shift = json_number_value(shift);
-    } else if (c->scalar_head) {
-        c->labels = json_is_integer(labels) ? (size_t)json_integer_value(labels) : json_is_object(names) ? json_object_size(names) : 2;
     }
+    if (c->scalar_head && !base) labels_read(c, j, path);
+    else c->labels = 0;
     json_decref(file);
     free(path);
 }
@@ -281,11 +329,9 @@ static void config_write(const Model *m, const char *dir, DType type)
     const Config *c = &m->cfg;
     const char *dtype = type == DT_F64 ? "float64" : type == DT_F16 ? "float16" : type == DT_BF16 ? "bfloat16" : "float32";
     char *path = format("%s/config.json", dir);
-    json_t *j = json_make("{s:[s], s:s, s:i, s:f, s:b, s:s}", "architectures", c->scalar_head ? m->arch->classifier : m->arch->lm, "model_type", m->arch->name,
-        "vocab_size", (int)c->V, "initializer_range", c->init_std, "tie_word_embeddings", (int)c->tied, "torch_dtype", dtype);
-    for (size_t i = 0; i < sizeof config_forms / sizeof *config_forms; i++) if (!strcmp(c->arch, config_forms[i].arch)) config_forms[i].write(c, j);
-    const struct { const char *key; int id; } tokens[] = {{"bos_token_id", c->bos}, {"eos_token_id", c->eos}, {"pad_token_id", c->pad}};
-    for (int i = 0; i < 3; i++) json_object_set_new(j, tokens[i].key, tokens[i].id >= 0 ? json_integer(tokens[i].id) : json_null());
+    json_t *j = json_make("{s:[s], s:s, s:s}", "architectures", c->scalar_head ? m->arch->classifier : m->arch->lm, "model_type", m->arch->name, "torch_dtype", dtype);
+    fields_write(c, c->rotary_pct > 0 ? NEOX : GPT2, j);
+    if (c->rotary_pct > 0) json_object_set_new(j, "rope_parameters", json_make("{s:s, s:f, s:f}", "rope_type", "default", "rope_theta", c->rotary_base, "partial_rotary_factor", c->rotary_pct));
     if (c->scalar_head) {
         json_object_set_new(j, "id2label", json_make("{s:s}", "0", "LABEL_0"));
         json_object_set_new(j, "label2id", json_make("{s:i}", "LABEL_0", 0));

@@ -86,34 +86,30 @@ bool is_distilbert(const char *dir)
     return yes;
 }
 
+static bool is_positive(const char *label) { return !strcasecmp(label, "POSITIVE") || !strcasecmp(label, "POS"); }
+
 static void distilbert_config(DistilBert *d, Config *c, const char *dir)
 {
     char *path = config_path(dir);
-    json_t *j = json_file(path), *names = json_object_get(j, "id2label"), *labels = json_object_get(j, "num_labels");
-    const char *class = json_string_value(json_array_get(json_object_get(j, "architectures"), 0));
+    json_t *j = config_file(dir), *names = json_object_get(j, "id2label"), *ids = json_object_get(j, "label2id"), *id;
+    const char *class = json_string_value(json_array_get(json_object_get(j, "architectures"), 0)), *label;
     if (!class || strcmp(class, distilbert.classifier)) die("%s: %s is not a reward model: a %s is", path, class ? shown(class) : "a DistilBERT without \"architectures\"", distilbert.classifier);
     const char *problem = json_string_value(json_object_get(j, "problem_type"));
     if (problem && !strcmp(problem, "multi_label_classification")) die("%s: problem_type %s is not supported: its labels have probabilities of their own", path, problem);
     *c = (Config){.arch = "distilbert", .eps = 1e-12};
-    c->C = (size_t)config_integer(j, path, "dim", 768);
-    c->L = (size_t)config_integer(j, path, "n_layers", 6);
-    c->NH = (size_t)config_integer(j, path, "n_heads", 12);
-    c->F = (size_t)config_integer(j, path, "hidden_dim", 3072);
-    c->V = (size_t)config_integer(j, path, "vocab_size", 30522);
-    c->max_T = (size_t)config_integer(j, path, "max_position_embeddings", 512);
-    c->act = config_activation(j, path, "activation", ACT_GELU_ERF);
-    c->labels = json_is_object(names) ? json_object_size(names) : json_is_integer(labels) ? (size_t)json_integer_value(labels) : 2;
-    if (!c->C || !c->L || !c->NH || !c->F || !c->V || c->max_T < 3 || c->L > 1000 || !c->labels || c->labels > 100000) die("%s: a dimension is 0 or absurd", path);
-    if (c->C % c->NH || c->C / c->NH > 256) die("%s: width %zu over %zu heads is no whole head size up to 256", path, c->C, c->NH);
-    double size = (double)c->L * (double)c->C * (4 * (double)c->C + 2 * (double)c->F) + ((double)c->V + (double)c->max_T) * (double)c->C;
-    if (size > 1e12) die("%s: a model of %.0e parameters: its dimensions are absurd", path, size);
+    fields_read(c, DISTILBERT, j, path);
+    labels_read(c, j, path);
+    config_check(c, path);
+    if (c->max_T < 3) die("%s: a context of %zu holds [CLS], [SEP] and nothing else", path, c->max_T);
     d->positive = c->labels;
     for (size_t i = 0; i < c->labels; i++) {
         char key[24];
         snprintf(key, sizeof key, "%zu", i);
         const char *name = json_string_value(json_object_get(names, key));
-        if (name && (!strcasecmp(name, "POSITIVE") || !strcasecmp(name, "POS"))) d->positive = i;
+        if (name && is_positive(name)) d->positive = i;
     }
+    json_object_foreach(ids, label, id) // which transformers does not read
+        if (is_positive(label) && (d->positive == c->labels || json_integer_value(id) != (json_int_t)d->positive)) die("%s: \"label2id\" and \"id2label\" do not agree about %s", path, shown(label));
     const char *one = json_string_value(json_object_get(names, "1"));
     if (d->positive == c->labels && (c->labels > 2 || (c->labels == 2 && names && !(one && !strcmp(one, "LABEL_1")))))
         die("%s: %zu labels, none called POSITIVE or POS in \"id2label\": name the one to reward", path, c->labels);

@@ -266,12 +266,20 @@ static void run_rows(Reward *r, KVCache *kv, const int *tokens, const int *start
     free(zero);
 }
 
+// Where transformers (4.5x and 5) reads the score of n >= 1 tokens: at the last that is not the padding; at the first where all are
+static size_t last_real(const int *ids, size_t n, int pad)
+{
+    while (n > 1 && ids[n - 1] == pad) n--;
+    return n - 1;
+}
+
 // Scores responses of ids the model knows. Groups of rows: their distinct prompts first (equal ones side by side once), then the responses on them.
 static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n, bool prefixes)
 {
     size_t longest = 0, response = 1, max_T = r->m.cfg.max_T;
     for (size_t i = 0; i < n; i++) {
         const Prompt *p = &prompts[y[i].prompt];
+        if (!(p->n + y[i].n)) die("a text without a token has no reward: leave out what is empty");
         if (p->n + y[i].n > max_T) die("a prompt of %zu tokens with a response of %zu does not fit the reward model's context of %zu: shorten --max-new", p->n, y[i].n, max_T);
         if (p->n > longest) longest = p->n;
         if (y[i].n > response) response = y[i].n;
@@ -305,7 +313,7 @@ static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n,
         }
         if (P) {
             run_rows(r, &r->prompts, tokens, start, NULL, slot, NULL, NULL, P, score);
-            for (size_t b = 0; b < P; b++) at_prompt[slot[b]] = score[start[b + 1] - 1];
+            for (size_t b = 0; b < P; b++) at_prompt[slot[b]] = score[start[b] + (int)last_real(tokens + start[b], (size_t)(start[b + 1] - start[b]), r->m.cfg.pad)];
         }
         // the responses
         N = 0;
@@ -319,13 +327,14 @@ static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n,
         run_rows(r, &r->own, tokens, start, plen, slot, pslot, plen, B, score);
         for (size_t b = 0; b < B; b++) {
             Response *q = &y[first + b];
-            size_t last = q->n; // the token that is scored
-            while (last && q->ids[last - 1] == r->m.cfg.pad) last--;
-            q->reward = (double)(last ? score[start[b] + (int)last - 1] : plen[b] ? at_prompt[pslot[b]] : score[start[b]]) - r->m.cfg.score_shift;
+            double now = (double)(plen[b] ? at_prompt[pslot[b]] : score[start[b]]); // of what was read so far
+            if (prefixes) q->prefix = (double *)xrealloc(q->prefix, q->n * sizeof(double));
+            for (size_t t = 0; t < q->n; t++) {
+                if (prefixes) q->prefix[t] = now - r->m.cfg.score_shift;
+                if (q->ids[t] != r->m.cfg.pad) now = (double)score[start[b] + (int)t];
+            }
+            q->reward = now - r->m.cfg.score_shift;
             if (!isfinite(q->reward)) die("the reward model's score is not finite: look for NaN in its weights");
-            if (!prefixes) continue;
-            q->prefix = (double *)xrealloc(q->prefix, q->n * sizeof(double));
-            for (size_t t = 0; t < q->n; t++) q->prefix[t] = (double)(t ? score[start[b] + (int)t - 1] : at_prompt[pslot[b]]) - r->m.cfg.score_shift;
         }
     }
     free(tokens); free(start); free(slot); free(pslot); free(plen); free(score); free(at_prompt);

@@ -144,6 +144,10 @@ static void plan_model(const char *dir) // a check of names and shapes, without 
     model_fill(&m, dir);
 }
 
+static void load_bert(const char *dir) { DistilBert d; distilbert_load(&d, ops_cpu(), dir, 64, true); }
+
+// Of a name that stands twice, JSON's reader takes the last
+#define GPT "{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4"
 #define NEOX "{\"model_type\":\"gpt_neox\""
 #define SIZES ",\"hidden_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":2,\"intermediate_size\":16,\"vocab_size\":31,\"max_position_embeddings\":4"
 #define TOKEN "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}"
@@ -196,17 +200,66 @@ static void test_malformed(void)
     expect_death(plan_model, rm, 1, "unused: embed_out.weight");
     model_free(&reward);
     static const struct { const char *text, *says; } configs[] = {
-        {"{", "config.json:"}, {"[]", "config.json"}, {"{\"model_type\":\"llama\"}", "llama"}, {"{\"model_type\":\"gpt2\"}", "n_embd"}, {"{\"model_type\":\"gpt2\",\"n_embd\":\"8\",\"n_layer\":1}", "n_embd"},
-        {"{\"model_type\":\"gpt2\",\"n_embd\":9,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4}", "head size"}, {"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":0,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4}", "dimension"},
-        {"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4,\"activation_function\":\"silu\"}", "silu"},
-        {"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4,\"scale_attn_by_inverse_layer_idx\":true}", "scale_attn"},
-        {"{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4,\"architectures\":[\"GPT2ForSequenceClassification\"],\"num_labels\":2}", "labels"},
-        {NEOX "}", "hidden_size"}, {NEOX SIZES "}", "rotary dimensions"}, {NEOX SIZES ",\"rotary_pct\":0.5,\"attention_bias\":false}", "attention_bias"}, {NEOX SIZES ",\"hidden_act\":\"silu\"}", "hidden_act silu"},
-        {NEOX SIZES ",\"rotary_pct\":0.5,\"rope_parameters\":{\"partial_rotary_factor\":0.25}}", "rotary_pct is 0.5, and 0.25"}, {NEOX SIZES ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}", "linear"},
-        {NEOX SIZES ",\"rotary_pct\":0.5,\"rope_scaling\":{\"rope_type\":\"default\",\"partial_rotary_factor\":0.25}}", "and 0.25"},
-        {NEOX SIZES ",\"rope_scaling\":{\"rope_type\":\"default\",\"partial_rotary_factor\":1.5}}", "6 rotary dimensions"}, {NEOX SIZES ",\"rotary_pct\":0.5,\"architectures\":[\"GPTNeoXForTokenClassification\"]}", "architecture GPTNeoXForTokenClassification is not supported (GPTNeoXForCausalLM and GPTNeoXForSequenceClassification are)"},
-        {NEOX SIZES ",\"rotary_pct\":1.5}", "rotary dimensions"}, {NEOX SIZES ",\"rotary_emb_base\":-1}", "rotary_emb_base"}, {"{\"base_config\":{}}", "model_type"}, {"{\"base_config\":" NEOX SIZES ",\"rotary_pct\":0.5},\"bias\":\"x\"}", "bias"}};
+        {"{", "config.json:"}, {"[]", "config.json"}, {"{\"model_type\":\"llama\"}", "llama"}, {"{\"model_type\":\"gpt2\"}", "\"vocab_size\" is missing"},
+        {GPT ",\"n_embd\":\"8\"}", "\"n_embd\" is \"8\": it must be a whole number from 1 to 1048576"}, {GPT ",\"n_embd\":8.0}", "\"n_embd\" is 8.0"}, {GPT ",\"n_embd\":9}", "head size"},
+        {GPT ",\"n_layer\":0}", "\"n_layer\" is 0"}, {GPT ",\"n_layer\":null}", "\"n_layer\" is null"}, {GPT ",\"n_inner\":0}", "\"n_inner\" is 0"}, {GPT ",\"n_positions\":-1}", "\"n_positions\" is -1"},
+        {GPT ",\"num_attention_heads\":4}", "\"n_head\" and \"num_attention_heads\" are two names of one number, and differ"}, {GPT ",\"vocab_size\":268435456,\"n_embd\":1048576}", "its dimensions are absurd"},
+        {GPT ",\"layer_norm_epsilon\":1e308}", "\"layer_norm_epsilon\" is 1e308: it must be a number from 1e-30 to 1"}, {GPT ",\"layer_norm_epsilon\":\"1e-5\"}", "\"layer_norm_epsilon\""}, {GPT ",\"layer_norm_epsilon\":0}", "\"layer_norm_epsilon\""},
+        {GPT ",\"initializer_range\":-1}", "\"initializer_range\""}, {GPT ",\"attn_pdrop\":2}", "\"attn_pdrop\""}, {GPT ",\"eos_token_id\":[1,2]}", "\"eos_token_id\" is [1,2]"}, {GPT ",\"pad_token_id\":2147483648}", "\"pad_token_id\""},
+        {GPT ",\"activation_function\":\"silu\"}", "\"activation_function\" is \"silu\""}, {GPT ",\"activation_function\":\"gelu_10\"}", "gelu_10"}, {GPT ",\"activation_function\":null}", "\"activation_function\" is null"},
+        {GPT ",\"scale_attn_by_inverse_layer_idx\":true}", "\"scale_attn_by_inverse_layer_idx\" is true: it must be false"}, {GPT ",\"scale_attn_by_inverse_layer_idx\":1}", "\"scale_attn_by_inverse_layer_idx\" is 1"},
+        {GPT ",\"scale_attn_by_inverse_layer_idx\":\"true\"}", "\"scale_attn_by_inverse_layer_idx\" is \"true\""}, {GPT ",\"scale_attn_weights\":0}", "\"scale_attn_weights\" is 0: it must be true"},
+        {GPT ",\"scale_attn_weights\":null}", "\"scale_attn_weights\" is null"}, {GPT ",\"scale_attn_weights\":false}", "\"scale_attn_weights\" is false"}, {GPT ",\"reorder_and_upcast_attn\":1}", "\"reorder_and_upcast_attn\" is 1: it must be true or false"},
+        {GPT ",\"add_cross_attention\":true}", "\"add_cross_attention\""}, {GPT ",\"tie_word_embeddings\":1}", "\"tie_word_embeddings\" is 1"}, {GPT ",\"architectures\":\"GPT2LMHeadModel\"}", "\"architectures\" must be a list"},
+        {GPT ",\"architectures\":[\"GPT2ForSequenceClassification\"],\"num_labels\":2}", "2 labels: a reward model has one"}, {GPT ",\"architectures\":[\"GPT2ForSequenceClassification\"]}", "2 labels"},
+        {GPT ",\"architectures\":[\"GPT2ForSequenceClassification\"],\"num_labels\":1,\"id2label\":{\"0\":\"a\",\"1\":\"b\"}}", "\"num_labels\" is 1, \"id2label\" has 2"},
+        {GPT ",\"architectures\":[\"GPT2ForSequenceClassification\"],\"id2label\":[\"a\"]}", "\"id2label\" must be an object"}, {GPT ",\"num_labels\":\"1\"}", "\"num_labels\" is \"1\""},
+        {NEOX "}", "\"vocab_size\" is missing"}, {NEOX SIZES "}", "rotary dimensions"}, {NEOX SIZES ",\"rotary_pct\":0.5,\"attention_bias\":false}", "\"attention_bias\" is false: it must be true"}, {NEOX SIZES ",\"hidden_act\":\"silu\"}", "\"hidden_act\" is \"silu\""},
+        {NEOX SIZES ",\"use_parallel_residual\":1}", "\"use_parallel_residual\" is 1"}, {NEOX SIZES ",\"layer_norm_eps\":1e308}", "\"layer_norm_eps\" is 1e308"}, {NEOX SIZES ",\"rotary_pct\":2.51e307}", "\"rotary_pct\" is 2.51e307"},
+        {NEOX SIZES ",\"rotary_pct\":0.5,\"rope_parameters\":{\"partial_rotary_factor\":0.25}}", "is 0.25, and 0.5 at another place"}, {NEOX SIZES ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}", "linear"},
+        {NEOX SIZES ",\"rotary_pct\":0.5,\"rope_scaling\":{\"rope_type\":\"default\",\"partial_rotary_factor\":0.25}}", "is 0.25, and 0.5 at another place"}, {NEOX SIZES ",\"rope_parameters\":[]}", "\"rope_parameters\" must be an object"},
+        {NEOX SIZES ",\"rotary_pct\":0.5,\"partial_rotary_factor\":1.0}", "is 0.5, and 1 at another place"}, {NEOX SIZES ",\"partial_rotary_factor\":0.5}", "is 0.25, and 0.5 at another place"}, {NEOX SIZES ",\"rotary_pct\":0.5,\"rope_theta\":100}", "is 10000, and 100 at another place"},
+        {NEOX SIZES ",\"rotary_pct\":0.5,\"rope_scaling\":{\"type\":\"default\"},\"rope_parameters\":{\"rope_theta\":100}}", "is 10000, and 100 at another place"}, {NEOX SIZES ",\"rope_scaling\":{\"rope_type\":1}}", "its type must be a string"},
+        {NEOX SIZES ",\"rope_scaling\":{\"factor\":2.0}}", "a factor and no type"}, {NEOX SIZES ",\"rotary_pct\":0.5,\"head_dim\":8}", "\"head_dim\" must be 4"}, {NEOX SIZES ",\"rope_parameters\":{\"rope_theta\":\"100\"}}", "\"rope_theta\" is \"100\""},
+        {NEOX SIZES ",\"rope_scaling\":{\"rope_type\":\"default\",\"partial_rotary_factor\":1.5}}", "\"partial_rotary_factor\" is 1.5: it must be a number from 0.001 to 1"}, {NEOX SIZES ",\"rotary_pct\":0.5,\"architectures\":[\"GPTNeoXForTokenClassification\"]}", "architecture GPTNeoXForTokenClassification is not supported (GPTNeoXForCausalLM and GPTNeoXForSequenceClassification are)"},
+        {NEOX SIZES ",\"rotary_pct\":1.5}", "\"rotary_pct\" is 1.5"}, {NEOX SIZES ",\"rotary_emb_base\":-1}", "\"rotary_emb_base\" is -1"}, {NEOX SIZES ",\"rotary_emb_base\":1e-300}", "\"rotary_emb_base\" is 1e-300"}, {"{\"base_config\":{}}", "model_type"}, {"{\"base_config\":" NEOX SIZES ",\"rotary_pct\":0.5},\"bias\":\"x\"}", "bias"}};
     for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) { write_file(config, configs[i].text, strlen(configs[i].text)); expect_death(load_model, bad, 1, configs[i].says); }
+    static const char *const taken[] = { // what transformers reads the same in every version: other names, and the same number twice
+        GPT ",\"num_attention_heads\":2,\"n_ctx\":9,\"reorder_and_upcast_attn\":true,\"num_labels\":null}", "{\"model_type\":\"gpt2\",\"hidden_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":2,\"vocab_size\":31,\"max_position_embeddings\":4}",
+        NEOX SIZES ",\"rotary_pct\":0.5,\"rotary_emb_base\":10000,\"partial_rotary_factor\":0.5,\"rope_theta\":10000.0,\"rope_scaling\":null}", NEOX SIZES ",\"rope_scaling\":{},\"rope_parameters\":{\"rope_type\":\"default\",\"partial_rotary_factor\":0.5}}"};
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) {
+        write_file(config, taken[i], strlen(taken[i]));
+        config_read(&c, bad);
+        CHECK(c.C == 8 && c.L == 1 && c.NH == 2 && c.max_T == 4 && c.V == 31 && c.eps == 1e-5 && c.labels == 0, "%s", taken[i]);
+        CHECK(i < 2 ? c.F == 32 && !(c.rotary_pct > 0) : c.F == 16 && c.rotary_pct == 0.5 && c.rotary_base == 10000, "%s", taken[i]);
+    }
+    static const struct { const char *name; Activation act; } functions[] = {{"gelu", ACT_GELU_ERF}, {"gelu_python", ACT_GELU_ERF}, {"gelu_new", ACT_GELU_TANH}, {"gelu_fast", ACT_GELU_TANH},
+        {"gelu_pytorch_tanh", ACT_GELU_TANH}, {"gelu_python_tanh", ACT_GELU_TANH}, {"gelu_accurate", ACT_GELU_TANH}, {"relu", ACT_RELU}}; // all that transformers has of them
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+        char *text = format(GPT ",\"activation_function\":\"%s\"}", functions[i].name);
+        write_file(config, text, strlen(text));
+        config_read(&c, bad);
+        CHECK(c.act == functions[i].act, "%s", functions[i].name);
+        free(text);
+    }
+    static const char *const adapters[] = {"bad/adapter_config.json", "bad/adapter_model.safetensors", "bad/adapter_model.bin"};
+    for (size_t i = 0; i < sizeof adapters / sizeof *adapters; i++) {
+        char *adapter = tmp_path(adapters[i]);
+        write_file(adapter, "{}", 2);
+        expect_death(load_model, bad, 1, adapters[i]);
+        expect_death(plan_model, bad, 1, "adapters are not applied");
+        expect_death(load_bert, bad, 1, "adapters are not applied");
+        unlink(adapter);
+    }
+    static const struct { const char *text, *says; } berts[] = {{"\"max_position_embeddings\":2", "a context of 2"}, {"\"dim\":24.5", "\"dim\" is 24.5"}, {"\"hidden_size\":24,\"dim\":12", "\"dim\" and \"hidden_size\""},
+        {"\"activation\":\"mish\"", "\"activation\" is \"mish\""}, {"\"id2label\":{\"0\":\"NEGATIVE\",\"1\":\"POSITIVE\"},\"label2id\":{\"POSITIVE\":0,\"NEGATIVE\":1}", "do not agree about POSITIVE"},
+        {"\"label2id\":{\"pos\":0,\"neg\":1}", "do not agree about pos"}, {"\"num_labels\":3,\"id2label\":{\"0\":\"NEGATIVE\",\"1\":\"POSITIVE\"}", "\"num_labels\" is 3, \"id2label\" has 2"}, {"\"id2label\":{\"1\":\"a\",\"2\":\"POS\"}", "2 labels, none called"}};
+    for (size_t i = 0; i < sizeof berts / sizeof *berts; i++) {
+        char *text = format("{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],%s}", berts[i].text);
+        write_file(config, text, strlen(text));
+        expect_death(load_bert, bad, 1, berts[i].says);
+        free(text);
+    }
     const char *trunk = "{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4,\"architectures\":[\"FSDPGPT2Model\"],\"bos_token_id\":2,\"eos_token_id\":null}";
     write_file(config, trunk, strlen(trunk));
     config_read(&c, bad);

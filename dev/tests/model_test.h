@@ -72,29 +72,39 @@ static void golden_folder(const char *name)
     safetensors_close(s);
 }
 
-// A classifier's score of a text that ends in its padding token, which may well be the end-of-text token
+// A classifier's score of texts with its padding token, which may well be the end-of-text token, wherever prompt ends and response begins
 static void golden_padded(const char *name)
 {
     char *dir = format("dev/fixtures/%s", name), *expected = format("%s/expected.safetensors", dir);
     Safetensors *s = safetensors_open(expected);
-    double *ids = tensor_doubles(s, "ids"), *start = tensor_doubles(s, "start"), *want = tensor_doubles(s, "padded_score");
+    double *ids = tensor_doubles(s, "padded_ids"), *start = tensor_doubles(s, "padded_start"), *want = tensor_doubles(s, "padded_score");
     size_t rows = safetensors_find(s, "padded_score")->n;
     Reward r = {.same_tokenizer = true, .scale = 1, .to = -1, .from = -1, .tokens = 64};
     model_load(&r.m, ops_cpu(), dir, TRAIN_NONE, false);
     model_pack(&r.m);
     r.work = (Arena){.name = "reward model", .o = ops_cpu()};
-    for (size_t i = 0; i < rows; i++)
-        for (size_t split = 0; split <= (size_t)(start[i + 1] - start[i]); split++) { // of prompt and response, wherever one ends
-            int text[64];
-            size_t n = 0;
-            for (size_t k = (size_t)start[i]; k < (size_t)start[i + 1]; k++) text[n++] = (int)ids[k];
-            text[n++] = r.m.cfg.pad;
-            Prompt p = {.ids = text, .n = split};
-            Response y = {.ids = text + split, .n = n - split};
-            reward_score(&r, &p, &y, 1, true);
-            CHECK_NEAR(y.reward, want[i], in_double ? 2e-7 * fabs(want[i]) : 2e-4, name); // rewards are kept as floats
-            free(y.prefix);
+    CHECK(rows == 6, "%zu texts", rows);
+    for (size_t i = 0; i < rows; i++) {
+        enum { MOST = 16 };
+        int text[MOST];
+        size_t n = (size_t)(start[i + 1] - start[i]);
+        Prompt p[MOST];
+        Response y[MOST] = {{0}};
+        for (size_t k = 0; k < n; k++) text[k] = (int)ids[(size_t)start[i] + k];
+        for (size_t split = 0; split < n; split++) {
+            p[split] = (Prompt){.ids = text, .n = split};
+            y[split] = (Response){.prompt = split, .ids = text + split, .n = n - split};
         }
+        reward_score(&r, p, y, n, true);
+        for (size_t split = 0; split < n; split++) {
+            CHECK_NEAR(y[split].reward, want[i], in_double ? 2e-7 * fabs(want[i]) : 2e-4, name); // rewards are kept as floats
+            for (size_t t = split; t < n; t++) { // the score of every prefix is the reward of that text
+                double prefix = y[split].prefix[t - split];
+                if (t) { y[0].n = t; double *keep = y[0].prefix; reward_score(&r, p, y, 1, false); y[0].prefix = keep; CHECK_NEAR(prefix, y[0].reward, in_double ? 1e-6 : 2e-4, name); }
+            }
+        }
+        for (size_t split = 0; split < n; split++) free(y[split].prefix);
+    }
     acts_free(&r.acts); kv_free(&r.prompts); kv_free(&r.own); arena_release(&r.work); model_free(&r.m);
     free(ids); free(start); free(want); free(dir); free(expected);
     safetensors_close(s);
