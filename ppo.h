@@ -79,7 +79,7 @@ void whiten(double *x, size_t n);                                               
 // ----------------------------------------------------------------------------
 // sampling
 
-typedef struct { char *text; int *ids; size_t n; Cdf cdf; } Prompt;
+typedef struct { char *text; int *ids; size_t n; Cdf cdf; char *where; } Prompt; // where: its file and line, for messages; NULL: not known
 // A response: the ids sampled (an end-of-text only if it was sampled), their log-probabilities at sampling time, and what was found out about it.
 typedef struct {
     size_t prompt; uint64_t sample;  // which prompt, and the global sample counter: with seed and stream they fix every draw
@@ -465,7 +465,7 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
         for (size_t i = 0; i < n; i++) {
             const Prompt *p = &prompts[r[i].prompt];
             if (p->n < 1 || p->n > g->max_prompt || p->n + g->max_new - 1 > m->cfg.max_T)
-                die("prompt %zu has %zu tokens; with %zu new ones the model's context of %zu is full: shorten it or --max-new", r[i].prompt, p->n, g->max_new, m->cfg.max_T);
+                die("%s: the prompt has %zu tokens; with %zu new ones the model's context of %zu is full: shorten it or lower --max-new", p->where ? p->where : "sampling", p->n, g->max_new, m->cfg.max_T);
             r[i].ids = (int *)xmalloc(g->max_new * sizeof(int));
             r[i].logp = (float *)xmalloc(g->max_new * sizeof(float));
             r[i].n = 0; r[i].finished = false; r[i].prefix = NULL;
@@ -512,7 +512,8 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
             size_t still = 0;
             for (size_t i = 0; i < live; i++) {
                 Response *y = &r[g->live[i]];
-                if (!isfinite((double)g->h_logp[i])) die("sampling from prompt %zu gave a log-probability that is not finite: look for NaN in the model's weights", y->prompt);
+                if (!isfinite((double)g->h_logp[i])) die("%s: after %zu tokens of a response the next one's log-probability is not finite: the model's weights are too large (has training diverged?), or --temperature is too low",
+                    prompts[y->prompt].where ? prompts[y->prompt].where : "sampling", y->n);
                 y->ids[y->n] = g->h_index[i];
                 y->logp[y->n++] = (float)g->h_logp[i];
                 y->finished = g->h_index[i] == s->eos;

@@ -980,7 +980,7 @@ typedef struct {
     long max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows, threads, prompts_max;
     double reward_timeout, reward_scale, reward_offset, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad;
-    bool resume;
+    bool resume, drop_last;
 } Args;
 
 #define FLAG(name, type, field, commands, fallback, choices, help) {name, type, offsetof(Args, field), commands, fallback, choices, help}
@@ -1017,7 +1017,7 @@ static const Flag flag_table[] = {
     // sampling
     FLAG("samples", FLAG_LONG, samples, "sample cache eval", "1", "1..", "responses a prompt"),
     FLAG("max-new", FLAG_LONG, max_new, "sample bon cache train eval info", "40", "1..", "new tokens at most"),
-    FLAG("temperature", FLAG_DOUBLE, temperature, "sample bon cache train offline eval score", "1", ">0..", "logits are divided by it, in sampling and in every log-probability"),
+    FLAG("temperature", FLAG_DOUBLE, temperature, "sample bon cache train offline eval score", "1", "1e-6..", "logits are divided by it, in sampling and in every log-probability"),
     FLAG("max-prompt", FLAG_LONG, max_prompt, "info", NULL, "1..", "tokens of the longest prompt, for the plan"),
     FLAG("top-k", FLAG_LONG, top_k, "sample bon", "0", "0..", "sample from the k likeliest tokens (0: all)"),
     FLAG("top-p", FLAG_DOUBLE, top_p, "sample bon", "1", ">0..1", "sample from the smallest set with this probability (1: all)"),
@@ -1051,6 +1051,7 @@ static const Flag flag_table[] = {
     FLAG("epochs", FLAG_DOUBLE, epochs, "sft reward offline", "1", ">0..", "passes over the data (a fraction is allowed)"),
     FLAG("steps", FLAG_LONG, steps, "sft reward offline", "0", "0..", "optimiser steps, in place of epochs (0: by epochs)"),
     FLAG("batch", FLAG_LONG, batch, "sft reward offline", "32", "1..", "rows (or comparisons) an optimiser step"),
+    FLAG("drop-last", FLAG_BOOL, drop_last, "sft reward offline", "false", NULL, "by epochs: leave out what does not fill a last batch (otherwise the last step has fewer)"),
     FLAG("from-position", FLAG_LONG, from_position, "reward", "12", "0..", "labels: train the score at every position from here on"),
     FLAG("lr", FLAG_DOUBLE, lr, "sft reward train offline", "3e-5", "0..", "learning rate"),
     FLAG("schedule", FLAG_CHOICE, schedule, "sft reward train offline", "linear", "constant|linear|cosine", "of the learning rate, to 0, per optimiser step"),

@@ -329,10 +329,11 @@ static void cmd_offline(const Args *a)
     for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, tokens, true); }
     if (loss.kind != OFFLINE_BON_SFT) comparisons_reference(&c, &s, a->temperature);
     if (loss.kind == OFFLINE_BONBON && automatic) loss.alpha = bonbon_alpha(&c, loss.N);
-    size_t items = arrlenu(c.list), B = (size_t)a->batch < items ? (size_t)a->batch : items, epoch = SIZE_MAX;
-    long steps = a->steps > 0 ? a->steps : (long)(a->epochs * (double)items / (double)B);
-    if (steps < 1) steps = 1;
-    printf("%zu parameters, %zu train; %zu prompts, %zu responses, %zu comparisons; %ld steps of %zu\n", m.n_params, m.n_params - m.first, arrlenu(c.prompts), arrlenu(c.responses), items, steps, B);
+    Passes passes;
+    passes_create(&passes, arrlenu(c.list), (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
+    long steps = passes.steps;
+    printf("%zu parameters, %zu train; %zu prompts, %zu responses, %zu comparisons; %ld steps of %zu\n", m.n_params, m.n_params - m.first, arrlenu(c.prompts), arrlenu(c.responses), passes.items, steps, passes.batch);
+    passes_report(&passes, "comparisons");
     if (loss.kind == OFFLINE_BONBON) printf("alpha %.4g, target %.4g nats\n", loss.alpha, bonbon_target(loss.N));
     double sums[OFFLINE_SUMS] = {0}, counted = 0; // since the last record
     State state[] = {{"sums", sums, OFFLINE_SUMS}, {"comparisons", &counted, 1}};
@@ -340,13 +341,9 @@ static void cmd_offline(const Args *a)
     Log *log = log_open(a->out, config_record(a, "offline"), from != NULL);
     stop_on_signals();
     Progress progress = progress_begin("offline", (size_t)steps, (size_t)m.step, "steps");
-    size_t *order = (size_t *)xmalloc(items * sizeof *order), *which = (size_t *)xmalloc(B * sizeof *which);
+    size_t *which = (size_t *)xmalloc(passes.batch * sizeof *which);
     while (m.step < steps) {
-        for (size_t i = 0; i < B; i++) {
-            size_t at = (size_t)m.step * B + i;
-            if (at / items != epoch) random_permutation(order, items, (uint64_t)a->seed, STREAM_SHUFFLE, epoch = at / items);
-            which[i] = order[at % items];
-        }
+        size_t B = passes_step(&passes, m.step, which);
         double began = clock_seconds();
         model_zero_grad(&m);
         offline_batch(&s, &m, &loss, &c, which, B, a->temperature, sums);
@@ -355,7 +352,7 @@ static void cmd_offline(const Args *a)
         double norm = model_update(&m, &opt);
         bool last = m.step == steps;
         if (m.step % a->log_every == 0 || last) {
-            Metric x[] = {{"comparisons", (double)m.step * (double)B}, {"loss", sums[OFFLINE_LOSS] / counted}, {"offline/margin", sums[OFFLINE_MARGIN] / counted}, {"rewards/accuracies", sums[OFFLINE_RIGHT] / counted},
+            Metric x[] = {{"comparisons", fmin((double)m.step * (double)passes.batch, (double)passes.total)}, {"loss", sums[OFFLINE_LOSS] / counted}, {"offline/margin", sums[OFFLINE_MARGIN] / counted}, {"rewards/accuracies", sums[OFFLINE_RIGHT] / counted},
                 {"logps/chosen", sums[OFFLINE_W] / counted}, {"logps/rejected", sums[OFFLINE_L] / counted}, {"rewards/margins", pairwise ? loss.beta * sums[OFFLINE_MARGIN] / counted : NAN},
                 {"bonbon/alpha", loss.kind == OFFLINE_BONBON ? loss.alpha : NAN}, {"grad_norm", norm}, {"lr", opt.lr}, {"time/update", clock_seconds() - began}};
             if (loss.kind == OFFLINE_BON_SFT) x[2].value = x[3].value = x[5].value = NAN; // there is no second response
@@ -375,6 +372,7 @@ static void cmd_offline(const Args *a)
     finish_run(a, &m, a->model);
     scorer_free(&s); arena_release(&work); comparisons_free(&c);
     model_free(&m); tokenizer_free(t);
-    free(order); free(which); free(from);
+    passes_free(&passes);
+    free(which); free(from);
 }
 #endif

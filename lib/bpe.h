@@ -269,6 +269,7 @@ Tokenizer *tokenizer_load(const char *dir)
 {
     Tokenizer *t = (Tokenizer *)xcalloc(1, sizeof *t);
     char *path = format("%s/tokenizer.json", dir), *vocab = format("%s/vocab.json", dir), *merges = format("%s/merges.txt", dir), *added = format("%s/added_tokens.json", dir);
+    must_be_there(dir);
     if (!access(path, R_OK)) load_tokenizer_json(t, path);
     else if (!access(vocab, R_OK)) load_vocab_merges(t, vocab, merges, added);
     else die("%s: no tokenizer.json, and no vocab.json with merges.txt: copy the model's tokenizer there", dir);

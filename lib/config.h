@@ -110,6 +110,7 @@ static bool is_own_class(const Architecture *a, const char *class)
 void config_read(Config *c, const char *dir)
 {
     char *path = config_path(dir);
+    must_be_there(dir);
     if (access(path, R_OK)) die("%s: missing: %s is not a Hugging Face model folder", path, dir);
     json_t *file = json_file(path), *base = json_object_get(file, "base_config"), *j = base ? base : file;
     const char *type = json_string_value(json_object_get(j, "model_type"));

@@ -20,8 +20,17 @@ typedef struct { size_t at; int len, from; float label; } Row;
 typedef struct { LossKind kind; int *tokens; Row *rows; size_t n_tokens, n_rows, n_docs; size_t *doc_first; /* (n_docs+1) into rows */ } Corpus;
 // Reads JSONL: {"text"} or {"prompt","response"} for LOSS_LM; {"text","label"}; {"prompt","chosen","rejected"}. context: tokens a row at
 // most. Dies with file and line. An end-of-text token closes every LM document, and a pair's texts when the tokenizer has one.
-void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *tok, size_t context, size_t from, size_t max_docs);
+// own: the model's own context, which no flag raises.
+void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *tok, size_t context, size_t own, size_t from, size_t max_docs);
 void corpus_free(Corpus *c);
+
+// The order in which training sees its items: shuffled passes, one after the other without a break, `batch` items a step. By epochs, the last step has what is
+// left of them (or, drop_last, is not made); given steps are all whole. What a step has depends on its number alone, so that a resumed run goes on.
+typedef struct { size_t items, batch, total, *order, epoch; uint64_t seed; long steps; } Passes;
+void passes_create(Passes *p, size_t items, size_t batch, double epochs, long steps, bool drop_last, uint64_t seed); // steps 0: by epochs
+size_t passes_step(Passes *p, long step, size_t *which);  // fills which with the items of this step and returns how many, at most p->batch
+void passes_report(const Passes *p, const char *what);    // a line where a run leaves items out
+void passes_free(Passes *p);
 
 // Room for one model's supervised steps over micro-batches of at most `tokens` tokens.
 typedef struct {
@@ -68,7 +77,7 @@ static void corpus_rows(Corpus *c, size_t at, size_t end, size_t context, size_t
     } while (at + (c->kind == LOSS_LM) < end && c->kind != LOSS_PAIR);
 }
 
-void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *tok, size_t context, size_t from, size_t max_docs)
+void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *tok, size_t context, size_t own, size_t from, size_t max_docs)
 {
     *c = (Corpus){.kind = kind};
     Jsonl in = {0};
@@ -76,10 +85,10 @@ void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *to
     int eos = tokenizer_eos(tok);
     jsonl_open(&in, path);
     while ((!max_docs || c->n_docs < max_docs * (kind == LOSS_PAIR ? 2 : 1)) && jsonl_next(&in, &j)) {
-        for (int side = 0; side < (kind == LOSS_PAIR ? 2 : 1); side++) {
+        for (int side = 0; side < (jsonl_header(j) ? 0 : kind == LOSS_PAIR ? 2 : 1); side++) {
             const char *text = NULL, *prompt = NULL;
             if (kind == LOSS_PAIR) { prompt = jsonl_string(&in, j, "prompt", true); text = jsonl_string(&in, j, side ? "rejected" : "chosen", true); }
-            else if (kind == LOSS_LM && json_object_get(j, "prompt")) { prompt = jsonl_string(&in, j, "prompt", true); text = jsonl_string(&in, j, "response", true); }
+            else if (kind == LOSS_LM) jsonl_text(&in, j, &prompt, &text);
             else text = jsonl_string(&in, j, "text", true);
             json_t *label = json_object_get(j, "label");
             if (kind == LOSS_LABEL && !(json_is_integer(label) && (json_integer_value(label) == 0 || json_integer_value(label) == 1)))
@@ -101,7 +110,7 @@ void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *to
                 arrsetlen(c->tokens, at);
                 continue;
             }
-            if (kind == LOSS_PAIR && end - at > context) die("%s:%zu: %zu tokens, the context is %zu: shorten it or raise --context", path, in.line, end - at, context);
+            if (kind == LOSS_PAIR && end - at > context) die("%s:%zu: %zu tokens; %s %zu: shorten the text%s", path, in.line, end - at, context == own ? "the model's own context is" : "--context is", context, context == own ? "" : " or raise --context");
             arrput(c->doc_first, arrlenu(c->rows));
             corpus_rows(c, at, end, context, kind == LOSS_LM ? np : from, label ? (float)json_integer_value(label) : 0);
             c->n_docs++;
@@ -148,6 +157,35 @@ void trainer_free(Trainer *t)
     arena_release(&t->work); acts_free(&t->acts);
     free(t->h_tokens); free(t->h_start); free(t->h_index); free(t->h_target); free(t->h_value); free(t->h_grad);
 }
+
+void passes_create(Passes *p, size_t items, size_t batch, double epochs, long steps, bool drop_last, uint64_t seed)
+{
+    *p = (Passes){.items = items, .batch = batch < items ? batch : items, .epoch = SIZE_MAX, .seed = seed, .steps = steps};
+    double total = steps > 0 ? (double)steps * (double)p->batch : ceil(epochs * (double)items * (1 - 1e-12)); // a tenth of 30 is 3, however it rounds
+    if (!(total < 0x1p53)) usage("%s: %g items to train on are too many to count", steps > 0 ? "--steps" : "--epochs", total);
+    p->total = total > 1 ? (size_t)total : 1;
+    if (steps <= 0) p->steps = (long)((p->total + (drop_last ? 0 : p->batch - 1)) / p->batch);
+    if (!p->steps) usage("--drop-last: of %zu items no batch of %zu is whole: lower --batch", p->total, p->batch);
+    if (p->total > (size_t)p->steps * p->batch) p->total = (size_t)p->steps * p->batch;
+    p->order = (size_t *)xmalloc(items * sizeof *p->order);
+}
+
+size_t passes_step(Passes *p, long step, size_t *which)
+{
+    size_t at = (size_t)step * p->batch, n = p->total - at < p->batch ? p->total - at : p->batch;
+    for (size_t i = 0; i < n; i++, at++) {
+        if (at / p->items != p->epoch) random_permutation(p->order, p->items, p->seed, STREAM_SHUFFLE, p->epoch = at / p->items);
+        which[i] = p->order[at % p->items];
+    }
+    return n;
+}
+
+void passes_report(const Passes *p, const char *what)
+{
+    if (p->total < p->items) printf("%zu of %zu %s are seen in %ld steps\n", p->total, p->items, what, p->steps);
+}
+
+void passes_free(Passes *p) { free(p->order); }
 
 static size_t row_positions(const Corpus *c, const Row *r) { return c->kind == LOSS_PAIR ? 1 : (size_t)(r->len - r->from); }
 

@@ -130,6 +130,7 @@ WordPiece *wordpiece_load(const char *dir)
     w->max_chars = 100;
     sh_new_arena(w->first); sh_new_arena(w->rest); sh_new_arena(w->special);
     bool from_json = !access(json, R_OK);
+    must_be_there(dir);
     if (from_json) wordpiece_json(w, json);
     else if (!access(txt, R_OK)) wordpiece_txt(w, txt);
     else die("%s: no tokenizer.json and no vocab.txt: copy the model's tokenizer there", dir);
