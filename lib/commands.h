@@ -632,6 +632,9 @@ static void cmd_score(const Args *a)
             json_t *v;
             bool scored = false; // before: ours replace those; a line that was not is copied as it is, to the last digit
             json_object_foreach(ours, key, v) scored |= !json_object_del(record[i], key);
+            json_t *exact = scored ? json_loads(line[i], 0, NULL) : NULL;
+            if (scored && !exact) die("%s: was scored before and has an integer of more than 64 bits: leave \"tokens\", \"logps\", \"logp\" and \"reward\" out", p[i].where);
+            json_decref(exact);
             char *theirs = scored ? json_dumps(record[i], JSON_COMPACT | JSON_REAL_PRECISION(17)) : xstrdup(line[i]), *more_fields = json_dumps(ours, JSON_COMPACT | JSON_REAL_PRECISION(9));
             fprintf(out->f, "%.*s,%s\n", (int)strlen(theirs) - 1, theirs, more_fields + 1);
             free(theirs); free(more_fields); free(line[i]); free(what);

@@ -124,7 +124,7 @@ static void check_value(const Jsonl *in, const Field *f, const json_t *v, const 
     bool number = f->type == FIELD_WHOLE || f->type == FIELD_NUMBER;
     double x = json_number_value(v);
     if (right && (!number || (x >= f->low && x <= f->high))) return;
-    char range[80] = "", *is = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+    char range[80] = "", *is = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(12));
     if (number && f->low == f->high) snprintf(range, sizeof range, " (%g)", f->low);
     else if (number) snprintf(range, sizeof range, " from %.15g to %.15g", f->low, f->high);
     die("%s:%zu: \"%s\"%s is %.40s, must be %s%s", in->path, in->line, f->name, where, is ? is : "no JSON", types[f->type], range);
@@ -303,9 +303,9 @@ void cache_read(Cache *c, const char *path, long first_m)
         p->n = arrlenu(p->samples);
         if (p->n) qsort(p->samples, p->n, sizeof *p->samples, by_draw);
         for (size_t k = 0; k < p->n; k++) {
-            const CacheSample *s = &p->samples[k];
-            if (k && s->draw == s[-1].draw) die("%s:%zu: \"draw\" %ld of prompt \"%.40s\" stands there twice, first in line %zu", path, s->line, s->draw, shown(p->prompt), s[-1].line);
-            if (s->draw != (long)k) die("%s:%zu: \"draw\" %ld of prompt \"%.40s\" stands there, and %zu is missing: draws are numbered from 0 without a gap", path, s->line, s->draw, shown(p->prompt), k);
+            const CacheSample *s = &p->samples[k], *next = k + 1 < p->n ? s + 1 : s;
+            if (next > s && next->draw == s->draw) die("%s:%zu: \"draw\" %ld of prompt \"%.40s\" stands there twice, also in line %zu", path, next->line, s->draw, p->prompt, s->line);
+            if (s->draw != (long)k) die("%s:%zu: \"draw\" is %ld, and draw %zu of prompt \"%.40s\" is missing: they are numbered from 0 without a gap", path, s->line, s->draw, k, p->prompt);
         }
         if (first_m > 0 && p->n < (size_t)first_m) die("%s: prompt \"%.40s\" has %zu samples, --m asks for %ld", path, p->prompt, p->n, first_m);
         if (first_m > 0) p->n = (size_t)first_m;
