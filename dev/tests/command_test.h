@@ -251,7 +251,7 @@ static void test_lines(void) // commands that map lines answer each one, in orde
         {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[5,6]}", "\"ids\" are not this tokenizer's for the text"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[2000]}", "\"ids\" holds 2000"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[-1]}", "\"ids\"[0] is -1"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"finished\":\"yes\"}", "\"finished\" is \"yes\""},
         {"{\"text\":\"a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a\"}", "the model's own context is 24"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        char *two = format("{\"text\":\"fine\"}\n%s\n", bad[i].line), **err;
+        char *two = format("{\"text\":\"fine\"}\n%s\n", bad[i].line), *err;
         put("bad_line.jsonl", two);
         CHECK(run_vbon("score --model lm --in bad_line.jsonl --out bad_scored.jsonl", &err) == 1 && strstr(err, "bad_line.jsonl:2: ") && strstr(err, bad[i].says), "%s: %s", bad[i].line, err);
         free(two);
@@ -337,7 +337,9 @@ static void test_not_finite(void) // what is no number is named, with its likeli
         char *from = tmp_path(scalar ? "rm" : "lm"), *to = tmp_path(scalar ? "huge_rm" : "huge_lm");
         model_load(&m, ops_cpu(), from, TRAIN_NONE, false);
         for (size_t i = 0; i < m.n_list; i++)
-            if (!strcmp(m.list[i].name, "ln_f.weight")) for (size_t k = 0; k < m.list[i].n; k++) R_(m.data)[m.list[i].offset + k] = (real)2e38;
+            for (size_t k = 0; k < m.list[i].n; k++)
+                if (!strcmp(m.list[i].name, "ln_f.weight")) R_(m.data)[m.list[i].offset + k] = (real)2e38;
+                else if (!strcmp(m.list[i].name, "wte.weight") || !strcmp(m.list[i].name, "score.weight")) R_(m.data)[m.list[i].offset + k] *= (real)1e4;
         model_save(&m, to, DT_F32, "dev/demo/tokenizer", 0);
         model_free(&m); free(from); free(to);
     }
@@ -362,6 +364,7 @@ static void test_not_finite(void) // what is no number is named, with its likeli
         int code = run_vbon(cases[i].args, &err);
         CHECK(code == cases[i].code && strstr(err, cases[i].says), "vbon %s: exit %d: %s", cases[i].args, code, err);
         CHECK(access(tmp_path("no.jsonl"), F_OK) && access(tmp_path("no/model.safetensors"), F_OK), "vbon %s: something was written", cases[i].args);
+        unlink(tmp_path("no.jsonl"));
     }
     // training that runs away is named, and its model is not saved
     char *err;
