@@ -886,7 +886,7 @@ void ppo_iteration(Ppo *p)
     // 2. Rewards of whole responses; the missing-EOS value replaces them before anything looks at them.
     p->reward(p->reward_context, p->prompts, p->r, E, opt->prefix_rank);
     for (size_t i = 0; i < E; i++) {
-        if (!isfinite(p->r[i].reward)) die("iteration %ld: the reward of a response to prompt %zu is not finite: check --reward", p->iteration + 1, p->r[i].prompt);
+        if (!isfinite(p->r[i].reward)) die("iteration %ld: the reward of a response to %s is not finite: check --reward", p->iteration + 1, p->prompts[p->r[i].prompt].where ? p->prompts[p->r[i].prompt].where : "a prompt");
         if (opt->has_missing_eos && !p->r[i].finished) p->r[i].reward = opt->missing_eos;
     }
     double t2 = seconds_now(p);

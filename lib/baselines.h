@@ -108,23 +108,23 @@ static size_t add_response(Comparisons *c, const char *where, const CacheSample 
     r.ids = sample_ids(s, t, &r.n, &same);
     if (!r.n) die("%s is empty", where);
     if (s->ids && !same) die("%s: its key is not that of its ids: the file was edited", where);
-    for (size_t i = 0; i < r.n; i++) if (r.ids[i] < 0 || (size_t)r.ids[i] >= cfg->V) die("%s has token %d, the model knows %zu", where, r.ids[i], cfg->V);
+    for (size_t i = 0; i < r.n; i++) if (r.ids[i] < 0 || (size_t)r.ids[i] >= cfg->V) die("%s has token %d, the model knows %zu: is it another model's?", where, r.ids[i], cfg->V);
     size_t tokens = c->prompts[r.prompt].n + r.n;
-    if (tokens - 1 > cfg->max_T) die("%s has %zu tokens with its prompt; the model's context is %zu", where, tokens, cfg->max_T); // the last one is never read
+    if (tokens - 1 > cfg->max_T) die("%s has %zu tokens with its prompt; the model's own context is %zu: shorten it", where, tokens, cfg->max_T); // the last one is never read
     c->retokenised += !same;
     arrput(c->responses, r);
     return arrlenu(c->responses) - 1;
 }
 
 // The place of a prompt's k-th draw among the responses, where it is put on first use (placed[k] < 0)
-static size_t response_of(Comparisons *c, const CachePrompt *p, size_t k, long *placed, const Tokenizer *t, const Config *cfg)
+static size_t response_of(Comparisons *c, const Cache *cache, const CachePrompt *p, size_t k, long *placed, const Tokenizer *t, const Config *cfg)
 {
-    char where[128];
     if (placed[k] >= 0) return (size_t)placed[k];
-    snprintf(where, sizeof where, "the cache: draw %zu of prompt \"%.40s\"", k, p->prompt);
+    char *where = format("%s:%zu: draw %zu of prompt \"%.40s\"", cache->path, p->samples[k].line, k, p->prompt);
     if (!p->samples[k].ids && !p->samples[k].text) die("%s has neither ids nor text: it was compacted for other comparisons", where);
     placed[k] = (long)add_response(c, where, &p->samples[k], t, cfg);
     c->responses[placed[k]].sample = k;
+    free(where);
     return (size_t)placed[k];
 }
 
@@ -148,14 +148,14 @@ void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, co
     size_t first = best_of ? (size_t)o->N : draws, n_prompts = prompts_max && prompts_max < cache->n ? prompts_max : cache->n;
     for (size_t i = 0; i < n_prompts; i++) {
         const CachePrompt *p = &cache->prompts[i];
-        if (p->n < first) die("the cache: prompt \"%.40s\" has %zu draws, %zu are needed: draw more, or lower --%s", p->prompt, p->n, first, best_of ? "n" : "draws");
+        if (p->n < first) die("%s: prompt \"%.40s\" has %zu draws, %zu are needed: draw more, or lower --%s", cache->path, p->prompt, p->n, first, best_of ? "n" : "draws");
     }
     long *placed = (long *)xmalloc(first * sizeof *placed);
     size_t *order = best_of ? NULL : (size_t *)xmalloc(first * first * sizeof *order);
     *c = (Comparisons){0};
     for (size_t i = 0; i < n_prompts; i++) {
         const CachePrompt *p = &cache->prompts[i];
-        add_prompt(c, "the cache", p->prompt, t);
+        add_prompt(c, cache->path, p->prompt, t);
         for (size_t k = 0; k < first; k++) placed[k] = -1;
         if (best_of) {
             size_t best = 0, worst = 0;
@@ -163,8 +163,8 @@ void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, co
                 if (draw_below(&p->samples[best], &p->samples[k])) best = k;
                 if (draw_below(&p->samples[k], &p->samples[worst])) worst = k;
             }
-            Comparison x = {.w = response_of(c, p, best, placed, t, cfg)};
-            if (o->kind == OFFLINE_BONBON) x.l = response_of(c, p, worst, placed, t, cfg);
+            Comparison x = {.w = response_of(c, cache, p, best, placed, t, cfg)};
+            if (o->kind == OFFLINE_BONBON) x.l = response_of(c, cache, p, worst, placed, t, cfg);
             arrput(c->list, x);
             continue;
         }
@@ -175,14 +175,14 @@ void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, co
         random_permutation(order, arrlenu(all), seed, STREAM_PAIRS, i);
         for (size_t k = 0; k < arrlenu(all) && k < pairs; k++) {
             Comparison x = all[order[k]];
-            x.w = response_of(c, p, x.w, placed, t, cfg);
-            x.l = response_of(c, p, x.l, placed, t, cfg);
+            x.w = response_of(c, cache, p, x.w, placed, t, cfg);
+            x.l = response_of(c, cache, p, x.l, placed, t, cfg);
             arrput(c->list, x);
         }
         arrfree(all);
     }
     free(placed); free(order);
-    if (!arrlenu(c->list)) die("the cache: no comparison: all rewards of each prompt are equal");
+    if (!arrlenu(c->list)) die("%s: no comparison: all rewards of each prompt are equal", cache->path);
     comparisons_finish(c);
 }
 
@@ -207,7 +207,7 @@ void comparisons_read(Comparisons *c, const char *path, size_t prompts_max, cons
         json_decref(j);
     }
     jsonl_close(&in);
-    if (!arrlenu(c->list)) die("%s: no comparisons", path);
+    if (!arrlenu(c->list)) die("%s: no comparisons: lines {\"prompt\",\"chosen\",\"rejected\"} are needed", path);
     comparisons_finish(c);
 }
 
@@ -226,7 +226,7 @@ void comparisons_reference(Comparisons *c, Scorer *s, double temperature)
         sequence_logps(s, &s->m->p, c->sequences + i, fit, temperature, false, logp, NULL);
         for (size_t j = i, k = 0; j < i + fit; j++) {
             c->ref[j] = 0;
-            for (size_t t = 0; t < c->responses[j].n; t++) c->ref[j] += logp[k++];
+            for (size_t t = 0; t < c->responses[j].n; t++) c->ref[j] += must_be_finite(logp[k++], "before training, a token's log-probability", WEIGHTS_OR_TEMPERATURE);
         }
     }
     free(logp);
@@ -261,7 +261,7 @@ void offline_batch(Scorer *s, Model *m, const OfflineLoss *o, const Comparisons 
             for (size_t u = 0, t = 0; u < unit; u++) for (size_t k = 0; k < length[u]; k++) y[u] += (double)token[t++];
             if (x->w == x->l) y[1] = y[0]; // the best is the worst: h is 0 without rounding, for Adam would magnify it
             double loss = offline_loss(o, y[0], y[1], c->ref[x->w], ref_l, &d[0], &d[1]), h = (y[0] - y[1]) - (c->ref[x->w] - ref_l);
-            if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: lower --lr, or look for NaN in the model's weights", m->step + 1);
+            if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: %s", m->step + 1, loss_cause(m));
             for (size_t u = 0; u < unit; u++) for (size_t k = 0; k < length[u]; k++) *token++ = (real)(d[u] / (double)n);
             const double add[OFFLINE_SUMS] = {loss, h, h > 0, y[0], y[1]};
             for (int k = 0; k < OFFLINE_SUMS; k++) sums[k] += add[k];

@@ -212,7 +212,11 @@ static void prompts_attach(Prompt *p, size_t n, const Args *a, const Model *refe
 // ----------------------------------------------------------------------------
 // sft and reward
 
-static void corpus_report(const char *what, const Corpus *c) { printf("%s: %zu documents, %zu rows, %zu tokens\n", what, c->n_docs, c->n_rows, c->n_tokens); }
+static void corpus_report(const char *what, const Corpus *c)
+{
+    printf("%s: %zu documents, %zu rows, %zu tokens\n", what, c->n_docs, c->n_rows, c->n_tokens);
+    if (c->n_short) printf("%s: %zu lines are too short to learn from and left out\n", what, c->n_short);
+}
 
 static double lm_measure(Trainer *t, const Corpus *c, const Tokenizer *tok, Metric *out)
 {
@@ -512,8 +516,8 @@ static void cmd_cache(const Args *a)
     uint64_t prompts = 0;
     for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
     char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *ps = format("%016llx", (unsigned long long)prompts);
-    json_t *header = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:f, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
-                               "missing_eos", a->missing_eos, "precision", a->precision, "temperature", a->temperature, "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
+    json_t *header = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
+                               "missing_eos", a->missing_eos, "precision", a->precision, "temperature", json_number(a->temperature, "--temperature", "choose another"), "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
                                "samples", (json_int_t)M);
     size_t done = cache_resume(a->out, header), total = d.n * M;
     FILE *f = fopen(a->out, "a");

@@ -32,7 +32,7 @@ char **prompts_read(const char *path, size_t *n, size_t **line, bool distinct, s
 // line: where it was read
 typedef struct { char *text; int *ids; size_t n_ids; double reward, logp, F; uint64_t key; long draw; bool has_key, has_logp, has_F, finished; size_t line; } CacheSample;
 typedef struct { char *prompt; CacheSample *samples; size_t n; } CachePrompt; // in draw order
-typedef struct { CachePrompt *prompts; size_t n; json_t *header; struct { char *key; size_t value; } *index; } Cache;
+typedef struct { CachePrompt *prompts; size_t n; json_t *header; struct { char *key; size_t value; } *index; const char *path; } Cache;
 void cache_read(Cache *c, const char *path, long first_m); // first_m > 0: only the first so many drawn for each prompt; dies with file and line
 void cache_free(Cache *c);
 long cache_find(const Cache *c, const char *prompt);       // -1: not there
@@ -259,7 +259,7 @@ void cache_read(Cache *c, const char *path, long first_m)
     Jsonl in;
     json_t *j;
     size_t keyed = 0, total = 0;
-    *c = (Cache){0};
+    *c = (Cache){.path = path};
     sh_new_strdup(c->index);
     jsonl_open(&in, path);
     while (jsonl_next(&in, &j)) {

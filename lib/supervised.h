@@ -17,7 +17,7 @@ typedef enum { LOSS_LM, LOSS_LABEL, LOSS_PAIR } LossKind;
 // Tokens [at, at+len) of the corpus. LM: positions from..len-1 are predicted. Reward: scored from position `from` on (LOSS_PAIR: at the last).
 typedef struct { size_t at; int len, from; float label; } Row;
 // All texts, tokenised. Documents are runs of rows; LOSS_PAIR: rows 2i and 2i+1 are chosen and rejected.
-typedef struct { LossKind kind; int *tokens; Row *rows; size_t n_tokens, n_rows, n_docs; size_t *doc_first; /* (n_docs+1) into rows */ } Corpus;
+typedef struct { LossKind kind; int *tokens; Row *rows; size_t n_tokens, n_rows, n_docs, n_short; size_t *doc_first; /* (n_docs+1) into rows */ } Corpus;
 // Reads JSONL: {"text"} or {"prompt","response"} for LOSS_LM; {"text","label"}; {"prompt","chosen","rejected"}. context: tokens a row at
 // most. Dies with file and line. An end-of-text token closes every LM document, and a pair's texts when the tokenizer has one.
 // own: the model's own context, which no flag raises.
@@ -55,6 +55,7 @@ size_t supervised_positions(const Corpus *c, const size_t *rows, size_t n);
 
 static void corpus_tokens(Corpus *c, const int *ids, size_t n)
 {
+    if (!n) return;
     int *to = arraddnptr(c->tokens, n);
     memcpy(to, ids, n * sizeof *ids);
     c->n_tokens += n;
@@ -107,6 +108,7 @@ void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *to
             if (end - at < (kind == LOSS_LM ? 2 : 1)) { // nothing to learn from
                 if (kind == LOSS_PAIR) die("%s:%zu: an empty text", path, in.line);
                 c->n_tokens = at;
+                c->n_short++;
                 arrsetlen(c->tokens, at);
                 continue;
             }
@@ -120,7 +122,7 @@ void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *to
     jsonl_close(&in);
     arrput(c->doc_first, arrlenu(c->rows));
     c->n_rows = arrlenu(c->rows);
-    if (!c->n_rows) die("%s: no text to train on", path);
+    if (!c->n_rows) die("%s: no text to train on: each needs two tokens at least (with a label, one)", path);
 }
 
 void corpus_free(Corpus *c) { arrfree(c->tokens); arrfree(c->rows); arrfree(c->doc_first); }
@@ -196,6 +198,7 @@ size_t supervised_positions(const Corpus *c, const size_t *rows, size_t n)
     return c->kind == LOSS_PAIR ? sum / 2 : sum;
 }
 
+static const char *loss_cause(const Model *m) { return m->step ? "lower --lr" : "the model's weights are too large to compute with (did they come from a run that diverged?)"; }
 static double softplus(double x) { return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x)); }
 
 // One micro-batch: n rows that fit. Positions' hidden states are gathered, the loss and its gradient taken there, and scattered back.
@@ -254,7 +257,7 @@ static double micro_batch(Trainer *t, const Corpus *c, const size_t *rows, size_
             o->matmul_backward(dhidden, m->g.score, m->g.scoreb, dlogp, hidden, m->p.score, R, C, 1);
         }
     }
-    if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: lower --lr, or look for NaN in the model's weights", m->step + 1);
+    if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: %s", m->step + 1, loss_cause(m));
     if (backward) {
         o->fill(slice(t->acts.dhidden, 0, N * C), 0);
         o->scatter_rows(t->acts.dhidden, dhidden, index, R, C);

@@ -199,6 +199,17 @@ static json_t *get_line(const char *name, size_t i)
     return j;
 }
 
+static void score_nothing(const char *folder) // neither a prompt nor a response, beside one that has both
+{
+    Tokenizer *t = tokenizer_load(folder);
+    Reward r;
+    int ids[] = {5};
+    Prompt p[] = {{.where = "texts.jsonl:1"}, {.ids = ids, .n = 1}};
+    Response y[] = {{.prompt = 0}, {.prompt = 1, .ids = ids, .n = 1}};
+    reward_open(&r, folder, t, ops_cpu(), 64, 1);
+    reward_score(&r, p, y, 2, false);
+}
+
 static void test_lines(void) // commands that map lines answer each one, in order
 {
     tiny_folders();
@@ -259,6 +270,7 @@ static void test_lines(void) // commands that map lines answer each one, in orde
     CHECK(access(tmp_path("bad_scored.jsonl"), F_OK), "a file that was refused was written");
     put("long.jsonl", "{\"prompt\":\"I\"}\n{\"prompt\":\"a a a a a a a a a a a a a a a a a a a a a a\"}\n");
     expect_failure("sample --model lm --prompts long.jsonl --max-new 8 --out long_s.jsonl", 1, "long.jsonl:2: the prompt has 22 tokens; with --max-new 8 the model's own context of 24 is too short");
+    expect_death(score_nothing, tmp_path("rm"), 1, "texts.jsonl:1: a text without a token has no reward");
     // the context of --context is not the model's own
     put("long_pairs.jsonl", "{\"prompt\":\"a a a a a a a a a a a a a a a a\",\"chosen\":\" a a a a a a a a a a\",\"rejected\":\" b\"}\n");
     expect_failure("reward --init lm --layers 1 --data long_pairs.jsonl --out long_rm", 1, "the model's own context is 24: shorten the text");
@@ -357,7 +369,8 @@ static void test_not_finite(void) // what is no number is named, with its likeli
         {"score --model huge_lm --in finite_text.jsonl --out no.jsonl", 1, "finite_text.jsonl:1: the log-probability of a token is"}, {"sample --model huge_lm --prompts prompts.jsonl --max-new 4 --out no.jsonl", 1, "has training diverged?"},
         {"sample --model huge_lm --prompts prompts.jsonl --max-new 4 --out no.jsonl", 1, "prompts.jsonl:1: after 0 tokens"}, {"bon --model lm --reward huge_rm --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 1, "prompts.jsonl:1: the reward model's score is not finite"},
         {"eval --model huge_lm --reference lm --reward rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1, "has training diverged?"}, {"eval --method bon --n 2 --reference lm --reward huge_rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1, "reward model's score is not finite"},
-        {"eval --model lm --reference huge_lm --reward rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1, "a log-probability by the reference is"}, {"train --model huge_lm --reward rm --cache headless.jsonl --max-new 4 --n 2 --episodes 8 --rollout 8 --minibatch 8 --out no", 1, "has training diverged?"},
+        {"eval --model lm --reference huge_lm --reward rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1, "a log-probability by the reference is"}, {"offline --model huge_lm --cache headless.jsonl --loss bonbon --n 2 --out no", 1, "before training, a token's log-probability is"}, {"sft --model huge_lm --data finite_text.jsonl --out no", 1, "at optimiser step 1: the model's weights are too large"},
+        {"train --model huge_lm --reward rm --cache headless.jsonl --max-new 4 --n 2 --episodes 8 --rollout 8 --minibatch 8 --out no", 1, "has training diverged?"},
         {"bon --model lm --reward 'while read x; do echo 0x8; done' --prompt a --n 2 --max-new 4 --out no.jsonl", 1, "\"0x8\", is no finite number"}, {"bon --model lm --reward 'while read x; do printf \"5\\0garbage\\n\"; done' --prompt a --n 2 --max-new 4 --out no.jsonl", 1, "is no finite number"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *err;
