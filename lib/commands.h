@@ -575,9 +575,9 @@ static void score_line(const Jsonl *in, const json_t *j, const Tokenizer *t, siz
     r->finished = r->n && r->ids[r->n - 1] == tokenizer_eos(t);
     for (size_t i = 0; ids && i < r->n; i++) if ((size_t)r->ids[i] >= V) die("%s: \"ids\" holds %d, the model knows %zu tokens: leave \"ids\" out to score the text", p->where, r->ids[i], V);
     if (!r->n) die("%s: no text to score", p->where);
-    char *said = ids ? utf8_mend(response_text(t, r)) : NULL;
-    if (ids && strcmp(said, text)) die("%s: \"ids\" are not this tokenizer's for the text: leave \"ids\" out to score the text", p->where);
-    free(said);
+    char *said = utf8_mend(response_text(t, r)), *whole = utf8_mend(tokenizer_decode(t, r->ids, r->n, NULL)); // the text may show an end-of-text token
+    if (ids && strcmp(said, text) && strcmp(whole, text)) die("%s: \"ids\" are not this tokenizer's for the text: leave \"ids\" out to score the text", p->where);
+    free(said); free(whole);
 }
 
 static void cmd_score(const Args *a)

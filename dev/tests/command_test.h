@@ -252,11 +252,11 @@ static void test_lines(void) // commands that map lines answer each one, in orde
         json_decref(c); json_decref(s);
     }
     // an empty response is one whose end was sampled at once
-    put("ended.jsonl", "{\"prompt\":\"I\",\"response\":\"\",\"ids\":[1999],\"logp\":-7.5,\"finished\":true}\n{\"prompt\":\"I\",\"response\":\"\",\"finished\":true}\n{\"prompt\":\"I\",\"text\":\" like\",\"finished\":true}\n");
+    put("ended.jsonl", "{\"prompt\":\"I\",\"response\":\"\",\"ids\":[1999],\"logp\":-7.5,\"finished\":true}\n{\"prompt\":\"I\",\"response\":\"<|endoftext|>\",\"ids\":[1999]}\n{\"prompt\":\"I\",\"response\":\"\",\"finished\":true}\n{\"prompt\":\"I\",\"text\":\" like\",\"finished\":true}\n");
     expect_success("score --model lm --reward rm --in ended.jsonl --out ended_s.jsonl");
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 4; i++) {
         json_t *s = get_line("ended_s.jsonl", i), *first = get_line("ended_s.jsonl", 0), *ids = json_object_get(s, "tokens");
-        CHECK(json_array_size(ids) == (i < 2 ? 1 : 2) && at(ids, json_array_size(ids) - 1) == 1999 && (i == 2 || num(s, "reward") == num(first, "reward")), "line %zu of responses that ended", i);
+        CHECK(json_array_size(ids) == (i < 3 ? 1 : 2) && at(ids, json_array_size(ids) - 1) == 1999 && (i == 3 || num(s, "reward") == num(first, "reward")), "line %zu of responses that ended", i);
         json_decref(s); json_decref(first);
     }
     static const struct { const char *line, *says; } bad[] = {{"{\"prompt\":\"I\",\"text\":\"a\",\"response\":\"b\"}", "has \"text\" and \"response\""}, {"{\"response\":\"b\"}", "has \"response\" and no \"prompt\""}, {"{\"prompt\":\"b\"}", "\"text\" is missing"}, {"{\"texts\":\"b\"}", "\"text\" is missing"},
