@@ -218,7 +218,7 @@ static int by_draw(const void *a, const void *b) { long x = ((const CacheSample 
 // What a cache's fields may hold. "key" is the order key, "draw" counts a prompt's samples from 0, a real reward must fit a float; log p may be above 0 by rounding.
 static const Field header_fields[] = {{"vbon_cache", FIELD_WHOLE, 1, 1, 0}, {"model", FIELD_HEX, 0, 0, 0}, {"tokenizer", FIELD_HEX, 0, 0, 0}, {"reward", FIELD_TEXT, 0, 0, 0}, {"prompts", FIELD_HEX, 0, 0, 0},
     {"missing_eos", FIELD_TEXT, 0, 0, 0}, {"precision", FIELD_TEXT, 0, 0, 0}, {"temperature", FIELD_NUMBER, 1e-6, DBL_MAX, 0}, {"max_new", FIELD_WHOLE, 1, INT_MAX, 0}, {"seed", FIELD_WHOLE, 0, 0x1p63, 0},
-    {"samples", FIELD_WHOLE, 1, 0x1p63, 0}};
+    {"samples", FIELD_WHOLE, 1, 0x1p63, 0}, {"total", FIELD_WHOLE, 1, 0x1p63, 0}};
 static const Field sample_fields[] = {{"prompt", FIELD_TEXT, 0, 0, 0}, {"text", FIELD_TEXT, 0, 0, 0}, {"reward", FIELD_NUMBER, -3.4028235e38, 3.4028235e38, 0}, {"ids", FIELD_WHOLE, 0, INT_MAX, '['},
     {"logp", FIELD_NUMBER, -DBL_MAX, 1e-3, 0}, {"draw", FIELD_WHOLE, 0, INT_MAX, 0}, {"key", FIELD_HEX, 0, 0, 0}, {"F", FIELD_NUMBER, 0, 1, 0}, {"finished", FIELD_BOOL, 0, 0, 0}};
 static const Field prompt_fields[] = {{"prompt", FIELD_TEXT, 0, 0, 0}, {"rewards", FIELD_NUMBER, -3.4028235e38, 3.4028235e38, '['}, {"responses", FIELD_TEXT, 0, 0, '['}, {"keys", FIELD_HEX, 0, 0, '['},

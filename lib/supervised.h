@@ -164,7 +164,7 @@ void passes_create(Passes *p, size_t items, size_t batch, double epochs, long st
 {
     *p = (Passes){.items = items, .batch = batch < items ? batch : items, .epoch = SIZE_MAX, .seed = seed, .steps = steps};
     double total = steps > 0 ? (double)steps * (double)p->batch : ceil(epochs * (double)items * (1 - 1e-12)); // a tenth of 30 is 3, however it rounds
-    if (!(total < 0x1p53)) usage("%s: %g items to train on are too many to count", steps > 0 ? "--steps" : "--epochs", total);
+    if (!(total <= 1e9 * (double)p->batch)) usage("%s %g: %.3g optimiser steps of %zu: at most 1e9; lower it", steps > 0 ? "--steps" : "--epochs", steps > 0 ? (double)steps : epochs, total / (double)p->batch, p->batch);
     p->total = total > 1 ? (size_t)total : 1;
     if (steps <= 0) p->steps = (long)((p->total + (drop_last ? 0 : p->batch - 1)) / p->batch);
     if (!p->steps) usage("--drop-last: of %zu items no batch of %zu is whole: lower --batch", p->total, p->batch);
