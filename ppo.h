@@ -79,7 +79,8 @@ void whiten(double *x, size_t n);                                               
 // ----------------------------------------------------------------------------
 // sampling
 
-typedef struct { char *text; int *ids; size_t n; Cdf cdf; char *where; } Prompt; // where: its file and line, for messages; NULL: not known
+// where: its file and line, for messages; NULL: not known
+typedef struct { char *text; int *ids; size_t n; Cdf cdf; char *where; } Prompt;
 // A response: the ids sampled (an end-of-text only if it was sampled), their log-probabilities at sampling time, and what was found out about it.
 typedef struct {
     size_t prompt; uint64_t sample;  // which prompt, and the global sample counter: with seed and stream they fix every draw
@@ -512,7 +513,8 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
             size_t still = 0;
             for (size_t i = 0; i < live; i++) {
                 Response *y = &r[g->live[i]];
-                if (!isfinite((double)g->h_logp[i])) die("%s: after %zu tokens of a response the next one's log-probability is not finite: the model's weights are too large (has training diverged?), or --temperature is too low",
+                if (!isfinite((double)g->h_logp[i]))
+                    die("%s: after %zu tokens of a response the next one's log-probability is not finite: the model's weights are too large (has training diverged?), or --temperature is too low",
                     prompts[y->prompt].where ? prompts[y->prompt].where : "sampling", y->n);
                 y->ids[y->n] = g->h_index[i];
                 y->logp[y->n++] = (float)g->h_logp[i];
@@ -886,7 +888,9 @@ void ppo_iteration(Ppo *p)
     // 2. Rewards of whole responses; the missing-EOS value replaces them before anything looks at them.
     p->reward(p->reward_context, p->prompts, p->r, E, opt->prefix_rank);
     for (size_t i = 0; i < E; i++) {
-        if (!isfinite(p->r[i].reward)) die("iteration %ld: the reward of a response to %s is not finite: check --reward", p->iteration + 1, p->prompts[p->r[i].prompt].where ? p->prompts[p->r[i].prompt].where : "a prompt");
+        if (!isfinite(p->r[i].reward))
+            die("iteration %ld: the reward of a response to %s is not finite: check --reward", p->iteration + 1,
+            p->prompts[p->r[i].prompt].where ? p->prompts[p->r[i].prompt].where : "a prompt");
         if (opt->has_missing_eos && !p->r[i].finished) p->r[i].reward = opt->missing_eos;
     }
     double t2 = seconds_now(p);

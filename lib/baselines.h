@@ -108,16 +108,20 @@ static size_t add_response(Comparisons *c, const char *where, const CacheSample 
     r.ids = sample_ids(s, t, &r.n, &same);
     if (!r.n) die("%s is empty", where);
     if (s->ids && !same) die("%s: its key is not that of its ids: the file was edited", where);
-    for (size_t i = 0; i < r.n; i++) if (r.ids[i] < 0 || (size_t)r.ids[i] >= cfg->V) die("%s has token %d, the model knows %zu: is it another model's?", where, r.ids[i], cfg->V);
+    for (size_t i = 0; i < r.n; i++) if (r.ids[i] < 0 || (size_t)r.ids[i] >= cfg->V)
+        die("%s has token %d, the model knows %zu: is it another model's?", where, r.ids[i], cfg->V);
     size_t tokens = c->prompts[r.prompt].n + r.n;
-    if (tokens - 1 > cfg->max_T) die("%s has %zu tokens with its prompt; the model's own context is %zu: shorten it", where, tokens, cfg->max_T); // the last one is never read
+    // the last one is never read
+    if (tokens - 1 > cfg->max_T)
+        die("%s has %zu tokens with its prompt; the model's own context is %zu: shorten it", where, tokens, cfg->max_T);
     c->retokenised += !same;
     arrput(c->responses, r);
     return arrlenu(c->responses) - 1;
 }
 
 // The place of a prompt's k-th draw among the responses, where it is put on first use (placed[k] < 0)
-static size_t response_of(Comparisons *c, const Cache *cache, const CachePrompt *p, size_t k, long *placed, const Tokenizer *t, const Config *cfg)
+static size_t response_of(Comparisons *c, const Cache *cache, const CachePrompt *p, size_t k, long *placed,
+    const Tokenizer *t, const Config *cfg)
 {
     if (placed[k] >= 0) return (size_t)placed[k];
     char *where = format("%s:%zu: draw %zu of prompt \"%.40s\"", cache->path, p->samples[k].line, k, p->prompt);
@@ -148,7 +152,9 @@ void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, co
     size_t first = best_of ? (size_t)o->N : draws, n_prompts = prompts_max && prompts_max < cache->n ? prompts_max : cache->n;
     for (size_t i = 0; i < n_prompts; i++) {
         const CachePrompt *p = &cache->prompts[i];
-        if (p->n < first) die("%s: prompt \"%.40s\" has %zu draws, %zu are needed: draw more, or lower --%s", cache->path, p->prompt, p->n, first, best_of ? "n" : "draws");
+        if (p->n < first)
+            die("%s: prompt \"%.40s\" has %zu draws, %zu are needed: draw more, or lower --%s", cache->path, p->prompt,
+            p->n, first, best_of ? "n" : "draws");
     }
     long *placed = (long *)xmalloc(first * sizeof *placed);
     size_t *order = best_of ? NULL : (size_t *)xmalloc(first * first * sizeof *order);
@@ -226,7 +232,8 @@ void comparisons_reference(Comparisons *c, Scorer *s, double temperature)
         sequence_logps(s, &s->m->p, c->sequences + i, fit, temperature, false, logp, NULL);
         for (size_t j = i, k = 0; j < i + fit; j++) {
             c->ref[j] = 0;
-            for (size_t t = 0; t < c->responses[j].n; t++) c->ref[j] += must_be_finite(logp[k++], "before training, a token's log-probability", WEIGHTS_OR_TEMPERATURE);
+            for (size_t t = 0; t < c->responses[j].n; t++) c->ref[j] += must_be_finite(logp[k++],
+                "before training, a token's log-probability", WEIGHTS_OR_TEMPERATURE);
         }
     }
     free(logp);
@@ -332,7 +339,8 @@ static void cmd_offline(const Args *a)
     Passes passes;
     passes_create(&passes, arrlenu(c.list), (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
     long steps = passes.steps;
-    printf("%zu parameters, %zu train; %zu prompts, %zu responses, %zu comparisons; %ld steps of %zu\n", m.n_params, m.n_params - m.first, arrlenu(c.prompts), arrlenu(c.responses), passes.items, steps, passes.batch);
+    printf("%zu parameters, %zu train; %zu prompts, %zu responses, %zu comparisons; %ld steps of %zu\n", m.n_params,
+        m.n_params - m.first, arrlenu(c.prompts), arrlenu(c.responses), passes.items, steps, passes.batch);
     passes_report(&passes, "comparisons");
     if (loss.kind == OFFLINE_BONBON) printf("alpha %.4g, target %.4g nats\n", loss.alpha, bonbon_target(loss.N));
     double sums[OFFLINE_SUMS] = {0}, counted = 0; // since the last record

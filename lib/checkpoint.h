@@ -59,13 +59,17 @@ static const void *saved_state(void *context, size_t i)
 void checkpoint_save(const Model *m, const char *out, long step, const char *tokenizer_dir, const State *state, size_t n_state)
 {
     char *folder = format("%s/step-%ld", out, step), *tmp = format("%s/step-%ld.tmp", out, step), *file = format("%s/state.safetensors", tmp), *latest = format("%s/latest", out);
-    for (size_t i = 0; i < 2 + m->n_list; i++) { // model_save looks at the weights; a sum of squares shows whether a part is finite
+    // model_save looks at the weights; a sum of squares shows whether a part is finite
+    for (size_t i = 0; i < 2 + m->n_list; i++) {
         const Param *q = i < 2 ? NULL : &m->list[i - 2];
         if (q && !(q->flags & P_VALUE)) continue;
         double sum = m->o->sumsq(q ? param_master(m, q) : i ? m->v : m->m);
-        if (!isfinite(sum)) die("%s: step %ld: %s not finite: lower --lr; nothing was saved", out, step, q ? "the value head is" : "the optimiser's moments are");
+        if (!isfinite(sum))
+            die("%s: step %ld: %s not finite: lower --lr; nothing was saved", out, step, q ? "the value head is"
+            : "the optimiser's moments are");
     }
-    for (size_t i = 0; i < n_state; i++) for (size_t k = 0; k < state[i].n; k++) must_be_finite(state[i].values[k], state[i].name, "lower --lr; no checkpoint was saved");
+    for (size_t i = 0; i < n_state; i++) for (size_t k = 0; k < state[i].n; k++) must_be_finite(state[i].values[k],
+        state[i].name, "lower --lr; no checkpoint was saved");
     remove_folder(tmp);
     make_folder(tmp);
     model_save(m, tmp, DT_REAL, tokenizer_dir, 0);

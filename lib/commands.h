@@ -112,7 +112,8 @@ static void stopped(const Args *a, long step)
     exit(128 + stop_signal);
 }
 
-// each: every line of --prompts is a prompt, for commands that answer lines; else a prompt that stands there again counts once.
+// each: every line of --prompts is a prompt, for commands that answer lines; else a prompt that stands there again
+// counts once.
 static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, size_t *n, bool each)
 {
     char **text;
@@ -317,7 +318,8 @@ static void supervised_run(const Args *a, const char *command)
     }
     if (c.eos != tokenizer_eos(tok)) c.bos = c.eos = tokenizer_eos(tok); // of another tokenizer than the folder's
     if ((int)c.V < tokenizer_vocab(tok)) die("%s: the tokenizer has %d tokens, the model %zu: name the model's own", tokenizer_dir, tokenizer_vocab(tok), c.V);
-    size_t context = (size_t)a->context < c.max_T ? (size_t)a->context : c.max_T, own = folder ? c.max_T : SIZE_MAX; // a new model has the context it is given
+    // a new model has the context it is given
+    size_t context = (size_t)a->context < c.max_T ? (size_t)a->context : c.max_T, own = folder ? c.max_T : SIZE_MAX;
     Model m;
     model_create(&m, o, &c, train_layers(a), false, false);
     model_random(&m, (uint64_t)a->seed);
@@ -329,19 +331,24 @@ static void supervised_run(const Args *a, const char *command)
         Jsonl in;
         json_t *j;
         jsonl_open(&in, a->data);
-        if (!jsonl_next(&in, &j)) die("%s: empty: lines {\"text\",\"label\"} or {\"prompt\",\"chosen\",\"rejected\"} are needed", a->data);
+        if (!jsonl_next(&in, &j))
+            die("%s: empty: lines {\"text\",\"label\"} or {\"prompt\",\"chosen\",\"rejected\"} are needed", a->data);
         kind = json_object_get(j, "chosen") ? LOSS_PAIR : LOSS_LABEL;
         json_decref(j);
         jsonl_close(&in);
     }
     corpus_read(&data, kind, a->data, tok, context, own, (size_t)a->from_position, 0);
     corpus_report(a->data, &data);
-    if (a->held_out) { corpus_read(&held, kind, a->held_out, tok, context, own, (size_t)a->from_position, (size_t)a->max_docs); corpus_report(a->held_out, &held); }
+    if (a->held_out) {
+        corpus_read(&held, kind, a->held_out, tok, context, own, (size_t)a->from_position, (size_t)a->max_docs);
+        corpus_report(a->held_out, &held);
+    }
     size_t unit = kind == LOSS_PAIR ? 2 : 1;
     Passes passes;
     passes_create(&passes, data.n_rows / unit, (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
     long steps = passes.steps;
-    printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, steps, passes.batch * unit);
+    printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, steps,
+        passes.batch * unit);
     passes_report(&passes, unit == 2 ? "pairs" : "rows");
     Trainer t;
     trainer_create(&t, &m, (size_t)a->micro_tokens > unit * context ? (size_t)a->micro_tokens : unit * context, true);
@@ -351,7 +358,8 @@ static void supervised_run(const Args *a, const char *command)
     Log *log = log_open(a->out, config_record(a, command), from != NULL);
     stop_on_signals();
     Progress progress = progress_begin(command, (size_t)steps, (size_t)m.step, "steps");
-    size_t *which = (size_t *)xmalloc(passes.batch * sizeof *which), *rows = (size_t *)xmalloc(passes.batch * unit * sizeof *rows), tokens = 0;
+    size_t *which = (size_t *)xmalloc(passes.batch * sizeof *which),
+        *rows = (size_t *)xmalloc(passes.batch * unit * sizeof *rows), tokens = 0;
     double began = clock_seconds();
     while (m.step < steps) {
         size_t B = passes_step(&passes, m.step, which);
@@ -466,8 +474,10 @@ static void write_response(FILE *f, const Tokenizer *t, const Prompt *p, const R
     json_t *j = json_pack("{s:s, s:s}", "prompt", p->text, "response", text), *ids = json_array();
     for (size_t k = 0; k < r->n; k++) json_array_append_new(ids, json_integer(r->ids[k]));
     json_object_set_new(j, "ids", ids);
-    json_object_set_new(j, "logp", json_number(response_logp(r), "a response's log-probability", WEIGHTS_OR_TEMPERATURE));
-    if (rewarded) json_object_set_new(j, "reward", json_number(r->reward, "a response's reward", "look at --reward and its scale"));
+    json_object_set_new(j, "logp", json_number(response_logp(r), "a response's log-probability",
+        WEIGHTS_OR_TEMPERATURE));
+    if (rewarded) json_object_set_new(j, "reward", json_number(r->reward, "a response's reward",
+        "look at --reward and its scale"));
     json_object_set_new(j, "finished", json_boolean(r->finished));
     char *line = json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
     fprintf(f, "%s\n", line);
@@ -557,7 +567,8 @@ static void cmd_cache(const Args *a)
 
 static int *sample_ids(const CacheSample *s, const Tokenizer *t, size_t *n, bool *same);
 
-// A line's text and prompt, with the ids that were sampled where it has them: they tell what a text cannot, as an end-of-text token.
+// A line's text and prompt, with the ids that were sampled where it has them: they tell what a text cannot, as an
+// end-of-text token.
 static void score_line(const Jsonl *in, const json_t *j, const Tokenizer *t, size_t V, size_t n, Prompt *p, Response *r)
 {
     const char *prompt, *text;
@@ -573,10 +584,14 @@ static void score_line(const Jsonl *in, const json_t *j, const Tokenizer *t, siz
     r->ids = sample_ids(&s, t, &r->n, &same);
     free(s.ids);
     r->finished = r->n && r->ids[r->n - 1] == tokenizer_eos(t);
-    for (size_t i = 0; ids && i < r->n; i++) if ((size_t)r->ids[i] >= V) die("%s: \"ids\" holds %d, the model knows %zu tokens: leave \"ids\" out to score the text", p->where, r->ids[i], V);
+    for (size_t i = 0; ids && i < r->n; i++) if ((size_t)r->ids[i] >= V)
+        die("%s: \"ids\" holds %d, the model knows %zu tokens: leave \"ids\" out to score the text", p->where,
+        r->ids[i], V);
     if (!r->n) die("%s: no text to score", p->where);
-    char *said = utf8_mend(response_text(t, r)), *whole = utf8_mend(tokenizer_decode(t, r->ids, r->n, NULL)); // the text may show an end-of-text token
-    if (ids && strcmp(said, text) && strcmp(whole, text)) die("%s: \"ids\" are not this tokenizer's for the text: leave \"ids\" out to score the text", p->where);
+    // the text may show an end-of-text token
+    char *said = utf8_mend(response_text(t, r)), *whole = utf8_mend(tokenizer_decode(t, r->ids, r->n, NULL));
+    if (ids && strcmp(said, text) && strcmp(whole, text))
+        die("%s: \"ids\" are not this tokenizer's for the text: leave \"ids\" out to score the text", p->where);
     free(said); free(whole);
 }
 
@@ -612,7 +627,9 @@ static void cmd_score(const Args *a)
         while (n < BLOCK && (more = jsonl_next(&in, &record[n]))) {
             if (jsonl_header(record[n])) { printf("%s:%zu: a cache's header is not copied: what is written is no cache of its reward\n", a->in, in.line); json_decref(record[n]); continue; }
             score_line(&in, record[n], t, m.cfg.V, n, &p[n], &r[n]);
-            if (p[n].n + r[n].n > m.cfg.max_T) die("%s: %zu tokens; the model's own context is %zu: shorten the text", p[n].where, p[n].n + r[n].n, m.cfg.max_T);
+            if (p[n].n + r[n].n > m.cfg.max_T)
+                die("%s: %zu tokens; the model's own context is %zu: shorten the text", p[n].where, p[n].n + r[n].n,
+                m.cfg.max_T);
             line[n] = format("%.*s", (int)in.length, in.text);
             n++;
         }
@@ -627,19 +644,25 @@ static void cmd_score(const Args *a)
             size_t count = joint ? r[i].n - 1 : r[i].n;
             if (count) sequence_logps(&s, &m.p, &q[i], 1, a->temperature, joint, logp, NULL);
             char *what = format("%s: the log-probability of a token", p[i].where);
-            for (size_t k = 0; k < count; k++) { json_array_append_new(lps, json_number(logp[k], what, WEIGHTS_OR_TEMPERATURE)); sum += logp[k]; }
+            for (size_t k = 0; k < count; k++) { json_array_append_new(lps, json_number(logp[k], what,
+                WEIGHTS_OR_TEMPERATURE)); sum += logp[k]; }
             json_t *ids = json_array();
             for (size_t k = 0; k < r[i].n; k++) json_array_append_new(ids, json_integer(r[i].ids[k]));
-            json_t *ours = json_pack("{s:o, s:o, s:o}", "tokens", ids, "logps", lps, "logp", json_number(sum, what, WEIGHTS_OR_TEMPERATURE));
-            if (a->reward) json_object_set_new(ours, "reward", json_number(r[i].reward, "a reward", "look at --reward and its scale"));
+            json_t *ours = json_pack("{s:o, s:o, s:o}", "tokens", ids, "logps", lps, "logp", json_number(sum, what,
+                WEIGHTS_OR_TEMPERATURE));
+            if (a->reward) json_object_set_new(ours, "reward", json_number(r[i].reward, "a reward",
+                "look at --reward and its scale"));
             const char *key;
             json_t *v;
-            bool scored = false; // before: ours replace those; a line that was not is copied as it is, to the last digit
+            // before: ours replace those; a line that was not is copied as it is, to the last digit
+            bool scored = false;
             json_object_foreach(ours, key, v) scored |= !json_object_del(record[i], key);
             json_t *exact = scored ? json_loads(line[i], 0, NULL) : NULL;
-            if (scored && !exact) die("%s: was scored before and has an integer of more than 64 bits: leave \"tokens\", \"logps\", \"logp\" and \"reward\" out", p[i].where);
+            if (scored && !exact)
+                die("%s: was scored before and has an integer of more than 64 bits: leave \"tokens\", \"logps\", \"logp\" and \"reward\" out", p[i].where);
             json_decref(exact);
-            char *theirs = scored ? json_dumps(record[i], JSON_COMPACT | JSON_REAL_PRECISION(17)) : xstrdup(line[i]), *more_fields = json_dumps(ours, JSON_COMPACT | JSON_REAL_PRECISION(9));
+            char *theirs = scored ? json_dumps(record[i], JSON_COMPACT | JSON_REAL_PRECISION(17)) : xstrdup(line[i]),
+                *more_fields = json_dumps(ours, JSON_COMPACT | JSON_REAL_PRECISION(9));
             fprintf(out->f, "%.*s,%s\n", (int)strlen(theirs) - 1, theirs, more_fields + 1);
             free(theirs); free(more_fields); free(line[i]); free(what);
             json_decref(ours); json_decref(record[i]);
@@ -768,7 +791,8 @@ static size_t parse_ns(const char *text, long *ns)
     return n;
 }
 
-// Of the evaluation: null is not measured, or beyond the largest double, as exp(log ref - log pi) may be; the table says which.
+// Of the evaluation: null is not measured, or beyond the largest double, as exp(log ref - log pi) may be; the table
+// says which.
 static json_t *number_json(double x) { return isfinite(x) ? json_number(x, "", "") : json_null(); }
 static json_t *estimate_json(Estimate e) { return json_pack("[o,o]", number_json(e.mean), number_json(e.se)); }
 static void estimate_line(const char *what, Estimate e)
@@ -854,7 +878,8 @@ static void cmd_eval(const Args *a)
     double seconds = clock_seconds() - began;
     reward_close(&reward);
     evaluate(&e, &spec, d.prompts, kept, d.n * K, K);
-    json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "method", a->method, "model", policy, "n", (json_int_t)N, "prompts", (json_int_t)d.n, "samples", (json_int_t)K, "seed", (json_int_t)a->seed), *distances = json_object();
+    json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "method", a->method, "model", policy, "n", (json_int_t)N,
+        "prompts", (json_int_t)d.n, "samples", (json_int_t)K, "seed", (json_int_t)a->seed), *distances = json_object();
     struct { const char *key; Estimate e; } out[] = {{"reward", e.reward}, {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1}, {"kl_k3", e.k3}, {"kl_rb", e.rb},
         {"kl_released", e.released}, {"length", e.length}, {"finished", e.finished}};
     for (size_t i = 0; i < sizeof out / sizeof *out; i++) json_object_set_new(j, out[i].key, estimate_json(out[i].e));
@@ -865,7 +890,8 @@ static void cmd_eval(const Args *a)
     }
     if (bon) json_object_set_new(j, "kl_bound", json_number(bon_kl_bound((long)N), "the bound on the KL", "lower --n"));
     json_object_set_new(j, "distance", distances);
-    json_object_set_new(j, "reference_reward", json_number(e.reference_reward, "the cache's mean reward", "look at its rewards"));
+    json_object_set_new(j, "reference_reward", json_number(e.reference_reward, "the cache's mean reward",
+        "look at its rewards"));
     json_object_set_new(j, "time/tokens_per_second", number_json(a->pool ? NAN : tokens / seconds)); // from a pool nothing was drawn
     if (a->out) {
         char *text = json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
@@ -880,7 +906,9 @@ static void cmd_eval(const Args *a)
     estimate_line("win rate (all cached samples)", e.win);
     estimate_line("win rate (released form: one, ties lose)", e.win_released);
     if (bon) printf("  %-44s %9.4f\n", "KL to the reference: at most", bon_kl_bound((long)N));
-    else { estimate_line("KL to the reference, k1", e.k1); estimate_line("KL, k3", e.k3); estimate_line("KL, Rao-Blackwellised", e.rb); estimate_line("KL, released form (k3, prompt included)", e.released); }
+    else { estimate_line("KL to the reference, k1", e.k1); estimate_line("KL, k3", e.k3);
+        estimate_line("KL, Rao-Blackwellised", e.rb); estimate_line("KL, released form (k3, prompt included)",
+        e.released); }
     for (size_t v = 0; v < spec.n_ns; v++) {
         char what[64];
         snprintf(what, sizeof what, "distance to Best-of-%ld (nats)", spec.ns[v]);

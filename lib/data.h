@@ -8,31 +8,39 @@
 // "keys" and "logps" and then needs no texts, or has some in "texts", by draw: dev/compact_cache.py makes it, for caches that are kept). A sample may carry "F",
 // its exact CDF value, for --fhat exact. Rewards are floats, live and here, and written with nine digits: they come back exactly, so that equal is equal.
 //
-// What each field may hold stands in the tables of Field below; what is outside is refused by file, line and field. Fields nobody reads are not looked at.
+// What each field may hold stands in the tables of Field below; what is outside is refused by file, line and field.
+// Fields nobody reads are not looked at.
 #ifndef DATA_H
 #define DATA_H
 #include "../gpt2.h"
 
-typedef struct { const char *path; FILE *f; size_t line, cap, length; char *buffer; const char *text; } Jsonl; // text (length): the line without a byte order mark and its end
+// text (length): the line without a byte order mark and its end
+typedef struct { const char *path; FILE *f; size_t line, cap, length; char *buffer; const char *text; } Jsonl;
 void jsonl_open(Jsonl *in, const char *path);
 bool jsonl_next(Jsonl *in, json_t **record);       // the next non-empty line, an object the caller owns; bad JSON or UTF-8 dies with file and line
 void jsonl_close(Jsonl *in);
 const char *jsonl_string(const Jsonl *in, const json_t *j, const char *key, bool required);
-typedef enum { FIELD_TEXT, FIELD_HEX, FIELD_BOOL, FIELD_WHOLE, FIELD_NUMBER } FieldType; // HEX: 16 digits; WHOLE: an integer of 64 bits, exactly
-typedef struct { const char *name; FieldType type; double low, high; char of; } Field;    // of: '[' an array, '{' an object of such values, 0 one value
+// HEX: 16 digits; WHOLE: an integer of 64 bits, exactly
+typedef enum { FIELD_TEXT, FIELD_HEX, FIELD_BOOL, FIELD_WHOLE, FIELD_NUMBER } FieldType;
+// of: '[' an array, '{' an object of such values, 0 one value
+typedef struct { const char *name; FieldType type; double low, high; char of; } Field;
 // Each field of the table that the line has is of its type and in its range, or the program ends
 void jsonl_check(const Jsonl *in, const json_t *j, const Field *fields, size_t n);
-// A line that is a text: {"text"}, or {"prompt","response"}, or a cache's {"prompt","text"}, where text is the response. prompt: NULL if it has none.
+// A line that is a text: {"text"}, or {"prompt","response"}, or a cache's {"prompt","text"}, where text is the
+// response. prompt: NULL if it has none.
 void jsonl_text(const Jsonl *in, const json_t *j, const char **prompt, const char **text);
 bool jsonl_header(const json_t *j);                // a cache's header, which no reader of lines takes for one
 
-// The prompts of {"prompt"} lines in order, malloc'd; *line: where each stands first, malloc'd. distinct: each once, and *repeats counts the others.
+// The prompts of {"prompt"} lines in order, malloc'd; *line: where each stands first, malloc'd. distinct: each once,
+// and *repeats counts the others.
 char **prompts_read(const char *path, size_t *n, size_t **line, bool distinct, size_t *repeats);
 
 // line: where it was read
-typedef struct { char *text; int *ids; size_t n_ids; double reward, logp, F; uint64_t key; long draw; bool has_key, has_logp, has_F, finished; size_t line; } CacheSample;
+typedef struct { char *text; int *ids; size_t n_ids; double reward, logp, F; uint64_t key; long draw; bool has_key,
+    has_logp, has_F, finished; size_t line; } CacheSample;
 typedef struct { char *prompt; CacheSample *samples; size_t n; } CachePrompt; // in draw order
-typedef struct { CachePrompt *prompts; size_t n; json_t *header; struct { char *key; size_t value; } *index; const char *path; } Cache;
+typedef struct { CachePrompt *prompts; size_t n; json_t *header; struct { char *key; size_t value; } *index;
+    const char *path; } Cache;
 void cache_read(Cache *c, const char *path, long first_m); // first_m > 0: only the first so many drawn for each prompt; dies with file and line
 void cache_free(Cache *c);
 long cache_find(const Cache *c, const char *prompt);       // -1: not there
@@ -55,7 +63,8 @@ void jsonl_open(Jsonl *in, const char *path)
     if (!in->f || is_folder(path)) die("%s: cannot be read: %s", path, in->f ? "it is a folder" : strerror(errno));
 }
 
-// jansson knows integers of 64 bits. Longer ones are made reals, by an exponent of 0; all others of the line stay exact. malloc'd.
+// jansson knows integers of 64 bits. Longer ones are made reals, by an exponent of 0; all others of the line stay
+// exact. malloc'd.
 static char *long_integers_as_reals(const char *s, size_t n)
 {
     char *out = (char *)xmalloc(n + n / 9 + 1), *to = out; // two characters more for 19 at least
@@ -67,7 +76,8 @@ static char *long_integers_as_reals(const char *s, size_t n)
         memcpy(to, s + i, k);
         to += k;
         errno = 0;
-        if (number && strcspn(s + i, ".eE") >= k && (strtoll(s + i, NULL, 10), errno == ERANGE)) { *to++ = 'e'; *to++ = '0'; }
+        if (number && strcspn(s + i, ".eE") >= k && (strtoll(s + i, NULL, 10),
+            errno == ERANGE)) { *to++ = 'e'; *to++ = '0'; }
     }
     *to = 0;
     return out;
@@ -77,7 +87,9 @@ static json_t *line_parse(const Jsonl *in)
 {
     json_error_t e;
     size_t bad = utf8_valid(in->text, in->length);
-    if (bad < in->length) die("%s:%zu: byte %zu is not UTF-8: convert the file", in->path, in->line, (size_t)(in->text - in->buffer) + bad + 1);
+    if (bad < in->length)
+        die("%s:%zu: byte %zu is not UTF-8: convert the file", in->path, in->line,
+        (size_t)(in->text - in->buffer) + bad + 1);
     json_t *j = json_loadb(in->text, in->length, JSON_REJECT_DUPLICATES, &e);
     if (!j && json_error_code(&e) == json_error_numeric_overflow) {
         char *mended = long_integers_as_reals(in->text, in->length);
@@ -120,14 +132,16 @@ static bool is_hex(const char *s) { return s && strlen(s) == 16 && strspn(s, "01
 static void check_value(const Jsonl *in, const Field *f, const json_t *v, const char *where)
 {
     static const char *const types[] = {"text", "16 hex digits", "true or false", "a whole number", "a number"};
-    bool right = f->type == FIELD_TEXT ? json_is_string(v) : f->type == FIELD_HEX ? is_hex(json_string_value(v)) : f->type == FIELD_BOOL ? json_is_boolean(v) : f->type == FIELD_WHOLE ? json_is_integer(v) : json_is_number(v);
+    bool right = f->type == FIELD_TEXT ? json_is_string(v) : f->type == FIELD_HEX ? is_hex(json_string_value(v))
+        : f->type == FIELD_BOOL ? json_is_boolean(v) : f->type == FIELD_WHOLE ? json_is_integer(v) : json_is_number(v);
     bool number = f->type == FIELD_WHOLE || f->type == FIELD_NUMBER;
     double x = json_number_value(v);
     if (right && (!number || (x >= f->low && x <= f->high))) return;
     char range[80] = "", *is = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(12));
     if (number && f->low == f->high) snprintf(range, sizeof range, " (%g)", f->low);
     else if (number) snprintf(range, sizeof range, " from %.15g to %.15g", f->low, f->high);
-    die("%s:%zu: \"%s\"%s is %.40s, must be %s%s", in->path, in->line, f->name, where, is ? is : "no JSON", types[f->type], range);
+    die("%s:%zu: \"%s\"%s is %.40s, must be %s%s", in->path, in->line, f->name, where, is ? is : "no JSON",
+        types[f->type], range);
 }
 
 void jsonl_check(const Jsonl *in, const json_t *j, const Field *fields, size_t n)
@@ -144,7 +158,8 @@ void jsonl_check(const Jsonl *in, const json_t *j, const Field *fields, size_t n
             json_array_foreach(v, i, x) { snprintf(where, sizeof where, "[%zu]", i); check_value(in, f, x, where); }
         } else {
             if (!json_is_object(v)) die("%s:%zu: \"%s\" must be an object", in->path, in->line, f->name);
-            json_object_foreach(v, key, x) { snprintf(where, sizeof where, "[%.16s]", shown(key)); check_value(in, f, x, where); }
+            json_object_foreach(v, key, x) { snprintf(where, sizeof where, "[%.16s]", shown(key)); check_value(in, f,
+                x, where); }
         }
     }
 }
@@ -156,11 +171,15 @@ void jsonl_text(const Jsonl *in, const json_t *j, const char **prompt, const cha
     const char *response = jsonl_string(in, j, "response", false);
     *prompt = jsonl_string(in, j, "prompt", false);
     *text = jsonl_string(in, j, "text", false);
-    if (*text && response) die("%s:%zu: has \"text\" and \"response\": which of them it is cannot be told; leave one out", in->path, in->line);
-    if (response && !*prompt) die("%s:%zu: has \"response\" and no \"prompt\"; a text by itself is called \"text\"", in->path, in->line);
+    if (*text && response)
+        die("%s:%zu: has \"text\" and \"response\": which of them it is cannot be told; leave one out", in->path,
+        in->line);
+    if (response && !*prompt)
+        die("%s:%zu: has \"response\" and no \"prompt\"; a text by itself is called \"text\"", in->path, in->line);
     if (!*text) *text = response;
     if (!*text) die("%s:%zu: \"text\" is missing, and so is \"response\"%s", in->path, in->line,
-                    json_object_get(j, "rewards") ? " (a cache of a prompt a line has responses in arrays: one a line is needed)" : "");
+                    json_object_get(j, "rewards")
+                        ? " (a cache of a prompt a line has responses in arrays: one a line is needed)" : "");
 }
 
 char **prompts_read(const char *path, size_t *n, size_t **line, bool distinct, size_t *repeats)
@@ -215,15 +234,22 @@ long cache_find(const Cache *c, const char *prompt)
 
 static int by_draw(const void *a, const void *b) { long x = ((const CacheSample *)a)->draw, y = ((const CacheSample *)b)->draw; return (x > y) - (x < y); }
 
-// What a cache's fields may hold. "key" is the order key, "draw" counts a prompt's samples from 0, a real reward must fit a float; log p may be above 0 by rounding.
-static const Field header_fields[] = {{"vbon_cache", FIELD_WHOLE, 1, 1, 0}, {"model", FIELD_HEX, 0, 0, 0}, {"tokenizer", FIELD_HEX, 0, 0, 0}, {"reward", FIELD_TEXT, 0, 0, 0}, {"prompts", FIELD_HEX, 0, 0, 0},
-    {"missing_eos", FIELD_TEXT, 0, 0, 0}, {"precision", FIELD_TEXT, 0, 0, 0}, {"temperature", FIELD_NUMBER, 1e-6, DBL_MAX, 0}, {"max_new", FIELD_WHOLE, 1, INT_MAX, 0}, {"seed", FIELD_WHOLE, 0, 0x1p63, 0},
+// What a cache's fields may hold. "key" is the order key, "draw" counts a prompt's samples from 0, a real reward must
+// fit a float; log p may be above 0 by rounding.
+static const Field header_fields[] = {{"vbon_cache", FIELD_WHOLE, 1, 1, 0}, {"model", FIELD_HEX, 0, 0, 0},
+    {"tokenizer", FIELD_HEX, 0, 0, 0}, {"reward", FIELD_TEXT, 0, 0, 0}, {"prompts", FIELD_HEX, 0, 0, 0},
+    {"missing_eos", FIELD_TEXT, 0, 0, 0}, {"precision", FIELD_TEXT, 0, 0, 0}, {"temperature", FIELD_NUMBER, 1e-6,
+        DBL_MAX, 0}, {"max_new", FIELD_WHOLE, 1, INT_MAX, 0}, {"seed", FIELD_WHOLE, 0, 0x1p63, 0},
     {"samples", FIELD_WHOLE, 1, 0x1p63, 0}, {"total", FIELD_WHOLE, 1, 0x1p63, 0}};
-static const Field sample_fields[] = {{"prompt", FIELD_TEXT, 0, 0, 0}, {"text", FIELD_TEXT, 0, 0, 0}, {"reward", FIELD_NUMBER, -3.4028235e38, 3.4028235e38, 0}, {"ids", FIELD_WHOLE, 0, INT_MAX, '['},
-    {"logp", FIELD_NUMBER, -DBL_MAX, 1e-3, 0}, {"draw", FIELD_WHOLE, 0, INT_MAX, 0}, {"key", FIELD_HEX, 0, 0, 0}, {"F", FIELD_NUMBER, 0, 1, 0}, {"finished", FIELD_BOOL, 0, 0, 0}};
-static const Field prompt_fields[] = {{"prompt", FIELD_TEXT, 0, 0, 0}, {"rewards", FIELD_NUMBER, -3.4028235e38, 3.4028235e38, '['}, {"responses", FIELD_TEXT, 0, 0, '['}, {"keys", FIELD_HEX, 0, 0, '['},
+static const Field sample_fields[] = {{"prompt", FIELD_TEXT, 0, 0, 0}, {"text", FIELD_TEXT, 0, 0, 0}, {"reward",
+    FIELD_NUMBER, -3.4028235e38, 3.4028235e38, 0}, {"ids", FIELD_WHOLE, 0, INT_MAX, '['},
+    {"logp", FIELD_NUMBER, -DBL_MAX, 1e-3, 0}, {"draw", FIELD_WHOLE, 0, INT_MAX, 0}, {"key", FIELD_HEX, 0, 0, 0}, {"F",
+        FIELD_NUMBER, 0, 1, 0}, {"finished", FIELD_BOOL, 0, 0, 0}};
+static const Field prompt_fields[] = {{"prompt", FIELD_TEXT, 0, 0, 0}, {"rewards", FIELD_NUMBER, -3.4028235e38,
+    3.4028235e38, '['}, {"responses", FIELD_TEXT, 0, 0, '['}, {"keys", FIELD_HEX, 0, 0, '['},
     {"logps", FIELD_NUMBER, -DBL_MAX, 1e-3, '['}, {"texts", FIELD_TEXT, 0, 0, '{'}};
-static const Field response_fields[] = {{"ids", FIELD_WHOLE, 0, INT_MAX, '['}, {"finished", FIELD_BOOL, 0, 0, 0}}; // of a line that is scored
+// of a line that is scored
+static const Field response_fields[] = {{"ids", FIELD_WHOLE, 0, INT_MAX, '['}, {"finished", FIELD_BOOL, 0, 0, 0}};
 #define CHECK_FIELDS(in, j, table) jsonl_check(in, j, table, sizeof table / sizeof *table)
 
 static uint64_t read_key(const json_t *key) { return strtoull(json_string_value(key), NULL, 16); }
@@ -238,9 +264,12 @@ static int *read_ids(const json_t *ids, size_t *n) // malloc'd, of an array that
 
 static void read_sample(const Jsonl *in, const json_t *j, CacheSample *s, long fallback_draw)
 {
-    json_t *ids = json_object_get(j, "ids"), *draw = json_object_get(j, "draw"), *logp = json_object_get(j, "logp"), *F = json_object_get(j, "F"), *key = json_object_get(j, "key");
+    json_t *ids = json_object_get(j, "ids"), *draw = json_object_get(j, "draw"), *logp = json_object_get(j, "logp"),
+        *F = json_object_get(j, "F"), *key = json_object_get(j, "key");
     CHECK_FIELDS(in, j, sample_fields);
-    if (json_object_get(j, "response")) die("%s:%zu: \"response\" is what sample and bon write: no sample of a cache (vbon cache makes one)", in->path, in->line);
+    if (json_object_get(j, "response"))
+        die("%s:%zu: \"response\" is what sample and bon write: no sample of a cache (vbon cache makes one)", in->path,
+        in->line);
     if (!json_object_get(j, "reward")) die("%s:%zu: \"reward\" is missing", in->path, in->line);
     const char *text = jsonl_string(in, j, "text", !ids);
     s->line = in->line;
@@ -272,10 +301,12 @@ void cache_read(Cache *c, const char *path, long first_m)
             size_t i, n = json_array_size(w);
             CHECK_FIELDS(&in, j, prompt_fields);
             CachePrompt *p = cache_prompt(c, jsonl_string(&in, j, "prompt", true));
-            if ((!r && !keys) || (r && json_array_size(r) != n) || (keys && json_array_size(keys) != n) || (logps && json_array_size(logps) != n))
+            if ((!r && !keys) || (r && json_array_size(r) != n) || (keys && json_array_size(keys) != n) || (logps
+                && json_array_size(logps) != n))
                 die("%s:%zu: \"rewards\" and \"responses\" or \"keys\" (and \"logps\") must be arrays of one length", path, in.line);
             json_array_foreach(w, i, v) {
-                CacheSample x = {.text = r ? xstrdup(json_string_value(json_array_get(r, i))) : NULL, .reward = (float)json_number_value(v), .draw = (long)arrlen(p->samples), .line = in.line};
+                CacheSample x = {.text = r ? xstrdup(json_string_value(json_array_get(r, i))) : NULL,
+                    .reward = (float)json_number_value(v), .draw = (long)arrlen(p->samples), .line = in.line};
                 if (keys) { x.key = read_key(json_array_get(keys, i)); x.has_key = true; }
                 if (logps) { x.logp = json_number_value(json_array_get(logps, i)); x.has_logp = true; }
                 arrput(p->samples, x);
@@ -286,7 +317,8 @@ void cache_read(Cache *c, const char *path, long first_m)
                 char *end;
                 long k = strtol(draw, &end, 10);
                 CacheSample *x = p->samples + arrlen(p->samples) - n + (k >= 0 && k < (long)n ? k : 0);
-                if (end == draw || *end || k < 0 || k >= (long)n || x->text) die("%s:%zu: \"texts\" must hold strings by number of draw", path, in.line);
+                if (end == draw || *end || k < 0 || k >= (long)n || x->text)
+                    die("%s:%zu: \"texts\" must hold strings by number of draw", path, in.line);
                 x->text = xstrdup(json_string_value(v));
             }
         } else {
@@ -304,8 +336,11 @@ void cache_read(Cache *c, const char *path, long first_m)
         if (p->n) qsort(p->samples, p->n, sizeof *p->samples, by_draw);
         for (size_t k = 0; k < p->n; k++) {
             const CacheSample *s = &p->samples[k], *next = k + 1 < p->n ? s + 1 : s;
-            if (next > s && next->draw == s->draw) die("%s:%zu: \"draw\" %ld of prompt \"%.40s\" stands there twice, also in line %zu", path, next->line, s->draw, p->prompt, s->line);
-            if (s->draw != (long)k) die("%s:%zu: \"draw\" is %ld, and draw %zu of prompt \"%.40s\" is missing: they are numbered from 0 without a gap", path, s->line, s->draw, k, p->prompt);
+            if (next > s && next->draw == s->draw)
+                die("%s:%zu: \"draw\" %ld of prompt \"%.40s\" stands there twice, also in line %zu", path, next->line,
+                s->draw, p->prompt, s->line);
+            if (s->draw != (long)k)
+                die("%s:%zu: \"draw\" is %ld, and draw %zu of prompt \"%.40s\" is missing: they are numbered from 0 without a gap", path, s->line, s->draw, k, p->prompt);
         }
         if (first_m > 0 && p->n < (size_t)first_m) die("%s: prompt \"%.40s\" has %zu samples, --m asks for %ld", path, p->prompt, p->n, first_m);
         if (first_m > 0) p->n = (size_t)first_m;
@@ -340,7 +375,8 @@ void cache_write(FILE *f, const char *prompt, const CacheSample *s)
         for (size_t i = 0; i < s->n_ids; i++) fprintf(f, "%s%d", i ? "," : "", s->ids[i]);
         fputc(']', f);
     }
-    if (s->has_logp) fprintf(f, ",\"logp\":%.9g", must_be_finite(s->logp, "a sample's log-probability", WEIGHTS_OR_TEMPERATURE));
+    if (s->has_logp) fprintf(f, ",\"logp\":%.9g", must_be_finite(s->logp, "a sample's log-probability",
+        WEIGHTS_OR_TEMPERATURE));
     fprintf(f, ",\"draw\":%ld", s->draw);
     if (s->has_key) fprintf(f, ",\"key\":\"%016llx\"", (unsigned long long)s->key);
     if (s->has_F) fprintf(f, ",\"F\":%.17g", must_be_finite(s->F, "a sample's F", "it must be a probability"));

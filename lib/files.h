@@ -27,7 +27,8 @@ bool is_folder(const char *path);
 json_t *json_file(const char *path);       // a new reference; dies naming file and line
 json_t *json_settings(const char *path);   // the same with every number as a real (transformers writes a model_max_length of 1e30 in digits)
 const char *json_token(json_t *j, const char *key); // a special token's text, which is a string or an object's "content"; NULL: none
-// Every number that is written goes through one of these: NaN and infinity die, naming what it is and the likeliest cause.
+// Every number that is written goes through one of these: NaN and infinity die, naming what it is and the likeliest
+// cause.
 double must_be_finite(double x, const char *what, const char *cause);
 json_t *json_number(double x, const char *what, const char *cause); // a new reference, never NULL
 size_t bom_length(const char *s, size_t n);  // of a byte order mark, which some editors put first: 3 or 0
@@ -155,7 +156,8 @@ static json_t *json_read(const char *path, size_t flags)
 }
 
 size_t bom_length(const char *s, size_t n) { return n >= 3 && !memcmp(s, "\xef\xbb\xbf", 3) ? 3 : 0; }
-void must_be_there(const char *folder) { if (access(folder, F_OK)) die("%s: there is no such folder: is the path right?", folder); }
+void must_be_there(const char *folder) { if (access(folder, F_OK))
+    die("%s: there is no such folder: is the path right?", folder); }
 
 double must_be_finite(double x, const char *what, const char *cause)
 {

@@ -125,8 +125,10 @@ static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t 
             char *end;
             double x = strtod(r->pending, &end);
             if (got == n) die("--reward %s: more answers than the %zu lines it was given", r->command, n);
-            bool decimal = strspn(r->pending, "0123456789+-.eE \t\r") + 1 == arrlenu(r->pending); // no hexadecimal, no zero byte with more behind it
-            if (!decimal || end == r->pending || end[strspn(end, " \t\r")] || !isfinite((float)x)) die("--reward %s: answer %zu, \"%.40s\", is no finite number", r->command, got + 1, r->pending);
+            // no hexadecimal, no zero byte with more behind it
+            bool decimal = strspn(r->pending, "0123456789+-.eE \t\r") + 1 == arrlenu(r->pending);
+            if (!decimal || end == r->pending || end[strspn(end, " \t\r")] || !isfinite((float)x))
+                die("--reward %s: answer %zu, \"%.40s\", is no finite number", r->command, got + 1, r->pending);
             y[got++].reward = (float)x;
             arrsetlen(r->pending, 0);
         }
@@ -245,7 +247,8 @@ static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n,
     size_t longest = 0, response = 1, max_T = r->m.cfg.max_T;
     for (size_t i = 0; i < n; i++) {
         const Prompt *p = &prompts[y[i].prompt];
-        if (!p->n && !y[i].n) die("%s: a text without a token has no reward: leave it out", p->where ? p->where : "--reward");
+        if (!p->n && !y[i].n)
+            die("%s: a text without a token has no reward: leave it out", p->where ? p->where : "--reward");
         if (p->n + y[i].n > max_T) die("a prompt of %zu tokens with a response of %zu does not fit the reward model's context of %zu: shorten --max-new", p->n, y[i].n, max_T);
         if (p->n > longest) longest = p->n;
         if (y[i].n > response) response = y[i].n;
@@ -296,7 +299,8 @@ static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n,
             size_t last = q->n; // the token that is scored
             while (last && q->ids[last - 1] == r->m.cfg.pad) last--;
             q->reward = (double)(last ? score[start[b] + (int)last - 1] : plen[b] ? at_prompt[pslot[b]] : score[start[b]]) - r->m.cfg.score_shift;
-            if (!isfinite(q->reward)) die("%s: the reward model's score is not finite: its weights are too large to compute with (has training diverged?)",
+            if (!isfinite(q->reward))
+                die("%s: the reward model's score is not finite: its weights are too large to compute with (has training diverged?)",
                 prompts[y[first + b].prompt].where ? prompts[y[first + b].prompt].where : "--reward");
             if (!prefixes) continue;
             q->prefix = (double *)xrealloc(q->prefix, q->n * sizeof(double));
@@ -360,7 +364,8 @@ void reward_score(void *reward, const Prompt *prompts, Response *y, size_t n, bo
     for (size_t i = 0; i < n; i++) { // floats, as the cache keeps them
         double own = y[i].reward;
         y[i].reward = (double)(float)(r->scale * own + r->offset);
-        if (!isfinite(y[i].reward)) die("%s: the reward %g, by --reward-scale %g and --reward-offset %g, is no number that a float holds: choose others",
+        if (!isfinite(y[i].reward))
+            die("%s: the reward %g, by --reward-scale %g and --reward-offset %g, is no number that a float holds: choose others",
             prompts[y[i].prompt].where ? prompts[y[i].prompt].where : "--reward", own, r->scale, r->offset);
         for (size_t t = 0; prefixes && t < y[i].n; t++) y[i].prefix[t] = r->scale * y[i].prefix[t] + r->offset;
     }

@@ -17,18 +17,24 @@ typedef enum { LOSS_LM, LOSS_LABEL, LOSS_PAIR } LossKind;
 // Tokens [at, at+len) of the corpus. LM: positions from..len-1 are predicted. Reward: scored from position `from` on (LOSS_PAIR: at the last).
 typedef struct { size_t at; int len, from; float label; } Row;
 // All texts, tokenised. Documents are runs of rows; LOSS_PAIR: rows 2i and 2i+1 are chosen and rejected.
-typedef struct { LossKind kind; int *tokens; Row *rows; size_t n_tokens, n_rows, n_docs, n_short; size_t *doc_first; /* (n_docs+1) into rows */ } Corpus;
+typedef struct { LossKind kind; int *tokens; Row *rows; size_t n_tokens, n_rows, n_docs, n_short; size_t *doc_first;
+    /* (n_docs+1) into rows */ } Corpus;
 // Reads JSONL: {"text"} or {"prompt","response"} for LOSS_LM; {"text","label"}; {"prompt","chosen","rejected"}. context: tokens a row at
 // most. Dies with file and line. An end-of-text token closes every LM document, and a pair's texts when the tokenizer has one.
 // own: the model's own context, which no flag raises.
-void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *tok, size_t context, size_t own, size_t from, size_t max_docs);
+void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *tok, size_t context, size_t own,
+    size_t from, size_t max_docs);
 void corpus_free(Corpus *c);
 
-// The order in which training sees its items: shuffled passes, one after the other without a break, `batch` items a step. By epochs, the last step has what is
-// left of them (or, drop_last, is not made); given steps are all whole. What a step has depends on its number alone, so that a resumed run goes on.
+// The order in which training sees its items: shuffled passes, one after the other without a break, `batch` items a
+// step. By epochs, the last step has what is
+// left of them (or, drop_last, is not made); given steps are all whole. What a step has depends on its number alone, so
+// that a resumed run goes on.
 typedef struct { size_t items, batch, total, *order, epoch; uint64_t seed; long steps; } Passes;
-void passes_create(Passes *p, size_t items, size_t batch, double epochs, long steps, bool drop_last, uint64_t seed); // steps 0: by epochs
-size_t passes_step(Passes *p, long step, size_t *which);  // fills which with the items of this step and returns how many, at most p->batch
+// steps 0: by epochs
+void passes_create(Passes *p, size_t items, size_t batch, double epochs, long steps, bool drop_last, uint64_t seed);
+// fills which with the items of this step and returns how many, at most p->batch
+size_t passes_step(Passes *p, long step, size_t *which);
 void passes_report(const Passes *p, const char *what);    // a line where a run leaves items out
 void passes_free(Passes *p);
 
@@ -78,7 +84,8 @@ static void corpus_rows(Corpus *c, size_t at, size_t end, size_t context, size_t
     } while (at + (c->kind == LOSS_LM) < end && c->kind != LOSS_PAIR);
 }
 
-void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *tok, size_t context, size_t own, size_t from, size_t max_docs)
+void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *tok, size_t context, size_t own,
+    size_t from, size_t max_docs)
 {
     *c = (Corpus){.kind = kind};
     Jsonl in = {0};
@@ -112,7 +119,10 @@ void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *to
                 arrsetlen(c->tokens, at);
                 continue;
             }
-            if (kind == LOSS_PAIR && end - at > context) die("%s:%zu: %zu tokens; %s %zu: shorten the text%s", path, in.line, end - at, context == own ? "the model's own context is" : "--context is", context, context == own ? "" : " or raise --context");
+            if (kind == LOSS_PAIR && end - at > context)
+                die("%s:%zu: %zu tokens; %s %zu: shorten the text%s", path, in.line, end - at, context == own
+                ? "the model's own context is" : "--context is", context, context == own ? ""
+                : " or raise --context");
             arrput(c->doc_first, arrlenu(c->rows));
             corpus_rows(c, at, end, context, kind == LOSS_LM ? np : from, label ? (float)json_integer_value(label) : 0);
             c->n_docs++;
@@ -162,9 +172,13 @@ void trainer_free(Trainer *t)
 
 void passes_create(Passes *p, size_t items, size_t batch, double epochs, long steps, bool drop_last, uint64_t seed)
 {
-    *p = (Passes){.items = items, .batch = batch < items ? batch : items, .epoch = SIZE_MAX, .seed = seed, .steps = steps};
-    double total = steps > 0 ? (double)steps * (double)p->batch : ceil(epochs * (double)items * (1 - 1e-12)); // a tenth of 30 is 3, however it rounds
-    if (!(total <= 1e9 * (double)p->batch)) usage("%s %g: %.3g optimiser steps of %zu: at most 1e9; lower it", steps > 0 ? "--steps" : "--epochs", steps > 0 ? (double)steps : epochs, total / (double)p->batch, p->batch);
+    *p = (Passes){.items = items, .batch = batch < items ? batch : items, .epoch = SIZE_MAX, .seed = seed,
+        .steps = steps};
+    // a tenth of 30 is 3, however it rounds
+    double total = steps > 0 ? (double)steps * (double)p->batch : ceil(epochs * (double)items * (1 - 1e-12));
+    if (!(total <= 1e9 * (double)p->batch))
+        usage("%s %g: %.3g optimiser steps of %zu: at most 1e9; lower it", steps > 0 ? "--steps" : "--epochs",
+        steps > 0 ? (double)steps : epochs, total / (double)p->batch, p->batch);
     p->total = total > 1 ? (size_t)total : 1;
     if (steps <= 0) p->steps = (long)((p->total + (drop_last ? 0 : p->batch - 1)) / p->batch);
     if (!p->steps) usage("--drop-last: of %zu items no batch of %zu is whole: lower --batch", p->total, p->batch);
@@ -176,7 +190,8 @@ size_t passes_step(Passes *p, long step, size_t *which)
 {
     size_t at = (size_t)step * p->batch, n = p->total - at < p->batch ? p->total - at : p->batch;
     for (size_t i = 0; i < n; i++, at++) {
-        if (at / p->items != p->epoch) random_permutation(p->order, p->items, p->seed, STREAM_SHUFFLE, p->epoch = at / p->items);
+        if (at / p->items != p->epoch) random_permutation(p->order, p->items, p->seed, STREAM_SHUFFLE,
+            p->epoch = at / p->items);
         which[i] = p->order[at % p->items];
     }
     return n;
@@ -198,7 +213,8 @@ size_t supervised_positions(const Corpus *c, const size_t *rows, size_t n)
     return c->kind == LOSS_PAIR ? sum / 2 : sum;
 }
 
-static const char *loss_cause(const Model *m) { return m->step ? "lower --lr" : "the model's weights are too large to compute with (did they come from a run that diverged?)"; }
+static const char *loss_cause(const Model *m) { return m->step ? "lower --lr"
+    : "the model's weights are too large to compute with (did they come from a run that diverged?)"; }
 static double softplus(double x) { return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x)); }
 
 // One micro-batch: n rows that fit. Positions' hidden states are gathered, the loss and its gradient taken there, and scattered back.
