@@ -79,7 +79,8 @@ void whiten(double *x, size_t n);                                               
 // ----------------------------------------------------------------------------
 // sampling
 
-typedef struct { char *text; int *ids; size_t n; Cdf cdf; } Prompt;
+// where: its file and line, for messages; NULL: not known
+typedef struct { char *text; int *ids; size_t n; Cdf cdf; char *where; } Prompt;
 // A response: the ids sampled (an end-of-text only if it was sampled), their log-probabilities at sampling time, and what was found out about it.
 typedef struct {
     size_t prompt; uint64_t sample;  // which prompt, and the global sample counter: with seed and stream they fix every draw
@@ -466,7 +467,7 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
         for (size_t i = 0; i < n; i++) {
             const Prompt *p = &prompts[r[i].prompt];
             if (p->n < 1 || p->n > g->max_prompt || p->n + g->max_new - 1 > m->cfg.max_T)
-                die("prompt %zu has %zu tokens; with %zu new ones the model's context of %zu is full: shorten it or --max-new", r[i].prompt, p->n, g->max_new, m->cfg.max_T);
+                die("%s: the prompt has %zu tokens; with %zu new ones the model's context of %zu is full: shorten it or lower --max-new", p->where ? p->where : "sampling", p->n, g->max_new, m->cfg.max_T);
             r[i].ids = (int *)xmalloc(g->max_new * sizeof(int));
             r[i].logp = (float *)xmalloc(g->max_new * sizeof(float));
             r[i].n = 0; r[i].finished = false; r[i].prefix = NULL;
@@ -513,7 +514,9 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
             size_t still = 0;
             for (size_t i = 0; i < live; i++) {
                 Response *y = &r[g->live[i]];
-                if (!isfinite((double)g->h_logp[i])) die("sampling from prompt %zu gave a log-probability that is not finite: look for NaN in the model's weights", y->prompt);
+                if (!isfinite((double)g->h_logp[i]))
+                    die("%s: after %zu tokens of a response the next one's log-probability is not finite: the model's weights are too large (has training diverged?), or --temperature is too low",
+                    prompts[y->prompt].where ? prompts[y->prompt].where : "sampling", y->n);
                 y->ids[y->n] = g->h_index[i];
                 y->logp[y->n++] = (float)g->h_logp[i];
                 y->finished = g->h_index[i] == s->eos;
@@ -893,7 +896,9 @@ void ppo_iteration(Ppo *p)
     // 2. Rewards of whole responses; the missing-EOS value replaces them before anything looks at them.
     p->reward(p->reward_context, p->prompts, p->r, E, opt->prefix_rank);
     for (size_t i = 0; i < E; i++) {
-        if (!isfinite(p->r[i].reward)) die("iteration %ld: the reward of a response to prompt %zu is not finite: check --reward", p->iteration + 1, p->r[i].prompt);
+        if (!isfinite(p->r[i].reward))
+            die("iteration %ld: the reward of a response to %s is not finite: check --reward", p->iteration + 1,
+            p->prompts[p->r[i].prompt].where ? p->prompts[p->r[i].prompt].where : "a prompt");
         if (opt->has_missing_eos && !p->r[i].finished) p->r[i].reward = opt->missing_eos;
     }
     double t2 = seconds_now(p);

@@ -1059,7 +1059,7 @@ typedef struct {
     long max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows, threads, prompts_max;
     double reward_timeout, reward_scale, reward_offset, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad, save_minutes;
-    bool resume;
+    bool resume, drop_last;
 } Args;
 
 #define FLAG(name, type, field, commands, fallback, choices, help) {name, type, offsetof(Args, field), commands, fallback, choices, help}

@@ -108,23 +108,27 @@ static size_t add_response(Comparisons *c, const char *where, const CacheSample 
     r.ids = sample_ids(s, t, &r.n, &same);
     if (!r.n) die("%s is empty", where);
     if (s->ids && !same) die("%s: its key is not that of its ids: the file was edited", where);
-    for (size_t i = 0; i < r.n; i++) if (r.ids[i] < 0 || (size_t)r.ids[i] >= cfg->V) die("%s has token %d, the model knows %zu", where, r.ids[i], cfg->V);
+    for (size_t i = 0; i < r.n; i++) if (r.ids[i] < 0 || (size_t)r.ids[i] >= cfg->V)
+        die("%s has token %d, the model knows %zu: is it another model's?", where, r.ids[i], cfg->V);
     size_t tokens = c->prompts[r.prompt].n + r.n;
-    if (tokens - 1 > cfg->max_T) die("%s has %zu tokens with its prompt; the model's context is %zu", where, tokens, cfg->max_T); // the last one is never read
+    // the last one is never read
+    if (tokens - 1 > cfg->max_T)
+        die("%s has %zu tokens with its prompt; the model's own context is %zu: shorten it", where, tokens, cfg->max_T);
     c->retokenised += !same;
     arrput(c->responses, r);
     return arrlenu(c->responses) - 1;
 }
 
 // The place of a prompt's k-th draw among the responses, where it is put on first use (placed[k] < 0)
-static size_t response_of(Comparisons *c, const CachePrompt *p, size_t k, long *placed, const Tokenizer *t, const Config *cfg)
+static size_t response_of(Comparisons *c, const Cache *cache, const CachePrompt *p, size_t k, long *placed,
+    const Tokenizer *t, const Config *cfg)
 {
-    char where[128];
     if (placed[k] >= 0) return (size_t)placed[k];
-    snprintf(where, sizeof where, "the cache: draw %zu of prompt \"%.40s\"", k, p->prompt);
+    char *where = format("%s:%zu: draw %zu of prompt \"%.40s\"", cache->path, p->samples[k].line, k, p->prompt);
     if (!p->samples[k].ids && !p->samples[k].text) die("%s has neither ids nor text: it was compacted for other comparisons", where);
     placed[k] = (long)add_response(c, where, &p->samples[k], t, cfg);
     c->responses[placed[k]].sample = k;
+    free(where);
     return (size_t)placed[k];
 }
 
@@ -148,14 +152,16 @@ void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, co
     size_t first = best_of ? (size_t)o->N : draws, n_prompts = prompts_max && prompts_max < cache->n ? prompts_max : cache->n;
     for (size_t i = 0; i < n_prompts; i++) {
         const CachePrompt *p = &cache->prompts[i];
-        if (p->n < first) die("the cache: prompt \"%.40s\" has %zu draws, %zu are needed: draw more, or lower --%s", p->prompt, p->n, first, best_of ? "n" : "draws");
+        if (p->n < first)
+            die("%s: prompt \"%.40s\" has %zu draws, %zu are needed: draw more, or lower --%s", cache->path, p->prompt,
+            p->n, first, best_of ? "n" : "draws");
     }
     long *placed = (long *)xmalloc(first * sizeof *placed);
     size_t *order = best_of ? NULL : (size_t *)xmalloc(first * first * sizeof *order);
     *c = (Comparisons){0};
     for (size_t i = 0; i < n_prompts; i++) {
         const CachePrompt *p = &cache->prompts[i];
-        add_prompt(c, "the cache", p->prompt, t);
+        add_prompt(c, cache->path, p->prompt, t);
         for (size_t k = 0; k < first; k++) placed[k] = -1;
         if (best_of) {
             size_t best = 0, worst = 0;
@@ -163,8 +169,8 @@ void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, co
                 if (draw_below(&p->samples[best], &p->samples[k])) best = k;
                 if (draw_below(&p->samples[k], &p->samples[worst])) worst = k;
             }
-            Comparison x = {.w = response_of(c, p, best, placed, t, cfg)};
-            if (o->kind == OFFLINE_BONBON) x.l = response_of(c, p, worst, placed, t, cfg);
+            Comparison x = {.w = response_of(c, cache, p, best, placed, t, cfg)};
+            if (o->kind == OFFLINE_BONBON) x.l = response_of(c, cache, p, worst, placed, t, cfg);
             arrput(c->list, x);
             continue;
         }
@@ -175,14 +181,14 @@ void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, co
         random_permutation(order, arrlenu(all), seed, STREAM_PAIRS, i);
         for (size_t k = 0; k < arrlenu(all) && k < pairs; k++) {
             Comparison x = all[order[k]];
-            x.w = response_of(c, p, x.w, placed, t, cfg);
-            x.l = response_of(c, p, x.l, placed, t, cfg);
+            x.w = response_of(c, cache, p, x.w, placed, t, cfg);
+            x.l = response_of(c, cache, p, x.l, placed, t, cfg);
             arrput(c->list, x);
         }
         arrfree(all);
     }
     free(placed); free(order);
-    if (!arrlenu(c->list)) die("the cache: no comparison: all rewards of each prompt are equal");
+    if (!arrlenu(c->list)) die("%s: no comparison: all rewards of each prompt are equal", cache->path);
     comparisons_finish(c);
 }
 
@@ -207,7 +213,7 @@ void comparisons_read(Comparisons *c, const char *path, size_t prompts_max, cons
         json_decref(j);
     }
     jsonl_close(&in);
-    if (!arrlenu(c->list)) die("%s: no comparisons", path);
+    if (!arrlenu(c->list)) die("%s: no comparisons: lines {\"prompt\",\"chosen\",\"rejected\"} are needed", path);
     comparisons_finish(c);
 }
 
@@ -226,7 +232,8 @@ void comparisons_reference(Comparisons *c, Scorer *s, double temperature)
         sequence_logps(s, &s->m->p, c->sequences + i, fit, temperature, false, logp, NULL);
         for (size_t j = i, k = 0; j < i + fit; j++) {
             c->ref[j] = 0;
-            for (size_t t = 0; t < c->responses[j].n; t++) c->ref[j] += logp[k++];
+            for (size_t t = 0; t < c->responses[j].n; t++) c->ref[j] += must_be_finite(logp[k++],
+                "before training, a token's log-probability", WEIGHTS_OR_TEMPERATURE);
         }
     }
     free(logp);
@@ -261,7 +268,7 @@ void offline_batch(Scorer *s, Model *m, const OfflineLoss *o, const Comparisons 
             for (size_t u = 0, t = 0; u < unit; u++) for (size_t k = 0; k < length[u]; k++) y[u] += (double)token[t++];
             if (x->w == x->l) y[1] = y[0]; // the best is the worst: h is 0 without rounding, for Adam would magnify it
             double loss = offline_loss(o, y[0], y[1], c->ref[x->w], ref_l, &d[0], &d[1]), h = (y[0] - y[1]) - (c->ref[x->w] - ref_l);
-            if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: lower --lr, or look for NaN in the model's weights", m->step + 1);
+            if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: %s", m->step + 1, loss_cause(m));
             for (size_t u = 0; u < unit; u++) for (size_t k = 0; k < length[u]; k++) *token++ = (real)(d[u] / (double)n);
             const double add[OFFLINE_SUMS] = {loss, h, h > 0, y[0], y[1]};
             for (int k = 0; k < OFFLINE_SUMS; k++) sums[k] += add[k];
@@ -330,9 +337,12 @@ static void cmd_offline(const Args *a)
     for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, tokens, true); }
     if (loss.kind != OFFLINE_BON_SFT) comparisons_reference(&c, &s, a->temperature);
     if (loss.kind == OFFLINE_BONBON && automatic) loss.alpha = bonbon_alpha(&c, loss.N);
-    size_t items = arrlenu(c.list), B = (size_t)a->batch < items ? (size_t)a->batch : items, epoch = SIZE_MAX;
-    long steps = steps_of_run(a, items, B);
-    printf("%zu parameters, %zu train; %zu prompts, %zu responses, %zu comparisons; %ld steps of %zu\n", m.n_params, m.n_params - m.first, arrlenu(c.prompts), arrlenu(c.responses), items, steps, B);
+    Passes passes;
+    passes_create(&passes, arrlenu(c.list), (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
+    long steps = passes.steps;
+    printf("%zu parameters, %zu train; %zu prompts, %zu responses, %zu comparisons; %ld steps of %zu\n", m.n_params,
+        m.n_params - m.first, arrlenu(c.prompts), arrlenu(c.responses), passes.items, steps, passes.batch);
+    passes_report(&passes, "comparisons");
     if (loss.kind == OFFLINE_BONBON) printf("alpha %.4g, target %.4g nats\n", loss.alpha, bonbon_target(loss.N));
     double sums[OFFLINE_SUMS] = {0}, counted = 0; // since the last record
     State state[] = {{"sums", sums, OFFLINE_SUMS}, {"comparisons", &counted, 1}};
@@ -340,13 +350,9 @@ static void cmd_offline(const Args *a)
     Log *log = log_open(a->out, config_record(a, "offline"), from != NULL);
     stop_on_signals();
     Progress progress = progress_begin("offline", (size_t)steps, (size_t)m.step, "steps");
-    size_t *order = (size_t *)xmalloc(items * sizeof *order), *which = (size_t *)xmalloc(B * sizeof *which);
+    size_t *which = (size_t *)xmalloc(passes.batch * sizeof *which);
     while (m.step < steps) {
-        for (size_t i = 0; i < B; i++) {
-            size_t at = (size_t)m.step * B + i;
-            if (at / items != epoch) random_permutation(order, items, (uint64_t)a->seed, STREAM_SHUFFLE, epoch = at / items);
-            which[i] = order[at % items];
-        }
+        size_t B = passes_step(&passes, m.step, which);
         double began = clock_seconds();
         model_zero_grad(&m);
         offline_batch(&s, &m, &loss, &c, which, B, a->temperature, sums);
@@ -355,7 +361,7 @@ static void cmd_offline(const Args *a)
         double norm = model_update(&m, &opt);
         bool last = m.step == steps;
         if (m.step % a->log_every == 0 || last) {
-            Metric x[] = {{"comparisons", (double)m.step * (double)B}, {"loss", sums[OFFLINE_LOSS] / counted}, {"offline/margin", sums[OFFLINE_MARGIN] / counted}, {"rewards/accuracies", sums[OFFLINE_RIGHT] / counted},
+            Metric x[] = {{"comparisons", fmin((double)m.step * (double)passes.batch, (double)passes.total)}, {"loss", sums[OFFLINE_LOSS] / counted}, {"offline/margin", sums[OFFLINE_MARGIN] / counted}, {"rewards/accuracies", sums[OFFLINE_RIGHT] / counted},
                 {"logps/chosen", sums[OFFLINE_W] / counted}, {"logps/rejected", sums[OFFLINE_L] / counted}, {"rewards/margins", pairwise ? loss.beta * sums[OFFLINE_MARGIN] / counted : NAN},
                 {"bonbon/alpha", loss.kind == OFFLINE_BONBON ? loss.alpha : NAN}, {"grad_norm", norm}, {"lr", opt.lr}, {"time/update", clock_seconds() - began}};
             if (loss.kind == OFFLINE_BON_SFT) x[2].value = x[3].value = x[5].value = NAN; // there is no second response
@@ -372,6 +378,7 @@ static void cmd_offline(const Args *a)
     finish_run(a, &m, a->model);
     scorer_free(&s); arena_release(&work); comparisons_free(&c);
     model_free(&m); tokenizer_free(t);
-    free(order); free(which); free(from);
+    passes_free(&passes);
+    free(which); free(from);
 }
 #endif

@@ -258,6 +258,7 @@ Tokenizer *tokenizer_load(const char *dir)
 {
     Tokenizer *t = (Tokenizer *)xcalloc(1, sizeof *t);
     char *path = format("%s/tokenizer.json", dir), *vocab = format("%s/vocab.json", dir), *merges = format("%s/merges.txt", dir);
+    must_be_there(dir);
     json_t *j = !exists(path) ? NULL : json_file(path);
     Special s;
     if (!j && !exists(vocab)) die("%s: no tokenizer.json, and no vocab.json with merges.txt: copy the model's tokenizer there", dir);

@@ -66,6 +66,16 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
 {
     char *name = format("step-%ld", step), *folder = format("%s/%s", out, name), *tmp = format("%s.tmp", folder);
     char *file = format("%s/state.safetensors", tmp), *latest = format("%s/latest", out);
+    // model_save looks at the weights; a sum of squares shows whether a part is finite
+    for (size_t i = 0; i < 2 + m->n_list; i++) {
+        const Param *q = i < 2 ? NULL : &m->list[i - 2];
+        if (q && !(q->flags & P_VALUE)) continue;
+        double sum = m->o->sumsq(q ? param_master(m, q) : i ? m->v : m->m);
+        if (!isfinite(sum))
+            die("%s: step %ld: %s not finite: lower --lr; nothing was saved", out, step, q ? "the value head is" : "the optimiser's moments are");
+    }
+    for (size_t i = 0; i < n_state; i++)
+        for (size_t k = 0; k < state[i].n; k++) must_be_finite(state[i].values[k], state[i].name, "lower --lr; no checkpoint was saved");
     remove_folder(tmp, model_file);
     make_folder(tmp);
     model_save(m, tmp, DT_REAL, tokenizer_dir, 0);

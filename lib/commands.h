@@ -155,32 +155,37 @@ static void save_when_due(const Args *a, const Model *m, long step, bool last, c
     if (stop_signal) stopped(a, step);
 }
 
-static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, size_t *n)
+// each: every line of --prompts is a prompt, for commands that answer lines; else a prompt that stands there again
+// counts once.
+static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, size_t *n, bool each)
 {
     char **text;
+    const char *path = a->prompts ? a->prompts : a->cache;
+    size_t *line = NULL, repeats = 0;
     if (a->prompt) {
         text = (char **)xmalloc(sizeof *text);
         text[0] = xstrdup(a->prompt);
         *n = 1;
-    } else text = prompts_read(a->prompts ? a->prompts : require(a->cache, "prompts"), n);
+    } else text = prompts_read(require(path, "prompts"), n, &line, !each, &repeats);
+    if (repeats && a->prompts) printf("%s: %zu lines repeat a prompt and count once\n", path, repeats);
     if (a->prompts_max > 0 && *n > (size_t)a->prompts_max) *n = (size_t)a->prompts_max;
     Prompt *p = (Prompt *)xcalloc(*n, sizeof *p);
     for (size_t i = 0; i < *n; i++) {
         p[i].text = text[i];
+        p[i].where = line ? format("%s:%zu", path, line[i]) : xstrdup("--prompt");
         p[i].ids = tokenizer_encode(t, text[i], strlen(text[i]), &p[i].n);
         if (!p[i].ids) die("--prompt: byte %zu is not UTF-8: is the terminal's encoding another?", p[i].n + 1); // files are checked as they are read
-        if (!p[i].n) die("prompt %zu is empty: the model needs a token to go on from", i + 1);
+        if (!p[i].n) die("%s: the prompt is empty: the model needs a token to go on from", p[i].where);
         if (p[i].n + (size_t)a->max_new - 1 > max_T)
-            die("%s: prompt %zu has %zu tokens; with --max-new %ld the model's own context of %zu is too short: cut the prompt or lower --max-new",
-                a->prompts ? a->prompts : "prompts", i + 1, p[i].n, a->max_new, max_T);
+            die("%s: the prompt has %zu tokens; with --max-new %ld the model's own context of %zu is too short: cut the prompt or lower --max-new", p[i].where, p[i].n, a->max_new, max_T);
     }
-    free(text);
+    free(text); free(line);
     return p;
 }
 
 static void prompts_free(Prompt *p, size_t n)
 {
-    for (size_t i = 0; i < n; i++) { free(p[i].text); free(p[i].ids); free(p[i].cdf.reward); free(p[i].cdf.key); free(p[i].cdf.logF); }
+    for (size_t i = 0; i < n; i++) { free(p[i].text); free(p[i].ids); free(p[i].where); free(p[i].cdf.reward); free(p[i].cdf.key); free(p[i].cdf.logF); }
     free(p);
 }
 
@@ -251,7 +256,11 @@ static void prompts_attach(Prompt *p, size_t n, const Args *a, const Model *refe
 // ----------------------------------------------------------------------------
 // sft and reward
 
-static void corpus_report(const char *what, const Corpus *c) { printf("%s: %zu documents, %zu rows, %zu tokens\n", what, c->n_docs, c->n_rows, c->n_tokens); }
+static void corpus_report(const char *what, const Corpus *c)
+{
+    printf("%s: %zu documents, %zu rows, %zu tokens\n", what, c->n_docs, c->n_rows, c->n_tokens);
+    if (c->n_short) printf("%s: %zu lines are too short to learn from and left out\n", what, c->n_short);
+}
 
 static double lm_measure(Trainer *t, const Corpus *c, const Tokenizer *tok, Metric *out)
 {
@@ -334,14 +343,6 @@ static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scal
     if (c->C / c->NH % 8) usage("--width %ld over --heads %ld: a gpt_neox turns a quarter of each head in pairs, so heads must be multiples of 8", a->width, a->heads);
 }
 
-// Optimiser steps of a run over `items` in batches of B, by --steps or else --epochs
-static long steps_of_run(const Args *a, size_t items, size_t B)
-{
-    double steps = a->steps > 0 ? (double)a->steps : a->epochs * (double)items / (double)B;
-    if (steps > 1e9) usage("--epochs %g: %.3g optimiser steps of %zu: at most 1e9; lower it", a->epochs, steps, B);
-    return steps < 1 ? 1 : (long)steps;
-}
-
 // Both kinds of supervised training: the model is made, then one loop.
 static void supervised_run(const Args *a, const char *command)
 {
@@ -365,7 +366,8 @@ static void supervised_run(const Args *a, const char *command)
     }
     if (c.eos != tokenizer_eos(tok)) c.bos = c.eos = tokenizer_eos(tok); // of another tokenizer than the folder's
     if ((int)c.V < tokenizer_vocab(tok)) die("%s: the tokenizer has %d tokens, the model %zu: name the model's own", tokenizer_dir, tokenizer_vocab(tok), c.V);
-    size_t context = (size_t)a->context < c.max_T ? (size_t)a->context : c.max_T;
+    // a new model has the context it is given
+    size_t context = (size_t)a->context < c.max_T ? (size_t)a->context : c.max_T, own = folder ? c.max_T : SIZE_MAX;
     if (context < 2) die("%s: the model's own context is %zu: a row must hold two tokens at least, one to read and one to predict", folder, context);
     Model m;
     model_create(&m, o, &c, train_layers(a), false, false);
@@ -378,17 +380,25 @@ static void supervised_run(const Args *a, const char *command)
         Jsonl in;
         json_t *j;
         jsonl_open(&in, a->data);
-        if (!jsonl_next(&in, &j)) die("%s: empty", a->data);
+        if (!jsonl_next(&in, &j))
+            die("%s: empty: lines {\"text\",\"label\"} or {\"prompt\",\"chosen\",\"rejected\"} are needed", a->data);
         kind = json_object_get(j, "chosen") ? LOSS_PAIR : LOSS_LABEL;
         json_decref(j);
         jsonl_close(&in);
     }
-    corpus_read(&data, kind, a->data, tok, context, (size_t)a->from_position, 0);
+    corpus_read(&data, kind, a->data, tok, context, own, (size_t)a->from_position, 0);
     corpus_report(a->data, &data);
-    if (a->held_out) { corpus_read(&held, kind, a->held_out, tok, context, (size_t)a->from_position, (size_t)a->max_docs); corpus_report(a->held_out, &held); }
-    size_t unit = kind == LOSS_PAIR ? 2 : 1, items = data.n_rows / unit, B = (size_t)a->batch < items ? (size_t)a->batch : items;
-    long steps = steps_of_run(a, items, B);
-    printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, steps, B * unit);
+    if (a->held_out) {
+        corpus_read(&held, kind, a->held_out, tok, context, own, (size_t)a->from_position, (size_t)a->max_docs);
+        corpus_report(a->held_out, &held);
+    }
+    size_t unit = kind == LOSS_PAIR ? 2 : 1;
+    Passes passes;
+    passes_create(&passes, data.n_rows / unit, (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
+    long steps = passes.steps;
+    printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, steps,
+        passes.batch * unit);
+    passes_report(&passes, unit == 2 ? "pairs" : "rows");
     Trainer t;
     size_t longest = rows_longest(&data);
     if (a->held_out && rows_longest(&held) > longest) longest = rows_longest(&held);
@@ -400,14 +410,12 @@ static void supervised_run(const Args *a, const char *command)
     Log *log = log_open(a->out, config_record(a, command), from != NULL);
     stop_on_signals();
     Progress progress = progress_begin(command, (size_t)steps, (size_t)m.step, "steps");
-    size_t *perm = (size_t *)xmalloc(items * sizeof *perm), *rows = (size_t *)xmalloc(B * unit * sizeof *rows), epoch = SIZE_MAX, tokens = 0;
+    size_t *which = (size_t *)xmalloc(passes.batch * sizeof *which),
+        *rows = (size_t *)xmalloc(passes.batch * unit * sizeof *rows), tokens = 0;
     double began = clock_seconds();
     while (m.step < steps) {
-        for (size_t i = 0; i < B; i++) {
-            size_t at = (size_t)m.step * B + i;
-            if (at / items != epoch) random_permutation(perm, items, (uint64_t)a->seed, STREAM_SHUFFLE, epoch = at / items);
-            for (size_t u = 0; u < unit; u++) rows[i * unit + u] = perm[at % items] * unit + u;
-        }
+        size_t B = passes_step(&passes, m.step, which);
+        for (size_t i = 0; i < B * unit; i++) rows[i] = which[i / unit] * unit + i % unit;
         size_t n = supervised_positions(&data, rows, B * unit);
         for (size_t i = 0; i < B * unit; i++) tokens += (size_t)data.rows[rows[i]].len;
         model_zero_grad(&m);
@@ -441,7 +449,8 @@ static void supervised_run(const Args *a, const char *command)
     trainer_free(&t); corpus_free(&data);
     if (a->held_out) corpus_free(&held);
     model_free(&m); tokenizer_free(tok);
-    free(perm); free(rows); free(from);
+    passes_free(&passes);
+    free(which); free(rows); free(from);
 }
 
 static void cmd_sft(const Args *a) { supervised_run(a, "sft"); }
@@ -465,7 +474,7 @@ static void drawing_open(Drawing *d, const Args *a, const char *model, uint64_t 
     d->t = tokenizer_load(require(model, "model"));
     model_load(&d->m, device_ops(a), model, TRAIN_NONE, false);
     if (d->m.cfg.scalar_head) die("%s: a reward model, not a language model", model);
-    d->prompts = prompts_load(a, d->t, d->m.cfg.max_T, &d->n);
+    d->prompts = prompts_load(a, d->t, d->m.cfg.max_T, &d->n, stream == STREAM_SAMPLE || stream == STREAM_BON);
     size_t longest = 1;
     for (size_t i = 0; i < d->n; i++) if (d->prompts[i].n > longest) longest = d->prompts[i].n;
     d->rows = decode_rows(a, 256);
@@ -513,8 +522,10 @@ static void write_response(FILE *f, const Tokenizer *t, const Prompt *p, const R
     json_t *j = json_make("{s:s, s:s}", "prompt", p->text, "response", text), *ids = json_array();
     for (size_t k = 0; k < r->n; k++) json_array_append_new(ids, json_integer(r->ids[k]));
     json_object_set_new(j, "ids", ids);
-    json_object_set_new(j, "logp", json_real(response_logp(r)));
-    if (rewarded) json_object_set_new(j, "reward", json_real(r->reward));
+    json_object_set_new(j, "logp", json_number(response_logp(r), "a response's log-probability",
+        WEIGHTS_OR_TEMPERATURE));
+    if (rewarded) json_object_set_new(j, "reward", json_number(r->reward, "a response's reward",
+        "look at --reward and its scale"));
     json_object_set_new(j, "finished", json_boolean(r->finished));
     char *line = json_text(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
     fprintf(f, "%s\n", line);
@@ -567,8 +578,8 @@ static void cmd_cache(const Args *a)
     for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
     char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *ps = format("%016llx", (unsigned long long)prompts);
     size_t total = checked_product("--samples for all prompts", d.n, M);
-    json_t *header = json_make("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:f, s:I, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
-                               "missing_eos", a->missing_eos, "precision", a->precision, "temperature", a->temperature, "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
+    json_t *header = json_make("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
+                               "missing_eos", a->missing_eos, "precision", a->precision, "temperature", json_number(a->temperature, "--temperature", "choose another"), "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
                                "samples", (json_int_t)M, "total", (json_int_t)total);
     size_t done = cache_resume(&file, header, d.prompts, d.n, M);
     if (done) printf("%s: %zu of %zu samples are there already\n", a->out, done, total);
@@ -613,6 +624,36 @@ static void cmd_cache(const Args *a)
 // ----------------------------------------------------------------------------
 // score
 
+static int *sample_ids(const CacheSample *s, const Tokenizer *t, size_t *n, bool *same);
+
+// A line's text and prompt, with the ids that were sampled where it has them: they tell what a text cannot, as an
+// end-of-text token.
+static void score_line(const Jsonl *in, const json_t *j, const Tokenizer *t, int eos, size_t V, size_t n, Prompt *p, Response *r)
+{
+    const char *prompt, *text;
+    json_t *ids = json_object_get(j, "ids");
+    bool same;
+    CHECK_FIELDS(in, j, response_fields);
+    jsonl_text(in, j, &prompt, &text);
+    CacheSample s = {.text = (char *)text, .finished = json_is_true(json_object_get(j, "finished"))};
+    if (ids) s.ids = read_ids(ids, &s.n_ids);
+    *p = (Prompt){.text = xstrdup(prompt ? prompt : ""), .where = format("%s:%zu", in->path, in->line)};
+    p->ids = tokenizer_encode(t, p->text, strlen(p->text), &p->n);
+    *r = (Response){.prompt = n};
+    r->ids = sample_ids(&s, t, &r->n, &same);
+    free(s.ids);
+    r->finished = r->n && r->ids[r->n - 1] == eos;
+    for (size_t i = 0; ids && i < r->n; i++) if ((size_t)r->ids[i] >= V)
+        die("%s: \"ids\" holds %d, the model knows %zu tokens: leave \"ids\" out to score the text", p->where,
+        r->ids[i], V);
+    if (!r->n) die("%s: no text to score", p->where);
+    // the text may show an end-of-text token
+    char *said = utf8_mend(response_text(t, r)), *whole = utf8_mend(tokenizer_decode(t, r->ids, r->n, NULL));
+    if (ids && strcmp(said, text) && strcmp(whole, text))
+        die("%s: \"ids\" are not this tokenizer's for the text: leave \"ids\" out to score the text", p->where);
+    free(said); free(whole);
+}
+
 static void cmd_score(const Args *a)
 {
     require(a->in, "in");
@@ -632,6 +673,7 @@ static void cmd_score(const Args *a)
     jsonl_open(&in, a->in);
     enum { BLOCK = 256 };
     json_t *record[BLOCK];
+    char *line[BLOCK]; // as it was read
     Prompt p[BLOCK];
     Response r[BLOCK];
     Sequence q[BLOCK];
@@ -639,16 +681,13 @@ static void cmd_score(const Args *a)
     for (bool more = true; more;) {
         size_t n = 0, tokens = (size_t)a->micro_tokens;
         while (n < BLOCK && (more = jsonl_next(&in, &record[n]))) {
-            const char *text = jsonl_string(&in, record[n], "text", false), *prompt = text ? "" : jsonl_string(&in, record[n], "prompt", true);
-            if (!text) text = jsonl_string(&in, record[n], "response", true);
-            p[n] = (Prompt){.text = xstrdup(prompt)};
-            r[n] = (Response){.prompt = n};
-            p[n].ids = tokenizer_encode(t, prompt, strlen(prompt), &p[n].n);
-            r[n].ids = tokenizer_encode(t, text, strlen(text), &r[n].n);
-            r[n].finished = r[n].n && r[n].ids[r[n].n - 1] == eos;
-            if (p[n].n + r[n].n < 1 || !r[n].n) die("%s:%zu: no text to score", a->in, in.line);
-            if (p[n].n + r[n].n > m.cfg.max_T) die("%s:%zu: %zu tokens, the model's context is %zu: shorten the text", a->in, in.line, p[n].n + r[n].n, m.cfg.max_T);
+            if (jsonl_header(record[n])) { printf("%s:%zu: a cache's header is not copied: what is written is no cache of its reward\n", a->in, in.line); json_decref(record[n]); continue; }
+            score_line(&in, record[n], t, eos, m.cfg.V, n, &p[n], &r[n]);
+            if (p[n].n + r[n].n > m.cfg.max_T)
+                die("%s: %zu tokens; the model's own context is %zu: shorten the text", p[n].where, p[n].n + r[n].n,
+                m.cfg.max_T);
             if (p[n].n + r[n].n > tokens) tokens = p[n].n + r[n].n;
+            line[n] = format("%.*s", (int)in.length, in.text);
             n++;
         }
         if (!n) break;
@@ -670,19 +709,30 @@ static void cmd_score(const Args *a)
             double sum = 0;
             size_t count = joint ? r[i].n - 1 : r[i].n;
             if (count) sequence_logps(&s, &m.p, &q[i], 1, a->temperature, joint, logp, NULL);
-            for (size_t k = 0; k < count; k++) { json_array_append_new(lps, json_real(logp[k])); sum += logp[k]; }
+            char *what = format("%s: the log-probability of a token", p[i].where);
+            for (size_t k = 0; k < count; k++) { json_array_append_new(lps, json_number(logp[k], what,
+                WEIGHTS_OR_TEMPERATURE)); sum += logp[k]; }
             json_t *ids = json_array();
             for (size_t k = 0; k < r[i].n; k++) json_array_append_new(ids, json_integer(r[i].ids[k]));
-            json_t *ours = json_make("{s:o, s:o, s:f}", "tokens", ids, "logps", lps, "logp", sum);
-            if (a->reward) json_object_set_new(ours, "reward", json_real(r[i].reward));
+            json_t *ours = json_make("{s:o, s:o, s:o}", "tokens", ids, "logps", lps, "logp", json_number(sum, what,
+                WEIGHTS_OR_TEMPERATURE));
+            if (a->reward) json_object_set_new(ours, "reward", json_number(r[i].reward, "a reward",
+                "look at --reward and its scale"));
             const char *key;
             json_t *v;
-            json_object_foreach(ours, key, v) json_object_del(record[i], key); // ours replace those of an earlier scoring
-            char *theirs = json_text(record[i], JSON_COMPACT | JSON_REAL_PRECISION(17)), *line = json_text(ours, JSON_COMPACT | JSON_REAL_PRECISION(9));
-            fprintf(out->f, "%.*s,%s\n", (int)strlen(theirs) - 1, theirs, line + 1);
-            free(theirs); free(line);
+            // before: ours replace those; a line that was not is copied as it is, to the last digit
+            bool scored = false;
+            json_object_foreach(ours, key, v) scored |= !json_object_del(record[i], key);
+            json_t *exact = scored ? json_loads(line[i], 0, NULL) : NULL;
+            if (scored && !exact)
+                die("%s: was scored before and has an integer of more than 64 bits: leave \"tokens\", \"logps\", \"logp\" and \"reward\" out", p[i].where);
+            json_decref(exact);
+            char *theirs = scored ? json_text(record[i], JSON_COMPACT | JSON_REAL_PRECISION(17)) : xstrdup(line[i]),
+                *more_fields = json_text(ours, JSON_COMPACT | JSON_REAL_PRECISION(9));
+            fprintf(out->f, "%.*s,%s\n", (int)strlen(theirs) - 1, theirs, more_fields + 1);
+            free(theirs); free(more_fields); free(line[i]); free(what);
             json_decref(ours); json_decref(record[i]);
-            free(p[i].text); free(p[i].ids);
+            free(p[i].text); free(p[i].ids); free(p[i].where);
             response_free(&r[i]);
         }
     }
@@ -743,7 +793,7 @@ static void cmd_train(const Args *a)
     Reward reward;
     open_reward(&reward, a, t);
     size_t n;
-    Prompt *prompts = prompts_load(a, t, m.cfg.max_T, &n);
+    Prompt *prompts = prompts_load(a, t, m.cfg.max_T, &n, false);
     if (cached) prompts_attach(prompts, n, a, &m, t, reward.what);
     size_t least = SIZE_MAX;
     for (size_t i = 0; i < n && cached; i++) if (prompts[i].cdf.M < least) least = prompts[i].cdf.M;
@@ -804,8 +854,17 @@ static size_t parse_ns(const char *text, long *ns)
     return n;
 }
 
-static json_t *number_json(double x) { return isfinite(x) ? json_real(x) : json_null(); }
-static json_t *estimate_json(Estimate e) { return json_make("[o,o]", number_json(e.mean), number_json(e.se)); } // null: not measured
+// Of the evaluation: null is not measured, or beyond the largest double, as exp(log ref - log pi) may be; the table
+// says which.
+static json_t *number_json(double x) { return isfinite(x) ? json_number(x, "", "") : json_null(); }
+static json_t *estimate_json(Estimate e) { return json_make("[o,o]", number_json(e.mean), number_json(e.se)); }
+static void estimate_line(const char *what, Estimate e)
+{
+    if (isnan(e.mean)) return; // not measured
+    if (isinf(e.mean)) printf("  %-44s too large for a number\n", what);
+    else if (isnan(e.se)) printf("  %-44s %9.4f (no error: one prompt)\n", what, e.mean);
+    else printf("  %-44s %9.4f +- %.4f\n", what, e.mean, e.se);
+}
 
 // Of each prompt's draws in the cache `path`, K times N in a row, the best of N by the rewards that stand there: K responses a prompt, rewards not set.
 static void pool_choose(Response *out, const char *path, const Prompt *prompts, size_t n, size_t K, size_t N, const Args *a, const Model *reference, const Tokenizer *t)
@@ -898,24 +957,26 @@ static void cmd_eval(const Args *a)
         snprintf(key, sizeof key, "%ld", spec.ns[v]);
         json_object_set_new(distances, key, estimate_json(e.distance[v]));
     }
-    if (bon) json_object_set_new(j, "kl_bound", json_real(bon_kl_bound((long)N)));
+    if (bon) json_object_set_new(j, "kl_bound", json_number(bon_kl_bound((long)N), "the bound on the KL", "lower --n"));
     json_object_set_new(j, "distance", distances);
-    json_object_set_new(j, "reference_reward", json_real(e.reference_reward));
+    json_object_set_new(j, "reference_reward", json_number(e.reference_reward, "the cache's mean reward",
+        "look at its rewards"));
     json_object_set_new(j, "time/tokens_per_second", number_json(a->pool ? NAN : tokens / seconds)); // from a pool nothing was drawn
     printf("%zu prompts, %zu responses each; the cache's mean reward is %.4f\n", d.n, K, e.reference_reward);
-    #define LINE(what, x) printf("  %-44s %9.4f +- %.4f\n", what, (x).mean, (x).se)
-    LINE("mean reward", e.reward);
-    LINE("win rate (all cached samples)", e.win);
-    LINE("win rate (released form: one, ties lose)", e.win_released);
+    estimate_line("mean reward", e.reward);
+    estimate_line("win rate (all cached samples)", e.win);
+    estimate_line("win rate (released form: one, ties lose)", e.win_released);
     if (bon) printf("  %-44s %9.4f\n", "KL to the reference: at most", bon_kl_bound((long)N));
-    else { LINE("KL to the reference, k1", e.k1); LINE("KL, k3", e.k3); LINE("KL, Rao-Blackwellised", e.rb); LINE("KL, released form (k3, prompt included)", e.released); }
+    else { estimate_line("KL to the reference, k1", e.k1); estimate_line("KL, k3", e.k3);
+        estimate_line("KL, Rao-Blackwellised", e.rb); estimate_line("KL, released form (k3, prompt included)",
+        e.released); }
     for (size_t v = 0; v < spec.n_ns; v++) {
         char what[64];
         snprintf(what, sizeof what, "distance to Best-of-%ld (nats)", spec.ns[v]);
-        if (isfinite(e.distance[v].mean)) LINE(what, e.distance[v]);
+        estimate_line(what, e.distance[v]);
     }
-    LINE("response length", e.length);
-    LINE("share finished", e.finished);
+    estimate_line("response length", e.length);
+    estimate_line("share finished", e.finished);
     if (!a->pool) printf("  %-44s %9.0f\n", bon ? "delivered tokens/s, N samples and rewards each" : "delivered tokens/s, rewards included", tokens / seconds);
     if (file) { // last: should it not be written now, the numbers stand above
         char *text = json_text(j, JSON_COMPACT | JSON_REAL_PRECISION(9));

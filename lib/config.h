@@ -34,11 +34,11 @@ static const struct { const char *name; Activation act; } activations[] = {{"gel
 // A flag of which we know one value has that as its range. Of sizes, transformers obeys NeoX's names in the other architectures too.
 enum { F_SIZE, F_NUMBER, F_FLAG, F_TOKEN, F_ACT };
 enum { GPT2, NEOX, DISTILBERT, ROPE };
-typedef struct { int type; size_t at; double least, most; const char *key[4]; double fallback[4]; } Field;
+typedef struct { int type; size_t at; double least, most; const char *key[4]; double fallback[4]; } ConfigField;
 #define KEPT(f) offsetof(Config, f)
 #define CHECKED ((size_t)-1) // kept nowhere; its default is written
 #define ALL(x) {x, x, x}
-static const Field fields[] = {
+static const ConfigField config_fields[] = {
     {F_SIZE, KEPT(V), 1, 1 << 28, ALL("vocab_size"), {NAN, NAN, 30522}}, // NAN: it must be there
     {F_SIZE, KEPT(max_T), 1, 1 << 28, {"n_ctx"}, {1024}}, // transformers has forgotten it, other programs have not
     {F_SIZE, KEPT(max_T), 1, 1 << 28, {"n_positions", "max_position_embeddings", "max_position_embeddings"}, {1024, 2048, 512}},
@@ -65,10 +65,10 @@ static const Field fields[] = {
     {F_TOKEN, KEPT(eos), -(1 << 30), 1 << 30, ALL("eos_token_id"), ALL(-1)},
     {F_TOKEN, KEPT(pad), -(1 << 30), 1 << 30, ALL("pad_token_id"), ALL(-1)},
 };
-enum { N_FIELDS = sizeof fields / sizeof *fields };
+enum { N_CONFIG_FIELDS = sizeof config_fields / sizeof *config_fields };
 
 // The value of a field; a flag is 0 or 1, an activation its number
-static double field_value(const Field *f, int arch, json_t *j, const char *path)
+static double field_value(const ConfigField *f, int arch, json_t *j, const char *path)
 {
     const char *key = f->key[arch], *also = arch != ROPE && f->type == F_SIZE ? f->key[NEOX] : NULL;
     json_t *v = json_object_get(j, key), *same = also ? json_object_get(j, also) : NULL;
@@ -90,7 +90,7 @@ static double field_value(const Field *f, int arch, json_t *j, const char *path)
 
 static void fields_read(Config *c, int arch, json_t *j, const char *path)
 {
-    for (const Field *f = fields; f < fields + N_FIELDS; f++) {
+    for (const ConfigField *f = config_fields; f < config_fields + N_CONFIG_FIELDS; f++) {
         if (!f->key[arch]) continue;
         double x = field_value(f, arch, j, path);
         char *at = (char *)c + f->at;
@@ -105,7 +105,7 @@ static void fields_read(Config *c, int arch, json_t *j, const char *path)
 
 static void fields_write(const Config *c, int arch, json_t *j)
 {
-    for (const Field *f = fields; f < fields + N_FIELDS; f++) {
+    for (const ConfigField *f = config_fields; f < config_fields + N_CONFIG_FIELDS; f++) {
         const void *at = f->at == CHECKED ? NULL : (const char *)c + f->at;
         json_t *v = NULL;
         if (f->type == F_SIZE && *(const size_t *)at) v = json_integer((json_int_t)*(const size_t *)at); // 0: not said
@@ -150,6 +150,7 @@ static json_t *config_file(const char *dir)
         if (exists(adapter)) die("%s: adapters are not applied: merge it into the weights, save those, and take it away", adapter);
         free(adapter);
     }
+    must_be_there(dir);
     char *path = config_path(dir);
     if (!exists(path)) die("%s: missing: %s is not a Hugging Face model folder", path, dir);
     json_t *j = json_file(path);

@@ -7,23 +7,41 @@
 // sample, and {"prompt","responses":[...],"rewards":[...]} a prompt; they have no keys, so ties are broken by mid-rank (the second form may carry
 // "keys" and "logps" and then needs no texts, or has some in "texts", by draw: dev/compact_cache.py makes it, for caches that are kept). A sample may carry "F",
 // its exact CDF value, for --fhat exact. Rewards are floats, live and here, and written with nine digits: they come back exactly, so that equal is equal.
+//
+// What each field may hold stands in the tables of Field below; what is outside is refused by file, line and field.
+// Fields nobody reads are not looked at.
 #ifndef DATA_H
 #define DATA_H
 #include "../ppo.h"
 #include "files.h"
 
-typedef Lines Jsonl;
+// text (length): the line without a byte order mark and its end.
+typedef struct { Lines lines; const char *path; size_t line, length; const char *text; } Jsonl;
 void jsonl_open(Jsonl *in, const char *path);
 bool jsonl_next(Jsonl *in, json_t **record);       // the next non-empty line, an object the caller owns; bad JSON or UTF-8 dies with file and line
 void jsonl_close(Jsonl *in);
 const char *jsonl_string(const Jsonl *in, const json_t *j, const char *key, bool required);
-double jsonl_number(const Jsonl *in, const json_t *j, const char *key); // finite, required
+// HEX: 16 digits; WHOLE: an integer of 64 bits, exactly
+typedef enum { FIELD_TEXT, FIELD_HEX, FIELD_BOOL, FIELD_WHOLE, FIELD_NUMBER } FieldType;
+// of: '[' an array, '{' an object of such values, 0 one value
+typedef struct { const char *name; FieldType type; double low, high; char of; } Field;
+// Each field of the table that the line has is of its type and in its range, or the program ends
+void jsonl_check(const Jsonl *in, const json_t *j, const Field *fields, size_t n);
+// A line that is a text: {"text"}, or {"prompt","response"}, or a cache's {"prompt","text"}, where text is the
+// response. prompt: NULL if it has none.
+void jsonl_text(const Jsonl *in, const json_t *j, const char **prompt, const char **text);
+bool jsonl_header(const json_t *j);                // a cache's header, which no reader of lines takes for one
 
-char **prompts_read(const char *path, size_t *n);  // distinct prompts in order, of {"prompt"} lines; malloc'd
+// The prompts of {"prompt"} lines in order, malloc'd; *line: where each stands first, malloc'd. distinct: each once,
+// and *repeats counts the others.
+char **prompts_read(const char *path, size_t *n, size_t **line, bool distinct, size_t *repeats);
 
-typedef struct { char *text; int *ids; size_t n_ids; double reward, logp, F; uint64_t key; long draw; bool has_key, has_logp, has_F, finished; } CacheSample;
+// line: where it was read
+typedef struct { char *text; int *ids; size_t n_ids; double reward, logp, F; uint64_t key; long draw; bool has_key,
+    has_logp, has_F, finished; size_t line; } CacheSample;
 typedef struct { char *prompt; CacheSample *samples; size_t n; } CachePrompt; // in draw order
-typedef struct { CachePrompt *prompts; size_t n; json_t *header; struct { char *key; size_t value; } *index; } Cache;
+typedef struct { CachePrompt *prompts; size_t n; json_t *header; struct { char *key; size_t value; } *index;
+    const char *path; } Cache;
 // first_m > 0: only the first so many drawn for each prompt. Dies with file and line, and when the cache has not all the
 // samples its header promises.
 void cache_read(Cache *c, const char *path, long first_m);
@@ -39,19 +57,60 @@ size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, s
 #if defined(VBON_IMPLEMENTATION) && !defined(DATA_IMPLEMENTED)
 #define DATA_IMPLEMENTED
 #include "json.h"
+#include <ctype.h>
+#include <float.h>
+#define WEIGHTS_OR_TEMPERATURE "the weights are too large to compute with (has a training run diverged?), or --temperature is too low"
 
 void jsonl_open(Jsonl *in, const char *path)
 {
-    if (!lines_open(in, path)) die("%s: cannot be read: %s", path, strerror(errno));
+    *in = (Jsonl){.path = path};
+    if (!lines_open(&in->lines, path)) die("%s: cannot be read: %s", path, strerror(ENOENT));
 }
 
-static json_t *jsonl_record(const Jsonl *in) // of the line that was read; NULL: an empty one
+static bool jsonl_line(Jsonl *in) // the next one, which may be empty; false: the end
 {
-    if (strspn(in->buffer, " \t\r\n") == in->n) return NULL;
-    size_t bad = utf8_valid(in->buffer, in->n);
-    if (bad < in->n) die("%s:%zu: byte %zu is not UTF-8: convert the file", in->path, in->line, bad + 1);
+    if (!lines_next(&in->lines)) return false;
+    size_t bom = in->lines.line == 1 ? bom_length(in->lines.buffer, in->lines.n) : 0;
+    in->line = in->lines.line;
+    in->text = in->lines.buffer + bom;
+    in->length = in->lines.n - bom;
+    while (in->length && strchr(" \t\r\n", in->text[in->length - 1])) in->length--;
+    return true;
+}
+
+// jansson knows integers of 64 bits. Longer ones are made reals, by an exponent of 0; all others of the line stay
+// exact. malloc'd.
+static char *long_integers_as_reals(const char *s, size_t n)
+{
+    char *out = (char *)xmalloc(n + n / 9 + 1), *to = out; // two characters more for 19 at least
+    bool text = false;
+    for (size_t i = 0, k; i < n; i += k) {
+        bool number = !text && (isdigit((unsigned char)s[i]) || s[i] == '-');
+        k = number ? 1 + strspn(s + i + 1, "+-.0123456789eE") : text && s[i] == '\\' && i + 1 < n ? 2 : 1;
+        text ^= s[i] == '"';
+        memcpy(to, s + i, k);
+        to += k;
+        errno = 0;
+        if (number && strcspn(s + i, ".eE") >= k && (strtoll(s + i, NULL, 10),
+            errno == ERANGE)) { *to++ = 'e'; *to++ = '0'; }
+    }
+    *to = 0;
+    return out;
+}
+
+static json_t *line_parse(const Jsonl *in)
+{
     json_error_t e;
-    json_t *j = json_loadb(in->buffer, in->n, JSON_REJECT_DUPLICATES, &e);
+    size_t bad = utf8_valid(in->text, in->length);
+    if (bad < in->length)
+        die("%s:%zu: byte %zu is not UTF-8: convert the file", in->path, in->line,
+        (size_t)(in->text - in->lines.buffer) + bad + 1);
+    json_t *j = json_loadb(in->text, in->length, JSON_REJECT_DUPLICATES, &e);
+    if (!j && json_error_code(&e) == json_error_numeric_overflow) {
+        char *mended = long_integers_as_reals(in->text, in->length);
+        j = json_loads(mended, JSON_REJECT_DUPLICATES, &e);
+        free(mended);
+    }
     if (!j) die("%s:%zu: %s (column %d)", in->path, in->line, e.text, e.column);
     if (!json_is_object(j)) die("%s:%zu: not a JSON object", in->path, in->line);
     return j;
@@ -59,11 +118,15 @@ static json_t *jsonl_record(const Jsonl *in) // of the line that was read; NULL:
 
 bool jsonl_next(Jsonl *in, json_t **record)
 {
-    while (lines_next(in)) if ((*record = jsonl_record(in))) return true;
+    while (jsonl_line(in)) {
+        if (!in->length) continue;
+        *record = line_parse(in);
+        return true;
+    }
     return false;
 }
 
-void jsonl_close(Jsonl *in) { lines_close(in); }
+void jsonl_close(Jsonl *in) { lines_close(&in->lines); }
 
 const char *jsonl_string(const Jsonl *in, const json_t *j, const char *key, bool required)
 {
@@ -73,26 +136,78 @@ const char *jsonl_string(const Jsonl *in, const json_t *j, const char *key, bool
     return json_string_value(v);
 }
 
-double jsonl_number(const Jsonl *in, const json_t *j, const char *key)
+static bool is_hex(const char *s) { return s && strlen(s) == 16 && strspn(s, "0123456789abcdefABCDEF") == 16; }
+
+static void check_value(const Jsonl *in, const Field *f, const json_t *v, const char *where)
 {
-    json_t *v = json_object_get(j, key);
-    if (!json_is_number(v)) die("%s:%zu: \"%s\" is missing or no finite number", in->path, in->line, key);
-    return json_number_value(v);
+    static const char *const types[] = {"text", "16 hex digits", "true or false", "a whole number", "a number"};
+    bool right = f->type == FIELD_TEXT ? json_is_string(v) : f->type == FIELD_HEX ? is_hex(json_string_value(v))
+        : f->type == FIELD_BOOL ? json_is_boolean(v) : f->type == FIELD_WHOLE ? json_is_integer(v) : json_is_number(v);
+    bool number = f->type == FIELD_WHOLE || f->type == FIELD_NUMBER;
+    double x = json_number_value(v);
+    if (right && (!number || (x >= f->low && x <= f->high))) return;
+    char range[80] = "", *is = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(12));
+    if (number && f->low == f->high) snprintf(range, sizeof range, " (%g)", f->low);
+    else if (number) snprintf(range, sizeof range, " from %.15g to %.15g", f->low, f->high);
+    die("%s:%zu: \"%s\"%s is %.40s, must be %s%s", in->path, in->line, f->name, where, is ? is : "no JSON",
+        types[f->type], range);
 }
 
-char **prompts_read(const char *path, size_t *n)
+void jsonl_check(const Jsonl *in, const json_t *j, const Field *fields, size_t n)
+{
+    for (const Field *f = fields; f < fields + n; f++) {
+        json_t *v = json_object_get(j, f->name), *x;
+        char where[24];
+        const char *key;
+        size_t i;
+        if (!v) continue;
+        if (!f->of) check_value(in, f, v, "");
+        else if (f->of == '[') {
+            if (!json_is_array(v)) die("%s:%zu: \"%s\" must be an array", in->path, in->line, f->name);
+            json_array_foreach(v, i, x) { snprintf(where, sizeof where, "[%zu]", i); check_value(in, f, x, where); }
+        } else {
+            if (!json_is_object(v)) die("%s:%zu: \"%s\" must be an object", in->path, in->line, f->name);
+            json_object_foreach(v, key, x) { snprintf(where, sizeof where, "[%.16s]", shown(key)); check_value(in, f,
+                x, where); }
+        }
+    }
+}
+
+bool jsonl_header(const json_t *j) { return json_object_get(j, "vbon_cache") != NULL; }
+
+void jsonl_text(const Jsonl *in, const json_t *j, const char **prompt, const char **text)
+{
+    const char *response = jsonl_string(in, j, "response", false);
+    *prompt = jsonl_string(in, j, "prompt", false);
+    *text = jsonl_string(in, j, "text", false);
+    if (*text && response)
+        die("%s:%zu: has \"text\" and \"response\": which of them it is cannot be told; leave one out", in->path,
+        in->line);
+    if (response && !*prompt)
+        die("%s:%zu: has \"response\" and no \"prompt\"; a text by itself is called \"text\"", in->path, in->line);
+    if (!*text) *text = response;
+    if (!*text) die("%s:%zu: \"text\" is missing, and so is \"response\"%s", in->path, in->line,
+                    json_object_get(j, "rewards")
+                        ? " (a cache of a prompt a line has responses in arrays: one a line is needed)" : "");
+}
+
+char **prompts_read(const char *path, size_t *n, size_t **line, bool distinct, size_t *repeats)
 {
     Jsonl in;
     json_t *j;
     char **out = NULL;
+    size_t *at = NULL;
     struct { char *key; int value; } *seen = NULL;
     sh_new_strdup(seen);
+    *repeats = 0;
     jsonl_open(&in, path);
     while (jsonl_next(&in, &j)) {
-        if (!json_object_get(j, "vbon_cache")) {
+        if (!jsonl_header(j)) {
             const char *s = jsonl_string(&in, j, "prompt", true);
             if (!*s) die("%s:%zu: an empty prompt: the model needs a token to go on from", path, in.line);
-            if (shgeti(seen, s) < 0) { shput(seen, s, 1); arrput(out, xstrdup(s)); }
+            bool again = distinct && shgeti(seen, s) >= 0;
+            if (again) ++*repeats;
+            else { if (distinct) shput(seen, s, 1); arrput(out, xstrdup(s)); arrput(at, in.line); }
         }
         json_decref(j);
     }
@@ -100,9 +215,9 @@ char **prompts_read(const char *path, size_t *n)
     shfree(seen);
     *n = arrlenu(out);
     if (!*n) die("%s: no prompts", path);
-    char **list = (char **)xmalloc(*n * sizeof *list);
-    memcpy(list, out, *n * sizeof *list);
-    arrfree(out);
+    char **list = (char **)memcpy(xmalloc(*n * sizeof *list), out, *n * sizeof *list);
+    *line = (size_t *)memcpy(xmalloc(*n * sizeof **line), at, *n * sizeof **line);
+    arrfree(out); arrfree(at);
     return list;
 }
 
@@ -128,41 +243,53 @@ long cache_find(const Cache *c, const char *prompt)
 
 static int by_draw(const void *a, const void *b) { long x = ((const CacheSample *)a)->draw, y = ((const CacheSample *)b)->draw; return (x > y) - (x < y); }
 
-static uint64_t read_key(const Jsonl *in, const char *key)
+// What a cache's fields may hold. "key" is the order key, "draw" counts a prompt's samples from 0, a real reward must
+// fit a float; log p may be above 0 by rounding.
+static const Field header_fields[] = {{"vbon_cache", FIELD_WHOLE, 1, 1, 0}, {"model", FIELD_HEX, 0, 0, 0},
+    {"tokenizer", FIELD_HEX, 0, 0, 0}, {"reward", FIELD_TEXT, 0, 0, 0}, {"prompts", FIELD_HEX, 0, 0, 0},
+    {"missing_eos", FIELD_TEXT, 0, 0, 0}, {"precision", FIELD_TEXT, 0, 0, 0}, {"temperature", FIELD_NUMBER, 1e-6,
+        DBL_MAX, 0}, {"max_new", FIELD_WHOLE, 1, INT_MAX, 0}, {"seed", FIELD_WHOLE, 0, 0x1p63, 0},
+    {"samples", FIELD_WHOLE, 1, 0x1p63, 0}, {"total", FIELD_WHOLE, 1, 0x1p63, 0}};
+static const Field sample_fields[] = {{"prompt", FIELD_TEXT, 0, 0, 0}, {"text", FIELD_TEXT, 0, 0, 0}, {"reward",
+    FIELD_NUMBER, -3.4028235e38, 3.4028235e38, 0}, {"ids", FIELD_WHOLE, 0, INT_MAX, '['},
+    {"logp", FIELD_NUMBER, -DBL_MAX, 1e-3, 0}, {"draw", FIELD_WHOLE, 0, INT_MAX, 0}, {"key", FIELD_HEX, 0, 0, 0}, {"F",
+        FIELD_NUMBER, 0, 1, 0}, {"finished", FIELD_BOOL, 0, 0, 0}};
+static const Field prompt_fields[] = {{"prompt", FIELD_TEXT, 0, 0, 0}, {"rewards", FIELD_NUMBER, -3.4028235e38,
+    3.4028235e38, '['}, {"responses", FIELD_TEXT, 0, 0, '['}, {"keys", FIELD_HEX, 0, 0, '['},
+    {"logps", FIELD_NUMBER, -DBL_MAX, 1e-3, '['}, {"texts", FIELD_TEXT, 0, 0, '{'}};
+// of a line that is scored
+static const Field response_fields[] = {{"ids", FIELD_WHOLE, 0, INT_MAX, '['}, {"finished", FIELD_BOOL, 0, 0, 0}};
+#define CHECK_FIELDS(in, j, table) jsonl_check(in, j, table, sizeof table / sizeof *table)
+
+static uint64_t read_key(const json_t *key) { return strtoull(json_string_value(key), NULL, 16); }
+
+static int *read_ids(const json_t *ids, size_t *n) // malloc'd, of an array that was checked
 {
-    char *end;
-    errno = 0;
-    uint64_t x = strtoull(key, &end, 16);
-    if (strlen(key) != 16 || strspn(key, "0123456789abcdefABCDEF") != 16 || *end || errno) die("%s:%zu: \"key\" must be 16 hex digits", in->path, in->line);
-    return x;
+    *n = json_array_size(ids);
+    int *out = (int *)xmalloc((*n + 1) * sizeof *out);
+    for (size_t i = 0; i < *n; i++) out[i] = (int)json_integer_value(json_array_get(ids, i));
+    return out;
 }
 
 static void read_sample(const Jsonl *in, const json_t *j, CacheSample *s, long fallback_draw)
 {
-    json_t *ids = json_object_get(j, "ids"), *draw = json_object_get(j, "draw"), *logp = json_object_get(j, "logp"), *F = json_object_get(j, "F");
-    const char *key = jsonl_string(in, j, "key", false), *text = jsonl_string(in, j, "text", !ids);
+    json_t *ids = json_object_get(j, "ids"), *draw = json_object_get(j, "draw"), *logp = json_object_get(j, "logp"),
+        *F = json_object_get(j, "F"), *key = json_object_get(j, "key");
+    CHECK_FIELDS(in, j, sample_fields);
+    if (json_object_get(j, "response"))
+        die("%s:%zu: \"response\" is what sample and bon write: no sample of a cache (vbon cache makes one)", in->path,
+        in->line);
+    if (!json_object_get(j, "reward")) die("%s:%zu: \"reward\" is missing", in->path, in->line);
+    const char *text = jsonl_string(in, j, "text", !ids);
+    s->line = in->line;
     s->text = text ? xstrdup(text) : NULL;
-    s->reward = (float)jsonl_number(in, j, "reward");
+    s->reward = (float)json_number_value(json_object_get(j, "reward"));
     s->finished = json_is_true(json_object_get(j, "finished"));
-    s->draw = json_is_integer(draw) ? (long)json_integer_value(draw) : fallback_draw;
-    if (json_is_number(logp)) { s->logp = json_number_value(logp); s->has_logp = true; }
-    if (json_is_number(F)) {
-        s->F = json_number_value(F);
-        s->has_F = true;
-        if (!(s->F >= 0 && s->F <= 1)) die("%s:%zu: \"F\" must be a probability", in->path, in->line);
-    }
-    if (key) { s->key = read_key(in, key); s->has_key = true; }
-    if (ids) {
-        size_t i;
-        json_t *v;
-        if (!json_is_array(ids)) die("%s:%zu: \"ids\" is no array", in->path, in->line);
-        s->n_ids = json_array_size(ids);
-        s->ids = (int *)xmalloc(s->n_ids * sizeof(int));
-        json_array_foreach(ids, i, v) {
-            if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > INT_MAX) die("%s:%zu: \"ids\" holds what is no token id", in->path, in->line);
-            s->ids[i] = (int)json_integer_value(v);
-        }
-    }
+    s->draw = draw ? (long)json_integer_value(draw) : fallback_draw;
+    if (logp) { s->logp = json_number_value(logp); s->has_logp = true; }
+    if (F) { s->F = json_number_value(F); s->has_F = true; }
+    if (key) { s->key = read_key(key); s->has_key = true; }
+    if (ids) s->ids = read_ids(ids, &s->n_ids);
 }
 
 // What vbon cache writes says in its header how many samples it will have; one that is not finished, or that lost lines,
@@ -186,35 +313,37 @@ void cache_read(Cache *c, const char *path, long first_m)
     Jsonl in;
     json_t *j;
     size_t keyed = 0, total = 0;
-    *c = (Cache){0};
+    *c = (Cache){.path = path};
     sh_new_strdup(c->index);
     jsonl_open(&in, path);
     while (jsonl_next(&in, &j)) {
-        if (json_object_get(j, "vbon_cache")) {
+        if (jsonl_header(j)) {
             if (in.line != 1) die("%s:%zu: a second header: two caches in one file?", path, in.line);
+            CHECK_FIELDS(&in, j, header_fields);
             c->header = json_incref(j);
         } else if (json_object_get(j, "rewards")) { // a prompt a line
             json_t *w = json_object_get(j, "rewards"), *r = json_object_get(j, "responses"), *keys = json_object_get(j, "keys"), *logps = json_object_get(j, "logps"), *texts = json_object_get(j, "texts"), *v;
             size_t i, n = json_array_size(w);
+            CHECK_FIELDS(&in, j, prompt_fields);
             CachePrompt *p = cache_prompt(c, jsonl_string(&in, j, "prompt", true));
-            if (!json_is_array(w) || (!r && !keys) || (r && json_array_size(r) != n) || (keys && json_array_size(keys) != n) || (logps && json_array_size(logps) != n))
+            if ((!r && !keys) || (r && json_array_size(r) != n) || (keys && json_array_size(keys) != n) || (logps
+                && json_array_size(logps) != n))
                 die("%s:%zu: \"rewards\" and \"responses\" or \"keys\" (and \"logps\") must be arrays of one length", path, in.line);
             json_array_foreach(w, i, v) {
-                json_t *text = json_array_get(r, i), *key = json_array_get(keys, i), *logp = json_array_get(logps, i);
-                if (!json_is_number(v) || (r && !json_is_string(text)) || (keys && !json_is_string(key)) || (logps && !json_is_number(logp)))
-                    die("%s:%zu: sample %zu: its text or key is no string, or its reward or log p no finite number", path, in.line, i + 1);
-                CacheSample x = {.text = r ? xstrdup(json_string_value(text)) : NULL, .reward = (float)json_number_value(v), .draw = (long)arrlen(p->samples)};
-                if (keys) { x.key = read_key(&in, json_string_value(key)); x.has_key = true; }
-                if (logps) { x.logp = json_number_value(logp); x.has_logp = true; }
+                CacheSample x = {.text = r ? xstrdup(json_string_value(json_array_get(r, i))) : NULL,
+                    .reward = (float)json_number_value(v), .draw = (long)arrlen(p->samples), .line = in.line};
+                if (keys) { x.key = read_key(json_array_get(keys, i)); x.has_key = true; }
+                if (logps) { x.logp = json_number_value(json_array_get(logps, i)); x.has_logp = true; }
                 arrput(p->samples, x);
             }
             const char *draw;
-            if (texts && (r || !json_is_object(texts))) die("%s:%zu: \"texts\" must be an object, in place of \"responses\"", path, in.line);
+            if (texts && r) die("%s:%zu: \"texts\" stand in place of \"responses\", not beside them", path, in.line);
             json_object_foreach(texts, draw, v) {
                 char *end;
                 long k = strtol(draw, &end, 10);
                 CacheSample *x = p->samples + arrlen(p->samples) - n + (k >= 0 && k < (long)n ? k : 0);
-                if (end == draw || *end || k < 0 || k >= (long)n || x->text || !json_is_string(v)) die("%s:%zu: \"texts\" must hold strings by number of draw", path, in.line);
+                if (end == draw || *end || k < 0 || k >= (long)n || x->text)
+                    die("%s:%zu: \"texts\" must hold strings by number of draw", path, in.line);
                 x->text = xstrdup(json_string_value(v));
             }
         } else {
@@ -230,8 +359,14 @@ void cache_read(Cache *c, const char *path, long first_m)
         CachePrompt *p = &c->prompts[i];
         p->n = arrlenu(p->samples);
         if (p->n) qsort(p->samples, p->n, sizeof *p->samples, by_draw);
-        for (size_t k = 1; k < p->n; k++)
-            if (p->samples[k].draw == p->samples[k - 1].draw) die("%s: draw %ld of prompt \"%.40s\" stands there twice", path, p->samples[k].draw, p->prompt);
+        for (size_t k = 0; k < p->n; k++) {
+            const CacheSample *s = &p->samples[k], *next = k + 1 < p->n ? s + 1 : s;
+            if (next > s && next->draw == s->draw)
+                die("%s:%zu: \"draw\" %ld of prompt \"%.40s\" stands there twice, also in line %zu", path, next->line,
+                s->draw, p->prompt, s->line);
+            if (s->draw != (long)k)
+                die("%s:%zu: \"draw\" is %ld, and draw %zu of prompt \"%.40s\" is missing: they are numbered from 0 without a gap", path, s->line, s->draw, k, p->prompt);
+        }
         if (first_m > 0 && p->n < (size_t)first_m) die("%s: prompt \"%.40s\" has %zu samples, --m asks for %ld", path, p->prompt, p->n, first_m);
         if (first_m > 0) p->n = (size_t)first_m;
         total += p->n;
@@ -260,16 +395,17 @@ void cache_write(FILE *f, const char *prompt, const CacheSample *s)
     char *prompt_json = json_text(p, JSON_ENCODE_ANY), *text_json = t ? json_text(t, JSON_ENCODE_ANY) : NULL;
     fprintf(f, "{\"prompt\":%s", prompt_json);
     if (text_json) fprintf(f, ",\"text\":%s", text_json);
-    fprintf(f, ",\"reward\":%.9g", s->reward);
+    fprintf(f, ",\"reward\":%.9g", must_be_finite(s->reward, "a sample's reward", "look at --reward and its scale"));
     if (s->ids) {
         fputs(",\"ids\":[", f);
         for (size_t i = 0; i < s->n_ids; i++) fprintf(f, "%s%d", i ? "," : "", s->ids[i]);
         fputc(']', f);
     }
-    if (s->has_logp) fprintf(f, ",\"logp\":%.9g", s->logp);
+    if (s->has_logp) fprintf(f, ",\"logp\":%.9g", must_be_finite(s->logp, "a sample's log-probability",
+        WEIGHTS_OR_TEMPERATURE));
     fprintf(f, ",\"draw\":%ld", s->draw);
     if (s->has_key) fprintf(f, ",\"key\":\"%016llx\"", (unsigned long long)s->key);
-    if (s->has_F) fprintf(f, ",\"F\":%.17g", s->F);
+    if (s->has_F) fprintf(f, ",\"F\":%.17g", must_be_finite(s->F, "a sample's F", "it must be a probability"));
     fprintf(f, ",\"finished\":%s}\n", s->finished ? "true" : "false");
     json_decref(p); json_decref(t);
     free(prompt_json); free(text_json);
@@ -280,14 +416,16 @@ size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, s
     const char *path = file->path, *key, *differs = NULL;
     json_t *head = NULL, *j, *v;
     size_t whole = 0, records = 0;
-    Lines in;
+    Jsonl in;
     jsonl_open(&in, path);
-    while (lines_next(&in)) {
-        bool ours = head || !strncmp(in.buffer, "{\"vbon_cache\"", in.n < 13 ? in.n : 13);
+    while (jsonl_line(&in)) {
+        const Lines *l = &in.lines;
+        bool ours = head || !strncmp(l->buffer, "{\"vbon_cache\"", l->n < 13 ? l->n : 13);
         if (!ours) die("%s: holds something else than a cache: name another file", path);
-        if (in.buffer[in.n - 1] != '\n') break; // torn
-        whole += in.n;
-        if (!(j = jsonl_record(&in))) continue;
+        if (l->buffer[l->n - 1] != '\n') break; // torn
+        whole += l->n;
+        if (!in.length) continue;
+        j = line_parse(&in);
         if (!head) {
             head = j;
             json_object_foreach((json_t *)header, key, v) {
@@ -308,7 +446,7 @@ size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, s
         records++;
         json_decref(j);
     }
-    lines_close(&in);
+    jsonl_close(&in);
     json_decref(head);
     append_cut(file, records ? whole : 0);
     return records;

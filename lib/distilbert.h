@@ -235,7 +235,7 @@ void distilbert_score(DistilBert *d, const char *const *texts, double *out, size
                 double sum = 0, mine = (double)x[d->positive];
                 for (size_t k = 0; k < K; k++) sum += exp((double)x[k] - mine);
                 out[done + b] = probability ? 1 / sum : mine;
-                if (!isfinite(mine) || isnan(sum)) die("the reward model's score is not finite: look for NaN in its weights");
+                if (!isfinite(mine) || isnan(sum)) die("--reward: the classifier's score is not finite: its weights are too large to compute with (has training diverged?)");
             }
             done += B;
             B = 0;

@@ -207,7 +207,7 @@ json_t *flags_json(const void *args, const Flag *table, size_t n, const char *co
         json_t *v;
         switch (f->type) {
         case FLAG_LONG: v = json_integer(*(const long *)field); break;
-        case FLAG_DOUBLE: v = json_real(*(const double *)field); break;
+        case FLAG_DOUBLE: v = json_number(*(const double *)field, f->name, "a flag's value must be a number"); break;
         case FLAG_BOOL: v = json_boolean(*(const bool *)field); break;
         default: v = *(const char *const *)field ? json_string(*(const char *const *)field) : json_null();
         }

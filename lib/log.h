@@ -1,7 +1,8 @@
 // log.h: log.jsonl for machines, step lines and progress bars for people, from the same numbers.
 //
 // log.jsonl begins with a config record (flags, version, device, libraries); then one record a line, flushed as it is written. Numbers are
-// written with nine digits, NaN as null. Everything measured by a clock has a key that begins with "time/": apart from those a resumed run's log
+// written with nine digits; NaN, which stands for what was not measured, as null; infinity is an error. Everything
+// measured by a clock has a key that begins with "time/": apart from those a resumed run's log
 // equals that of a run never stopped, for it is first cut back to the checkpoint.
 #ifndef LOG_H
 #define LOG_H
@@ -54,7 +55,9 @@ void log_metrics(Log *l, const char *type, long step, const Metric *m, size_t n)
 {
     char *line = format("{\"type\":\"%s\",\"step\":%ld", type, step);
     for (size_t i = 0; i < n; i++) {
-        char *more = isfinite(m[i].value) ? format("%s,\"%s\":%.9g", line, m[i].key, m[i].value) : format("%s,\"%s\":null", line, m[i].key);
+        char *more = isnan(m[i].value) ? format("%s,\"%s\":null", line, m[i].key)
+            : format("%s,\"%s\":%.9g", line, m[i].key, must_be_finite(m[i].value, m[i].key,
+                "training has diverged: lower --lr"));
         free(line);
         line = more;
     }
@@ -69,10 +72,14 @@ void log_cut(const char *dir, long step)
     Lines in;
     if (!lines_open(&in, path)) { free(path); return; }
     AsideFile *a = aside_open(path);
+    bool torn = false;
     while (lines_next(&in)) {
+        // only a last line can be one that was being written
+        if (torn) die("%s:%zu: no record: mend or delete that line", path, in.line - 1);
         json_t *j = in.buffer[in.n - 1] == '\n' ? json_loadb(in.buffer, in.n, 0, NULL) : NULL;
         json_t *s = json_object_get(j, "step");
-        if (j && (!s || json_integer_value(s) <= step)) fwrite(in.buffer, 1, in.n, a->f);
+        torn = !json_is_object(j) || (s && !json_is_integer(s));
+        if (!torn && (!s || json_integer_value(s) <= step)) fwrite(in.buffer, 1, in.n, a->f);
         json_decref(j);
     }
     aside_commit(a);
@@ -85,7 +92,8 @@ void print_metrics(long step, const Metric *m, size_t n, const char *const *keys
     printf("step %ld", step);
     for (; *keys; keys++)
         for (size_t i = 0; i < n; i++)
-            if (!strcmp(m[i].key, *keys)) printf(" | %s %.4g", *keys, m[i].value);
+            if (!strcmp(m[i].key, *keys)) { if (isnan(m[i].value)) printf(" | %s -", *keys); else printf(" | %s %.4g",
+                *keys, m[i].value); }
     putchar('\n');
     fflush(stdout);
 }

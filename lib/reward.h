@@ -142,8 +142,7 @@ static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t 
             double x = answer_number(r->pending, arrlenu(r->pending));
             arrput(r->pending, 0);
             if (got == n) die("--reward %s: more answers than the %zu lines it was given", r->command, n);
-            bool number = isfinite((float)x);
-            if (!number) die("--reward %s: answer %zu, \"%.40s\", is no finite number", r->command, got + 1, r->pending);
+            if (!isfinite((float)x)) die("--reward %s: answer %zu, \"%.40s\", is no finite number", r->command, got + 1, r->pending);
             y[got++].reward = (float)x;
             arrsetlen(r->pending, 0);
         }
@@ -279,7 +278,7 @@ static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n,
     size_t longest = 0, response = 1, max_T = r->m.cfg.max_T;
     for (size_t i = 0; i < n; i++) {
         const Prompt *p = &prompts[y[i].prompt];
-        if (!(p->n + y[i].n)) die("a text without a token has no reward: leave out what is empty");
+        if (!(p->n + y[i].n)) die("%s: a text without a token has no reward: leave it out", p->where ? p->where : "--reward");
         if (p->n + y[i].n > max_T) die("a prompt of %zu tokens with a response of %zu does not fit the reward model's context of %zu: shorten --max-new", p->n, y[i].n, max_T);
         if (p->n > longest) longest = p->n;
         if (y[i].n > response) response = y[i].n;
@@ -334,7 +333,9 @@ static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n,
                 if (q->ids[t] != r->m.cfg.pad) now = (double)score[start[b] + (int)t];
             }
             q->reward = now - r->m.cfg.score_shift;
-            if (!isfinite(q->reward)) die("the reward model's score is not finite: look for NaN in its weights");
+            if (!isfinite(q->reward))
+                die("%s: the reward model's score is not finite: its weights are too large to compute with (has training diverged?)",
+                    prompts[q->prompt].where ? prompts[q->prompt].where : "--reward");
         }
     }
     free(tokens); free(start); free(slot); free(pslot); free(plen); free(score); free(at_prompt);
@@ -369,6 +370,7 @@ static void text_score(Reward *r, const Prompt *prompts, Response *y, size_t n)
         int eos = tokenizer_eos(r->tokenizer);
         for (size_t i = 0; i < n; i++) {
             copy[i].prompt = i;
+            whole[i].where = prompts[y[i].prompt].where;
             copy[i].ids = tokenizer_encode(r->tokenizer, texts[i], strlen(texts[i]), &copy[i].n);
             if (y[i].finished && eos >= 0) {
                 copy[i].ids = (int *)xrealloc(copy[i].ids, (copy[i].n + 1) * sizeof(int));
@@ -391,7 +393,11 @@ void reward_score(void *reward, const Prompt *prompts, Response *y, size_t n, bo
     else if (r->same_tokenizer) model_score(r, prompts, y, n, prefixes);
     else text_score(r, prompts, y, n);
     for (size_t i = 0; i < n; i++) { // floats, as the cache keeps them
-        y[i].reward = (double)(float)(r->scale * y[i].reward + r->offset);
+        double own = y[i].reward;
+        y[i].reward = (double)(float)(r->scale * own + r->offset);
+        if (!isfinite(y[i].reward))
+            die("%s: the reward %g, by --reward-scale %g and --reward-offset %g, is no number that a float holds: choose others",
+            prompts[y[i].prompt].where ? prompts[y[i].prompt].where : "--reward", own, r->scale, r->offset);
         for (size_t t = 0; prefixes && t < y[i].n; t++) y[i].prefix[t] = r->scale * y[i].prefix[t] + r->offset;
     }
 }

@@ -17,11 +17,26 @@ typedef enum { LOSS_LM, LOSS_LABEL, LOSS_PAIR } LossKind;
 // Tokens [at, at+len) of the corpus. LM: positions from..len-1 are predicted. Reward: scored from position `from` on (LOSS_PAIR: at the last).
 typedef struct { size_t at; int len, from; float label; } Row;
 // All texts, tokenised. Documents are runs of rows; LOSS_PAIR: rows 2i and 2i+1 are chosen and rejected.
-typedef struct { LossKind kind; int *tokens; Row *rows; size_t n_tokens, n_rows, n_docs; size_t *doc_first; /* (n_docs+1) into rows */ } Corpus;
+typedef struct { LossKind kind; int *tokens; Row *rows; size_t n_tokens, n_rows, n_docs, n_short; size_t *doc_first;
+    /* (n_docs+1) into rows */ } Corpus;
 // Reads JSONL: {"text"} or {"prompt","response"} for LOSS_LM; {"text","label"}; {"prompt","chosen","rejected"}. context: tokens a row at
 // most. Dies with file and line. An end-of-text token closes every LM document, and a pair's texts when the tokenizer has one.
-void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *tok, size_t context, size_t from, size_t max_docs);
+// own: the model's own context, which no flag raises.
+void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *tok, size_t context, size_t own,
+    size_t from, size_t max_docs);
 void corpus_free(Corpus *c);
+
+// The order in which training sees its items: shuffled passes, one after the other without a break, `batch` items a
+// step. By epochs, the last step has what is
+// left of them (or, drop_last, is not made); given steps are all whole. What a step has depends on its number alone, so
+// that a resumed run goes on.
+typedef struct { size_t items, batch, total, *order, epoch; uint64_t seed; long steps; } Passes;
+// steps 0: by epochs
+void passes_create(Passes *p, size_t items, size_t batch, double epochs, long steps, bool drop_last, uint64_t seed);
+// fills which with the items of this step and returns how many, at most p->batch
+size_t passes_step(Passes *p, long step, size_t *which);
+void passes_report(const Passes *p, const char *what);    // a line where a run leaves items out
+void passes_free(Passes *p);
 
 // Room for one model's supervised steps over micro-batches of at most `tokens` tokens.
 typedef struct {
@@ -47,6 +62,7 @@ size_t rows_longest(const Corpus *c); // tokens of the longest row
 
 static void corpus_tokens(Corpus *c, const int *ids, size_t n)
 {
+    if (!n) return;
     int *to = arraddnptr(c->tokens, n);
     memcpy(to, ids, n * sizeof *ids);
     c->n_tokens += n;
@@ -69,7 +85,8 @@ static void corpus_rows(Corpus *c, size_t at, size_t end, size_t context, size_t
     } while (at + (c->kind == LOSS_LM) < end && c->kind != LOSS_PAIR);
 }
 
-void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *tok, size_t context, size_t from, size_t max_docs)
+void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *tok, size_t context, size_t own,
+    size_t from, size_t max_docs)
 {
     *c = (Corpus){.kind = kind};
     Jsonl in = {0};
@@ -77,10 +94,10 @@ void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *to
     int eos = tokenizer_eos(tok);
     jsonl_open(&in, path);
     while ((!max_docs || c->n_docs < max_docs * (kind == LOSS_PAIR ? 2 : 1)) && jsonl_next(&in, &j)) {
-        for (int side = 0; side < (kind == LOSS_PAIR ? 2 : 1); side++) {
+        for (int side = 0; side < (jsonl_header(j) ? 0 : kind == LOSS_PAIR ? 2 : 1); side++) {
             const char *text = NULL, *prompt = NULL;
             if (kind == LOSS_PAIR) { prompt = jsonl_string(&in, j, "prompt", true); text = jsonl_string(&in, j, side ? "rejected" : "chosen", true); }
-            else if (kind == LOSS_LM && json_object_get(j, "prompt")) { prompt = jsonl_string(&in, j, "prompt", true); text = jsonl_string(&in, j, "response", true); }
+            else if (kind == LOSS_LM) jsonl_text(&in, j, &prompt, &text);
             else text = jsonl_string(&in, j, "text", true);
             json_t *label = json_object_get(j, "label");
             if (kind == LOSS_LABEL && !(json_is_integer(label) && (json_integer_value(label) == 0 || json_integer_value(label) == 1)))
@@ -99,10 +116,14 @@ void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *to
             if (end - at < (kind == LOSS_LM ? 2 : 1)) { // nothing to learn from
                 if (kind == LOSS_PAIR) die("%s:%zu: an empty text", path, in.line);
                 c->n_tokens = at;
+                c->n_short++;
                 arrsetlen(c->tokens, at);
                 continue;
             }
-            if (kind == LOSS_PAIR && end - at > context) die("%s:%zu: %zu tokens, the context is %zu: shorten it or raise --context", path, in.line, end - at, context);
+            if (kind == LOSS_PAIR && end - at > context)
+                die("%s:%zu: %zu tokens; %s %zu: shorten the text%s", path, in.line, end - at, context == own
+                ? "the model's own context is" : "--context is", context, context == own ? ""
+                : " or raise --context");
             arrput(c->doc_first, arrlenu(c->rows));
             corpus_rows(c, at, end, context, kind == LOSS_LM ? np : from, label ? (float)json_integer_value(label) : 0);
             c->n_docs++;
@@ -112,7 +133,7 @@ void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *to
     jsonl_close(&in);
     arrput(c->doc_first, arrlenu(c->rows));
     c->n_rows = arrlenu(c->rows);
-    if (!c->n_rows) die("%s: no text to train on", path);
+    if (!c->n_rows) die("%s: no text to train on: each needs two tokens at least (with a label, one)", path);
 }
 
 size_t rows_longest(const Corpus *c)
@@ -158,6 +179,40 @@ void trainer_free(Trainer *t)
     free(t->h_tokens); free(t->h_start); free(t->h_index); free(t->h_target); free(t->h_value); free(t->h_grad);
 }
 
+void passes_create(Passes *p, size_t items, size_t batch, double epochs, long steps, bool drop_last, uint64_t seed)
+{
+    *p = (Passes){.items = items, .batch = batch < items ? batch : items, .epoch = SIZE_MAX, .seed = seed,
+        .steps = steps};
+    // a tenth of 30 is 3, however it rounds
+    double total = steps > 0 ? (double)steps * (double)p->batch : ceil(epochs * (double)items * (1 - 1e-12));
+    if (!(total <= 1e9 * (double)p->batch))
+        usage("%s %g: %.3g optimiser steps of %zu: at most 1e9; lower it", steps > 0 ? "--steps" : "--epochs",
+        steps > 0 ? (double)steps : epochs, total / (double)p->batch, p->batch);
+    p->total = total > 1 ? (size_t)total : 1;
+    if (steps <= 0) p->steps = (long)((p->total + (drop_last ? 0 : p->batch - 1)) / p->batch);
+    if (!p->steps) usage("--drop-last: of %zu items no batch of %zu is whole: lower --batch", p->total, p->batch);
+    if (p->total > (size_t)p->steps * p->batch) p->total = (size_t)p->steps * p->batch;
+    p->order = (size_t *)xmalloc(items * sizeof *p->order);
+}
+
+size_t passes_step(Passes *p, long step, size_t *which)
+{
+    size_t at = (size_t)step * p->batch, n = p->total - at < p->batch ? p->total - at : p->batch;
+    for (size_t i = 0; i < n; i++, at++) {
+        if (at / p->items != p->epoch) random_permutation(p->order, p->items, p->seed, STREAM_SHUFFLE,
+            p->epoch = at / p->items);
+        which[i] = p->order[at % p->items];
+    }
+    return n;
+}
+
+void passes_report(const Passes *p, const char *what)
+{
+    if (p->total < p->items) printf("%zu of %zu %s are seen in %ld steps\n", p->total, p->items, what, p->steps);
+}
+
+void passes_free(Passes *p) { free(p->order); }
+
 static size_t row_positions(const Corpus *c, const Row *r) { return c->kind == LOSS_PAIR ? 1 : (size_t)(r->len - r->from); }
 
 size_t supervised_positions(const Corpus *c, const size_t *rows, size_t n)
@@ -167,6 +222,8 @@ size_t supervised_positions(const Corpus *c, const size_t *rows, size_t n)
     return c->kind == LOSS_PAIR ? sum / 2 : sum;
 }
 
+static const char *loss_cause(const Model *m) { return m->step ? "lower --lr"
+    : "the model's weights are too large to compute with (did they come from a run that diverged?)"; }
 static double softplus(double x) { return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x)); }
 
 // One micro-batch: n rows that fit. Positions' hidden states are gathered, the loss and its gradient taken there, and scattered back.
@@ -225,7 +282,7 @@ static double micro_batch(Trainer *t, const Corpus *c, const size_t *rows, size_
             o->matmul_backward(dhidden, m->g.score, m->g.scoreb, dlogp, hidden, m->p.score, R, C, 1);
         }
     }
-    if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: lower --lr, or look for NaN in the model's weights", m->step + 1);
+    if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: %s", m->step + 1, loss_cause(m));
     if (backward) {
         o->fill(slice(t->acts.dhidden, 0, N * C), 0);
         o->scatter_rows(t->acts.dhidden, dhidden, index, R, C);

@@ -117,6 +117,7 @@ WordPiece *wordpiece_load(const char *dir)
 {
     WordPiece *w = (WordPiece *)xcalloc(1, sizeof *w);
     char *json = format("%s/tokenizer.json", dir), *txt = format("%s/vocab.txt", dir);
+    must_be_there(dir);
     json_t *j = !exists(json) ? NULL : json_file(json);
     const char *path = j ? json : txt;
     Special s;

@@ -174,6 +174,226 @@ static void test_data(void)
     arrfree(s);
 }
 
+// How many lines of a file are samples or texts: all but a cache's header
+static size_t count_lines(const char *name)
+{
+    size_t n, lines = 0;
+    char *path = tmp_path(name), *s = read_file(path, &n);
+    for (size_t i = 0; i < n; i++) lines += s[i] == '\n';
+    if (s && !strncmp(s, "{\"vbon_cache\"", 13)) lines--;
+    arrfree(s); free(path);
+    return lines;
+}
+
+// Writes lines to a file of the test folder, reads one file's `key` of line i
+static void put(const char *name, const char *text) { char *p = tmp_path(name); write_file(p, text, strlen(text)); free(p); }
+static json_t *get_line(const char *name, size_t i)
+{
+    Jsonl in;
+    json_t *j = NULL;
+    char *path = tmp_path(name);
+    jsonl_open(&in, path);
+    for (size_t k = 0; jsonl_next(&in, &j) && k < i; k++) json_decref(j);
+    jsonl_close(&in);
+    free(path);
+    return j;
+}
+
+static void score_nothing(const char *folder) // neither a prompt nor a response, beside one that has both
+{
+    Tokenizer *t = tokenizer_load(folder);
+    Reward r;
+    int ids[] = {5};
+    Prompt p[] = {{.where = "texts.jsonl:1"}, {.ids = ids, .n = 1}};
+    Response y[] = {{.prompt = 0}, {.prompt = 1, .ids = ids, .n = 1}};
+    reward_open(&r, folder, t, ops_cpu(), 64, 1);
+    reward_score(&r, p, y, 2, false);
+}
+
+static void test_lines(void) // commands that map lines answer each one, in order
+{
+    tiny_folders();
+    put("lines.jsonl", "\xef\xbb\xbf{\"prompt\":\"This film\"}\n{\"prompt\":\"I\",\"id\":123456789012345678901234567890}\n\n{\"prompt\":\"This film\"}\n{\"prompt\":\"I\"}\r\n{\"prompt\":\"The acting\"}");
+    static const char *const prompts[] = {"This film", "I", "This film", "I", "The acting"};
+    expect_success("sample --model lm --prompts lines.jsonl --max-new 4 --samples 2 --decode-rows 3 --out lines_sample.jsonl");
+    expect_success("bon --model lm --reward rm --prompts lines.jsonl --max-new 4 --n 3 --decode-rows 3 --out lines_bon.jsonl");
+    CHECK(count_lines("lines_sample.jsonl") == 10 && count_lines("lines_bon.jsonl") == 5, "5 lines in, %zu and %zu out", count_lines("lines_sample.jsonl"), count_lines("lines_bon.jsonl"));
+    for (size_t i = 0; i < 10; i++) {
+        json_t *s = get_line("lines_sample.jsonl", i), *b = get_line("lines_bon.jsonl", i / 2);
+        json_t *want = json_string(prompts[i / 2]);
+        CHECK(json_equal(json_object_get(s, "prompt"), want) && json_equal(json_object_get(b, "prompt"), want), "line %zu answers another prompt", i);
+        json_decref(want);
+        json_decref(s); json_decref(b);
+    }
+    // a cache has each prompt once, and says so
+    char *said = format("cd %s && '%s' cache --model lm --reward rm --prompts lines.jsonl --max-new 4 --samples 2 --out lines_cache.jsonl 2>/dev/null | grep -q 'lines.jsonl: 2 lines repeat a prompt'", test_folder, vbon());
+    CHECK(!system(said) && count_lines("lines_cache.jsonl") == 6, "a prompt that stands there twice is cached once, and said");
+    free(said);
+    // score: more lines than one block has, and each line's other fields to the last digit
+    FILE *f = fopen(tmp_path("many.jsonl"), "w");
+    for (int i = 0; i < 300; i++) fprintf(f, "{\"text\":\"A film %d\", \"id\": 1234567890123456789012345%d,\"x\":0.1}\n", i % 7, i);
+    fclose(f);
+    expect_success("score --model lm --reward rm --in many.jsonl --out many_scored.jsonl");
+    CHECK(count_lines("many_scored.jsonl") == 300, "300 lines in, %zu out", count_lines("many_scored.jsonl"));
+    size_t n;
+    char *all = read_file(tmp_path("many_scored.jsonl"), &n);
+    for (int i = 0; i < 300; i++) { char id[64]; snprintf(id, sizeof id, " \"id\": 1234567890123456789012345%d,\"x\":0.1,\"tokens\":[", i); CHECK(all && strstr(all, id), "line %d is not kept as it was", i); }
+    arrfree(all);
+    expect_failure("score --model lm --in many_scored.jsonl --out again.jsonl", 1, "many_scored.jsonl:1: was scored before");
+    // a cache's lines: the reward and log-probability that were cached
+    expect_success(CACHE "lines_c.jsonl");
+    expect_success("score --model lm --reward rm --in lines_c.jsonl --out lines_cs.jsonl");
+    CHECK(count_lines("lines_cs.jsonl") == 24, "24 samples in, %zu out", count_lines("lines_cs.jsonl"));
+    for (size_t i = 0; i < 24; i++) {
+        json_t *c = get_line("lines_c.jsonl", i + 1), *s = get_line("lines_cs.jsonl", i);
+        CHECK_NEAR(num(s, "reward"), num(c, "reward"), 1e-5, "a cached reward, scored again");
+        CHECK_NEAR(num(s, "logp"), num(c, "logp"), 1e-4, "a cached log-probability, scored again");
+        CHECK(json_equal(json_object_get(c, "ids"), json_object_get(s, "tokens")) && json_equal(json_object_get(c, "key"), json_object_get(s, "key")), "line %zu is scored by other tokens than were sampled", i);
+        json_decref(c); json_decref(s);
+    }
+    // an empty response is one whose end was sampled at once
+    put("ended.jsonl", "{\"prompt\":\"I\",\"response\":\"\",\"ids\":[1999],\"logp\":-7.5,\"finished\":true}\n{\"prompt\":\"I\",\"response\":\"<|endoftext|>\",\"ids\":[1999]}\n{\"prompt\":\"I\",\"response\":\"\",\"finished\":true}\n{\"prompt\":\"I\",\"text\":\" like\",\"finished\":true}\n");
+    expect_success("score --model lm --reward rm --in ended.jsonl --out ended_s.jsonl");
+    for (size_t i = 0; i < 4; i++) {
+        json_t *s = get_line("ended_s.jsonl", i), *first = get_line("ended_s.jsonl", 0), *ids = json_object_get(s, "tokens");
+        CHECK(json_array_size(ids) == (i < 3 ? 1 : 2) && at(ids, json_array_size(ids) - 1) == 1999 && (i == 3 || num(s, "reward") == num(first, "reward")), "line %zu of responses that ended", i);
+        json_decref(s); json_decref(first);
+    }
+    static const struct { const char *line, *says; } bad[] = {{"{\"prompt\":\"I\",\"text\":\"a\",\"response\":\"b\"}", "has \"text\" and \"response\""}, {"{\"response\":\"b\"}", "has \"response\" and no \"prompt\""}, {"{\"prompt\":\"b\"}", "\"text\" is missing"}, {"{\"texts\":\"b\"}", "\"text\" is missing"},
+        {"{\"prompt\":\"I\",\"responses\":[\"a\"],\"rewards\":[1]}", "a cache of a prompt a line"}, {"{\"text\":7}", "\"text\" is missing or no string"}, {"{\"prompt\":7,\"text\":\"a\"}", "\"prompt\" is missing or no string"}, {"{\"prompt\":\"I\",\"response\":\"\"}", "no text to score"}, {"{\"text\":\"\"}", "no text to score"},
+        {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[5,6]}", "\"ids\" are not this tokenizer's for the text"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[2000]}", "\"ids\" holds 2000"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[-1]}", "\"ids\"[0] is -1"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"finished\":\"yes\"}", "\"finished\" is \"yes\""},
+        {"{\"text\":\"a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a\"}", "the model's own context is 24"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char *two = format("{\"text\":\"fine\"}\n%s\n", bad[i].line), *err;
+        put("bad_line.jsonl", two);
+        CHECK(run_vbon("score --model lm --in bad_line.jsonl --out bad_scored.jsonl", &err) == 1 && strstr(err, "bad_line.jsonl:2: ") && strstr(err, bad[i].says), "%s: %s", bad[i].line, err);
+        free(two);
+    }
+    CHECK(access(tmp_path("bad_scored.jsonl"), F_OK), "a file that was refused was written");
+    put("long.jsonl", "{\"prompt\":\"I\"}\n{\"prompt\":\"a a a a a a a a a a a a a a a a a a a a a a\"}\n");
+    expect_failure("sample --model lm --prompts long.jsonl --max-new 8 --out long_s.jsonl", 1, "long.jsonl:2: the prompt has 22 tokens; with --max-new 8 the model's own context of 24 is too short");
+    expect_death(score_nothing, tmp_path("rm"), 1, "texts.jsonl:1: a text without a token has no reward");
+    // the context of --context is not the model's own
+    put("long_pairs.jsonl", "{\"prompt\":\"a a a a a a a a a a a a a a a a\",\"chosen\":\" a a a a a a a a a a\",\"rejected\":\" b\"}\n");
+    expect_failure("reward --init lm --layers 1 --data long_pairs.jsonl --out long_rm", 1, "the model's own context is 24: shorten the text");
+    expect_failure("reward --init lm --layers 1 --context 16 --data long_pairs.jsonl --out long_rm", 1, "--context is 16: shorten the text or raise --context");
+    expect_failure("reward --tokenizer lm --layers 1 --width 16 --heads 2 --context 24 --data long_pairs.jsonl --out long_rm", 1, "--context is 24: shorten the text or raise --context");
+}
+
+static void test_last_batch(void) // of sft, reward and offline: it trains, and each of its items weighs what it would in a batch of its own size
+{
+    tiny_folders();
+    put("last.jsonl", "{\"text\":\"a film about a man\",\"label\":1}\n{\"text\":\"another one\",\"label\":0}\n{\"text\":\"the third of them is good\",\"label\":1}\n");
+    put("last_pairs.jsonl", "{\"prompt\":\"a\",\"chosen\":\" film\",\"rejected\":\" man\"}\n{\"prompt\":\"I\",\"chosen\":\" like it\",\"rejected\":\" do not\"}\n{\"prompt\":\"The\",\"chosen\":\" end\",\"rejected\":\" beginning of it\"}\n");
+    static const char *const runs[] = {"sft --model lm --data last.jsonl", "reward --init lm --layers 2 --from-position 1 --data last.jsonl", "reward --init lm --layers 2 --data last_pairs.jsonl", "offline --model lm --data last_pairs.jsonl --loss dpo --beta 0.5"};
+    for (int k = 0; k < 4; k++) { // at a rate of 0 nothing moves: the third item's gradient and loss, by itself and as the rest of a batch of two
+        json_t *want[2];
+        for (int batch = 1; batch <= 3; batch++) {
+            char *dir = format("last%d_%d", k, batch), *log = format("%s/log.jsonl", dir), *args = format("%s --lr 0 --weight-decay 0 --batch %d%s --out %s", runs[k], batch < 3 ? batch : 2, batch == 3 ? " --drop-last" : "", dir);
+            expect_success(args);
+            size_t steps = count_lines(log) - 1; // and the config record
+            CHECK(steps == (batch == 1 ? 3 : batch == 2 ? 2 : 1), "%s: %zu steps", args, steps);
+            if (batch < 3) want[batch - 1] = get_line(log, steps);
+            free(dir); free(log); free(args);
+        }
+        CHECK_NEAR(num(want[1], "loss"), num(want[0], "loss"), 1e-6, runs[k]);
+        CHECK(fabs(num(want[1], "grad_norm") / num(want[0], "grad_norm") - 1) < 1e-4 && num(want[0], "grad_norm") > 1e-3, "%s: the last batch's gradient is %g, the item's %g", runs[k], num(want[1], "grad_norm"), num(want[0], "grad_norm"));
+        json_decref(want[0]); json_decref(want[1]);
+    }
+    char *said = format("cd %s && '%s' sft --model lm --data last.jsonl --batch 2 --drop-last --out last_said 2>/dev/null | grep -q '2 of 3 rows are seen in 1 steps'", test_folder, vbon());
+    CHECK(!system(said), "what is left out is said");
+    free(said);
+    expect_failure("sft --model lm --data last.jsonl --epochs 0.5 --batch 3 --drop-last --out last_none", 2, "no batch of 3 is whole");
+    expect_failure("sft --model lm --data last.jsonl --epochs 1e30 --out last_none", 2, "optimiser steps of 3: at most 1e9");
+}
+
+static void test_pairs(void) // every command reads what every other writes, or refuses it by file and line
+{
+    tiny_folders();
+    expect_success("sample --model lm --prompts prompts.jsonl --samples 2 --max-new 4 --out by_sample.jsonl");
+    expect_success("bon --model lm --reward rm --prompts prompts.jsonl --n 2 --max-new 4 --out by_bon.jsonl");
+    expect_success("cache --model lm --reward rm --prompts prompts.jsonl --samples 4 --max-new 4 --out by_cache.jsonl");
+    expect_success("score --model lm --reward rm --in by_sample.jsonl --out by_score_sample.jsonl");
+    expect_success("score --model lm --reward rm --in by_bon.jsonl --out by_score_bon.jsonl");
+    expect_success("score --model lm --reward rm --in by_cache.jsonl --out by_score_cache.jsonl");
+    expect_success("eval --model lm --reference lm --reward rm --cache by_cache.jsonl --max-new 4 --out by_eval.json");
+    expect_success("sft --model lm --data by_sample.jsonl --steps 1 --out by_sft");
+    expect_success("train --model lm --reward rm --cache by_cache.jsonl --n 2 --max-new 4 --episodes 4 --rollout 4 --minibatch 4 --out by_train");
+    static const struct { const char *name; size_t lines; bool texts, cache; } written[] = {{"by_sample.jsonl", 6, true, false}, {"by_bon.jsonl", 3, true, false}, {"by_cache.jsonl", 12, true, true}, {"by_score_sample.jsonl", 6, true, false},
+        {"by_score_bon.jsonl", 3, true, false}, {"by_score_cache.jsonl", 12, true, true}, {"by_eval.json", 1, false, false}, {"by_train/log.jsonl", 2, false, false}};
+    enum { LINES, TEXTS, SAMPLES, NEVER };
+    static const struct { const char *args; int needs; size_t each; } readers[] = {{"sample --model lm --max-new 2 --samples 2 --out pairs.out --prompts %s", LINES, 2}, {"bon --model lm --reward rm --max-new 2 --n 2 --out pairs.out --prompts %s", LINES, 1},
+        {"score --model lm --reward rm --out pairs.out --in %s", LINES, 1}, {"cache --model lm --reward rm --max-new 2 --samples 2 --out pairs.out --prompts %s", TEXTS, 0}, {"sft --model lm --steps 1 --out pairs.out --data %s", TEXTS, 0},
+        {"train --model lm --reward rm --n 2 --max-new 4 --episodes 4 --rollout 4 --minibatch 4 --out pairs.out --cache %s", SAMPLES, 0}, {"offline --model lm --loss dpo --beta 1 --draws 2 --steps 1 --out pairs.out --cache %s", SAMPLES, 0},
+        {"eval --model lm --reference lm --reward rm --max-new 4 --out pairs.out --cache %s", SAMPLES, 0}, {"eval --method bon --n 2 --reference lm --reward rm --max-new 4 --out pairs.out --cache by_cache.jsonl --pool %s", SAMPLES, 0},
+        {"reward --init lm --layers 1 --out pairs.out --data %s", NEVER, 0}, {"offline --model lm --loss dpo --beta 1 --out pairs.out --data %s", NEVER, 0}};
+    char *out = tmp_path("pairs.out"), *clean = format("rm -rf %s", out);
+    for (size_t r = 0; r < sizeof readers / sizeof *readers; r++)
+        for (size_t w = 0; w < sizeof written / sizeof *written; w++) {
+            char *args = format(readers[r].args, written[w].name), *err, *where = format("%s:", written[w].name);
+            bool works = readers[r].needs == SAMPLES ? written[w].cache : readers[r].needs != NEVER && written[w].texts;
+            int code = run_vbon(args, &err);
+            CHECK(works ? code == 0 : code == 1 && strstr(err, where), "vbon %s: exit %d: %s", args, code, err);
+            if (works && readers[r].needs == LINES) CHECK(count_lines("pairs.out") == written[w].lines * readers[r].each, "vbon %s: %zu lines from %zu", args, count_lines("pairs.out"), written[w].lines);
+            if (!works) CHECK(access(out, F_OK), "vbon %s: refused, and written", args);
+            if (system(clean)) {}
+            free(args); free(where);
+        }
+    static const char *const models[] = {"by_sft", "by_train"};
+    for (int i = 0; i < 2; i++) { char *args = format("sample --model %s --prompt a --max-new 2", models[i]); expect_success(args); free(args); }
+}
+
+static void test_not_finite(void) // what is no number is named, with its likeliest cause, and nothing is written
+{
+    tiny_folders();
+    for (int scalar = 0; scalar < 2; scalar++) { // finite weights whose products are not
+        Model m;
+        char *from = tmp_path(scalar ? "rm" : "lm"), *to = tmp_path(scalar ? "huge_rm" : "huge_lm");
+        model_load(&m, ops_cpu(), from, TRAIN_NONE, false);
+        for (size_t i = 0; i < m.n_list; i++)
+            for (size_t k = 0; k < m.list[i].n; k++)
+                if (!strcmp(m.list[i].name, "ln_f.weight")) R_(m.data)[m.list[i].offset + k] = (real)2e38;
+                else if (!strcmp(m.list[i].name, "wte.weight") || !strcmp(m.list[i].name, "score.weight")) R_(m.data)[m.list[i].offset + k] *= (real)1e4;
+        model_save(&m, to, DT_F32, "dev/demo/tokenizer", 0);
+        model_free(&m); free(from); free(to);
+    }
+    expect_success("cache --model lm --reward rm --prompts prompts.jsonl --samples 4 --max-new 4 --out finite.jsonl");
+    size_t n;
+    char *cache = read_file(tmp_path("finite.jsonl"), &n);
+    put("headless.jsonl", strchr(cache, '\n') + 1);
+    put("huge_reward.jsonl", "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1e39}\n");
+    put("finite_text.jsonl", "{\"text\":\"This film\"}\n");
+    static const struct { const char *args; int code; const char *says; } cases[] = {
+        {"score --model lm --in finite_text.jsonl --temperature 1e-38 --out no.jsonl", 2, "--temperature 1e-38: must be at least 1e-06"}, {"sample --model lm --prompt a --temperature 1e-38 --out no.jsonl", 2, "--temperature 1e-38: must be at least"},
+        {"score --model lm --reward rm --reward-scale 1e300 --in finite_text.jsonl --out no.jsonl", 1, "by --reward-scale 1e+300 and --reward-offset 0, is no number that a float holds"},
+        {"cache --model lm --reward rm --reward-scale 1e300 --prompts prompts.jsonl --max-new 4 --samples 2 --out no_cache.jsonl", 1, "--reward-scale 1e+300"}, {"bon --model lm --reward rm --reward-offset 1e39 --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 1, "--reward-offset 1e+39"},
+        {"bon --model lm --reward rm --missing-eos 1e39 --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 2, "--missing-eos"}, {"offline --model lm --cache huge_reward.jsonl --loss bon-sft --n 1 --out no", 1, "huge_reward.jsonl:1: \"reward\" is 1"},
+        {"score --model huge_lm --in finite_text.jsonl --out no.jsonl", 1, "finite_text.jsonl:1: the log-probability of a token is"}, {"sample --model huge_lm --prompts prompts.jsonl --max-new 4 --out no.jsonl", 1, "has training diverged?"},
+        {"sample --model huge_lm --prompts prompts.jsonl --max-new 4 --out no.jsonl", 1, "prompts.jsonl:1: after 0 tokens"}, {"bon --model lm --reward huge_rm --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 1, "prompts.jsonl:1: the reward model's score is not finite"},
+        {"eval --model huge_lm --reference lm --reward rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1, "has training diverged?"}, {"eval --method bon --n 2 --reference lm --reward huge_rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1, "reward model's score is not finite"},
+        {"eval --model lm --reference huge_lm --reward rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1, "a log-probability by the reference is"}, {"offline --model huge_lm --cache headless.jsonl --loss bonbon --n 2 --out no", 1, "before training, a token's log-probability is"}, {"sft --model huge_lm --data finite_text.jsonl --out no", 1, "at optimiser step 1: the model's weights are too large"},
+        {"train --model huge_lm --reward rm --cache headless.jsonl --max-new 4 --n 2 --episodes 8 --rollout 8 --minibatch 8 --out no", 1, "has training diverged?"},
+        {"bon --model lm --reward 'while read x; do echo 0x8; done' --prompt a --n 2 --max-new 4 --out no.jsonl", 1, "\"0x8\", is no finite number"}, {"bon --model lm --reward 'while read x; do printf \"5\\0garbage\\n\"; done' --prompt a --n 2 --max-new 4 --out no.jsonl", 1, "is no finite number"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *err;
+        int code = run_vbon(cases[i].args, &err);
+        CHECK(code == cases[i].code && strstr(err, cases[i].says), "vbon %s: exit %d: %s", cases[i].args, code, err);
+        CHECK(access(tmp_path("no.jsonl"), F_OK) && access(tmp_path("no/model.safetensors"), F_OK), "vbon %s: something was written", cases[i].args);
+        unlink(tmp_path("no.jsonl"));
+    }
+    // training that runs away is named, and its model is not saved
+    char *err;
+    CHECK(run_vbon("sft --model lm --data finite_text.jsonl --lr 1e38 --schedule constant --clip-grad 0 --steps 20 --save-every 1 --out no", &err) == 1 && strstr(err, "lower --lr"), "a rate of 1e38: %s", err);
+    CHECK(access(tmp_path("no/model.safetensors"), F_OK), "a model that ran away was saved");
+    // one prompt has no standard error: the table says so
+    char *said = format("cd %s && '%s' eval --model lm --reference lm --reward rm --cache finite.jsonl --prompts-max 1 --max-new 4 --ns 2 --out one.json 2>&1", test_folder, vbon()), line[400];
+    FILE *f = popen(said, "r");
+    bool words = false;
+    while (fgets(line, sizeof line, f)) { CHECK(!strstr(line, "nan") && !strstr(line, " inf"), "a table's line: %s", line); words |= strstr(line, "(no error: one prompt)") != NULL; }
+    CHECK(!pclose(f) && words, "an evaluation of one prompt");
+    free(said); arrfree(cache);
+}
+
 static char *vbon_output(const char *args) // stdout, malloc'd; run in the folder of the sources
 {
     char *o = tmp_path("out"), *cmd = format("'%s' %s >%s", vbon(), args, o);
@@ -310,7 +530,7 @@ static void test_commands(void)
         {"train --model lm --reward 'cat' --cache cc.jsonl --max-new 6 --out t", 1, "another reward"}, {"train --model lm --reward rm --cache other.jsonl --max-new 6 --out t", 1, "another reference model"},
         {"train --model lm --reward rm --cache cc.jsonl --prompts more.jsonl --max-new 6 --out t", 1, "no samples for prompt"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --fhat exact --out t", 1, "needs \"F\""},
         {"train --model lm --reward rm --cache nan.jsonl --max-new 6 --out t", 1, "nan.jsonl:2"}, {"train --model lm --reward rm --cache bad.jsonl --max-new 6 --out t", 1, "bad.jsonl:3"},
-        {"score --model lm --in utf8.jsonl --out s.jsonl", 1, "utf8.jsonl:2: byte"}, {"score --model lm --in nan.jsonl --out s.jsonl", 1, "nan.jsonl:1"}, {"score --model lm --in in2.jsonl --out /nonexistent/x", 1, "/nonexistent/x"},
+        {"score --model lm --in utf8.jsonl --out s.jsonl", 1, "utf8.jsonl:2: byte"}, {"score --model lm --in nan.jsonl --out s.jsonl", 1, "nan.jsonl:2"}, {"score --model lm --in in2.jsonl --out /nonexistent/x", 1, "/nonexistent/x"},
         {"sft --tokenizer lm --data utf8.jsonl --out t", 1, "utf8.jsonl:2"}, {"sft --tokenizer lm --data empty.jsonl --out t", 1, "no text"}, {"sft --tokenizer lm --data text.jsonl --width 15 --out t", 2, "head size"},
         {"reward --tokenizer lm --data label2.jsonl --out t", 1, "label2.jsonl:1"}, {"reward --init lm --layers 5 --data label2.jsonl --out t", 2, "has 2"},
         {"eval --model lm --reference lm --reward rm --cache cc.jsonl --pool cc.jsonl --max-new 6", 2, "--method bon"}, {"eval" POOL "cc.jsonl --n 4 --samples 3", 1, "need 12"},
@@ -319,7 +539,7 @@ static void test_commands(void)
         {"bon --model lm --reward 'exit 3' --prompt a --n 2 --max-new 4", 1, "ended with status 3"}, {"bon --model lm --reward 'nosuchprogram 2>/dev/null' --prompt a --n 2 --max-new 4", 1, "no such folder or program"},
         {"bon --model lm --reward 'read x; echo 1' --prompt a --n 3 --max-new 4", 1, "1 of 3"}, {"bon --model lm --reward 'while read x; do echo nan; done' --prompt a --n 2 --max-new 4", 1, "no finite number"},
         {"bon --model lm --reward 'while read x; do echo one; done' --prompt a --n 2 --max-new 4", 1, "no finite number"}, {"bon --model lm --reward 'kill -9 $$' --prompt a --n 2 --max-new 4", 1, "killed by signal 9"},
-        {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"bon --model lm --reward rm --reward-scale 0 --prompt a --n 2 --max-new 4", 2, "--reward-scale"}, {"info --model lm --reward lm", 1, "not a reward model"}, {"info --model rm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model rm --reward rm", 1, "rm: a reward model itself"}, {"info --model lm --reward no/such", 1, "no such folder, config.json or program"}, {"info --model lm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch/config.json"}};
+        {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"bon --model lm --reward rm --reward-scale 0 --prompt a --n 2 --max-new 4", 2, "--reward-scale"}, {"info --model lm --reward lm", 1, "not a reward model"}, {"info --model rm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model rm --reward rm", 1, "rm: a reward model itself"}, {"info --model lm --reward no/such", 1, "no such folder, config.json or program"}, {"info --model lm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch: there is no such folder"}, {"sample --model nosuch --prompt a", 1, "nosuch: there is no such folder"}};
     static const struct { const char *name, *text; } files[] = {
         {"more.jsonl", "{\"prompt\":\"This film\"}\n{\"prompt\":\"Unknown\"}\n"}, {"nan.jsonl", "{\"vbon_cache\":1}\n{\"prompt\":\"I\",\"text\":\"a\",\"reward\":NaN}\n"},
         {"bad.jsonl", "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1}\n{\"prompt\":\"I\",\"text\":\"b\",\"reward\":2}\n{\"prompt\":\"I\",\"text\":\"c\"}\n"}, {"utf8.jsonl", "{\"prompt\":\"a\",\"response\":\"b\"}\n{\"prompt\":\"a\xff\",\"response\":\"b\"}\n"},

@@ -164,7 +164,8 @@ static void test_malformed(void)
     make_folder(bad);
     char *good_config = tmp_path("good/config.json"), *s = read_file(file, &n), *cs = read_file(good_config, &nc);
     write_file(config, cs, nc);
-    expect_death(load_model, "/nonexistent", 1, "/nonexistent/config.json");
+    expect_death(load_model, "/nonexistent", 1, "/nonexistent: there is no such folder");
+    expect_death(load_tokenizer, "/nonexistent", 1, "/nonexistent: there is no such folder");
     expect_death(load_model, bad, 1, "no model.safetensors");
     write_file(broken, s, 5);        expect_death(load_model, bad, 1, "too short");
     write_file(broken, "", 0);       expect_death(load_model, bad, 1, "too short");
@@ -609,5 +610,132 @@ static void test_wordpiece(void)
         write_file(*bad[i].file == 'v' ? vocab : *bad[i].file == 'c' ? config : json, bad[i].text, strlen(bad[i].text));
         expect_death(load_wordpiece, dir, 1, bad[i].says);
         if (*bad[i].file == 'v') write_file(vocab, "[UNK]\n[SEP]\n[CLS]\na\n", 20);
+    }
+}
+
+// Each field of a cache: a value of another type or out of its range is refused by file, line and field
+static void load_cache(const char *path) { Cache c; cache_read(&c, path, 0); }
+static void load_json(const char *path) { json_file(path); }
+static void load_prompts(const char *path) { size_t n, *line, repeats; prompts_read(path, &n, &line, false, &repeats); }
+static void log_cut_all(const char *dir) { log_cut(dir, 9); }
+static void write_cache(const char *path) // a reward that no file holds
+{
+    FILE *f = fopen(path, "w");
+    cache_write(f, "a", &(CacheSample){.text = "b", .reward = INFINITY});
+}
+static void log_infinity(const char *dir)
+{
+    Metric m[] = {{"val/explained_variance", NAN}, {"held_out/perplexity", INFINITY}};
+    Log *l = log_open(dir, json_object(), false);
+    log_metrics(l, "train", 1, m, 1);
+    log_metrics(l, "train", 2, m, 2);
+}
+static void save_broken(const char *dir) // argument: which part is broken, and where it would be saved
+{
+    Model m;
+    Config c = tiny_config(31, true, false);
+    double x = *dir == 's' ? NAN : 1;
+    State state[] = {{"loss", &x, 1}};
+    model_create(&m, ops_cpu(), &c, TRAIN_ALL, true, false);
+    model_random(&m, 8);
+    Buf part = *dir == 'm' ? m.m : *dir == 'v' ? param_master(&m, &m.list[m.n_list - 1]) : *dir == 'w' ? m.data : (Buf){0};
+    if (*dir == 'v') for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_VALUE) part = param_master(&m, &m.list[i]);
+    if (part.p) R_(part)[part.n / 2] = NAN;
+    checkpoint_save(&m, dir + 1, 3, NULL, state, 1);
+}
+
+static void test_fields(void)
+{
+    char *path = tmp_path("fields.jsonl");
+    #define SAMPLE(more) "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1" more "}"
+    #define HEAD(more) "{\"vbon_cache\":1" more "}"
+    static const struct { const char *line, *says; } bad[] = {{"{\"vbon_cache\":999}", "\"vbon_cache\" is 999, must be a whole number (1)"}, {"{\"vbon_cache\":\"1\"}", "\"vbon_cache\" is \"1\""},
+        {HEAD(",\"temperature\":\"1\""), "\"temperature\" is \"1\", must be a number from"}, {HEAD(",\"temperature\":0"), "\"temperature\" is 0,"}, {HEAD(",\"temperature\":1e-38"), "\"temperature\" is"}, {HEAD(",\"model\":\"12\""), "\"model\" is \"12\", must be 16 hex digits"},
+        {HEAD(",\"tokenizer\":7"), "\"tokenizer\" is 7"}, {HEAD(",\"prompts\":null"), "\"prompts\" is null"}, {HEAD(",\"reward\":1"), "\"reward\" is 1, must be text"}, {HEAD(",\"missing_eos\":-1"), "\"missing_eos\" is -1"}, {HEAD(",\"precision\":32"), "\"precision\" is 32"},
+        {HEAD(",\"max_new\":0"), "\"max_new\" is 0"}, {HEAD(",\"max_new\":6.5"), "\"max_new\" is 6.5, must be a whole number"}, {HEAD(",\"seed\":-1"), "\"seed\" is -1"}, {HEAD(",\"seed\":9223372036854775808"), "\"seed\" is 9.22"}, {HEAD(",\"samples\":0"), "\"samples\" is 0"},
+        {SAMPLE(",\"draw\":\"0\""), "\"draw\" is \"0\", must be a whole number from 0 to 2147483647"}, {SAMPLE(",\"draw\":-1"), "\"draw\" is -1"}, {SAMPLE(",\"draw\":0.5"), "\"draw\" is 0.5"}, {SAMPLE(",\"draw\":1"), "\"draw\" is 1, and draw 0 of prompt \"I\" is missing"},
+        {SAMPLE(",\"draw\":123456789012345678901234567890"), "\"draw\" is 1.23"}, {SAMPLE(",\"key\":\"12\""), "\"key\" is \"12\", must be 16 hex digits"}, {SAMPLE(",\"key\":null"), "\"key\" is null"}, {SAMPLE(",\"logp\":\"-3\""), "\"logp\" is \"-3\""}, {SAMPLE(",\"logp\":2"), "\"logp\" is 2"},
+        {SAMPLE(",\"ids\":[5,-1]"), "\"ids\"[1] is -1"}, {SAMPLE(",\"ids\":[5,2147483648]"), "\"ids\"[1] is 2147483648"}, {SAMPLE(",\"ids\":[5.0]"), "\"ids\"[0] is 5.0"}, {SAMPLE(",\"ids\":5"), "\"ids\" must be an array"}, {SAMPLE(",\"finished\":1"), "\"finished\" is 1, must be true or false"},
+        {SAMPLE(",\"F\":1.5"), "\"F\" is 1.5"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"reward\":\"0x8\"}", "\"reward\" is \"0x8\", must be a number"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"reward\":0x8}", "line"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1e39}", "\"reward\" is 1"},
+        {"{\"prompt\":\"I\",\"text\":\"a\",\"reward\":-1e300}", "\"reward\" is -1"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1e400}", "overflow"}, {"{\"prompt\":\"I\",\"text\":\"a\"}", "\"reward\" is missing"}, {"{\"prompt\":\"I\",\"text\":7,\"ids\":[5],\"reward\":1}", "\"text\" is 7"}, {"{\"prompt\":7,\"text\":\"a\",\"reward\":1}", "\"prompt\" is missing or no string"},
+        {"{\"prompt\":\"I\",\"response\":\"a\",\"ids\":[5],\"reward\":1}", "\"response\" is what sample and bon write"},
+        {"{\"prompt\":\"I\",\"responses\":[\"a\",7],\"rewards\":[1,2]}", "\"responses\"[1] is 7"}, {"{\"prompt\":\"I\",\"responses\":[\"a\"],\"rewards\":[\"1\"]}", "\"rewards\"[0] is \"1\""}, {"{\"prompt\":\"I\",\"responses\":[\"a\"],\"rewards\":[1e39]}", "\"rewards\"[0] is 1"}, {"{\"prompt\":\"I\",\"responses\":[\"a\"],\"rewards\":1}", "\"rewards\" must be an array"},
+        {"{\"prompt\":\"I\",\"keys\":[\"1\"],\"rewards\":[1]}", "\"keys\"[0] is \"1\""}, {"{\"prompt\":\"I\",\"responses\":[\"a\"],\"rewards\":[1],\"logps\":[9]}", "\"logps\"[0] is 9"}, {"{\"prompt\":\"I\",\"keys\":[\"0123456789abcdef\"],\"rewards\":[1],\"texts\":{\"0\":1}}", "\"texts\"[0] is 1"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char *where = format("fields.jsonl:%d", *bad[i].line == '{' && bad[i].line[2] == 'v' ? 1 : 2), *text = format("%s%s\n", *bad[i].line == '{' && bad[i].line[2] == 'v' ? "" : HEAD("") "\n", bad[i].line);
+        write_file(path, text, strlen(text));
+        expect_death(load_cache, path, 1, where);
+        if (strcmp(bad[i].says, "line")) expect_death(load_cache, path, 1, bad[i].says);
+        free(where); free(text);
+    }
+    // what is accepted: a byte order mark, and integers of any length in fields nobody reads, beside others that stay exact
+    const char *good = "\xef\xbb\xbf" HEAD(",\"seed\":9223372036854775807,\"later\":{\"a\":-123456789012345678901234567890}") "\n"
+                       SAMPLE(",\"id\":123456789012345678901234567890,\"s\":\"\\\"9999999999999999999999,\",\"ids\":[2147483647,0],\"draw\":1,\"x\":99999999999999999999.5") "\n" SAMPLE(",\"draw\":0,\"reward2\":null");
+    Cache c;
+    write_file(path, good, strlen(good));
+    cache_read(&c, path, 0);
+    CHECK(c.n == 1 && c.prompts[0].n == 2 && c.prompts[0].samples[1].ids[0] == INT_MAX && json_integer_value(json_object_get(c.header, "seed")) == INT64_MAX, "fields beside long integers");
+    cache_free(&c);
+    Jsonl in;
+    json_t *j;
+    jsonl_open(&in, path);
+    while (jsonl_next(&in, &j)) if (in.line == 2) CHECK(num(j, "id") == 123456789012345678901234567890. && !strcmp(json_string_value(json_object_get(j, "s")), "\"9999999999999999999999,"), "a long integer, and digits in a text");
+    jsonl_close(&in);
+    write_file(path, "\xef\xbb\xbf{\"prompt\":\"\xff\"}\n", 17);
+    expect_death(load_prompts, path, 1, "byte 15 is not UTF-8");
+    char *settings = tmp_path("bom.json");
+    write_file(settings, "\xef\xbb\xbf{\"a\":1}", 10);
+    j = json_file(settings);
+    CHECK(num(j, "a") == 1, "a JSON file with a byte order mark");
+    json_decref(j);
+    write_file(settings, "{}", 2);
+    json_decref(json_file(settings));
+    write_file(settings, "", 0);
+    expect_death(load_json, settings, 1, "bom.json");
+    // numbers that are none are named, not written
+    expect_death(write_cache, path, 1, "a sample's reward is infinite");
+    char *log = tmp_path("infinite"), *text = tmp_path("infinite/log.jsonl");
+    expect_death(log_infinity, log, 1, "held_out/perplexity is infinite: training has diverged");
+    size_t n;
+    char *lines = read_file(text, &n);
+    CHECK(lines && strstr(lines, "\"val/explained_variance\":null") && !strstr(lines, "perplexity"), "null is what was not measured, and no record is half-written: %s", lines);
+    static const struct { const char *part, *says; } parts[] = {{"m", "the optimiser's moments are not finite: lower --lr"}, {"v", "the value head is not finite"}, {"w", "is not a number to train on (lower --lr)"}, {"s", "loss is not a number: lower --lr"}};
+    for (size_t i = 0; i < 4; i++) {
+        char *out = tmp_path("broken_save"), *arg = format("%s%s", parts[i].part, out), *step = format("%s/latest", out);
+        expect_death(save_broken, arg, 1, parts[i].says);
+        CHECK(access(step, F_OK), "a checkpoint of what is not finite");
+        free(out); free(arg); free(step);
+    }
+    // a log that is cut: a torn last line goes, a damaged one before it is named
+    make_folder(log);
+    const char zero[] = "{\"type\":\"config\"}\n{\"step\":1}\n{\"st\0ep\":2}\n";
+    write_file(text, zero, sizeof zero - 1);
+    log_cut(log, 9);
+    lines = read_file(text, &n);
+    CHECK(!strcmp(lines, "{\"type\":\"config\"}\n{\"step\":1}\n"), "a last line with a zero byte: %s", lines);
+    const char middle[] = "{\"type\":\"config\"}\n{\"st\0ep\":1}\n{\"step\":2}\n";
+    write_file(text, middle, sizeof middle - 1);
+    expect_death(log_cut_all, log, 1, "log.jsonl:2: no record");
+}
+
+// Passes over the data: every item once an epoch, the rest of them in a smaller last step
+static void test_passes(void)
+{
+    static const struct { size_t items, batch; double epochs; long given; bool drop; long steps; size_t total; } cases[] = {{63, 32, 1, 0, false, 2, 63}, {63, 32, 1, 0, true, 1, 32}, {64, 32, 1, 0, false, 2, 64}, {63, 32, 2, 0, false, 4, 126},
+        {3, 2, 0.5, 0, false, 1, 2}, {30, 4, 0.1, 0, false, 1, 3}, {30, 1, 0.1, 0, false, 3, 3}, {30, 1, 0.7, 0, false, 21, 21}, {5, 32, 3, 0, false, 3, 15}, {5, 2, 1.3, 0, false, 4, 7}, {63, 32, 1, 5, false, 5, 160}, {63, 32, 1e-9, 0, false, 1, 1}};
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        Passes p;
+        size_t which[64], seen[64] = {0}, total = 0;
+        passes_create(&p, cases[k].items, cases[k].batch, cases[k].epochs, cases[k].given, cases[k].drop, 7);
+        CHECK(p.steps == cases[k].steps && p.total == cases[k].total, "%zu items, %g epochs: %ld steps of %zu, %zu items", cases[k].items, cases[k].epochs, p.steps, p.batch, p.total);
+        for (long s = 0; s < p.steps; s++) {
+            size_t n = passes_step(&p, s, which);
+            CHECK(n == p.batch || (s == p.steps - 1 && n > 0 && n < p.batch), "step %ld of %ld has %zu items", s, p.steps, n);
+            for (size_t i = 0; i < n; i++) seen[which[i]]++;
+            total += n;
+        }
+        CHECK(total == p.total, "%zu items in all", total);
+        for (size_t i = 0; i < p.items; i++) CHECK(seen[i] == total / p.items || seen[i] == total / p.items + 1, "item %zu is seen %zu times in %g epochs", i, seen[i], cases[k].epochs);
+        passes_free(&p);
     }
 }
