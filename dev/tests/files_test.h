@@ -39,6 +39,7 @@ static void expect_death(void (*f)(const char *), const char *arg, int code, con
     if (!pid) {
         if (!freopen(err, "w", stderr) || !freopen("/dev/null", "w", stdout)) _exit(99);
         *test_folder = 0; // the child's exit must not remove it
+        arrfree(made_paths); // nor what is in it
         f(arg);
         _exit(0);
     }
