@@ -711,6 +711,7 @@ static void cmd_train(const Args *a)
     State state[] = {{"iteration", &counter, 1}, {"ridge", p.ridge, (size_t)opt.max_new * 12}};
     if (from) {
         checkpoint_load(&m, from, state, 2);
+        if (!(counter >= 0 && counter <= (double)iterations)) die("%s: its iteration is %g, of %ld: was it edited?", from, counter, iterations);
         p.iteration = (long)counter;
         log_cut(a->out, p.iteration);
         printf("going on from %s\n", from);
