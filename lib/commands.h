@@ -24,7 +24,8 @@ static long train_layers(const Args *a)
     char *end;
     long k;
     if (!strcmp(a->train_layers, "all")) return TRAIN_ALL;
-    if (!whole_number(a->train_layers, &end, &k) || *end || k < 0) usage("--train-layers %s: all, or a number of blocks", a->train_layers);
+    if (!whole_number(a->train_layers, &end, &k) || *end || k < 0)
+        usage("--train-layers %s: all, or a number of blocks", a->train_layers);
     return k;
 }
 
@@ -40,7 +41,8 @@ static void missing_eos(const Args *a, bool *has, double *value)
     char *end;
     *has = strcmp(a->missing_eos, "none") != 0;
     *value = *has ? strtod(a->missing_eos, &end) : 0;
-    if (*has && (end == a->missing_eos || *end || !(fabs(*value) <= 1e9))) usage("--missing-eos %s: none, or a number between -1e9 and 1e9", a->missing_eos);
+    if (*has && (end == a->missing_eos || *end || !(fabs(*value) <= 1e9)))
+        usage("--missing-eos %s: none, or a number between -1e9 and 1e9", a->missing_eos);
     *value = (float)*value; // as rewards are
 }
 
@@ -129,7 +131,8 @@ static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, siz
         if (!p[i].ids) die("--prompt: byte %zu is not UTF-8: is the terminal's encoding another?", p[i].n + 1); // files are checked as they are read
         if (!p[i].n) die("prompt %zu is empty: the model needs a token to go on from", i + 1);
         if (p[i].n + (size_t)a->max_new - 1 > max_T)
-            die("%s: prompt %zu has %zu tokens; with --max-new %ld the model's own context of %zu is too short: cut the prompt or lower --max-new",
+            die("%s: prompt %zu has %zu tokens; with --max-new %ld the model's own context of %zu is too short: "
+                "cut the prompt or lower --max-new",
                 a->prompts ? a->prompts : "prompts", i + 1, p[i].n, a->max_new, max_T);
     }
     free(text);
@@ -245,7 +248,8 @@ static double sign_accuracy(Trainer *t, const Corpus *c)
     return (double)right / (double)c->n_docs;
 }
 
-static size_t snippet(const Config *c) { return c->max_T < 48 ? c->max_T : 48; } // tokens of what reward_measure cuts out
+// Tokens of what reward_measure cuts out
+static size_t snippet(const Config *c) { return c->max_T < 48 ? c->max_T : 48; }
 
 static size_t reward_measure(Trainer *t, const Corpus *c, uint64_t seed, Metric *out)
 {
@@ -281,8 +285,10 @@ static size_t reward_measure(Trainer *t, const Corpus *c, uint64_t seed, Metric 
 
 static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scalar)
 {
-    double size = 12.0 * (double)a->layers * (double)a->width * (double)a->width + ((double)a->context + tokenizer_vocab(t)) * (double)a->width;
-    if (size > 1e12) usage("--layers %ld, --width %ld, --context %ld: a model of %.0e parameters is absurd: lower them", a->layers, a->width, a->context, size);
+    double C = (double)a->width, size = 12 * (double)a->layers * C * C + ((double)a->context + tokenizer_vocab(t)) * C;
+    if (size > 1e12)
+        usage("--layers %ld, --width %ld, --context %ld: a model of %.0e parameters is absurd: lower them",
+              a->layers, a->width, a->context, size);
     if (a->width % a->heads || a->width / a->heads > 256) usage("--width %ld over --heads %ld is no whole head size up to 256", a->width, a->heads);
     *c = (Config){.arch = "gpt2", .L = (size_t)a->layers, .C = (size_t)a->width, .NH = (size_t)a->heads, .F = 4 * (size_t)a->width, .V = (size_t)tokenizer_vocab(t),
         .max_T = (size_t)a->context, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .pad = -1, .eps = 1e-5, .init_std = 0.02, .bos = tokenizer_eos(t), .eos = tokenizer_eos(t)};
@@ -324,7 +330,8 @@ static void supervised_run(const Args *a, const char *command)
     if (c.eos != tokenizer_eos(tok)) c.bos = c.eos = tokenizer_eos(tok); // of another tokenizer than the folder's
     if ((int)c.V < tokenizer_vocab(tok)) die("%s: the tokenizer has %d tokens, the model %zu: name the model's own", tokenizer_dir, tokenizer_vocab(tok), c.V);
     size_t context = (size_t)a->context < c.max_T ? (size_t)a->context : c.max_T;
-    if (context < 2) die("%s: the model's own context is %zu: a row must hold two tokens at least, one to read and one to predict", folder, context);
+    if (context < 2)
+        die("%s: the model's own context is %zu: a row must hold two tokens, one to read and one to predict", folder, context);
     Model m;
     model_create(&m, o, &c, train_layers(a), false, false);
     model_random(&m, (uint64_t)a->seed);
@@ -577,7 +584,7 @@ static void cmd_score(const Args *a)
     if (a->reward) open_reward(&reward, a, t);
     Scorer s = {0};
     Arena work = {.name = "scoring", .o = o};
-    size_t room = 0; // as many tokens as the longest text so far: the context may be any number where positions are rotary
+    size_t room = 0; // tokens, as the longest text so far: the context may be any number where positions are rotary
     AsideFile *out = aside_open(a->out);
     Jsonl in;
     jsonl_open(&in, a->in);
@@ -711,7 +718,8 @@ static void cmd_train(const Args *a)
     State state[] = {{"iteration", &counter, 1}, {"ridge", p.ridge, (size_t)opt.max_new * 12}};
     if (from) {
         checkpoint_load(&m, from, state, 2);
-        if (!(counter >= 0 && counter <= (double)iterations)) die("%s: its iteration is %g, of %ld: was it edited?", from, counter, iterations);
+        if (!(counter >= 0 && counter <= (double)iterations))
+            die("%s: its iteration is %g, of %ld: was it edited?", from, counter, iterations);
         p.iteration = (long)counter;
         log_cut(a->out, p.iteration);
         printf("going on from %s\n", from);
@@ -751,7 +759,8 @@ static size_t parse_ns(const char *text, long *ns)
     for (const char *p = text; *p; p += *p == ',') {
         char *end;
         if (n == MAX_NS) usage("--ns %s: at most %d numbers", text, MAX_NS);
-        if (!whole_number(p, &end, &ns[n]) || (*end && *end != ',') || ns[n] < 1 || ns[n] > 1000000000) usage("--ns %s: numbers from 1 to 1e9 with commas between", text);
+        if (!whole_number(p, &end, &ns[n]) || (*end && *end != ',') || ns[n] < 1 || ns[n] > 1000000000)
+            usage("--ns %s: numbers from 1 to 1e9 with commas between", text);
         n++;
         p = end;
     }
@@ -808,9 +817,10 @@ static void cmd_eval(const Args *a)
     open_reward(&reward, a, d.t);
     prompts_attach(d.prompts, d.n, a, &ref, d.t, reward.what);
     // of Best-of-N no log-probabilities: they are not the reference's, and only the bound on its KL is known
-    EvalSpec spec = {.policy = bon ? NULL : &d.m, .reference = &ref, .temperature = a->temperature, .tokens = (size_t)a->micro_tokens};
+    EvalSpec spec = {.policy = bon ? NULL : &d.m, .reference = &ref, .temperature = a->temperature,
+                     .tokens = (size_t)a->micro_tokens};
     spec.n_ns = parse_ns(a->ns, spec.ns);
-    checked_product("--samples times --n for all prompts", d.n, checked_product("--samples times --n", K, N)); // no product of these three below is larger
+    checked_product("--samples times --n for all prompts", d.n, checked_product("--samples times --n", K, N)); // the largest
     Response *kept = (Response *)xcalloc(d.n * K, sizeof *kept);
     double began = clock_seconds(), tokens = 0;
     size_t group = d.rows > K * N ? d.rows / (K * N) : 1;

@@ -24,10 +24,11 @@ void make_folder(const char *path);        // and its parents
 void sync_folder(const char *path);
 void remove_folder(const char *path);      // of files only, as ours are; silent when it is not there
 bool is_folder(const char *path);
-// The path itself, to be opened at once; dies when what stands there is a folder, a pipe or a device (which would block, never end, or change under two
-// readings). What is not there is left to the opener to report.
+// The path itself, to be opened at once; dies when what stands there is a folder, a pipe or a device, which would block,
+// never end, or not be there a second time. What is missing is left to the opener to report.
 const char *regular(const char *path);
-const char *regular_or_pipe(const char *path); // the same for what is read once, from its beginning to its end: pipes are good, so /dev/stdin and <(...)
+// The same for what is read once, from its beginning to its end: pipes are good, and so are /dev/stdin and <(...)
+const char *regular_or_pipe(const char *path);
 json_t *json_file(const char *path);       // a new reference; dies naming file and line
 json_t *json_settings(const char *path);   // the same with every number as a real (transformers writes a model_max_length of 1e30 in digits)
 const char *json_token(json_t *j, const char *key); // a special token's text, which is a string or an object's "content"; NULL: none
@@ -144,7 +145,8 @@ static const char *expect_kind(const char *path, bool pipe)
 {
     struct stat st;
     if (stat(path, &st) || S_ISREG(st.st_mode) || (pipe && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)))) return path;
-    die("%s: cannot be read: it is a %s: name a file", path, S_ISDIR(st.st_mode) ? "folder" : S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode) ? "device" : "pipe");
+    die("%s: cannot be read: it is a %s: name a file", path,
+        S_ISDIR(st.st_mode) ? "folder" : S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode) ? "device" : "pipe");
 }
 const char *regular(const char *path) { return expect_kind(path, false); }
 const char *regular_or_pipe(const char *path) { return expect_kind(path, true); }
