@@ -50,8 +50,9 @@ extern "C" {
 
 NORETURN void die(const char *fmt, ...) PRINTF_LIKE(1, 2);   // "vbon: ..." on stderr, exit code 1
 NORETURN void usage(const char *fmt, ...) PRINTF_LIKE(1, 2); // the same for a wrong command line, exit code 2
-// a times b elements. Every product of numbers that come from flags or files goes through it before it becomes a size: beyond 2^56 it ends the program, naming
-// `what` and the flags to lower. What it returns can be multiplied by the size of an element, and a few of them added, without a further look.
+// a times b elements. Every product of numbers that come from flags or files goes through it before it becomes a size:
+// beyond 2^56 it ends the program, naming `what` and the flags to lower. What it returns can be multiplied by the size of
+// an element, and a few of them added, without a further look.
 size_t checked_product(const char *what, size_t a, size_t b);
 void *xmalloc(size_t bytes);                                 // these four end the program when memory runs out
 void *xcalloc(size_t count, size_t size);
@@ -70,7 +71,8 @@ static inline uint64_t mix64(uint64_t x) // the finaliser of splitmix64 (Steele,
     return x ^ (x >> 31);
 }
 
-static inline uint64_t hash_more(uint64_t h, uint64_t x) { return mix64((h ^ x) + 0x9e3779b97f4a7c15ull); } // a hash of what h is one of, and x
+// A hash of what h is one of, and x
+static inline uint64_t hash_more(uint64_t h, uint64_t x) { return mix64((h ^ x) + 0x9e3779b97f4a7c15ull); }
 
 static inline uint64_t random_bits(uint64_t seed, uint64_t stream, uint64_t prompt, uint64_t sample, uint64_t position)
 {
@@ -337,7 +339,8 @@ void usage(const char *fmt, ...)
 static const size_t absurd = (size_t)1 << 56;
 NORETURN static void too_large(const char *what)
 {
-    die("%s: more than any memory holds: lower the largest of --micro-tokens, --decode-rows, --rollout, --samples, --n, --max-new and --context, or see vbon info", what);
+    die("%s: more than any memory holds: lower the largest of --micro-tokens, --decode-rows, --rollout, --samples, --n, "
+        "--max-new and --context, or see vbon info", what);
 }
 
 size_t checked_product(const char *what, size_t a, size_t b)
@@ -826,7 +829,8 @@ void model_backward(Model *m, Acts *a, const Batch *b)
     o->fill(slice(a->dx, 0, b->N * c->C), 0);
     o->layernorm_backward(a->dx, m->g.lnfw, m->g.lnfb, a->dhidden, last, m->p.lnfw, a->meanf, a->rstdf, b->N, c->C);
     for (size_t l = c->L; l > m->first_block; l--)
-        block_backward(o, c, &m->p.h[l - 1], &m->g.h[l - 1], &a->h[l - 1], a, l - 1 > m->first_block ? a->h[l - 2].out : a->x, b);
+        block_backward(o, c, &m->p.h[l - 1], &m->g.h[l - 1], &a->h[l - 1], a,
+                       l - 1 > m->first_block ? a->h[l - 2].out : a->x, b);
     if (m->first == 0) o->embed_backward(m->g.wte, m->g.wpe, a->dx, b->tokens, b->pos, b->N, c->C);
 }
 

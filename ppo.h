@@ -657,7 +657,8 @@ enum { RIDGE = 12 }; // a position's regression: A (3,3), b (3)
 
 static size_t trunk_capacity(const Ppo *p)
 {
-    return p->policy->first_block ? checked_product("trunk cache", (size_t)p->opt.rollout, p->max_prompt + (size_t)p->opt.max_new - 1) : 0;
+    size_t longest = p->max_prompt + (size_t)p->opt.max_new - 1;
+    return p->policy->first_block ? checked_product("trunk cache", (size_t)p->opt.rollout, longest) : 0;
 }
 
 // The work arena is laid out anew for each phase: sampling (KV cache), then scoring and updating.
@@ -675,7 +676,8 @@ static void phase_update(Ppo *p)
     size_t V = p->policy->cfg.V;
     scorer_carve(&p->scorer, p->policy, &p->work, p->opt.tokens, true);
     p->scorer.kept = arena_take(&p->work, o->head_rows(V) * ((V + 63) / 64 * 64), DT_REAL, "head");
-    p->trunk = arena_take(&p->work, checked_product("trunk cache", trunk_capacity(p), p->policy->cfg.C), o->type, "trunk cache");
+    size_t trunk = checked_product("trunk cache", trunk_capacity(p), p->policy->cfg.C);
+    p->trunk = arena_take(&p->work, trunk, o->type, "trunk cache");
 }
 
 void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, size_t n_prompts, RewardFn reward, void *context)
@@ -685,9 +687,11 @@ void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, s
     objective_prepare(&p->opt.objective);
     size_t minibatches = ((size_t)opt->rollout + (size_t)opt->minibatch - 1) / (size_t)opt->minibatch;
     size_t iterations = ((size_t)opt->episodes + (size_t)opt->rollout - 1) / (size_t)opt->rollout;
-    p->updates = (long)checked_product("--episodes", checked_product("--ppo-epochs", minibatches, (size_t)opt->epochs), iterations);
+    size_t each = checked_product("--ppo-epochs", minibatches, (size_t)opt->epochs);
+    p->updates = (long)checked_product("--episodes", each, iterations);
     for (size_t i = 0; i < n_prompts; i++) if (prompts[i].n > p->max_prompt) p->max_prompt = prompts[i].n;
-    size_t n = policy->n_params - policy->first, E = (size_t)opt->rollout, actions = checked_product("actions of a rollout", E, (size_t)opt->max_new);
+    size_t n = policy->n_params - policy->first, E = (size_t)opt->rollout;
+    size_t actions = checked_product("actions of a rollout", E, (size_t)opt->max_new);
     p->ref_arena = (Arena){.name = "reference", .o = o};
     p->work = (Arena){.name = "work", .o = o};
     for (int pass = 0; pass < 2; pass++) {

@@ -77,18 +77,21 @@ static double machine_memory(void)
     return bytes;
 }
 
-// Memory is asked for before a run begins, and so must be refused then. The system grants more than it has, and ends the program when it is used: so the
-// sum is held against the machine's. And where address space is limited some must be left for the products: oneDNN 2's sgemm writes through what its own malloc
-// returned, NULL too, in its calls and when it writes the code for the first of a kind.
+// Memory is asked for before a run begins, and so must be refused then. The system grants more than it has, and ends the
+// program when it is used: so the sum is held against the machine's. And where address space is limited some must be left
+// for the products: oneDNN 2's sgemm writes through what its own malloc returned, NULL too, in its calls and when it writes
+// the code for the first of a kind.
 static size_t granted;
 static void grant(size_t bytes, const char *name)
 {
     const double MiB = 1048576, left = 48 + 8 * (double)omp_get_max_threads();
     const char *remedy = "lower --micro-tokens, --decode-rows, --rollout or --max-new, or see vbon info";
     if ((double)granted + (double)bytes > machine_memory())
-        die("out of memory: %s needs %.1f MiB, and %.1f are taken of %.1f: %s", name, (double)bytes / MiB, (double)granted / MiB, machine_memory() / MiB, remedy);
+        die("out of memory: %s needs %.1f MiB, and %.1f are taken of %.1f: %s", name, (double)bytes / MiB,
+            (double)granted / MiB, machine_memory() / MiB, remedy);
     void *room = mmap(NULL, bytes + (size_t)(left * MiB), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (room == MAP_FAILED) die("out of memory: %s needs %.1f MiB, and %.0f for products: %s", name, (double)bytes / MiB, left, remedy);
+    if (room == MAP_FAILED)
+        die("out of memory: %s needs %.1f MiB, and %.0f for products: %s", name, (double)bytes / MiB, left, remedy);
     munmap(room, bytes + (size_t)(left * MiB));
     granted += bytes;
 #ifdef VBON_ONEDNN

@@ -155,8 +155,9 @@ void checkpoint_load(Model *m, const char *folder, State *state, size_t n_state)
     }
     for (size_t i = 0; i < n_state; i++) state_get(s, folder, state[i].name, DT_F64, state[i].n, state[i].values);
     const char *steps = safetensors_meta(s, "optimiser_steps");
-    if (!steps) die("%s: no optimiser_steps in its metadata", file);
-    m->step = strtol(steps, NULL, 10);
+    char *end;
+    if (!steps || !whole_number(steps, &end, &m->step) || *end || m->step < 0)
+        die("%s: no number of optimiser_steps in its metadata: was it edited?", file);
     safetensors_close(s);
     free(file);
 }

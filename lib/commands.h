@@ -24,7 +24,8 @@ static long train_layers(const Args *a)
     char *end;
     long k;
     if (!strcmp(a->train_layers, "all")) return TRAIN_ALL;
-    if (!whole_number(a->train_layers, &end, &k) || *end || k < 0) usage("--train-layers %s: all, or a number of blocks", a->train_layers);
+    if (!whole_number(a->train_layers, &end, &k) || *end || k < 0)
+        usage("--train-layers %s: all, or a number of blocks", a->train_layers);
     return k;
 }
 
@@ -40,7 +41,8 @@ static void missing_eos(const Args *a, bool *has, double *value)
     char *end;
     *has = strcmp(a->missing_eos, "none") != 0;
     *value = *has ? strtod(a->missing_eos, &end) : 0;
-    if (*has && (end == a->missing_eos || *end || !(fabs(*value) <= 1e9))) usage("--missing-eos %s: none, or a number between -1e9 and 1e9", a->missing_eos);
+    if (*has && (end == a->missing_eos || *end || !(fabs(*value) <= 1e9)))
+        usage("--missing-eos %s: none, or a number between -1e9 and 1e9", a->missing_eos);
     *value = (float)*value; // as rewards are
 }
 
@@ -296,7 +298,8 @@ static double sign_accuracy(Trainer *t, const Corpus *c)
     return (double)right / (double)c->n_docs;
 }
 
-static size_t snippet(const Config *c) { return c->max_T < 48 ? c->max_T : 48; } // tokens of what reward_measure cuts out
+// Tokens of what reward_measure cuts out
+static size_t snippet(const Config *c) { return c->max_T < 48 ? c->max_T : 48; }
 
 static size_t reward_measure(Trainer *t, const Corpus *c, uint64_t seed, Metric *out)
 {
@@ -332,8 +335,10 @@ static size_t reward_measure(Trainer *t, const Corpus *c, uint64_t seed, Metric 
 
 static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scalar)
 {
-    double size = 12.0 * (double)a->layers * (double)a->width * (double)a->width + ((double)a->context + tokenizer_vocab(t)) * (double)a->width;
-    if (size > 1e12) usage("--layers %ld, --width %ld, --context %ld: a model of %.0e parameters is absurd: lower them", a->layers, a->width, a->context, size);
+    double C = (double)a->width, size = 12 * (double)a->layers * C * C + ((double)a->context + tokenizer_vocab(t)) * C;
+    if (size > 1e12)
+        usage("--layers %ld, --width %ld, --context %ld: a model of %.0e parameters is absurd: lower them",
+              a->layers, a->width, a->context, size);
     if (a->width % a->heads || a->width / a->heads > 256) usage("--width %ld over --heads %ld is no whole head size up to 256", a->width, a->heads);
     *c = (Config){.arch = "gpt2", .L = (size_t)a->layers, .C = (size_t)a->width, .NH = (size_t)a->heads, .F = 4 * (size_t)a->width, .V = (size_t)tokenizer_vocab(t),
         .max_T = (size_t)a->context, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .pad = -1, .eps = 1e-5, .init_std = 0.02, .bos = tokenizer_eos(t), .eos = tokenizer_eos(t)};
@@ -811,6 +816,8 @@ static void cmd_train(const Args *a)
     State state[] = {{"iteration", &counter, 1}, {"ridge", p.ridge, (size_t)opt.max_new * 12}};
     if (from) {
         checkpoint_load(&m, from, state, 2);
+        if (!(counter >= 0 && counter <= (double)iterations))
+            die("%s: its iteration is %g, of %ld: was it edited?", from, counter, iterations);
         p.iteration = (long)counter;
         log_cut(a->out, p.iteration);
         printf("going on from %s\n", from);
@@ -847,7 +854,8 @@ static size_t parse_ns(const char *text, long *ns)
     for (const char *p = text; *p; p += *p == ',') {
         char *end;
         if (n == MAX_NS) usage("--ns %s: at most %d numbers", text, MAX_NS);
-        if (!whole_number(p, &end, &ns[n]) || (*end && *end != ',') || ns[n] < 1 || ns[n] > 1000000000) usage("--ns %s: numbers from 1 to 1e9 with commas between", text);
+        if (!whole_number(p, &end, &ns[n]) || (*end && *end != ',') || ns[n] < 1 || ns[n] > 1000000000)
+            usage("--ns %s: numbers from 1 to 1e9 with commas between", text);
         n++;
         p = end;
     }
@@ -914,9 +922,10 @@ static void cmd_eval(const Args *a)
     open_reward(&reward, a, d.t);
     prompts_attach(d.prompts, d.n, a, &ref, d.t, reward.what);
     // of Best-of-N no log-probabilities: they are not the reference's, and only the bound on its KL is known
-    EvalSpec spec = {.policy = bon ? NULL : &d.m, .reference = &ref, .temperature = a->temperature, .tokens = (size_t)a->micro_tokens};
+    EvalSpec spec = {.policy = bon ? NULL : &d.m, .reference = &ref, .temperature = a->temperature,
+                     .tokens = (size_t)a->micro_tokens};
     spec.n_ns = parse_ns(a->ns, spec.ns);
-    checked_product("--samples times --n for all prompts", d.n, checked_product("--samples times --n", K, N)); // no product of these three below is larger
+    checked_product("--samples times --n for all prompts", d.n, checked_product("--samples times --n", K, N)); // the largest
     Response *kept = (Response *)xcalloc(d.n * K, sizeof *kept);
     double began = clock_seconds(), tokens = 0;
     size_t group = d.rows > K * N ? d.rows / (K * N) : 1;

@@ -130,7 +130,8 @@ static void distilbert_carve(DistilBert *d)
     d->att = TAKE(N, C, "activations"); d->mid = TAKE(N, C, "activations");
     d->fc = TAKE(N, c->F, "activations"); d->act = TAKE(N, c->F, "activations");
     d->first = arena_take(&d->work, B, DT_I32, "batch");
-    d->cls = TAKE(B, C, "head"); d->pre = TAKE(B, C, "head"); d->hidden = TAKE(B, C, "head"); d->logits = TAKE(B, d->labels, "head");
+    d->cls = TAKE(B, C, "head"); d->pre = TAKE(B, C, "head"); d->hidden = TAKE(B, C, "head");
+    d->logits = TAKE(B, d->labels, "head");
     #undef TAKE
 }
 

@@ -12,13 +12,15 @@ typedef struct {
     size_t field;            // offset in the caller's struct of const char *, long, double, bool, const char *
     const char *commands;    // separated by spaces, or "all"
     const char *fallback;    // the default, as text; NULL: none
-    const char *choices;     // "a|b|c"; of a number its range, "lo..hi", "lo.." or ">lo..<hi", bounds included unless marked. Counts end at 1e9: they fit an int, and two of them multiply in 64 bits
+    const char *choices;     // "a|b|c"; of a number its range, "lo..hi", "lo.." or ">lo..<hi", bounds included unless marked.
+                             // Counts end at 1e9: they fit an int, and two of them multiply in 64 bits.
     const char *help;
 } Flag;
 
 // Fills args from defaults, then --preset (looked up by preset(name), NULL: unknown), then argv. Dies by usage().
 void flags_parse(void *args, const Flag *table, size_t n, const char *command, int argc, char **argv, const char *(*preset)(const char *));
-bool whole_number(const char *text, char **end, long *x); // reads one from the front of text; false: none stands there, or one beyond 64 bits
+// Reads one from the front of text; false: none stands there, or one beyond 64 bits.
+bool whole_number(const char *text, char **end, long *x);
 int flag_given(const char *name); // by the last flags_parse: 2 on the command line, 1 only in the preset, 0 nowhere
 void flags_help(const Flag *table, size_t n, const char *command, const char *summary, const char *example);
 void flags_table(const void *args, const Flag *table, size_t n, const char *command);   // to stdout

@@ -44,7 +44,8 @@ void onednn_prepare(void)
     for (int form = 0; form < 8; form++)
         for (int i = 0; i < 27; i++) {
             size_t M = sizes[i % 3], N = sizes[i / 3 % 3], K = sizes[i / 9];
-            onednn_sgemm(form & 1, form & 2, M, N, K, x, form & 1 ? M : K, x + MOST * MOST, form & 2 ? K : N, form & 4 ? 1 : 0, x + 2 * MOST * MOST, N);
+            float *y = x + MOST * MOST, *z = y + MOST * MOST;
+            onednn_sgemm(form & 1, form & 2, M, N, K, x, form & 1 ? M : K, y, form & 2 ? K : N, form & 4 ? 1 : 0, z, N);
         }
     free(x);
 }

@@ -14,7 +14,8 @@
 typedef struct {
     char *what;                       // for headers: the fingerprint of weights and tokenizer, or the command
     const Tokenizer *policy_tokenizer; Tokenizer *tokenizer; bool same_tokenizer;
-    Model m; Arena work; Acts acts; Batch batch; KVCache prompts, own; Buf score; size_t tokens, room, rows, slots; // tokens: of one pass, as asked for; room: as laid out
+    Model m; Arena work; Acts acts; Batch batch; KVCache prompts, own; Buf score;
+    size_t tokens, room, rows, slots; // tokens: of one pass, as asked for; room: as laid out
     double scale, offset;
     DistilBert *bert; bool probability;
     pid_t pid; int to, from, life; double timeout; char *command, *pending; size_t n_pending;
@@ -195,7 +196,8 @@ void reward_map(Reward *r, double scale, double offset)
 void reward_carve(Reward *r, size_t prompt, size_t response)
 {
     const size_t room = (size_t)1 << 30, position = 2 * r->m.cfg.C * r->m.cfg.L * dtype_size(r->m.o->type); // bytes of keys and values: in all, and of one token
-    size_t rows = room / checked_product("kv cache", response, position), slots = room / checked_product("kv cache", prompt ? prompt : 1, position);
+    size_t rows = room / checked_product("kv cache", response, position);
+    size_t slots = room / checked_product("kv cache", prompt ? prompt : 1, position);
     r->room = r->tokens > prompt ? r->tokens : prompt;
     if (r->room < response) r->room = response;
     r->rows = rows < 1 ? 1 : rows > r->room / 8 + 1 ? r->room / 8 + 1 : rows;

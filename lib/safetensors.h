@@ -2,9 +2,9 @@
 //
 // A file is eight bytes of header length, a JSON header of names, types, shapes and offsets, and the data. It is trusted in nothing: lengths,
 // offsets (no overlap, no hole, none outside the file), shapes and types are checked before any is used, for a weight file comes from
-// strangers. A folder may hold one model.safetensors, or shards and model.safetensors.index.json. The file stays open and pieces of it are
-// read when they are wanted: a file that shrinks, or a disk that fails, is an error with a name (under mmap it would be SIGBUS), and it costs no more (500 MB: 1.30 s of
-// one processor, by mmap 1.38).
+// strangers. A folder may hold one model.safetensors, or shards and model.safetensors.index.json. The file stays open and
+// pieces of it are read when they are wanted: a file that shrinks, or a disk that fails, is an error with a name (under mmap
+// it would be SIGBUS), and it costs no more (500 MB: 1.30 s of one processor, by mmap 1.38).
 //
 // Left out on purpose: types nobody stores language models in (complex, fp8), pickles.
 #ifndef SAFETENSORS_H
@@ -12,7 +12,10 @@
 #include "../gpt2.h"
 
 // Of a file that is read: where its data begins (file, at). Of one that is written: the data, or NULL.
-typedef struct { const char *name; DType type; int rank; size_t shape[8]; size_t n; const void *data; int file; size_t at; } Tensor;
+typedef struct {
+    const char *name; DType type; int rank; size_t shape[8]; size_t n;
+    const void *data; int file; size_t at;
+} Tensor;
 typedef struct Safetensors Safetensors;
 bool has_weights(const char *folder);
 Safetensors *safetensors_open(const char *path);                       // a file or a folder; dies with one line
@@ -36,7 +39,8 @@ void safetensors_write(const char *path, const Tensor *tensors, size_t n, const 
 #define SAFETENSORS_IMPLEMENTED
 #include "json.h"
 
-enum { MOST_HEADER = 8 << 20 }; // bytes. The format allows 100 MB, which would take jansson gigabytes; the tensors of 1000 blocks take 3 MB
+// Bytes of a header. The format allows 100 MB, which would take jansson gigabytes; the tensors of 1000 blocks take 3 MB.
+enum { MOST_HEADER = 8 << 20 };
 struct Safetensors {
     char *path;
     int *files;
@@ -66,7 +70,8 @@ static int read_at(int file, void *out, size_t bytes, size_t at) // 0, or errno;
 
 NORETURN static void unreadable(const char *path, const char *what, int why)
 {
-    die("%s: %s cannot be read: %s", path, what, why == ENODATA ? "the file has become shorter: is something writing to it?" : strerror(why));
+    die("%s: %s cannot be read: %s", path, what,
+        why == ENODATA ? "the file has become shorter: is something writing to it?" : strerror(why));
 }
 
 static void open_file(Safetensors *s, const char *path)
@@ -80,7 +85,9 @@ static void open_file(Safetensors *s, const char *path)
     if ((why = read_at(fd, length, 8, 0))) unreadable(path, "its beginning", why);
     uint64_t header = 0;
     for (int i = 7; i >= 0; i--) header = header << 8 | length[i];
-    if (header > MOST_HEADER) die("%s: its header claims %llu bytes, %d MiB are read at most: not a safetensors file, or none of a language model's weights", path, (unsigned long long)header, MOST_HEADER >> 20);
+    if (header > MOST_HEADER)
+        die("%s: its header claims %llu bytes, %d MiB are read at most: not a safetensors file, or none of a language model's",
+            path, (unsigned long long)header, MOST_HEADER >> 20);
     if (header > bytes - 8) die("%s: its header claims %llu bytes, the file has %zu: truncated; download it again", path, (unsigned long long)header, bytes);
     char *text = (char *)xmalloc((size_t)header);
     if ((why = read_at(fd, text, (size_t)header, 8))) unreadable(path, "its header", why);
@@ -263,8 +270,10 @@ void tensor_to_real(real *out, const Tensor *t, size_t first, size_t n, const ch
     if (why) unreadable(path, t->name, why);
     if (broken == SIZE_MAX) return;
     double x = NAN;
-    if (t->type == DT_F64 && (why = read_at(t->file, &x, sizeof x, t->at + (first + broken) * size))) unreadable(path, t->name, why);
-    die("%s: tensor %s: element %zu is %s: the weights are broken", path, t->name, first + broken, isfinite(x) ? "out of range" : "not finite");
+    if (t->type == DT_F64) why = read_at(t->file, &x, sizeof x, t->at + (first + broken) * size);
+    if (why) unreadable(path, t->name, why);
+    die("%s: tensor %s: element %zu is %s: the weights are broken", path, t->name, first + broken,
+        isfinite(x) ? "out of range" : "not finite");
 }
 
 void real_to_type(void *out, DType type, const real *in, size_t n)
