@@ -20,7 +20,7 @@
 typedef struct { char *text; size_t n; int id, shorter; } Match; // shorter: the longest other that begins this one, or -1
 typedef struct { Match *list; int from[257]; } Matcher;
 void matcher_add(Matcher *m, const char *text, size_t n, int id);
-void matcher_ready(Matcher *m);                                     // after the last; of equals the first added counts
+void matcher_ready(Matcher *m);                                     // after the last; of equals the last added counts
 int matcher_find(const Matcher *m, const char *s, size_t n, size_t *length); // the id of the longest that begins s, or -1
 int matcher_exact(const Matcher *m, const char *s);
 void matcher_free(Matcher *m);
@@ -68,7 +68,7 @@ static int by_text(const void *a, const void *b)
 {
     const Match *x = (const Match *)a, *y = (const Match *)b;
     int c = match_order(x->text, x->n, y->text, y->n);
-    return c ? c : y->shorter - x->shorter;
+    return c ? c : x->shorter - y->shorter;
 }
 
 void matcher_ready(Matcher *m)

@@ -46,7 +46,7 @@ struct WordPiece {
 static void wordpiece_add(WordPiece *w, const char *path, const char *s, int id)
 {
     if (utf8_valid(s, strlen(s)) < strlen(s)) die("%s: token %d is not UTF-8", path, id);
-    matcher_add(&w->first, s, strlen(s), id);
+    if (*s) matcher_add(&w->first, s, strlen(s), id);
     if (!strncmp(s, "##", 2) && s[2]) matcher_add(&w->rest, s + 2, strlen(s) - 2, id);
     if (id >= w->size) w->size = id + 1;
     uint64_t h = (uint64_t)id;
