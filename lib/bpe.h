@@ -21,8 +21,9 @@ void tokenizer_free(Tokenizer *t);
 int *tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, size_t *n);
 char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *bytes); // malloc'd, NUL-terminated; exactly the tokens' bytes. bytes may be NULL
 int tokenizer_vocab(const Tokenizer *t);             // largest id + 1
-// What ends a text: the tokenizer's eos_token (lib/special.h), else generation_config.json's eos_token_id, else config.json's; -1: none. Dies when they
-// differ, or when that is an ordinary word. tokenizer_end: so only if an end is `needed`, else it says on stderr which is taken.
+// What ends a text: the tokenizer's eos_token (lib/special.h), else the eos_token_id of generation_config.json, or of
+// config.json where that is missing; -1: none. Dies when they differ, or name an ordinary word. tokenizer_end does so
+// only if an end is `needed`, else it says on stderr which is taken.
 int tokenizer_eos(const Tokenizer *t);
 int tokenizer_end(const Tokenizer *t, bool needed);
 uint64_t tokenizer_fingerprint(const Tokenizer *t);  // of vocabulary and merges, whichever files they came from
@@ -230,56 +231,76 @@ static bool is_word(const Tokenizer *t, int id)
 
 static void load_end(Tokenizer *t, const Special *s, const char *dir)
 {
-    char *generation = format("%s/generation_config.json", dir), *config = format("%s/config.json", dir), *path = !exists(generation) ? config : generation;
-    json_t *j = !exists(path) ? json_object() : json_settings(path), *base = json_object_get(j, "base_config"), *v = json_object_get(base ? base : j, "eos_token_id");
+    char *generation = format("%s/generation_config.json", dir), *config = format("%s/config.json", dir),
+         *path = !exists(generation) ? config : generation;
+    json_t *j = !exists(path) ? json_object() : json_settings(path), *base = json_object_get(j, "base_config"),
+           *v = json_object_get(base ? base : j, "eos_token_id");
     const char *named = s->name[EOS];
     t->eos = special_id(s, named);
-    for (size_t i = 0, n = json_is_array(v) ? json_array_size(v) : v && !json_is_null(v); i < n; i++) { // what transformers' generate stops at
+    size_t n = json_is_array(v) ? json_array_size(v) : v && !json_is_null(v);
+    for (size_t i = 0; i < n; i++) { // what transformers' generate stops at
         json_t *one = json_is_array(v) ? json_array_get(v, i) : v;
         double id = json_number_value(one);
-        if (!json_is_number(one) || id != floor(id)) die("%s: \"eos_token_id\" is no token's number, nor a list of them", path);
+        if (!json_is_number(one) || id != floor(id))
+            die("%s: \"eos_token_id\" is no token's number, nor a list of them", path);
         if (!(id >= 0 && id < t->size) || !t->token[(int)id].bytes) continue; // no text ever holds it
         if (t->eos < 0) t->eos = (int)id;
-        else if (id != t->eos && !t->doubt) t->doubt = named ? format("%s: \"eos_token_id\" is %.0f, the tokenizer's %s is %d: which ends a text? make them agree", path, id, shown(named), t->eos)
-                                                            : format("%s: \"eos_token_id\" names %d and %.0f: which ends a text? name one", path, t->eos, id);
+        else if (id == t->eos || t->doubt) continue;
+        else if (named)
+            t->doubt = format("%s: \"eos_token_id\" is %.0f, the tokenizer's %s is %d: which ends a text? make them agree",
+                path, id, shown(named), t->eos);
+        else t->doubt = format("%s: \"eos_token_id\" names %d and %.0f: which ends a text?", path, t->eos, id);
     }
     for (size_t i = 0; i < arrlenu(s->added) && named; i++)
         if (s->added[i].invented && s->added[i].id == t->eos) {
             free(t->doubt);
-            t->doubt = format("%s: eos_token %s is not in the vocabulary, and would be token %d, which no file names: name one that is", s->added[i].path, shown(named), t->eos);
+            t->doubt = format("%s: eos_token %s is not in the vocabulary, and would be token %d, which no file names: "
+                              "name one that is",
+                s->added[i].path, shown(named), t->eos);
         }
     if (!t->doubt && t->eos >= 0 && is_word(t, t->eos))
-        t->doubt = format("%s: \"%s\" is token %d, \"%s\", an ordinary word that ends no text: name a token of its own", named ? s->path[0] : path, named ? "eos_token" : "eos_token_id", t->eos, shown(t->token[t->eos].bytes));
+        t->doubt = format("%s: \"%s\" is token %d, \"%s\", an ordinary word that ends no text: name a token of its own",
+            named ? s->path[0] : path, named ? "eos_token" : "eos_token_id", t->eos, shown(t->token[t->eos].bytes));
     json_decref(j);
-    free(generation); free(config);
+    free(generation);
+    free(config);
 }
 
 Tokenizer *tokenizer_load(const char *dir)
 {
     Tokenizer *t = (Tokenizer *)xcalloc(1, sizeof *t);
-    char *path = format("%s/tokenizer.json", dir), *vocab = format("%s/vocab.json", dir), *merges = format("%s/merges.txt", dir);
+    char *path = format("%s/tokenizer.json", dir), *vocab = format("%s/vocab.json", dir),
+         *merges = format("%s/merges.txt", dir);
     must_be_there(dir);
     json_t *j = !exists(path) ? NULL : json_file(path);
     Special s;
-    if (!j && !exists(vocab)) die("%s: no tokenizer.json, and no vocab.json with merges.txt: copy the model's tokenizer there", dir);
+    if (!j && !exists(vocab))
+        die("%s: no tokenizer.json, and no vocab.json with merges.txt: copy the model's tokenizer there", dir);
     special_read(&s, dir, j, j ? path : vocab);
-    if (!j && s.kind && !s.rebuilt) die("%s: vocab.json and merges.txt make no %s: name tokenizer_class GPT2Tokenizer", s.path[0], s.kind);
+    if (!j && s.kind && !s.rebuilt)
+        die("%s: vocab.json and merges.txt make no %s: name tokenizer_class GPT2Tokenizer", s.path[0], s.kind);
     bool neox = s.kind && !strcmp(s.kind, "GPTNeoXTokenizer");
     if (j) load_tokenizer_json(t, path, j);
     else load_vocab_merges(t, vocab, merges);
     if (!j) t->nfc = neox;
-    else if (s.rebuilt && t->nfc != neox) die("%s: normaliser %s, but transformers 5 takes %s for a %s: name tokenizer_class PreTrainedTokenizerFast in %s", path, t->nfc ? "NFC" : "none", neox ? "NFC" : "none", s.kind, s.path[0]);
+    else if (s.rebuilt && t->nfc != neox)
+        die("%s: normaliser %s, but transformers 5 takes %s for a %s: name tokenizer_class PreTrainedTokenizerFast in "
+            "%s",
+            path, t->nfc ? "NFC" : "none", neox ? "NFC" : "none", s.kind, s.path[0]);
     load_added(t, &s, j ? path : vocab);
     load_end(t, &s, dir);
     uint64_t h = (uint64_t)t->size;
     for (int i = 0; i < t->size; i++)
-        for (size_t k = 0; k <= t->token[i].n; k++) h = hash_more(h, (k < t->token[i].n ? (uint8_t)t->token[i].bytes[k] : 256u));
+        for (size_t k = 0; k <= t->token[i].n; k++)
+            h = hash_more(h, k < t->token[i].n ? (uint8_t)t->token[i].bytes[k] : 256u);
     for (size_t i = 0; i < arrlenu(t->merges); i++) h = hash_more(h, t->merges[i].pair);
     t->fingerprint = h;
     index_merges(t);
     special_free(&s);
     json_decref(j);
-    free(path); free(vocab); free(merges);
+    free(path);
+    free(vocab);
+    free(merges);
     return t;
 }
 

@@ -5,7 +5,6 @@
 
 json_t *json_file(const char *path);       // a new reference; dies naming file and line
 json_t *json_settings(const char *path);   // all numbers as reals: some model_max_length is 1e30 in digits
-const char *json_token(json_t *j, const char *key); // a token's text: a string, or an object's "content"; or NULL
 json_t *json_make(const char *fmt, ...);   // json_pack and json_dumps that die
 char *json_text(const json_t *j, size_t flags);
 // Every number that is written goes through one of these: NaN and infinity die, naming what it is and the likeliest cause.
@@ -49,12 +48,6 @@ static json_t *json_read(const char *path, size_t flags)
 
 json_t *json_file(const char *path) { return json_read(path, 0); }
 json_t *json_settings(const char *path) { return json_read(path, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL); }
-
-const char *json_token(json_t *j, const char *key)
-{
-    json_t *v = json_object_get(j, key);
-    return json_string_value(json_is_object(v) ? json_object_get(v, "content") : v);
-}
 
 json_t *json_make(const char *fmt, ...)
 {

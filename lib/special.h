@@ -1,35 +1,37 @@
-// special.h: the tokens that are cut out of a text whole, and the names of some of them, as transformers resolves a folder's files.
+// special.h: tokens that are cut out of a text whole, and the names of some, as transformers resolves a folder's files.
 //
 // Who names a token (tried with transformers 4.57 and 5.24: dev/special_tokens.py); a later line wins, null included:
-//   1. the tokenizer's class (`classes`): tokenizer_config.json's tokenizer_class, else config.json's, else that of config.json's model_type
-//   2. tokenizer_config.json: bos_token, eos_token, ...; additional_special_tokens and extra_special_tokens are tokens without such a name
+//   1. the tokenizer's class (`classes`): tokenizer_config.json's tokenizer_class, else config.json's, or its model_type's
+//   2. tokenizer_config.json: bos_token, eos_token, ...; additional_ and extra_special_tokens have no names
 //   3. special_tokens_map.json, the same fields; not read where tokenizer_config.json has added_tokens_decoder
 // What is cut out, in this order, which numbers the tokens that the vocabulary has not:
 //   1. tokenizer.json's added_tokens
 //   2. added_tokens_decoder, by id; without it added_tokens.json, by id
 //   3. what has a name, in the order of `token_names`, then what has none
 //
-// Easy to get wrong: the tokenizers library numbers added tokens itself, whatever the files say: as in the vocabulary, else on from its end. Where
-// the two differ, or transformers 4 and 5 do, nobody knows what the model means, and the folder is refused.
+// Easy to get wrong: the tokenizers library numbers added tokens itself, whatever the files say: as in the vocabulary,
+// else on from its end. Where the two differ, or transformers 4 and 5 do, nobody knows what the model means, and the
+// folder is refused.
 #ifndef SPECIAL_H
 #define SPECIAL_H
 #include "../gpt2.h"
 
-// Texts with ids, and the longest of them that begins at a place. They are sorted; what lies just before a text is the longest, or the longest is among
-// its own beginnings: a binary search among those with the first byte, whatever their number.
-typedef struct { char *text; size_t n; int id, shorter; } Match; // shorter: the longest other that begins this one, or -1
+// Texts with ids, and the longest of them that begins at a place. They are sorted; what lies just before a text is the
+// longest, or the longest is among its own beginnings: a binary search among those with the first byte.
+typedef struct { char *text; size_t n; int id, shorter; } Match; // shorter: the longest other that begins it, or -1
 typedef struct { Match *list; int from[257]; } Matcher;
 void matcher_add(Matcher *m, const char *text, size_t n, int id);
-void matcher_ready(Matcher *m);                                     // after the last; of equals the first added counts
-int matcher_find(const Matcher *m, const char *s, size_t n, size_t *length); // the id of the longest that begins s, or -1
-int matcher_exact(const Matcher *m, const char *s);
+void matcher_ready(Matcher *m);                                     // after the last; of equals the last added counts
+int matcher_find(const Matcher *m, const char *s, size_t n, size_t *length); // the id of the longest that begins s
+int matcher_exact(const Matcher *m, const char *s);                  // of s itself; both -1: none
 void matcher_free(Matcher *m);
 
 enum { BOS, EOS, UNK, SEP, PAD, CLS, MASK, NAMES };
-typedef struct { char *text; const char *path; int id; bool normalized, invented; } AddedToken; // id: as the file says, -1: it does not; then as numbered; invented: by nobody but the numbering
+// id: as the file says, -1: it does not; then as numbered. invented: by nobody but the numbering.
+typedef struct { char *text; const char *path; int id; bool normalized, invented; } AddedToken;
 typedef struct {
     const char *kind;                        // of `classes`; NULL: no file says
-    bool rebuilt;                            // transformers 5 takes no more than the vocabulary and the merges from tokenizer.json
+    bool rebuilt;                            // of tokenizer.json transformers 5 takes the vocabulary and merges alone
     char *name[NAMES];                       // NULL: none
     AddedToken *added;
     struct { char *key; int value; } *index; // of added
@@ -68,7 +70,7 @@ static int by_text(const void *a, const void *b)
 {
     const Match *x = (const Match *)a, *y = (const Match *)b;
     int c = match_order(x->text, x->n, y->text, y->n);
-    return c ? c : y->shorter - x->shorter;
+    return c ? c : x->shorter - y->shorter;
 }
 
 void matcher_ready(Matcher *m)
@@ -78,7 +80,8 @@ void matcher_ready(Matcher *m)
     for (int i = 0; i < n; i++) {
         Match *x = &m->list[i];
         int p = i - 1;
-        while (p >= 0 && (m->list[p].n > x->n || memcmp(m->list[p].text, x->text, m->list[p].n))) p = m->list[p].shorter;
+        while (p >= 0 && (m->list[p].n > x->n || memcmp(m->list[p].text, x->text, m->list[p].n)))
+            p = m->list[p].shorter;
         x->shorter = p;
         while (b <= (uint8_t)x->text[0]) m->from[b++] = i;
     }
@@ -96,7 +99,10 @@ int matcher_find(const Matcher *m, const char *s, size_t n, size_t *length)
         else high = middle;
     }
     for (int i = low - 1; i >= 0; i = m->list[i].shorter)
-        if (m->list[i].n <= n && !memcmp(m->list[i].text, s, m->list[i].n)) { *length = m->list[i].n; return m->list[i].id; }
+        if (m->list[i].n <= n && !memcmp(m->list[i].text, s, m->list[i].n)) {
+            *length = m->list[i].n;
+            return m->list[i].id;
+        }
     return -1;
 }
 
@@ -116,15 +122,18 @@ void matcher_free(Matcher *m)
 // ----------------------------------------------------------------------------
 // the files
 
-static const char *const token_names[NAMES] = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
+static const char *const token_names[NAMES] = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
+    "cls_token", "mask_token"};
 #define EOT "<|endoftext|>"
 #define BERT_NAMES {NULL, NULL, "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"}
 static const struct { const char *kind, *model_type; bool rebuilt; const char *name[NAMES]; } classes[] = {
-    {"GPT2Tokenizer", "gpt2", true, {EOT, EOT, EOT}}, {"GPTNeoXTokenizer", "gpt_neox", true, {EOT, EOT, EOT, NULL, "<|padding|>"}},
+    {"GPT2Tokenizer", "gpt2", true, {EOT, EOT, EOT}},
+    {"GPTNeoXTokenizer", "gpt_neox", true, {EOT, EOT, EOT, NULL, "<|padding|>"}},
     {"BertTokenizer", "bert", true, BERT_NAMES}, {"DistilBertTokenizer", "distilbert", true, BERT_NAMES},
-    {"PreTrainedTokenizerFast", NULL, false, {NULL}}, {"PreTrainedTokenizer", NULL, false, {NULL}}, {"TokenizersBackend", NULL, false, {NULL}}};
+    {"PreTrainedTokenizerFast", NULL, false, {NULL}}, {"PreTrainedTokenizer", NULL, false, {NULL}},
+    {"TokenizersBackend", NULL, false, {NULL}}};
 
-// A token as files say it: a string, or an object with content; NULL: null. Dies when it is anything else, or asks for what is not done here.
+// A token as files say it: a string, or an object with content; NULL: null. Dies when it asks for what is not done.
 static const char *token_said(json_t *v, const char *path, const char *key, bool *normalized)
 {
     static const char *const not_done[] = {"lstrip", "rstrip", "single_word"};
@@ -132,7 +141,8 @@ static const char *token_said(json_t *v, const char *path, const char *key, bool
     if (json_is_null(v)) return NULL;
     if (!s || !*s) die("%s: \"%s\" holds no token: a string, or an object with \"content\"", path, key);
     for (int i = 0; i < 3; i++)
-        if (json_is_true(json_object_get(v, not_done[i]))) die("%s: token \"%s\": %s is not supported", path, shown(s), not_done[i]);
+        if (json_is_true(json_object_get(v, not_done[i])))
+            die("%s: token \"%s\": %s is not supported", path, shown(s), not_done[i]);
     *normalized = json_is_true(json_object_get(v, "normalized"));
     return s;
 }
@@ -140,7 +150,8 @@ static const char *token_said(json_t *v, const char *path, const char *key, bool
 // Of two that speak of one token `first` says whether the earlier is right.
 static void special_add(Special *s, const char *text, const char *path, double id, bool normalized, bool first)
 {
-    if (id != -1 && !(id >= 0 && id <= 10000000 && id == floor(id))) die("%s: token \"%s\" has no valid id", path, shown(text));
+    if (id != -1 && !(id >= 0 && id <= 10000000 && id == floor(id)))
+        die("%s: token \"%s\" has no valid id", path, shown(text));
     ptrdiff_t i = shgeti(s->index, text);
     if (i < 0) {
         shput(s->index, text, (int)arrlen(s->added));
@@ -148,32 +159,47 @@ static void special_add(Special *s, const char *text, const char *path, double i
         return;
     }
     AddedToken *a = &s->added[s->index[i].value];
-    if (id >= 0 && a->id >= 0 && id != a->id) die("%s: token \"%s\" has id %.0f, but %d in %s: make them agree", path, shown(text), id, a->id, a->path);
+    if (id >= 0 && a->id >= 0 && id != a->id)
+        die("%s: token \"%s\" has id %.0f, but %d in %s: make them agree", path, shown(text), id, a->id, a->path);
     if (id >= 0) a->id = (int)id;
     if (!first) a->normalized = normalized;
 }
 
-typedef struct { double id; const char *text; bool normalized; } Listed;
-static int by_id(const void *a, const void *b) { double d = ((const Listed *)a)->id - ((const Listed *)b)->id; return (d > 0) - (d < 0); }
+typedef struct {
+    double id;
+    const char *text;
+    bool normalized;
+} Listed;
+static int by_id(const void *a, const void *b)
+{
+    double d = ((const Listed *)a)->id - ((const Listed *)b)->id;
+    return (d > 0) - (d < 0);
+}
 
-// added_tokens_decoder, {"id": token}, or added_tokens.json, {"token": id}, whose tokens are normalised unless they have a name
+// added_tokens_decoder, {"id": token}, or added_tokens.json, {"token": id}, whose tokens are normalised unless named
 static void special_listed(Special *s, json_t *list, const char *path, bool decoder)
 {
     Listed *all = NULL;
     const char *key;
     json_t *v;
-    if (!json_is_object(list)) die("%s: %s is no object of tokens and ids", path, decoder ? "\"added_tokens_decoder\"" : "it");
+    if (!json_is_object(list))
+        die("%s: %s is no object of tokens and ids", path, decoder ? "\"added_tokens_decoder\"" : "it");
     json_object_foreach(list, key, v) {
         Listed l = {.text = key, .normalized = true};
         char *end;
-        if (decoder) { l.text = token_said(v, path, key, &l.normalized); l.id = strtod(key, &end); if (!*key || *end) l.id = -2; }
-        else l.id = json_is_number(v) ? json_number_value(v) : -2;
+        if (decoder) {
+            l.text = token_said(v, path, key, &l.normalized);
+            l.id = strtod(key, &end);
+            if (!*key || *end) l.id = -2;
+        } else l.id = json_is_number(v) ? json_number_value(v) : -2;
         if (!l.text || !*l.text) die("%s: \"%s\" holds no token", path, key);
-        for (int i = 0; i < NAMES && !decoder; i++) if (s->name[i] && !strcmp(s->name[i], key)) l.normalized = false;
+        for (int i = 0; i < NAMES && !decoder; i++)
+            if (s->name[i] && !strcmp(s->name[i], key)) l.normalized = false;
         arrput(all, l);
     }
     if (all) qsort(all, arrlenu(all), sizeof *all, by_id);
-    for (size_t i = 0; i < arrlenu(all); i++) special_add(s, all[i].text, path, all[i].id == -1 ? -2 : all[i].id, all[i].normalized, !decoder);
+    for (size_t i = 0; i < arrlenu(all); i++)
+        special_add(s, all[i].text, path, all[i].id == -1 ? -2 : all[i].id, all[i].normalized, !decoder);
     arrfree(all);
 }
 
@@ -181,14 +207,20 @@ static const char *class_of(const Special *s, const char *dir)
 {
     char *path = format("%s/config.json", dir);
     json_t *config = !exists(path) ? NULL : json_settings(path), *base = json_object_get(config, "base_config");
-    const char *kind = json_string_value(json_object_get(s->settings, "tokenizer_class")), *found = NULL, *from = kind ? s->path[0] : path;
+    const char *kind = json_string_value(json_object_get(s->settings, "tokenizer_class")), *found = NULL,
+               *from = kind ? s->path[0] : path;
     if (!kind) kind = json_string_value(json_object_get(config, "tokenizer_class"));
     const char *type = json_string_value(json_object_get(base ? base : config, "model_type"));
     for (size_t i = 0; i < sizeof classes / sizeof *classes && !found; i++) {
         size_t n = strlen(classes[i].kind);
-        if (kind ? !strncmp(kind, classes[i].kind, n) && (!kind[n] || !strcmp(kind + n, "Fast")) : type && classes[i].model_type && !strcmp(type, classes[i].model_type)) found = classes[i].kind;
+        if (kind ? !strncmp(kind, classes[i].kind, n) && (!kind[n] || !strcmp(kind + n, "Fast"))
+                 : type && classes[i].model_type && !strcmp(type, classes[i].model_type))
+            found = classes[i].kind;
     }
-    if (kind && !found) die("%s: tokenizer_class %s is not supported (GPT2Tokenizer, GPTNeoXTokenizer, BertTokenizer, DistilBertTokenizer, TokenizersBackend are)", from, shown(kind));
+    if (kind && !found)
+        die("%s: tokenizer_class %s is not supported (GPT2Tokenizer, GPTNeoXTokenizer, BertTokenizer, "
+            "DistilBertTokenizer, TokenizersBackend are)",
+            from, shown(kind));
     json_decref(config);
     free(path);
     return found;
@@ -196,9 +228,14 @@ static const char *class_of(const Special *s, const char *dir)
 
 void special_read(Special *s, const char *dir, json_t *tokenizer_json, const char *json_path)
 {
-    static const char *const files[] = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}, *const lists[] = {"additional_special_tokens", "extra_special_tokens"};
-    static const char *const not_done[] = {"split_special_tokens", "add_prefix_space", "add_bos_token", "add_eos_token"};
-    struct { const char *text, *path; bool normalized; } said[NAMES] = {{0}}, *unnamed = NULL;
+    static const char *const files[] = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"},
+                             *const lists[] = {"additional_special_tokens", "extra_special_tokens"};
+    static const char *const not_done[] = {
+        "split_special_tokens", "add_prefix_space", "add_bos_token", "add_eos_token"};
+    struct {
+        const char *text, *path;
+        bool normalized;
+    } said[NAMES] = {{0}}, *unnamed = NULL;
     const char *text, *key;
     bool normalized;
     json_t *v, *w;
@@ -210,24 +247,43 @@ void special_read(Special *s, const char *dir, json_t *tokenizer_json, const cha
     s->settings = !exists(s->path[0]) ? json_object() : json_settings(s->path[0]);
     json_t *decoder = json_object_get(s->settings, "added_tokens_decoder");
     s->map = decoder || !exists(s->path[1]) ? json_object() : json_settings(s->path[1]);
-    for (i = 0; i < 4; i++) if (json_is_true(json_object_get(s->settings, not_done[i]))) die("%s: %s is not supported: a text is encoded as it stands, its special tokens as one id each", s->path[0], not_done[i]);
+    for (i = 0; i < 4; i++)
+        if (json_is_true(json_object_get(s->settings, not_done[i])))
+            die("%s: %s is not supported: a text is encoded as it stands, its special tokens as one id each",
+                s->path[0], not_done[i]);
     s->kind = class_of(s, dir);
-    for (i = 0; i < sizeof classes / sizeof *classes; i++) if (s->kind && !strcmp(s->kind, classes[i].kind)) {
-        s->rebuilt = classes[i].rebuilt;
-        for (int k = 0; k < NAMES; k++) if (classes[i].name[k]) { said[k].text = classes[i].name[k]; said[k].path = s->path[3]; }
-    }
+    for (i = 0; i < sizeof classes / sizeof *classes; i++)
+        if (s->kind && !strcmp(s->kind, classes[i].kind)) {
+            s->rebuilt = classes[i].rebuilt;
+            for (int k = 0; k < NAMES; k++)
+                if (classes[i].name[k]) {
+                    said[k].text = classes[i].name[k];
+                    said[k].path = s->path[3];
+                }
+        }
     for (int file = 0; file < 2; file++) {
         json_t *from = file ? s->map : s->settings;
-        for (int k = 0; k < NAMES; k++) if ((v = json_object_get(from, token_names[k]))) {
-            said[k].text = token_said(v, s->path[file], token_names[k], &said[k].normalized);
-            said[k].path = s->path[file];
-        }
+        for (int k = 0; k < NAMES; k++)
+            if ((v = json_object_get(from, token_names[k]))) {
+                said[k].text = token_said(v, s->path[file], token_names[k], &said[k].normalized);
+                said[k].path = s->path[file];
+            }
         for (int k = 0; k < 2; k++) {
             v = json_object_get(from, lists[k]);
             if (!v || json_is_null(v) || (!json_array_size(v) && !json_object_size(v))) continue;
-            if (unnamed && (file || k)) die("%s: \"%s\" beside other such lists: transformers 4 and 5 read them differently; write one \"%s\"", s->path[file], lists[k], lists[k]);
-            if (json_is_array(v)) json_array_foreach(v, i, w) { text = token_said(w, s->path[file], lists[k], &normalized); if (text) arrput(unnamed, ((__typeof__(*unnamed)){text, s->path[file], normalized})); }
-            else if (json_is_object(v) && k) json_object_foreach(v, key, w) { text = token_said(w, s->path[file], key, &normalized); if (text) arrput(unnamed, ((__typeof__(*unnamed)){text, s->path[file], normalized})); }
+            if (unnamed && (file || k))
+                die("%s: \"%s\" beside other such lists: transformers 4 and 5 read them differently; write one \"%s\"",
+                    s->path[file], lists[k], lists[k]);
+            if (json_is_array(v))
+                json_array_foreach(v, i, w) {
+                    text = token_said(w, s->path[file], lists[k], &normalized);
+                    if (text) arrput(unnamed, ((__typeof__(*unnamed)){text, s->path[file], normalized}));
+                }
+            else if (json_is_object(v) && k)
+                json_object_foreach(v, key, w) {
+                    text = token_said(w, s->path[file], key, &normalized);
+                    if (text) arrput(unnamed, ((__typeof__(*unnamed)){text, s->path[file], normalized}));
+                }
             else die("%s: \"%s\" is no list of tokens", s->path[file], lists[k]);
         }
     }
@@ -242,11 +298,20 @@ void special_read(Special *s, const char *dir, json_t *tokenizer_json, const cha
     size_t of_json = arrlenu(s->added);
     if (decoder) {
         json_t *listed = json_object();
-        json_object_foreach(decoder, key, v) { text = token_said(v, s->path[0], key, &normalized); if (text) json_object_set_new(listed, text, json_true()); }
+        json_object_foreach(decoder, key, v) {
+            text = token_said(v, s->path[0], key, &normalized);
+            if (text) json_object_set_new(listed, text, json_true());
+        }
         for (i = 0; i < of_json && s->rebuilt; i++) {
-            bool there = json_object_get(listed, s->added[i].text), in_vocab = json_object_get(json_object_get(json_object_get(tokenizer_json, "model"), "vocab"), s->added[i].text);
-            for (int k = 0; k < NAMES; k++) there |= in_vocab && s->name[k] && !strcmp(s->name[k], s->added[i].text) && !s->added[i].normalized;
-            if (!there) die("%s: added token \"%s\" is not in the added_tokens_decoder of %s, the only place where transformers 5 looks: add it there", json_path, shown(s->added[i].text), s->path[0]);
+            bool there = json_object_get(listed, s->added[i].text),
+                 in_vocab = json_object_get(
+                     json_object_get(json_object_get(tokenizer_json, "model"), "vocab"), s->added[i].text);
+            for (int k = 0; k < NAMES; k++)
+                there |= in_vocab && s->name[k] && !strcmp(s->name[k], s->added[i].text) && !s->added[i].normalized;
+            if (!there)
+                die("%s: added token \"%s\" is not in the added_tokens_decoder of %s, the only place where "
+                    "transformers 5 looks: add it there",
+                    json_path, shown(s->added[i].text), s->path[0]);
         }
         json_decref(listed);
         special_listed(s, decoder, s->path[0], true);
@@ -255,17 +320,24 @@ void special_read(Special *s, const char *dir, json_t *tokenizer_json, const cha
         special_listed(s, v, s->path[2], false);
         json_decref(v);
     }
-    if (said[PAD].path == s->path[3] && s->kind && !strcmp(s->kind, "GPTNeoXTokenizer") && tokenizer_json && shgeti(s->index, said[PAD].text) < 0)
-        die("%s: no \"pad_token\": transformers 4 takes none for a %s, 5 takes %s: write that, or null", s->path[0], s->kind, said[PAD].text);
-    for (int k = 0; k < NAMES; k++) if (said[k].text) special_add(s, said[k].text, said[k].path, -1, said[k].normalized, true);
+    if (said[PAD].path == s->path[3] && s->kind && !strcmp(s->kind, "GPTNeoXTokenizer") && tokenizer_json &&
+        shgeti(s->index, said[PAD].text) < 0)
+        die("%s: no \"pad_token\": transformers 4 takes none for a %s, 5 takes %s: write that, or null", s->path[0],
+            s->kind, said[PAD].text);
+    for (int k = 0; k < NAMES; k++)
+        if (said[k].text) special_add(s, said[k].text, said[k].path, -1, said[k].normalized, true);
     json_object_foreach(s->settings, key, v) { // what transformers 5 takes for a token's name and 4 does not
         size_t n = strlen(key);
         bool known = false;
         for (int k = 0; k < NAMES; k++) known |= !strcmp(key, token_names[k]);
-        if (!known && n > 6 && !strcmp(key + n - 6, "_token") && json_is_string(v) && shgeti(s->index, json_string_value(v)) < 0)
-            die("%s: \"%s\": transformers 4 does not know it, 5 adds a token: put %s into \"additional_special_tokens\"", s->path[0], shown(key), shown(json_string_value(v)));
+        if (!known && n > 6 && !strcmp(key + n - 6, "_token") && json_is_string(v) &&
+            shgeti(s->index, json_string_value(v)) < 0)
+            die("%s: \"%s\": transformers 4 does not know it, 5 adds a token: put %s into "
+                "\"additional_special_tokens\"",
+                s->path[0], shown(key), shown(json_string_value(v)));
     }
-    for (i = 0; i < arrlenu(unnamed); i++) special_add(s, unnamed[i].text, unnamed[i].path, -1, unnamed[i].normalized, true);
+    for (i = 0; i < arrlenu(unnamed); i++)
+        special_add(s, unnamed[i].text, unnamed[i].path, -1, unnamed[i].normalized, true);
     arrfree(unnamed);
 }
 
@@ -274,7 +346,9 @@ void special_number(Special *s, int (*id_of)(const void *, const char *), const 
     for (size_t i = 0; i < arrlenu(s->added); i++) {
         AddedToken *a = &s->added[i];
         int id = id_of(vocab, a->text), expect = id >= 0 ? id : entries;
-        if (a->id >= 0 && a->id != expect) die("%s: added token \"%s\" has id %d, but Hugging Face's tokenizers would give it %d: number it so", a->path, shown(a->text), a->id, expect);
+        if (a->id >= 0 && a->id != expect)
+            die("%s: added token \"%s\" has id %d, but Hugging Face's tokenizers would give it %d: number it so",
+                a->path, shown(a->text), a->id, expect);
         a->invented = a->id < 0 && id < 0;
         a->id = expect;
         if (expect >= entries) entries = expect + 1;
@@ -292,7 +366,9 @@ void special_free(Special *s)
     for (size_t i = 0; i < arrlenu(s->added); i++) free(s->added[i].text);
     for (int i = 0; i < NAMES; i++) free(s->name[i]);
     for (int i = 0; i < 4; i++) free(s->path[i]);
-    arrfree(s->added); shfree(s->index);
-    json_decref(s->settings); json_decref(s->map);
+    arrfree(s->added);
+    shfree(s->index);
+    json_decref(s->settings);
+    json_decref(s->map);
 }
 #endif

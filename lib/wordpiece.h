@@ -46,7 +46,7 @@ struct WordPiece {
 static void wordpiece_add(WordPiece *w, const char *path, const char *s, int id)
 {
     if (utf8_valid(s, strlen(s)) < strlen(s)) die("%s: token %d is not UTF-8", path, id);
-    matcher_add(&w->first, s, strlen(s), id);
+    if (*s) matcher_add(&w->first, s, strlen(s), id);
     if (!strncmp(s, "##", 2) && s[2]) matcher_add(&w->rest, s + 2, strlen(s) - 2, id);
     if (id >= w->size) w->size = id + 1;
     uint64_t h = (uint64_t)id;
@@ -57,17 +57,25 @@ static void wordpiece_add(WordPiece *w, const char *path, const char *s, int id)
 // What is done to a text: BERT's own classes go by tokenizer_config.json, whatever tokenizer.json says; other folders by tokenizer.json.
 static void wordpiece_settings(WordPiece *w, const Special *s, json_t *norm, const char *path)
 {
-    const struct { bool *to; const char *bert, *json; } list[] = {{&w->lower, "do_lower_case", "lowercase"}, {&w->strip, "strip_accents", "strip_accents"},
+    const struct {
+        bool *to;
+        const char *bert, *json;
+    } list[] = {{&w->lower, "do_lower_case", "lowercase"}, {&w->strip, "strip_accents", "strip_accents"},
         {&w->ideographs, "tokenize_chinese_chars", "handle_chinese_chars"}, {&w->clean, NULL, "clean_text"}};
     bool bert = s->rebuilt || !norm;
     for (int i = 0; i < 4; i++) {
         const char *key = bert ? list[i].bert : list[i].json;
         json_t *v = key ? json_object_get(bert ? s->settings : norm, key) : NULL;
-        if (v && !json_is_boolean(v) && !json_is_null(v)) die("%s: \"%s\" is neither true nor false", bert ? s->path[0] : path, key);
+        if (v && !json_is_boolean(v) && !json_is_null(v))
+            die("%s: \"%s\" is neither true nor false", bert ? s->path[0] : path, key);
         *list[i].to = v && !json_is_null(v) ? json_is_true(v) : i == 1 ? w->lower : true;
     }
-    if (bert && json_is_false(json_object_get(norm, "clean_text"))) die("%s: \"clean_text\" is false, but transformers 5 cleans for a %s: name tokenizer_class PreTrainedTokenizerFast in %s", path, s->kind, s->path[0]);
-    if (json_is_false(json_object_get(s->settings, "do_basic_tokenize"))) die("%s: \"do_basic_tokenize\" is false, which is not supported", s->path[0]);
+    if (bert && json_is_false(json_object_get(norm, "clean_text")))
+        die("%s: \"clean_text\" is false, but transformers 5 cleans for a %s: name tokenizer_class "
+            "PreTrainedTokenizerFast in %s",
+            path, s->kind, s->path[0]);
+    if (json_is_false(json_object_get(s->settings, "do_basic_tokenize")))
+        die("%s: \"do_basic_tokenize\" is false, which is not supported", s->path[0]);
     uint64_t unusual = (w->lower ? 0 : 1) + (w->strip ? 0 : 2) + (w->ideographs ? 0 : 4) + (w->clean ? 0 : 8);
     if (unusual) w->fingerprint += mix64(unusual);
 }
@@ -123,18 +131,24 @@ WordPiece *wordpiece_load(const char *dir)
     Special s;
     if (!j && !exists(txt)) die("%s: no tokenizer.json and no vocab.txt: copy the model's tokenizer there", dir);
     special_read(&s, dir, j, path);
-    if (s.kind && s.rebuilt && !strstr(s.kind, "BertTokenizer")) die("%s: a %s: BERT's WordPiece is needed here", dir, s.kind);
+    if (s.kind && s.rebuilt && !strstr(s.kind, "BertTokenizer"))
+        die("%s: a %s: BERT's WordPiece is needed here", dir, s.kind);
     w->max_chars = 100;
     if (j) wordpiece_json(w, path, j, &s);
     else wordpiece_txt(w, path);
     wordpiece_settings(w, &s, json_object_get(j, "normalizer"), path);
     matcher_ready(&w->first);
     matcher_ready(&w->rest);
-    static const struct { int name; const char *text; } needed[] = {{UNK, "[UNK]"}, {CLS, "[CLS]"}, {SEP, "[SEP]"}};
+    static const struct {
+        int name;
+        const char *text;
+    } needed[] = {{UNK, "[UNK]"}, {CLS, "[CLS]"}, {SEP, "[SEP]"}};
     int *ids[] = {&w->unk, &w->cls, &w->sep};
     for (int i = 0; i < 3; i++) {
         const char *named = s.name[needed[i].name];
-        if (named ? strcmp(named, needed[i].text) : s.rebuilt) die("%s: %s %s is not supported: BERT's is %s", s.path[0], token_names[needed[i].name], named ? shown(named) : "null", needed[i].text);
+        if (named ? strcmp(named, needed[i].text) : s.rebuilt)
+            die("%s: %s %s is not supported: BERT's is %s", s.path[0], token_names[needed[i].name],
+                named ? shown(named) : "null", needed[i].text);
         *ids[i] = matcher_exact(&w->first, needed[i].text);
         if (*ids[i] < 0) die("%s: no %s in the vocabulary: is it BERT's?", path, needed[i].text);
     }
@@ -148,7 +162,8 @@ WordPiece *wordpiece_load(const char *dir)
     matcher_ready(&w->special);
     special_free(&s);
     json_decref(j);
-    free(json); free(txt);
+    free(json);
+    free(txt);
     return w;
 }
 
