@@ -251,7 +251,6 @@ static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n,
     size_t longest = 0, response = 1, max_T = r->m.cfg.max_T;
     for (size_t i = 0; i < n; i++) {
         const Prompt *p = &prompts[y[i].prompt];
-        if (!(p->n + y[i].n)) die("a text without a token has no reward: leave out what is empty");
         if (p->n + y[i].n > max_T) die("a prompt of %zu tokens with a response of %zu does not fit the reward model's context of %zu: shorten --max-new", p->n, y[i].n, max_T);
         if (p->n > longest) longest = p->n;
         if (y[i].n > response) response = y[i].n;
