@@ -307,16 +307,13 @@ static void supervised_run(const Args *a, const char *command)
     char *from = resume_point(a, command, &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
     const Ops *o = device_ops(a);
-    Tokenizer *tok = tokenizer_load(tokenizer_dir);
     Config c;
-    if (folder && !reward) config_read_as(&c, folder, "model", false);
-    else fresh_config(&c, a, tok, reward);
-    if (reward && folder) { // the lower blocks of a language model
-        Config base;
-        config_read_as(&base, folder, "init", false);
-        if ((size_t)a->layers > base.L) usage("--layers %ld: %s has %zu", a->layers, folder, base.L);
-        base.L = (size_t)a->layers; base.scalar_head = true; base.tied = true; base.pad = -1; // the end of a text is scored too
-        c = base;
+    if (folder) config_read_as(&c, folder, reward ? "init" : "model", false);
+    Tokenizer *tok = tokenizer_load(tokenizer_dir);
+    if (!folder) fresh_config(&c, a, tok, reward);
+    else if (reward) { // the lower blocks of a language model
+        if ((size_t)a->layers > c.L) usage("--layers %ld: %s has %zu", a->layers, folder, c.L);
+        c.L = (size_t)a->layers; c.scalar_head = true; c.tied = true; c.pad = -1; // the end of a text is scored too
     }
     if (c.eos != tokenizer_eos(tok)) c.bos = c.eos = tokenizer_eos(tok); // of another tokenizer than the folder's
     vocabulary_check(tok, tokenizer_dir, c.V, folder ? folder : a->out);
