@@ -267,7 +267,8 @@ void model_pack(Model *m);                              // fills m->packed from 
 // ----------------------------------------------------------------------------
 // batches, activations, forward and backward
 
-void ids_check(const Model *m, const int *ids, size_t n); // dies when one is not of the model's vocabulary: of all that it reads, and of every target
+// Dies when one is not of the model's vocabulary: asked of all that a model reads, draws or has as a target.
+void ids_check(const Model *m, const int *ids, size_t n);
 typedef struct { size_t N, B; Buf tokens, pos, start; size_t cap_N, cap_B; } Batch; // (N), (N), (B+1) int32
 void batch_carve(Batch *b, Arena *a, size_t N, size_t B);
 // tokens (N) on the host; start (B+1); first_pos (B) is each row's first position, or NULL for 0. Dies when a position is outside the context.
@@ -688,7 +689,8 @@ void batch_carve(Batch *b, Arena *a, size_t N, size_t B)
 void ids_check(const Model *m, const int *ids, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (ids[i] < 0 || (size_t)ids[i] >= m->cfg.V) die("token %d: the model's vocabulary has %zu: is this its tokenizer?", ids[i], m->cfg.V);
+        if (ids[i] < 0 || (size_t)ids[i] >= m->cfg.V)
+            die("token %d: the model's vocabulary has %zu: is this its tokenizer?", ids[i], m->cfg.V);
 }
 
 void batch_set(Batch *b, const Model *m, const int *tokens, const int *start, const int *first_pos, size_t B)

@@ -973,6 +973,7 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/distilbert.h"
 #include "lib/agree.h"
 #include "lib/reward.h"
+#include "lib/recheck.h"
 #include "lib/eval.h"
 
 typedef struct {

@@ -1,8 +1,9 @@
-// agree.h: what must fit together before a run begins: a folder and what it is named for, a model and its tokenizer, a policy and its reference, a cache and
-// the vocabulary it was drawn from. (Whether cached rewards are still the reward's: reward_recheck, reward.h.)
+// agree.h: what must fit together before a run begins: a folder and the flag that names it, a model and its tokenizer,
+// a policy and its reference, a cache and the vocabulary it was drawn from. (Cached rewards and the reward: recheck.h.)
 //
-// A vocabulary may be padded: a model may have more ids than its tokenizer (every Pythia does), never fewer. Such ids are the model's like all others: it may draw
-// them, and their probability counts. No text has them: they decode to nothing, and to a reward model that has no embedding for one the response is its text.
+// A vocabulary may be padded: a model may have more ids than its tokenizer (every Pythia does), never fewer. Such ids
+// are the model's like all others: it may draw them, and their probability counts. No text has them: they decode to
+// nothing, and to a reward model that has no embedding for one the response is its text.
 #ifndef AGREE_H
 #define AGREE_H
 #include "config.h"
@@ -10,12 +11,16 @@
 
 // config_read for --flag, which takes a reward model or a language model; what is neither is refused by its name.
 void config_read_as(Config *c, const char *dir, const char *flag, bool reward);
-// The model of a folder for --flag with its tokenizer, which is returned: of its class, and with an embedding for each of the tokenizer's ids.
-Tokenizer *model_load_as(Model *m, const Ops *o, const char *dir, const char *flag, bool reward, long train_layers, bool value_head);
-void vocabulary_check(const Tokenizer *t, const char *tokenizer_dir, size_t V, const char *model); // dies when the model `model` of V ids has fewer than t
-void tokenizers_check(const Tokenizer *a, const char *folder_a, const Tokenizer *b, const char *folder_b); // dies unless ids mean the same in both, and end texts alike
-void cache_ids_check(const Cache *c, const char *path, const Model *m);                             // dies when the cache holds an id that m does not have
-// malloc'd ids of a cached sample: those sampled where the cache has them, else its text's; *same: they are known to be, or cannot be told from, what was sampled
+// A folder's model for --flag and its tokenizer, which is returned: of that class, with an embedding for every id.
+Tokenizer *model_load_as(Model *m, const Ops *o, const char *dir, const char *flag, bool reward, long train_layers,
+                         bool value_head);
+// Dies when `model`, of V ids, has fewer than the tokenizer.
+void vocabulary_check(const Tokenizer *t, const char *tokenizer_dir, size_t V, const char *model);
+// Dies unless ids mean the same in both folders, and end texts alike.
+void tokenizers_check(const Tokenizer *a, const char *folder_a, const Tokenizer *b, const char *folder_b);
+void cache_ids_check(const Cache *c, const char *path, const Model *m); // dies when it holds an id that m does not have
+// malloc'd ids of a cached sample: those sampled where the cache has them, else its text's; *same: they are known to be,
+// or cannot be told from, what was sampled
 int *sample_ids(const CacheSample *s, const Tokenizer *t, size_t *n, bool *same);
 #endif
 
@@ -35,18 +40,21 @@ void config_read_as(Config *c, const char *dir, const char *flag, bool reward)
         if (c->labels > 1) snprintf(what, sizeof what, "a classifier of %zu labels", c->labels);
         else if (!c->scalar_head) strcpy(what, "a language model");
     }
-    if (reward) die("%s: %s (%s), but --%s takes a reward model (ForSequenceClassification with one label): train one with vbon reward", dir, what, class, flag);
-    die("%s: %s (%s), but --%s takes a language model (GPT2LMHeadModel, GPTNeoXForCausalLM)", dir, what, class, flag);
+    die("%s: %s (%s), but --%s takes %s", dir, what, class, flag,
+        reward ? "a reward model (ForSequenceClassification with one label): train one with vbon reward"
+               : "a language model (GPT2LMHeadModel, GPTNeoXForCausalLM)");
 }
 
 void vocabulary_check(const Tokenizer *t, const char *tokenizer_dir, size_t V, const char *model)
 {
     int last = tokenizer_vocab(t) - 1;
-    if ((size_t)last < V || last < 0) return;
-    die("%s: the tokenizer has %d ids (the last is \"%s\"), the model %s only %zu: name the model's own tokenizer", tokenizer_dir, last + 1, tokenizer_decode(t, &last, 1, NULL), model, V);
+    if (last < 0 || (size_t)last < V) return;
+    die("%s: the tokenizer has %d ids (the last is \"%s\"), the model %s only %zu: name the model's own tokenizer",
+        tokenizer_dir, last + 1, tokenizer_decode(t, &last, 1, NULL), model, V);
 }
 
-Tokenizer *model_load_as(Model *m, const Ops *o, const char *dir, const char *flag, bool reward, long train_layers, bool value_head)
+Tokenizer *model_load_as(Model *m, const Ops *o, const char *dir, const char *flag, bool reward, long train_layers,
+                         bool value_head)
 {
     Config c;
     config_read_as(&c, dir, flag, reward);
@@ -59,9 +67,11 @@ Tokenizer *model_load_as(Model *m, const Ops *o, const char *dir, const char *fl
 
 void tokenizers_check(const Tokenizer *a, const char *folder_a, const Tokenizer *b, const char *folder_b)
 {
-    if (tokenizer_fingerprint(a) != tokenizer_fingerprint(b)) die("%s and %s have different tokenizers: the ids of one mean something else to the other", folder_a, folder_b);
-    if (tokenizer_eos(a) == tokenizer_eos(b)) return;
-    die("%s and %s end a text differently, by token %d and %d (-1: none): make their eos_token agree", folder_a, folder_b, tokenizer_eos(a), tokenizer_eos(b));
+    if (tokenizer_fingerprint(a) != tokenizer_fingerprint(b))
+        die("%s and %s have different tokenizers: the ids of one mean something else to the other", folder_a, folder_b);
+    if (tokenizer_eos(a) != tokenizer_eos(b))
+        die("%s and %s end a text differently, by token %d and %d (-1: none): make their eos_token agree", folder_a,
+            folder_b, tokenizer_eos(a), tokenizer_eos(b));
 }
 
 void cache_ids_check(const Cache *c, const char *path, const Model *m)
@@ -71,7 +81,8 @@ void cache_ids_check(const Cache *c, const char *path, const Model *m)
             const CacheSample *x = &c->prompts[i].samples[k];
             for (size_t j = 0; x->ids && j < x->n_ids; j++)
                 if (x->ids[j] < 0 || (size_t)x->ids[j] >= m->cfg.V)
-                    die("%s: prompt \"%.40s\", draw %ld: \"ids\" holds %d, the model's vocabulary has %zu: it was drawn from another model", path, c->prompts[i].prompt, x->draw, x->ids[j], m->cfg.V);
+                    die("%s: prompt \"%.40s\", draw %ld: \"ids\" holds %d, the model's vocabulary has %zu: it was drawn"
+                        " from another model", path, c->prompts[i].prompt, x->draw, x->ids[j], m->cfg.V);
         }
 }
 

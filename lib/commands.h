@@ -146,7 +146,8 @@ static void check_header(const json_t *header, const char *path, const char *key
     if (then && strcmp(then, now)) die("%s: was made with another %s (%s, now %s): make the cache again, or name the right one", path, what, then, now);
 }
 
-// A cache must, by its header, come from this reference, sampled at this temperature, and hold its ids alone; and (check_cache) be of this length.
+// A cache must, by its header, come from this reference, sampled at this temperature, and hold its ids alone;
+// and (check_cache) be of this length.
 static void check_origin(const Cache *c, const char *path, const Args *a, const Model *reference, const Tokenizer *t)
 {
     const json_t *header = c->header;
@@ -177,7 +178,8 @@ static void check_reward(const Cache *c, const char *path, const Args *a, Reward
 }
 
 // Gives each prompt its cached rewards. The cache must know every prompt.
-static void prompts_attach(Prompt *p, size_t n, const Args *a, const Model *reference, const Tokenizer *t, Reward *reward)
+static void prompts_attach(Prompt *p, size_t n, const Args *a, const Model *reference, const Tokenizer *t,
+                           Reward *reward)
 {
     Cache c;
     size_t no_keys = 0, unfitted = 0;
@@ -415,7 +417,8 @@ typedef struct { Model m; Tokenizer *t; Arena work; Generator g; Prompt *prompts
 static void drawing_open(Drawing *d, const Args *a, const char *model, uint64_t stream)
 {
     memset(d, 0, sizeof *d);
-    d->t = model_load_as(&d->m, device_ops(a), require(model, "model"), "model", false, TRAIN_NONE, false);
+    const char *flag = model == a->model ? "model" : "reference";
+    d->t = model_load_as(&d->m, device_ops(a), require(model, flag), flag, false, TRAIN_NONE, false);
     d->prompts = prompts_load(a, d->t, d->m.cfg.max_T, &d->n);
     size_t longest = 1;
     for (size_t i = 0; i < d->n; i++) if (d->prompts[i].n > longest) longest = d->prompts[i].n;
@@ -517,7 +520,7 @@ static void cmd_cache(const Args *a)
     json_t *header = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:f, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
                                "missing_eos", a->missing_eos, "precision", a->precision, "temperature", a->temperature, "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
                                "samples", (json_int_t)M);
-    if (strcmp(a->device, "cpu")) json_object_set_new(header, "device", json_string(a->device)); // where "auto" is another precision
+    if (strcmp(a->device, "cpu")) json_object_set_new(header, "device", json_string(a->device)); // "auto" is bf16 there
     size_t done = cache_resume(a->out, header), total = d.n * M;
     FILE *f = fopen(a->out, "a");
     if (!f) die("%s: cannot be written: %s", a->out, strerror(errno));
@@ -758,7 +761,8 @@ static void pool_choose(Response *out, const char *path, const Prompt *prompts, 
             double reward = -INFINITY;
             for (size_t s = k * N; s < (k + 1) * N; s++) {
                 const CacheSample *x = &pool->samples[s];
-                if (!x->ids || !x->n_ids) die("%s: draw %zu of prompt \"%.40s\" has no ids: a pool is what vbon cache writes", path, s, prompts[i].text);
+                if (!x->ids || !x->n_ids)
+                    die("%s: draw %zu of prompt \"%.40s\" has no ids: a pool is what vbon cache writes", path, s, prompts[i].text);
                 uint64_t key = order_key(x->ids, x->n_ids);
                 if (best->n && !order_below(reward, best->key, x->reward, key)) continue;
                 reward = x->reward;
@@ -784,7 +788,9 @@ static void cmd_eval(const Args *a)
     Tokenizer *ref_t = model_load_as(&ref, device_ops(a), reference, "reference", false, TRAIN_NONE, false);
     tokenizers_check(d.t, policy, ref_t, reference);
     tokenizer_free(ref_t);
-    if (ref.cfg.V != d.m.cfg.V) die("%s and %s have vocabularies of %zu and %zu ids: log-probabilities over them cannot be compared", policy, reference, d.m.cfg.V, ref.cfg.V);
+    if (ref.cfg.V != d.m.cfg.V)
+        die("%s and %s have vocabularies of %zu and %zu ids: log-probabilities over them cannot be compared", policy,
+            reference, d.m.cfg.V, ref.cfg.V);
     Reward reward;
     open_reward(&reward, a, d.t);
     prompts_attach(d.prompts, d.n, a, &ref, d.t, &reward);

@@ -23,9 +23,6 @@ void reward_open(Reward *r, const char *folder_or_command, const Tokenizer *poli
 void reward_probability(Reward *r);      // from now on a classifier's rewards are p(positive), not the logit; other rewards have none
 // Dies unless every prefix of what a policy of V ids draws can be scored.
 void reward_prefixes(const Reward *r, size_t V);
-// Scores a few cached responses of different prompts again, chosen by seed, as they were (missing: the reward of those without an end, or NULL), and dies when one
-// differs by more than rounding: `share` of the rewards' spread, or 0: by precision. t: the policy's. Says so when the cache keeps nothing that can be scored.
-void reward_recheck(Reward *r, const Cache *c, const char *path, const Tokenizer *t, uint64_t seed, const double *missing, double share);
 void reward_map(Reward *r, double scale, double offset); // from now on rewards are scale * reward + offset; scale > 0
 // Work memory for prompts and responses of at most so many tokens; r->m is created, r->tokens and r->work are set. At most a GiB of keys and values
 // of responses and one of prompts: what is longer or more goes in groups.
@@ -351,8 +348,9 @@ static void text_score(Reward *r, const Prompt *prompts, Response *y, size_t n)
 
 void reward_prefixes(const Reward *r, size_t V)
 {
-    if (r->command || !r->same_tokenizer) die("--critic prefix-rank needs a causal reward model with the policy's tokenizer");
-    if (V > r->m.cfg.V) die("--critic prefix-rank needs a reward model with an embedding for each of the policy's %zu ids; it has %zu", V, r->m.cfg.V);
+    const char *needs = "--critic prefix-rank needs a causal reward model with";
+    if (r->command || !r->same_tokenizer) die("%s the policy's tokenizer", needs);
+    if (V > r->m.cfg.V) die("%s an embedding for each of the policy's %zu ids; it has %zu", needs, V, r->m.cfg.V);
 }
 
 static bool ids_known(const Reward *r, const Response *y)
@@ -367,7 +365,8 @@ void reward_score(void *reward, const Prompt *prompts, Response *y, size_t n, bo
     if (prefixes) reward_prefixes(r, 0);
     if (r->command) program_score(r, prompts, y, n);
     else if (!r->same_tokenizer) text_score(r, prompts, y, n);
-    else for (size_t i = 0, run; i < n; i += run) { // one that holds an id of a vocabulary padded further than the reward model's is its text, where that id is nothing
+    else for (size_t i = 0, run; i < n; i += run) {
+        // a response with an id of a vocabulary padded further than the reward model's is its text, where that is nothing
         bool known = ids_known(r, &y[i]);
         for (run = 1; i + run < n && ids_known(r, &y[i + run]) == known;) run++;
         if (known) model_score(r, prompts, y + i, run, prefixes);
@@ -377,78 +376,5 @@ void reward_score(void *reward, const Prompt *prompts, Response *y, size_t n, bo
         y[i].reward = (double)(float)(r->scale * y[i].reward + r->offset);
         for (size_t t = 0; prefixes && t < y[i].n; t++) y[i].prefix[t] = r->scale * y[i].prefix[t] + r->offset;
     }
-}
-
-// ----------------------------------------------------------------------------
-// whether cached rewards are still this reward's
-
-enum { RECHECKED = 8 };
-
-// Rounding, as a share of the rewards' spread (standard deviation) and of their size. In fp32 another batch, device or library moves a score by some 1e-6 of the
-// spread; bfloat16 products moved 256 scores of the demo's by .004 of it, and by .027 at most. The shares leave room for deeper models, and for devices that
-// keep activations in bfloat16 too. The size counts where the spread is small beside it.
-static double rounding(const Reward *r, const Cache *c, double share)
-{
-    const char *precision = json_string_value(json_object_get(c->header, "precision")), *device = json_string_value(json_object_get(c->header, "device"));
-    bool then = precision && (!strcmp(precision, "bf16") || (device && !strcmp(precision, "auto")));
-    bool rough = !r->command && (then || cpu_bf16 || (r->bert ? r->bert->m.o : r->m.o)->type == DT_BF16);
-    double n = 0, mean = 0, squares = 0, size = fabs(r->offset) + r->scale * (r->command || r->bert ? 0 : fabs(r->m.cfg.score_shift));
-    for (size_t i = 0; i < c->n; i++)
-        for (size_t k = 0; k < c->prompts[i].n; k++) {
-            double x = c->prompts[i].samples[k].reward, d = x - mean;
-            mean += d / ++n;
-            squares += d * (x - mean);
-        }
-    return (share > 0 ? share : rough ? 0.1 : 1e-4) * sqrt(squares / n) + (rough ? 0x1p-7 : 0x1p-19) * (fabs(mean) + size);
-}
-
-// Whether the cache keeps of x what was scored: its ids, or a text that is known to be theirs; where text alone is scored, any text
-static bool rescorable(const Reward *r, const CacheSample *x, const Tokenizer *t, const double *missing, Response *y)
-{
-    bool same;
-    if (!x->ids && !x->text) return false;
-    y->ids = sample_ids(x, t, &y->n, &same);
-    y->finished = y->n && y->ids[y->n - 1] == tokenizer_eos(t);
-    if (y->n && (x->ids || (x->has_key && same) || ((r->command || r->bert) && !missing))) return true;
-    response_free(y);
-    return false;
-}
-
-void reward_recheck(Reward *r, const Cache *c, const char *path, const Tokenizer *t, uint64_t seed, const double *missing, double share)
-{
-    Prompt p[RECHECKED] = {0};
-    Response y[RECHECKED] = {0};
-    const CacheSample *cached[RECHECKED];
-    double first[RECHECKED], tolerance = rounding(r, c, share);
-    size_t n = 0, *order = (size_t *)xmalloc(c->n * sizeof *order);
-    random_permutation(order, c->n, seed, STREAM_RECHECK, 0);
-    for (size_t k = 0; n < RECHECKED && k < c->n + RECHECKED; k++) { // of few prompts, several responses each
-        const CachePrompt *q = &c->prompts[order[k % c->n]];
-        size_t from = (size_t)(random_uniform(seed, STREAM_RECHECK, k, 1, 0) * (double)q->n), s = 0;
-        while (s < q->n && !rescorable(r, cached[n] = &q->samples[(from + s) % q->n], t, missing, &y[n])) s++;
-        if (s == q->n) continue;
-        p[n].text = q->prompt;
-        p[n].ids = tokenizer_encode(t, q->prompt, strlen(q->prompt), &p[n].n);
-        y[n].prompt = n;
-        n++;
-    }
-    for (int again = 0; again <= (r->command != NULL) && n; again++) { // a program twice: it may be random
-        reward_score(r, p, y, n, false);
-        for (size_t i = 0; i < n; i++) {
-            if (again && fabs(y[i].reward - first[i]) > tolerance)
-                die("--reward %s: random: to prompt \"%.40s\", draw %ld of %s, it gave %.9g, then %.9g: a reward must be a function of prompt and response", r->command, p[i].text, cached[i]->draw, path, first[i], y[i].reward);
-            first[i] = y[i].reward;
-        }
-    }
-    for (size_t i = 0; i < n; i++) {
-        double now = missing && !y[i].finished ? *missing : y[i].reward;
-        if (!(fabs(now - cached[i]->reward) <= tolerance))
-            die("%s: prompt \"%.40s\", draw %ld: the cached reward is %.9g, the reward gives %.9g now (rounding: %.2g): make the cache again, name the reward it was made with, or raise --reward-tolerance",
-                path, p[i].text, cached[i]->draw, cached[i]->reward, now, tolerance);
-    }
-    if (n) printf("%s: %zu responses scored again have their cached rewards\n", path, n);
-    else printf("%s: keeps no response that could be scored again: its rewards are taken as they stand\n", path);
-    for (size_t i = 0; i < n; i++) { free(p[i].ids); response_free(&y[i]); }
-    free(order);
 }
 #endif

@@ -181,7 +181,6 @@ static double micro_batch(Trainer *t, const Corpus *c, const size_t *rows, size_
     batch_set(&t->batch, m, t->h_tokens, t->h_start, NULL, n);
     Buf hidden = slice(t->hidden, 0, R * C), dhidden = slice(t->dhidden, 0, R * C), index = slice(t->index, 0, R), target = slice(t->target, 0, R);
     Buf logp = slice(t->logp, 0, R), dlogp = slice(t->dlogp, 0, R);
-    if (c->kind == LOSS_LM) ids_check(m, t->h_target, R);
     o->upload(index, t->h_index);
     o->upload(target, t->h_target);
     Buf final = model_forward(m, &m->p, &t->acts, &t->batch, 0, m->cfg.L, NULL);
