@@ -62,7 +62,7 @@ char *xstrdup(const char *s);
 // ----------------------------------------------------------------------------
 // random numbers: a pure function of (seed, stream, prompt, sample, position), so that a draw is the same in any batching and after any resume
 
-enum { STREAM_INIT = 1, STREAM_SHUFFLE, STREAM_CACHE, STREAM_ROLLOUT, STREAM_EVAL, STREAM_SAMPLE, STREAM_BON, STREAM_MINIBATCH, STREAM_SPLIT, STREAM_PAIRS };
+enum { STREAM_INIT = 1, STREAM_SHUFFLE, STREAM_CACHE, STREAM_ROLLOUT, STREAM_EVAL, STREAM_SAMPLE, STREAM_BON, STREAM_MINIBATCH, STREAM_SPLIT, STREAM_PAIRS, STREAM_RECHECK };
 
 static inline uint64_t mix64(uint64_t x) // the finaliser of splitmix64 (Steele, Lea, Flood 2014)
 {
@@ -269,6 +269,8 @@ void model_pack(Model *m);                              // fills m->packed from 
 // ----------------------------------------------------------------------------
 // batches, activations, forward and backward
 
+// Dies when one is not of the model's vocabulary: asked of all that a model reads, draws or has as a target.
+void ids_check(const Model *m, const int *ids, size_t n);
 typedef struct { size_t N, B; Buf tokens, pos, start; size_t cap_N, cap_B; } Batch; // (N), (N), (B+1) int32
 void batch_carve(Batch *b, Arena *a, size_t N, size_t B);
 // tokens (N) on the host; start (B+1); first_pos (B) is each row's first position, or NULL for 0. Dies when a position is outside the context.
@@ -701,6 +703,13 @@ void batch_carve(Batch *b, Arena *a, size_t N, size_t B)
     b->start = arena_take(a, B + 1, DT_I32, "batch");
 }
 
+void ids_check(const Model *m, const int *ids, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (size_t)ids[i] >= m->cfg.V)
+            die("token %d: the model's vocabulary has %zu: is this its tokenizer?", ids[i], m->cfg.V);
+}
+
 void batch_set(Batch *b, const Model *m, const int *tokens, const int *start, const int *first_pos, size_t B)
 {
     size_t N = (size_t)start[B];
@@ -710,8 +719,8 @@ void batch_set(Batch *b, const Model *m, const int *tokens, const int *start, co
         for (int i = start[r]; i < start[r + 1]; i++) {
             pos[i] = i - start[r] + (first_pos ? first_pos[r] : 0);
             if ((size_t)pos[i] >= m->cfg.max_T) die("position %d: the model's context is %zu tokens: shorten the prompts or --max-new", pos[i], m->cfg.max_T);
-            if (tokens[i] < 0 || (size_t)tokens[i] >= m->cfg.V) die("token %d: the model's vocabulary has %zu: is this its tokenizer?", tokens[i], m->cfg.V);
         }
+    ids_check(m, tokens, N);
     b->N = N; b->B = B;
     m->o->upload(slice(b->tokens, 0, N), tokens);
     m->o->upload(slice(b->pos, 0, N), pos);

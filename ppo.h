@@ -517,6 +517,7 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
                 if (!isfinite((double)g->h_logp[i]))
                     die("%s: after %zu tokens of a response the next one's log-probability is not finite: the model's weights are too large (has training diverged?), or --temperature is too low",
                     prompts[y->prompt].where ? prompts[y->prompt].where : "sampling", y->n);
+                ids_check(m, &g->h_index[i], 1);
                 y->ids[y->n] = g->h_index[i];
                 y->logp[y->n++] = (float)g->h_logp[i];
                 y->finished = g->h_index[i] == s->eos;
@@ -601,6 +602,7 @@ void scorer_forward(Scorer *s, const Params *p, const Sequence *q, size_t n, boo
         if (q[i].trunk.p) o->copy(slice(s->acts.x, at * C, len * C), q[i].trunk);
     }
     s->R = R;
+    ids_check(m, s->h_target, R); // a sequence's last token is never read
     o->upload(slice(s->index, 0, R), s->h_index);
     o->upload(slice(s->target, 0, R), s->h_target);
     Buf final = model_forward(m, p, &s->acts, &s->batch, from, m->cfg.L, NULL);

@@ -95,6 +95,8 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"commands: bad input", test_commands, 1},
     {"sizes: absurd numbers, odd files, little memory", test_sizes, 1},
     {"commands: offline, from whole and compacted caches", test_offline, 1},
+    {"commands: models, tokenizers and caches that do not fit together", test_agree, 1},
+    {"commands: a reward that has changed since the cache", test_stale, 1},
     {"commands: killed at random moments, resumed bit for bit", test_resume, 1},
     {"commands: a signal in the middle of a product", test_signals, 1},
     {"faults: writes, reads, locks, links", test_faults, 1},

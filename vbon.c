@@ -1053,7 +1053,9 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/checkpoint.h"
 #include "lib/supervised.h"
 #include "lib/distilbert.h"
+#include "lib/agree.h"
 #include "lib/reward.h"
+#include "lib/recheck.h"
 #include "lib/eval.h"
 
 typedef struct {
@@ -1061,23 +1063,24 @@ typedef struct {
     const char *objective, *loss, *alpha, *fhat, *critic, *compat, *schedule, *preset, *method, *pool, *ns, *memory, *precision, *device;
     long max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows, threads, prompts_max;
-    double reward_timeout, reward_scale, reward_offset, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad, save_minutes;
+    double reward_timeout, reward_scale, reward_offset, reward_tolerance, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad, save_minutes;
     bool resume, drop_last;
 } Args;
 
 #define FLAG(name, type, field, commands, fallback, choices, help) {name, type, offsetof(Args, field), commands, fallback, choices, help}
 static const Flag flag_table[] = {
     // what goes in and out
-    FLAG("model", FLAG_STRING, model, "sft sample bon score cache train offline eval info", NULL, NULL, "Hugging Face folder of the model (sft: what to fine-tune)"),
-    FLAG("init", FLAG_STRING, init, "reward", NULL, NULL, "start from the lower blocks of this folder"),
+    FLAG("model", FLAG_STRING, model, "sft sample bon score cache train offline eval info", NULL, NULL, "Hugging Face folder of a language model (sft: to fine-tune; info: or of a reward model)"),
+    FLAG("init", FLAG_STRING, init, "reward", NULL, NULL, "start from the lower blocks of this language model's folder"),
     FLAG("tokenizer", FLAG_STRING, tokenizer, "sft reward", NULL, NULL, "folder with the tokenizer, for a model made from scratch"),
-    FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL, "folder of the reference model"),
-    FLAG("reward", FLAG_STRING, reward, "bon score cache train eval info", NULL, NULL, "reward model: a folder, or a program that reads JSONL and writes a number a line"),
-    FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train eval", "600", "1e-3..1e6", "seconds a reward program may take for one batch"),
-    FLAG("reward-output", FLAG_CHOICE, reward_output, "bon score cache train eval", "logit", "logit|prob", "of a classifier: the positive label's logit, or its probability"),
-    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train eval", "1", "1e-9..1e9", "rewards are multiplied by it"),
-    FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train eval", "0", "-1e9..1e9", "and this is added"),
-    FLAG("missing-eos", FLAG_STRING, missing_eos, "bon cache train eval", "none", NULL, "reward of a response without an end-of-text token, in place of its own (none: its own)"),
+    FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL, "folder of the reference, a language model with the policy's tokenizer"),
+    FLAG("reward", FLAG_STRING, reward, "bon score cache train offline eval info", NULL, NULL, "folder of a reward model (a classifier, no language model), or a program that reads JSONL and writes a number a line (offline: to check that the cache's rewards are its)"),
+    FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train offline eval", "600", "1e-3..1e6", "seconds a reward program may take for one batch"),
+    FLAG("reward-output", FLAG_CHOICE, reward_output, "bon score cache train offline eval", "logit", "logit|prob", "of a classifier: the positive label's logit, or its probability"),
+    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train offline eval", "1", "1e-9..1e9", "rewards are multiplied by it"),
+    FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train offline eval", "0", "-1e9..1e9", "and this is added"),
+    FLAG("reward-tolerance", FLAG_DOUBLE, reward_tolerance, "train offline eval", "0", "0..1e9", "stop when a cached response, scored again, differs by more than this share of the rewards' spread (0: 1e-4, and 0.1 where bf16 was or is used)"),
+    FLAG("missing-eos", FLAG_STRING, missing_eos, "bon cache train offline eval", "none", NULL, "reward of a response without an end-of-text token, in place of its own (none: its own)"),
     FLAG("data", FLAG_STRING, data, "sft reward offline", NULL, NULL, "JSONL to train on (offline: in place of --cache, lines {\"prompt\",\"chosen\",\"rejected\"})"),
     FLAG("held-out", FLAG_STRING, held_out, "sft reward", NULL, NULL, "JSONL to measure on"),
     FLAG("max-docs", FLAG_LONG, max_docs, "sft reward", "0", "0..1e9", "use only the first so many held-out lines (0: all)"),

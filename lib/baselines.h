@@ -23,7 +23,7 @@
 #ifndef BASELINES_H
 #define BASELINES_H
 #include "../ppo.h"
-#include "data.h"
+#include "agree.h"
 
 typedef enum { OFFLINE_DPO, OFFLINE_IPO, OFFLINE_BONBON, OFFLINE_BON_SFT } OfflineKind;
 typedef struct { OfflineKind kind; double beta, alpha; long N; } OfflineLoss; // beta: dpo, ipo; alpha and N: bonbon
@@ -35,7 +35,7 @@ typedef struct { size_t w, l; } Comparison; // of responses; bon-sft: w alone
 // All comparisons of a cache, prompt by prompt. It owns everything; stb arrays.
 typedef struct { Prompt *prompts; Response *responses; Sequence *sequences; double *ref; Comparison *list; size_t retokenised; } Comparisons; // retokenised: texts that encode to other ids than were sampled
 // bonbon, bon-sft: the best (and the worst) of each prompt's first N draws. dpo, ipo: of the first `draws`, at most `pairs` of all pairs with unequal rewards, chosen by seed.
-// Dies naming the prompt that has too few draws, a text that is not kept, ids the model does not know, or more tokens than its context.
+// Dies naming the prompt that has too few draws, a text that is not kept, or more tokens than its context.
 void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, const OfflineLoss *o, size_t draws, size_t pairs, uint64_t seed, const Tokenizer *t, const Config *cfg);
 // dpo, ipo: from JSONL lines {"prompt","chosen","rejected"}; an end-of-text token closes both texts if the tokenizer has one. Dies with file and line.
 void comparisons_read(Comparisons *c, const char *path, size_t prompts_max, const Tokenizer *t, const Config *cfg);
@@ -77,21 +77,6 @@ double offline_loss(const OfflineLoss *o, double w, double l, double ref_w, doub
 // ----------------------------------------------------------------------------
 // comparisons from a cache
 
-// malloc'd: those sampled where the cache has them, else its text's; *same: they are known to be, or cannot be told from, what was sampled
-static int *sample_ids(const CacheSample *s, const Tokenizer *t, size_t *n, bool *same)
-{
-    int *ids;
-    if (s->ids) ids = (int *)memcpy(xmalloc((s->n_ids + 1) * sizeof *ids), s->ids, (*n = s->n_ids) * sizeof *ids);
-    else {
-        ids = tokenizer_encode(t, s->text, strlen(s->text), n);
-        ids = (int *)xrealloc(ids, (*n + 1) * sizeof *ids);
-        ids[*n] = tokenizer_eos(t); // no text shows it; where there is an order key, that does
-        *n += ids[*n] >= 0 && (s->has_key ? order_key(ids, *n + 1) == s->key : s->finished);
-    }
-    *same = !s->has_key || order_key(ids, *n) == s->key;
-    return ids;
-}
-
 // Of add_prompt and add_response: `where` says in an error which one it is
 static void add_prompt(Comparisons *c, const char *where, const char *text, const Tokenizer *t)
 {
@@ -108,8 +93,6 @@ static size_t add_response(Comparisons *c, const char *where, const CacheSample 
     r.ids = sample_ids(s, t, &r.n, &same);
     if (!r.n) die("%s is empty", where);
     if (s->ids && !same) die("%s: its key is not that of its ids: the file was edited", where);
-    for (size_t i = 0; i < r.n; i++) if (r.ids[i] < 0 || (size_t)r.ids[i] >= cfg->V)
-        die("%s has token %d, the model knows %zu: is it another model's?", where, r.ids[i], cfg->V);
     size_t tokens = c->prompts[r.prompt].n + r.n;
     // the last one is never read
     if (tokens - 1 > cfg->max_T)
@@ -308,21 +291,26 @@ static void cmd_offline(const Args *a)
     if (!automatic && (end == a->alpha || *end || !(loss.alpha >= 0 && loss.alpha <= 1))) usage("--alpha %s: auto, or a number from 0 to 1", a->alpha);
     require(a->model, "model");
     if (!a->data == !a->cache) usage("one of --cache and --data is required");
+    if (a->data && a->reward) usage("--reward checks the rewards of a cache: it does not go with --data");
     if (a->data && !pairwise) usage("--data goes with --loss dpo and ipo; %s needs a cache", a->loss);
     if (a->data && (flag_given("draws") == 2 || flag_given("pairs") == 2)) usage("--draws and --pairs go with --cache");
     char *from = resume_point(a, "offline", &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
-    Tokenizer *t = tokenizer_load(a->model);
-    tokenizer_eos(t); // or dies now
     Model m;
-    model_load(&m, device_ops(a), a->model, train_layers(a), false);
-    if (m.cfg.scalar_head) die("%s: a reward model, not a language model", a->model);
+    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, train_layers(a), false);
+    tokenizer_eos(t); // or dies now
     Comparisons c;
     if (a->data) comparisons_read(&c, a->data, (size_t)a->prompts_max, t, &m.cfg);
     else {
         Cache cache;
         cache_read(&cache, a->cache, 0);
-        check_origin(cache.header, a->cache, a, &m, t);
+        check_origin(&cache, a->cache, a, &m, t);
+        if (a->reward) {
+            Reward reward;
+            open_reward(&reward, a, t);
+            check_reward(&cache, a->cache, a, &reward, t);
+            reward_close(&reward);
+        } else printf("%s: its rewards are taken as they stand (--reward names what made them, and checks)\n", a->cache);
         comparisons_make(&c, &cache, (size_t)a->prompts_max, &loss, (size_t)a->draws, (size_t)a->pairs, (uint64_t)a->seed, t, &m.cfg);
         cache_free(&cache);
     }

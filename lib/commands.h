@@ -73,7 +73,7 @@ static json_t *config_record(const Args *a, const char *command)
 // A resumed run must have the flags it began with, but for those that change no result, and read the same.
 static void check_same_flags(const Args *a, const char *command)
 {
-    static const char *const free_flags[] = {"resume", "log-every", "save-every", "save-minutes", "out"};
+    static const char *const free_flags[] = {"resume", "log-every", "save-every", "save-minutes", "out", "reward-tolerance"};
     char *path = format("%s/log.jsonl", a->out);
     Jsonl in;
     json_t *j, *v;
@@ -197,32 +197,46 @@ static void check_header(const json_t *header, const char *path, const char *key
     if (then && strcmp(then, now)) die("%s: was made with another %s (%s, now %s): make the cache again, or name the right one", path, what, then, now);
 }
 
-// A cache must, by its header, come from this reference, sampled at this temperature; and (check_cache) from this reward (NULL: any) and length.
-static void check_origin(const json_t *header, const char *path, const Args *a, const Model *reference, const Tokenizer *t)
+// A cache must, by its header, come from this reference, sampled at this temperature, and hold its ids alone;
+// and (check_cache) be of this length.
+static void check_origin(const Cache *c, const char *path, const Args *a, const Model *reference, const Tokenizer *t)
 {
+    const json_t *header = c->header;
     char *model = format("%016llx", (unsigned long long)model_fingerprint(reference)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(t));
     check_header(header, path, "model", model, "reference model");
     check_header(header, path, "tokenizer", tok, "tokenizer");
     free(model); free(tok);
     json_t *T = json_object_get(header, "temperature");
     if (json_is_number(T) && fabs(json_number_value(T) - a->temperature) > 1e-9) die("%s: was sampled at temperature %g, not %g", path, json_number_value(T), a->temperature);
+    cache_ids_check(c, path, reference);
 }
-static void check_cache(const json_t *header, const char *path, const Args *a, const Model *reference, const Tokenizer *t, const char *reward)
+static void check_cache(const Cache *c, const char *path, const Args *a, const Model *reference, const Tokenizer *t)
 {
-    check_origin(header, path, a, reference, t);
-    if (reward) check_header(header, path, "reward", reward, "reward");
-    check_header(header, path, "missing_eos", a->missing_eos, "--missing-eos");
-    json_t *new = json_object_get(header, "max_new");
+    check_origin(c, path, a, reference, t);
+    json_t *new = json_object_get(c->header, "max_new");
     if (json_is_integer(new) && json_integer_value(new) != a->max_new) die("%s: was sampled with --max-new %lld, not %ld", path, (long long)json_integer_value(new), a->max_new);
 }
 
+// Its rewards must, by its header, be of this reward; and in fact, as far as a few of them tell.
+static void check_reward(const Cache *c, const char *path, const Args *a, Reward *reward, const Tokenizer *t)
+{
+    bool has;
+    double value;
+    missing_eos(a, &has, &value);
+    check_header(c->header, path, "reward", reward->what, "reward");
+    check_header(c->header, path, "missing_eos", a->missing_eos, "--missing-eos");
+    reward_recheck(reward, c, path, t, (uint64_t)a->seed, has ? &value : NULL, a->reward_tolerance);
+}
+
 // Gives each prompt its cached rewards. The cache must know every prompt.
-static void prompts_attach(Prompt *p, size_t n, const Args *a, const Model *reference, const Tokenizer *t, const char *reward)
+static void prompts_attach(Prompt *p, size_t n, const Args *a, const Model *reference, const Tokenizer *t,
+                           Reward *reward)
 {
     Cache c;
     size_t no_keys = 0, unfitted = 0;
     cache_read(&c, a->cache, a->m);
-    check_cache(c.header, a->cache, a, reference, t, reward);
+    check_cache(&c, a->cache, a, reference, t);
+    check_reward(&c, a->cache, a, reward, t);
     bool exact = !strcmp(a->fhat ? a->fhat : "", "exact"), expfit = !strcmp(a->fhat ? a->fhat : "", "expfit");
     for (size_t i = 0; i < n; i++) {
         long at = cache_find(&c, p[i].text);
@@ -358,19 +372,16 @@ static void supervised_run(const Args *a, const char *command)
     char *from = resume_point(a, command, &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
     const Ops *o = device_ops(a);
-    Tokenizer *tok = tokenizer_load(tokenizer_dir);
     Config c;
-    if (folder && !reward) config_read(&c, folder);
-    else fresh_config(&c, a, tok, reward);
-    if (reward && folder) { // the lower blocks of a language model
-        Config base;
-        config_read(&base, folder);
-        if ((size_t)a->layers > base.L) usage("--layers %ld: %s has %zu", a->layers, folder, base.L);
-        base.L = (size_t)a->layers; base.scalar_head = true; base.tied = true; base.pad = -1; // the end of a text is scored too
-        c = base;
+    if (folder) config_read_as(&c, folder, reward ? "init" : "model", false);
+    Tokenizer *tok = tokenizer_load(tokenizer_dir);
+    if (!folder) fresh_config(&c, a, tok, reward);
+    else if (reward) { // the lower blocks of a language model
+        if ((size_t)a->layers > c.L) usage("--layers %ld: %s has %zu", a->layers, folder, c.L);
+        c.L = (size_t)a->layers; c.scalar_head = true; c.tied = true; c.pad = -1; // the end of a text is scored too
     }
     if (c.eos != tokenizer_eos(tok)) c.bos = c.eos = tokenizer_eos(tok); // of another tokenizer than the folder's
-    if ((int)c.V < tokenizer_vocab(tok)) die("%s: the tokenizer has %d tokens, the model %zu: name the model's own", tokenizer_dir, tokenizer_vocab(tok), c.V);
+    vocabulary_check(tok, tokenizer_dir, c.V, folder ? folder : a->out);
     // a new model has the context it is given
     size_t context = (size_t)a->context < c.max_T ? (size_t)a->context : c.max_T, own = folder ? c.max_T : SIZE_MAX;
     if (context < 2) die("%s: the model's own context is %zu: a row must hold two tokens at least, one to read and one to predict", folder, context);
@@ -476,9 +487,8 @@ typedef struct { Model m; Tokenizer *t; Arena work; Generator g; Prompt *prompts
 static void drawing_open(Drawing *d, const Args *a, const char *model, uint64_t stream)
 {
     memset(d, 0, sizeof *d);
-    d->t = tokenizer_load(require(model, "model"));
-    model_load(&d->m, device_ops(a), model, TRAIN_NONE, false);
-    if (d->m.cfg.scalar_head) die("%s: a reward model, not a language model", model);
+    const char *flag = model == a->model ? "model" : "reference";
+    d->t = model_load_as(&d->m, device_ops(a), require(model, flag), flag, false, TRAIN_NONE, false);
     d->prompts = prompts_load(a, d->t, d->m.cfg.max_T, &d->n, stream == STREAM_SAMPLE || stream == STREAM_BON);
     size_t longest = 1;
     for (size_t i = 0; i < d->n; i++) if (d->prompts[i].n > longest) longest = d->prompts[i].n;
@@ -586,6 +596,7 @@ static void cmd_cache(const Args *a)
     json_t *header = json_make("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
                                "missing_eos", a->missing_eos, "precision", a->precision, "temperature", json_number(a->temperature, "--temperature", "choose another"), "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
                                "samples", (json_int_t)M, "total", (json_int_t)total);
+    if (strcmp(a->device, "cpu")) json_object_set_new(header, "device", json_make("s", a->device)); // "auto" is bf16 there
     size_t done = cache_resume(&file, header, d.prompts, d.n, M);
     if (done) printf("%s: %zu of %zu samples are there already\n", a->out, done, total);
     stop_on_signals();
@@ -629,7 +640,6 @@ static void cmd_cache(const Args *a)
 // ----------------------------------------------------------------------------
 // score
 
-static int *sample_ids(const CacheSample *s, const Tokenizer *t, size_t *n, bool *same);
 
 // A line's text and prompt, with the ids that were sampled where it has them: they tell what a text cannot, as an
 // end-of-text token.
@@ -663,10 +673,8 @@ static void cmd_score(const Args *a)
 {
     require(a->in, "in");
     AsideFile *out = aside_open(require(a->out, "out")); // tried before the work
-    Tokenizer *t = tokenizer_load(require(a->model, "model"));
     Model m;
-    model_load(&m, device_ops(a), a->model, TRAIN_NONE, false);
-    if (m.cfg.scalar_head) die("%s: a reward model, not a language model: name it by --reward", a->model);
+    Tokenizer *t = model_load_as(&m, device_ops(a), require(a->model, "model"), "model", false, TRAIN_NONE, false);
     const Ops *o = m.o;
     Reward reward;
     int eos = tokenizer_end(t, a->reward != NULL); // for the text, which a reward gets without its end
@@ -789,17 +797,16 @@ static void cmd_train(const Args *a)
     if (cached) require(a->cache, "cache");
     char *from = resume_point(a, "train", &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
-    Tokenizer *t = tokenizer_load(a->model);
     Model m;
-    model_load(&m, device_ops(a), a->model, train_layers(a), !opt.prefix_rank);
-    if (m.cfg.scalar_head) die("%s: a reward model, not a language model", a->model);
+    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, train_layers(a), !opt.prefix_rank);
     if (!opt.prefix_rank) value_head_random(&m, (uint64_t)a->seed);
     opt.eos = tokenizer_eos(t);
     Reward reward;
     open_reward(&reward, a, t);
+    if (opt.prefix_rank) reward_prefixes(&reward, m.cfg.V);
     size_t n;
     Prompt *prompts = prompts_load(a, t, m.cfg.max_T, &n, false);
-    if (cached) prompts_attach(prompts, n, a, &m, t, reward.what);
+    if (cached) prompts_attach(prompts, n, a, &m, t, &reward);
     size_t least = SIZE_MAX;
     for (size_t i = 0; i < n && cached; i++) if (prompts[i].cdf.M < least) least = prompts[i].cdf.M;
     double N = opt.objective.N > 0 ? (double)opt.objective.N : opt.objective.kind == OBJECTIVE_L ? 1 / opt.objective.beta + 1 : 1;
@@ -879,7 +886,8 @@ static void pool_choose(Response *out, const char *path, const Prompt *prompts, 
 {
     Cache c;
     cache_read(&c, path, 0);
-    check_cache(c.header, path, a, reference, t, NULL);
+    check_cache(&c, path, a, reference, t);
+    check_header(c.header, path, "missing_eos", a->missing_eos, "--missing-eos");
     for (size_t i = 0; i < n; i++) {
         long at = cache_find(&c, prompts[i].text);
         if (at < 0) die("%s: has no samples for prompt %zu, \"%.40s\": make the pool with these prompts", path, i + 1, prompts[i].text);
@@ -890,9 +898,8 @@ static void pool_choose(Response *out, const char *path, const Prompt *prompts, 
             double reward = -INFINITY;
             for (size_t s = k * N; s < (k + 1) * N; s++) {
                 const CacheSample *x = &pool->samples[s];
-                bool known = x->ids && x->n_ids > 0;
-                for (size_t j = 0; known && j < x->n_ids; j++) known = x->ids[j] >= 0 && (size_t)x->ids[j] < reference->cfg.V;
-                if (!known) die("%s: draw %zu of prompt \"%.40s\" has no ids of the reference's: a pool is what vbon cache writes", path, s, prompts[i].text);
+                if (!x->ids || !x->n_ids)
+                    die("%s: draw %zu of prompt \"%.40s\" has no ids: a pool is what vbon cache writes", path, s, prompts[i].text);
                 uint64_t key = order_key(x->ids, x->n_ids);
                 if (best->n && !order_below(reward, best->key, x->reward, key)) continue;
                 reward = x->reward;
@@ -916,11 +923,15 @@ static void cmd_eval(const Args *a)
     Drawing d;
     drawing_open(&d, a, policy, STREAM_EVAL);
     Model ref;
-    model_load(&ref, device_ops(a), reference, TRAIN_NONE, false);
-    if (ref.cfg.V != d.m.cfg.V) die("%s and %s have different vocabularies", policy, reference);
+    Tokenizer *ref_t = model_load_as(&ref, device_ops(a), reference, "reference", false, TRAIN_NONE, false);
+    tokenizers_check(d.t, policy, ref_t, reference);
+    tokenizer_free(ref_t);
+    if (ref.cfg.V != d.m.cfg.V)
+        die("%s and %s have vocabularies of %zu and %zu ids: log-probabilities over them cannot be compared", policy,
+            reference, d.m.cfg.V, ref.cfg.V);
     Reward reward;
     open_reward(&reward, a, d.t);
-    prompts_attach(d.prompts, d.n, a, &ref, d.t, reward.what);
+    prompts_attach(d.prompts, d.n, a, &ref, d.t, &reward);
     // of Best-of-N no log-probabilities: they are not the reference's, and only the bound on its KL is known
     EvalSpec spec = {.policy = bon ? NULL : &d.m, .reference = &ref, .temperature = a->temperature,
                      .tokens = (size_t)a->micro_tokens};

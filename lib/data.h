@@ -247,7 +247,7 @@ static int by_draw(const void *a, const void *b) { long x = ((const CacheSample 
 // fit a float; log p may be above 0 by rounding.
 static const Field header_fields[] = {{"vbon_cache", FIELD_WHOLE, 1, 1, 0}, {"model", FIELD_HEX, 0, 0, 0},
     {"tokenizer", FIELD_HEX, 0, 0, 0}, {"reward", FIELD_TEXT, 0, 0, 0}, {"prompts", FIELD_HEX, 0, 0, 0},
-    {"missing_eos", FIELD_TEXT, 0, 0, 0}, {"precision", FIELD_TEXT, 0, 0, 0}, {"temperature", FIELD_NUMBER, 1e-6,
+    {"missing_eos", FIELD_TEXT, 0, 0, 0}, {"precision", FIELD_TEXT, 0, 0, 0}, {"device", FIELD_TEXT, 0, 0, 0}, {"temperature", FIELD_NUMBER, 1e-6,
         DBL_MAX, 0}, {"max_new", FIELD_WHOLE, 1, INT_MAX, 0}, {"seed", FIELD_WHOLE, 0, 0x1p63, 0},
     {"samples", FIELD_WHOLE, 1, 0x1p63, 0}, {"total", FIELD_WHOLE, 1, 0x1p63, 0}};
 static const Field sample_fields[] = {{"prompt", FIELD_TEXT, 0, 0, 0}, {"text", FIELD_TEXT, 0, 0, 0}, {"reward",

@@ -162,8 +162,7 @@ static void cmd_info(const Args *a)
     if (c.labels > 1) printf("%s: a classifier of %zu labels: planned as the language model it was made from\n", a->model, c.labels);
     c.scalar_head &= c.labels <= 1;
     if (c.scalar_head && a->reward) die("%s: a reward model itself: --reward goes with a language model", a->model);
-    if (folder && !bert) config_read(&reward, a->reward);
-    if (folder && !bert && !reward.scalar_head) die("%s: a language model, not a reward model", a->reward);
+    if (folder && !bert) config_read_as(&reward, a->reward, "reward", true);
     model_create(&m, device_ops(a), &c, c.scalar_head ? TRAIN_NONE : train_layers(a), !c.scalar_head, true);
     print_model(a->model, &m);
     print_parameters(&m, is_folder(a->model) && c.labels <= 1 ? a->model : NULL);

@@ -22,6 +22,8 @@ typedef struct {
 } Reward;
 void reward_open(Reward *r, const char *folder_or_command, const Tokenizer *policy_tokenizer, const Ops *o, size_t tokens, double timeout);
 void reward_probability(Reward *r);      // from now on a classifier's rewards are p(positive), not the logit; other rewards have none
+// Dies unless every prefix of what a policy of V ids draws can be scored.
+void reward_prefixes(const Reward *r, size_t V);
 void reward_map(Reward *r, double scale, double offset); // from now on rewards are scale * reward + offset; scale > 0
 // Work memory for prompts and responses of at most so many tokens (not for the model's context, which may be any number where positions are rotary);
 // r->m is created, r->tokens and r->work are set. At most a GiB of keys and values of responses and one of prompts: what is longer or more goes in groups.
@@ -164,10 +166,8 @@ void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer,
         r->what = format("%016llx", (unsigned long long)distilbert_fingerprint(r->bert));
         return;
     }
-    model_load(&r->m, o, what, TRAIN_NONE, false);
-    if (!r->m.cfg.scalar_head) die("%s: a language model, not a reward model: it has no scalar head (train one with vbon reward)", what);
+    r->tokenizer = model_load_as(&r->m, o, what, "reward", true, TRAIN_NONE, false);
     model_pack(&r->m);
-    r->tokenizer = tokenizer_load(what);
     r->same_tokenizer = tokenizer_fingerprint(r->tokenizer) == tokenizer_fingerprint(policy_tokenizer);
     if (!r->same_tokenizer) tokenizer_eos(r->tokenizer); // or dies now, not in the middle of the work
     if (!r->same_tokenizer) fprintf(stderr, "vbon: note: %s has another tokenizer than the policy: it scores the text, not the ids\n", what);
@@ -387,13 +387,32 @@ static void text_score(Reward *r, const Prompt *prompts, Response *y, size_t n)
     free(texts);
 }
 
+void reward_prefixes(const Reward *r, size_t V)
+{
+    const char *needs = "--critic prefix-rank needs a causal reward model with";
+    if (r->command || !r->same_tokenizer) die("%s the policy's tokenizer", needs);
+    if (V > r->m.cfg.V) die("%s an embedding for each of the policy's %zu ids; it has %zu", needs, V, r->m.cfg.V);
+}
+
+static bool ids_known(const Reward *r, const Response *y)
+{
+    for (size_t i = 0; i < y->n; i++) if ((size_t)y->ids[i] >= r->m.cfg.V) return false;
+    return true;
+}
+
 void reward_score(void *reward, const Prompt *prompts, Response *y, size_t n, bool prefixes)
 {
     Reward *r = (Reward *)reward;
-    if (prefixes && (r->command || !r->same_tokenizer)) die("--critic prefix-rank needs a causal reward model with the policy's tokenizer");
+    if (prefixes) reward_prefixes(r, 0);
     if (r->command) program_score(r, prompts, y, n);
-    else if (r->same_tokenizer) model_score(r, prompts, y, n, prefixes);
-    else text_score(r, prompts, y, n);
+    else if (!r->same_tokenizer) text_score(r, prompts, y, n);
+    else for (size_t i = 0, run; i < n; i += run) {
+        // a response with an id of a vocabulary padded further than the reward model's is its text, where that is nothing
+        bool known = ids_known(r, &y[i]);
+        for (run = 1; i + run < n && ids_known(r, &y[i + run]) == known;) run++;
+        if (known) model_score(r, prompts, y + i, run, prefixes);
+        else text_score(r, prompts, y + i, run);
+    }
     for (size_t i = 0; i < n; i++) { // floats, as the cache keeps them
         double own = y[i].reward;
         y[i].reward = (double)(float)(r->scale * own + r->offset);

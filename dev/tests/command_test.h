@@ -520,9 +520,9 @@ static void test_commands(void)
         {"sample --model lm --prompt a --temperature 1e999", 2, "number"}, {"sample --model lm --prompt a --samples", 2, "needs a value"}, {"sample --model lm --prompt a --n 3", 2, "belongs to"},
         {"sample lm", 2, "begin with --"}, {"train --preset nosuch", 2, "no such preset"}, {"train --objective ppo", 2, "must be one of"}, {"sample --prompt a", 2, "--model is required"},
         {"sample --model lm --prompt a --temperature 0", 2, "at least 0.0001"}, {"sample --model lm --prompts nosuch.jsonl", 1, "nosuch.jsonl"}, {"sample --model rm --prompt a", 1, "reward model"},
-        {"bon --model lm --reward lm --prompt a --max-new 4", 1, "no scalar head"}, {"sample --model lm --prompt a --max-new 100", 1, "context"},
+        {"bon --model lm --reward lm --prompt a --max-new 4", 1, "--reward takes a reward model"}, {"sample --model lm --prompt a --max-new 100", 1, "context"},
         {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --n 0 --out t", 2, "at least 1"}, {"train --beta -1", 2, "at least 1e-06"}, {"train --beta2 1", 2, "less than 1"},
-        {"sample --model lm --prompt a --threads 100000", 2, "at most 1024"}, {"score --model rm --in in2.jsonl --out s.jsonl", 1, "--reward"}, {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out text.jsonl", 1, "something else than a cache"},
+        {"sample --model lm --prompt a --threads 100000", 2, "at most 1024"}, {"score --model rm --in in2.jsonl --out s.jsonl", 1, "--model takes a language model"}, {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out text.jsonl", 1, "something else than a cache"},
         {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out notes.txt", 1, "something else than a cache"}, {"train --model lm --reward rm --cache newline.jsonl --prompts prompts.jsonl --max-new 6 --out t", 1, "stands there twice"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --objective rl --out t", 1, "--beta"},
         {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --n 4 --beta 0.1 --out t", 1, "exclude"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 7 --out t", 1, "--max-new 6"},
         {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --temperature 0.5 --out t", 1, "temperature"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --m 9 --out t", 1, "--m asks for 9"},
@@ -535,11 +535,11 @@ static void test_commands(void)
         {"reward --tokenizer lm --data label2.jsonl --out t", 1, "label2.jsonl:1"}, {"reward --init lm --layers 5 --data label2.jsonl --out t", 2, "has 2"},
         {"eval --model lm --reference lm --reward rm --cache cc.jsonl --pool cc.jsonl --max-new 6", 2, "--method bon"}, {"eval" POOL "cc.jsonl --n 4 --samples 3", 1, "need 12"},
         {"eval" POOL "newline.jsonl", 1, "stands there twice"}, {"eval" POOL "bad.jsonl", 1, "bad.jsonl:3"}, {"eval" POOL "no_ids.jsonl --n 1", 1, "has no ids"},
-        {"eval" POOL "wild.jsonl --n 1", 1, "has no ids of the reference's"}, {"eval" POOL "more.jsonl", 1, "more.jsonl:1"}, {"eval" POOL "other.jsonl", 1, "another reference model"},
+        {"eval" POOL "wild.jsonl --n 1", 1, "\"ids\" holds 2000"}, {"eval" POOL "more.jsonl", 1, "more.jsonl:1"}, {"eval" POOL "other.jsonl", 1, "another reference model"},
         {"bon --model lm --reward 'exit 3' --prompt a --n 2 --max-new 4", 1, "ended with status 3"}, {"bon --model lm --reward 'nosuchprogram 2>/dev/null' --prompt a --n 2 --max-new 4", 1, "no such folder or program"},
         {"bon --model lm --reward 'read x; echo 1' --prompt a --n 3 --max-new 4", 1, "1 of 3"}, {"bon --model lm --reward 'while read x; do echo nan; done' --prompt a --n 2 --max-new 4", 1, "no finite number"},
         {"bon --model lm --reward 'while read x; do echo one; done' --prompt a --n 2 --max-new 4", 1, "no finite number"}, {"bon --model lm --reward 'kill -9 $$' --prompt a --n 2 --max-new 4", 1, "killed by signal 9"},
-        {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"bon --model lm --reward rm --reward-scale 0 --prompt a --n 2 --max-new 4", 2, "--reward-scale"}, {"info --model lm --reward lm", 1, "not a reward model"}, {"info --model rm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model rm --reward rm", 1, "rm: a reward model itself"}, {"info --model lm --reward no/such", 1, "no such folder, config.json or program"}, {"info --model lm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch: there is no such folder"}, {"sample --model nosuch --prompt a", 1, "nosuch: there is no such folder"}};
+        {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"bon --model lm --reward rm --reward-scale 0 --prompt a --n 2 --max-new 4", 2, "--reward-scale"}, {"info --model lm --reward lm", 1, "--reward takes a reward model"}, {"info --model rm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model rm --reward rm", 1, "rm: a reward model itself"}, {"info --model lm --reward no/such", 1, "no such folder, config.json or program"}, {"info --model lm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch: there is no such folder"}, {"sample --model nosuch --prompt a", 1, "nosuch: there is no such folder"}};
     static const struct { const char *name, *text; } files[] = {
         {"more.jsonl", "{\"prompt\":\"This film\"}\n{\"prompt\":\"Unknown\"}\n"}, {"nan.jsonl", "{\"vbon_cache\":1}\n{\"prompt\":\"I\",\"text\":\"a\",\"reward\":NaN}\n"},
         {"bad.jsonl", "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1}\n{\"prompt\":\"I\",\"text\":\"b\",\"reward\":2}\n{\"prompt\":\"I\",\"text\":\"c\"}\n"}, {"utf8.jsonl", "{\"prompt\":\"a\",\"response\":\"b\"}\n{\"prompt\":\"a\xff\",\"response\":\"b\"}\n"},
@@ -739,7 +739,7 @@ static void test_offline(void) // on a cache, and on the same without ids, in th
     CHECK(hits, "no offline run was still running when it was to be killed");
     static const struct { const char *args; int code; const char *says; } bad[] = {{"--loss dpo", 2, "--beta is required"}, {"--loss bonbon --beta 1", 2, "--beta goes with"}, {"--loss dpo --beta 1 --n 2", 2, "--n goes with"},
         {"--loss bonbon --alpha 1.5", 2, "--alpha"}, {"--loss bonbon --n 9", 1, "has 8 draws, 9 are needed"}, {"--loss dpo --beta 1 --draws 9", 1, "lower --draws"}, {"--loss bon-sft --temperature 2", 1, "temperature"},
-        {"--loss dpo --beta 1 --alpha 0.5", 2, "--alpha goes with"}, {"--loss bon-sft --pairs 3", 2, "--draws and --pairs go with"}, {"--preset nosuch", 2, "no such preset"}, {"--loss bon-sft --reward rm", 2, "belongs to"}, {"--loss dpo --beta 1 --data prefer.jsonl", 2, "one of --cache and --data"}};
+        {"--loss dpo --beta 1 --alpha 0.5", 2, "--alpha goes with"}, {"--loss bon-sft --pairs 3", 2, "--draws and --pairs go with"}, {"--preset nosuch", 2, "no such preset"}, {"--loss bon-sft --critic head", 2, "belongs to"}, {"--loss dpo --beta 1 --data prefer.jsonl", 2, "one of --cache and --data"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) { char *args = format("offline --model lm --cache co.jsonl --out off_bad %s", bad[i].args); expect_failure(args, bad[i].code, bad[i].says); free(args); }
     expect_failure("offline --model lm --data prefer.jsonl --loss bon-sft --out off_bad", 2, "needs a cache");
     expect_failure("offline --model lm --data prefer.jsonl --loss dpo --beta 1 --pairs 2 --out off_bad", 2, "go with --cache");
@@ -752,7 +752,7 @@ static void test_offline(void) // on a cache, and on the same without ids, in th
         {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"2\":\"a\"}}", "\"texts\" must hold"}, {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":[\"a\"]}", "\"texts\" must be an object"},
         {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"0\":\"a\",\"00\":\"b\"}}", "\"texts\" must hold"},
         {"{\"prompt\":\"I\",\"ids\":[5],\"key\":\"0000000000000001\",\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[6],\"key\":\"0000000000000001\",\"reward\":2}", "the file was edited"}, {"{\"prompt\":\"I\",\"responses\":[\"a\",\"b\"],\"rewards\":[1,1]}", "rewards of each prompt are equal"},
-        {"{\"prompt\":\"I\",\"ids\":[5],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2000],\"reward\":2}", "token 2000"}, {"{\"prompt\":\"I\",\"ids\":[],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2],\"reward\":2}", "is empty"},
+        {"{\"prompt\":\"I\",\"ids\":[5],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2000],\"reward\":2}", "\"ids\" holds 2000"}, {"{\"prompt\":\"I\",\"ids\":[],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2],\"reward\":2}", "is empty"},
         {"{\"prompt\":\"I\",\"ids\":[5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2],\"reward\":2}", "context is 24"}};
     char *odd = tmp_path("odd.jsonl");
     for (size_t i = 0; i < sizeof caches / sizeof *caches; i++) {
@@ -954,4 +954,331 @@ static void test_distilbert_commands(void)
     write_file(in, "{\"text\":\"a\xff\"}\n", 14);
     expect_failure("score --model lm --reward rm --in bert_in.jsonl --out bert_none.jsonl", 1, "bert_in.jsonl:1: byte 11 is not UTF-8");
     expect_failure("bon --model lm --reward rm --prompt \"$(printf 'a\\377')\" --n 2 --max-new 4", 2, "--prompt: byte 2 is not UTF-8");
+}
+
+// ----------------------------------------------------------------------------
+// what must fit together before a run begins
+
+// A folder with the demo's tokenizer, or without its last merge, and a model of V ids
+static void folder_of(const char *name, size_t V, bool scalar, bool merge)
+{
+    Config c = {.arch = "gpt2", .L = 1, .NH = 2, .C = 16, .F = 32, .V = V, .max_T = 24, .act = ACT_GELU_TANH,
+        .tied = true, .scalar_head = scalar, .pad = -1, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
+    Model m;
+    model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
+    model_random(&m, 4);
+    char *dir = tmp_path(name), *json = format("%s/tokenizer.json", dir);
+    model_save(&m, dir, DT_F32, "dev/demo/tokenizer", 0);
+    model_free(&m);
+    if (!merge) {
+        size_t n;
+        char *s = read_file(json, &n), *last = strstr(s, ",[\"at\",\"or\"]]}}");
+        write_file(json, strcpy(last, "]}}") - (last - s), (size_t)(last - s) + 3);
+        arrfree(s);
+    }
+    free(dir); free(json);
+}
+
+static void bad_target(const char *which) // an id that is never read, only predicted; and one that is read
+{
+    Config c = tiny_of(0, 31, true, false);
+    Model m;
+    int ids[] = {1, 2, 31}, start[] = {0, 3};
+    model_create(&m, ops_cpu(), &c, TRAIN_ALL, false, false);
+    model_random(&m, 1);
+    if (*which == 's') { // a scorer
+        Scorer s = {0};
+        Arena work = {.name = "test", .o = ops_cpu()};
+        for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, 8, false); }
+        Prompt p = {.ids = ids, .n = 1};
+        Response y = {.ids = ids + 1, .n = 2};
+        Sequence q = {&p, &y, {0}};
+        double logp[8];
+        sequence_logps(&s, &m.p, &q, 1, 1, false, logp, NULL);
+    } else if (*which == 't') { // a trainer
+        Trainer t;
+        Row row = {0, 3, 1, 0};
+        Corpus corpus = {.kind = LOSS_LM, .tokens = ids, .rows = &row, .n_rows = 1};
+        trainer_create(&t, &m, 8, true);
+        supervised_batch(&t, &corpus, (size_t[]){0}, 1, 1, false, NULL);
+    } else {
+        Batch b;
+        Arena work = {.name = "test", .o = ops_cpu()};
+        for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); batch_carve(&b, &work, 8, 1); }
+        batch_set(&b, &m, ids, start, NULL, 1);
+    }
+}
+
+static void other_end(const char *dir)
+{
+    Tokenizer *t = tokenizer_load(dir), u = *t;
+    u.eos = -1;
+    tokenizers_check(t, "one", &u, "the other");
+}
+
+static void test_agree(void)
+{
+    tiny_folders();
+    // every id that is read or predicted
+    expect_death(bad_target, "scorer", 1, "token 31: the model's vocabulary has 31");
+    expect_death(bad_target, "trainer", 1, "token 31: the model's vocabulary has 31");
+    expect_death(bad_target, "batch", 1, "token 31: the model's vocabulary has 31");
+    expect_death(other_end, "dev/demo/lm", 1, "end a text differently, by token 1999 and -1");
+    // vocabularies: too small for the tokenizer, padded, and of another tokenizer
+    folder_of("small_lm", 1999, false, true); folder_of("small_rm", 1999, true, true);
+    folder_of("pad_lm", 2600, false, true); folder_of("pad_rm", 2600, true, true);
+    folder_of("merge_lm", 2000, false, false);
+    // classes
+    char *three = tmp_path("three"), *config = tmp_path("three/config.json"), bert[4096], *help;
+    const char *labels = "{\"model_type\":\"gpt2\",\"architectures\":[\"GPT2ForSequenceClassification\"],"
+        "\"vocab_size\":2000,\"n_positions\":24,\"n_embd\":16,\"n_layer\":1,\"n_head\":2,\"id2label\":{\"0\":\"a\","
+            "\"1\":\"b\",\"2\":\"c\"}}";
+    make_folder(three);
+    write_file(config, labels, strlen(labels));
+    if (!realpath("dev/fixtures/distilbert", bert)) die("no fixture");
+    char *link = format("ln -s %s %s/bert", bert, test_folder), *text = tmp_path("agree.jsonl"),
+        *label = tmp_path("agree_labels.jsonl");
+    if (system(link)) die("no link");
+    const char *texts = "{\"prompt\":\"This film\",\"response\":\" is good\"}\n{\"prompt\":\"I\",\"response\":\" "
+        "like it\"}\n",
+        *labelled = "{\"text\":\"good\",\"label\":1}\n{\"text\":\"bad film\",\"label\":0}\n";
+    write_file(text, texts, strlen(texts)); write_file(label, labelled, strlen(labelled));
+    expect_success(CACHE "agree_cache.jsonl");
+    #define EVAL "eval --cache agree_cache.jsonl --reward rm --max-new 6 "
+    #define LM_WANTED "a language model (GPT2LMHeadModel, GPTNeoXForCausalLM)"
+    static const char *const cases[][2] = {
+        {"sample --model small_lm --prompt a",
+         "small_lm: the tokenizer has 2000 ids (the last is \"<|endoftext|>\"), the model small_lm only 1999"},
+        {"bon --model small_lm --reward rm --prompt a", "2000 ids"},
+        {"score --model small_lm --in agree.jsonl --out agree_none", "2000 ids"},
+        {"cache --model small_lm --reward rm --prompts agree.jsonl --max-new 6 --out agree_none", "2000 ids"},
+        {"train --model small_lm --reward rm --cache agree_cache.jsonl --max-new 6 --out agree_none", "2000 ids"},
+        {"offline --model small_lm --cache agree_cache.jsonl --loss bon-sft --out agree_none", "2000 ids"},
+        {"sft --model small_lm --data agree.jsonl --out agree_none", "2000 ids"},
+        {"reward --init small_lm --layers 1 --data agree_labels.jsonl --out agree_none", "2000 ids"},
+        {"sft --model small_lm --tokenizer lm --data agree.jsonl --out agree_none", "lm: the tokenizer has 2000 ids"},
+        {EVAL "--model small_lm --reference lm", "2000 ids"},
+        {EVAL "--model lm --reference small_lm", "2000 ids"},
+        {EVAL "--model pad_lm --reference lm", "vocabularies of 2600 and 2000 ids"},
+        {EVAL "--model merge_lm --reference lm", "different tokenizers"},
+        {EVAL "--model lm --reference merge_lm", "different tokenizers"},
+        {"bon --model lm --reward small_rm --prompt a --max-new 6", "small_rm: the tokenizer has 2000 ids"},
+        {"cache --model lm --reward small_rm --prompts agree.jsonl --max-new 6 --out agree_none", "2000 ids"},
+        {"train --model pad_lm --reward rm --objective rl --beta 1 --critic prefix-rank --cache agree_cache.jsonl "
+            "--prompts agree.jsonl --max-new 6 --out agree_none",
+         "an embedding for each of the policy's 2600 ids; it has 2000"},
+        {"sft --model rm --data agree.jsonl --out agree_none",
+         "rm: a reward model (GPT2ForSequenceClassification), but --model takes " LM_WANTED},
+        {"offline --model rm --cache agree_cache.jsonl --loss bon-sft --out agree_none", LM_WANTED},
+        {"reward --init rm --layers 1 --data agree_labels.jsonl --out agree_none",
+         "rm: a reward model (GPT2ForSequenceClassification), but --init takes"},
+        {"reward --init three --layers 1 --data agree_labels.jsonl --out agree_none",
+         "three: a classifier of 3 labels"},
+        {"sample --model rm --prompt a", LM_WANTED},
+        {"sample --model bert --prompt a",
+         "bert: a reward model (DistilBertForSequenceClassification), but --model takes"},
+        {"sft --model bert --tokenizer lm --data agree.jsonl --out agree_none", LM_WANTED},
+        {"bon --model rm --reward rm --prompt a", LM_WANTED},
+        {"cache --model rm --reward rm --prompts agree.jsonl --out agree_none", LM_WANTED},
+        {"score --model three --in agree.jsonl --out agree_none", "a classifier of 3 labels"},
+        {"train --model rm --reward rm --cache agree_cache.jsonl --out agree_none", LM_WANTED},
+        {EVAL "--model rm --reference lm", LM_WANTED},
+        {EVAL "--model lm --reference rm", "--reference takes " LM_WANTED},
+        {EVAL "--method bon --reference rm", "--reference takes " LM_WANTED},
+        {"bon --model lm --reward lm --prompt a --max-new 6",
+         "lm: a language model (GPT2LMHeadModel), but --reward takes a reward model"},
+        {"score --model lm --reward three --in agree.jsonl --out agree_none", "three: a classifier of 3 labels"},
+        {"info --model lm --reward three", "three: a classifier of 3 labels"},
+        {"info --model lm --reward lm", "--reward takes a reward model"},
+        {"offline --model lm --reward lm --cache agree_cache.jsonl --loss bon-sft --out agree_none",
+         "--reward takes a reward model"},
+        {"cache --model lm --reward lm --prompts agree.jsonl --max-new 6 --out agree_none",
+         "--reward takes a reward model"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) expect_failure(cases[i][0], 1, cases[i][1]);
+    CHECK(access(tmp_path("agree_none"), F_OK), "what cannot begin leaves nothing behind");
+    help = vbon_output("reward --help");
+    CHECK(strstr(help, "language model's folder"), "reward --help names the class");
+    help = vbon_output("score --help");
+    CHECK(strstr(help, "folder of a language model") && strstr(help, "folder of a reward model (a classifier"),
+          "score --help names the classes");
+    // a cache with another vocabulary's ids, whoever reads it
+    char *wild = tmp_path("agree_wild.jsonl"), *args;
+    const char *wild_lines = "{\"prompt\":\"I\",\"ids\":[5],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[5,2000],"
+        "\"reward\":2}\n",
+        *readers[] = {"train --model lm --reward rm --max-new 6 --out agree_none --cache",
+        "offline --model lm --loss bon-sft --n 1 --out agree_none --cache",
+        "eval --model lm --reference lm --reward rm --max-new 6 --cache",
+            "eval --method bon --n 1 --reference lm --reward rm --max-new 6 --prompts prompts.jsonl --cache "
+                "agree_cache.jsonl --pool"};
+    write_file(wild, wild_lines, strlen(wild_lines));
+    for (int i = 0; i < 4; i++) {
+        args = format("%s agree_wild.jsonl", readers[i]);
+        expect_failure(args, 1, "agree_wild.jsonl: prompt \"I\", draw 1: \"ids\" holds 2000");
+        free(args);
+    }
+    // a padded vocabulary is fine: its further ids are drawn, are nothing in a text, and to a reward model without an
+    // embedding for them the response is its text
+    expect_success("cache --model pad_lm --reward rm --prompts prompts.jsonl --samples 16 --max-new 6 --out "
+        "agree_pad.jsonl");
+    expect_success("train --model pad_lm --reward rm --cache agree_pad.jsonl --n 2 --max-new 6 --episodes 8 "
+        "--rollout 8 --minibatch 8 --out agree_pad");
+    expect_success("eval --model agree_pad --reference pad_lm --reward rm --cache agree_pad.jsonl --samples 2 "
+        "--max-new 6");
+    expect_success("cache --model pad_lm --reward pad_rm --prompts prompts.jsonl --samples 8 --max-new 6 --out "
+        "agree_pads.jsonl");
+    expect_success("train --model pad_lm --reward pad_rm --cache agree_pads.jsonl --critic prefix-rank --n 2 "
+        "--max-new 6 --episodes 8 --rollout 8 --minibatch 8 --out agree_pads");
+    Cache c;
+    size_t beyond = 0, n;
+    cache_read(&c, tmp_path("agree_pad.jsonl"), 0);
+    Tokenizer *t = tokenizer_load("dev/demo/lm");
+    Reward r;
+    reward_open(&r, tmp_path("rm"), t, ops_cpu(), 512, 60);
+    for (size_t i = 0; i < c.n; i++)
+        for (size_t k = 0; k < c.prompts[i].n; k++) {
+            const CacheSample *x = &c.prompts[i].samples[k];
+            bool odd = false;
+            for (size_t j = 0; j < x->n_ids; j++) odd |= x->ids[j] >= 2000;
+            if (!odd) continue;
+            beyond++;
+            char *s = tokenizer_decode(t, x->ids, x->n_ids - (x->ids[x->n_ids - 1] == 1999), NULL),
+                *all = format("%s%s%s", c.prompts[i].prompt, s, x->ids[x->n_ids - 1] == 1999 ? "<|endoftext|>" : "");
+            if (strlen(s) == utf8_valid(s, strlen(s))) {
+                Prompt none = {0};
+                Response y = {.ids = tokenizer_encode(t, all, strlen(all), &n)};
+                y.n = n;
+                reward_score(&r, &none, &y, 1, false);
+                CHECK_NEAR(x->reward, y.reward, 1e-6, "a response with an id beyond the reward model's is its text");
+                response_free(&y);
+            }
+            free(s); free(all);
+        }
+    CHECK(beyond > 10, "%zu responses hold an id beyond the tokenizer's", beyond);
+    reward_close(&r); tokenizer_free(t); cache_free(&c);
+}
+
+// A cache again, every reward x as scale*x + offset; with texts >= 0 in the compact form: keys, and so many draws' texts
+static void rewrite_cache(const char *from, const char *to, bool header, double scale, double offset, int texts)
+{
+    Cache c;
+    cache_read(&c, tmp_path(from), 0);
+    FILE *f = fopen(tmp_path(to), "w");
+    if (header) { json_dumpf(c.header, f, JSON_COMPACT); fputc('\n', f); }
+    for (size_t i = 0; i < c.n; i++) {
+        json_t *w = json_array(), *keys = json_array(), *kept = json_object();
+        for (size_t k = 0; k < c.prompts[i].n; k++) {
+            CacheSample x = c.prompts[i].samples[k];
+            char key[24], draw[24];
+            x.reward = scale * x.reward + offset;
+            if (texts < 0) { cache_write(f, c.prompts[i].prompt, &x); continue; }
+            snprintf(key, sizeof key, "%016llx", (unsigned long long)x.key); snprintf(draw, sizeof draw, "%zu", k);
+            json_array_append_new(w, json_real(x.reward)); json_array_append_new(keys, json_string(key));
+            if ((int)k < texts) json_object_set_new(kept, draw, json_string(x.text));
+        }
+        if (texts < 0) { json_decref(w); json_decref(keys); json_decref(kept); continue; }
+        json_t *line = json_pack("{s:s, s:o, s:o, s:o}", "prompt", c.prompts[i].prompt, "rewards", w, "keys", keys,
+            "texts", kept);
+        json_dumpf(line, f, JSON_COMPACT);
+        fputc('\n', f);
+        json_decref(line);
+    }
+    fclose(f);
+    cache_free(&c);
+}
+
+static double reward_spread(const char *name)
+{
+    Cache c;
+    double n = 0, sum = 0, squares = 0;
+    cache_read(&c, tmp_path(name), 0);
+    for (size_t i = 0; i < c.n; i++)
+        for (size_t k = 0; k < c.prompts[i].n; k++) {
+            double x = c.prompts[i].samples[k].reward;
+            n++; sum += x; squares += x * x;
+        }
+    cache_free(&c);
+    return sqrt(squares / n - sum / n * sum / n);
+}
+
+static void test_stale(void) // a reward that is no longer what the cache was made with
+{
+    tiny_folders();
+    char *script = tmp_path("rule.sh"), *args;
+    const char *length = "while IFS= read -r l; do echo -${#l}; done\n",
+        *other = "while IFS= read -r l; do echo $((5 * ${#l})); done\n",
+        *counter = "n=0; while IFS= read -r l; do n=$((n+1)); echo $n; done\n";
+    static const char *const uses[] = {
+        "train --model lm --n 2 --max-new 6 --episodes 8 --rollout 8 --minibatch 8 --out stale_run",
+        "offline --model lm --loss bon-sft --n 2 --steps 1 --out stale_off",
+        "eval --model lm --reference lm --samples 2 --max-new 6 --out stale_eval.json"};
+    write_file(script, length, strlen(length));
+    expect_success("cache --model lm --reward 'sh rule.sh' --prompts prompts.jsonl --samples 8 --max-new 6 --out "
+        "stale.jsonl");
+    for (int edit = 0; edit < 3; edit++) { // the program is another, is random, is the same again
+        const char *now = edit == 0 ? other : edit == 1 ? counter : length;
+        write_file(script, now, strlen(now));
+        for (int k = 0; k < 3; k++) {
+            args = format("%s --reward 'sh rule.sh' --cache stale.jsonl", uses[k]);
+            if (edit == 2) expect_success(args);
+            else expect_failure(args, 1, edit ? "--reward sh rule.sh: random: to prompt" : "stale.jsonl: prompt \"");
+            free(args);
+        }
+    }
+    expect_failure("train --model lm --n 2 --max-new 6 --out stale_no --reward 'echo 1' --cache stale.jsonl", 1,
+        "another reward");
+    // how it is mapped, and what a missing end costs, in a cache whose header does not say
+    expect_success("cache --model lm --reward rm --reward-scale 2 --reward-offset -3 --missing-eos -1.5 --prompts "
+        "prompts.jsonl --samples 8 --max-new 6 --out mapped.jsonl");
+    rewrite_cache("mapped.jsonl", "bare.jsonl", false, 1, 0, -1);
+    #define STALE_EVAL "eval --model lm --reference lm --samples 1 --max-new 6 --reward rm "
+    expect_success(STALE_EVAL "--reward-scale 2 --reward-offset -3 --missing-eos -1.5 --cache mapped.jsonl");
+    expect_success(STALE_EVAL "--reward-scale 2 --reward-offset -3 --missing-eos -1.5 --cache bare.jsonl");
+    expect_failure(STALE_EVAL "--reward-scale 2 --reward-offset -3 --cache bare.jsonl", 1,
+        "the cached reward is -1.5, the reward gives");
+    expect_failure(STALE_EVAL "--reward-scale 2 --reward-offset -3 --missing-eos -2 --cache bare.jsonl", 1,
+        "the cached reward is -1.5, the reward gives -2 now");
+    // rounding: both sides of what is let pass: in fp32, by the flag, with bfloat16 now, with bfloat16 when it was made
+    expect_success("cache --model lm --reward rm --prompts prompts.jsonl --samples 8 --max-new 6 --precision fp32 "
+        "--out exact.jsonl");
+    expect_success("cache --model lm --reward rm --prompts prompts.jsonl --samples 8 --max-new 6 --precision bf16 "
+        "--out rough.jsonl");
+    double spread = reward_spread("exact.jsonl");
+    static const struct { const char *from; double off; const char *flags; bool fine; } cases[] = {
+        {"exact.jsonl", 3e-5, "", true}, {"exact.jsonl", -3e-5, "", true},
+        {"exact.jsonl", 5e-4, "", false}, {"exact.jsonl", -5e-4, "", false},
+        {"exact.jsonl", 5e-4, "--reward-tolerance 0.001", true},
+        {"exact.jsonl", 5e-3, "--reward-tolerance 0.001", false},
+        {"exact.jsonl", 0.03, "--precision bf16", true},
+        {"exact.jsonl", 0.3, "--precision bf16", false},
+        {"rough.jsonl", 0.03, "", true}, {"rough.jsonl", 0.3, "", false}, {"rough.jsonl", 0, "--precision bf16", true}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        rewrite_cache(cases[i].from, "moved.jsonl", true, 1, cases[i].off * spread, -1);
+        args = format(STALE_EVAL "--cache moved.jsonl %s", cases[i].flags);
+        if (cases[i].fine) expect_success(args); else expect_failure(args, 1, "moved.jsonl: prompt \"");
+        free(args);
+    }
+    // the compact form: where it has texts they are scored, where it has none it is said
+    char *folder = format("eval --model %s/lm --reference %s/lm --reward %s/rm --samples 1 --max-new 6 --cache "
+        "%s/compact_stale.jsonl 2>/dev/null",
+        test_folder, test_folder, test_folder, test_folder), *said;
+    for (int texts = 0; texts < 3; texts += 2) {
+        rewrite_cache("exact.jsonl", "compact_stale.jsonl", false, 1, 0, texts);
+        said = vbon_output(folder);
+        const char *want = texts ? "8 responses scored again have" : "keeps no response that could be scored again";
+        CHECK(strstr(said, want), "with texts of %d draws: %s", texts, said);
+        arrfree(said);
+        rewrite_cache("exact.jsonl", "compact_stale.jsonl", false, -1, 0, texts);
+        if (texts) expect_failure(STALE_EVAL "--cache compact_stale.jsonl", 1, "compact_stale.jsonl: prompt \"");
+    }
+    // texts by themselves: what reads text scores them; what reads ids cannot know theirs
+    const char *bare = "{\"prompt\":\"I\",\"text\":\"ab\",\"reward\":-34}\n{\"prompt\":\"I\",\"text\":\"abcd\","
+        "\"reward\":-36}\n";
+    write_file(tmp_path("texts_only.jsonl"), bare, strlen(bare));
+    expect_failure("offline --model lm --loss bon-sft --n 2 --steps 1 --out stale_no --reward 'sh rule.sh' --cache "
+        "texts_only.jsonl",
+        1, "the cached reward is -3");
+    expect_success("offline --model lm --loss bon-sft --n 2 --steps 1 --out stale_ok --reward rm --cache "
+        "texts_only.jsonl");
+    CHECK(access(tmp_path("stale_no"), F_OK), "what cannot begin leaves nothing behind");
+    free(folder);
 }
