@@ -43,6 +43,7 @@ static Buf new_index(size_t n, const int *values)
 #include "dev/tests/gradient_test.h"
 #include "dev/tests/model_test.h"
 #include "dev/tests/files_test.h"
+#include "dev/tests/fuzz_test.h"
 #include "dev/tests/world_test.h"
 #include "dev/tests/command_test.h"
 #ifdef VBON_CUDA
@@ -74,6 +75,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"byte-level BPE against Hugging Face", test_bpe, 1},
     {"WordPiece against Hugging Face", test_wordpiece, 1},
     {"JSONL, caches and flags", test_data, 1},
+    {"what the fuzzer found", test_fuzz, 1},
     {"the tiny world: trained models against enumeration", test_world, 1},
     {"the tiny world: offline losses against enumeration", test_offline_world, 1},
     {"ranks of the reference's own draws", test_ranks_drawn, 1},

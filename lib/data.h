@@ -265,7 +265,7 @@ size_t cache_resume(const char *path, const json_t *header)
     while ((n = getline(&line, &cap, f)) > 0 && line[n - 1] == '\n') {
         whole += n;
         if (whole > n) { records++; continue; }
-        json_t *j = json_loads(line, 0, NULL), *v;
+        json_t *j = json_loadb(line, (size_t)n, 0, NULL), *v;
         const char *key;
         if (!json_object_get(j, "vbon_cache")) die("%s: holds something else than a cache: name another file", path);
         json_object_foreach((json_t *)header, key, v)

@@ -97,6 +97,7 @@ void aside_commit(AsideFile *a)
 
 void make_folder(const char *path)
 {
+    if (!*path) die("--out: an empty name");
     char *p = xstrdup(path);
     for (char *s = p + 1;; s++) {
         char c = *s;

@@ -71,8 +71,8 @@ void log_cut(const char *dir, long step)
     if (!f) { free(path); return; }
     AsideFile *a = aside_open(path);
     for (ssize_t n; (n = getline(&line, &cap, f)) > 0;) {
-        json_t *j = line[n - 1] == '\n' ? json_loads(line, 0, NULL) : NULL, *s = json_object_get(j, "step");
-        if (j && (!s || json_integer_value(s) <= step)) fputs(line, a->f);
+        json_t *j = line[n - 1] == '\n' ? json_loadb(line, (size_t)n, 0, NULL) : NULL, *s = json_object_get(j, "step");
+        if (j && (!s || json_integer_value(s) <= step)) fwrite(line, 1, (size_t)n, a->f);
         json_decref(j);
     }
     aside_commit(a);

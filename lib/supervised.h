@@ -47,7 +47,7 @@ size_t supervised_positions(const Corpus *c, const size_t *rows, size_t n);
 static void corpus_tokens(Corpus *c, const int *ids, size_t n)
 {
     int *to = arraddnptr(c->tokens, n);
-    memcpy(to, ids, n * sizeof *ids);
+    if (n) memcpy(to, ids, n * sizeof *ids); // before the first token there is no array
     c->n_tokens += n;
 }
 
