@@ -33,11 +33,14 @@ one = '{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}'
 index = '{"metadata":{"total_size":8},"weight_map":{"a":"a.safetensors","b":"b.safetensors"}}'
 seed("safetensors", "shards", b"", b"", b"", index, one, b"\0\x2c" * 2, one.replace('"a"', '"b"'), b"\0\x2d" * 2)
 
-# models: every integer of a fixture's configuration and every dimension of its weights becomes a small one
+# models: every integer of a fixture's configuration and every dimension of its weights becomes a small one; fields that nobody reads are left out
+known = set(re.findall(r'"(\w+)"', "".join(open(f).read() for f in glob.glob("lib/*.h") + glob.glob("*.h"))))
 for path in glob.glob(fixtures + "*/config.json") + glob.glob(fixtures + "variants/*/config.json") + glob.glob(fixtures + "configs/*"):
     name, config, folder = path.split("/")[-2] + path.split("/")[-1][:-5], json.loads(read(path)), os.path.dirname(path)
     seed("config", "whole-" + name, json.dumps(config, separators=(",", ":")))
     base = config.get("base_config", config)
+    for key in [k for k in base if k not in known]:
+        del base[key]
     C, V, T = (next(base[k] for k in keys if k in base) for keys in (
         ("n_embd", "hidden_size", "dim"), ("vocab_size",), ("n_positions", "max_position_embeddings")))
     small = {V: 5, T: 4, 4 * C: 32, 3 * C: 24, 40: 6, C: 8}
