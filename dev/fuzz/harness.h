@@ -196,7 +196,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc; (void)argv;
     const char *name = getenv("FUZZ_TARGET");
+    static char buffer[BUFSIZ];
     report = dup(2);
+    setvbuf(stdout, buffer, _IOFBF, sizeof buffer); // or the C library allocates one in a run, and writes to it when it has been taken back
     for (const Target *t = targets; t->name; t++) if (name && !strcmp(t->name, name)) target = t;
     if (!target) { dprintf(report, "FUZZ_TARGET=%s: must name a target of dev/fuzz/fuzz.c\n", name ? name : ""); _exit(2); }
     size_t bss = (size_t)(__stop_engine_bss - __start_engine_bss), data = (size_t)(__stop_engine_data - __start_engine_data);
