@@ -174,7 +174,7 @@ static void run_data(const Part *part)
     Comparisons q;
     Cache c;
     Corpus corpus;
-    switch (which % 7) {
+    switch (which % 8) {
     case 0: {
         char **prompts = prompts_read(file, &n);
         MUST(n > 0);
@@ -205,16 +205,17 @@ static void run_data(const Part *part)
     case 3: comparisons_read(&q, file, x % 3, demo, &cfg); comparisons_free(&q); break;
     case 4: case 5: case 6: {
         size_t context = 2 + x % 16;
-        corpus_read(&corpus, (LossKind)(which % 7 - 4), file, demo, context, x / 16, x % 3);
+        corpus_read(&corpus, (LossKind)(which % 8 - 4), file, demo, context, x / 16, x % 3);
         MUST(arrlenu(corpus.doc_first) == corpus.n_docs + 1 && arrlenu(corpus.rows) == corpus.n_rows && arrlenu(corpus.tokens) == corpus.n_tokens);
         for (size_t i = 0; i < corpus.n_rows; i++) {
             Row r = corpus.rows[i];
             MUST(r.len >= 1 && (size_t)r.len <= context && r.at + (size_t)r.len <= corpus.n_tokens && r.from >= 0);
         }
         corpus_free(&corpus);
+        break;
     }
+    default: resume_cache(file, part + 1);
     }
-    if (which >= 200) resume_cache(file, part + 1); // last, for it cuts the file
 }
 
 // ----------------------------------------------------------------------------
@@ -283,17 +284,20 @@ static void make_run(void)
 
 static void run_checkpoint(const Part *part)
 {
-    (void)part;
-    if (part[3].n) {
-        log_cut(training.out, 2);
-        check_same_flags(&training, "train");
-    }
     char *step = checkpoint_latest(training.out);
-    if (!step) return;
-    Model m;
-    model_create(&m, ops_cpu(), &tiny, TRAIN_ALL, true, false);
-    checkpoint_load(&m, step, state, 2);
-    model_free(&m);
+    if (step) {
+        Model m;
+        model_create(&m, ops_cpu(), &tiny, TRAIN_ALL, true, false);
+        checkpoint_load(&m, step, state, 2);
+        model_free(&m);
+    }
+    if (!part[3].n) return;
+    log_cut(training.out, 2);
+    char *line = NULL;
+    size_t cap = 0;
+    FILE *f = fopen(path("out/log.jsonl"), "r");
+    for (ssize_t n; (n = getline(&line, &cap, f)) > 0;) MUST(line[n - 1] == '\n');
+    check_same_flags(&training, "train");
 }
 
 // ----------------------------------------------------------------------------

@@ -97,9 +97,8 @@ pair = '{"prompt":"I","chosen":" am","rejected":" was"}\n{"prompt":"A","chosen":
 text = '{"text":"A good film."}\n{"prompt":"I","response":" am"}\n'
 label = '{"text":"A good film.","label":1}\n{"text":"Bad","label":0}\n'
 for i, lines in enumerate((prompts, cache, plain, many % (1, 2), pair, text, label)):
-    for which in range(7):
+    for which in range(8):
         seed("data", f"{i}-{which}", bytes([which, 2 + 16 * i]), lines)
-    seed("data", f"{i}-resume", bytes([203, 0]), lines)
 for file in ("bpe", "neox", "wordpiece"):
     for i, line in enumerate(open(f"{fixtures}{file}.jsonl", encoding="utf-8")):
         if i % 12 == 0 and len(line) < 2000:
