@@ -1,5 +1,6 @@
-// fuzz.c: what the fuzzer feeds, and what must hold when the engine does not refuse it. One program; FUZZ_TARGET names a target of the table at the
-// end. harness.h explains how an input becomes files. Only what the headers of lib/ declare is called, so that a reader may change inside.
+// fuzz.c: what the fuzzer feeds, and what must hold when the engine does not refuse it. One program; FUZZ_TARGET names
+// a target of the table at the end. harness.h explains how an input becomes files. Only what the headers of lib/
+// declare is called, so that a reader may change inside.
 #include "harness.h"
 
 static Tokenizer *demo, *neox;
@@ -40,7 +41,8 @@ static void run_safetensors(const Part *part)
         for (size_t i = 0; i < n; i++) {
             const Tensor *a = &list[i], *b = safetensors_find(u, a->name);
             MUST(b && b->type == a->type && b->rank == a->rank && b->n == a->n);
-            MUST(!memcmp(b->shape, a->shape, (size_t)a->rank * sizeof *a->shape) && !memcmp(b->data, a->data, a->n * dtype_size(a->type)));
+            MUST(!memcmp(b->shape, a->shape, (size_t)a->rank * sizeof *a->shape));
+            MUST(!memcmp(b->data, a->data, a->n * dtype_size(a->type)));
         }
         safetensors_close(u);
     }
@@ -56,7 +58,8 @@ static void run_safetensors(const Part *part)
 }
 
 // ----------------------------------------------------------------------------
-// config: a folder's sizes can be planned; a small model's weights are read, written and read again to the same fingerprint
+// config: a folder's sizes can be planned; a small model's weights are read, written and read again to the same
+// fingerprint
 
 static void run_config(const Part *part)
 {
@@ -117,8 +120,12 @@ static void run_wordpiece(const Part *part)
     int *ids = wordpiece_encode(w, text, part[1].n, limit, &n), *all = wordpiece_encode(w, text, part[1].n, 0, &whole);
     MUST(!ids == !all);
     if (ids) {
-        MUST(n >= 2 && n == (whole > limit ? limit : whole) && ids[0] == all[0] && ids[n - 1] == all[whole - 1]); // [CLS] and [SEP] stay
-        for (size_t i = 0; i < n; i++) MUST(ids[i] >= 0 && ids[i] < wordpiece_vocab(w) && (i + 1 == n || ids[i] == all[i]));
+        MUST(n >= 2 && n == (whole > limit ? limit : whole));
+        MUST(ids[0] == all[0] && ids[n - 1] == all[whole - 1]); // [CLS] and [SEP] stay
+        for (size_t i = 0; i < n; i++) {
+            MUST(ids[i] >= 0 && ids[i] < wordpiece_vocab(w));
+            MUST(i + 1 == n || ids[i] == all[i]);
+        }
     } else MUST(n == whole && n < part[1].n);
     wordpiece_free(w);
 }
@@ -129,9 +136,12 @@ static void run_wordpiece(const Part *part)
 static bool same_sample(const CacheSample *a, const CacheSample *b)
 {
     bool text = a->text && b->text ? !strcmp(a->text, b->text) : a->text == b->text;
-    bool ids = !a->ids == !b->ids && a->n_ids == b->n_ids && (!a->n_ids || !memcmp(a->ids, b->ids, a->n_ids * sizeof *a->ids));
-    return text && ids && a->reward == b->reward && a->draw == b->draw && a->finished == b->finished && a->has_logp == b->has_logp
-        && a->has_key == b->has_key && (!a->has_key || a->key == b->key) && a->has_F == b->has_F && (!a->has_F || a->F == b->F);
+    bool ids = !a->ids == !b->ids && a->n_ids == b->n_ids;
+    bool key = a->has_key == b->has_key && (!a->has_key || a->key == b->key);
+    bool F = a->has_F == b->has_F && (!a->has_F || a->F == b->F);
+    for (size_t i = 0; ids && i < a->n_ids; i++) ids = a->ids[i] == b->ids[i];
+    return text && ids && key && F && a->reward == b->reward && a->draw == b->draw && a->finished == b->finished
+        && a->has_logp == b->has_logp;
 }
 
 static void cache_again(const Cache *c) // what is read is written and read the same
@@ -141,7 +151,7 @@ static void cache_again(const Cache *c) // what is read is written and read the 
     for (size_t i = 0; i < c->n; i++)
         for (size_t k = 0; k < c->prompts[i].n; k++) {
             const CacheSample *s = &c->prompts[i].samples[k];
-            if (!(s->text || s->ids) || !isfinite(s->reward) || (s->has_logp && !isfinite(s->logp))) { fclose(f); return; }
+            if (!(s->text || s->ids) || !isfinite(s->reward) || (s->has_logp && !isfinite(s->logp))) return;
             cache_write(f, c->prompts[i].prompt, s);
         }
     fclose(f);
@@ -150,7 +160,8 @@ static void cache_again(const Cache *c) // what is read is written and read the 
         if (!c->prompts[i].n) continue;
         long at = cache_find(&d, c->prompts[i].prompt);
         MUST(at >= 0 && d.prompts[at].n == c->prompts[i].n);
-        for (size_t k = 0; k < c->prompts[i].n; k++) MUST(same_sample(&c->prompts[i].samples[k], &d.prompts[at].samples[k]));
+        for (size_t k = 0; k < c->prompts[i].n; k++)
+            MUST(same_sample(&c->prompts[i].samples[k], &d.prompts[at].samples[k]));
     }
 }
 
@@ -162,7 +173,8 @@ static void resume_cache(const char *file, const Part *lines)
     FILE *f = fopen(file, "r");
     size_t bytes = f ? fread(left, 1, lines->n + 1, f) : 0;
     for (size_t i = 0; i < bytes; i++) n += left[i] == '\n';
-    MUST(bytes <= lines->n && !memcmp(left, lines->p, bytes) && (!bytes || left[bytes - 1] == '\n') && records == (n ? n - 1 : 0));
+    MUST(bytes <= lines->n && !memcmp(left, lines->p, bytes));
+    MUST((!bytes || left[bytes - 1] == '\n') && records == (n ? n - 1 : 0));
 }
 
 static void run_data(const Part *part)
@@ -186,7 +198,8 @@ static void run_data(const Part *part)
         for (size_t i = 0; i < c.n; i++) {
             const CachePrompt *p = &c.prompts[i];
             MUST(cache_find(&c, p->prompt) == (long)i);
-            for (size_t k = 0; k < p->n; k++) MUST(!isnan(p->samples[k].reward) && (!k || p->samples[k - 1].draw < p->samples[k].draw));
+            for (size_t k = 0; k < p->n; k++) MUST(!isnan(p->samples[k].reward));
+            for (size_t k = 1; k < p->n; k++) MUST(p->samples[k - 1].draw < p->samples[k].draw);
         }
         cache_again(&c);
         cache_free(&c);
@@ -206,7 +219,8 @@ static void run_data(const Part *part)
     case 4: case 5: case 6: {
         size_t context = 2 + x % 16;
         corpus_read(&corpus, (LossKind)(which % 8 - 4), file, demo, context, x / 16, x % 3);
-        MUST(arrlenu(corpus.doc_first) == corpus.n_docs + 1 && arrlenu(corpus.rows) == corpus.n_rows && arrlenu(corpus.tokens) == corpus.n_tokens);
+        MUST(arrlenu(corpus.doc_first) == corpus.n_docs + 1);
+        MUST(arrlenu(corpus.rows) == corpus.n_rows && arrlenu(corpus.tokens) == corpus.n_tokens);
         for (size_t i = 0; i < corpus.n_rows; i++) {
             Row r = corpus.rows[i];
             MUST(r.len >= 1 && (size_t)r.len <= context && r.at + (size_t)r.len <= corpus.n_tokens && r.from >= 0);
@@ -243,9 +257,11 @@ static void run_text(const Part *part)
     MUST(ids ? good == n : k == good);
     if (ids) {
         for (size_t i = 0; i < k; i++) MUST(ids[i] >= 0 && ids[i] < tokenizer_vocab(demo));
-        char *back = tokenizer_decode(demo, ids, k, &bytes), *once = nfc(text, n, &once_bytes), *twice = nfc(once, once_bytes, &twice_bytes);
+        char *back = tokenizer_decode(demo, ids, k, &bytes);
+        char *once = nfc(text, n, &once_bytes), *twice = nfc(once, once_bytes, &twice_bytes);
         MUST(bytes == n && !memcmp(back, text, n));
-        MUST(once_bytes == twice_bytes && !memcmp(once, twice, once_bytes) && rfc3629((uint8_t *)once, once_bytes) == once_bytes);
+        MUST(once_bytes == twice_bytes && !memcmp(once, twice, once_bytes));
+        MUST(rfc3629((uint8_t *)once, once_bytes) == once_bytes);
         ids = tokenizer_encode(neox, text, n, &k); // it normalises, what is between added tokens each by itself
         back = tokenizer_decode(neox, ids, k, &bytes);
         twice = nfc(back, bytes, &twice_bytes);
@@ -261,8 +277,8 @@ static void run_text(const Part *part)
 // ----------------------------------------------------------------------------
 // checkpoint: a run's folder whose `latest`, state or log a stranger wrote
 
-static Config tiny = {.arch = "gpt2", .L = 1, .C = 4, .NH = 1, .F = 4, .V = 5, .max_T = 6, .act = ACT_GELU_TANH, .tied = true, .pad = -1,
-    .eps = 1e-5, .init_std = 0.02, .bos = -1, .eos = -1};
+static Config tiny = {.arch = "gpt2", .L = 1, .C = 4, .NH = 1, .F = 4, .V = 5, .max_T = 6, .act = ACT_GELU_TANH,
+    .tied = true, .pad = -1, .eps = 1e-5, .init_std = 0.02, .bos = -1, .eos = -1};
 static double counter, ridge[24];
 static State state[] = {{"iteration", &counter, 1}, {"ridge", ridge, 24}};
 static Args training;
@@ -332,11 +348,13 @@ static void run_flags(const Part *part)
 // ----------------------------------------------------------------------------
 
 const Target targets[] = {
-    {"safetensors", {"raw", "f/model.safetensors", "f/model.safetensors.index.json", "f/a.safetensors", "f/b.safetensors"}, NULL, run_safetensors},
+    {"safetensors", {"raw", "f/model.safetensors", "f/model.safetensors.index.json", "f/a.safetensors",
+                     "f/b.safetensors"}, NULL, run_safetensors},
     {"config", {"m/config.json", "m/model.safetensors", "m/generation_config.json"}, NULL, run_config},
-    {"bpe", {"=text", "t/tokenizer.json", "t/tokenizer_config.json", "t/special_tokens_map.json", "t/vocab.json", "t/merges.txt",
-             "t/added_tokens.json", "t/config.json", "t/generation_config.json"}, NULL, run_bpe},
-    {"wordpiece", {"=limit", "=text", "t/vocab.txt", "t/tokenizer.json", "t/tokenizer_config.json", "t/special_tokens_map.json"}, NULL, run_wordpiece},
+    {"bpe", {"=text", "t/tokenizer.json", "t/tokenizer_config.json", "t/special_tokens_map.json", "t/vocab.json",
+             "t/merges.txt", "t/added_tokens.json", "t/config.json", "t/generation_config.json"}, NULL, run_bpe},
+    {"wordpiece", {"=limit", "=text", "t/vocab.txt", "t/tokenizer.json", "t/tokenizer_config.json",
+                   "t/special_tokens_map.json"}, NULL, run_wordpiece},
     {"data", {"=which", "x.jsonl"}, load_tokenizers, run_data},
     {"text", {"=text"}, load_tokenizers, run_text},
     {"checkpoint", {"out/latest", "out/step-3/state.safetensors", "out/log.jsonl"}, make_run, run_checkpoint},

@@ -1,14 +1,17 @@
-// harness.h: the whole engine inside a libFuzzer program, which calls its readers some ten thousand times a second in one process.
+// harness.h: the whole engine inside a libFuzzer program, which calls its readers some ten thousand times a second in
+// one process.
 //
-// The engine's readers end the program when a file is wrong: here `exit` is a longjmp back to the fuzzer, and what a run left behind is taken
-// back. Memory: the sanitizer tells us of every block (also those of jansson and stdio), and those still alive after a run are freed. Streams:
-// the C library chains them, and those opened since are closed; then every descriptor that was not there before. The engine's own static
-// variables stand in two sections of their own, which get back the bytes they had at the start. So a run finds the engine as a new process
-// would, and the harness knows none of its variables. `mmap` is a copy in memory, for the sanitizer to see the first byte read beyond a file.
-// An input is a folder: its files one after the other, in the order that a target names them, with two bytes 1e between; an empty one is not
-// there. A name in .safetensors takes two parts, header and data, and gets the header's length before them, which a mutation would hardly
-// find. The files are written below /dev/shm, and the engine opens them as it opens any. What it writes to stdout or stderr is dropped
-// (-close_fd_mask=3). MUST is an assertion of a target: it says what failed, and traps.
+// The engine's readers end the program when a file is wrong: here `exit` is a longjmp back to the fuzzer, and what a
+// run left behind is taken back. Memory: the sanitizer tells us of every block (also those of jansson and stdio), and
+// those still alive after a run are freed. Streams: the C library chains them, and those opened since are closed; then
+// every descriptor that was not there before. The engine's own static variables stand in two sections of their own,
+// which get back the bytes they had at the start. So a run finds the engine as a new process would, and the harness
+// knows none of its variables. `mmap` is a copy in memory, for the sanitizer to see the first byte read beyond a file.
+// An input is a folder: its files one after the other, in the order that a target names them, with two bytes 1e
+// between; an empty one is not there. A name in .safetensors takes two parts, header and data, and gets the header's
+// length before them, which a mutation would hardly find. The files are written below /dev/shm, and the engine opens
+// them as it opens any. What it writes to stdout or stderr is dropped (-close_fd_mask=3). MUST is an assertion of a
+// target: it says what failed, and traps.
 #ifndef HARNESS_H
 #define HARNESS_H
 #include <assert.h>
@@ -67,7 +70,12 @@ static int fuzz_munmap(void *p) { free(p); return 0; }
 #undef atexit
 
 static int report; // stderr, before it is closed
-#define MUST(c) do { if (!(c)) { dprintf(report, "%s:%d: must hold: %s\n", __FILE__, __LINE__, #c); __builtin_trap(); } } while (0)
+#define MUST(c) do { if (!(c)) must(#c, __LINE__); } while (0)
+static void must(const char *what, int line)
+{
+    dprintf(report, "line %d: must hold: %s\n", line, what);
+    __builtin_trap();
+}
 
 // ----------------------------------------------------------------------------
 // what a run leaves behind
@@ -84,7 +92,8 @@ static void block_freed(const volatile void *p) { (void)p; }
 extern char __start_engine_bss[], __stop_engine_bss[], __start_engine_data[], __stop_engine_data[];
 static char *first_bss, *first_data;
 // Not memcpy: the sanitizer's looks whether it may.
-__attribute__((no_sanitize("address", "undefined"), no_builtin)) static void copy_bytes(char *to, const char *from, size_t n)
+__attribute__((no_sanitize("address", "undefined"), no_builtin))
+static void copy_bytes(char *to, const char *from, size_t n)
 {
     uint64_t *t = (uint64_t *)to;
     const uint64_t *f = (const uint64_t *)from;
@@ -109,7 +118,7 @@ static void take_back(FILE *streams, int descriptors)
 enum { PARTS = 12 };
 typedef struct { const uint8_t *p; size_t n; } Part;
 typedef struct {
-    const char *name, *files[PARTS]; // in the order of an input's parts; "=what" is no file: the target takes the part itself
+    const char *name, *files[PARTS]; // in the order of an input's parts; "=what": the target takes the part itself
     void (*prepare)(void);            // once
     void (*run)(const Part *part);  // ends, or dies
 } Target;
@@ -187,8 +196,8 @@ extern const Target targets[];
 const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
-    return "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=1000:handle_abort=1:detect_stack_use_after_return=0:"
-           "malloc_context_size=5:quarantine_size_mb=16";
+    return "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=1000:handle_abort=1:"
+           "detect_stack_use_after_return=0:malloc_context_size=5:quarantine_size_mb=16";
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -196,12 +205,13 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc; (void)argv;
     const char *name = getenv("FUZZ_TARGET");
-    static char buffer[BUFSIZ];
+    static char buffer[BUFSIZ]; // or stdout takes one in a run, and writes to it when it has been taken back
     report = dup(2);
-    setvbuf(stdout, buffer, _IOFBF, sizeof buffer); // or the C library allocates one in a run, and writes to it when it has been taken back
+    setvbuf(stdout, buffer, _IOFBF, sizeof buffer);
     for (const Target *t = targets; t->name; t++) if (name && !strcmp(t->name, name)) target = t;
-    if (!target) { dprintf(report, "FUZZ_TARGET=%s: must name a target of dev/fuzz/fuzz.c\n", name ? name : ""); _exit(2); }
-    size_t bss = (size_t)(__stop_engine_bss - __start_engine_bss), data = (size_t)(__stop_engine_data - __start_engine_data);
+    if (!target) { dprintf(report, "FUZZ_TARGET must name a target of dev/fuzz/fuzz.c\n"); _exit(2); }
+    size_t bss = (size_t)(__stop_engine_bss - __start_engine_bss);
+    size_t data = (size_t)(__stop_engine_data - __start_engine_data);
     copy_bytes(first_bss = (char *)malloc(bss), __start_engine_bss, bss);
     copy_bytes(first_data = (char *)malloc(data), __start_engine_data, data);
     snprintf(folder, sizeof folder, "/dev/shm/vbon-fuzz-%d", (int)getpid());
@@ -209,7 +219,11 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     atexit(remove_all);
     for (size_t i = 0; target->files[i]; i++) {
         char *p = path(target->files[i]);
-        for (char *s = strchr(p + strlen(folder) + 1, '/'); s; s = strchr(s + 1, '/')) { *s = 0; mkdir(p, 0700); *s = '/'; }
+        for (char *s = strchr(p + strlen(folder) + 1, '/'); s; s = strchr(s + 1, '/')) {
+            *s = 0;
+            mkdir(p, 0700);
+            *s = '/';
+        }
     }
     if (target->prepare) target->prepare();
     for (size_t i = 0; target->files[i]; i++) unlink(path(target->files[i]));

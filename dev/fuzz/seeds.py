@@ -1,6 +1,7 @@
-"""The fuzzer's first inputs, made from the committed fixtures: python3 dev/fuzz/seeds.py OUT fills OUT/TARGET. harness.h says what an input is.
+"""The fuzzer's first inputs, made from the committed fixtures: python3 dev/fuzz/seeds.py OUT fills OUT/TARGET.
 
-What is too long for a fuzzer is made small: models of width 8 (names of the fixtures, other shapes), tokenizers of some letters and their merges.
+harness.h says what an input is. What is too long for a fuzzer is made small: models of width 8 (names of the fixtures,
+other shapes), tokenizers of some letters and their merges.
 """
 import glob, json, os, re, shlex, struct, sys
 
@@ -33,9 +34,11 @@ one = '{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}'
 index = '{"metadata":{"total_size":8},"weight_map":{"a":"a.safetensors","b":"b.safetensors"}}'
 seed("safetensors", "shards", b"", b"", b"", index, one, b"\0\x2c" * 2, one.replace('"a"', '"b"'), b"\0\x2d" * 2)
 
-# models: every integer of a fixture's configuration and every dimension of its weights becomes a small one; fields that nobody reads are left out
+# models: every integer of a fixture's configuration and every dimension of its weights becomes a small one;
+# fields that nobody reads are left out
 known = set(re.findall(r'"(\w+)"', "".join(open(f).read() for f in glob.glob("lib/*.h") + glob.glob("*.h"))))
-for path in glob.glob(fixtures + "*/config.json") + glob.glob(fixtures + "variants/*/config.json") + glob.glob(fixtures + "configs/*"):
+patterns = ("*/config.json", "variants/*/config.json", "configs/*")
+for path in (p for pattern in patterns for p in glob.glob(fixtures + pattern)):
     name, config, folder = path.split("/")[-2] + path.split("/")[-1][:-5], json.loads(read(path)), os.path.dirname(path)
     seed("config", "whole-" + name, json.dumps(config, separators=(",", ":")))
     base = config.get("base_config", config)
@@ -46,7 +49,8 @@ for path in glob.glob(fixtures + "*/config.json") + glob.glob(fixtures + "varian
     small = {V: 5, T: 4, 4 * C: 32, 3 * C: 24, 40: 6, C: 8}
     for key, x in base.items():
         if isinstance(x, int) and not isinstance(x, bool):
-            base[key] = 1 if "head" in key or "layer" in key else 4 if key.endswith("_id") and x > 4 else small.get(x, x)
+            one_of = "head" in key or "layer" in key
+            base[key] = 1 if one_of else 4 if key.endswith("_id") and x > 4 else small.get(x, x)
     header, data = {}, b""
     for file in sorted(glob.glob(folder + "/model*.safetensors")):
         for key, t in json.loads(weights(file)[0]).items():
@@ -90,9 +94,11 @@ for i, text in enumerate(("the cat [MASK] sat", "Éa caf\u0301e, 中文!", "aa" 
 # lines, for each of their readers; texts
 prompts = b"".join(b'{"prompt":"%s"}\n' % p for p in (b"This film", b"I", "café".encode()))
 sample = '{"prompt":"I","text":" am","reward":%s,"ids":[314,%d],"logp":-1.5,"draw":%d,"finished":true}\n'
-cache = '{"vbon_cache":1,"model":"m","temperature":1.0}\n' + "".join(sample % (r, 5 + i, i) for i, r in enumerate((-0.5, 1e9, 2)))
+cache = '{"vbon_cache":1,"model":"m","temperature":1.0}\n'
+cache += "".join(sample % (r, 5 + i, i) for i, r in enumerate((-0.5, 1e9, 2)))
 plain = '{"prompt":"I","text":" am","reward":1,"F":0.5}\n{"prompt":"I","text":" was","reward":2,"F":1}\n'
-many = '{"prompt":"I","responses":["a","b"],"rewards":[1,2.5]}\n{"prompt":"A","keys":["%016x","%016x"],"logps":[-1,-2],"texts":{"1":"x"},"rewards":[1,1]}\n'
+many = '{"prompt":"I","responses":["a","b"],"rewards":[1,2.5]}\n'
+many += '{"prompt":"A","keys":["%016x","%016x"],"logps":[-1,-2],"texts":{"1":"x"},"rewards":[1,1]}\n'
 pair = '{"prompt":"I","chosen":" am","rejected":" was"}\n{"prompt":"A","chosen":" b","rejected":""}\n'
 text = '{"text":"A good film."}\n{"prompt":"I","response":" am"}\n'
 label = '{"text":"A good film.","label":1}\n{"text":"Bad","label":0}\n'
@@ -107,7 +113,9 @@ for file in ("bpe", "neox", "wordpiece"):
 # the README's commands, and the presets
 names = re.findall(r'^    \{"(\w+)", cmd_', read("lib/commands.h").decode(), re.M)
 lines = re.findall(r"^\./vbon (\w+) (.*)$", read("README.md").decode(), re.M)
-lines += [("train", f"--preset {p} --n 4") for p in re.findall(r'^    \{"([\w-]+)", "--', read("vbon.c").decode(), re.M)]
+presets = re.findall(r'^    \{"([\w-]+)", "--', read("vbon.c").decode(), re.M)
+lines += [("train", f"--preset {p} --n 4") for p in presets]
 for i, (command, flags) in enumerate(lines):
     if command in names:
-        seed("flags", str(i), bytes([names.index(command)]) + "\0".join(shlex.split(flags, comments=True)).encode() + b"\0")
+        words = "".join(w + "\0" for w in shlex.split(flags, comments=True))
+        seed("flags", str(i), bytes([names.index(command)]) + words.encode())

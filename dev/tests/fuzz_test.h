@@ -19,7 +19,7 @@ static void test_fuzz(void)
     Tokenizer *t = tokenizer_load("dev/demo/tokenizer");
     Corpus c;
     corpus_read(&c, LOSS_LM, path, t, 8, 0, 0);
-    CHECK(c.n_docs == 1 && c.n_tokens == 2 && c.tokens[1] == tokenizer_eos(t), "%zu documents, %zu tokens", c.n_docs, c.n_tokens);
+    CHECK(c.n_docs == 1 && c.n_tokens == 2, "%zu documents, %zu tokens", c.n_docs, c.n_tokens);
     corpus_free(&c);
     tokenizer_free(t);
 
