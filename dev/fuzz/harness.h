@@ -40,7 +40,7 @@
 #include <utf8proc.h>
 #include <sanitizer/allocator_interface.h>
 
-static bool in_run;
+static _Thread_local bool in_run; // libFuzzer has a thread that watches memory: what it allocates is its own
 static jmp_buf end_of_run;
 __attribute__((noreturn)) static void fuzz_exit(int code) { if (in_run) longjmp(end_of_run, 1); _exit(code); }
 static int fuzz_atexit(void (*f)(void)) { (void)f; return 0; } // asked again in every run
