@@ -36,7 +36,7 @@ TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 all: vbon
 
 PYTHON  ?= python3
-.PHONY: all check demo demo-models parity test test_asan test_kill test_flags test_cuda test_simt test_simt_asan test_simt_tsan bench deps cuda_headers clean help
+.PHONY: all check demo demo-models fuzz parity test test_asan test_kill test_flags test_cuda test_simt test_simt_asan test_simt_tsan bench deps cuda_headers clean help
 check:
 	@echo "$(call say,$(OPENMP),OpenMP,install gcc)"
 	@echo "$(call say,$(JANSSON),jansson,install libjansson-dev)"
@@ -155,6 +155,27 @@ test_simt_tsan: build/planted_bugs_tsan build/test_simt_tsan
 	  OMP_NUM_THREADS=1 VBON_FEW=1 $$run dev/run_tests.sh ./vbon $(call simt,tsan,forward)
 endif
 
+# The readers under libFuzzer (clang's), ASan and UBSan: each target for SECONDS, from the committed corpus and seeds of the fixtures. New inputs go
+# to build/fuzz/TARGET, what breaks to build/fuzz/TARGET-crash-* and the like: FUZZ_TARGET=TARGET build/fuzz/fuzz FILE tries it again.
+FUZZ    := safetensors config bpe wordpiece data text checkpoint flags
+FUZZSAN := -fsanitize=fuzzer,address,undefined,float-cast-overflow -fno-sanitize-recover=all -fsanitize-ignorelist=build/fuzz/ignore
+build/fuzz/fuzz: dev/fuzz/fuzz.c dev/fuzz/harness.h dev/fuzz/omp.h $(SOURCES) Makefile | check
+	@echo 'int LLVMFuzzerTestOneInput(void *p, long n) {return 0;}' | clang -x c - -fsanitize=fuzzer -w -o /dev/null 2>/dev/null || \
+	  { echo "make fuzz: clang and its libFuzzer are needed: install clang and libclang-rt-dev (older releases: clang alone)"; exit 1; }
+	@mkdir -p build/fuzz
+	@printf '[bounds]\nsrc:*stb_ds.h\n' > build/fuzz/ignore # the last array of its arena has the size it was given
+	clang $(BASE) -O1 $(ARCH) -g -DDEBUG -fno-omit-frame-pointer $(FUZZSAN) -Wno-unknown-pragmas -Idev/fuzz $< -o $@ $(LIBS)
+fuzz: build/fuzz/fuzz
+	@$(PYTHON) dev/fuzz/seeds.py build/fuzz/seeds
+	@grep -oh '"[A-Za-z_#][A-Za-z0-9_.]\{1,40\}"' $(SOURCES) | sort -u > build/fuzz/words # names of fields, types and flags
+	@for t in $(or $(TARGET),$(FUZZ)); do \
+	  mkdir -p build/fuzz/$$t dev/fuzz/corpus/$$t build/fuzz/seeds/$$t; \
+	  FUZZ_TARGET=$$t build/fuzz/fuzz build/fuzz/$$t dev/fuzz/corpus/$$t build/fuzz/seeds/$$t -max_total_time=$(or $(SECONDS),60) -timeout=10 -rss_limit_mb=2500 \
+	    -max_len=4096 -dict=build/fuzz/words -close_fd_mask=3 -detect_leaks=0 -print_final_stats=1 -artifact_prefix=build/fuzz/$$t- > build/fuzz/$$t.log 2>&1 || \
+	    { tail -60 build/fuzz/$$t.log; echo "fuzz $$t: failed, see build/fuzz/$$t.log"; exit 1; }; \
+	  echo "fuzz $$t: $$(sed -n 's/^Done //p' build/fuzz/$$t.log), $$(sed -n 's/.*DONE *\(cov: [0-9]* ft: [0-9]*\).*/\1/p' build/fuzz/$$t.log)"; \
+	done
+
 demo: vbon
 	@dev/demo.sh
 demo-models: vbon
@@ -191,6 +212,7 @@ help:
 	@echo "make test_simt_asan, test_simt_tsan: the kernels on the CPU under sanitizers"
 	@echo "make parity SEED=N   random models through transformers and through vbon (Python: dev/requirements.txt; LARGE=1 adds Pythia-410m's size,"
 	@echo "                     DATA=DIR real tokenizers on real text)"
+	@echo "make fuzz SECONDS=60  the readers under libFuzzer, each for so long (clang; TARGET=bpe: one alone; dev/doc/faults.md)"
 	@echo "make bench      speed beside the machine's own floors, memory beside the plan (LLMC=DIR: beside llm.c, built there)"
 	@echo "make demo-models DATA=DIR   train the demo's models again (about an hour)"
 	@echo "make cuda_headers   NVIDIA's headers alone, for make test_simt without the toolkit"

@@ -44,6 +44,7 @@ static Buf new_index(size_t n, const int *values)
 #include "dev/tests/gradient_test.h"
 #include "dev/tests/model_test.h"
 #include "dev/tests/files_test.h"
+#include "dev/tests/fuzz_test.h"
 #include "dev/tests/world_test.h"
 #include "dev/tests/command_test.h"
 #include "dev/tests/fault_test.h"
@@ -84,6 +85,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"commands: the last, smaller batch trains", test_last_batch, 1},
     {"commands: each reads what every other writes", test_pairs, 1},
     {"commands: what is not finite is named", test_not_finite, 1},
+    {"what the fuzzer found", test_fuzz, 1},
     {"the tiny world: trained models against enumeration", test_world, 1},
     {"the tiny world: offline losses against enumeration", test_offline_world, 1},
     {"ranks of the reference's own draws", test_ranks_drawn, 1},

@@ -64,7 +64,7 @@ static void corpus_tokens(Corpus *c, const int *ids, size_t n)
 {
     if (!n) return;
     int *to = arraddnptr(c->tokens, n);
-    memcpy(to, ids, n * sizeof *ids);
+    if (n) memcpy(to, ids, n * sizeof *ids); // before the first token there is no array
     c->n_tokens += n;
 }
 
