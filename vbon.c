@@ -1136,6 +1136,7 @@ static const Flag flag_table[] = {
     FLAG("epochs", FLAG_DOUBLE, epochs, "sft reward offline", "1", ">0..1e9", "passes over the data (a fraction is allowed)"),
     FLAG("steps", FLAG_LONG, steps, "sft reward offline", "0", "0..1e9", "optimiser steps, in place of epochs (0: by epochs)"),
     FLAG("batch", FLAG_LONG, batch, "sft reward offline", "32", "1..1e9", "rows (or comparisons) an optimiser step"),
+    FLAG("drop-last", FLAG_BOOL, drop_last, "sft reward offline", "false", NULL, "by epochs: leave out what does not fill a last batch (otherwise the last step has fewer)"),
     FLAG("from-position", FLAG_LONG, from_position, "reward", "12", "0..1e9", "labels: train the score at every position from here on"),
     FLAG("lr", FLAG_DOUBLE, lr, "sft reward train offline", "3e-5", "0..1000", "learning rate"),
     FLAG("schedule", FLAG_CHOICE, schedule, "sft reward train offline", "linear", "constant|linear|cosine", "of the learning rate, to 0, per optimiser step"),

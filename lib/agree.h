@@ -93,7 +93,7 @@ int *sample_ids(const CacheSample *s, const Tokenizer *t, size_t *n, bool *same)
     else {
         ids = tokenizer_encode(t, s->text, strlen(s->text), n);
         ids = (int *)xrealloc(ids, (*n + 1) * sizeof *ids);
-        ids[*n] = tokenizer_eos(t); // no text shows it; where there is an order key, that does
+        ids[*n] = s->has_key || s->finished ? tokenizer_eos(t) : -1; // no text shows it; where there is an order key, that does
         *n += ids[*n] >= 0 && (s->has_key ? order_key(ids, *n + 1) == s->key : s->finished);
     }
     *same = !s->has_key || order_key(ids, *n) == s->key;

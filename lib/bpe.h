@@ -181,7 +181,7 @@ static void load_vocab_merges(Tokenizer *t, const char *vocab_path, const char *
     load_vocab(t, vocab_path, j);
     json_decref(j);
     Lines in;
-    if (!lines_open(&in, merges_path)) die("%s: missing: a folder with vocab.json needs it", merges_path);
+    if (!lines_open(&in, merges_path, false)) die("%s: missing: a folder with vocab.json needs it", merges_path);
     while (lines_next(&in)) {
         char *line = in.buffer;
         size_t len = in.n, n = in.line;

@@ -104,7 +104,7 @@ static void check_same_flags(const Args *a, const char *command)
 static bool has_record(const char *log) // a log that was killed before its first record was whole says nothing about the run
 {
     Lines in;
-    if (!lines_open(&in, log)) return false;
+    if (!lines_open(&in, log, false)) return false;
     bool whole = lines_next(&in) && in.buffer[in.n - 1] == '\n';
     lines_close(&in);
     return whole;

@@ -64,7 +64,7 @@ size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, s
 void jsonl_open(Jsonl *in, const char *path)
 {
     *in = (Jsonl){.path = path};
-    if (!lines_open(&in->lines, path)) die("%s: cannot be read: %s", path, strerror(ENOENT));
+    if (!lines_open(&in->lines, path, true)) die("%s: cannot be read: %s", path, strerror(ENOENT));
 }
 
 static bool jsonl_line(Jsonl *in) // the next one, which may be empty; false: the end
@@ -74,7 +74,7 @@ static bool jsonl_line(Jsonl *in) // the next one, which may be empty; false: th
     in->line = in->lines.line;
     in->text = in->lines.buffer + bom;
     in->length = in->lines.n - bom;
-    while (in->length && strchr(" \t\r\n", in->text[in->length - 1])) in->length--;
+    while (in->length && memchr(" \t\r\n", in->text[in->length - 1], 4)) in->length--;
     return true;
 }
 

@@ -28,7 +28,8 @@ void append_write(Append *a, const char *data, size_t n); // all or nothing: die
 void append_close(Append *a);
 
 typedef struct { const char *path; FILE *f; size_t line, cap, n; char *buffer; } Lines; // the line, its length, a 0 behind it
-bool lines_open(Lines *in, const char *path); // false: there is no such file. A pipe is good: it is read once, from its beginning to its end
+// false: there is no such file. pipes: a pipe is good too, for what is read once from its beginning to its end
+bool lines_open(Lines *in, const char *path, bool pipes);
 bool lines_next(Lines *in);                   // false: the end
 void lines_close(Lines *in);
 char *file_read(const char *path, size_t *n); // malloc'd, a 0 behind it; NULL: there is no such file
@@ -59,6 +60,11 @@ static bool look(const char *path, struct stat *st) // false is certain: other e
     if (!stat(path, st)) return true;
     if (!absent()) die("%s: cannot be looked at: %s", path, strerror(errno));
     return false;
+}
+static const char *kind(const struct stat *st)
+{
+    mode_t m = st->st_mode;
+    return S_ISREG(m) ? "file" : S_ISDIR(m) ? "folder" : S_ISFIFO(m) || S_ISSOCK(m) ? "pipe" : "device";
 }
 bool exists(const char *path) { struct stat st; return look(path, &st); }
 bool is_folder(const char *path) { struct stat st; return look(path, &st) && S_ISDIR(st.st_mode); }
@@ -96,7 +102,7 @@ AsideFile *aside_open(const char *path)
 {
     struct stat st, now;
     if (!*path) die("--out: an empty name");
-    if (look(path, &st) && !S_ISREG(st.st_mode)) die("%s: cannot be written: it is no file: name another", path);
+    if (look(path, &st) && !S_ISREG(st.st_mode)) die("%s: cannot be written: it is a %s: name a file", path, kind(&st));
     AsideFile *a = (AsideFile *)xcalloc(1, sizeof *a);
     a->path = xstrdup(path);
     a->tmp = format("%s.tmp", path);
@@ -138,11 +144,11 @@ void append_open(Append *a, const char *path)
     struct stat st;
     const int flags = O_RDWR | O_APPEND | O_NONBLOCK | O_CLOEXEC;
     if (!*path) die("--out: an empty name");
+    if (look(path, &st) && !S_ISREG(st.st_mode)) die("%s: cannot be written: it is a %s: name a file", path, kind(&st));
     *a = (Append){.path = xstrdup(path), .fd = open(path, flags | O_CREAT | O_EXCL, 0666)};
     if (a->fd >= 0) made_here(path);
     else if (errno == EEXIST) a->fd = open(path, flags);
     if (a->fd < 0 || fstat(a->fd, &st)) die("%s: cannot be written: %s", path, strerror(errno));
-    if (!S_ISREG(st.st_mode)) die("%s: cannot be written: it is no file", path);
     lock(a->fd, path);
     if (fstat(a->fd, &st)) die("%s: cannot be written: %s", path, strerror(errno)); // its size, now that it is ours
     a->whole = (size_t)st.st_size;
@@ -181,9 +187,8 @@ static int readable(const char *path, bool pipes)
 {
     struct stat st;
     if (!look(path, &st)) return -1;
-    bool pipe = S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode);
-    const char *what = S_ISDIR(st.st_mode) ? "folder" : pipe ? "pipe" : "device";
-    if (!S_ISREG(st.st_mode) && !(pipe && pipes)) die("%s: cannot be read: it is a %s: name a file", path, what);
+    const char *what = kind(&st);
+    if (strcmp(what, "file") && !(pipes && !strcmp(what, "pipe"))) die("%s: cannot be read: it is a %s: name a file", path, what);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) die("%s: cannot be read: %s", path, strerror(errno));
     return fd;
@@ -197,9 +202,9 @@ static FILE *open_to_read(const char *path, bool pipe) // NULL: not there
     return f;
 }
 
-bool lines_open(Lines *in, const char *path)
+bool lines_open(Lines *in, const char *path, bool pipes)
 {
-    *in = (Lines){.path = path, .f = open_to_read(path, true)};
+    *in = (Lines){.path = path, .f = open_to_read(path, pipes)};
     return in->f != NULL;
 }
 

@@ -70,7 +70,7 @@ void log_cut(const char *dir, long step)
 {
     char *path = format("%s/log.jsonl", dir);
     Lines in;
-    if (!lines_open(&in, path)) { free(path); return; }
+    if (!lines_open(&in, path, false)) { free(path); return; }
     AsideFile *a = aside_open(path);
     bool torn = false;
     while (lines_next(&in)) {

@@ -109,7 +109,7 @@ static void wordpiece_txt(WordPiece *w, const char *path)
 {
     Lines in;
     int id = 0;
-    if (!lines_open(&in, path)) die("%s: cannot be read: %s", path, strerror(errno));
+    if (!lines_open(&in, path, false)) die("%s: cannot be read: %s", path, strerror(errno));
     for (; lines_next(&in); id++) { // a line an id, empty ones too
         char *line = in.buffer;
         size_t n = in.n;

@@ -304,7 +304,7 @@ static void test_last_batch(void) // of sft, reward and offline: it trains, and 
     CHECK(!system(said), "what is left out is said");
     free(said);
     expect_failure("sft --model lm --data last.jsonl --epochs 0.5 --batch 3 --drop-last --out last_none", 2, "no batch of 3 is whole");
-    expect_failure("sft --model lm --data last.jsonl --epochs 1e30 --out last_none", 2, "optimiser steps of 3: at most 1e9");
+    expect_failure("sft --model lm --data last.jsonl --epochs 1e9 --batch 1 --out last_none", 2, "optimiser steps of 1: at most 1e9");
 }
 
 static void test_pairs(void) // every command reads what every other writes, or refuses it by file and line
@@ -364,9 +364,9 @@ static void test_not_finite(void) // what is no number is named, with its likeli
     put("huge_reward.jsonl", "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1e39}\n");
     put("finite_text.jsonl", "{\"text\":\"This film\"}\n");
     static const struct { const char *args; int code; const char *says; } cases[] = {
-        {"score --model lm --in finite_text.jsonl --temperature 1e-38 --out no.jsonl", 2, "--temperature 1e-38: must be at least 1e-06"}, {"sample --model lm --prompt a --temperature 1e-38 --out no.jsonl", 2, "--temperature 1e-38: must be at least"},
-        {"score --model lm --reward rm --reward-scale 1e300 --in finite_text.jsonl --out no.jsonl", 1, "by --reward-scale 1e+300 and --reward-offset 0, is no number that a float holds"},
-        {"cache --model lm --reward rm --reward-scale 1e300 --prompts prompts.jsonl --max-new 4 --samples 2 --out no_cache.jsonl", 1, "--reward-scale 1e+300"}, {"bon --model lm --reward rm --reward-offset 1e39 --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 1, "--reward-offset 1e+39"},
+        {"score --model lm --in finite_text.jsonl --temperature 1e-38 --out no.jsonl", 2, "--temperature 1e-38: must be at least 0.0001"}, {"sample --model lm --prompt a --temperature 1e-38 --out no.jsonl", 2, "--temperature 1e-38: must be at least"},
+        {"score --model lm --reward 'while read x; do echo 1e30; done' --reward-scale 1e9 --in finite_text.jsonl --out no.jsonl", 1, "by --reward-scale 1e+09 and --reward-offset 0, is no number that a float holds"},
+        {"cache --model lm --reward 'while read x; do echo 1e30; done' --reward-scale 1e9 --prompts prompts.jsonl --max-new 4 --samples 2 --out no_cache.jsonl", 1, "--reward-scale 1e+09"}, {"bon --model lm --reward rm --reward-offset 1e39 --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 2, "--reward-offset 1e39: must be"},
         {"bon --model lm --reward rm --missing-eos 1e39 --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 2, "--missing-eos"}, {"offline --model lm --cache huge_reward.jsonl --loss bon-sft --n 1 --out no", 1, "huge_reward.jsonl:1: \"reward\" is 1"},
         {"score --model huge_lm --in finite_text.jsonl --out no.jsonl", 1, "finite_text.jsonl:1: the log-probability of a token is"}, {"sample --model huge_lm --prompts prompts.jsonl --max-new 4 --out no.jsonl", 1, "has training diverged?"},
         {"sample --model huge_lm --prompts prompts.jsonl --max-new 4 --out no.jsonl", 1, "prompts.jsonl:1: after 0 tokens"}, {"bon --model lm --reward huge_rm --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 1, "prompts.jsonl:1: the reward model's score is not finite"},
@@ -383,7 +383,7 @@ static void test_not_finite(void) // what is no number is named, with its likeli
     }
     // training that runs away is named, and its model is not saved
     char *err;
-    CHECK(run_vbon("sft --model lm --data finite_text.jsonl --lr 1e38 --schedule constant --clip-grad 0 --steps 20 --save-every 1 --out no", &err) == 1 && strstr(err, "lower --lr"), "a rate of 1e38: %s", err);
+    CHECK(run_vbon("sft --model lm --data finite_text.jsonl --lr 1000 --weight-decay 1000 --schedule constant --clip-grad 0 --steps 20 --save-every 1 --out no", &err) == 1 && strstr(err, "lower --lr"), "a rate of 1000: %s", err);
     CHECK(access(tmp_path("no/model.safetensors"), F_OK), "a model that ran away was saved");
     // one prompt has no standard error: the table says so
     char *said = format("cd %s && '%s' eval --model lm --reference lm --reward rm --cache finite.jsonl --prompts-max 1 --max-new 4 --ns 2 --out one.json 2>&1", test_folder, vbon()), line[400];

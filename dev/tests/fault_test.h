@@ -128,7 +128,7 @@ static void test_faults(void)
     if (address_space) expect_death(fill_json, "", 1, "out of memory");
     expect_death(make_latin1, "caf\xe9", 1, "UTF-8");
     expect_death(open_aside, "", 1, "empty name");
-    expect_death(open_aside, folder, 1, "it is no file");
+    expect_death(open_aside, folder, 1, "it is a folder");
     expect_failure("cache --model lm --reward \"$(printf 'a\\351')\" --prompts prompts.jsonl --out latin", 2,
         "--reward: byte 2 is not UTF-8");
 
@@ -162,7 +162,7 @@ static void test_faults(void)
         expect_failure(missing, 1, "nosuch");
         CHECK(!is_there("begun") && !is_there("begun.tmp"), "vbon %s leaves something behind", missing);
         if (i < 5) { free(args); args = format("%s --out lm", outs[i]); expect_failure(args, 1,
-            i < 4 ? "it is no file" : "cannot be written"); }
+            i < 4 ? "it is a folder" : "cannot be written"); }
         free(args); free(missing);
     }
 
