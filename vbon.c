@@ -900,25 +900,11 @@ static void cpu_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double 
 static void cpu_ppo_loss(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, Buf old_logp, Buf old_value, Buf advantage, Buf returns,
                          double scale, double clip, double value_clip, double vf_coef, size_t R)
 {
-    double *st = stats.p;
     for (size_t i = 0; i < R; i++) {
-        double A = R_(advantage)[i], diff = (double)R_(logp)[i] - (double)R_(old_logp)[i];
-        double lr = diff > 20 ? 20 : diff < -20 ? -20 : diff, ratio = exp(lr);
-        double clipped = ratio < 1 - clip ? 1 - clip : ratio > 1 + clip ? 1 + clip : ratio;
-        double loss = -A * ratio, loss_clipped = -A * clipped;
-        R_(dlogp)[i] = (real)(loss >= loss_clipped && lr == diff ? scale * -A * ratio : 0);
-        double target = R_(returns)[i], v = R_(value)[i], vo = R_(old_value)[i];
-        double vc = v < vo - value_clip ? vo - value_clip : v > vo + value_clip ? vo + value_clip : v;
-        double vl = (v - target) * (v - target), vlc = (vc - target) * (vc - target);
-        if (dvalue.p) R_(dvalue)[i] = (real)(vl >= vlc ? scale * vf_coef * (v - target) : 0);
-        st[0] += loss > loss_clipped ? loss : loss_clipped;
-        st[1] += 0.5 * (vl > vlc ? vl : vlc);
-        st[2] += ratio - 1 - lr;
-        st[3] += loss_clipped > loss;
-        st[4] += vlc > vl;
-        st[5] += ratio;
-        st[6] += (ratio - 1) * (ratio - 1);
-        st[7] += 1;
+        double dl, dv;
+        ppo_action_loss(&dl, &dv, stats.p, R_(logp)[i], R_(value)[i], R_(old_logp)[i], R_(old_value)[i], R_(advantage)[i], R_(returns)[i], clip, value_clip);
+        R_(dlogp)[i] = (real)(scale * dl);
+        if (dvalue.p) R_(dvalue)[i] = (real)(scale * vf_coef * dv);
     }
 }
 

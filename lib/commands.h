@@ -625,19 +625,17 @@ static void cmd_score(const Args *a)
 
 static void ppo_options(PpoOptions *o, const Args *a)
 {
-    static const char *const objectives[] = {"vbon", "l", "l1", "rl"}, *const fhats[] = {"digamma", "mc", "add1", "expfit", "exact"};
     *o = (PpoOptions){.temperature = a->temperature, .clip = a->clip, .value_clip = a->value_clip, .vf_coef = a->vf_coef, .gamma = a->gamma, .lambda = a->lambda,
         .score_clip = a->score_clip, .lr = a->lr, .episodes = a->episodes, .rollout = a->rollout, .minibatch = a->minibatch, .epochs = a->ppo_epochs, .max_new = a->max_new,
-        .warmup = a->warmup, .schedule = a->schedule, .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed, .prefix_rank = !strcmp(a->critic, "prefix-rank"),
+        .warmup = a->warmup, .schedule = a->schedule, .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed,
+        .fhat = ROW(fhats, a->fhat), .critic = ROW(critics, a->critic), .objective.row = ROW(objectives, a->objective),
         .adamw = {.beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad}};
-    for (int i = 0; i < 4; i++) if (!strcmp(a->objective, objectives[i])) o->objective.kind = (Objective)i;
-    for (int i = 0; i < 5; i++) if (!strcmp(a->fhat, fhats[i])) o->fhat = (Fhat)i;
-    // the strength is n or beta: what the command line says undoes the other one of a preset
-    int n = flag_given("n"), beta = flag_given("beta");
-    if (n == 1 && (beta == 2 || o->objective.kind == OBJECTIVE_RL)) n = 0;
-    if (beta == 1 && (n == 2 || o->objective.kind == OBJECTIVE_VBON || o->objective.kind == OBJECTIVE_L1)) beta = 0;
+    // the strength is n or beta: what the command line says, or what the objective takes, undoes the other one of a preset
+    int n = flag_given("n"), beta = flag_given("beta"), takes = o->objective.row->takes;
+    if (n == 1 && (beta == 2 || !(takes & TAKES_N))) n = 0;
+    if (beta == 1 && (n == 2 || !(takes & TAKES_BETA))) beta = 0;
     o->objective.beta = beta ? a->beta : 0;
-    o->objective.N = n || (!beta && o->objective.kind != OBJECTIVE_RL) ? a->n : 0;
+    o->objective.N = n || (!beta && takes & TAKES_N) ? a->n : 0;
     for (const char *c = a->compat; *c;) {
         size_t len = strcspn(c, ",");
         if (len == 5 && !strncmp(c, "scale", 5)) o->objective.compat_scale = true;
@@ -646,7 +644,7 @@ static void ppo_options(PpoOptions *o, const Args *a)
         c += len + (c[len] == ',');
     }
     missing_eos(a, &o->has_missing_eos, &o->missing_eos);
-    if (o->prefix_rank && o->fhat == FHAT_EXACT) usage("--critic prefix-rank ranks prefixes among cached samples: it does not go with --fhat exact");
+    if (o->critic->prefixes && o->fhat->exact) usage("--critic prefix-rank ranks prefixes among cached samples: it does not go with --fhat exact");
 }
 
 static void cmd_train(const Args *a)
@@ -656,15 +654,15 @@ static void cmd_train(const Args *a)
     PpoOptions opt;
     ppo_options(&opt, a);
     require(a->model, "model"); require(a->reward, "reward");
-    bool cached = opt.objective.kind != OBJECTIVE_RL || opt.prefix_rank || a->cache;
+    bool cached = opt.objective.row->cached || opt.critic->prefixes || a->cache;
     if (cached) require(a->cache, "cache");
     char *from = resume_point(a, "train", &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
     Tokenizer *t = tokenizer_load(a->model);
     Model m;
-    model_load(&m, device_ops(a), a->model, train_layers(a), !opt.prefix_rank);
+    model_load(&m, device_ops(a), a->model, train_layers(a), opt.critic->value_head);
     if (m.cfg.scalar_head) die("%s: a reward model, not a language model", a->model);
-    if (!opt.prefix_rank) value_head_random(&m, (uint64_t)a->seed);
+    if (opt.critic->value_head) value_head_random(&m, (uint64_t)a->seed);
     opt.eos = tokenizer_eos(t);
     Reward reward;
     open_reward(&reward, a, t);
@@ -673,8 +671,8 @@ static void cmd_train(const Args *a)
     if (cached) prompts_attach(prompts, n, a, &m, t, reward.what);
     size_t least = SIZE_MAX;
     for (size_t i = 0; i < n && cached; i++) if (prompts[i].cdf.M < least) least = prompts[i].cdf.M;
-    double N = opt.objective.N > 0 ? (double)opt.objective.N : opt.objective.kind == OBJECTIVE_L ? 1 / opt.objective.beta + 1 : 1;
-    if (cached && N > (double)least && opt.fhat != FHAT_EXACT)
+    double N = opt.objective.N > 0 ? (double)opt.objective.N : opt.objective.row->cached ? 1 / opt.objective.beta + 1 : 1;
+    if (cached && N > (double)least && !opt.fhat->exact)
         printf("warning: N = %g is larger than M = %zu: every response above the best cached sample gets the same score\n", N, least);
     Ppo p;
     ppo_create(&p, &opt, &m, prompts, n, reward_score, &reward); // the reference is the model as loaded
@@ -684,9 +682,10 @@ static void cmd_train(const Args *a)
     printf("memory: weights %.1f, gradients and moments %.1f, reference %.1f, work %.1f MiB, and the packed weights (vbon info has the pieces)\n", MiB[0], MiB[1], MiB[2], MiB[3]);
     long iterations = (opt.episodes + opt.rollout - 1) / opt.rollout;
     double counter = 0;
-    State state[] = {{"iteration", &counter, 1}, {"ridge", p.ridge, (size_t)opt.max_new * 12}};
+    State state[] = {{"iteration", &counter, 1}, {"critic", p.critic, (size_t)opt.max_new * opt.critic->state}};
+    size_t n_state = opt.critic->state ? 2 : 1;
     if (from) {
-        checkpoint_load(&m, from, state, 2);
+        checkpoint_load(&m, from, state, n_state);
         p.iteration = (long)counter;
         log_cut(a->out, p.iteration);
         printf("going on from %s\n", from);
@@ -705,7 +704,7 @@ static void cmd_train(const Args *a)
         progress_show(&progress, (size_t)p.iteration, NULL);
         counter = (double)p.iteration;
         if (!last && ((a->save_every && p.iteration % a->save_every == 0) || stop_signal)) {
-            checkpoint_save(&m, a->out, p.iteration, a->model, state, 2);
+            checkpoint_save(&m, a->out, p.iteration, a->model, state, n_state);
             if (stop_signal) stopped(a, p.iteration);
         }
     }
