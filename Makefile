@@ -105,6 +105,10 @@ build/vbon_simt: $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Ma
 	$(CC) $(FAST) -DVBON_CUDA vbon.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
 build/gpu_bench_simt: dev/gpu_bench.c $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Makefile | check
 	$(CC) $(FAST) -DVBON_CUDA dev/gpu_bench.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
+# Programs of one's own that include vbon.c.
+build/%: dev/examples/%.c $(SOURCES) Makefile | check
+	@mkdir -p build
+	$(CC) $(FAST) $< -o $@ $(FASTLIB)
 build/two_lines: dev/two_lines.c gpt2.h pythia.h ppo.h Makefile
 	@mkdir -p build
 	$(CC) -std=c99 -Wall $(if $(WERROR),-Werror) -I. dev/two_lines.c -o $@ -lm

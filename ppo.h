@@ -58,58 +58,14 @@ bool cdf_fit(Cdf *c);
 typedef struct { const Cdf *cdf; double reward; uint64_t key; double k; bool tie; } Place; // k of M samples are below; it may be half-integer
 Place cdf_place(const Cdf *c, double reward, uint64_t key);
 
-// Tables of rows: estimates of log F, objectives, critics. A row begins with its name, a table ends with a row without one, and there is room
-// for more: add yours to the table, or at run time. Flags get their choices and their help from the rows.
-enum { ROWS_MAX = 16 };
-size_t row_named(const void *table, size_t row_size, const char *name); // its index; dies when no row has that name
-#define ROW(table, name) (&(table)[row_named(table, sizeof *(table), name)])
-
 // An estimate of log F, by --fhat.
 typedef struct {
-    const char *name;
+    const char *name, *help;
     double (*log_f)(const Place *at);             // -inf where the estimate says F = 0
     double (*least)(const Cdf *c, bool finite);   // what stands for a smaller log F in training (finite: the score must be); NULL: nothing does
     bool fits, exact;                             // wants cdf_fit of every prompt, the exact value of every string
-    const char *help;
 } Fhat;
 extern Fhat fhats[ROWS_MAX];
-
-size_t row_named(const void *table, size_t row_size, const char *name)
-{
-    const char *row = (const char *)table;
-    for (size_t i = 0; i < ROWS_MAX; i++, row += row_size) {
-        const char *is = *(const char *const *)(const void *)row;
-        if (is && !strcmp(is, name)) return i;
-    }
-    die("%s: no row of that table has this name", name);
-}
-
-// Eq. 6: the share of the samples that are below. At k = 0 training takes half a sample: L would be -inf there, and log pi_bon hundreds of nats off.
-static double mc_log_f(const Place *at) { return log(at->k / (double)at->cdf->M); }
-static double mc_least(const Cdf *c, bool finite) { (void)finite; return log(0.5 / (double)c->M); }
-// The posterior mean of log F under a uniform prior; its own mean under the reference is exactly -1.
-static double digamma_log_f(const Place *at) { return digamma(at->k + 1) - digamma((double)at->cdf->M + 2); }
-static double add1_log_f(const Place *at) { return log((at->k + 1) / ((double)at->cdf->M + 1)); }
-static double expfit_log_f(const Place *at)
-{
-    const Cdf *c = at->cdf;
-    return c->sd > 0 ? -c->a * exp(-c->b * (at->reward - c->mean) / c->sd) : add1_log_f(at);
-}
-static double exact_log_f(const Place *at)
-{
-    const Cdf *c = at->cdf;
-    for (size_t i = 0; i < c->M && c->logF; i++) if (c->key[i] == at->key) return c->logF[i];
-    die("--fhat exact: a response with order key %016llx is not in the cache's table: list every string with its F", (unsigned long long)at->key);
-}
-static double exact_least(const Cdf *c, bool finite) { (void)c; return finite ? log(1.0 / 400) : -INFINITY; } // the worst string has F = 0
-
-Fhat fhats[ROWS_MAX] = {
-    {"digamma", digamma_log_f, NULL, false, false, "the posterior mean of log F"},
-    {"mc", mc_log_f, mc_least, false, false, "log k/M, Eq. 6"},
-    {"add1", add1_log_f, NULL, false, false, "log (k+1)/(M+1), the released code's"},
-    {"expfit", expfit_log_f, NULL, true, false, "an exponential of the reward fitted to each prompt's samples, footnote 18"},
-    {"exact", exact_log_f, exact_least, false, true, "F from the cache, where all strings can be listed"},
-};
 
 double bon_mean(const double *rewards, size_t M, long N);       // unbiased expected best of N from a pool of M >= N
 double bon_kl_bound(long N);                                    // log N - (N-1)/N
@@ -122,13 +78,12 @@ typedef struct Response Response;
 typedef struct ObjectiveSpec ObjectiveSpec;
 enum { TAKES_N = 1, TAKES_BETA = 2 };
 typedef struct {
-    const char *name;
+    const char *name, *help;
     int takes;                            // how its strength is given: TAKES_N, TAKES_BETA, or either
     void (*weights)(ObjectiveSpec *o);    // sets kappa, ref_weight and score_scale from N or beta
     double (*score)(const ObjectiveSpec *o, const Response *y, double logF, double logp); // of a whole response; logp: the reference's
     bool cached;                          // the score is made of log F: a reward cache is needed
     bool finite;                          // and is not finite where log F is not
-    const char *help;
 } Objective;
 extern Objective objectives[ROWS_MAX];
 struct ObjectiveSpec {
@@ -196,13 +151,12 @@ typedef struct Ppo Ppo;
 
 // Where the values V come from, by --critic.
 typedef struct {
-    const char *name;
+    const char *name, *help;
     bool value_head;         // a head on the policy's trunk, trained with it by the clipped value loss
     bool prefixes;           // wants the reward model's score of every prefix of a response
     size_t state;            // doubles it keeps for each position of a response, in p->critic; saved in checkpoints
     void (*values)(Ppo *p);  // fills rollout.value when rewards are known and returns are not; NULL: the head has
     void (*learn)(Ppo *p);   // after the returns are known; NULL: nothing is learned there
-    const char *help;
 } Critic;
 extern Critic critics[ROWS_MAX];
 
@@ -211,7 +165,7 @@ typedef struct {
     bool joint_p, has_missing_eos;
     double missing_eos, temperature, clip, value_clip, vf_coef, gamma, lambda, score_clip, lr;
     long episodes, rollout, minibatch, epochs, max_new, warmup;
-    const char *schedule;
+    const Schedule *schedule;
     size_t tokens, rows;           // a micro-batch; rows decoded at once (0: 512)
     uint64_t seed; int eos;
     AdamW adamw;
@@ -404,6 +358,33 @@ bool cdf_fit(Cdf *c)
     return true;
 }
 
+// Eq. 6: the share of the samples that are below. At k = 0 training takes half a sample: L would be -inf there, and log pi_bon hundreds of nats off.
+static double mc_log_f(const Place *at) { return log(at->k / (double)at->cdf->M); }
+static double mc_least(const Cdf *c, bool finite) { (void)finite; return log(0.5 / (double)c->M); }
+// The posterior mean of log F under a uniform prior; its own mean under the reference is exactly -1.
+static double digamma_log_f(const Place *at) { return digamma(at->k + 1) - digamma((double)at->cdf->M + 2); }
+static double add1_log_f(const Place *at) { return log((at->k + 1) / ((double)at->cdf->M + 1)); }
+static double expfit_log_f(const Place *at)
+{
+    const Cdf *c = at->cdf;
+    return c->sd > 0 ? -c->a * exp(-c->b * (at->reward - c->mean) / c->sd) : add1_log_f(at);
+}
+static double exact_log_f(const Place *at)
+{
+    const Cdf *c = at->cdf;
+    for (size_t i = 0; i < c->M && c->logF; i++) if (c->key[i] == at->key) return c->logF[i];
+    die("--fhat exact: a response with order key %016llx is not in the cache's table: list every string with its F", (unsigned long long)at->key);
+}
+static double exact_least(const Cdf *c, bool finite) { (void)c; return finite ? log(1.0 / 400) : -INFINITY; } // the worst string has F = 0
+
+Fhat fhats[ROWS_MAX] = {
+    {"digamma", "the posterior mean of log F", digamma_log_f, NULL, false, false},
+    {"mc", "log k/M, Eq. 6", mc_log_f, mc_least, false, false},
+    {"add1", "log (k+1)/(M+1), the released code's", add1_log_f, NULL, false, false},
+    {"expfit", "an exponential of the reward fitted to each prompt's samples, footnote 18", expfit_log_f, NULL, true, false},
+    {"exact", "F from the cache, where all strings can be listed", exact_log_f, exact_least, false, true},
+};
+
 double bon_mean(const double *rewards, size_t M, long N)
 {
     double *r = (double *)xmalloc(M * sizeof *r), sum = 0, n = (double)N, m = (double)M;
@@ -470,10 +451,10 @@ static double rl_score(const ObjectiveSpec *o, const Response *y, double logF, d
 }
 
 Objective objectives[ROWS_MAX] = {
-    {"vbon", TAKES_N, vbon_weights, vbon_score, true, false, "log pi_bon (Eq. 5)"},
-    {"l", TAKES_N | TAKES_BETA, l_weights, log_f_score, true, true, "the bound L (Thm 2)"},
-    {"l1", TAKES_N, l1_weights, log_f_score, true, true, "the bound L1 (Thm 3)"},
-    {"rl", TAKES_BETA, rl_weights, rl_score, false, false, "KL-regularised reward (Eq. 1)"},
+    {"vbon", "log pi_bon (Eq. 5)", TAKES_N, vbon_weights, vbon_score, true, false},
+    {"l", "the bound L (Thm 2)", TAKES_N | TAKES_BETA, l_weights, log_f_score, true, true},
+    {"l1", "the bound L1 (Thm 3)", TAKES_N, l1_weights, log_f_score, true, true},
+    {"rl", "KL-regularised reward (Eq. 1)", TAKES_BETA, rl_weights, rl_score, false, false},
 };
 
 void objective_prepare(ObjectiveSpec *o)
@@ -1140,8 +1121,8 @@ static void prefix_learn(Ppo *p) // from Monte-Carlo returns; what was learned b
 }
 
 Critic critics[ROWS_MAX] = {
-    {"head", true, false, 0, NULL, NULL, "a value head on the trunk"},
-    {"prefix-rank", false, true, RIDGE, prefix_values, prefix_learn, "ridge regression on the ranks of prefixes"},
+    {"head", "a value head on the trunk", true, false, 0, NULL, NULL},
+    {"prefix-rank", "ridge regression on the ranks of prefixes", false, true, RIDGE, prefix_values, prefix_learn},
 };
 
 // ----------------------------------------------------------------------------

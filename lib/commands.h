@@ -30,11 +30,6 @@ static long train_layers(const Args *a)
 
 static size_t decode_rows(const Args *a, size_t fallback) { return a->decode_rows ? (size_t)a->decode_rows : fallback; }
 
-static DType dtype_of(const Args *a)
-{
-    return !strcmp(a->dtype, "fp64") ? DT_F64 : !strcmp(a->dtype, "fp16") ? DT_F16 : !strcmp(a->dtype, "bf16") ? DT_BF16 : DT_F32;
-}
-
 static void missing_eos(const Args *a, bool *has, double *value)
 {
     char *end;
@@ -45,7 +40,7 @@ static void missing_eos(const Args *a, bool *has, double *value)
 
 static json_t *config_record(const Args *a, const char *command)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "type", "config", "command", command, "version", VBON_VERSION, "device", a->device,
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "type", "config", "command", command, "version", VBON_VERSION, "device", devices[a->device].name,
                      "libraries", cpu_libraries(), "flags", flags_json(a, flag_table, n_flags, command));
 }
 
@@ -100,9 +95,9 @@ static char *resume_point(const Args *a, const char *command, bool *finished)
 
 static void finish_run(const Args *a, const Model *m, const char *tokenizer_dir)
 {
-    model_save(m, a->out, dtype_of(a), tokenizer_dir, (size_t)a->shard_mib << 20);
+    model_save(m, a->out, dtypes[a->dtype].type, tokenizer_dir, (size_t)a->shard_mib << 20);
     checkpoint_clear(a->out);
-    printf("wrote %s (%s)\n", a->out, a->dtype);
+    printf("wrote %s (%s)\n", a->out, dtypes[a->dtype].name);
 }
 
 static void stopped(const Args *a, long step)
@@ -172,7 +167,7 @@ static void prompts_attach(Prompt *p, size_t n, const Args *a, const Model *refe
     size_t no_keys = 0, unfitted = 0;
     cache_read(&c, a->cache, a->m);
     check_cache(c.header, a->cache, a, reference, t, reward);
-    bool exact = !strcmp(a->fhat ? a->fhat : "", "exact"), expfit = !strcmp(a->fhat ? a->fhat : "", "expfit");
+    bool exact = fhats[a->fhat].exact, expfit = fhats[a->fhat].fits; // of commands without --fhat the first row
     for (size_t i = 0; i < n; i++) {
         long at = cache_find(&c, p[i].text);
         if (at < 0) die("%s: has no samples for prompt %zu, \"%.40s\": make the cache with these prompts", a->cache, i + 1, p[i].text);
@@ -279,8 +274,8 @@ static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scal
     if (a->width % a->heads || a->width / a->heads > 256) usage("--width %ld over --heads %ld is no whole head size up to 256", a->width, a->heads);
     *c = (Config){.arch = "gpt2", .L = (size_t)a->layers, .C = (size_t)a->width, .NH = (size_t)a->heads, .F = 4 * (size_t)a->width, .V = (size_t)tokenizer_vocab(t),
         .max_T = (size_t)a->context, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .pad = -1, .eps = 1e-5, .init_std = 0.02, .bos = tokenizer_eos(t), .eos = tokenizer_eos(t)};
-    if (strcmp(a->arch, "gpt_neox")) return;
-    strcpy(c->arch, a->arch); // as the Pythias are
+    if (a->arch == ARCH_GPT2) return;
+    strcpy(c->arch, architectures[a->arch].name); // as the Pythias are
     c->act = ACT_GELU_ERF; c->tied = false; c->parallel = true; c->rotary_pct = 0.25; c->rotary_base = 10000;
     if (c->C / c->NH % 8) usage("--width %ld over --heads %ld: a gpt_neox turns a quarter of each head in pairs, so heads must be multiples of 8", a->width, a->heads);
 }
@@ -353,7 +348,7 @@ static void supervised_run(const Args *a, const char *command)
         model_zero_grad(&m);
         loss += supervised_batch(&t, &data, rows, B * unit, (double)n, true, NULL);
         positions += (double)n;
-        AdamW opt = {.lr = schedule_lr(a->schedule, a->lr, m.step, steps, a->warmup), .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad};
+        AdamW opt = {.lr = schedule_lr(&schedules[a->schedule], a->lr, m.step, steps, a->warmup), .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad};
         double norm = model_update(&m, &opt);
         bool last = m.step == steps;
         if (m.step % a->log_every == 0 || last) {
@@ -394,7 +389,7 @@ static void cmd_reward(const Args *a) { supervised_run(a, "reward"); }
 static void open_reward(Reward *r, const Args *a, const Tokenizer *t)
 {
     reward_open(r, require(a->reward, "reward"), t, device_ops(a), (size_t)a->micro_tokens, a->reward_timeout);
-    if (!strcmp(a->reward_output, "prob")) reward_probability(r);
+    if (a->reward_output == REWARD_PROB) reward_probability(r);
     reward_map(r, a->reward_scale, a->reward_offset);
 }
 
@@ -508,7 +503,7 @@ static void cmd_cache(const Args *a)
     for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
     char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *ps = format("%016llx", (unsigned long long)prompts);
     json_t *header = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:f, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
-                               "missing_eos", a->missing_eos, "precision", a->precision, "temperature", a->temperature, "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
+                               "missing_eos", a->missing_eos, "precision", precisions[a->precision].name, "temperature", a->temperature, "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
                                "samples", (json_int_t)M);
     size_t done = cache_resume(a->out, header), total = d.n * M;
     FILE *f = fopen(a->out, "a");
@@ -627,8 +622,8 @@ static void ppo_options(PpoOptions *o, const Args *a)
 {
     *o = (PpoOptions){.temperature = a->temperature, .clip = a->clip, .value_clip = a->value_clip, .vf_coef = a->vf_coef, .gamma = a->gamma, .lambda = a->lambda,
         .score_clip = a->score_clip, .lr = a->lr, .episodes = a->episodes, .rollout = a->rollout, .minibatch = a->minibatch, .epochs = a->ppo_epochs, .max_new = a->max_new,
-        .warmup = a->warmup, .schedule = a->schedule, .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed,
-        .fhat = ROW(fhats, a->fhat), .critic = ROW(critics, a->critic), .objective.row = ROW(objectives, a->objective),
+        .warmup = a->warmup, .schedule = &schedules[a->schedule], .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed,
+        .fhat = &fhats[a->fhat], .critic = &critics[a->critic], .objective.row = &objectives[a->objective],
         .adamw = {.beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad}};
     // the strength is n or beta: what the command line says, or what the objective takes, undoes the other one of a preset
     int n = flag_given("n"), beta = flag_given("beta"), takes = o->objective.row->takes;
@@ -768,7 +763,7 @@ static void pool_choose(Response *out, const char *path, const Prompt *prompts, 
 static void cmd_eval(const Args *a)
 {
     const char *reference = require(a->reference, "reference");
-    bool bon = !strcmp(a->method, "bon");
+    bool bon = a->method == METHOD_BON;
     const char *policy = bon ? reference : require(a->model, "model");
     size_t K = (size_t)a->samples, N = bon ? (size_t)a->n : 1;
     require(a->cache, "cache");
@@ -810,7 +805,7 @@ static void cmd_eval(const Args *a)
     double seconds = clock_seconds() - began;
     reward_close(&reward);
     evaluate(&e, &spec, d.prompts, kept, d.n * K, K);
-    json_t *j = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i}", "method", a->method, "model", policy, "n", (int)N, "prompts", (int)d.n, "samples", (int)K, "seed", (int)a->seed), *distances = json_object();
+    json_t *j = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i}", "method", methods[a->method].name, "model", policy, "n", (int)N, "prompts", (int)d.n, "samples", (int)K, "seed", (int)a->seed), *distances = json_object();
     struct { const char *key; Estimate e; } out[] = {{"reward", e.reward}, {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1}, {"kl_k3", e.k3}, {"kl_rb", e.rb},
         {"kl_released", e.released}, {"length", e.length}, {"finished", e.finished}};
     for (size_t i = 0; i < sizeof out / sizeof *out; i++) json_object_set_new(j, out[i].key, estimate_json(out[i].e));

@@ -171,8 +171,8 @@ static void test_adamw(void)
     }
     CHECK(i == 5, "five steps");
     json_decref(j);
-    CHECK_NEAR(schedule_lr("linear", 1, 0, 10, 0), 1, 1e-15, "linear"); CHECK_NEAR(schedule_lr("linear", 1, 9, 10, 0), 0.1, 1e-15, "linear");
-    CHECK_NEAR(schedule_lr("cosine", 1, 5, 10, 0), 0.5, 1e-15, "cosine"); CHECK_NEAR(schedule_lr("constant", 1, 1, 10, 4), 0.5, 1e-15, "warm-up");
+    CHECK_NEAR(schedule_lr(ROW(schedules, "linear"), 1, 0, 10, 0), 1, 1e-15, "linear"); CHECK_NEAR(schedule_lr(ROW(schedules, "linear"), 1, 9, 10, 0), 0.1, 1e-15, "linear");
+    CHECK_NEAR(schedule_lr(ROW(schedules, "cosine"), 1, 5, 10, 0), 0.5, 1e-15, "cosine"); CHECK_NEAR(schedule_lr(ROW(schedules, "constant"), 1, 1, 10, 4), 0.5, 1e-15, "warm-up");
 }
 
 static double score_of(const ObjectiveSpec *o, double reward, double logF, double logp)

@@ -91,7 +91,7 @@ static void world_model(Model *m, const Ops *o, long train_layers, uint64_t seed
 static PpoOptions world_options(ObjectiveSpec o, uint64_t seed)
 {
     return (PpoOptions){.objective = o, .fhat = ROW(fhats, "exact"), .critic = ROW(critics, "head"), .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 1e-3,
-        .episodes = 256 * 200, .rollout = 256, .minibatch = 128, .epochs = 4, .max_new = WORLD_T, .schedule = "linear", .tokens = 1024, .seed = seed, .eos = 0,
+        .episodes = 256 * 200, .rollout = 256, .minibatch = 128, .epochs = 4, .max_new = WORLD_T, .schedule = ROW(schedules, "linear"), .tokens = 1024, .seed = seed, .eos = 0,
         .adamw = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}};
 }
 
@@ -241,7 +241,7 @@ static void world_offline(World *w, OfflineLoss o, double *out)
         for (size_t i = 0; i < B; i++) which[i] = ((size_t)m.step * B + i) % n;
         model_zero_grad(&m);
         offline_batch(&s, &m, &o, &c, which, B, 1, sums);
-        AdamW opt = {.lr = schedule_lr("linear", 3e-3, m.step, STEPS, 0), .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
+        AdamW opt = {.lr = schedule_lr(ROW(schedules, "linear"), 3e-3, m.step, STEPS, 0), .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
         model_update(&m, &opt);
     }
     world_probabilities(w, &m, &p, out);
@@ -357,6 +357,37 @@ static void monotone_run(double (*map)(double), const char *objective, const cha
     ppo_free(&ppo); model_free(&m);
     for (int k = 0; k < 2; k++) { free(p[k].cdf.reward); free(p[k].cdf.key); }
     for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
+}
+
+// Rows added at run time are found by name and train differently: an objective that sees lengths, an estimate of log F, a critic.
+static double short_score(const ObjectiveSpec *o, const Response *y, double logF, double logp) { return vbon_score(o, y, logF, logp) - 0.5 * (double)y->n; }
+static double half_log_f(const Place *at) { return log((at->k + 0.5) / ((double)at->cdf->M + 1)); }
+static int learned;
+static void zero_values(Ppo *p) { for (size_t j = 0; j < p->rollout.actions; j++) p->rollout.value[j] = p->critic[0]; }
+static void count_learn(Ppo *p) { p->critic[0] = 0.1 * ++learned; }
+
+static void test_rows(void)
+{
+    ROW_ADD(objectives, {"short", NULL, TAKES_N, vbon_weights, short_score, true, false});
+    ROW_ADD(fhats, {"half", NULL, half_log_f, NULL, false, false});
+    ROW_ADD(critics, {"constant", NULL, false, false, 1, zero_values, count_learn});
+    static const char *const runs[][3] = {{"vbon", "digamma", "head"}, {"short", "digamma", "head"}, {"vbon", "half", "head"}, {"vbon", "digamma", "constant"}};
+    Model m;
+    world_model(&m, ops_cpu(), TRAIN_ALL, 6);
+    size_t n = m.n_params;
+    model_free(&m);
+    real *weights = xmalloc(4 * n * sizeof *weights);
+    double kl[6];
+    for (size_t k = 0; k < 4; k++) monotone_run(NULL, runs[k][0], runs[k][1], runs[k][2], weights + k * n, kl);
+    for (size_t a = 0; a < 4; a++)
+        for (size_t b = 0; b < a; b++)
+            CHECK(memcmp(weights + a * n, weights + b * n, n * sizeof *weights), "%s, %s, %s trains to the same bits as %s, %s, %s",
+                  runs[a][0], runs[a][1], runs[a][2], runs[b][0], runs[b][1], runs[b][2]);
+    CHECK(learned == 6, "the critic learned %d times in 6 iterations", learned);
+    size_t last = row_named(objectives, sizeof *objectives, "short"), fhat = row_named(fhats, sizeof *fhats, "half"), critic = row_named(critics, sizeof *critics, "constant");
+    CHECK(!row_name(objectives, sizeof *objectives, last + 1), "the new row is the last");
+    objectives[last] = (Objective){0}; fhats[fhat] = (Fhat){0}; critics[critic] = (Critic){0};
+    free(weights);
 }
 
 static void test_monotone(void)
