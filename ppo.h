@@ -1,22 +1,31 @@
-// ppo.h: variational Best-of-N by PPO (Amini, Vieira, Ash, Cotterell, ICLR 2025; equation and theorem numbers are the paper's).
+// ppo.h: variational Best-of-N by PPO.
 //
 // Best-of-N draws N samples from the reference and keeps the best. Its distribution is known in closed form (Prop. 1): with F(y) the
 // probability that one reference sample is worse than y, and p(y) the reference's probability of y,
 //
 //     pi_bon(y) = (F(y) + p(y))^N - F(y)^N
 //
-// so a policy can be trained towards it: maximise J = E[log pi_bon(y)] + H = -KL(pi_theta || pi_bon). The first half of this file is that mathematics
-// in plain doubles (log_pi_bon, the estimates of log F, the objectives); a program of two lines can include it alone. The second half is
-// PPO: sample, score, estimate advantages, take clipped steps. The details, with their sources:
+// so a policy can be trained towards it: maximise J = E[log pi_bon(y)] + H = -KL(pi_theta || pi_bon). This file is that mathematics in plain
+// doubles (log_pi_bon, the estimates of log F, the objectives), which a program of two lines can include alone, and PPO: the numbered
+// steps of ppo_iteration, each a function under it. An objective, an estimate of log F and a critic are rows of tables; add yours there.
 //
-//  - EOS trick: sample to the limit, cut after the first end-of-text (N+ detail 23). A row has a length; there is no pad token.
-//  - The terminal score goes to the last sampled action, the per-token KL to each (trlx puts it on a masked entry).
-//  - Log-probabilities come from logits / temperature; no dropout (N+ detail 7; 2023 blog: divide before the log-softmax).
+// Sources, by the names that are used in this project:
+//  - the paper: Amini, Vieira, Ash, Cotterell, Variational Best-of-N Alignment, ICLR 2025, arXiv:2407.06057. Numbers of equations (Eq.),
+//    propositions, theorems, footnotes and appendices are the paper's.
+//  - the released code: its authors' program, https://github.com/rycolab/vbon.
+//  - N+: Huang et al., The N+ Implementation Details of RLHF with PPO, 2024, arXiv:2403.17031; its details are numbered.
+//  - PPO: Schulman et al., Proximal Policy Optimization Algorithms, 2017, arXiv:1707.06347.
+//  - GAE: Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage Estimation, 2016, arXiv:1506.02438.
+//
+// What is easy to get wrong, and how it is done here:
+//  - A response is sampled to the limit and cut after the first end-of-text (N+ detail 23). A row has a length; there is no pad token.
+//  - The terminal score goes to the last sampled action, the per-token KL to each (the released code puts it on a masked entry).
+//  - Log-probabilities come from logits / temperature, divided before the log-softmax; no dropout (N+ detail 7).
 //  - Old log-probabilities come from the training forward, over the first epoch's minibatches in their shapes, so that on the first
 //    minibatch the ratio is 1 bit for bit. It is checked at every iteration. Those kept at sampling time must agree (val/logp_gap).
 //  - Advantages are whitened once a rollout over response tokens only; returns use the unwhitened ones (N+ detail 25).
 //  - Losses are sums over response tokens divided by those of the whole minibatch, whatever the micro-batches.
-//  - The value head is Linear-ReLU-Linear on the shared trunk, its output layer zero at the start; or the prefix-rank baseline (below).
+//  - The value head is Linear-ReLU-Linear on the shared trunk, its output layer zero at the start.
 //  - What is frozen runs once a rollout: its output is kept and reused by the reference, the value and every epoch.
 //
 // Left out on purpose: a separate critic started from the reward model (it would see more than ranks), adaptive KL, reward whitening.
@@ -73,7 +82,7 @@ typedef struct { double mean, se; } Estimate;
 Estimate estimate(const double *x, size_t n);                   // mean and its standard error (n < 2: NaN)
 
 // What PPO maximises, by --objective: a terminal score, and at every action the reward -kappa (log pi - log ref) + ref_weight log ref.
-// One scale for all of it, or the optimum moves (math of App. B and Theorems 2 and 3).
+// One scale for all of it, or the optimum moves (App. B, Thms 2 and 3).
 typedef struct Response Response;
 typedef struct ObjectiveSpec ObjectiveSpec;
 enum { TAKES_N = 1, TAKES_BETA = 2 };
@@ -93,7 +102,7 @@ struct ObjectiveSpec {
     double kappa, ref_weight, score_scale;
 };
 void objective_prepare(ObjectiveSpec *o); // checks the strength, dies on what does not make sense, sets the weights
-// One row's advantages and returns: rewards, values -> (n) each; V after the last action is 0 (generalised advantage estimation, Schulman et al. 2016)
+// One row's advantages and returns: rewards, values -> (n) each; V after the last action is 0 (GAE, Eq. 16)
 void gae(double *advantage, double *returns, const double *reward, const double *value, size_t n, double gamma, double lambda);
 void whiten(double *x, size_t n);                                                             // to mean 0, population variance 1, eps 1e-8
 
@@ -191,7 +200,7 @@ enum { PPO_SUMS = sizeof(PpoSums) / sizeof(double) };
 #else
 #define HOST_DEVICE
 #endif
-// PPO's clipped losses of one action (Schulman et al. 2017, Eq. 7 and 9) and their derivatives by its log-probability and its value. A loss is
+// PPO's clipped losses of one action (PPO, Eq. 7 and 9) and their derivatives by its log-probability and its value. A loss is
 // the larger, that is the worse, of the clipped and the unclipped one. Both devices' ppo_loss are a loop over this.
 static inline HOST_DEVICE void ppo_action_loss(double *dlogp, double *dvalue, PpoSums *sums, double logp, double value, double old_logp,
                                                double old_value, double advantage, double returns, double clip, double value_clip)
@@ -233,7 +242,7 @@ struct Ppo {
 // policy must be loaded with a value head if the critic is one; prompts carry ids and, if the objective or the critic wants it, a filled Cdf. The reference is the policy as it is now.
 void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, size_t n_prompts, RewardFn reward, void *context);
 void ppo_free(Ppo *p);
-// One iteration (App. F; Huang et al. 2024): roll out, score, advantages, epochs of clipped updates. Fills p->metrics; p->rollout keeps what it is made of.
+// One iteration (App. F): roll out, score, advantages, epochs of clipped updates. Fills p->metrics; p->rollout keeps what it is made of.
 void ppo_iteration(Ppo *p);
 
 #ifdef __cplusplus
@@ -764,7 +773,7 @@ static void value_backward(Scorer *s)
 }
 
 // ----------------------------------------------------------------------------
-// the algorithm: the paper's appendix F, as Huang et al. 2024 (arXiv:2403.17031) do PPO; one function a step, in this order
+// the algorithm: App. F, as N+ does PPO; one function a step, in this order
 
 static void take_prompts(Ppo *p);
 static void sample_responses(Ppo *p);
