@@ -48,7 +48,7 @@ check:
 
 vbon: $(SOURCES) $(if $(NVCC),build/vbon_cuda.o) Makefile | check
 	$(CC) $(FAST) $(GPU) vbon.c $(filter %.o,$^) -o $@ $(FASTLIB) $(GPULIB)
-build/vbon_cuda.o: vbon.cu gpt2.h Makefile
+build/vbon_cuda.o: vbon.cu gpt2.h ppo.h Makefile
 	@mkdir -p build
 	$(NVCC) $(NVFLAGS) -c vbon.cu -o $@
 
@@ -93,7 +93,7 @@ SIMTLIB        = $(filter -fsanitize=%,$(KERNELS_$*)) $(if $(filter plain,$*),$(
 build/cuda_on_cpu_%.o: $(wildcard dev/cuda_on_cpu/*) Makefile
 	@mkdir -p build
 	$(CXX) $(SIMT) -O2 $(ENGINE_$*) -c dev/cuda_on_cpu/cuda_on_cpu.cpp -o $@
-build/vbon_simt_%.o: vbon.cu gpt2.h $(wildcard dev/cuda_on_cpu/*) Makefile
+build/vbon_simt_%.o: vbon.cu gpt2.h ppo.h $(wildcard dev/cuda_on_cpu/*) Makefile
 	@mkdir -p build
 	$(CXX) -x c++ $(SIMT) $(KERNELS_$*) -c vbon.cu -o $@
 build/planted_bugs_%: build/cuda_on_cpu_%.o
@@ -112,6 +112,10 @@ build/vbon_simt: $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Ma
 	$(CC) $(FAST) -DVBON_CUDA vbon.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
 build/gpu_bench_simt: dev/gpu_bench.c $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Makefile | check
 	$(CC) $(FAST) -DVBON_CUDA dev/gpu_bench.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
+# Programs of one's own that include vbon.c.
+build/%: dev/examples/%.c $(SOURCES) Makefile | check
+	@mkdir -p build
+	$(CC) $(FAST) $< -o $@ $(FASTLIB)
 build/two_lines: dev/two_lines.c gpt2.h pythia.h ppo.h Makefile
 	@mkdir -p build
 	$(CC) -std=c99 -Wall $(if $(WERROR),-Werror) -I. dev/two_lines.c -o $@ -lm

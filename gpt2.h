@@ -59,6 +59,15 @@ void *xcalloc(size_t count, size_t size);
 void *xrealloc(void *p, size_t bytes);
 char *xstrdup(const char *s);
 
+// Tables of rows: architectures, schedules, objectives, ... Each row begins with its name and a help text (or NULL); a row without a name ends
+// a table. Flags get their choices and their help from them. Tables that are yours to extend have room for ROWS_MAX rows.
+enum { ROWS_MAX = 16 };
+const char *row_name(const void *table, size_t row_size, size_t i);      // NULL: the table has no such row
+size_t row_named(const void *table, size_t row_size, const char *name);  // its index; dies when no row has that name
+size_t row_room(const void *table, size_t row_size);                     // the index of the next row; dies when there is none
+#define ROW(table, name) (&(table)[row_named(table, sizeof *(table), name)])
+#define ROW_ADD(table, ...) ((table)[row_room(table, sizeof *(table))] = (__typeof__(*(table)))__VA_ARGS__)
+
 // ----------------------------------------------------------------------------
 // random numbers: a pure function of (seed, stream, prompt, sample, position), so that a draw is the same in any batching and after any resume
 
@@ -227,7 +236,7 @@ enum { P_LAYER = 1, P_DECAY = 2, P_TRANSPOSE = 4, P_NORM = 8, P_MATMUL = 16, P_P
 typedef struct { const char *hf; size_t field; int rows, cols, flags; } ParamSpec;
 // What sets an architecture apart (beside what its config.json calls things: lib/config.h).
 typedef struct {
-    const char *name, *prefix, *lm, *classifier; // model_type; what the trunk's names begin with; transformers' classes
+    const char *name, *help, *prefix, *lm, *classifier; // model_type; ...; what the trunk's names begin with; transformers' classes
     const ParamSpec *table;                      // ends with a row without a name; the untied head is its last
     const char *const *buffers;                  // endings of tensors that are no parameters and that old versions saved; ends with NULL
 } Architecture;
@@ -304,7 +313,10 @@ Buf head_weight(const Params *p);                       // (V,C): the LM head, w
 typedef struct { double lr, beta1, beta2, eps, weight_decay, clip; } AdamW;
 double model_update(Model *m, const AdamW *opt);
 // The rate of optimiser step `step` (from 0) of `steps`: constant, linear or cosine to 0, after `warmup` rising steps.
-double schedule_lr(const char *schedule, double lr, long step, long steps, long warmup);
+// How the learning rate goes to 0, by --schedule: rate(left) is its share when that share of the steps after the warm-up is left.
+typedef struct { const char *name, *help; double (*rate)(double left); } Schedule;
+extern const Schedule schedules[];
+double schedule_lr(const Schedule *schedule, double lr, long step, long steps, long warmup);
 
 #ifdef __cplusplus
 }
@@ -349,6 +361,27 @@ size_t checked_product(const char *what, size_t a, size_t b)
 {
     if (b && a > absurd / b) too_large(what);
     return a * b;
+}
+
+const char *row_name(const void *table, size_t row_size, size_t i)
+{
+    for (size_t k = 0; k < i; k++) if (!row_name(table, row_size, k)) return NULL;
+    return *(const char *const *)(const void *)((const char *)table + i * row_size);
+}
+
+size_t row_named(const void *table, size_t row_size, const char *name)
+{
+    const char *is;
+    for (size_t i = 0; (is = row_name(table, row_size, i)); i++) if (!strcmp(is, name)) return i;
+    die("\"%s\": a table of %s, ... has no such row", name, row_name(table, row_size, 0));
+}
+
+size_t row_room(const void *table, size_t row_size)
+{
+    size_t n = 0;
+    while (row_name(table, row_size, n)) n++;
+    if (n + 1 >= ROWS_MAX) die("\"%s\" and its table: no room for another row: raise ROWS_MAX", row_name(table, row_size, 0));
+    return n;
 }
 
 void *xmalloc(size_t bytes) { return xrealloc(NULL, bytes); }
@@ -446,13 +479,15 @@ static const ParamSpec gpt2_table[] = {
 static const char *const gpt2_buffers[] = {".attn.bias", ".attn.masked_bias", NULL};
 #include "pythia.h" // its table
 
+enum { ARCH_GPT2, ARCH_NEOX };
 static const Architecture architectures[] = {
-    {"gpt2", "transformer.", "GPT2LMHeadModel", "GPT2ForSequenceClassification", gpt2_table, gpt2_buffers},
-    {"gpt_neox", "gpt_neox.", "GPTNeoXForCausalLM", "GPTNeoXForSequenceClassification", neox_table, neox_buffers},
+    {"gpt2", NULL, "transformer.", "GPT2LMHeadModel", "GPT2ForSequenceClassification", gpt2_table, gpt2_buffers},
+    {"gpt_neox", NULL, "gpt_neox.", "GPTNeoXForCausalLM", "GPTNeoXForSequenceClassification", neox_table, neox_buffers},
+    {0},
 };
 const Architecture *architecture_find(const char *name)
 {
-    for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++) if (!strcmp(name, architectures[i].name)) return &architectures[i];
+    for (size_t i = 0; architectures[i].name; i++) if (!strcmp(name, architectures[i].name)) return &architectures[i];
     return NULL;
 }
 
@@ -868,12 +903,14 @@ double model_update(Model *m, const AdamW *opt)
     return norm;
 }
 
-double schedule_lr(const char *schedule, double lr, long step, long steps, long warmup)
+static double constant_rate(double left) { (void)left; return 1; }
+static double linear_rate(double left) { return left; }
+static double cosine_rate(double left) { return 0.5 * (1 + cos(3.141592653589793 * (1 - left))); }
+const Schedule schedules[] = {{"constant", NULL, constant_rate}, {"linear", NULL, linear_rate}, {"cosine", NULL, cosine_rate}, {NULL, NULL, NULL}};
+
+double schedule_lr(const Schedule *schedule, double lr, long step, long steps, long warmup)
 {
     if (step < warmup) return lr * (double)(step + 1) / (double)warmup;
-    double left = steps > warmup ? (double)(steps - step) / (double)(steps - warmup) : 1;
-    if (!strcmp(schedule, "linear")) return lr * left;
-    if (!strcmp(schedule, "cosine")) return lr * 0.5 * (1 + cos(3.141592653589793 * (1 - left)));
-    return lr; // constant
+    return lr * schedule->rate(steps > warmup ? (double)(steps - step) / (double)(steps - warmup) : 1);
 }
 #endif // VBON_IMPLEMENTATION

@@ -1,22 +1,31 @@
-// ppo.h: variational Best-of-N by PPO (Amini, Vieira, Ash, Cotterell, ICLR 2025; equation and theorem numbers are the paper's).
+// ppo.h: variational Best-of-N by PPO.
 //
 // Best-of-N draws N samples from the reference and keeps the best. Its distribution is known in closed form (Prop. 1): with F(y) the
 // probability that one reference sample is worse than y, and p(y) the reference's probability of y,
 //
 //     pi_bon(y) = (F(y) + p(y))^N - F(y)^N
 //
-// so a policy can be trained towards it: maximise J = E[log pi_bon(y)] + H = -KL(pi_theta || pi_bon). The first half of this file is that mathematics
-// in plain doubles (log_pi_bon, the estimates of log F, the objectives); a program of two lines can include it alone. The second half is
-// PPO: sample, score, estimate advantages, take clipped steps. The details, with their sources:
+// so a policy can be trained towards it: maximise J = E[log pi_bon(y)] + H = -KL(pi_theta || pi_bon). This file is that mathematics in plain
+// doubles (log_pi_bon, the estimates of log F, the objectives), which a program of two lines can include alone, and PPO: the numbered
+// steps of ppo_iteration, each a function under it. An objective, an estimate of log F and a critic are rows of tables; add yours there.
 //
-//  - EOS trick: sample to the limit, cut after the first end-of-text (N+ detail 23). A row has a length; there is no pad token.
-//  - The terminal score goes to the last sampled action, the per-token KL to each (trlx puts it on a masked entry).
-//  - Log-probabilities come from logits / temperature; no dropout (N+ detail 7; 2023 blog: divide before the log-softmax).
+// Sources, by the names that are used in this project:
+//  - the paper: Amini, Vieira, Ash, Cotterell, Variational Best-of-N Alignment, ICLR 2025, arXiv:2407.06057. Numbers of equations (Eq.),
+//    propositions, theorems, footnotes and appendices are the paper's.
+//  - the released code: its authors' program, https://github.com/rycolab/vbon.
+//  - N+: Huang et al., The N+ Implementation Details of RLHF with PPO, 2024, arXiv:2403.17031; its details are numbered.
+//  - PPO: Schulman et al., Proximal Policy Optimization Algorithms, 2017, arXiv:1707.06347.
+//  - GAE: Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage Estimation, 2016, arXiv:1506.02438.
+//
+// What is easy to get wrong, and how it is done here:
+//  - A response is sampled to the limit and cut after the first end-of-text (N+ detail 23). A row has a length; there is no pad token.
+//  - The terminal score goes to the last sampled action, the per-token KL to each (the released code puts it on a masked entry).
+//  - Log-probabilities come from logits / temperature, divided before the log-softmax; no dropout (N+ detail 7).
 //  - Old log-probabilities come from the training forward, over the first epoch's minibatches in their shapes, so that on the first
 //    minibatch the ratio is 1 bit for bit. It is checked at every iteration. Those kept at sampling time must agree (val/logp_gap).
 //  - Advantages are whitened once a rollout over response tokens only; returns use the unwhitened ones (N+ detail 25).
 //  - Losses are sums over response tokens divided by those of the whole minibatch, whatever the micro-batches.
-//  - The value head is Linear-ReLU-Linear on the shared trunk, its output layer zero at the start; or the prefix-rank baseline (below).
+//  - The value head is Linear-ReLU-Linear on the shared trunk, its output layer zero at the start.
 //  - What is frozen runs once a rollout: its output is kept and reused by the reference, the value and every epoch.
 //
 // Left out on purpose: a separate critic started from the reward model (it would see more than ranks), adaptive KL, reward whitening.
@@ -35,9 +44,6 @@ extern "C" {
 // never the difference). NaN for N < 1 or NaN input. log F = -inf gives N log p; log p = -inf gives -inf; N = 1 gives log p.
 double log_pi_bon(double logF, double logp, long N);
 
-typedef enum { FHAT_DIGAMMA, FHAT_MC, FHAT_ADD1, FHAT_EXPFIT, FHAT_EXACT } Fhat;
-// log F-hat from k of M cached samples below y; k may be half-integer (mid-rank). mc: log(k/M), -inf at k = 0. EXPFIT: add1, where there is no fit. Not for EXACT.
-double log_fhat(Fhat kind, double k, double M);
 double digamma(double x); // x > 0
 // The total order of App. C: reward first, then a hash of the response ids (FNV-1a over 32-bit little-endian words, splitmix64 finaliser).
 uint64_t order_key(const int *ids, size_t n);
@@ -47,32 +53,56 @@ bool order_below(double reward, uint64_t key, double other_reward, uint64_t othe
 typedef struct {
     size_t M;
     double *reward; uint64_t *key; // (M) each; key NULL: ties by mid-rank
-    double *logF;                  // (M), for FHAT_EXACT: the table of exact values by key, else NULL
+    double *logF;                  // (M), for --fhat exact: the table of exact values by key, else NULL
     double a, b, mean, sd;         // the exponential fit, log F = -a exp(-b (r - mean)/sd); sd 0: no fit, add1 is used
 } Cdf;
-double cdf_rank(const Cdf *c, double reward, uint64_t key, bool *tie); // k: cached samples below y; y itself never counts. tie: equal rewards, other key
-double cdf_rank_score(const Cdf *c, double score);                     // the same for a score that is no response's: ties count half
-// log F-hat(y). Dies when FHAT_EXACT does not know the key. k (may be NULL) receives the rank.
-double cdf_log_f(const Cdf *c, Fhat kind, double reward, uint64_t key, double *k, bool *tie);
-bool cdf_fit(Cdf *c); // footnote 18 by Levenberg-Marquardt on (z_(i), log(i/(M+1))); false (and sd 0) when it does not converge or rewards have no spread
+// k: cached samples below y; y itself never counts. tie: equal rewards, other key
+double cdf_rank(const Cdf *c, double reward, uint64_t key, bool *tie);
+// The same for a score that is no response's: ties count half.
+double cdf_rank_score(const Cdf *c, double score);
+// Footnote 18 by Levenberg-Marquardt on (z_(i), log(i/(M+1))); false (and sd 0) when it does not converge or rewards have no spread.
+bool cdf_fit(Cdf *c);
+
+// Where a response stands among its prompt's cached samples: all that an estimate of log F may look at.
+typedef struct { const Cdf *cdf; double reward; uint64_t key; double k; bool tie; } Place; // k of M samples are below; it may be half-integer
+Place cdf_place(const Cdf *c, double reward, uint64_t key);
+
+// An estimate of log F, by --fhat.
+typedef struct {
+    const char *name, *help;
+    double (*log_f)(const Place *at);             // -inf where the estimate says F = 0
+    double (*least)(const Cdf *c, bool finite);   // what stands for a smaller log F in training (finite: the score must be); NULL: nothing does
+    bool fits, exact;                             // wants cdf_fit of every prompt, the exact value of every string
+} Fhat;
+extern Fhat fhats[ROWS_MAX];
 
 double bon_mean(const double *rewards, size_t M, long N);       // unbiased expected best of N from a pool of M >= N
 double bon_kl_bound(long N);                                    // log N - (N-1)/N
 typedef struct { double mean, se; } Estimate;
 Estimate estimate(const double *x, size_t n);                   // mean and its standard error (n < 2: NaN)
 
-typedef enum { OBJECTIVE_VBON, OBJECTIVE_L, OBJECTIVE_L1, OBJECTIVE_RL } Objective;
+// What PPO maximises, by --objective: a terminal score, and at every action the reward -kappa (log pi - log ref) + ref_weight log ref.
+// One scale for all of it, or the optimum moves (App. B, Thms 2 and 3).
+typedef struct Response Response;
+typedef struct ObjectiveSpec ObjectiveSpec;
+enum { TAKES_N = 1, TAKES_BETA = 2 };
 typedef struct {
-    Objective kind;
-    long N;                 // 0: beta is given
-    double beta;
-    bool compat_scale;      // the released code's: score / n, kappa 1/(n-1)
-    // derived by objective_prepare
-    double kappa, score_scale, ref_weight; // per token -kappa (log pi - log ref) + ref_weight log ref; terminal score_scale * (...)
-} ObjectiveSpec;
-void objective_prepare(ObjectiveSpec *o);                                                     // dies on what does not make sense
-double objective_score(const ObjectiveSpec *o, double reward, double logF, double logp);     // the terminal score
-// One row's advantages and returns: rewards, values -> (n) each; V after the last action is 0 (generalised advantage estimation, Schulman et al. 2016)
+    const char *name, *help;
+    int takes;                            // how its strength is given: TAKES_N, TAKES_BETA, or either
+    void (*weights)(ObjectiveSpec *o);    // sets kappa, ref_weight and score_scale from N or beta
+    double (*score)(const ObjectiveSpec *o, const Response *y, double logF, double logp); // of a whole response; logp: the reference's
+    bool cached;                          // the score is made of log F: a reward cache is needed
+    bool finite;                          // and is not finite where log F is not
+} Objective;
+extern Objective objectives[ROWS_MAX];
+struct ObjectiveSpec {
+    const Objective *row;
+    long N; double beta;    // the strength: one of them, the other 0
+    bool compat_scale;      // vbon as in the released code: score / n, kappa 1/(n-1)
+    double kappa, ref_weight, score_scale;
+};
+void objective_prepare(ObjectiveSpec *o); // checks the strength, dies on what does not make sense, sets the weights
+// One row's advantages and returns: rewards, values -> (n) each; V after the last action is 0 (GAE, Eq. 16)
 void gae(double *advantage, double *returns, const double *reward, const double *value, size_t n, double gamma, double lambda);
 void whiten(double *x, size_t n);                                                             // to mean 0, population variance 1, eps 1e-8
 
@@ -82,12 +112,12 @@ void whiten(double *x, size_t n);                                               
 // where: its file and line, for messages; NULL: not known
 typedef struct { char *text; int *ids; size_t n; Cdf cdf; char *where; } Prompt;
 // A response: the ids sampled (an end-of-text only if it was sampled), their log-probabilities at sampling time, and what was found out about it.
-typedef struct {
+struct Response {
     size_t prompt; uint64_t sample;  // which prompt, and the global sample counter: with seed and stream they fix every draw
     int *ids; float *logp; size_t n; bool finished;
     double reward; uint64_t key;
     double *prefix;                  // (n): the reward model's score of prompt + ids[0..t), for the prefix-rank baseline, or NULL
-} Response;
+};
 void response_free(Response *r);
 
 typedef struct { double temperature, top_p; long top_k; uint64_t seed, stream; int eos; } Sampling;
@@ -127,38 +157,93 @@ void sequence_logps(Scorer *s, const Params *p, const Sequence *q, size_t n, dou
 
 // Sets reward (and prefix when `prefixes`) of r[0..n). Must be a function of prompt and response alone.
 typedef void (*RewardFn)(void *context, const Prompt *prompts, Response *r, size_t n, bool prefixes);
+typedef struct Ppo Ppo;
+
+// Where the values V come from, by --critic.
 typedef struct {
-    ObjectiveSpec objective; Fhat fhat;
-    bool joint_p, prefix_rank, has_missing_eos;
+    const char *name, *help;
+    bool value_head;         // a head on the policy's trunk, trained with it by the clipped value loss
+    bool prefixes;           // wants the reward model's score of every prefix of a response
+    size_t state;            // doubles it keeps for each position of a response, in p->critic; saved in checkpoints
+    void (*values)(Ppo *p);  // fills rollout.value when rewards are known and returns are not; NULL: the head has
+    void (*learn)(Ppo *p);   // after the returns are known; NULL: nothing is learned there
+} Critic;
+extern Critic critics[ROWS_MAX];
+
+typedef struct {
+    ObjectiveSpec objective; const Fhat *fhat; const Critic *critic;
+    bool joint_p, has_missing_eos;
     double missing_eos, temperature, clip, value_clip, vf_coef, gamma, lambda, score_clip, lr;
     long episodes, rollout, minibatch, epochs, max_new, warmup;
-    const char *schedule;
+    const Schedule *schedule;
     size_t tokens, rows;           // a micro-batch; rows decoded at once (0: 512)
     uint64_t seed; int eos;
     AdamW adamw;
 } PpoOptions;
 
-#define EXACT_FLOOR (1.0 / 400) // --fhat exact with l or l1: the worst string has F = 0, and L would be -inf there; vbon needs no floor
+// What a rollout of E responses is known by, filled step by step by ppo_iteration.
+typedef struct {
+    size_t E, actions;                             // an action is a sampled token
+    Response *y; Sequence *seq, *micro;            // (E) each; micro: the sequences of the micro-batch at hand
+    size_t *at;                                    // (E+1): the actions of y[i] are at[i] .. at[i+1]-1 of the arrays below
+    double *old_logp, *ref_logp, *entropy, *value; // (actions)
+    double *reward, *advantage, *returns;          // (actions)
+    double *ref_logp_y, *score_logp_y;             // (E) log p of the whole response; what the terminal score takes for it
+    double *logF; Place *place;                    // (E)
+} Rollout;
+
+// Sums over actions that the loss of a minibatch leaves. Doubles only: devices add them up as an array.
+typedef struct { double policy_loss, value_loss, approx_kl, clipped, value_clipped, ratio, ratio_spread, actions; } PpoSums;
+enum { PPO_SUMS = sizeof(PpoSums) / sizeof(double) };
+
+#ifdef __CUDACC__
+#define HOST_DEVICE __host__ __device__
+#else
+#define HOST_DEVICE
+#endif
+// PPO's clipped losses of one action (PPO, Eq. 7 and 9) and their derivatives by its log-probability and its value. A loss is
+// the larger, that is the worse, of the clipped and the unclipped one. Both devices' ppo_loss are a loop over this.
+static inline HOST_DEVICE void ppo_action_loss(double *dlogp, double *dvalue, PpoSums *sums, double logp, double value, double old_logp,
+                                               double old_value, double advantage, double returns, double clip, double value_clip)
+{
+    double diff = logp - old_logp, logratio = diff > 20 ? 20 : diff < -20 ? -20 : diff, ratio = exp(logratio);
+    double clipped = ratio < 1 - clip ? 1 - clip : ratio > 1 + clip ? 1 + clip : ratio;
+    double loss = -advantage * ratio, loss_clipped = -advantage * clipped;
+    *dlogp = loss >= loss_clipped && logratio == diff ? loss : 0;
+
+    double near_old = value < old_value - value_clip ? old_value - value_clip : value > old_value + value_clip ? old_value + value_clip : value;
+    double square = (value - returns) * (value - returns), square_clipped = (near_old - returns) * (near_old - returns);
+    *dvalue = square >= square_clipped ? value - returns : 0;
+
+    sums->policy_loss += loss > loss_clipped ? loss : loss_clipped;
+    sums->value_loss += 0.5 * (square > square_clipped ? square : square_clipped);
+    sums->approx_kl += ratio - 1 - logratio; // the estimator k3 of http://joschu.net/blog/kl-approx.html
+    sums->clipped += loss_clipped > loss;
+    sums->value_clipped += square_clipped > square;
+    sums->ratio += ratio;
+    sums->ratio_spread += (ratio - 1) * (ratio - 1);
+    sums->actions += 1;
+}
+
 enum { METRICS_MAX = 48 };
 typedef struct { const char *key; double value; } Metric;
-typedef struct {
+struct Ppo {
     PpoOptions opt;
     Model *policy; Params reference; Arena ref_arena, work;
     Prompt *prompts; size_t n_prompts, max_prompt;
     RewardFn reward; void *reward_context;
     Generator gen; Scorer scorer; Buf trunk;
-    Response *r; Sequence *seq; size_t *at, *order; // at (rollout+1): where a response's actions begin
-    double *lp_old, *lp_ref, *entropy, *value, *rewards, *advantage, *returns; // by action
-    double *ridge;                 // (max_new, 12): A (3,3) and b (3) of each position's regression
+    Rollout rollout; size_t *order;
+    double *critic;                // (max_new, critic->state)
     long iteration, updates;       // done; optimiser steps of the whole run
     Metric metrics[METRICS_MAX]; size_t n_metrics;
     double (*clock)(void);         // seconds, for the time/ metrics; NULL: not timed
     double seconds_rollout, seconds_reward, seconds_update;
-} Ppo;
-// policy must be loaded with a value head (unless prefix_rank); prompts carry ids and a filled Cdf. The reference is the policy as it is now.
+};
+// policy must be loaded with a value head if the critic is one; prompts carry ids and, if the objective or the critic wants it, a filled Cdf. The reference is the policy as it is now.
 void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, size_t n_prompts, RewardFn reward, void *context);
 void ppo_free(Ppo *p);
-// One iteration (App. F; Huang et al. 2024): roll out, score, advantages, epochs of clipped updates. Fills p->metrics; p->r holds the responses.
+// One iteration (App. F): roll out, score, advantages, epochs of clipped updates. Fills p->metrics; p->rollout keeps what it is made of.
 void ppo_iteration(Ppo *p);
 
 #ifdef __cplusplus
@@ -195,15 +280,6 @@ double digamma(double x) // recurrence up to 10, then the asymptotic series: abs
     return sum + log(x) - 0.5 / x - i * (1.0 / 12 - i * (1.0 / 120 - i * (1.0 / 252 - i * (1.0 / 240 - i * (1.0 / 132 - i * (691.0 / 32760 - i / 12))))));
 }
 
-double log_fhat(Fhat kind, double k, double M)
-{
-    switch (kind) {
-    case FHAT_DIGAMMA: return digamma(k + 1) - digamma(M + 2);
-    case FHAT_MC: return log(k / M);
-    default: return log((k + 1) / (M + 1));
-    }
-}
-
 uint64_t order_key(const int *ids, size_t n)
 {
     uint64_t h = 0xcbf29ce484222325ull;
@@ -238,14 +314,11 @@ double cdf_rank_score(const Cdf *c, double score)
     return k;
 }
 
-double cdf_log_f(const Cdf *c, Fhat kind, double reward, uint64_t key, double *k, bool *tie)
+Place cdf_place(const Cdf *c, double reward, uint64_t key)
 {
-    double rank = cdf_rank(c, reward, key, tie);
-    if (k) *k = rank;
-    if (kind == FHAT_EXPFIT && c->sd > 0) return -c->a * exp(-c->b * (reward - c->mean) / c->sd);
-    if (kind != FHAT_EXACT) return log_fhat(kind, rank, (double)c->M);
-    for (size_t i = 0; i < c->M && c->logF; i++) if (c->key[i] == key) return c->logF[i];
-    die("--fhat exact: a response with order key %016llx is not in the cache's table: list every string with its F", (unsigned long long)key);
+    Place at = {c, reward, key, 0, false};
+    at.k = cdf_rank(c, reward, key, &at.tie);
+    return at;
 }
 
 static int ascending(const void *a, const void *b) { double x = *(const double *)a, y = *(const double *)b; return (x > y) - (x < y); }
@@ -295,6 +368,33 @@ bool cdf_fit(Cdf *c)
     return true;
 }
 
+// Eq. 6: the share of the samples that are below. At k = 0 training takes half a sample: L would be -inf there, and log pi_bon hundreds of nats off.
+static double mc_log_f(const Place *at) { return log(at->k / (double)at->cdf->M); }
+static double mc_least(const Cdf *c, bool finite) { (void)finite; return log(0.5 / (double)c->M); }
+// The posterior mean of log F under a uniform prior; its own mean under the reference is exactly -1.
+static double digamma_log_f(const Place *at) { return digamma(at->k + 1) - digamma((double)at->cdf->M + 2); }
+static double add1_log_f(const Place *at) { return log((at->k + 1) / ((double)at->cdf->M + 1)); }
+static double expfit_log_f(const Place *at)
+{
+    const Cdf *c = at->cdf;
+    return c->sd > 0 ? -c->a * exp(-c->b * (at->reward - c->mean) / c->sd) : add1_log_f(at);
+}
+static double exact_log_f(const Place *at)
+{
+    const Cdf *c = at->cdf;
+    for (size_t i = 0; i < c->M && c->logF; i++) if (c->key[i] == at->key) return c->logF[i];
+    die("--fhat exact: a response with order key %016llx is not in the cache's table: list every string with its F", (unsigned long long)at->key);
+}
+static double exact_least(const Cdf *c, bool finite) { (void)c; return finite ? log(1.0 / 400) : -INFINITY; } // the worst string has F = 0
+
+Fhat fhats[ROWS_MAX] = {
+    {"digamma", "the posterior mean of log F", digamma_log_f, NULL, false, false},
+    {"mc", "log k/M, Eq. 6", mc_log_f, mc_least, false, false},
+    {"add1", "log (k+1)/(M+1), the released code's", add1_log_f, NULL, false, false},
+    {"expfit", "an exponential of the reward fitted to each prompt's samples, footnote 18", expfit_log_f, NULL, true, false},
+    {"exact", "F from the cache, where all strings can be listed", exact_log_f, exact_least, false, true},
+};
+
 double bon_mean(const double *rewards, size_t M, long N)
 {
     double *r = (double *)xmalloc(M * sizeof *r), sum = 0, n = (double)N, m = (double)M;
@@ -321,40 +421,66 @@ Estimate estimate(const double *x, size_t n)
 // ----------------------------------------------------------------------------
 // objectives: one scale for the terminal score and the KL, or the optimum moves
 
-void objective_prepare(ObjectiveSpec *o)
+static double strength_scale(const ObjectiveSpec *o) { return o->N == 1 ? 1 : 1 / ((double)o->N - 1); } // c = 1/(N-1)
+
+// J = E[log pi_bon] + H (Eq. 5), times c.
+static void vbon_weights(ObjectiveSpec *o)
 {
-    if (o->compat_scale && o->kind != OBJECTIVE_VBON) die("--compat scale: it is a scaling of --objective vbon");
-    if (o->kind == OBJECTIVE_RL && !(o->beta > 0)) die("--objective rl needs --beta, the strength of the KL penalty (> 0)");
-    if (o->kind == OBJECTIVE_RL && o->N) die("--objective rl takes --beta, not --n");
-    if (o->kind != OBJECTIVE_RL && o->N && o->beta > 0) die("--n and --beta exclude each other: N is never made from beta");
-    if (o->compat_scale && !o->N && o->beta > 0) o->N = (long)(1 / o->beta) + 1; // as they do, and only for them
-    else if ((o->kind == OBJECTIVE_VBON || o->kind == OBJECTIVE_L1) && o->beta > 0) die("--objective %s takes --n, not --beta", o->kind == OBJECTIVE_VBON ? "vbon" : "l1");
-    if (o->kind != OBJECTIVE_RL && !(o->beta > 0) && o->N < 1) die("--n must be at least 1");
-    double N = (double)o->N, c = o->N == 1 ? 1 : 1 / (N - 1);
-    o->ref_weight = 0;
-    o->score_scale = 1;
-    switch (o->kind) {
-    case OBJECTIVE_VBON:
-        o->score_scale = o->compat_scale ? 1 / N : c;
-        o->kappa = o->compat_scale && o->beta > 0 ? o->beta : c;
-        break;
-    case OBJECTIVE_L: o->kappa = o->beta > 0 ? o->beta : c; o->score_scale = o->N == 1 ? 0 : 1; break;
-    case OBJECTIVE_L1: // Thm 3: gamma1 E[log F] - alpha1 H - beta1 KL, scaled by c; the entropy folds into the reference term
-        o->score_scale = c * N * (N - 1) / 2;
-        o->kappa = c;
-        o->ref_weight = c * (N * (N + 1) / 2 - 1);
-        break;
-    case OBJECTIVE_RL: o->kappa = o->beta; break;
-    }
+    double c = strength_scale(o);
+    o->score_scale = o->compat_scale ? 1 / (double)o->N : c;
+    o->kappa = o->compat_scale && o->beta > 0 ? o->beta : c;
+}
+static double vbon_score(const ObjectiveSpec *o, const Response *y, double logF, double logp)
+{
+    (void)y;
+    return o->score_scale * (log_pi_bon(logF, logp, o->N) - logp);
 }
 
-double objective_score(const ObjectiveSpec *o, double reward, double logF, double logp)
+// The bound L = (N-1) E[log F] - KL (Thm 2, Eq. 8), times c; with beta any strength between the whole N = 1/beta + 1.
+static void l_weights(ObjectiveSpec *o) { o->kappa = o->beta > 0 ? o->beta : strength_scale(o); o->score_scale = o->N == 1 ? 0 : 1; }
+// The bound L1 = gamma1 E[log F] - alpha1 H - beta1 KL (Thm 3, Eq. 16), times c; the entropy folds into the reference's term.
+static void l1_weights(ObjectiveSpec *o)
 {
-    switch (o->kind) {
-    case OBJECTIVE_VBON: return o->score_scale * (log_pi_bon(logF, logp, o->N) - logp);
-    case OBJECTIVE_RL: return reward;
-    default: return o->score_scale > 0 ? o->score_scale * logF : 0;
-    }
+    double N = (double)o->N, c = strength_scale(o);
+    o->score_scale = c * N * (N - 1) / 2;
+    o->kappa = c;
+    o->ref_weight = c * (N * (N + 1) / 2 - 1);
+}
+static double log_f_score(const ObjectiveSpec *o, const Response *y, double logF, double logp)
+{
+    (void)y; (void)logp;
+    return o->score_scale > 0 ? o->score_scale * logF : 0;
+}
+
+// KL-regularised reward (Eq. 1).
+static void rl_weights(ObjectiveSpec *o) { o->kappa = o->beta; }
+static double rl_score(const ObjectiveSpec *o, const Response *y, double logF, double logp)
+{
+    (void)logF; (void)logp;
+    return o->score_scale * y->reward;
+}
+
+Objective objectives[ROWS_MAX] = {
+    {"vbon", "log pi_bon (Eq. 5)", TAKES_N, vbon_weights, vbon_score, true, false},
+    {"l", "the bound L (Thm 2)", TAKES_N | TAKES_BETA, l_weights, log_f_score, true, true},
+    {"l1", "the bound L1 (Thm 3)", TAKES_N, l1_weights, log_f_score, true, true},
+    {"rl", "KL-regularised reward (Eq. 1)", TAKES_BETA, rl_weights, rl_score, false, false},
+};
+
+void objective_prepare(ObjectiveSpec *o)
+{
+    const char *name = o->row->name;
+    if (o->compat_scale && o->row->score != vbon_score) die("--compat scale: it is a scaling of --objective vbon");
+    if (o->N && o->beta > 0) die("--n and --beta exclude each other: N is never made from beta");
+    if (o->compat_scale && o->beta > 0) o->N = (long)(1 / o->beta) + 1; // as they do, and only for them
+    else if (o->beta > 0 && !(o->row->takes & TAKES_BETA)) die("--objective %s takes --n, not --beta", name);
+    if (!(o->row->takes & TAKES_N)) {
+        if (o->N) die("--objective %s takes --beta, not --n", name);
+        if (!(o->beta > 0)) die("--objective %s needs --beta, the strength of the KL penalty (> 0)", name);
+    } else if (!(o->beta > 0) && o->N < 1) die("--n must be at least 1");
+    o->ref_weight = 0;
+    o->score_scale = 1;
+    o->row->weights(o);
 }
 
 void gae(double *advantage, double *returns, const double *reward, const double *value, size_t n, double gamma, double lambda)
@@ -653,9 +779,464 @@ static void value_backward(Scorer *s)
 }
 
 // ----------------------------------------------------------------------------
-// PPO
+// the algorithm: App. F, as N+ does PPO; one function a step, in this order
 
-enum { RIDGE = 12 }; // a position's regression: A (3,3), b (3)
+static void take_prompts(Ppo *p);
+static void sample_responses(Ppo *p);
+static void reward_responses(Ppo *p);
+static void reference_logps(Ppo *p);
+static void old_logps_and_values(Ppo *p);
+static void action_rewards(Ppo *p);
+static void advantages(Ppo *p);
+static void clipped_updates(Ppo *p, PpoSums *sums, double *grad_norm, double *lr);
+static void report(Ppo *p, const double began[4], const PpoSums *sums, double grad_norm, double lr);
+static double seconds_now(const Ppo *p) { return p->clock ? p->clock() : 0; }
+
+void ppo_iteration(Ppo *p)
+{
+    double began[4], grad_norm, lr;
+    PpoSums sums;
+    began[0] = seconds_now(p);
+    take_prompts(p);         // 1. the next E prompts x of a seeded permutation
+    sample_responses(p);     // 2. a response to each, y ~ pi_theta(. | x)
+    began[1] = seconds_now(p);
+    reward_responses(p);     // 3. r(x, y)
+    began[2] = seconds_now(p);
+    reference_logps(p);      // 4. log pi_ref of every action, and log p(y), their sum
+    old_logps_and_values(p); // 5. log pi_old and the head's V of every action
+    action_rewards(p);       // 6. log F-hat(y), the terminal score made of it, and the KL to pi_ref at every action
+    advantages(p);           // 7. GAE over these rewards, whitened over the rollout
+    clipped_updates(p, &sums, &grad_norm, &lr); // 8. epochs of minibatches: the clipped losses, an optimiser step each
+    began[3] = seconds_now(p);
+    p->iteration++;
+    report(p, began, &sums, grad_norm, lr);
+}
+
+// The helpers of the steps stand below them.
+static void phase_sample(Ppo *p);
+static void phase_update(Ppo *p);
+static void run_trunk(Ppo *p);
+static size_t next_micro(Ppo *p, const size_t *rows, size_t n);
+static void download_actions(const Ppo *p, double *dst, Buf src, const size_t *rows, size_t n);
+static double logp_gap(const Rollout *r);
+static void minibatch_gradient(Ppo *p, const size_t *rows, size_t n, PpoSums *sums);
+
+static void take_prompts(Ppo *p)
+{
+    Rollout *r = &p->rollout;
+    for (size_t i = 0; i < r->E; i++) {
+        size_t episode = (size_t)p->iteration * r->E + i, epoch = episode / p->n_prompts;
+        if (i == 0 || episode % p->n_prompts == 0) random_permutation(p->order, p->n_prompts, p->opt.seed, STREAM_SHUFFLE, epoch);
+        response_free(&r->y[i]);
+        r->y[i] = (Response){.prompt = p->order[episode % p->n_prompts], .sample = episode};
+        r->seq[i] = (Sequence){&p->prompts[r->y[i].prompt], &r->y[i], {0}};
+    }
+}
+
+static void sample_responses(Ppo *p)
+{
+    Rollout *r = &p->rollout;
+    Sampling s = {.temperature = p->opt.temperature, .top_p = 1, .seed = p->opt.seed, .stream = STREAM_ROLLOUT, .eos = p->opt.eos};
+    phase_sample(p);
+    model_pack(p->policy);
+    generate(&p->gen, &s, p->prompts, r->y, r->E);
+    r->at[0] = 0;
+    for (size_t i = 0; i < r->E; i++) r->at[i + 1] = r->at[i] + r->y[i].n;
+    r->actions = r->at[r->E];
+}
+
+static void reward_responses(Ppo *p)
+{
+    const PpoOptions *opt = &p->opt;
+    Response *y = p->rollout.y;
+    p->reward(p->reward_context, p->prompts, y, p->rollout.E, opt->critic->prefixes);
+    for (size_t i = 0; i < p->rollout.E; i++) {
+        const char *where = p->prompts[y[i].prompt].where;
+        if (!isfinite(y[i].reward)) die("iteration %ld: the reward of a response to %s is not finite: check --reward", p->iteration + 1, where ? where : "a prompt");
+        if (opt->has_missing_eos && !y[i].finished) y[i].reward = opt->missing_eos; // before anything looks at it
+    }
+}
+
+// From here on the work memory is the scorer's. What is frozen runs once; the reference and all that follows go on from its output.
+static void reference_logps(Ppo *p)
+{
+    Rollout *r = &p->rollout;
+    Scorer *sc = &p->scorer;
+    size_t E = r->E, n = 0;
+    phase_update(p);
+    if (p->policy->first_block) run_trunk(p);
+    sequence_logps(sc, &p->reference, r->seq, E, p->opt.temperature, false, r->ref_logp, NULL);
+    for (size_t i = 0; i < E; i++) {
+        r->ref_logp_y[i] = 0;
+        for (size_t j = r->at[i]; j < r->at[i + 1]; j++) r->ref_logp_y[i] += r->ref_logp[j];
+        r->score_logp_y[i] = r->ref_logp_y[i];
+        n += sequence_tokens(&r->seq[i]);
+    }
+    if (!p->opt.joint_p) return;
+    double *joint = (double *)xmalloc(n * sizeof *joint), *next = joint; // the released code's log p: the prompt's tokens too
+    sequence_logps(sc, &p->reference, r->seq, E, p->opt.temperature, true, joint, NULL);
+    for (size_t i = 0; i < E; i++) {
+        r->score_logp_y[i] = 0;
+        for (size_t t = 0; t < sequence_tokens(&r->seq[i]); t++) r->score_logp_y[i] += *next++;
+    }
+    free(joint);
+}
+
+// Over the first epoch's minibatches in their shapes, so that the first ratio is 1 to the bit.
+static void old_logps_and_values(Ppo *p)
+{
+    const PpoOptions *opt = &p->opt;
+    Rollout *r = &p->rollout;
+    Model *m = p->policy;
+    Scorer *sc = &p->scorer;
+    size_t E = r->E, MB = (size_t)opt->minibatch;
+    random_permutation(p->order, E, opt->seed, STREAM_MINIBATCH, (uint64_t)p->iteration * (uint64_t)opt->epochs);
+    for (size_t b = 0; b < E; b += MB)
+        for (size_t i = b, end = b + MB < E ? b + MB : E, fit; i < end; i += fit) {
+            fit = next_micro(p, p->order + i, end - i);
+            scorer_forward(sc, &m->p, r->micro, fit, false, sc->hidden);
+            m->o->logprob_forward(sc->logp, sc->entropy, (Buf){0}, sc->hidden, head_weight(&m->p), sc->target, opt->temperature, sc->R, m->cfg.C, m->cfg.V);
+            download_actions(p, r->old_logp, sc->logp, p->order + i, fit);
+            download_actions(p, r->entropy, sc->entropy, p->order + i, fit);
+            if (!opt->critic->value_head) continue;
+            value_forward(sc);
+            download_actions(p, r->value, sc->value, p->order + i, fit);
+        }
+    double gap = logp_gap(r);
+    if (!(gap <= 0.2))
+        die("iteration %ld: log-probabilities at sampling and in training differ by %.3g on average (at most 0.2): weights or kernels disagree", p->iteration + 1, gap);
+}
+
+static void action_rewards(Ppo *p)
+{
+    const ObjectiveSpec *o = &p->opt.objective;
+    const Fhat *fhat = p->opt.fhat;
+    Rollout *r = &p->rollout;
+    double most = p->opt.score_clip > 0 ? p->opt.score_clip : INFINITY;
+    for (size_t i = 0; i < r->E; i++) {
+        const Response *y = &r->y[i];
+        const Cdf *c = &p->prompts[y->prompt].cdf;
+        r->place[i] = (Place){0};
+        r->logF[i] = 0;
+        if (c->M) {
+            r->place[i] = cdf_place(c, y->reward, y->key);
+            r->logF[i] = fhat->log_f(&r->place[i]);
+            if (fhat->least) r->logF[i] = fmax(r->logF[i], fhat->least(c, o->row->finite));
+        }
+        double score = o->row->score(o, y, r->logF[i], r->score_logp_y[i]);
+        if (!isfinite(score))
+            die("iteration %ld: a terminal score is not finite (log F %g, log p %g): use another --fhat", p->iteration + 1, r->logF[i], r->score_logp_y[i]);
+        for (size_t j = r->at[i]; j < r->at[i + 1]; j++)
+            r->reward[j] = -o->kappa * (r->old_logp[j] - r->ref_logp[j]) + o->ref_weight * r->ref_logp[j];
+        r->reward[r->at[i + 1] - 1] += fmin(fmax(score, -most), most); // at the last sampled action
+    }
+}
+
+static void advantages(Ppo *p)
+{
+    const Critic *critic = p->opt.critic;
+    Rollout *r = &p->rollout;
+    if (critic->values) critic->values(p);
+    for (size_t i = 0; i < r->E; i++) {
+        size_t a = r->at[i];
+        gae(r->advantage + a, r->returns + a, r->reward + a, r->value + a, r->y[i].n, p->opt.gamma, p->opt.lambda);
+    }
+    if (critic->learn) critic->learn(p);
+    whiten(r->advantage, r->actions); // the returns stay as they are
+}
+
+static void clipped_updates(Ppo *p, PpoSums *sums, double *grad_norm, double *lr)
+{
+    const PpoOptions *opt = &p->opt;
+    Model *m = p->policy;
+    size_t E = p->rollout.E, MB = (size_t)opt->minibatch;
+    long updates = 0;
+    *sums = (PpoSums){0};
+    *grad_norm = *lr = 0;
+    for (long epoch = 0; epoch < opt->epochs; epoch++) {
+        random_permutation(p->order, E, opt->seed, STREAM_MINIBATCH, (uint64_t)p->iteration * (uint64_t)opt->epochs + (uint64_t)epoch);
+        for (size_t b = 0; b < E; b += MB) {
+            PpoSums own;
+            minibatch_gradient(p, p->order + b, b + MB < E ? MB : E - b, &own);
+            if (!updates++ && (own.approx_kl != 0 || own.ratio_spread != 0))
+                die("iteration %ld: on the first minibatch the ratio is not 1 (approximate KL %g): the old log-probabilities were not computed by the same kernels",
+                    p->iteration + 1, own.approx_kl);
+            for (int i = 0; i < PPO_SUMS; i++) ((double *)sums)[i] += ((double *)&own)[i];
+            AdamW a = opt->adamw;
+            a.lr = *lr = schedule_lr(opt->schedule, opt->lr, m->step, p->updates, opt->warmup);
+            *grad_norm += model_update(m, &a);
+        }
+    }
+    *grad_norm /= (double)updates;
+}
+
+// ----------------------------------------------------------------------------
+// what the steps are made of
+
+// The frozen blocks' output of the rollout's sequences, kept in p->trunk; each sequence gets its part.
+static void run_trunk(Ppo *p)
+{
+    Model *m = p->policy;
+    Rollout *r = &p->rollout;
+    Scorer *sc = &p->scorer;
+    size_t C = m->cfg.C, used = 0;
+    for (size_t i = 0, fit; i < r->E; i += fit) {
+        fit = scorer_fit(sc, r->seq + i, r->E - i);
+        scorer_pack(sc, r->seq + i, fit);
+        Buf x = model_forward(m, &m->p, &sc->acts, &sc->batch, 0, m->first_block, NULL);
+        if (m->first_block == m->cfg.L) x = sc->acts.x; // only the final norm trains
+        m->o->copy(slice(p->trunk, used * C, sc->batch.N * C), slice(x, 0, sc->batch.N * C));
+        for (size_t j = i; j < i + fit; j++) {
+            r->seq[j].trunk = slice(p->trunk, used * C, sequence_tokens(&r->seq[j]) * C);
+            used += sequence_tokens(&r->seq[j]);
+        }
+    }
+}
+
+// How many of the responses rows[0..n) make the next micro-batch, whose sequences are left in r->micro. The old log-probabilities and every
+// epoch walk a minibatch by this, so that shapes are equal.
+static size_t next_micro(Ppo *p, const size_t *rows, size_t n)
+{
+    Rollout *r = &p->rollout;
+    for (size_t i = 0; i < n; i++) r->micro[i] = r->seq[rows[i]];
+    return scorer_fit(&p->scorer, r->micro, n);
+}
+
+// Between an array by action and a device's numbers of a micro-batch, the responses rows[0..n) in order.
+static void upload_actions(const Ppo *p, Buf dst, const double *src, const size_t *rows, size_t n)
+{
+    const size_t *at = p->rollout.at;
+    size_t R = 0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = at[rows[i]]; j < at[rows[i] + 1]; j++) p->scorer.h_real[R++] = (real)src[j];
+    p->policy->o->upload(slice(dst, 0, R), p->scorer.h_real);
+}
+
+static void download_actions(const Ppo *p, double *dst, Buf src, const size_t *rows, size_t n)
+{
+    const size_t *at = p->rollout.at;
+    size_t R = 0;
+    p->policy->o->download(p->scorer.h_real, slice(src, 0, p->scorer.R));
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = at[rows[i]]; j < at[rows[i] + 1]; j++) dst[j] = (double)p->scorer.h_real[R++];
+}
+
+// The gradient of the PPO loss over one minibatch, the responses rows[0..n), into m->g, and its sums.
+static void minibatch_gradient(Ppo *p, const size_t *rows, size_t n, PpoSums *sums)
+{
+    const PpoOptions *opt = &p->opt;
+    Rollout *r = &p->rollout;
+    Model *m = p->policy;
+    const Ops *o = m->o;
+    Scorer *sc = &p->scorer;
+    bool value_head = opt->critic->value_head;
+    size_t C = m->cfg.C, V = m->cfg.V, tokens = 0;
+    Buf head = head_weight(&m->p), dhead = head_weight(&m->g);
+    for (size_t i = 0; i < n; i++) tokens += r->y[rows[i]].n;
+    model_zero_grad(m);
+    o->fill(sc->stats, 0);
+    for (size_t i = 0, fit; i < n; i += fit) {
+        fit = next_micro(p, rows + i, n - i);
+        scorer_forward(sc, &m->p, r->micro, fit, false, sc->hidden);
+        if (value_head) value_forward(sc);
+        else upload_actions(p, sc->value, r->value, rows + i, fit);
+        upload_actions(p, sc->old_logp, r->old_logp, rows + i, fit);
+        upload_actions(p, sc->old_value, r->value, rows + i, fit);
+        upload_actions(p, sc->advantage, r->advantage, rows + i, fit);
+        upload_actions(p, sc->returns, r->returns, rows + i, fit);
+        // In chunks: what the head knows of so many actions is kept between forward and backward.
+        for (size_t a = 0, most = o->head_rows(V), k; a < sc->R; a += k) {
+            k = sc->R - a < most ? sc->R - a : most;
+            #define AT(b) slice(sc->b, a, k)
+            Buf hidden = slice(sc->hidden, a * C, k * C), dhidden = slice(sc->dhidden, a * C, k * C);
+            o->logprob_forward(AT(logp), (Buf){0}, sc->kept, hidden, head, AT(target), opt->temperature, k, C, V);
+            o->ppo_loss(AT(dlogp), value_head ? AT(dvalue) : (Buf){0}, sc->stats, AT(logp), AT(value), AT(old_logp), AT(old_value), AT(advantage), AT(returns),
+                        1 / (double)tokens, opt->clip, opt->value_clip, opt->vf_coef, k);
+            o->logprob_backward(dhidden, dhead, (Buf){0}, AT(dlogp), sc->kept, hidden, head, AT(target), opt->temperature, k, C, V);
+            #undef AT
+        }
+        if (value_head) value_backward(sc);
+        o->fill(slice(sc->acts.dhidden, 0, sc->batch.N * C), 0);
+        o->scatter_rows(sc->acts.dhidden, sc->dhidden, sc->index, sc->R, C);
+        model_backward(m, &sc->acts, &sc->batch);
+    }
+    o->download(sums, sc->stats);
+}
+
+// ----------------------------------------------------------------------------
+// critics: the value head is the scorer's; the prefix-rank baseline
+//
+// V_t = w_t . (1, 1 + log F-hat(s_t), k(s_t)/M - 1/2), s_t the reward model's score of prompt + y_<t. w_t comes from past rollouts only, so the
+// gradient stays unbiased; it sees rewards through ranks only, so monotone maps change nothing.
+
+enum { FEATURES = 3, RIDGE = FEATURES * FEATURES + FEATURES }; // a position's regression: A (3,3), b (3)
+
+// Solves (A + I) w = b, A positive semi-definite, by Cholesky.
+static void ridge_solve(const double *ab, double w[FEATURES])
+{
+    double l[FEATURES][FEATURES] = {{0}}, y[FEATURES];
+    const double *A = ab, *rhs = ab + FEATURES * FEATURES;
+    for (int i = 0; i < FEATURES; i++)
+        for (int j = 0; j <= i; j++) {
+            double s = A[i * FEATURES + j] + (i == j);
+            for (int k = 0; k < j; k++) s -= l[i][k] * l[j][k];
+            l[i][j] = i == j ? sqrt(s) : s / l[j][j];
+        }
+    for (int i = 0; i < FEATURES; i++) {
+        y[i] = rhs[i];
+        for (int k = 0; k < i; k++) y[i] -= l[i][k] * y[k];
+        y[i] /= l[i][i];
+    }
+    for (int i = FEATURES - 1; i >= 0; i--) {
+        w[i] = y[i];
+        for (int k = i + 1; k < FEATURES; k++) w[i] -= l[k][i] * w[k];
+        w[i] /= l[i][i];
+    }
+}
+
+static void prefix_features(const Ppo *p, const Response *y, size_t t, double f[FEATURES])
+{
+    const Cdf *c = &p->prompts[y->prompt].cdf;
+    Place at = {.cdf = c, .k = cdf_rank_score(c, y->prefix[t])};
+    f[0] = 1;
+    f[1] = 1 + digamma_log_f(&at); // whatever --fhat is: a fit in the reward has no bounds where prefixes score
+    f[2] = at.k / (double)c->M - 0.5;
+}
+
+static void prefix_values(Ppo *p)
+{
+    Rollout *r = &p->rollout;
+    double w[FEATURES], f[FEATURES];
+    for (size_t t = 0; t < (size_t)p->opt.max_new; t++) {
+        ridge_solve(p->critic + t * RIDGE, w);
+        for (size_t i = 0; i < r->E; i++) {
+            if (t >= r->y[i].n) continue;
+            prefix_features(p, &r->y[i], t, f);
+            r->value[r->at[i] + t] = w[0] * f[0] + w[1] * f[1] + w[2] * f[2];
+        }
+    }
+}
+
+static void prefix_learn(Ppo *p) // from Monte-Carlo returns; what was learned before decays by .8 an iteration
+{
+    Rollout *r = &p->rollout;
+    double f[FEATURES];
+    for (size_t j = 0; j < (size_t)p->opt.max_new * RIDGE; j++) p->critic[j] *= 0.8;
+    for (size_t i = 0; i < r->E; i++) {
+        double G = 0;
+        for (size_t t = r->y[i].n; t > 0;) {
+            t--;
+            double *A = p->critic + t * RIDGE, *b = A + FEATURES * FEATURES;
+            G = r->reward[r->at[i] + t] + p->opt.gamma * G;
+            prefix_features(p, &r->y[i], t, f);
+            for (int k = 0; k < FEATURES; k++) {
+                for (int j = 0; j < FEATURES; j++) A[k * FEATURES + j] += f[k] * f[j];
+                b[k] += f[k] * G;
+            }
+        }
+    }
+}
+
+Critic critics[ROWS_MAX] = {
+    {"head", "a value head on the trunk", true, false, 0, NULL, NULL},
+    {"prefix-rank", "ridge regression on the ranks of prefixes", false, true, RIDGE, prefix_values, prefix_learn},
+};
+
+// ----------------------------------------------------------------------------
+// metrics: names are TRL's where TRL has one. A mean over responses is called mean here, one over their actions is called a token's.
+
+static void measure(Ppo *p, const char *key, double value)
+{
+    if (p->n_metrics == METRICS_MAX) die("a bug: more than %d metrics", METRICS_MAX);
+    p->metrics[p->n_metrics++] = (Metric){key, value};
+}
+
+static double logp_gap(const Rollout *r) // mean |log pi at sampling - log pi in training| of an action
+{
+    double gap = 0;
+    for (size_t i = 0; i < r->E; i++)
+        for (size_t t = 0; t < r->y[i].n; t++) gap += fabs(r->old_logp[r->at[i] + t] - (double)r->y[i].logp[t]) / (double)r->actions;
+    return gap;
+}
+
+static double explained_variance(const Rollout *r) // 1 - Var[returns - V] / Var[returns]
+{
+    double mean_r = 0, mean_e = 0, var_r = 0, var_e = 0, n = (double)r->actions;
+    for (size_t j = 0; j < r->actions; j++) { mean_r += r->returns[j] / n; mean_e += (r->returns[j] - r->value[j]) / n; }
+    for (size_t j = 0; j < r->actions; j++) {
+        double d = r->returns[j] - mean_r, e = r->returns[j] - r->value[j] - mean_e;
+        var_r += d * d; var_e += e * e;
+    }
+    return var_r > 0 ? 1 - var_e / var_r : NAN;
+}
+
+static void report(Ppo *p, const double began[4], const PpoSums *sums, double grad_norm, double lr)
+{
+    const Rollout *r = &p->rollout;
+    const ObjectiveSpec *o = &p->opt.objective;
+    size_t E = r->E;
+    double e = (double)E, n = sums->actions, reward = 0, rewards = 0, entropy = 0, logF = 0, logp_ref = 0, distance = 0, best = 0, worst = 0, ties = 0, eos = 0;
+    double *k1 = (double *)xcalloc(2 * E, sizeof *k1), *k3 = k1 + E;
+    bool cached = p->prompts[0].cdf.M > 0;
+    for (size_t i = 0; i < E; i++) {
+        const Response *y = &r->y[i];
+        const Place *at = &r->place[i];
+        double logp = 0;
+        for (size_t j = r->at[i]; j < r->at[i + 1]; j++) {
+            double d = r->old_logp[j] - r->ref_logp[j];
+            k1[i] += d;
+            k3[i] += expm1(-d) + r->old_logp[j] - r->ref_logp[j];
+            logp += r->old_logp[j];
+            entropy += r->entropy[j];
+            rewards += r->reward[j];
+        }
+        reward += y->reward; logF += r->logF[i]; logp_ref += r->ref_logp_y[i]; eos += y->finished;
+        if (at->cdf) { best += at->k >= (double)at->cdf->M; worst += at->k <= 0; ties += at->tie; }
+        if (cached && o->N > 0) distance += logp - log_pi_bon(r->logF[i], r->ref_logp_y[i], o->N);
+    }
+    Estimate kl1 = estimate(k1, E), kl3 = estimate(k3, E);
+    free(k1);
+    p->n_metrics = 0;
+    measure(p, "episode", (double)p->iteration * e);         // responses seen so far
+    measure(p, "objective/scores", reward / e);              // mean reward, as the reward model gives it: should rise
+    // nats, KL(pi || ref) of whole responses, k1 = sum log pi/ref, with its standard error: rises from 0 to a few; tens: the policy drifts
+    measure(p, "objective/kl", kl1.mean);
+    measure(p, "objective/kl_se", kl1.se);
+    // the same by k3, never negative: far above k1 when some responses are much likelier under the reference
+    measure(p, "objective/kl_k3", kl3.mean);
+    measure(p, "objective/kl_k3_se", kl3.se);
+    measure(p, "objective/entropy", entropy / e);            // nats, of the next-token distributions summed along a response: towards 0 it collapses
+    measure(p, "objective/rlhf_reward", rewards / e);        // mean of what PPO maximises, score and KL terms together: should rise
+    // nats, KL(pi || pi_bon) = -J, estimated on this rollout: should fall. The one number to watch
+    measure(p, "vbon/distance", cached && o->N > 0 ? distance / e : NAN);
+    measure(p, "vbon/logF", cached ? logF / e : NAN);        // mean log F-hat: -1 for the reference (digamma), about -1/N for Best-of-N
+    measure(p, "vbon/saturation", cached ? best / e : NAN);  // share above every cached sample, where all get one score: 1/(M+1) for the reference; over .5: draw more
+    measure(p, "vbon/zero", cached ? worst / e : NAN);       // share below every cached sample
+    measure(p, "vbon/tie_rate", cached ? ties / e : NAN);    // share with a cached sample's reward: the order key decides. Near 1: rewards are coarse
+    measure(p, "vbon/logpi_ref", logp_ref / e);              // nats, mean log p of a response under the reference
+    measure(p, "policy/approxkl_avg", sums->approx_kl / n);  // nats a token, new policy to old (k3): .001 to .1; more: the rate is too high
+    measure(p, "policy/clipfrac_avg", sums->clipped / n);    // share of actions whose ratio was clipped: 0 to .3
+    measure(p, "loss/policy_avg", sums->policy_loss / n);    // a token's: advantages are whitened, so near 0
+    measure(p, "loss/value_avg", sums->value_loss / n);      // a token's, half a squared error, in squares of the return's unit
+    measure(p, "val/clipfrac_avg", sums->value_clipped / n); // share of actions whose value was clipped
+    measure(p, "val/ratio", sums->ratio / n);                // mean probability ratio, new to old: 1 +- .1
+    measure(p, "val/ratio_var", sums->ratio_spread / n - (sums->ratio / n - 1) * (sums->ratio / n - 1));
+    measure(p, "val/num_eos_tokens", eos);                   // responses that ended by themselves
+    measure(p, "val/logp_gap", logp_gap(r));                 // nats a token: 1e-6 in fp32, up to 3e-2 in bf16; the run stops over .2
+    measure(p, "val/explained_variance", explained_variance(r)); // of the returns by V: 1 is perfect, 0 no help, below 0 harm
+    measure(p, "val/response_length", (double)r->actions / e); // tokens, the end-of-text included
+    measure(p, "grad_norm", grad_norm);                      // mean before clipping
+    measure(p, "lr", lr);                                    // of the last step
+    measure(p, "time/rollout", began[1] - began[0]);         // seconds: sampling
+    measure(p, "time/reward", began[2] - began[1]);          // rewards
+    measure(p, "time/update", began[3] - began[2]);          // the reference, old log-probabilities, updates
+    p->seconds_rollout += began[1] - began[0];
+    p->seconds_reward += began[2] - began[1];
+    p->seconds_update += began[3] - began[2];
+}
+
+// ----------------------------------------------------------------------------
+// memory
 
 static size_t trunk_capacity(const Ppo *p)
 {
@@ -682,6 +1263,10 @@ static void phase_update(Ppo *p)
     p->trunk = arena_take(&p->work, trunk, o->type, "trunk cache");
 }
 
+// The arrays of a rollout: all, so that none is forgotten by ppo_free.
+#define ROLLOUT_ARRAYS(r) {&(r)->old_logp, &(r)->ref_logp, &(r)->entropy, &(r)->value, &(r)->reward, &(r)->advantage, &(r)->returns, \
+                           &(r)->ref_logp_y, &(r)->score_logp_y, &(r)->logF}
+
 void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, size_t n_prompts, RewardFn reward, void *context)
 {
     const Ops *o = policy->o;
@@ -703,347 +1288,26 @@ void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, s
     }
     phase_sample(p); phase_update(p);
     arena_place(&p->work);
-    p->r = (Response *)xcalloc(E, sizeof *p->r);
-    p->seq = (Sequence *)xcalloc(2 * E, sizeof *p->seq);
-    p->at = (size_t *)xmalloc((E + 1) * sizeof *p->at);
+    Rollout *r = &p->rollout;
+    *r = (Rollout){.E = E, .y = (Response *)xcalloc(E, sizeof *r->y), .seq = (Sequence *)xcalloc(E, sizeof *r->seq), .micro = (Sequence *)xcalloc(E, sizeof *r->micro),
+        .at = (size_t *)xcalloc(E + 1, sizeof *r->at), .place = (Place *)xcalloc(E, sizeof *r->place)};
+    double **arrays[] = ROLLOUT_ARRAYS(r);
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) *arrays[i] = (double *)xcalloc(actions, sizeof(double));
     p->order = (size_t *)xmalloc((n_prompts > E ? n_prompts : E) * sizeof *p->order);
-    double **arrays[] = {&p->lp_old, &p->lp_ref, &p->entropy, &p->value, &p->rewards, &p->advantage, &p->returns};
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) *arrays[i] = (double *)xcalloc(actions + opt->tokens, sizeof(double));
-    p->ridge = (double *)xcalloc((size_t)opt->max_new * RIDGE, sizeof(double));
+    p->critic = (double *)xcalloc((size_t)opt->max_new * opt->critic->state + 1, sizeof(double));
 }
 
 void ppo_free(Ppo *p)
 {
-    for (long i = 0; i < p->opt.rollout; i++) response_free(&p->r[i]);
+    Rollout *r = &p->rollout;
+    double **arrays[] = ROLLOUT_ARRAYS(r);
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(*arrays[i]);
+    for (size_t i = 0; i < r->E; i++) response_free(&r->y[i]);
+    free(r->y); free(r->seq); free(r->micro); free(r->at); free(r->place);
     generator_free(&p->gen); scorer_free(&p->scorer);
     arena_release(&p->ref_arena); arena_release(&p->work);
     params_free(&p->reference);
-    free(p->r); free(p->seq); free(p->at); free(p->order); free(p->ridge);
-    free(p->lp_old); free(p->lp_ref); free(p->entropy); free(p->value); free(p->rewards); free(p->advantage); free(p->returns);
+    free(p->order); free(p->critic);
     *p = (Ppo){0};
-}
-
-static double seconds_now(const Ppo *p) { return p->clock ? p->clock() : 0; }
-
-static void measure(Ppo *p, const char *key, double value)
-{
-    if (p->n_metrics < METRICS_MAX) p->metrics[p->n_metrics++] = (Metric){key, value};
-}
-
-// Solves (A + I) w = b, 3 x 3 and positive definite, by Cholesky
-static void ridge_solve(const double *ab, double w[3])
-{
-    double l[3][3] = {{0}}, y[3];
-    for (int i = 0; i < 3; i++)
-        for (int j = 0; j <= i; j++) {
-            double s = ab[i * 3 + j] + (i == j);
-            for (int k = 0; k < j; k++) s -= l[i][k] * l[j][k];
-            l[i][j] = i == j ? sqrt(s) : s / l[j][j];
-        }
-    for (int i = 0; i < 3; i++) { y[i] = ab[9 + i]; for (int k = 0; k < i; k++) y[i] -= l[i][k] * y[k]; y[i] /= l[i][i]; }
-    for (int i = 2; i >= 0; i--) { w[i] = y[i]; for (int k = i + 1; k < 3; k++) w[i] -= l[k][i] * w[k]; w[i] /= l[i][i]; }
-}
-
-// The prefix-rank baseline: V_t = w_t . (1, 1 + log F-hat(s_t), k(s_t)/M - 1/2), s_t the reward model's score of prompt + y_<t.
-// w_t comes from past rollouts only, so the gradient stays unbiased; it sees rewards through ranks only, so monotone maps change nothing.
-static void prefix_features(const Ppo *p, const Response *r, size_t t, double f[3])
-{
-    const Cdf *c = &p->prompts[r->prompt].cdf;
-    double k = cdf_rank_score(c, r->prefix[t]);
-    f[0] = 1;
-    f[1] = 1 + log_fhat(FHAT_DIGAMMA, k, (double)c->M); // whatever --fhat is: a fit in the reward has no bounds where prefixes score
-    f[2] = k / (double)c->M - 0.5;
-}
-
-static void prefix_values(Ppo *p)
-{
-    double w[3], f[3];
-    for (size_t t = 0; t < (size_t)p->opt.max_new; t++) {
-        ridge_solve(p->ridge + t * RIDGE, w);
-        for (long i = 0; i < p->opt.rollout; i++) {
-            if (t >= p->r[i].n) continue;
-            prefix_features(p, &p->r[i], t, f);
-            p->value[p->at[i] + t] = w[0] * f[0] + w[1] * f[1] + w[2] * f[2];
-        }
-    }
-}
-
-static void prefix_learn(Ppo *p) // after the rollout's values were taken: returns without discount, decay .8 an iteration
-{
-    double f[3];
-    for (size_t j = 0; j < (size_t)p->opt.max_new * RIDGE; j++) p->ridge[j] *= 0.8;
-    for (long i = 0; i < p->opt.rollout; i++) {
-        const Response *r = &p->r[i];
-        double G = 0;
-        for (size_t t = r->n; t > 0;) {
-            t--;
-            double *ab = p->ridge + t * RIDGE;
-            G = p->rewards[p->at[i] + t] + p->opt.gamma * G;
-            prefix_features(p, r, t, f);
-            for (int a = 0; a < 3; a++) {
-                for (int b = 0; b < 3; b++) ab[a * 3 + b] += f[a] * f[b];
-                ab[9 + a] += f[a] * G;
-            }
-        }
-    }
-}
-
-// Uploads src[at[i]..) of a micro-batch's responses, in order, into dst
-static void upload_actions(const Ppo *p, Buf dst, const double *src, const size_t *rows, size_t n)
-{
-    size_t R = 0;
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = p->at[rows[i]]; j < p->at[rows[i] + 1]; j++) p->scorer.h_real[R++] = (real)src[j];
-    p->policy->o->upload(slice(dst, 0, R), p->scorer.h_real);
-}
-
-static void download_actions(const Ppo *p, double *dst, Buf src, const size_t *rows, size_t n)
-{
-    size_t R = 0;
-    p->policy->o->download(p->scorer.h_real, slice(src, 0, p->scorer.R));
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = p->at[rows[i]]; j < p->at[rows[i] + 1]; j++) dst[j] = (double)p->scorer.h_real[R++];
-}
-
-// Walks a minibatch (rows of p->order) in micro-batches that fit, the same for the old log-probabilities and for every epoch: shapes are equal.
-// Returns how many rows from `at` on make the next micro-batch and leaves the sequences in p->seq's second half.
-static size_t next_micro(Ppo *p, const size_t *rows, size_t n)
-{
-    Sequence *q = p->seq + p->opt.rollout;
-    for (size_t i = 0; i < n; i++) q[i] = p->seq[rows[i]];
-    return scorer_fit(&p->scorer, q, n);
-}
-
-// The frozen blocks' output of the rollout's sequences, kept in p->trunk; each sequence gets its part.
-static void run_trunk(Ppo *p)
-{
-    Model *m = p->policy;
-    Scorer *sc = &p->scorer;
-    size_t E = (size_t)p->opt.rollout, C = m->cfg.C, used = 0;
-    for (size_t i = 0, fit; i < E; i += fit) {
-        fit = scorer_fit(sc, p->seq + i, E - i);
-        scorer_pack(sc, p->seq + i, fit);
-        Buf x = model_forward(m, &m->p, &sc->acts, &sc->batch, 0, m->first_block, NULL);
-        if (m->first_block == m->cfg.L) x = sc->acts.x; // only the final norm trains
-        m->o->copy(slice(p->trunk, used * C, sc->batch.N * C), slice(x, 0, sc->batch.N * C));
-        for (size_t j = i; j < i + fit; j++) {
-            p->seq[j].trunk = slice(p->trunk, used * C, sequence_tokens(&p->seq[j]) * C);
-            used += sequence_tokens(&p->seq[j]);
-        }
-    }
-}
-
-// The gradient of the PPO loss over one minibatch, the responses rows[0..n), into m->g, and its sums (of cpu_ppo_loss) into stats.
-static void minibatch_gradient(Ppo *p, const size_t *rows, size_t n, double stats[8])
-{
-    const PpoOptions *opt = &p->opt;
-    Model *m = p->policy;
-    const Ops *o = m->o;
-    Scorer *sc = &p->scorer;
-    size_t C = m->cfg.C, V = m->cfg.V, tokens = 0;
-    Buf head = head_weight(&m->p), dhead = head_weight(&m->g);
-    for (size_t i = 0; i < n; i++) tokens += p->r[rows[i]].n;
-    model_zero_grad(m);
-    o->fill(sc->stats, 0);
-    for (size_t i = 0, fit; i < n; i += fit) {
-        fit = next_micro(p, rows + i, n - i);
-        scorer_forward(sc, &m->p, p->seq + opt->rollout, fit, false, sc->hidden);
-        size_t R = sc->R, N = sc->batch.N;
-        if (!opt->prefix_rank) value_forward(sc);
-        else upload_actions(p, sc->value, p->value, rows + i, fit);
-        upload_actions(p, sc->old_logp, p->lp_old, rows + i, fit);
-        upload_actions(p, sc->old_value, p->value, rows + i, fit);
-        upload_actions(p, sc->advantage, p->advantage, rows + i, fit);
-        upload_actions(p, sc->returns, p->returns, rows + i, fit);
-        for (size_t r = 0, most = o->head_rows(V), k; r < R; r += k) { // what the head knows of so many actions is kept between forward and backward
-            k = R - r < most ? R - r : most;
-            #define AT(b) slice(sc->b, r, k)
-            Buf hidden = slice(sc->hidden, r * C, k * C);
-            o->logprob_forward(AT(logp), (Buf){0}, sc->kept, hidden, head, AT(target), opt->temperature, k, C, V);
-            o->ppo_loss(AT(dlogp), opt->prefix_rank ? (Buf){0} : AT(dvalue), sc->stats, AT(logp), AT(value), AT(old_logp), AT(old_value), AT(advantage), AT(returns),
-                        1 / (double)tokens, opt->clip, opt->value_clip, opt->vf_coef, k);
-            o->logprob_backward(slice(sc->dhidden, r * C, k * C), dhead, (Buf){0}, AT(dlogp), sc->kept, hidden, head, AT(target), opt->temperature, k, C, V);
-            #undef AT
-        }
-        if (!opt->prefix_rank) value_backward(sc);
-        o->fill(slice(sc->acts.dhidden, 0, N * C), 0);
-        o->scatter_rows(sc->acts.dhidden, sc->dhidden, sc->index, R, C);
-        model_backward(m, &sc->acts, &sc->batch);
-    }
-    o->download(stats, sc->stats);
-}
-
-void ppo_iteration(Ppo *p)
-{
-    const PpoOptions *opt = &p->opt;
-    Model *m = p->policy;
-    const Ops *o = m->o;
-    const Config *cfg = &m->cfg;
-    size_t E = (size_t)opt->rollout, C = cfg->C, V = cfg->V, MB = (size_t)opt->minibatch;
-    double t0 = seconds_now(p);
-    p->n_metrics = 0;
-
-    // 1. The next prompts of a seeded permutation, one response each.
-    for (size_t i = 0; i < E; i++) {
-        size_t episode = (size_t)p->iteration * E + i, epoch = episode / p->n_prompts;
-        if (i == 0 || episode % p->n_prompts == 0) random_permutation(p->order, p->n_prompts, opt->seed, STREAM_SHUFFLE, epoch);
-        response_free(&p->r[i]);
-        p->r[i] = (Response){.prompt = p->order[episode % p->n_prompts], .sample = episode};
-    }
-    phase_sample(p);
-    model_pack(m);
-    Sampling s = {.temperature = opt->temperature, .top_p = 1, .seed = opt->seed, .stream = STREAM_ROLLOUT, .eos = opt->eos};
-    generate(&p->gen, &s, p->prompts, p->r, E);
-    p->at[0] = 0;
-    for (size_t i = 0; i < E; i++) p->at[i + 1] = p->at[i] + p->r[i].n;
-    size_t actions = p->at[E];
-    double t1 = seconds_now(p);
-
-    // 2. Rewards of whole responses; the missing-EOS value replaces them before anything looks at them.
-    p->reward(p->reward_context, p->prompts, p->r, E, opt->prefix_rank);
-    for (size_t i = 0; i < E; i++) {
-        if (!isfinite(p->r[i].reward))
-            die("iteration %ld: the reward of a response to %s is not finite: check --reward", p->iteration + 1,
-            p->prompts[p->r[i].prompt].where ? p->prompts[p->r[i].prompt].where : "a prompt");
-        if (opt->has_missing_eos && !p->r[i].finished) p->r[i].reward = opt->missing_eos;
-    }
-    double t2 = seconds_now(p);
-
-    // 3. The frozen trunk once; then the reference's log-probabilities from it.
-    phase_update(p);
-    Scorer *sc = &p->scorer;
-    for (size_t i = 0; i < E; i++) p->seq[i] = (Sequence){&p->prompts[p->r[i].prompt], &p->r[i], {0}};
-    if (m->first_block) run_trunk(p);
-    double *logp_y = (double *)xcalloc(4 * E, sizeof *logp_y), *logp_score = logp_y + E, *k1 = logp_y + 2 * E, *k3 = logp_y + 3 * E, *joint = NULL; // logp_score: what the terminal score takes for log p
-    sequence_logps(sc, &p->reference, p->seq, E, opt->temperature, false, p->lp_ref, NULL);
-    for (size_t i = 0; i < E; i++)
-        for (size_t j = p->at[i]; j < p->at[i + 1]; j++) logp_y[i] += p->lp_ref[j];
-    memcpy(logp_score, logp_y, E * sizeof *logp_y);
-    if (opt->joint_p) { // the released code's log p: prompt tokens too
-        size_t n = 0, k = 0;
-        for (size_t i = 0; i < E; i++) n += sequence_tokens(&p->seq[i]);
-        joint = (double *)xmalloc(n * sizeof *joint);
-        sequence_logps(sc, &p->reference, p->seq, E, opt->temperature, true, joint, NULL);
-        for (size_t i = 0; i < E; i++) {
-            logp_score[i] = 0;
-            for (size_t t = 0; t < sequence_tokens(&p->seq[i]); t++) logp_score[i] += joint[k++];
-        }
-        free(joint);
-    }
-
-    // 4. Old log-probabilities and values, over the first epoch's minibatches.
-    random_permutation(p->order, E, opt->seed, STREAM_MINIBATCH, (uint64_t)p->iteration * (uint64_t)opt->epochs);
-    for (size_t b = 0; b < E; b += MB)
-        for (size_t i = b, end = b + MB < E ? b + MB : E, fit; i < end; i += fit) {
-            fit = next_micro(p, p->order + i, end - i);
-            scorer_forward(sc, &m->p, p->seq + E, fit, false, sc->hidden);
-            o->logprob_forward(sc->logp, sc->entropy, (Buf){0}, sc->hidden, head_weight(&m->p), sc->target, opt->temperature, sc->R, C, V);
-            download_actions(p, p->lp_old, sc->logp, p->order + i, fit);
-            download_actions(p, p->entropy, sc->entropy, p->order + i, fit);
-            if (opt->prefix_rank) continue;
-            value_forward(sc);
-            download_actions(p, p->value, sc->value, p->order + i, fit);
-        }
-    if (opt->prefix_rank) prefix_values(p);
-    double gap = 0;
-    for (size_t i = 0; i < E; i++)
-        for (size_t t = 0; t < p->r[i].n; t++) gap += fabs(p->lp_old[p->at[i] + t] - (double)p->r[i].logp[t]) / (double)actions;
-    if (!(gap <= 0.2)) die("iteration %ld: log-probabilities at sampling and in training differ by %.3g on average (at most 0.2): weights or kernels disagree", p->iteration + 1, gap);
-
-    // 5. log F-hat, the terminal score, the per-token rewards.
-    double mean_reward = 0, all_rewards = 0, mean_logF = 0, distance = 0, mean_logp = 0, full = 0, zero = 0, ties = 0, eos = 0, entropy = 0;
-    for (size_t i = 0; i < E; i++) {
-        const Response *r = &p->r[i];
-        const Cdf *c = &p->prompts[r->prompt].cdf;
-        double k = 0, lp = 0, logF = 0;
-        bool tie = false;
-        if (c->M) {
-            logF = cdf_log_f(c, opt->fhat, r->reward, r->key, &k, &tie);
-            full += k >= (double)c->M; zero += k <= 0; ties += tie;
-        }
-        if (opt->fhat == FHAT_MC && k <= 0) logF = log(0.5 / (double)c->M);              // -inf otherwise: floored and counted (vbon/zero)
-        if (opt->fhat == FHAT_EXACT && opt->objective.kind != OBJECTIVE_VBON && !(logF > log(EXACT_FLOOR))) logF = log(EXACT_FLOOR);
-        double score = objective_score(&opt->objective, r->reward, logF, logp_score[i]);
-        if (opt->score_clip > 0) score = score > opt->score_clip ? opt->score_clip : score < -opt->score_clip ? -opt->score_clip : score;
-        for (size_t j = p->at[i]; j < p->at[i + 1]; j++) {
-            p->rewards[j] = -opt->objective.kappa * (p->lp_old[j] - p->lp_ref[j]) + opt->objective.ref_weight * p->lp_ref[j];
-            k1[i] += p->lp_old[j] - p->lp_ref[j];
-            k3[i] += expm1(p->lp_ref[j] - p->lp_old[j]) + p->lp_old[j] - p->lp_ref[j];
-            lp += p->lp_old[j];
-            entropy += p->entropy[j];
-        }
-        p->rewards[p->at[i + 1] - 1] += score;
-        for (size_t j = p->at[i]; j < p->at[i + 1]; j++) all_rewards += p->rewards[j];
-        if (!isfinite(score)) die("iteration %ld: a terminal score is not finite (log F %g, log p %g): use another --fhat", p->iteration + 1, logF, logp_score[i]);
-        mean_reward += r->reward; mean_logF += logF; mean_logp += logp_y[i]; eos += r->finished;
-        if (opt->objective.N > 0 && c->M) distance += lp - log_pi_bon(logF, logp_y[i], opt->objective.N);
-    }
-    Estimate kl1 = estimate(k1, E), kl3 = estimate(k3, E);
-    free(logp_y);
-
-    // 6. Advantages and returns; whitened once over all response tokens.
-    for (size_t i = 0; i < E; i++) {
-        size_t a = p->at[i];
-        gae(p->advantage + a, p->returns + a, p->rewards + a, p->value + a, p->r[i].n, opt->gamma, opt->lambda);
-    }
-    double mr = 0, vr = 0, ve = 0, me = 0;
-    for (size_t j = 0; j < actions; j++) { mr += p->returns[j] / (double)actions; me += (p->returns[j] - p->value[j]) / (double)actions; }
-    for (size_t j = 0; j < actions; j++) {
-        double r = p->returns[j] - mr, e = p->returns[j] - p->value[j] - me;
-        vr += r * r; ve += e * e;
-    }
-    if (opt->prefix_rank) prefix_learn(p);
-    whiten(p->advantage, actions);
-
-    // 7. Epochs over shuffled minibatches: clipped policy and value losses, one optimiser step each.
-    double stats[8], sum[8] = {0}, norm = 0, lr = 0;
-    long updates = 0;
-    for (long epoch = 0; epoch < opt->epochs; epoch++) {
-        random_permutation(p->order, E, opt->seed, STREAM_MINIBATCH, (uint64_t)p->iteration * (uint64_t)opt->epochs + (uint64_t)epoch);
-        for (size_t b = 0; b < E; b += MB) {
-            minibatch_gradient(p, p->order + b, b + MB < E ? MB : E - b, stats);
-            if (epoch == 0 && b == 0 && (stats[2] != 0 || stats[6] != 0))
-                die("iteration %ld: on the first minibatch the ratio is not 1 (approximate KL %g): the old log-probabilities were not computed by the same kernels", p->iteration + 1, stats[2]);
-            for (int i = 0; i < 8; i++) sum[i] += stats[i];
-            AdamW a = opt->adamw;
-            a.lr = lr = schedule_lr(opt->schedule, opt->lr, m->step, p->updates, opt->warmup);
-            norm += model_update(m, &a);
-            updates++;
-        }
-    }
-    double t3 = seconds_now(p), e = (double)E, n = sum[7];
-    p->iteration++;
-    p->seconds_rollout += t1 - t0; p->seconds_reward += t2 - t1; p->seconds_update += t3 - t2;
-    measure(p, "episode", (double)p->iteration * e);
-    measure(p, "objective/scores", mean_reward / e);
-    measure(p, "objective/kl", kl1.mean);
-    measure(p, "objective/kl_se", kl1.se);
-    measure(p, "objective/kl_k3", kl3.mean);
-    measure(p, "objective/kl_k3_se", kl3.se);
-    measure(p, "objective/entropy", entropy / e);
-    measure(p, "objective/rlhf_reward", all_rewards / e);
-    bool cached = p->prompts[0].cdf.M > 0;
-    measure(p, "vbon/distance", cached && opt->objective.N > 0 ? distance / e : NAN);
-    measure(p, "vbon/logF", cached ? mean_logF / e : NAN);
-    measure(p, "vbon/saturation", cached ? full / e : NAN);
-    measure(p, "vbon/zero", cached ? zero / e : NAN);
-    measure(p, "vbon/tie_rate", cached ? ties / e : NAN);
-    measure(p, "vbon/logpi_ref", mean_logp / e);
-    measure(p, "policy/approxkl_avg", sum[2] / n);
-    measure(p, "policy/clipfrac_avg", sum[3] / n);
-    measure(p, "loss/policy_avg", sum[0] / n);
-    measure(p, "loss/value_avg", sum[1] / n);
-    measure(p, "val/clipfrac_avg", sum[4] / n);
-    measure(p, "val/ratio", sum[5] / n);
-    measure(p, "val/ratio_var", sum[6] / n - (sum[5] / n - 1) * (sum[5] / n - 1));
-    measure(p, "val/num_eos_tokens", eos);
-    measure(p, "val/logp_gap", gap);
-    measure(p, "val/explained_variance", vr > 0 ? 1 - ve / vr : NAN);
-    measure(p, "val/response_length", (double)actions / e);
-    measure(p, "grad_norm", norm / (double)updates);
-    measure(p, "lr", lr);
-    measure(p, "time/rollout", t1 - t0);
-    measure(p, "time/reward", t2 - t1);
-    measure(p, "time/update", t3 - t2);
 }
 #endif // VBON_IMPLEMENTATION

@@ -90,6 +90,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"the tiny world: offline losses against enumeration", test_offline_world, 1},
     {"ranks of the reference's own draws", test_ranks_drawn, 1},
     {"monotone maps of the reward change nothing", test_monotone, 1},
+    {"rows of one's own train differently", test_rows, 1},
     {"info: plans, and scaled rewards", test_info, 1},
     {"commands: Pythia through all of them", test_pythia, 1},
     {"a reward model with another tokenizer gets the text", test_other_tokenizer, 1},

@@ -955,25 +955,11 @@ static void cpu_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double 
 static void cpu_ppo_loss(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, Buf old_logp, Buf old_value, Buf advantage, Buf returns,
                          double scale, double clip, double value_clip, double vf_coef, size_t R)
 {
-    double *st = stats.p;
     for (size_t i = 0; i < R; i++) {
-        double A = R_(advantage)[i], diff = (double)R_(logp)[i] - (double)R_(old_logp)[i];
-        double lr = diff > 20 ? 20 : diff < -20 ? -20 : diff, ratio = exp(lr);
-        double clipped = ratio < 1 - clip ? 1 - clip : ratio > 1 + clip ? 1 + clip : ratio;
-        double loss = -A * ratio, loss_clipped = -A * clipped;
-        R_(dlogp)[i] = (real)(loss >= loss_clipped && lr == diff ? scale * -A * ratio : 0);
-        double target = R_(returns)[i], v = R_(value)[i], vo = R_(old_value)[i];
-        double vc = v < vo - value_clip ? vo - value_clip : v > vo + value_clip ? vo + value_clip : v;
-        double vl = (v - target) * (v - target), vlc = (vc - target) * (vc - target);
-        if (dvalue.p) R_(dvalue)[i] = (real)(vl >= vlc ? scale * vf_coef * (v - target) : 0);
-        st[0] += loss > loss_clipped ? loss : loss_clipped;
-        st[1] += 0.5 * (vl > vlc ? vl : vlc);
-        st[2] += ratio - 1 - lr;
-        st[3] += loss_clipped > loss;
-        st[4] += vlc > vl;
-        st[5] += ratio;
-        st[6] += (ratio - 1) * (ratio - 1);
-        st[7] += 1;
+        double dl, dv;
+        ppo_action_loss(&dl, &dv, stats.p, R_(logp)[i], R_(value)[i], R_(old_logp)[i], R_(old_value)[i], R_(advantage)[i], R_(returns)[i], clip, value_clip);
+        R_(dlogp)[i] = (real)(scale * dl);
+        if (dvalue.p) R_(dvalue)[i] = (real)(scale * vf_coef * dv);
     }
 }
 
@@ -1059,15 +1045,30 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/eval.h"
 
 typedef struct {
-    const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *reward_output, *arch, *dtype, *train_layers;
-    const char *objective, *loss, *alpha, *fhat, *critic, *compat, *schedule, *preset, *method, *pool, *ns, *memory, *precision, *device;
+    const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *train_layers;
+    const char *alpha, *compat, *preset, *pool, *ns, *memory;
+    size_t objective, fhat, critic, loss, arch, dtype, schedule, method, reward_output, precision, device; // rows of the tables below
     long max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows, threads, prompts_max;
     double reward_timeout, reward_scale, reward_offset, reward_tolerance, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad, save_minutes;
     bool resume, drop_last;
 } Args;
 
-#define FLAG(name, type, field, commands, fallback, choices, help) {name, type, offsetof(Args, field), commands, fallback, choices, help}
+// Choices without more to say than their names; an enum beside each says which is which.
+typedef struct { const char *name, *help; } Named;
+enum { DEVICE_CPU, DEVICE_CUDA };
+static const Named devices[] = {{"cpu", NULL}, {"cuda", NULL}, {NULL, NULL}};
+enum { PRECISION_AUTO, PRECISION_FP32, PRECISION_BF16 };
+static const Named precisions[] = {{"auto", NULL}, {"fp32", NULL}, {"bf16", NULL}, {NULL, NULL}};
+enum { METHOD_POLICY, METHOD_BON };
+static const Named methods[] = {{"policy", NULL}, {"bon", NULL}, {NULL, NULL}};
+enum { REWARD_LOGIT, REWARD_PROB };
+static const Named reward_outputs[] = {{"logit", NULL}, {"prob", NULL}, {NULL, NULL}};
+static const Named offline_losses[] = {{"dpo", NULL}, {"ipo", NULL}, {"bonbon", NULL}, {"bon-sft", NULL}, {NULL, NULL}}; // OfflineKind
+static const struct { const char *name, *help; DType type; } dtypes[] = {{"fp32", NULL, DT_F32}, {"fp16", NULL, DT_F16}, {"bf16", NULL, DT_BF16}, {"fp64", NULL, DT_F64}, {NULL, NULL, DT_F32}};
+
+#define FLAG(name, type, field, commands, fallback, range, help) {name, type, offsetof(Args, field), commands, fallback, range, help, NULL, 0}
+#define CHOICE(name, field, commands, fallback, rows, help) {name, FLAG_CHOICE, offsetof(Args, field), commands, fallback, NULL, help, rows, sizeof *(rows)}
 static const Flag flag_table[] = {
     // what goes in and out
     FLAG("model", FLAG_STRING, model, "sft sample bon score cache train offline eval info", NULL, NULL, "Hugging Face folder of a language model (sft: to fine-tune; info: or of a reward model)"),
@@ -1076,7 +1077,7 @@ static const Flag flag_table[] = {
     FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL, "folder of the reference, a language model with the policy's tokenizer"),
     FLAG("reward", FLAG_STRING, reward, "bon score cache train offline eval info", NULL, NULL, "folder of a reward model (a classifier, no language model), or a program that reads JSONL and writes a number a line (offline: to check that the cache's rewards are its)"),
     FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train offline eval", "600", "1e-3..1e6", "seconds a reward program may take for one batch"),
-    FLAG("reward-output", FLAG_CHOICE, reward_output, "bon score cache train offline eval", "logit", "logit|prob", "of a classifier: the positive label's logit, or its probability"),
+    CHOICE("reward-output", reward_output, "bon score cache train offline eval", "logit", reward_outputs, "of a classifier: the positive label's logit, or its probability"),
     FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train offline eval", "1", "1e-9..1e9", "rewards are multiplied by it"),
     FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train offline eval", "0", "-1e9..1e9", "and this is added"),
     FLAG("reward-tolerance", FLAG_DOUBLE, reward_tolerance, "train offline eval", "0", "0..1e9", "stop when a cached response, scored again, differs by more than this share of the rewards' spread (0: 1e-4, and 0.1 where bf16 was or is used)"),
@@ -1091,13 +1092,13 @@ static const Flag flag_table[] = {
     FLAG("cache", FLAG_STRING, cache, "train offline eval", NULL, NULL, "reward cache (JSONL) of the reference model"),
     FLAG("out", FLAG_STRING, out, "sft reward score cache train offline eval sample bon", NULL, NULL, "folder or file to write"),
     // the model
-    FLAG("arch", FLAG_CHOICE, arch, "sft reward", "gpt2", "gpt2|gpt_neox", "architecture of a model made from scratch"),
+    CHOICE("arch", arch, "sft reward", "gpt2", architectures, "architecture of a model made from scratch"),
     FLAG("layers", FLAG_LONG, layers, "sft reward", "4", "1..1000", "blocks of a model made from scratch"),
     FLAG("width", FLAG_LONG, width, "sft reward", "128", "1..65536", "its width"),
     FLAG("heads", FLAG_LONG, heads, "sft reward", "4", "1..65536", "its attention heads"),
     FLAG("context", FLAG_LONG, context, "sft reward", "128", "2..1e9", "its context; training rows are at most so long"),
     FLAG("train-layers", FLAG_STRING, train_layers, "sft reward train offline info", "all", NULL, "all, or K: the top K blocks, the final norm and an untied head"),
-    FLAG("dtype", FLAG_CHOICE, dtype, "sft reward train offline", "fp32", "fp32|fp16|bf16|fp64", "type of the weights written at the end"),
+    CHOICE("dtype", dtype, "sft reward train offline", "fp32", dtypes, "type of the weights written at the end"),
     FLAG("shard-mib", FLAG_LONG, shard_mib, "sft reward train offline", "0", "0..1e9", "split the written weights into files of at most so many MiB (0: one file)"),
     // sampling
     FLAG("samples", FLAG_LONG, samples, "sample cache eval", "1", "1..1e9", "responses a prompt"),
@@ -1107,20 +1108,20 @@ static const Flag flag_table[] = {
     FLAG("top-k", FLAG_LONG, top_k, "sample bon", "0", "0..1e9", "sample from the k likeliest tokens (0: all)"),
     FLAG("top-p", FLAG_DOUBLE, top_p, "sample bon", "1", "1e-9..1", "sample from the smallest set with this probability (1: all)"),
     // the objective
-    FLAG("objective", FLAG_CHOICE, objective, "train", "vbon", "vbon|l|l1|rl", "log pi_bon (Eq. 5), the bound L (Thm 2), the bound L1 (Thm 3), or KL-regularised reward (Eq. 1)"),
-    FLAG("loss", FLAG_CHOICE, loss, "offline", "dpo", "dpo|ipo|bonbon|bon-sft", "what to minimise over comparisons of cached responses (lib/baselines.h has the formulas)"),
+    CHOICE("objective", objective, "train", "vbon", objectives, "what to maximise"),
+    CHOICE("loss", loss, "offline", "dpo", offline_losses, "what to minimise over comparisons of cached responses (lib/baselines.h has the formulas)"),
     FLAG("alpha", FLAG_STRING, alpha, "offline", "auto", NULL, "bonbon: weight of the likelihood of the best, from 0 to 1 (auto: both terms weigh the same at the start)"),
     FLAG("draws", FLAG_LONG, draws, "offline", "6", "2..4096", "dpo, ipo: compare each prompt's first so many cached draws"),
     FLAG("pairs", FLAG_LONG, pairs, "offline", "12", "1..1e9", "dpo, ipo: comparisons a prompt at most, chosen by seed"),
     FLAG("n", FLAG_LONG, n, "train offline bon eval", "4", "1..1e9", "the N of Best-of-N"),
-    FLAG("method", FLAG_CHOICE, method, "eval", "policy", "policy|bon", "measure --model, or Best-of-N drawn from the reference"),
+    CHOICE("method", method, "eval", "policy", methods, "measure --model, or Best-of-N drawn from the reference"),
     FLAG("pool", FLAG_STRING, pool, "eval", NULL, NULL, "bon: choose among this cache's draws by the rewards in it, in place of drawing; --reward and --cache may be another reward's and judge the choice"),
     FLAG("ns", FLAG_STRING, ns, "eval", "4,16", NULL, "measure the distance to Best-of-N for these N"),
     FLAG("beta", FLAG_DOUBLE, beta, "train offline", NULL, "1e-6..1e6", "strength of the KL penalty, for rl, l, dpo and ipo (never converted into N)"),
-    FLAG("fhat", FLAG_CHOICE, fhat, "train", "digamma", "digamma|mc|add1|expfit|exact", "estimate of log F from the cache"),
+    CHOICE("fhat", fhat, "train", "digamma", fhats, "estimate of log F from k of M cached samples below"),
     FLAG("m", FLAG_LONG, m, "train eval", "0", "0..1e9", "use the first M samples drawn for each prompt (0: all)"),
     FLAG("compat", FLAG_STRING, compat, "train", "", NULL, "reproduce the released code: scale, jointp, or both, comma-separated"),
-    FLAG("critic", FLAG_CHOICE, critic, "train", "head", "head|prefix-rank", "value head on the trunk, or ridge regression on the ranks of prefixes"),
+    CHOICE("critic", critic, "train", "head", critics, "what the values are"),
     // PPO
     FLAG("episodes", FLAG_LONG, episodes, "train", "12800", "1..1e9", "responses to train on in all"),
     FLAG("rollout", FLAG_LONG, rollout, "train info", "128", "1..1e9", "episodes an iteration"),
@@ -1139,7 +1140,7 @@ static const Flag flag_table[] = {
     FLAG("drop-last", FLAG_BOOL, drop_last, "sft reward offline", "false", NULL, "by epochs: leave out what does not fill a last batch (otherwise the last step has fewer)"),
     FLAG("from-position", FLAG_LONG, from_position, "reward", "12", "0..1e9", "labels: train the score at every position from here on"),
     FLAG("lr", FLAG_DOUBLE, lr, "sft reward train offline", "3e-5", "0..1000", "learning rate"),
-    FLAG("schedule", FLAG_CHOICE, schedule, "sft reward train offline", "linear", "constant|linear|cosine", "of the learning rate, to 0, per optimiser step"),
+    CHOICE("schedule", schedule, "sft reward train offline", "linear", schedules, "of the learning rate, to 0, per optimiser step"),
     FLAG("warmup", FLAG_LONG, warmup, "sft reward train offline", "0", "0..1e9", "optimiser steps over which the rate rises"),
     FLAG("beta1", FLAG_DOUBLE, beta1, "sft reward train offline", "0.9", "0..<1", "of AdamW"),
     FLAG("beta2", FLAG_DOUBLE, beta2, "sft reward train offline", "0.95", "0..<1", "of AdamW"),
@@ -1159,8 +1160,8 @@ static const Flag flag_table[] = {
     FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train offline eval sample bon info", "4096", "1..1e9", "tokens in one forward pass; results do not depend on it beyond rounding"),
     FLAG("decode-rows", FLAG_LONG, decode_rows, "sample bon cache train eval info", "0", "0..1e9", "responses decoded at once at most; fewer need less memory for keys and values (0: 256, train 512)"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
-    FLAG("precision", FLAG_CHOICE, precision, "all", "auto", "auto|fp32|bf16", "bf16: on the CPU of matrix products' inputs, on CUDA of weights and activations; what trains, its sums and statistics stay fp32 (auto: fp32 on the CPU, bf16 on CUDA)"),
-    FLAG("device", FLAG_CHOICE, device, "all", "cpu", "cpu|cuda", "where to compute"),
+    CHOICE("precision", precision, "all", "auto", precisions, "bf16: on the CPU of matrix products' inputs, on CUDA of weights and activations; what trains, its sums and statistics stay fp32 (auto: fp32 on the CPU, bf16 on CUDA)"),
+    CHOICE("device", device, "all", "cpu", devices, "where to compute"),
     FLAG("threads", FLAG_LONG, threads, "all", "0", "0..1024", "CPU threads (0: one a core)"),
 };
 static const size_t n_flags = sizeof flag_table / sizeof *flag_table;
@@ -1205,9 +1206,9 @@ static const char *cpu_libraries(void)
 // The op table that --device names: the only place where a backend is chosen.
 static const Ops *device_ops(const Args *a)
 {
-    if (!strcmp(a->device, "cpu")) return ops_cpu();
+    if (a->device == DEVICE_CPU) return ops_cpu();
 #ifdef VBON_CUDA
-    return ops_cuda(strcmp(a->precision, "fp32") ? DT_BF16 : DT_F32);
+    return ops_cuda(a->precision == PRECISION_FP32 ? DT_F32 : DT_BF16);
 #else
     die("--device cuda: this vbon was built without CUDA: install its toolkit (nvcc) and build again, or leave --device out");
 #endif
@@ -1258,7 +1259,7 @@ int main(int argc, char **argv)
     flags_parse(&a, flag_table, n_flags, c->name, argc - 2, argv + 2, preset_flags);
     if (a.threads) omp_set_num_threads((int)a.threads);
     a.threads = omp_get_max_threads(); // what a run is resumed with must be the same number
-    cpu_bf16 = !strcmp(a.precision, "bf16") && !strcmp(a.device, "cpu");
+    cpu_bf16 = a.precision == PRECISION_BF16 && a.device == DEVICE_CPU;
     if (cpu_bf16 && !bf16_native()) fprintf(stderr, "note: no bfloat16 products on this CPU or in this build: inputs are rounded to bfloat16 and multiplied in fp32; %s faster than --precision fp32\n",
                                             BF16_DOT ? "only what samples and scores is" : "only decoding few rows is");
     bool to_stdout = !strcmp(c->name, "info") || (!a.out && (!strcmp(c->name, "sample") || !strcmp(c->name, "bon")));

@@ -26,7 +26,7 @@
 #endif
 #include <cuda_bf16.h>
 #include "dev/cuda_on_cpu/tensor_core.h" // ldmatrix and mma.sync as functions
-#include "gpt2.h"
+#include "ppo.h" // the loss of one action
 
 typedef __nv_bfloat16 bf16;
 static const Buf none = {NULL, 0, DT_F32, NULL};
@@ -1399,28 +1399,15 @@ __global__ void ppo_loss_kernel(float *dlogp, float *dvalue, double *stats, cons
                                 const float *returns, double scale, double clip, double value_clip, double vf_coef, size_t R)
 {
     __shared__ double part[WARPS_MAX];
-    double st[8] = {0};
+    PpoSums sums = {0};
     for (size_t i = threadIdx.x; i < R; i += THREADS) {
-        double A = advantage[i], diff = (double)logp[i] - (double)old_logp[i];
-        double lr = diff > 20 ? 20 : diff < -20 ? -20 : diff, ratio = exp(lr);
-        double clipped = ratio < 1 - clip ? 1 - clip : ratio > 1 + clip ? 1 + clip : ratio;
-        double loss = -A * ratio, loss_clipped = -A * clipped;
-        dlogp[i] = (float)(loss >= loss_clipped && lr == diff ? scale * -A * ratio : 0);
-        double target = returns[i], v = value[i], vo = old_value[i];
-        double vc = v < vo - value_clip ? vo - value_clip : v > vo + value_clip ? vo + value_clip : v;
-        double vl = (v - target) * (v - target), vlc = (vc - target) * (vc - target);
-        if (dvalue) dvalue[i] = (float)(vl >= vlc ? scale * vf_coef * (v - target) : 0);
-        st[0] += loss > loss_clipped ? loss : loss_clipped;
-        st[1] += 0.5 * (vl > vlc ? vl : vlc);
-        st[2] += ratio - 1 - lr;
-        st[3] += loss_clipped > loss;
-        st[4] += vlc > vl;
-        st[5] += ratio;
-        st[6] += (ratio - 1) * (ratio - 1);
-        st[7] += 1;
+        double dl, dv;
+        ppo_action_loss(&dl, &dv, &sums, logp[i], value[i], old_logp[i], old_value[i], advantage[i], returns[i], clip, value_clip);
+        dlogp[i] = (float)(scale * dl);
+        if (dvalue) dvalue[i] = (float)(scale * vf_coef * dv);
     }
-    for (int k = 0; k < 8; k++) {
-        double s = block_sum(st[k], part);
+    for (int k = 0; k < PPO_SUMS; k++) {
+        double s = block_sum(((double *)&sums)[k], part);
         if (threadIdx.x == 0) stats[k] += s;
     }
 }

@@ -292,7 +292,7 @@ static void reward_by_length(void *context, const Prompt *prompts, Response *r, 
 enum { RESPONSE = 40, EPOCHS = 4, TOP = 2 }; // the sentiment experiment's
 static PpoOptions sentiment_options(size_t rows)
 {
-    return (PpoOptions){.objective = {.kind = OBJECTIVE_RL, .beta = 0.1}, .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 1e-6, .schedule = "constant",
+    return (PpoOptions){.objective = {.row = ROW(objectives, "rl"), .beta = 0.1}, .fhat = ROW(fhats, "digamma"), .critic = ROW(critics, "head"), .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 1e-6, .schedule = ROW(schedules, "constant"),
         .episodes = (long)rows * 100, .rollout = (long)rows, .minibatch = rows < 32 ? (long)rows : 32, .epochs = EPOCHS, .max_new = RESPONSE, .tokens = 2048, .seed = 1, .eos = -1, .adamw = {1e-6, 0.9, 0.95, 1e-8, 0, 1}};
 }
 typedef struct { Model m; Ppo p; Prompt *prompts; size_t rows; } Iteration;

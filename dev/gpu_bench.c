@@ -237,7 +237,7 @@ typedef struct { Model m; Ppo p; Prompt *prompts; size_t rows; } Tuning;
 static void tuning_create(Tuning *u, const Config *shape)
 {
     size_t rows = tiny ? 4 : 128;
-    PpoOptions opt = {.objective = {.kind = OBJECTIVE_RL, .beta = 0.1}, .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 3e-5, .schedule = "constant",
+    PpoOptions opt = {.objective = {.row = ROW(objectives, "rl"), .beta = 0.1}, .fhat = ROW(fhats, "digamma"), .critic = ROW(critics, "head"), .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 3e-5, .schedule = ROW(schedules, "constant"),
         .episodes = (long)rows * 100, .rollout = (long)rows, .minibatch = (long)rows / 4, .epochs = 4, .max_new = tiny ? 4 : 40, .tokens = tiny ? 256 : 4096, .seed = 1, .eos = -1,
         .adamw = {3e-5, 0.9, 0.95, 1e-8, 1e-6, 1}};
     u->rows = rows;

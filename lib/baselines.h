@@ -25,6 +25,7 @@
 #include "../ppo.h"
 #include "agree.h"
 
+// The rows of offline_losses, in their order.
 typedef enum { OFFLINE_DPO, OFFLINE_IPO, OFFLINE_BONBON, OFFLINE_BON_SFT } OfflineKind;
 typedef struct { OfflineKind kind; double beta, alpha; long N; } OfflineLoss; // beta: dpo, ipo; alpha and N: bonbon
 double bonbon_target(long N);                                                 // 1/(2 beta*), nats; 0 for N = 1
@@ -276,23 +277,22 @@ static double bonbon_alpha(const Comparisons *c, long N)
 
 static void cmd_offline(const Args *a)
 {
-    static const char *const kinds[] = {"dpo", "ipo", "bonbon", "bon-sft"};
-    OfflineLoss loss = {.N = a->n, .beta = a->beta};
+    const char *name = offline_losses[a->loss].name;
+    OfflineLoss loss = {.kind = (OfflineKind)a->loss, .N = a->n, .beta = a->beta};
     bool finished, automatic = !strcmp(a->alpha, "auto");
     char *end;
-    for (int i = 0; i < 4; i++) if (!strcmp(a->loss, kinds[i])) loss.kind = (OfflineKind)i;
     bool pairwise = loss.kind == OFFLINE_DPO || loss.kind == OFFLINE_IPO;
-    if (pairwise && !flag_given("beta")) usage("--beta is required with --loss %s", a->loss);
-    if (!pairwise && flag_given("beta") == 2) usage("--beta goes with --loss dpo and ipo; %s has --n", a->loss);
-    if (pairwise && flag_given("n") == 2) usage("--n goes with --loss bonbon and bon-sft; %s has --beta", a->loss);
+    if (pairwise && !flag_given("beta")) usage("--beta is required with --loss %s", name);
+    if (!pairwise && flag_given("beta") == 2) usage("--beta goes with --loss dpo and ipo; %s has --n", name);
+    if (pairwise && flag_given("n") == 2) usage("--n goes with --loss bonbon and bon-sft; %s has --beta", name);
     if (loss.kind != OFFLINE_BONBON && flag_given("alpha") == 2) usage("--alpha goes with --loss bonbon");
-    if (!pairwise && (flag_given("draws") == 2 || flag_given("pairs") == 2)) usage("--draws and --pairs go with --loss dpo and ipo; %s has --n", a->loss);
+    if (!pairwise && (flag_given("draws") == 2 || flag_given("pairs") == 2)) usage("--draws and --pairs go with --loss dpo and ipo; %s has --n", name);
     if (!automatic) loss.alpha = strtod(a->alpha, &end);
     if (!automatic && (end == a->alpha || *end || !(loss.alpha >= 0 && loss.alpha <= 1))) usage("--alpha %s: auto, or a number from 0 to 1", a->alpha);
     require(a->model, "model");
     if (!a->data == !a->cache) usage("one of --cache and --data is required");
     if (a->data && a->reward) usage("--reward checks the rewards of a cache: it does not go with --data");
-    if (a->data && !pairwise) usage("--data goes with --loss dpo and ipo; %s needs a cache", a->loss);
+    if (a->data && !pairwise) usage("--data goes with --loss dpo and ipo; %s needs a cache", name);
     if (a->data && (flag_given("draws") == 2 || flag_given("pairs") == 2)) usage("--draws and --pairs go with --cache");
     char *from = resume_point(a, "offline", &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
@@ -345,7 +345,7 @@ static void cmd_offline(const Args *a)
         model_zero_grad(&m);
         offline_batch(&s, &m, &loss, &c, which, B, a->temperature, sums);
         counted += (double)B;
-        AdamW opt = {.lr = schedule_lr(a->schedule, a->lr, m.step, steps, a->warmup), .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad};
+        AdamW opt = {.lr = schedule_lr(&schedules[a->schedule], a->lr, m.step, steps, a->warmup), .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad};
         double norm = model_update(&m, &opt);
         bool last = m.step == steps;
         if (m.step % a->log_every == 0 || last) {

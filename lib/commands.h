@@ -31,11 +31,6 @@ static long train_layers(const Args *a)
 
 static size_t decode_rows(const Args *a, size_t fallback) { return a->decode_rows ? (size_t)a->decode_rows : fallback; }
 
-static DType dtype_of(const Args *a)
-{
-    return !strcmp(a->dtype, "fp64") ? DT_F64 : !strcmp(a->dtype, "fp16") ? DT_F16 : !strcmp(a->dtype, "bf16") ? DT_BF16 : DT_F32;
-}
-
 static void missing_eos(const Args *a, bool *has, double *value)
 {
     char *end;
@@ -66,7 +61,7 @@ static json_t *files_json(const Args *a)
 static json_t *config_record(const Args *a, const char *command)
 {
     return json_make("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "type", "config", "command", command,
-                     "version", VBON_VERSION, "device", a->device, "libraries", cpu_libraries(),
+                     "version", VBON_VERSION, "device", devices[a->device].name, "libraries", cpu_libraries(),
                      "flags", flags_json(a, flag_table, n_flags, command), "files", files_json(a));
 }
 
@@ -131,9 +126,9 @@ static char *resume_point(const Args *a, const char *command, bool *finished)
 
 static void finish_run(const Args *a, const Model *m, const char *tokenizer_dir)
 {
-    model_save(m, a->out, dtype_of(a), tokenizer_dir, (size_t)a->shard_mib << 20);
+    model_save(m, a->out, dtypes[a->dtype].type, tokenizer_dir, (size_t)a->shard_mib << 20);
     checkpoint_clear(a->out);
-    printf("wrote %s (%s)\n", a->out, a->dtype);
+    printf("wrote %s (%s)\n", a->out, dtypes[a->dtype].name);
 }
 
 static void stopped(const Args *a, long step)
@@ -237,7 +232,7 @@ static void prompts_attach(Prompt *p, size_t n, const Args *a, const Model *refe
     cache_read(&c, a->cache, a->m);
     check_cache(&c, a->cache, a, reference, t);
     check_reward(&c, a->cache, a, reward, t);
-    bool exact = !strcmp(a->fhat ? a->fhat : "", "exact"), expfit = !strcmp(a->fhat ? a->fhat : "", "expfit");
+    bool exact = fhats[a->fhat].exact, expfit = fhats[a->fhat].fits; // of commands without --fhat the first row
     for (size_t i = 0; i < n; i++) {
         long at = cache_find(&c, p[i].text);
         if (at < 0) die("%s: has no samples for prompt %zu, \"%.40s\": make the cache with these prompts", a->cache, i + 1, p[i].text);
@@ -356,8 +351,8 @@ static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scal
     if (a->width % a->heads || a->width / a->heads > 256) usage("--width %ld over --heads %ld is no whole head size up to 256", a->width, a->heads);
     *c = (Config){.arch = "gpt2", .L = (size_t)a->layers, .C = (size_t)a->width, .NH = (size_t)a->heads, .F = 4 * (size_t)a->width, .V = (size_t)tokenizer_vocab(t),
         .max_T = (size_t)a->context, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .pad = -1, .eps = 1e-5, .init_std = 0.02, .bos = tokenizer_eos(t), .eos = tokenizer_eos(t)};
-    if (strcmp(a->arch, "gpt_neox")) return;
-    strcpy(c->arch, a->arch); // as the Pythias are
+    if (a->arch == ARCH_GPT2) return;
+    strcpy(c->arch, architectures[a->arch].name); // as the Pythias are
     c->act = ACT_GELU_ERF; c->tied = false; c->parallel = true; c->rotary_pct = 0.25; c->rotary_base = 10000;
     if (c->C / c->NH % 8) usage("--width %ld over --heads %ld: a gpt_neox turns a quarter of each head in pairs, so heads must be multiples of 8", a->width, a->heads);
 }
@@ -437,7 +432,7 @@ static void supervised_run(const Args *a, const char *command)
         model_zero_grad(&m);
         loss += supervised_batch(&t, &data, rows, B * unit, (double)n, true, NULL);
         positions += (double)n;
-        AdamW opt = {.lr = schedule_lr(a->schedule, a->lr, m.step, steps, a->warmup), .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad};
+        AdamW opt = {.lr = schedule_lr(&schedules[a->schedule], a->lr, m.step, steps, a->warmup), .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad};
         double norm = model_update(&m, &opt);
         bool last = m.step == steps;
         if (m.step % a->log_every == 0 || last) {
@@ -475,7 +470,7 @@ static void cmd_reward(const Args *a) { supervised_run(a, "reward"); }
 static void open_reward(Reward *r, const Args *a, const Tokenizer *t)
 {
     reward_open(r, require(a->reward, "reward"), t, device_ops(a), (size_t)a->micro_tokens, a->reward_timeout);
-    if (!strcmp(a->reward_output, "prob")) reward_probability(r);
+    if (a->reward_output == REWARD_PROB) reward_probability(r);
     reward_map(r, a->reward_scale, a->reward_offset);
 }
 
@@ -594,9 +589,9 @@ static void cmd_cache(const Args *a)
     char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *ps = format("%016llx", (unsigned long long)prompts);
     size_t total = checked_product("--samples for all prompts", d.n, M);
     json_t *header = json_make("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
-                               "missing_eos", a->missing_eos, "precision", a->precision, "temperature", json_number(a->temperature, "--temperature", "choose another"), "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
+                               "missing_eos", a->missing_eos, "precision", precisions[a->precision].name, "temperature", json_number(a->temperature, "--temperature", "choose another"), "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
                                "samples", (json_int_t)M, "total", (json_int_t)total);
-    if (strcmp(a->device, "cpu")) json_object_set_new(header, "device", json_make("s", a->device)); // "auto" is bf16 there
+    if (a->device != DEVICE_CPU) json_object_set_new(header, "device", json_make("s", devices[a->device].name)); // "auto" is bf16 there
     size_t done = cache_resume(&file, header, d.prompts, d.n, M);
     if (done) printf("%s: %zu of %zu samples are there already\n", a->out, done, total);
     stop_on_signals();
@@ -762,19 +757,17 @@ static void cmd_score(const Args *a)
 
 static void ppo_options(PpoOptions *o, const Args *a)
 {
-    static const char *const objectives[] = {"vbon", "l", "l1", "rl"}, *const fhats[] = {"digamma", "mc", "add1", "expfit", "exact"};
     *o = (PpoOptions){.temperature = a->temperature, .clip = a->clip, .value_clip = a->value_clip, .vf_coef = a->vf_coef, .gamma = a->gamma, .lambda = a->lambda,
         .score_clip = a->score_clip, .lr = a->lr, .episodes = a->episodes, .rollout = a->rollout, .minibatch = a->minibatch, .epochs = a->ppo_epochs, .max_new = a->max_new,
-        .warmup = a->warmup, .schedule = a->schedule, .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed, .prefix_rank = !strcmp(a->critic, "prefix-rank"),
+        .warmup = a->warmup, .schedule = &schedules[a->schedule], .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed,
+        .fhat = &fhats[a->fhat], .critic = &critics[a->critic], .objective.row = &objectives[a->objective],
         .adamw = {.beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad}};
-    for (int i = 0; i < 4; i++) if (!strcmp(a->objective, objectives[i])) o->objective.kind = (Objective)i;
-    for (int i = 0; i < 5; i++) if (!strcmp(a->fhat, fhats[i])) o->fhat = (Fhat)i;
-    // the strength is n or beta: what the command line says undoes the other one of a preset
-    int n = flag_given("n"), beta = flag_given("beta");
-    if (n == 1 && (beta == 2 || o->objective.kind == OBJECTIVE_RL)) n = 0;
-    if (beta == 1 && (n == 2 || o->objective.kind == OBJECTIVE_VBON || o->objective.kind == OBJECTIVE_L1)) beta = 0;
+    // the strength is n or beta: what the command line says, or what the objective takes, undoes the other one of a preset
+    int n = flag_given("n"), beta = flag_given("beta"), takes = o->objective.row->takes;
+    if (n == 1 && (beta == 2 || !(takes & TAKES_N))) n = 0;
+    if (beta == 1 && (n == 2 || !(takes & TAKES_BETA))) beta = 0;
     o->objective.beta = beta ? a->beta : 0;
-    o->objective.N = n || (!beta && o->objective.kind != OBJECTIVE_RL) ? a->n : 0;
+    o->objective.N = n || (!beta && takes & TAKES_N) ? a->n : 0;
     for (const char *c = a->compat; *c;) {
         size_t len = strcspn(c, ",");
         if (len == 5 && !strncmp(c, "scale", 5)) o->objective.compat_scale = true;
@@ -783,7 +776,7 @@ static void ppo_options(PpoOptions *o, const Args *a)
         c += len + (c[len] == ',');
     }
     missing_eos(a, &o->has_missing_eos, &o->missing_eos);
-    if (o->prefix_rank && o->fhat == FHAT_EXACT) usage("--critic prefix-rank ranks prefixes among cached samples: it does not go with --fhat exact");
+    if (o->critic->prefixes && o->fhat->exact) usage("--critic prefix-rank ranks prefixes among cached samples: it does not go with --fhat exact");
 }
 
 static void cmd_train(const Args *a)
@@ -793,24 +786,24 @@ static void cmd_train(const Args *a)
     PpoOptions opt;
     ppo_options(&opt, a);
     require(a->model, "model"); require(a->reward, "reward");
-    bool cached = opt.objective.kind != OBJECTIVE_RL || opt.prefix_rank || a->cache;
+    bool cached = opt.objective.row->cached || opt.critic->prefixes || a->cache;
     if (cached) require(a->cache, "cache");
     char *from = resume_point(a, "train", &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
     Model m;
-    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, train_layers(a), !opt.prefix_rank);
-    if (!opt.prefix_rank) value_head_random(&m, (uint64_t)a->seed);
+    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, train_layers(a), opt.critic->value_head);
+    if (opt.critic->value_head) value_head_random(&m, (uint64_t)a->seed);
     opt.eos = tokenizer_eos(t);
     Reward reward;
     open_reward(&reward, a, t);
-    if (opt.prefix_rank) reward_prefixes(&reward, m.cfg.V);
+    if (opt.critic->prefixes) reward_prefixes(&reward, m.cfg.V);
     size_t n;
     Prompt *prompts = prompts_load(a, t, m.cfg.max_T, &n, false);
     if (cached) prompts_attach(prompts, n, a, &m, t, &reward);
     size_t least = SIZE_MAX;
     for (size_t i = 0; i < n && cached; i++) if (prompts[i].cdf.M < least) least = prompts[i].cdf.M;
-    double N = opt.objective.N > 0 ? (double)opt.objective.N : opt.objective.kind == OBJECTIVE_L ? 1 / opt.objective.beta + 1 : 1;
-    if (cached && N > (double)least && opt.fhat != FHAT_EXACT)
+    double N = opt.objective.N > 0 ? (double)opt.objective.N : opt.objective.row->cached ? 1 / opt.objective.beta + 1 : 1;
+    if (cached && N > (double)least && !opt.fhat->exact)
         printf("warning: N = %g is larger than M = %zu: every response above the best cached sample gets the same score\n", N, least);
     Ppo p;
     ppo_create(&p, &opt, &m, prompts, n, reward_score, &reward); // the reference is the model as loaded
@@ -820,9 +813,10 @@ static void cmd_train(const Args *a)
     printf("memory: weights %.1f, gradients and moments %.1f, reference %.1f, work %.1f MiB, and the packed weights (vbon info has the pieces)\n", MiB[0], MiB[1], MiB[2], MiB[3]);
     long iterations = (opt.episodes + opt.rollout - 1) / opt.rollout;
     double counter = 0;
-    State state[] = {{"iteration", &counter, 1}, {"ridge", p.ridge, (size_t)opt.max_new * 12}};
+    State state[] = {{"iteration", &counter, 1}, {"critic", p.critic, (size_t)opt.max_new * opt.critic->state}};
+    size_t n_state = opt.critic->state ? 2 : 1;
     if (from) {
-        checkpoint_load(&m, from, state, 2);
+        checkpoint_load(&m, from, state, n_state);
         if (!(counter >= 0 && counter <= (double)iterations))
             die("%s: its iteration is %g, of %ld: was it edited?", from, counter, iterations);
         p.iteration = (long)counter;
@@ -842,7 +836,7 @@ static void cmd_train(const Args *a)
         }
         progress_show(&progress, (size_t)p.iteration, NULL);
         counter = (double)p.iteration;
-        save_when_due(a, &m, p.iteration, last, a->model, state, 2);
+        save_when_due(a, &m, p.iteration, last, a->model, state, n_state);
     }
     log_close(log);
     reward_close(&reward);
@@ -914,7 +908,7 @@ static void pool_choose(Response *out, const char *path, const Prompt *prompts, 
 static void cmd_eval(const Args *a)
 {
     const char *reference = require(a->reference, "reference");
-    bool bon = !strcmp(a->method, "bon");
+    bool bon = a->method == METHOD_BON;
     const char *policy = bon ? reference : require(a->model, "model");
     size_t K = (size_t)a->samples, N = bon ? (size_t)a->n : 1;
     require(a->cache, "cache");
@@ -967,7 +961,7 @@ static void cmd_eval(const Args *a)
         if (both > spec.tokens) spec.tokens = both;
     }
     evaluate(&e, &spec, d.prompts, kept, d.n * K, K);
-    json_t *j = json_make("{s:s, s:s, s:I, s:I, s:I, s:I}", "method", a->method, "model", policy, "n", (json_int_t)N, "prompts", (json_int_t)d.n,
+    json_t *j = json_make("{s:s, s:s, s:I, s:I, s:I, s:I}", "method", methods[a->method].name, "model", policy, "n", (json_int_t)N, "prompts", (json_int_t)d.n,
                           "samples", (json_int_t)K, "seed", (json_int_t)a->seed), *distances = json_object();
     struct { const char *key; Estimate e; } out[] = {{"reward", e.reward}, {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1}, {"kl_k3", e.k3}, {"kl_rb", e.rb},
         {"kl_released", e.released}, {"length", e.length}, {"finished", e.finished}};

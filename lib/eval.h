@@ -94,7 +94,8 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
     else for (size_t i = 0; i < 5 * n; i++) all[i] = NAN;
     for (size_t s = 0; s < n; s++) {
         const Cdf *c = &prompts[r[s].prompt].cdf;
-        double k = cdf_rank(c, r[s].reward, r[s].key, NULL), logF = log_fhat(FHAT_DIGAMMA, k, (double)c->M);
+        Place at = cdf_place(c, r[s].reward, r[s].key);
+        double k = at.k, logF = ROW(fhats, "digamma")->log_f(&at);
         win[s] = k / (double)c->M;
         win_released[s] = r[s].reward > c->reward[0];
         reward[s] = r[s].reward;

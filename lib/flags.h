@@ -9,12 +9,13 @@
 typedef enum { FLAG_STRING, FLAG_LONG, FLAG_DOUBLE, FLAG_BOOL, FLAG_CHOICE } FlagType;
 typedef struct {
     const char *name; FlagType type;
-    size_t field;            // offset in the caller's struct of const char *, long, double, bool, const char *
+    size_t field;            // offset in the caller's struct of const char *, long, double, bool, size_t (a row's index)
     const char *commands;    // separated by spaces, or "all"
     const char *fallback;    // the default, as text; NULL: none
-    const char *choices;     // "a|b|c"; of a number its range, "lo..hi", "lo.." or ">lo..<hi", bounds included unless marked.
+    const char *choices;     // of a number its range, "lo..hi", "lo.." or ">lo..<hi", bounds included unless marked.
                              // Counts end at 1e9: they fit an int, and two of them multiply in 64 bits.
     const char *help;
+    const void *rows; size_t row_size; // FLAG_CHOICE: a table of rows, one of which is named
 } Flag;
 
 // Fills args from defaults, then --preset (looked up by preset(name), NULL: unknown), then argv. Dies by usage().
@@ -84,10 +85,22 @@ bool whole_number(const char *text, char **end, long *x)
     return *end != text && !errno && !isspace((unsigned char)*text);
 }
 
+static const char *choices(const Flag *f) // "a|b|c"
+{
+    static char text[512];
+    const char *name;
+    size_t at = 0;
+    for (size_t i = 0; (name = row_name(f->rows, f->row_size, i)) && at < sizeof text; i++)
+        at += (size_t)snprintf(text + at, sizeof text - at, "%s%s", i ? "|" : "", name);
+    return text;
+}
+static const char *chosen(const void *args, const Flag *f) { return row_name(f->rows, f->row_size, *(const size_t *)((const char *)args + f->field)); }
+
 static void set_flag(void *args, const Flag *f, const char *value)
 {
-    char *field = (char *)args + f->field, *end;
-    bool good;
+    char *field = (char *)args + f->field, *end = NULL;
+    bool good = false;
+    const char *name;
     switch (f->type) {
     case FLAG_STRING: { // it goes into headers and records, which are JSON
         size_t n = strlen(value), bad = utf8_valid(value, n);
@@ -96,15 +109,15 @@ static void set_flag(void *args, const Flag *f, const char *value)
         return;
     }
     case FLAG_CHOICE:
-        if (!word_in(f->choices, value, '|') || strchr(value, '|')) usage("--%s %s: must be one of %s", f->name, value, f->choices);
-        *(const char **)field = value;
-        return;
+        for (size_t i = 0; (name = row_name(f->rows, f->row_size, i)); i++)
+            if (!strcmp(name, value)) { *(size_t *)field = i; return; }
+        usage("--%s %s: must be one of %s", f->name, value, choices(f));
     case FLAG_LONG: good = whole_number(value, &end, (long *)field); break;
     case FLAG_DOUBLE:
         *(double *)field = strtod(value, &end); // what is too small becomes 0 or nearly so, and meets the range as that
         good = end != value && isfinite(*(double *)field) && !isspace((unsigned char)*value);
         break;
-    default: *(bool *)field = !strcmp(value, "true"); return;
+    case FLAG_BOOL: *(bool *)field = !strcmp(value, "true"); return;
     }
     if (!good || *end) usage("--%s %s: not a %s", f->name, value, f->type == FLAG_LONG ? "whole number" : "number");
     if (f->choices) check_range(f, value, f->type == FLAG_LONG ? (double)*(long *)field : *(double *)field);
@@ -164,12 +177,17 @@ void flags_help(const Flag *table, size_t n, const char *command, const char *su
         const Flag *f = &table[i];
         if (!belongs(f, command)) continue;
         static const char *const kinds[] = {"TEXT", "INT", "NUMBER", "", ""};
-        char left[80];
-        snprintf(left, sizeof left, "--%s %s", f->name, f->type == FLAG_CHOICE ? f->choices : kinds[f->type]);
-        printf("  %-30s %s", left, f->help);
+        char left[600];
+        snprintf(left, sizeof left, "--%s %s", f->name, f->type == FLAG_CHOICE ? choices(f) : kinds[f->type]);
+        printf(strlen(left) > 30 ? "  %s\n%33s%s" : "  %-30s%1s%s", left, "", f->help);
         if (f->fallback && *f->fallback && f->type != FLAG_BOOL) printf(" [%s]", f->fallback);
         if (f->choices && f->type != FLAG_CHOICE) printf(" (%s)", f->choices);
         putchar('\n');
+        const char *choice;
+        for (size_t k = 0; f->rows && (choice = row_name(f->rows, f->row_size, k)); k++) {
+            const char *means = ((const char *const *)(const void *)((const char *)f->rows + k * f->row_size))[1];
+            if (means) printf("  %-30s   %s: %s\n", "", choice, means);
+        }
     }
     printf("\nexample:\n  %s\n", example);
 }
@@ -181,7 +199,8 @@ static void value_text(char *out, size_t size, const void *args, const Flag *f)
     case FLAG_LONG: snprintf(out, size, "%ld", *(const long *)field); break;
     case FLAG_DOUBLE: snprintf(out, size, "%.9g", *(const double *)field); break;
     case FLAG_BOOL: snprintf(out, size, "%s", *(const bool *)field ? "true" : "false"); break;
-    default: s = *(const char *const *)field; snprintf(out, size, "%s", s ? s : "-");
+    case FLAG_CHOICE: snprintf(out, size, "%s", chosen(args, f)); break;
+    case FLAG_STRING: s = *(const char *const *)field; snprintf(out, size, "%s", s ? s : "-");
     }
 }
 
@@ -206,12 +225,13 @@ json_t *flags_json(const void *args, const Flag *table, size_t n, const char *co
         const Flag *f = &table[i];
         const char *field = (const char *)args + f->field;
         if (!belongs(f, command)) continue;
-        json_t *v;
+        json_t *v = NULL;
         switch (f->type) {
         case FLAG_LONG: v = json_integer(*(const long *)field); break;
         case FLAG_DOUBLE: v = json_number(*(const double *)field, f->name, "a flag's value must be a number"); break;
         case FLAG_BOOL: v = json_boolean(*(const bool *)field); break;
-        default: v = *(const char *const *)field ? json_string(*(const char *const *)field) : json_null();
+        case FLAG_CHOICE: v = json_string(chosen(args, f)); break;
+        case FLAG_STRING: v = *(const char *const *)field ? json_string(*(const char *const *)field) : json_null();
         }
         json_object_set_new(j, f->name, v ? v : json_null());
     }

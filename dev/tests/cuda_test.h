@@ -341,15 +341,15 @@ static void cuda_ppo_tests(void)
             uint64_t *keys = xmalloc(STRINGS * sizeof *keys);
             for (int i = 0; i < STRINGS; i++) keys[i] = w.y[i].key;
             prompt[side] = (Prompt){.ids = prompt_ids, .n = 1, .cdf = {.M = STRINGS, .reward = w.reward, .key = keys}};
-            PpoOptions opt = world_options((ObjectiveSpec){.kind = OBJECTIVE_VBON, .N = 4}, 1);
-            opt.fhat = FHAT_DIGAMMA; opt.rollout = E; opt.minibatch = 24; opt.epochs = 2; opt.episodes = 2 * E; opt.tokens = 40;
+            PpoOptions opt = world_options((ObjectiveSpec){.row = ROW(objectives, "vbon"), .N = 4}, 1);
+            opt.fhat = ROW(fhats, "digamma"); opt.rollout = E; opt.minibatch = 24; opt.epochs = 2; opt.episodes = 2 * E; opt.tokens = 40;
             ppo_create(&p[side], &opt, &m[side], &prompt[side], 1, world_reward, &w);
         }
         size_t differ = 0, drawn = 0;
         for (int iteration = 0; iteration < 2; iteration++) {
             for (side = 0; side < 2; side++) ppo_iteration(&p[side]);
             for (size_t i = 0; i < E; i++) {
-                const Response *a = &p[0].r[i], *b = &p[1].r[i];
+                const Response *a = &p[0].rollout.y[i], *b = &p[1].rollout.y[i];
                 for (size_t t = 0; t < a->n && t < b->n; t++) { drawn++; differ += a->ids[t] != b->ids[t]; }
             }
             for (size_t k = 0; k < p[0].n_metrics && !differ && !bf16; k++) {

@@ -32,16 +32,27 @@ static void test_log_pi_bon(void)
     CHECK(log_pi_bon(-3, -7.25, 1) == -7.25 && log_pi_bon(-1, -INFINITY, 9) == -INFINITY && log_pi_bon(-INFINITY, -2, 9) == -18, "the special cases");
 }
 
+static double log_f_at(const char *fhat, double k, double M) // log F-hat of k among M samples
+{
+    Cdf c = {.M = (size_t)M};
+    return ROW(fhats, fhat)->log_f(&(Place){.cdf = &c, .k = k});
+}
+static double fitted(const Cdf *c, double reward) // by the fit, or what stands in for it
+{
+    Place at = cdf_place(c, reward, 1);
+    return ROW(fhats, "expfit")->log_f(&at);
+}
+
 static void test_fhat(void)
 {
     json_t *j = fixture("fhat.json"), *row;
     size_t i;
     json_array_foreach(json_object_get(j, "table"), i, row) {
         double k = at(row, 0), M = at(row, 1);
-        CHECK_NEAR(log_fhat(FHAT_DIGAMMA, k, M), at(row, 2), 1e-12, "digamma");
-        if (json_is_null(json_array_get(row, 3))) CHECK(log_fhat(FHAT_MC, k, M) == -INFINITY, "mc at k = 0");
-        else CHECK_NEAR(log_fhat(FHAT_MC, k, M), at(row, 3), 1e-14, "mc");
-        CHECK_NEAR(log_fhat(FHAT_ADD1, k, M), at(row, 4), 1e-14, "add1");
+        CHECK_NEAR(log_f_at("digamma", k, M), at(row, 2), 1e-12, "digamma");
+        if (json_is_null(json_array_get(row, 3))) CHECK(log_f_at("mc", k, M) == -INFINITY, "mc at k = 0");
+        else CHECK_NEAR(log_f_at("mc", k, M), at(row, 3), 1e-14, "mc");
+        CHECK_NEAR(log_f_at("add1", k, M), at(row, 4), 1e-14, "add1");
     }
     json_array_foreach(json_object_get(j, "fits"), i, row) {
         double r[512], x[8], y[8];
@@ -50,21 +61,21 @@ static void test_fhat(void)
         CHECK_NEAR(c.a, num(row, "a"), 1e-6 * num(row, "a"), "a");
         CHECK_NEAR(c.b, num(row, "b"), 1e-6 * num(row, "b"), "b");
         numbers(row, "at", x);
-        for (size_t k = 0; k < numbers(row, "logF", y); k++) CHECK_NEAR(cdf_log_f(&c, FHAT_EXPFIT, x[k], 1, NULL, NULL), y[k], 1e-6 * (1 + fabs(y[k])), "fitted log F");
+        for (size_t k = 0; k < numbers(row, "logF", y); k++) CHECK_NEAR(fitted(&c, x[k]), y[k], 1e-6 * (1 + fabs(y[k])), "fitted log F");
     }
     CHECK(i == 5, "five fits");
     json_decref(j);
     double same[8] = {2, 2, 2, 2, 2, 2, 2, 2};
     Cdf flat = {.M = 8, .reward = same};
     CHECK(!cdf_fit(&flat) && flat.sd == 0, "equal rewards cannot be fitted");
-    CHECK_NEAR(cdf_log_f(&flat, FHAT_EXPFIT, 3, 1, NULL, NULL), 0, 1e-15, "add1 stands in");
+    CHECK_NEAR(fitted(&flat, 3), 0, 1e-15, "add1 stands in");
     for (int M = 1; M <= 600; M = M * 3 + 1) { // k is uniform on 0..M under the reference
         double digamma_mean = 0;
-        for (int k = 0; k <= M; k++) digamma_mean += log_fhat(FHAT_DIGAMMA, k, M) / (M + 1);
+        for (int k = 0; k <= M; k++) digamma_mean += log_f_at("digamma", k, M) / (M + 1);
         CHECK_NEAR(digamma_mean, -1, 1e-12, "E log F-hat");
     }
     double add1 = 0;
-    for (int k = 0; k <= 200; k++) add1 += log_fhat(FHAT_ADD1, k, 200) / 201;
+    for (int k = 0; k <= 200; k++) add1 += log_f_at("add1", k, 200) / 201;
     CHECK_NEAR(add1, -0.982, 5e-4, "add1's mean at M = 200");
 }
 
@@ -160,31 +171,36 @@ static void test_adamw(void)
     }
     CHECK(i == 5, "five steps");
     json_decref(j);
-    CHECK_NEAR(schedule_lr("linear", 1, 0, 10, 0), 1, 1e-15, "linear"); CHECK_NEAR(schedule_lr("linear", 1, 9, 10, 0), 0.1, 1e-15, "linear");
-    CHECK_NEAR(schedule_lr("cosine", 1, 5, 10, 0), 0.5, 1e-15, "cosine"); CHECK_NEAR(schedule_lr("constant", 1, 1, 10, 4), 0.5, 1e-15, "warm-up");
+    CHECK_NEAR(schedule_lr(ROW(schedules, "linear"), 1, 0, 10, 0), 1, 1e-15, "linear"); CHECK_NEAR(schedule_lr(ROW(schedules, "linear"), 1, 9, 10, 0), 0.1, 1e-15, "linear");
+    CHECK_NEAR(schedule_lr(ROW(schedules, "cosine"), 1, 5, 10, 0), 0.5, 1e-15, "cosine"); CHECK_NEAR(schedule_lr(ROW(schedules, "constant"), 1, 1, 10, 4), 0.5, 1e-15, "warm-up");
+}
+
+static double score_of(const ObjectiveSpec *o, double reward, double logF, double logp)
+{
+    return o->row->score(o, &(Response){.reward = reward}, logF, logp);
 }
 
 static void test_objectives(void)
 {
-    ObjectiveSpec o = {.kind = OBJECTIVE_VBON, .N = 5};
+    ObjectiveSpec o = {.row = ROW(objectives, "vbon"), .N = 5};
     objective_prepare(&o);
-    CHECK_NEAR(o.kappa, 0.25, 1e-15, "kappa"); CHECK_NEAR(objective_score(&o, 0, -1, -20), 0.25 * (log_pi_bon(-1, -20, 5) + 20), 1e-14, "vbon");
-    o = (ObjectiveSpec){.kind = OBJECTIVE_VBON, .N = 1};
+    CHECK_NEAR(o.kappa, 0.25, 1e-15, "kappa"); CHECK_NEAR(score_of(&o, 0, -1, -20), 0.25 * (log_pi_bon(-1, -20, 5) + 20), 1e-14, "vbon");
+    o = (ObjectiveSpec){.row = ROW(objectives, "vbon"), .N = 1};
     objective_prepare(&o);
-    CHECK_NEAR(objective_score(&o, 3, -1, -20), 0, 1e-15, "at N = 1 nothing is left of the score"); CHECK_NEAR(o.kappa, 1, 1e-15, "kappa at N = 1");
-    o = (ObjectiveSpec){.kind = OBJECTIVE_L, .N = 1};
+    CHECK_NEAR(score_of(&o, 3, -1, -20), 0, 1e-15, "at N = 1 nothing is left of the score"); CHECK_NEAR(o.kappa, 1, 1e-15, "kappa at N = 1");
+    o = (ObjectiveSpec){.row = ROW(objectives, "l"), .N = 1};
     objective_prepare(&o);
-    CHECK(objective_score(&o, 3, -1, -20) == 0, "L at N = 1");
-    o = (ObjectiveSpec){.kind = OBJECTIVE_L, .beta = 0.3};
+    CHECK(score_of(&o, 3, -1, -20) == 0, "L at N = 1");
+    o = (ObjectiveSpec){.row = ROW(objectives, "l"), .beta = 0.3};
     objective_prepare(&o);
-    CHECK(o.kappa == 0.3 && objective_score(&o, 3, -1.5, -20) == -1.5, "L by beta");
-    o = (ObjectiveSpec){.kind = OBJECTIVE_L1, .N = 4};
+    CHECK(o.kappa == 0.3 && score_of(&o, 3, -1.5, -20) == -1.5, "L by beta");
+    o = (ObjectiveSpec){.row = ROW(objectives, "l1"), .N = 4};
     objective_prepare(&o);
-    CHECK_NEAR(o.kappa, 1.0 / 3, 1e-15, "l1 kappa"); CHECK_NEAR(o.ref_weight, 9.0 / 3, 1e-15, "l1 reference"); CHECK_NEAR(objective_score(&o, 0, -1, 0), -2, 1e-15, "l1 score");
-    o = (ObjectiveSpec){.kind = OBJECTIVE_VBON, .N = 4, .compat_scale = true};
+    CHECK_NEAR(o.kappa, 1.0 / 3, 1e-15, "l1 kappa"); CHECK_NEAR(o.ref_weight, 9.0 / 3, 1e-15, "l1 reference"); CHECK_NEAR(score_of(&o, 0, -1, 0), -2, 1e-15, "l1 score");
+    o = (ObjectiveSpec){.row = ROW(objectives, "vbon"), .N = 4, .compat_scale = true};
     objective_prepare(&o);
     CHECK_NEAR(o.kappa, 1.0 / 3, 1e-15, "released kappa"); CHECK_NEAR(o.score_scale, 0.25, 1e-15, "released scale");
-    o = (ObjectiveSpec){.kind = OBJECTIVE_VBON, .beta = 0.3, .compat_scale = true};
+    o = (ObjectiveSpec){.row = ROW(objectives, "vbon"), .beta = 0.3, .compat_scale = true};
     objective_prepare(&o);
     CHECK(o.N == 4 && o.kappa == 0.3, "released: n = int(1/beta) + 1");
     // for p << F the exact score differs from L's by a constant: they have the same gradient
@@ -231,8 +247,8 @@ static void test_prefix_features(void)
     Response r = {.prefix = scores};
     CHECK(cdf_fit(&prompt.cdf), "the fit converges");
     for (size_t t = 0; t < 3; t++) {
-        p.opt.fhat = FHAT_EXPFIT; prefix_features(&p, &r, t, f);
-        p.opt.fhat = FHAT_DIGAMMA; prefix_features(&p, &r, t, g);
+        p.opt.fhat = ROW(fhats, "expfit"); prefix_features(&p, &r, t, f);
+        p.opt.fhat = ROW(fhats, "digamma"); prefix_features(&p, &r, t, g);
         CHECK(memcmp(f, g, sizeof f) == 0 && fabs(f[1]) < 5, "t %zu: %g beside %g", t, f[1], g[1]);
     }
 }

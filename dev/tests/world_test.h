@@ -90,9 +90,15 @@ static void world_model(Model *m, const Ops *o, long train_layers, uint64_t seed
 
 static PpoOptions world_options(ObjectiveSpec o, uint64_t seed)
 {
-    return (PpoOptions){.objective = o, .fhat = FHAT_EXACT, .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 1e-3,
-        .episodes = 256 * 200, .rollout = 256, .minibatch = 128, .epochs = 4, .max_new = WORLD_T, .schedule = "linear", .tokens = 1024, .seed = seed, .eos = 0,
+    return (PpoOptions){.objective = o, .fhat = ROW(fhats, "exact"), .critic = ROW(critics, "head"), .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 1e-3,
+        .episodes = 256 * 200, .rollout = 256, .minibatch = 128, .epochs = 4, .max_new = WORLD_T, .schedule = ROW(schedules, "linear"), .tokens = 1024, .seed = seed, .eos = 0,
         .adamw = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}};
+}
+
+static double metric(const Ppo *p, const char *key)
+{
+    for (size_t i = 0; i < p->n_metrics; i++) if (!strcmp(p->metrics[i].key, key)) return p->metrics[i].value;
+    die("no metric %s", key);
 }
 
 // Trains in the world and returns the model's log-probabilities of all strings
@@ -139,7 +145,7 @@ static void test_world(void)
         for (int k = 0; k < 3; k++) {
             long N = k == 0 ? 2 : k == 1 ? 4 : 16;
             if (few() && !(ties && N == 16)) continue;
-            world_train(&w, (ObjectiveSpec){.kind = OBJECTIVE_VBON, .N = N}, 1, got);
+            world_train(&w, (ObjectiveSpec){.row = objectives + 0, .N = N}, 1, got);
             best_of(&w, (double)N, want);
             double sum = 0, mass = 0, positive = 0, J = 0, L = 0, L1 = 0, n = (double)N;
             for (int i = 0; i < STRINGS; i++) {
@@ -168,8 +174,8 @@ static void test_world(void)
     }
     world_rewards(&w, false, 4);
     static const struct { const char *name; ObjectiveSpec o; double N; } rest[] = {
-        {"rl, beta .5", {.kind = OBJECTIVE_RL, .beta = 0.5}, 0}, {"l", {.kind = OBJECTIVE_L, .N = 4}, 4}, {"l, beta .4", {.kind = OBJECTIVE_L, .beta = 0.4}, 3.5},
-        {"l1", {.kind = OBJECTIVE_L1, .N = 3}, 3}, {"vbon, --compat scale", {.kind = OBJECTIVE_VBON, .N = 2, .compat_scale = true}, 2}, {"vbon, --compat scale", {.kind = OBJECTIVE_VBON, .N = 4, .compat_scale = true}, 4}};
+        {"rl, beta .5", {.row = objectives + 3, .beta = 0.5}, 0}, {"l", {.row = objectives + 1, .N = 4}, 4}, {"l, beta .4", {.row = objectives + 1, .beta = 0.4}, 3.5},
+        {"l1", {.row = objectives + 2, .N = 3}, 3}, {"vbon, --compat scale", {.row = objectives + 0, .N = 2, .compat_scale = true}, 2}, {"vbon, --compat scale", {.row = objectives + 0, .N = 4, .compat_scale = true}, 4}};
     for (int k = 0; k < 6; k++) {
         double N = rest[k].N;
         if (few() && k != 3) continue;
@@ -235,7 +241,7 @@ static void world_offline(World *w, OfflineLoss o, double *out)
         for (size_t i = 0; i < B; i++) which[i] = ((size_t)m.step * B + i) % n;
         model_zero_grad(&m);
         offline_batch(&s, &m, &o, &c, which, B, 1, sums);
-        AdamW opt = {.lr = schedule_lr("linear", 3e-3, m.step, STEPS, 0), .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
+        AdamW opt = {.lr = schedule_lr(ROW(schedules, "linear"), 3e-3, m.step, STEPS, 0), .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
         model_update(&m, &opt);
     }
     world_probabilities(w, &m, &p, out);
@@ -297,7 +303,9 @@ static void test_ranks_drawn(void)
         Cdf d = {.M = M, .reward = xmalloc(M * sizeof(double)), .key = xmalloc(M * sizeof(uint64_t))};
         for (size_t k = 0; k < M; k++) { d.reward[k] = cache[i * M + k].reward; d.key[k] = cache[i * M + k].key; }
         double rank;
-        logF[i] = cdf_log_f(&d, FHAT_DIGAMMA, fresh[i].reward, fresh[i].key, &rank, NULL);
+        Place at = cdf_place(&d, fresh[i].reward, fresh[i].key);
+        rank = at.k;
+        logF[i] = ROW(fhats, "digamma")->log_f(&at);
         count[(int)rank]++;
         const Response *top = &best[i * N];
         for (size_t k = 1; k < N; k++) if (best[i * N + k].reward > top->reward) top = &best[i * N + k];
@@ -321,7 +329,7 @@ static void test_ranks_drawn(void)
 
 static double cube(double r) { return (double)(float)(r * r * r * 0.01 + exp(r)); }
 
-static void monotone_run(double (*map)(double), Objective kind, Fhat fhat, bool prefix_rank, real *weights, double *kl)
+static void monotone_run(double (*map)(double), const char *objective, const char *fhat, const char *critic, real *weights, double *kl)
 {
     static int prompt_ids[2][1] = {{1}, {3}};
     World w = {.map = map};
@@ -340,15 +348,46 @@ static void monotone_run(double (*map)(double), Objective kind, Fhat fhat, bool 
         }
     }
     Ppo ppo;
-    PpoOptions opt = world_options((ObjectiveSpec){.kind = kind, .N = 4}, 3);
-    opt.fhat = fhat; opt.episodes = 64 * 6; opt.rollout = 64; opt.minibatch = 32; opt.prefix_rank = prefix_rank;
+    PpoOptions opt = world_options((ObjectiveSpec){.row = ROW(objectives, objective), .N = 4}, 3);
+    opt.fhat = ROW(fhats, fhat); opt.critic = ROW(critics, critic); opt.episodes = 64 * 6; opt.rollout = 64; opt.minibatch = 32;
     opt.has_missing_eos = true; opt.missing_eos = map ? map(-3) : -3;
     ppo_create(&ppo, &opt, &m, p, 2, world_reward, &w);
-    for (int i = 0; i < 6; i++) { ppo_iteration(&ppo); kl[i] = ppo.metrics[2].value; CHECK(!strcmp(ppo.metrics[2].key, "objective/kl"), "the third metric is the KL"); }
+    for (int i = 0; i < 6; i++) { ppo_iteration(&ppo); kl[i] = metric(&ppo, "objective/kl"); }
     memcpy(weights, m.data.p, m.n_params * sizeof *weights);
     ppo_free(&ppo); model_free(&m);
     for (int k = 0; k < 2; k++) { free(p[k].cdf.reward); free(p[k].cdf.key); }
     for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
+}
+
+// Rows added at run time are found by name and train differently: an objective that sees lengths, an estimate of log F, a critic.
+static double short_score(const ObjectiveSpec *o, const Response *y, double logF, double logp) { return vbon_score(o, y, logF, logp) - 0.5 * (double)y->n; }
+static double half_log_f(const Place *at) { return log((at->k + 0.5) / ((double)at->cdf->M + 1)); }
+static int learned;
+static void zero_values(Ppo *p) { for (size_t j = 0; j < p->rollout.actions; j++) p->rollout.value[j] = p->critic[0]; }
+static void count_learn(Ppo *p) { p->critic[0] = 0.1 * ++learned; }
+
+static void test_rows(void)
+{
+    ROW_ADD(objectives, {"short", NULL, TAKES_N, vbon_weights, short_score, true, false});
+    ROW_ADD(fhats, {"half", NULL, half_log_f, NULL, false, false});
+    ROW_ADD(critics, {"constant", NULL, false, false, 1, zero_values, count_learn});
+    static const char *const runs[][3] = {{"vbon", "digamma", "head"}, {"short", "digamma", "head"}, {"vbon", "half", "head"}, {"vbon", "digamma", "constant"}};
+    Model m;
+    world_model(&m, ops_cpu(), TRAIN_ALL, 6);
+    size_t n = m.n_params;
+    model_free(&m);
+    real *weights = xmalloc(4 * n * sizeof *weights);
+    double kl[6];
+    for (size_t k = 0; k < 4; k++) monotone_run(NULL, runs[k][0], runs[k][1], runs[k][2], weights + k * n, kl);
+    for (size_t a = 0; a < 4; a++)
+        for (size_t b = 0; b < a; b++)
+            CHECK(memcmp(weights + a * n, weights + b * n, n * sizeof *weights), "%s, %s, %s trains to the same bits as %s, %s, %s",
+                  runs[a][0], runs[a][1], runs[a][2], runs[b][0], runs[b][1], runs[b][2]);
+    CHECK(learned == 6, "the critic learned %d times in 6 iterations", learned);
+    size_t last = row_named(objectives, sizeof *objectives, "short"), fhat = row_named(fhats, sizeof *fhats, "half"), critic = row_named(critics, sizeof *critics, "constant");
+    CHECK(!row_name(objectives, sizeof *objectives, last + 1), "the new row is the last");
+    objectives[last] = (Objective){0}; fhats[fhat] = (Fhat){0}; critics[critic] = (Critic){0};
+    free(weights);
 }
 
 static void test_monotone(void)
@@ -359,12 +398,11 @@ static void test_monotone(void)
     model_free(&m);
     real *a = xmalloc(n * sizeof *a), *b = xmalloc(n * sizeof *b);
     double ka[6], kb[6];
-    const Objective kinds[] = {OBJECTIVE_VBON, OBJECTIVE_L, OBJECTIVE_L1, OBJECTIVE_VBON};
-    const Fhat fhats[] = {FHAT_DIGAMMA, FHAT_MC, FHAT_ADD1, FHAT_DIGAMMA};
+    static const char *const kinds[][3] = {{"vbon", "digamma", "head"}, {"l", "mc", "head"}, {"l1", "add1", "head"}, {"vbon", "digamma", "prefix-rank"}};
     for (int k = 0; k < 4; k++) {
-        monotone_run(NULL, kinds[k], fhats[k], k == 3, a, ka);
-        monotone_run(cube, kinds[k], fhats[k], k == 3, b, kb);
-        CHECK(!memcmp(a, b, n * sizeof *a) && !memcmp(ka, kb, sizeof ka), "weights or KL differ under a monotone map, objective %d", k);
+        monotone_run(NULL, kinds[k][0], kinds[k][1], kinds[k][2], a, ka);
+        monotone_run(cube, kinds[k][0], kinds[k][1], kinds[k][2], b, kb);
+        CHECK(!memcmp(a, b, n * sizeof *a) && !memcmp(ka, kb, sizeof ka), "weights or KL differ under a monotone map, objective %s", kinds[k][0]);
         CHECK(fabs(ka[5]) > 1e-4, "the run moved: KL %g", ka[5]);
     }
     free(a); free(b);
