@@ -645,7 +645,7 @@ static void cuda_rotary(Buf qkv, Buf pos, size_t N, size_t NH, size_t HS, size_t
 // HS + 4; tiles of scores with TILE + 4: so a quarter of a warp that reads 16 bytes of each of 8 rows touches every bank once.
 // Thread (ty, tx) has rows ty M + i; of the scores columns tx + 16 j; of the vectors columns 4 tx + 64 g + 0..3, kept at [i][4 g + 0..3].
 
-#define ROW(i) (ty * M + (i))
+#define QUERY_ROW(i) (ty * M + (i))
 #define SCORE_COLUMN(j) (tx + 16 * (j))
 #define VECTOR_COLUMN(g) (4 * tx + 64 * (g))
 
@@ -661,13 +661,13 @@ template <class T, int HS, int M> __device__ inline void tile_load(float *tile, 
     }
 }
 
-// s[i][j] = row ROW(i) of a . row SCORE_COLUMN(j) of b
+// s[i][j] = row QUERY_ROW(i) of a . row SCORE_COLUMN(j) of b
 template <int HS, int M> __device__ inline void tile_dot(float s[M][M], const float *a, const float *b, int tx, int ty)
 {
     for (int i = 0; i < M; i++) for (int j = 0; j < M; j++) s[i][j] = 0;
     for (int c = 0; c < HS; c += 4) {
         float4 x[M], y[M];
-        for (int i = 0; i < M; i++) x[i] = *(const float4 *)(a + ROW(i) * (HS + 4) + c);
+        for (int i = 0; i < M; i++) x[i] = *(const float4 *)(a + QUERY_ROW(i) * (HS + 4) + c);
         for (int j = 0; j < M; j++) y[j] = *(const float4 *)(b + SCORE_COLUMN(j) * (HS + 4) + c);
         for (int i = 0; i < M; i++)
             for (int j = 0; j < M; j++) s[i][j] += x[i].x * y[j].x + x[i].y * y[j].y + x[i].z * y[j].z + x[i].w * y[j].w;
@@ -681,7 +681,7 @@ template <int HS, int M> __device__ inline void tile_multiply(float acc[M][HS / 
         for (int g = 0; g < HS / 64; g++) {
             float4 v = *(const float4 *)(x + k * (HS + 4) + VECTOR_COLUMN(g));
             for (int i = 0; i < M; i++) {
-                float p = w[ROW(i) * (16 * M + 4) + k];
+                float p = w[QUERY_ROW(i) * (16 * M + 4) + k];
                 acc[i][4 * g] += p * v.x; acc[i][4 * g + 1] += p * v.y; acc[i][4 * g + 2] += p * v.z; acc[i][4 * g + 3] += p * v.w;
             }
         }
@@ -692,7 +692,7 @@ template <class T, int HS, int M> __device__ inline void tile_store(T *head, siz
 {
     for (int i = 0; i < M; i++)
         for (int j = 0; j < HS / 16; j++) {
-            size_t r = first + ROW(i), c = VECTOR_COLUMN(j / 4) + j % 4;
+            size_t r = first + QUERY_ROW(i), c = VECTOR_COLUMN(j / 4) + j % 4;
             if (r < end && c < hs) head[r * stride + c] = (T)(acc[i][j] * factor[i]);
         }
 }
@@ -733,13 +733,13 @@ template <class T, int HS, int M> __global__ void __launch_bounds__(THREADS) att
             float m = most[i], row_sum = 0;
             for (int j = 0; j < M; j++) {
                 int k = (int)k0 + SCORE_COLUMN(j);
-                s[i][j] = k >= low[ROW(i)] && k < high[ROW(i)] ? s[i][j] * scale : -INFINITY;
+                s[i][j] = k >= low[QUERY_ROW(i)] && k < high[QUERY_ROW(i)] ? s[i][j] * scale : -INFINITY;
                 m = fmaxf(m, s[i][j]);
             }
             m = lanes_max(m, 16);
             for (int j = 0; j < M; j++) {
                 float e = s[i][j] > -INFINITY ? expf(s[i][j] - m) : 0;
-                p[ROW(i) * (TILE + 4) + SCORE_COLUMN(j)] = e;
+                p[QUERY_ROW(i) * (TILE + 4) + SCORE_COLUMN(j)] = e;
                 row_sum += e;
             }
             float shrink = most[i] > -INFINITY ? expf(most[i] - m) : 0;
@@ -754,7 +754,7 @@ template <class T, int HS, int M> __global__ void __launch_bounds__(THREADS) att
     float inverse[M];
     for (int i = 0; i < M; i++) {
         inverse[i] = 1 / sum[i];
-        if (tx == 0 && first + ROW(i) < N) lse[(first + ROW(i)) * NH + h] = most[i] + logf(sum[i]);
+        if (tx == 0 && first + QUERY_ROW(i) < N) lse[(first + QUERY_ROW(i)) * NH + h] = most[i] + logf(sum[i]);
     }
     tile_store<T, HS, M>(out + h * hs, C, first, N, hs, o, inverse, tx, ty);
 }
@@ -797,9 +797,9 @@ template <class T, int HS, int M, bool KEYS> __global__ void __launch_bounds__(T
         tile_dot<HS, M>(dp, b, y, tx, ty);
         for (int i = 0; i < M; i++)
             for (int j = 0; j < M; j++) {
-                int t = (int)t0 + SCORE_COLUMN(j), at_ = ROW(i) * (TILE + 4) + SCORE_COLUMN(j);
-                bool pair = t >= low[ROW(i)] && t < high[ROW(i)];
-                size_t query = (pair ? KEYS ? (size_t)t : first + ROW(i) : 0) * NH + h;
+                int t = (int)t0 + SCORE_COLUMN(j), at_ = QUERY_ROW(i) * (TILE + 4) + SCORE_COLUMN(j);
+                bool pair = t >= low[QUERY_ROW(i)] && t < high[QUERY_ROW(i)];
+                size_t query = (pair ? KEYS ? (size_t)t : first + QUERY_ROW(i) : 0) * NH + h;
                 float w = pair ? expf(s[i][j] * scale - lse[query]) : 0;
                 if (KEYS) p[at_] = w;
                 ds[at_] = pair ? w * (dp[i][j] - delta[query]) * scale : 0;
