@@ -322,7 +322,8 @@ def compare_gradients(rng, tok, model, folder, texts, work, layers):
         if frozen: check("frozen parameters", float(got.abs().max()), 1e-7); continue
         moved += 1
         noise = 2e-7 * float(p.detach().abs().max() / g.abs().max())   # p - g in float
-        check("gradients", float((got - g).abs().max() / g.abs().max()), TOL + noise)
+        # 4 TOL: narrow models cancel most of a sum; where float is 8e-5 off, the double build is 6e-6 (the noise of saved floats)
+        check("gradients", float((got - g).abs().max() / g.abs().max()), 4 * TOL + noise)
     return out
 
 def load_back(auto, folder, tok, texts):
