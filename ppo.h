@@ -110,7 +110,7 @@ void whiten(double *x, size_t n);                                               
 // sampling
 
 // where: its file and line, for messages; NULL: not known
-typedef struct { char *text; int *ids; size_t n; Cdf cdf; char *where; } Prompt;
+typedef struct { char *text; int *ids; size_t n; char *where; } Prompt;
 // A response: the ids sampled (an end-of-text only if it was sampled), their log-probabilities at sampling time, and what was found out about it.
 struct Response {
     size_t prompt; uint64_t sample;  // which prompt, and the global sample counter: with seed and stream they fix every draw
@@ -230,7 +230,7 @@ typedef struct { const char *key; double value; } Metric;
 struct Ppo {
     PpoOptions opt;
     Model *policy; Params reference; Arena ref_arena, work;
-    Prompt *prompts; size_t n_prompts, max_prompt;
+    const Prompt *prompts; const Cdf *cdf; size_t n_prompts, max_prompt; // (n_prompts) each; cdf NULL: nothing is cached
     RewardFn reward; void *reward_context;
     Generator gen; Scorer scorer; Buf trunk;
     Rollout rollout; size_t *order;
@@ -240,8 +240,10 @@ struct Ppo {
     double (*clock)(void);         // seconds, for the time/ metrics; NULL: not timed
     double seconds_rollout, seconds_reward, seconds_update;
 };
-// policy must be loaded with a value head if the critic is one; prompts carry ids and, if the objective or the critic wants it, a filled Cdf. The reference is the policy as it is now.
-void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, size_t n_prompts, RewardFn reward, void *context);
+// policy must be loaded with a value head if the critic is one; prompts and their Cdfs (NULL if neither objective nor critic
+// looks at the cache) must outlive p. The reference is the policy as it is now.
+void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, const Prompt *prompts, const Cdf *cdf, size_t n_prompts,
+                RewardFn reward, void *context);
 void ppo_free(Ppo *p);
 // One iteration (App. F): roll out, score, advantages, epochs of clipped updates. Fills p->metrics; p->rollout keeps what it is made of.
 void ppo_iteration(Ppo *p);
@@ -915,10 +917,10 @@ static void action_rewards(Ppo *p)
     double most = p->opt.score_clip > 0 ? p->opt.score_clip : INFINITY;
     for (size_t i = 0; i < r->E; i++) {
         const Response *y = &r->y[i];
-        const Cdf *c = &p->prompts[y->prompt].cdf;
         r->place[i] = (Place){0};
         r->logF[i] = 0;
-        if (c->M) {
+        if (p->cdf) {
+            const Cdf *c = &p->cdf[y->prompt];
             r->place[i] = cdf_place(c, y->reward, y->key);
             r->logF[i] = fhat->log_f(&r->place[i]);
             if (fhat->least) r->logF[i] = fmax(r->logF[i], fhat->least(c, o->row->finite));
@@ -1096,7 +1098,7 @@ static void ridge_solve(const double *ab, double w[FEATURES])
 
 static void prefix_features(const Ppo *p, const Response *y, size_t t, double f[FEATURES])
 {
-    const Cdf *c = &p->prompts[y->prompt].cdf;
+    const Cdf *c = &p->cdf[y->prompt];
     Place at = {.cdf = c, .k = cdf_rank_score(c, y->prefix[t])};
     f[0] = 1;
     f[1] = 1 + digamma_log_f(&at); // whatever --fhat is: a fit in the reward has no bounds where prefixes score
@@ -1177,7 +1179,7 @@ static void report(Ppo *p, const double began[4], const PpoSums *sums, double gr
     size_t E = r->E;
     double e = (double)E, n = sums->actions, reward = 0, rewards = 0, entropy = 0, logF = 0, logp_ref = 0, distance = 0, best = 0, worst = 0, ties = 0, eos = 0;
     double *k1 = (double *)xcalloc(2 * E, sizeof *k1), *k3 = k1 + E;
-    bool cached = p->prompts[0].cdf.M > 0;
+    bool cached = p->cdf != NULL;
     for (size_t i = 0; i < E; i++) {
         const Response *y = &r->y[i];
         const Place *at = &r->place[i];
@@ -1267,10 +1269,11 @@ static void phase_update(Ppo *p)
 #define ROLLOUT_ARRAYS(r) {&(r)->old_logp, &(r)->ref_logp, &(r)->entropy, &(r)->value, &(r)->reward, &(r)->advantage, &(r)->returns, \
                            &(r)->ref_logp_y, &(r)->score_logp_y, &(r)->logF}
 
-void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, Prompt *prompts, size_t n_prompts, RewardFn reward, void *context)
+void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, const Prompt *prompts, const Cdf *cdf, size_t n_prompts,
+                RewardFn reward, void *context)
 {
     const Ops *o = policy->o;
-    *p = (Ppo){.opt = *opt, .policy = policy, .prompts = prompts, .n_prompts = n_prompts, .reward = reward, .reward_context = context};
+    *p = (Ppo){.opt = *opt, .policy = policy, .prompts = prompts, .cdf = cdf, .n_prompts = n_prompts, .reward = reward, .reward_context = context};
     objective_prepare(&p->opt.objective);
     size_t minibatches = ((size_t)opt->rollout + (size_t)opt->minibatch - 1) / (size_t)opt->minibatch;
     size_t iterations = ((size_t)opt->episodes + (size_t)opt->rollout - 1) / (size_t)opt->rollout;

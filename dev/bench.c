@@ -308,7 +308,7 @@ static void iteration_create(Iteration *j, size_t rows)
         for (size_t k = 0; k < PROMPT; k++) j->prompts[i].ids[k] = (int)(random_bits(2, 1, i, k, 0) % gpt2_124m.V);
     }
     PpoOptions opt = sentiment_options(rows);
-    ppo_create(&j->p, &opt, &j->m, j->prompts, rows, reward_by_length, NULL);
+    ppo_create(&j->p, &opt, &j->m, j->prompts, NULL, rows, reward_by_length, NULL);
     j->p.clock = clock_seconds;
 }
 static void iteration_free(Iteration *j)

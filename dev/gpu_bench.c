@@ -245,7 +245,7 @@ static void tuning_create(Tuning *u, const Config *shape)
     randomise_model(&u->m);
     value_head_random(&u->m, 1);
     u->prompts = prompts_random(shape, rows);
-    ppo_create(&u->p, &opt, &u->m, u->prompts, rows, reward_by_key, NULL);
+    ppo_create(&u->p, &opt, &u->m, u->prompts, NULL, rows, reward_by_key, NULL);
     u->p.clock = clock_seconds;
 }
 static void tuning_free(Tuning *u) { ppo_free(&u->p); model_free(&u->m); prompts_free(u->prompts, u->rows); }

@@ -182,7 +182,7 @@ static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, siz
 
 static void prompts_free(Prompt *p, size_t n)
 {
-    for (size_t i = 0; i < n; i++) { free(p[i].text); free(p[i].ids); free(p[i].where); free(p[i].cdf.reward); free(p[i].cdf.key); free(p[i].cdf.logF); }
+    for (size_t i = 0; i < n; i++) { free(p[i].text); free(p[i].ids); free(p[i].where); }
     free(p);
 }
 
@@ -223,10 +223,10 @@ static void check_reward(const Cache *c, const char *path, const Args *a, Reward
     reward_recheck(reward, c, path, t, (uint64_t)a->seed, has ? &value : NULL, a->reward_tolerance);
 }
 
-// Gives each prompt its cached rewards. The cache must know every prompt.
-static void prompts_attach(Prompt *p, size_t n, const Args *a, const Model *reference, const Tokenizer *t,
-                           Reward *reward)
+// What is cached of each prompt, malloc'd. The cache must know every prompt.
+static Cdf *cdfs_load(const Prompt *p, size_t n, const Args *a, const Model *reference, const Tokenizer *t, Reward *reward)
 {
+    Cdf *cdf = (Cdf *)xcalloc(n, sizeof *cdf);
     Cache c;
     size_t no_keys = 0, unfitted = 0;
     cache_read(&c, a->cache, a->m);
@@ -237,7 +237,7 @@ static void prompts_attach(Prompt *p, size_t n, const Args *a, const Model *refe
         long at = cache_find(&c, p[i].text);
         if (at < 0) die("%s: has no samples for prompt %zu, \"%.40s\": make the cache with these prompts", a->cache, i + 1, p[i].text);
         const CachePrompt *s = &c.prompts[at];
-        Cdf *d = &p[i].cdf;
+        Cdf *d = &cdf[i];
         d->M = s->n;
         d->reward = (double *)xmalloc(s->n * sizeof(double));
         bool keyed = true;
@@ -262,6 +262,13 @@ static void prompts_attach(Prompt *p, size_t n, const Args *a, const Model *refe
     if (no_keys) printf("%s: no order keys for %zu prompts: ties are broken by mid-rank\n", a->cache, no_keys);
     if (expfit) printf("expfit: %zu of %zu prompts have no fit and use add1\n", unfitted, n);
     cache_free(&c);
+    return cdf;
+}
+
+static void cdfs_free(Cdf *c, size_t n) // NULL: nothing
+{
+    for (size_t i = 0; c && i < n; i++) { free(c[i].reward); free(c[i].key); free(c[i].logF); }
+    free(c);
 }
 
 // ----------------------------------------------------------------------------
@@ -799,14 +806,14 @@ static void cmd_train(const Args *a)
     if (opt.critic->prefixes) reward_prefixes(&reward, m.cfg.V);
     size_t n;
     Prompt *prompts = prompts_load(a, t, m.cfg.max_T, &n, false);
-    if (cached) prompts_attach(prompts, n, a, &m, t, &reward);
+    Cdf *cdf = cached ? cdfs_load(prompts, n, a, &m, t, &reward) : NULL;
     size_t least = SIZE_MAX;
-    for (size_t i = 0; i < n && cached; i++) if (prompts[i].cdf.M < least) least = prompts[i].cdf.M;
+    for (size_t i = 0; i < n && cached; i++) if (cdf[i].M < least) least = cdf[i].M;
     double N = opt.objective.N > 0 ? (double)opt.objective.N : opt.objective.row->cached ? 1 / opt.objective.beta + 1 : 1;
     if (cached && N > (double)least && !opt.fhat->exact)
         printf("warning: N = %g is larger than M = %zu: every response above the best cached sample gets the same score\n", N, least);
     Ppo p;
-    ppo_create(&p, &opt, &m, prompts, n, reward_score, &reward); // the reference is the model as loaded
+    ppo_create(&p, &opt, &m, prompts, cdf, n, reward_score, &reward); // the reference is the model as loaded
     p.clock = clock_seconds;
     double MiB[] = {(double)m.params.high, (double)m.optim.high, (double)p.ref_arena.high, (double)p.work.high};
     for (int i = 0; i < 4; i++) MiB[i] /= 1048576;
@@ -842,7 +849,7 @@ static void cmd_train(const Args *a)
     reward_close(&reward);
     finish_run(a, &m, a->model);
     printf("seconds: rollouts %.1f, rewards %.1f, updates %.1f\n", p.seconds_rollout, p.seconds_reward, p.seconds_update);
-    ppo_free(&p); prompts_free(prompts, n); model_free(&m); tokenizer_free(t);
+    ppo_free(&p); prompts_free(prompts, n); cdfs_free(cdf, n); model_free(&m); tokenizer_free(t);
     free(from);
 }
 
@@ -925,7 +932,7 @@ static void cmd_eval(const Args *a)
             reference, d.m.cfg.V, ref.cfg.V);
     Reward reward;
     open_reward(&reward, a, d.t);
-    prompts_attach(d.prompts, d.n, a, &ref, d.t, &reward);
+    Cdf *cdf = cdfs_load(d.prompts, d.n, a, &ref, d.t, &reward);
     // of Best-of-N no log-probabilities: they are not the reference's, and only the bound on its KL is known
     EvalSpec spec = {.policy = bon ? NULL : &d.m, .reference = &ref, .temperature = a->temperature,
                      .tokens = (size_t)a->micro_tokens};
@@ -960,7 +967,7 @@ static void cmd_eval(const Args *a)
         size_t both = d.prompts[kept[k].prompt].n + kept[k].n;
         if (both > spec.tokens) spec.tokens = both;
     }
-    evaluate(&e, &spec, d.prompts, kept, d.n * K, K);
+    evaluate(&e, &spec, d.prompts, cdf, kept, d.n * K, K);
     json_t *j = json_make("{s:s, s:s, s:I, s:I, s:I, s:I}", "method", methods[a->method].name, "model", policy, "n", (json_int_t)N, "prompts", (json_int_t)d.n,
                           "samples", (json_int_t)K, "seed", (json_int_t)a->seed), *distances = json_object();
     struct { const char *key; Estimate e; } out[] = {{"reward", e.reward}, {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1}, {"kl_k3", e.k3}, {"kl_rb", e.rb},
@@ -1001,6 +1008,7 @@ static void cmd_eval(const Args *a)
     json_decref(j);
     for (size_t k = 0; k < d.n * K; k++) response_free(&kept[k]);
     free(kept);
+    cdfs_free(cdf, d.n);
     model_free(&ref);
     drawing_close(&d);
 }

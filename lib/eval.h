@@ -19,7 +19,7 @@ typedef struct {
 typedef struct { const Model *policy, *reference; double temperature; long ns[MAX_NS]; size_t n_ns, tokens; } EvalSpec;
 // policy NULL: whose log-probabilities nobody knows; KLs and distances are NaN.
 // r: `n` responses, K in a row for each of the n/K prompts, rewards set. Fills all but seconds and tokens.
-void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Response *r, size_t n, size_t K);
+void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Cdf *cdf, const Response *r, size_t n, size_t K);
 #endif
 
 #if defined(VBON_IMPLEMENTATION) && !defined(EVAL_IMPLEMENTED)
@@ -86,14 +86,14 @@ static void evaluate_logps(const EvalSpec *spec, const Prompt *prompts, const Re
     free(q); free(lp);
 }
 
-void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Response *r, size_t n, size_t K)
+void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Cdf *cdf, const Response *r, size_t n, size_t K)
 {
     double *all = (double *)xcalloc(n * (9 + MAX_NS), sizeof *all), *k1 = all, *k3 = all + n, *rb = all + 2 * n, *released = all + 3 * n, *sum_r = all + 4 * n;
     double *win = all + 5 * n, *win_released = all + 6 * n, *reward = all + 7 * n, *length = all + 8 * n, *distance = all + 9 * n;
     if (spec->policy) evaluate_logps(spec, prompts, r, n, k1, k3, rb, released, sum_r);
     else for (size_t i = 0; i < 5 * n; i++) all[i] = NAN;
     for (size_t s = 0; s < n; s++) {
-        const Cdf *c = &prompts[r[s].prompt].cdf;
+        const Cdf *c = &cdf[r[s].prompt];
         Place at = cdf_place(c, r[s].reward, r[s].key);
         double k = at.k, logF = ROW(fhats, "digamma")->log_f(&at);
         win[s] = k / (double)c->M;
@@ -104,7 +104,7 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
     }
     double reference = 0;
     for (size_t i = 0; i < n; i += K) {
-        const Cdf *c = &prompts[r[i].prompt].cdf;
+        const Cdf *c = &cdf[r[i].prompt];
         for (size_t k = 0; k < c->M; k++) reference += c->reward[k] / (double)c->M / (double)(n / K);
     }
     double *finished = length; // reused below, after length has been read

@@ -336,14 +336,16 @@ static void cuda_ppo_tests(void)
         Ppo p[2];
         Model m[2];
         Prompt prompt[2];
+        Cdf cdf[2];
         for (side = 0; side < 2; side++) {
             world_model(&m[side], sides[side], layers, 3);
             uint64_t *keys = xmalloc(STRINGS * sizeof *keys);
             for (int i = 0; i < STRINGS; i++) keys[i] = w.y[i].key;
-            prompt[side] = (Prompt){.ids = prompt_ids, .n = 1, .cdf = {.M = STRINGS, .reward = w.reward, .key = keys}};
+            prompt[side] = (Prompt){.ids = prompt_ids, .n = 1};
+            cdf[side] = (Cdf){.M = STRINGS, .reward = w.reward, .key = keys};
             PpoOptions opt = world_options((ObjectiveSpec){.row = ROW(objectives, "vbon"), .N = 4}, 1);
             opt.fhat = ROW(fhats, "digamma"); opt.rollout = E; opt.minibatch = 24; opt.epochs = 2; opt.episodes = 2 * E; opt.tokens = 40;
-            ppo_create(&p[side], &opt, &m[side], &prompt[side], 1, world_reward, &w);
+            ppo_create(&p[side], &opt, &m[side], &prompt[side], &cdf[side], 1, world_reward, &w);
         }
         size_t differ = 0, drawn = 0;
         for (int iteration = 0; iteration < 2; iteration++) {
@@ -370,7 +372,7 @@ static void cuda_ppo_tests(void)
         }
         CHECK(sqrt((double)(d / s)) <= (bf16 ? 3e-2 : differ ? 1e-2 : 3e-4), "variant %d: parameters after two iterations differ by %.3g", variant, sqrt((double)(d / s)));
         printf("    %s, %s: %zu of %zu draws differ, parameters by %.2g\n", bf16 ? "bf16" : "fp32", variant ? "top block" : "all", differ, drawn, sqrt((double)(d / s)));
-        for (side = 0; side < 2; side++) { ppo_free(&p[side]); model_free(&m[side]); free(prompt[side].cdf.key); free(x[side]); }
+        for (side = 0; side < 2; side++) { ppo_free(&p[side]); model_free(&m[side]); free(cdf[side].key); free(x[side]); }
     }
 }
 

@@ -242,10 +242,11 @@ static void test_prefix_features(void)
 {
     double rewards[32], scores[3] = {-1e4, 0.5, 1e4}, f[3], g[3];
     for (int i = 0; i < 32; i++) rewards[i] = 0.1 * i - 1 + 0.01 * (i % 3);
-    Prompt prompt = {.cdf = {.M = 32, .reward = rewards}};
-    Ppo p = {.prompts = &prompt};
+    Prompt prompt = {0};
+    Cdf cdf = {.M = 32, .reward = rewards};
+    Ppo p = {.prompts = &prompt, .cdf = &cdf};
     Response r = {.prefix = scores};
-    CHECK(cdf_fit(&prompt.cdf), "the fit converges");
+    CHECK(cdf_fit(&cdf), "the fit converges");
     for (size_t t = 0; t < 3; t++) {
         p.opt.fhat = ROW(fhats, "expfit"); prefix_features(&p, &r, t, f);
         p.opt.fhat = ROW(fhats, "digamma"); prefix_features(&p, &r, t, g);

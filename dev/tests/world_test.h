@@ -118,10 +118,10 @@ static void world_train(World *w, ObjectiveSpec o, uint64_t seed, double *out)
         rewards[i] = w->reward[i];
         keys[i] = w->y[i].key;
     }
-    p.cdf = (Cdf){.M = STRINGS, .reward = rewards, .key = keys, .logF = table};
+    Cdf cdf = {.M = STRINGS, .reward = rewards, .key = keys, .logF = table};
     Ppo ppo;
     PpoOptions opt = world_options(o, seed);
-    ppo_create(&ppo, &opt, &m, &p, 1, world_reward, w);
+    ppo_create(&ppo, &opt, &m, &p, &cdf, 1, world_reward, w);
     while (ppo.iteration < opt.episodes / opt.rollout) ppo_iteration(&ppo);
     world_probabilities(w, &m, &p, out);
     ppo_free(&ppo); model_free(&m);
@@ -334,12 +334,13 @@ static void monotone_run(double (*map)(double), const char *objective, const cha
     static int prompt_ids[2][1] = {{1}, {3}};
     World w = {.map = map};
     Prompt p[2] = {{.ids = prompt_ids[0], .n = 1}, {.ids = prompt_ids[1], .n = 1}};
+    Cdf cdf[2];
     Model m;
     world_strings(&w);
     world_rewards(&w, false, 9);
     world_model(&m, ops_cpu(), TRAIN_ALL, 6);
     for (int k = 0; k < 2; k++) { // a cache of 24 strings drawn with repetition
-        Cdf *c = &p[k].cdf;
+        Cdf *c = &cdf[k];
         *c = (Cdf){.M = 24, .reward = xmalloc(24 * sizeof(double)), .key = xmalloc(24 * sizeof(uint64_t))};
         for (uint64_t i = 0; i < 24; i++) {
             size_t s = (size_t)(random_uniform(1, STREAM_CACHE, (uint64_t)k, i, 0) * STRINGS);
@@ -351,11 +352,11 @@ static void monotone_run(double (*map)(double), const char *objective, const cha
     PpoOptions opt = world_options((ObjectiveSpec){.row = ROW(objectives, objective), .N = 4}, 3);
     opt.fhat = ROW(fhats, fhat); opt.critic = ROW(critics, critic); opt.episodes = 64 * 6; opt.rollout = 64; opt.minibatch = 32;
     opt.has_missing_eos = true; opt.missing_eos = map ? map(-3) : -3;
-    ppo_create(&ppo, &opt, &m, p, 2, world_reward, &w);
+    ppo_create(&ppo, &opt, &m, p, cdf, 2, world_reward, &w);
     for (int i = 0; i < 6; i++) { ppo_iteration(&ppo); kl[i] = metric(&ppo, "objective/kl"); }
     memcpy(weights, m.data.p, m.n_params * sizeof *weights);
     ppo_free(&ppo); model_free(&m);
-    for (int k = 0; k < 2; k++) { free(p[k].cdf.reward); free(p[k].cdf.key); }
+    for (int k = 0; k < 2; k++) { free(cdf[k].reward); free(cdf[k].key); }
     for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
 }
 
