@@ -565,9 +565,8 @@ static void sample_run(const Args *a, bool bon)
         size_t end = i + step < d.n ? i + step : d.n;
         Response *r = draw(&d, bon ? &reward : NULL, a, M, i * M, end * M);
         for (size_t q = i; q < end; q++) {
-            Response *mine = r + (q - i) * M, *best = mine;
-            for (size_t k = 1; k < M && bon; k++) if (order_below(best->reward, best->key, mine[k].reward, mine[k].key)) best = &mine[k];
-            for (size_t k = 0; k < (bon ? 1 : M); k++) write_response(out ? out->f : stdout, d.t, &d.prompts[q], bon ? best : &mine[k], bon);
+            Response *mine = r + (q - i) * M;
+            for (size_t k = 0; k < (bon ? 1 : M); k++) write_response(out ? out->f : stdout, d.t, &d.prompts[q], &mine[bon ? best_of(mine, M) : k], bon);
         }
         for (size_t k = 0; k < (end - i) * M; k++) response_free(&r[k]);
         free(r);
@@ -889,26 +888,27 @@ static void pool_choose(Response *out, const char *path, const Prompt *prompts, 
     cache_read(&c, path, 0);
     check_cache(&c, path, a, reference, t);
     check_header(c.header, path, "missing_eos", a->missing_eos, "--missing-eos");
+    Response *draws = (Response *)xmalloc(N * sizeof *draws);
     for (size_t i = 0; i < n; i++) {
         long at = cache_find(&c, prompts[i].text);
         if (at < 0) die("%s: has no samples for prompt %zu, \"%.40s\": make the pool with these prompts", path, i + 1, prompts[i].text);
         const CachePrompt *pool = &c.prompts[at];
         if (pool->n < K * N) die("%s: prompt \"%.40s\" has %zu draws, --samples %zu with --n %zu need %zu: draw more", path, prompts[i].text, pool->n, K, N, K * N);
         for (size_t k = 0; k < K; k++) {
-            Response *best = &out[i * K + k];
-            double reward = -INFINITY;
             for (size_t s = k * N; s < (k + 1) * N; s++) {
                 const CacheSample *x = &pool->samples[s];
                 if (!x->ids || !x->n_ids)
                     die("%s: draw %zu of prompt \"%.40s\" has no ids: a pool is what vbon cache writes", path, s, prompts[i].text);
-                uint64_t key = order_key(x->ids, x->n_ids);
-                if (best->n && !order_below(reward, best->key, x->reward, key)) continue;
-                reward = x->reward;
-                *best = (Response){.prompt = i, .sample = s, .ids = x->ids, .n = x->n_ids, .finished = x->ids[x->n_ids - 1] == tokenizer_eos(t), .key = key};
+                draws[s - k * N] = (Response){.prompt = i, .sample = s, .ids = x->ids, .n = x->n_ids, .finished = x->ids[x->n_ids - 1] == tokenizer_eos(t),
+                    .reward = x->reward, .key = order_key(x->ids, x->n_ids)};
             }
+            Response *best = &out[i * K + k];
+            *best = draws[best_of(draws, N)];
+            best->reward = 0; // the judge's is not known yet
             best->ids = (int *)memcpy(xmalloc(best->n * sizeof(int)), best->ids, best->n * sizeof(int));
         }
     }
+    free(draws);
     cache_free(&c);
 }
 
@@ -950,8 +950,7 @@ static void cmd_eval(const Args *a)
         size_t end = i + group < d.n ? i + group : d.n;
         Response *r = draw(&d, &reward, a, K * N, i * K * N, end * K * N);
         for (size_t k = 0; k < (end - i) * K; k++) {
-            Response *best = &r[k * N];
-            for (size_t c = k * N + 1; c < (k + 1) * N; c++) if (order_below(best->reward, best->key, r[c].reward, r[c].key)) best = &r[c];
+            Response *best = &r[k * N + best_of(r + k * N, N)];
             kept[i * K + k] = *best;
             tokens += (double)best->n;
             best->ids = NULL; best->logp = NULL; best->prefix = NULL;

@@ -128,7 +128,7 @@ static void world_train(World *w, ObjectiveSpec o, uint64_t seed, double *out)
     free(table); free(rewards); free(keys);
 }
 
-static void best_of(const World *w, double N, double *out) // log pi_bon; N may be fractional
+static void best_of_exactly(const World *w, double N, double *out) // log pi_bon; N may be fractional
 {
     for (int i = 0; i < STRINGS; i++) { double F = exp(w->logF[i]), p = exp(w->logp[i]); out[i] = log(pow(F + p, N) - pow(F, N)); }
 }
@@ -146,7 +146,7 @@ static void test_world(void)
             long N = k == 0 ? 2 : k == 1 ? 4 : 16;
             if (few() && !(ties && N == 16)) continue;
             world_train(&w, (ObjectiveSpec){.row = objectives + 0, .N = N}, 1, got);
-            best_of(&w, (double)N, want);
+            best_of_exactly(&w, (double)N, want);
             double sum = 0, mass = 0, positive = 0, J = 0, L = 0, L1 = 0, n = (double)N;
             for (int i = 0; i < STRINGS; i++) {
                 sum += exp(want[i]);
@@ -184,11 +184,11 @@ static void test_world(void)
             double lF = floored(w.logF[i]);
             want[i] = k == 0 ? w.logp[i] + w.reward[i] / 0.5 : k < 3 ? w.logp[i] + (N - 1) * lF : N * (N + 1) / 2 * w.logp[i] + N * (N - 1) / 2 * lF;
         }
-        if (k >= 4) best_of(&w, 1 + (N - 1) * (N - 1) / N, want); // N_eff
+        if (k >= 4) best_of_exactly(&w, 1 + (N - 1) * (N - 1) / N, want); // N_eff
         normalise(want);
         double start = variation(w.logp, want), end = variation(got, want);
         if (k >= 4) {
-            best_of(&w, N, other);
+            best_of_exactly(&w, N, other);
             printf("    %-30s %3g  %.4f   %.4f   to Best-of-N %.4f\n", rest[k].name, N, start, end, variation(got, other));
             CHECK(end < variation(got, other), "released scaling lands at N_eff");
         } else {
@@ -258,7 +258,7 @@ static void test_offline_world(void)
     for (int k = few(); k < 2; k++) {
         OfflineLoss o = {.kind = k ? OFFLINE_IPO : OFFLINE_BON_SFT, .N = 4, .beta = 0.5};
         world_offline(&w, o, got);
-        if (!k) best_of(&w, 4, want);
+        if (!k) best_of_exactly(&w, 4, want);
         else for (int i = 0; i < STRINGS; i++) { double F = exp(w.logF[i]), G = 1 - F - exp(w.logp[i]); want[i] = w.logp[i] + (F - G) / (2 * o.beta); }
         normalise(want);
         double start = variation(w.logp, want), end = variation(got, want);
