@@ -351,11 +351,9 @@ void usage(const char *fmt, ...)
 }
 
 static const size_t absurd = (size_t)1 << 56;
-NORETURN static void too_large(const char *what)
-{
-    die("%s: more than any memory holds: lower the largest of --micro-tokens, --decode-rows, --rollout, --samples, --n, "
-        "--max-new and --context, or see vbon info", what);
-}
+#define LOWER "lower the largest of --micro-tokens, --decode-rows, --rollout, --samples, --n, --max-new and --context, " \
+    "or see vbon info"
+NORETURN static void too_large(const char *what) { die("%s: more than any memory holds: " LOWER, what); }
 
 size_t checked_product(const char *what, size_t a, size_t b)
 {
@@ -388,13 +386,13 @@ void *xmalloc(size_t bytes) { return xrealloc(NULL, bytes); }
 void *xcalloc(size_t count, size_t size)
 {
     void *p = calloc(count ? count : 1, size ? size : 1);
-    if (!p) die("out of memory: %zu elements of %zu bytes: lower --micro-tokens or the batch", count, size);
+    if (!p) die("out of memory: %zu elements of %zu bytes: " LOWER, count, size);
     return p;
 }
 void *xrealloc(void *p, size_t bytes)
 {
     p = realloc(p, bytes ? bytes : 1);
-    if (!p) die("out of memory: %zu bytes: lower --micro-tokens or the batch", bytes);
+    if (!p) die("out of memory: %zu bytes: " LOWER, bytes);
     return p;
 }
 char *xstrdup(const char *s) { return strcpy((char *)xmalloc(strlen(s) + 1), s); }

@@ -158,7 +158,7 @@ static inline real exp_(real x)
     r = fmaf(n, 2.12194440e-4f, r);
     float e = fmaf(fmaf(fmaf(fmaf(fmaf(1.9875691500e-4f, r, 1.3981999507e-3f), r, 8.3334519073e-3f), r, 4.1665795894e-2f), r, 1.6666665459e-1f), r, 5.0000001201e-1f);
     e = fmaf(e * r, r, r) + 1.0f;
-    union { float f; int32_t i; } scale = {.i = ((int32_t)n + 127) << 23};
+    union { float f; int32_t i; } scale = {.i = ((int32_t)(n >= -126 ? n : -126.0f) + 127) << 23}; // of NaN: it stays in e
     return x < -87 ? 0 : e * scale.f;
 }
 

@@ -131,13 +131,6 @@ static void finish_run(const Args *a, const Model *m, const char *tokenizer_dir)
     printf("wrote %s (%s)\n", a->out, dtypes[a->dtype].name);
 }
 
-static void stopped(const Args *a, long step)
-{
-    printf("stopped by signal %d after step %ld; go on with --resume\n", (int)stop_signal, step);
-    (void)a;
-    exit(128 + stop_signal);
-}
-
 // After a step: saves when the steps or the clock say so, or a signal asked the run to stop; then it stops.
 static void save_when_due(const Args *a, const Model *m, long step, bool last, const char *tokenizer_dir,
                           const State *state, size_t n)
@@ -149,7 +142,9 @@ static void save_when_due(const Args *a, const Model *m, long step, bool last, c
     if (last || !(by_steps || by_clock || stop_signal)) return;
     checkpoint_save(m, a->out, step, tokenizer_dir, state, n);
     saved = clock_seconds();
-    if (stop_signal) stopped(a, step);
+    if (!stop_signal) return;
+    printf("stopped by signal %d after step %ld; go on with --resume\n", (int)stop_signal, step);
+    exit(128 + stop_signal);
 }
 
 // each: every line of --prompts is a prompt, for commands that answer lines; else a prompt that stands there again
@@ -640,7 +635,6 @@ static void cmd_cache(const Args *a)
 
 // ----------------------------------------------------------------------------
 // score
-
 
 // A line's text and prompt, with the ids that were sampled where it has them: they tell what a text cannot, as an
 // end-of-text token.

@@ -432,6 +432,7 @@ size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, s
                 bool old = !strcmp(key, "total") && !json_object_get(head, key); // a header from before there was one
                 if (!old && !differs && !json_equal(v, json_object_get(head, key))) differs = key;
             }
+            json_object_foreach(head, key, v) if (!differs && !json_object_get(header, key)) differs = key; // "device"
             continue;
         }
         if (differs) die("%s: was begun with another %s: name another file, or delete it", path, differs);

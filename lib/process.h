@@ -70,7 +70,8 @@ void clean_at_end(void (*f)(void))
     for (size_t i = 0; i < n_cleaners; i++) if (cleaners[i] == f) return;
     if (!n_cleaners) {
         struct sigaction now;
-        bool unclaimed = !sigaction(SIGINT, NULL, &now) && now.sa_handler == SIG_DFL; // no loop saves at signals
+        // No loop saves at signals. Asked of SIGTERM: a shell has what it starts by & ignore SIGINT.
+        bool unclaimed = !sigaction(SIGTERM, NULL, &now) && now.sa_handler == SIG_DFL;
         if (unclaimed) handle_signals(clean_and_end);
         if (atexit(clean)) die("out of memory");
     }

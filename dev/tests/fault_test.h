@@ -257,6 +257,13 @@ static void test_incomplete(void)
         CHECK(file_is("g2.jsonl", wrongs[i]), "a cache that is refused is left as it was");
         free(wrongs[i]);
     }
+    // a header that says more is another's: a cache begun on another device
+    char *elsewhere = format("%.*s,\"device\":\"cuda\"%.*s", (int)(line[1] - s) - 2, s,
+        (int)(line[9] - line[1]) + 2, line[1] - 2);
+    write_file(other, elsewhere, strlen(elsewhere));
+    expect_failure(CACHE "g2.jsonl", 1, "another device");
+    CHECK(file_is("g2.jsonl", elsewhere), "a cache of another device is left as it was");
+    free(elsewhere);
     // a cache without a whole sample holds nothing: any header gives way
     const size_t empties[] = {0, 20, (size_t)(line[1] - s), (size_t)(line[1] - s) + 9};
     for (int i = 0; i < 4; i++) {
@@ -308,7 +315,11 @@ static void test_programs(void)
     CHECK(is_there("child") && !alive("child") && !alive("leader"), "a reward program lives on after an error");
     for (int i = 0; i < 2; i++) {
         shell("rm -f child leader");
-        CHECK(kill_later(BON STUBBORN "while :; do sleep 0.1; done'", 1, i ? SIGKILL : SIGTERM), "the run had ended");
+        signal(SIGINT, SIG_IGN); // as a shell does for what it starts by &
+        CHECK(kill_later(BON STUBBORN "while :; do sleep 0.1; done' --out f12", 1, i ? SIGKILL : SIGTERM),
+            "the run had ended");
+        signal(SIGINT, SIG_DFL);
+        CHECK(i || !is_there("f12.tmp"), "SIGTERM leaves an unfinished file where SIGINT is ignored");
         for (int k = 0; k < 40 && (alive("child") || alive("leader")); k++) usleep(50000);
         CHECK(is_there("child") && !alive("child") && !alive("leader"),
             "a reward program lives on after signal %d", i ? SIGKILL : SIGTERM);

@@ -234,7 +234,7 @@ static void test_functions(void)
         for (int i = 0; i < 3; i++) if (!(fabs(e[i]) <= worst[i])) worst[i] = fabs(e[i]);
     }
     for (int i = 0; i < 3; i++) CHECK(worst[i] <= (in_double ? 1e-15 : tol[i]), "%s is off by %g", i == 0 ? "exp (relative)" : i == 1 ? "tanh" : "erf", worst[i]);
-    CHECK(exp_(-INFINITY) == 0 && tanh_(INFINITY) == 1 && erf_(-INFINITY) == -1 && erf_(0) == 0 && isnan(erf_(NAN)), "at the ends");
+    CHECK(exp_(-INFINITY) == 0 && tanh_(INFINITY) == 1 && erf_(-INFINITY) == -1 && erf_(0) == 0 && isnan(erf_(NAN)) && isnan(exp_(NAN)) && isnan(tanh_(NAN)), "at the ends");
 }
 
 // Prefixes may score far below every whole response; the features stay those of ranks, also where log F-hat is a fit in the reward
