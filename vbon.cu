@@ -17,15 +17,16 @@
 // Left out on purpose: several GPUs, tensor-core instructions newer than mma.sync (they would need a second kernel for each card).
 #ifdef CUDA_ON_CPU
 #include "dev/cuda_on_cpu/cuda_on_cpu.h"
+#include "dev/cuda_on_cpu/tensor_core.h"
 #else
 #include <cuda_runtime.h>
 #include <cublasLt.h>
 #include <dlfcn.h>
+#include "lib/tensor_core.h" // ldmatrix and mma.sync as functions
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 #define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) unsigned char dynamic_shared_[]; type *name = (type *)dynamic_shared_
 #endif
 #include <cuda_bf16.h>
-#include "dev/cuda_on_cpu/tensor_core.h" // ldmatrix and mma.sync as functions
 #include "ppo.h" // the loss of one action
 
 typedef __nv_bfloat16 bf16;
@@ -1399,7 +1400,7 @@ __global__ void ppo_loss_kernel(float *dlogp, float *dvalue, double *stats, cons
                                 const float *returns, double scale, double clip, double value_clip, double vf_coef, size_t R)
 {
     __shared__ double part[WARPS_MAX];
-    PpoSums sums = {0};
+    PpoSums sums = {};
     for (size_t i = threadIdx.x; i < R; i += THREADS) {
         double dl, dv;
         ppo_action_loss(&dl, &dv, &sums, logp[i], value[i], old_logp[i], old_value[i], advantage[i], returns[i], clip, value_clip);
