@@ -69,11 +69,11 @@ static int fuzz_munmap(void *p) { free(p); return 0; }
 #undef exit
 #undef atexit
 
-static int report; // stderr, before it is closed
+static int complaints; // stderr, before it is closed
 #define MUST(c) do { if (!(c)) must(#c, __LINE__); } while (0)
 static void must(const char *what, int line)
 {
-    dprintf(report, "line %d: must hold: %s\n", line, what);
+    dprintf(complaints, "line %d: must hold: %s\n", line, what);
     __builtin_trap();
 }
 
@@ -206,10 +206,10 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argc; (void)argv;
     const char *name = getenv("FUZZ_TARGET");
     static char buffer[BUFSIZ]; // or stdout takes one in a run, and writes to it when it has been taken back
-    report = dup(2);
+    complaints = dup(2);
     setvbuf(stdout, buffer, _IOFBF, sizeof buffer);
     for (const Target *t = targets; t->name; t++) if (name && !strcmp(t->name, name)) target = t;
-    if (!target) { dprintf(report, "FUZZ_TARGET must name a target of dev/fuzz/fuzz.c\n"); _exit(2); }
+    if (!target) { dprintf(complaints, "FUZZ_TARGET must name a target of dev/fuzz/fuzz.c\n"); _exit(2); }
     size_t bss = (size_t)(__stop_engine_bss - __start_engine_bss);
     size_t data = (size_t)(__stop_engine_data - __start_engine_data);
     copy_bytes(first_bss = (char *)malloc(bss), __start_engine_bss, bss);
@@ -236,7 +236,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     static int descriptors;
     static Part part[PARTS];
-    if (!descriptors) { descriptors = dup(report); close(descriptors); } // the first that is free
+    if (!descriptors) { descriptors = dup(complaints); close(descriptors); } // the first that is free
     FILE *streams = _IO_list_all;
     put_folder(data, n, part);
     in_run = true;
