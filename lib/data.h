@@ -61,11 +61,12 @@ size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, s
 #include <float.h>
 #define WEIGHTS_OR_TEMPERATURE "the weights are too large to compute with (has a training run diverged?), or --temperature is too low"
 
-void jsonl_open(Jsonl *in, const char *path)
+static void open_lines(Jsonl *in, const char *path, bool pipes)
 {
     *in = (Jsonl){.path = path};
-    if (!lines_open(&in->lines, path, true)) die("%s: cannot be read: %s", path, strerror(ENOENT));
+    if (!lines_open(&in->lines, path, pipes)) die("%s: cannot be read: %s", path, strerror(ENOENT));
 }
+void jsonl_open(Jsonl *in, const char *path) { open_lines(in, path, true); }
 
 static bool jsonl_line(Jsonl *in) // the next one, which may be empty; false: the end
 {
@@ -315,7 +316,7 @@ void cache_read(Cache *c, const char *path, long first_m)
     size_t keyed = 0, total = 0;
     *c = (Cache){.path = path};
     sh_new_strdup(c->index);
-    jsonl_open(&in, path);
+    open_lines(&in, path, false); // its prompts may have been read from it before
     while (jsonl_next(&in, &j)) {
         if (jsonl_header(j)) {
             if (in.line != 1) die("%s:%zu: a second header: two caches in one file?", path, in.line);
