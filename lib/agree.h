@@ -49,8 +49,8 @@ void vocabulary_check(const Tokenizer *t, const char *tokenizer_dir, size_t V, c
 {
     int last = tokenizer_vocab(t) - 1;
     if (last < 0 || (size_t)last < V) return;
-    die("%s: the tokenizer has %d ids (the last is \"%s\"), the model %s only %zu: name the model's own tokenizer",
-        tokenizer_dir, last + 1, tokenizer_decode(t, &last, 1, NULL), model, V);
+    die("%s: the tokenizer has %d ids (the last is \"%s\"), the model %s only %zu: name the model's own tokenizer, "
+        "or take out the tokens that its files add", tokenizer_dir, last + 1, tokenizer_decode(t, &last, 1, NULL), model, V);
 }
 
 Tokenizer *model_load_as(Model *m, const Ops *o, const char *dir, const char *flag, bool reward, long train_layers,

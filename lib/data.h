@@ -57,15 +57,15 @@ size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, s
 #if defined(VBON_IMPLEMENTATION) && !defined(DATA_IMPLEMENTED)
 #define DATA_IMPLEMENTED
 #include "json.h"
-#include <ctype.h>
 #include <float.h>
 #define WEIGHTS_OR_TEMPERATURE "the weights are too large to compute with (has a training run diverged?), or --temperature is too low"
 
-void jsonl_open(Jsonl *in, const char *path)
+static void open_lines(Jsonl *in, const char *path, bool pipes)
 {
     *in = (Jsonl){.path = path};
-    if (!lines_open(&in->lines, path, true)) die("%s: cannot be read: %s", path, strerror(ENOENT));
+    if (!lines_open(&in->lines, path, pipes)) die("%s: cannot be read: %s", path, strerror(ENOENT));
 }
+void jsonl_open(Jsonl *in, const char *path) { open_lines(in, path, true); }
 
 static bool jsonl_line(Jsonl *in) // the next one, which may be empty; false: the end
 {
@@ -78,26 +78,6 @@ static bool jsonl_line(Jsonl *in) // the next one, which may be empty; false: th
     return true;
 }
 
-// jansson knows integers of 64 bits. Longer ones are made reals, by an exponent of 0; all others of the line stay
-// exact. malloc'd.
-static char *long_integers_as_reals(const char *s, size_t n)
-{
-    char *out = (char *)xmalloc(n + n / 9 + 1), *to = out; // two characters more for 19 at least
-    bool text = false;
-    for (size_t i = 0, k; i < n; i += k) {
-        bool number = !text && (isdigit((unsigned char)s[i]) || s[i] == '-');
-        k = number ? 1 + strspn(s + i + 1, "+-.0123456789eE") : text && s[i] == '\\' && i + 1 < n ? 2 : 1;
-        text ^= s[i] == '"';
-        memcpy(to, s + i, k);
-        to += k;
-        errno = 0;
-        if (number && strcspn(s + i, ".eE") >= k && (strtoll(s + i, NULL, 10),
-            errno == ERANGE)) { *to++ = 'e'; *to++ = '0'; }
-    }
-    *to = 0;
-    return out;
-}
-
 static json_t *line_parse(const Jsonl *in)
 {
     json_error_t e;
@@ -105,12 +85,7 @@ static json_t *line_parse(const Jsonl *in)
     if (bad < in->length)
         die("%s:%zu: byte %zu is not UTF-8: convert the file", in->path, in->line,
         (size_t)(in->text - in->lines.buffer) + bad + 1);
-    json_t *j = json_loadb(in->text, in->length, JSON_REJECT_DUPLICATES, &e);
-    if (!j && json_error_code(&e) == json_error_numeric_overflow) {
-        char *mended = long_integers_as_reals(in->text, in->length);
-        j = json_loads(mended, JSON_REJECT_DUPLICATES, &e);
-        free(mended);
-    }
+    json_t *j = json_parse(in->text, in->length, JSON_REJECT_DUPLICATES, &e);
     if (!j) die("%s:%zu: %s (column %d)", in->path, in->line, e.text, e.column);
     if (!json_is_object(j)) die("%s:%zu: not a JSON object", in->path, in->line);
     return j;
@@ -315,7 +290,7 @@ void cache_read(Cache *c, const char *path, long first_m)
     size_t keyed = 0, total = 0;
     *c = (Cache){.path = path};
     sh_new_strdup(c->index);
-    jsonl_open(&in, path);
+    open_lines(&in, path, false); // its prompts may have been read from it before
     while (jsonl_next(&in, &j)) {
         if (jsonl_header(j)) {
             if (in.line != 1) die("%s:%zu: a second header: two caches in one file?", path, in.line);

@@ -92,6 +92,13 @@ static void lock(int fd, const char *path)
     said = true;
 }
 
+// A file that grows is locked by its name, one that is written aside by PATH.tmp: either keeps off the other kind.
+static void nobody_writes(const char *held, const char *path)
+{
+    int fd = open(held, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0) { lock(fd, path); close(fd); }
+}
+
 // ----------------------------------------------------------------------------
 // writing
 
@@ -103,6 +110,7 @@ AsideFile *aside_open(const char *path)
     struct stat st, now;
     if (!*path) die("--out: an empty name");
     if (look(path, &st) && !S_ISREG(st.st_mode)) die("%s: cannot be written: it is a %s: name a file", path, kind(&st));
+    nobody_writes(path, path); // as a cache
     AsideFile *a = (AsideFile *)xcalloc(1, sizeof *a);
     a->path = xstrdup(path);
     a->tmp = format("%s.tmp", path);
@@ -145,6 +153,9 @@ void append_open(Append *a, const char *path)
     const int flags = O_RDWR | O_APPEND | O_NONBLOCK | O_CLOEXEC;
     if (!*path) die("--out: an empty name");
     if (look(path, &st) && !S_ISREG(st.st_mode)) die("%s: cannot be written: it is a %s: name a file", path, kind(&st));
+    char *tmp = format("%s.tmp", path);
+    nobody_writes(tmp, path);
+    free(tmp);
     *a = (Append){.path = xstrdup(path), .fd = open(path, flags | O_CREAT | O_EXCL, 0666)};
     if (a->fd >= 0) made_here(path);
     else if (errno == EEXIST) a->fd = open(path, flags);

@@ -170,8 +170,9 @@ static void test_faults(void)
     static const struct { const char *args, *held; } locks[] = {{CACHE "f5.jsonl", "f5.jsonl"},
         {"bon --model lm --reward rm --prompt I --max-new 2 --out f6", "f6.tmp"},
         {"train --model lm --reward rm --cache f1.jsonl --max-new 6 --episodes 8 --rollout 8 --minibatch 8 --out "
-            "f7", "f7"}};
-    for (int i = 0; i < 3; i++) {
+            "f7", "f7"}, {"bon --model lm --reward rm --prompt I --max-new 2 --out f13", "f13"},
+        {CACHE "f14.jsonl", "f14.jsonl.tmp"}};
+    for (int i = 0; i < 5; i++) {
         char *held = tmp_path(locks[i].held);
         if (i == 2) mkdir(held, 0777);
         int fd = open(held, i == 2 ? O_RDONLY : O_RDWR | O_CREAT, 0666);

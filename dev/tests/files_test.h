@@ -690,6 +690,11 @@ static void test_fields(void)
     json_decref(j);
     write_file(settings, "{}", 2);
     json_decref(json_file(settings));
+    const char *longer = "{\"a\": 1,\n \"b\": 1000000000000000019884624838656}"; // in digits, as Python writes it
+    write_file(settings, longer, strlen(longer));
+    j = json_file(settings);
+    CHECK(json_is_integer(json_object_get(j, "a")) && num(j, "b") == 1e30, "a JSON file with a long integer");
+    json_decref(j);
     write_file(settings, "", 0);
     expect_death(load_json, settings, 1, "bom.json");
     // numbers that are none are named, not written

@@ -113,6 +113,8 @@ static void test_sizes(void)
         }
     CHECK(!in_limits("cat sized.jsonl |", "score --model lm --in /dev/stdin --out piped.jsonl", &said), "score from a pipe: %s", said);
     CHECK(!in_limits("cat prompts.jsonl |", "sample --model lm --prompts /dev/stdin --max-new 2", &said), "sample from a pipe: %s", said);
+    int piped = in_limits("cat sizes.jsonl |", "eval --model lm --reference lm --reward rm --max-new 6 --cache /dev/stdin", &said);
+    CHECK(piped == 1 && strstr(said, "it is a pipe"), "a cache, which is read twice, from a pipe: %s", said);
     // a file that becomes shorter while it is read
     char *whole = tmp_path("lm/model.safetensors"), *cut = tmp_path("cut.safetensors");
     s = read_file(whole, &n);
