@@ -160,7 +160,7 @@ static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, siz
         *n = 1;
     } else text = prompts_read(require(path, "prompts"), n, &line, !each, &repeats);
     if (repeats && a->prompts) printf("%s: %zu lines repeat a prompt and count once\n", path, repeats);
-    if (a->prompts_max > 0 && *n > (size_t)a->prompts_max) *n = (size_t)a->prompts_max;
+    while (a->prompts_max > 0 && *n > (size_t)a->prompts_max) free(text[--*n]);
     Prompt *p = (Prompt *)xcalloc(*n, sizeof *p);
     for (size_t i = 0; i < *n; i++) {
         p[i].text = text[i];

@@ -93,8 +93,8 @@ static void fields_read(Config *c, int arch, json_t *j, const char *path)
     for (const ConfigField *f = config_fields; f < config_fields + N_CONFIG_FIELDS; f++) {
         if (!f->key[arch]) continue;
         double x = field_value(f, arch, j, path);
-        char *at = (char *)c + f->at;
         if (f->at == CHECKED) continue;
+        char *at = (char *)c + f->at;
         if (f->type == F_SIZE) *(size_t *)at = (size_t)x;
         if (f->type == F_NUMBER) *(double *)at = x;
         if (f->type == F_FLAG) *(bool *)at = x > 0;
