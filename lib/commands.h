@@ -589,6 +589,12 @@ static void cmd_cache(const Args *a)
     if (a->device != DEVICE_CPU) json_object_set_new(header, "device", json_make("s", devices[a->device].name)); // "auto" is bf16 there
     size_t done = cache_resume(&file, header, d.prompts, d.n, M);
     if (done) printf("%s: %zu of %zu samples are there already\n", a->out, done, total);
+    if (done && done < total) { // of two rewards' numbers no later look at a few would be sure to tell
+        Cache begun;
+        cache_read_begun(&begun, a->out);
+        check_reward(&begun, a->out, a, &reward, d.t);
+        cache_free(&begun);
+    }
     stop_on_signals();
     Progress p = progress_begin("cache", total, done, "samples");
     while (done < total && !stop_signal) {
