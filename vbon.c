@@ -1080,7 +1080,7 @@ static const Flag flag_table[] = {
     CHOICE("reward-output", reward_output, "bon score cache train offline eval", "logit", reward_outputs, "of a classifier: the positive label's logit, or its probability"),
     FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train offline eval", "1", "1e-9..1e9", "rewards are multiplied by it"),
     FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train offline eval", "0", "-1e9..1e9", "and this is added"),
-    FLAG("reward-tolerance", FLAG_DOUBLE, reward_tolerance, "train offline eval", "0", "0..1e9", "stop when a cached response, scored again, differs by more than this share of the rewards' spread (0: 1e-4, and 0.1 where bf16 was or is used)"),
+    FLAG("reward-tolerance", FLAG_DOUBLE, reward_tolerance, "cache train offline eval", "0", "0..1e9", "stop when a cached response, scored again, differs by more than this share of the rewards' spread (0: 1e-4, and 0.1 where bf16 was or is used)"),
     FLAG("missing-eos", FLAG_STRING, missing_eos, "bon cache train offline eval", "none", NULL, "reward of a response without an end-of-text token, in place of its own (none: its own)"),
     FLAG("data", FLAG_STRING, data, "sft reward offline", NULL, NULL, "JSONL to train on (offline: in place of --cache, lines {\"prompt\",\"chosen\",\"rejected\"})"),
     FLAG("held-out", FLAG_STRING, held_out, "sft reward", NULL, NULL, "JSONL to measure on"),

@@ -41,6 +41,20 @@ static void missing_eos(const Args *a, bool *has, double *value)
     *value = (float)*value; // as rewards are
 }
 
+// --out, tried before the work; never what the run reads, which would be lost
+static AsideFile *out_file(const Args *a)
+{
+    const struct { const char *flag, *path; } reads[] =
+        {{"in", a->in}, {"prompts", a->prompts}, {"cache", a->cache}, {"pool", a->pool}};
+    struct stat out, in;
+    for (size_t i = 0; i < sizeof reads / sizeof *reads; i++) {
+        if (!reads[i].path || !look(reads[i].path, &in) || !look(a->out, &out)) continue;
+        bool same = in.st_dev == out.st_dev && in.st_ino == out.st_ino;
+        if (same) die("--out %s: is the file of --%s, and would take its place: name another", a->out, reads[i].flag);
+    }
+    return aside_open(a->out);
+}
+
 // Fingerprints of the files that a run reads line by line, made before it reads any: resumed, it must find the same in them.
 static json_t *files_json(const Args *a)
 {
@@ -550,7 +564,7 @@ static void sample_run(const Args *a, bool bon)
     Drawing d;
     Reward reward;
     size_t M = (size_t)(bon ? a->n : a->samples);
-    AsideFile *out = a->out ? aside_open(a->out) : NULL; // tried before the work
+    AsideFile *out = a->out ? out_file(a) : NULL;
     drawing_open(&d, a, a->model, bon ? STREAM_BON : STREAM_SAMPLE);
     checked_product(bon ? "--n for all prompts" : "--samples for all prompts", d.n, M);
     if (bon) open_reward(&reward, a, d.t);
@@ -595,6 +609,12 @@ static void cmd_cache(const Args *a)
     if (a->device != DEVICE_CPU) json_object_set_new(header, "device", json_make("s", devices[a->device].name)); // "auto" is bf16 there
     size_t done = cache_resume(&file, header, d.prompts, d.n, M);
     if (done) printf("%s: %zu of %zu samples are there already\n", a->out, done, total);
+    if (done && done < total) { // of two rewards' numbers no later look at a few would be sure to tell
+        Cache begun;
+        cache_read_begun(&begun, a->out);
+        check_reward(&begun, a->out, a, &reward, d.t);
+        cache_free(&begun);
+    }
     stop_on_signals();
     Progress p = progress_begin("cache", total, done, "samples");
     while (done < total && !stop_signal) {
@@ -667,7 +687,8 @@ static void score_line(const Jsonl *in, const json_t *j, const Tokenizer *t, int
 static void cmd_score(const Args *a)
 {
     require(a->in, "in");
-    AsideFile *out = aside_open(require(a->out, "out")); // tried before the work
+    require(a->out, "out");
+    AsideFile *out = out_file(a);
     Model m;
     Tokenizer *t = model_load_as(&m, device_ops(a), require(a->model, "model"), "model", false, TRAIN_NONE, false);
     const Ops *o = m.o;
@@ -914,7 +935,7 @@ static void cmd_eval(const Args *a)
     size_t K = (size_t)a->samples, N = bon ? (size_t)a->n : 1;
     require(a->cache, "cache");
     if (a->pool && !bon) usage("--pool is what --method bon chooses from");
-    AsideFile *file = a->out ? aside_open(a->out) : NULL; // tried before the work
+    AsideFile *file = a->out ? out_file(a) : NULL;
     Drawing d;
     drawing_open(&d, a, policy, STREAM_EVAL);
     Model ref;

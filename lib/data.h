@@ -45,6 +45,7 @@ typedef struct { CachePrompt *prompts; size_t n; json_t *header; struct { char *
 // first_m > 0: only the first so many drawn for each prompt. Dies with file and line, and when the cache has not all the
 // samples its header promises.
 void cache_read(Cache *c, const char *path, long first_m);
+void cache_read_begun(Cache *c, const char *path); // one that may lack samples at its end
 void cache_free(Cache *c);
 long cache_find(const Cache *c, const char *prompt);       // -1: not there
 // One record as a line; ids may be NULL.
@@ -283,7 +284,7 @@ static void cache_whole(const Cache *c, const char *path)
         die("%s: holds %lld of %lld samples: the cache command it was begun with goes on with it", path, there, total);
 }
 
-void cache_read(Cache *c, const char *path, long first_m)
+static void cache_read_samples(Cache *c, const char *path, long first_m)
 {
     Jsonl in;
     json_t *j;
@@ -348,9 +349,11 @@ void cache_read(Cache *c, const char *path, long first_m)
         for (size_t k = 0; k < p->n; k++) keyed += p->samples[k].has_key;
     }
     if (!total) die("%s: no samples", path);
-    cache_whole(c, path);
     if (keyed && keyed < total) die("%s: some samples have order keys and some have none: make it again", path);
 }
+
+void cache_read(Cache *c, const char *path, long first_m) { cache_read_samples(c, path, first_m); cache_whole(c, path); }
+void cache_read_begun(Cache *c, const char *path) { cache_read_samples(c, path, 0); }
 
 void cache_free(Cache *c)
 {

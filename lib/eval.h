@@ -69,15 +69,15 @@ static void evaluate_logps(const EvalSpec *spec, const Prompt *prompts, const Re
         for (size_t s = i; s < i + fit; s++) {
             size_t count = sequence_tokens(&q[s]), drop = r[s].finished; // released form: the response's end-of-text left out
             for (size_t t = 0; t < count; t++, a++) {
-                const char *cause = "its weights are too large to compute with (has training diverged?), or --temperature is too low";
-                double d = must_be_finite(lr[a], "a log-probability by the reference", cause) - must_be_finite(lp[a],
-                    "a log-probability by the policy", cause);
+                double d = must_be_finite(lr[a], "a log-probability by the reference", WEIGHTS_OR_TEMPERATURE)
+                    - must_be_finite(lp[a], "a log-probability by the policy", WEIGHTS_OR_TEMPERATURE);
                 if (t + drop < count) released[s] += exp(d) - 1 - d;
                 if (t + r[s].n < count) continue;
                 sum_r[s] += lr[a];
                 k1[s] -= d;
                 k3[s] += exp(d) - 1 - d;
-                rb[s] += ref->cfg.C == C ? must_be_finite(kl[a], "the KL to the reference at a token", cause) : NAN;
+                rb[s] += ref->cfg.C != C ? NAN
+                    : must_be_finite(kl[a], "the KL to the reference at a token", WEIGHTS_OR_TEMPERATURE);
             }
         }
     }

@@ -40,14 +40,14 @@ int flag_given(const char *name)
     return 0;
 }
 
-static bool word_in(const char *list, const char *word, char separator)
+static bool word_in(const char *list, const char *word)
 {
     size_t n = strlen(word);
-    for (const char *p = list; p; p = strchr(p, separator), p = p ? p + 1 : NULL)
-        if (!strncmp(p, word, n) && (!p[n] || p[n] == separator)) return true;
+    for (const char *p = list; p; p = strchr(p, ' '), p = p ? p + 1 : NULL)
+        if (!strncmp(p, word, n) && (!p[n] || p[n] == ' ')) return true;
     return false;
 }
-static bool belongs(const Flag *f, const char *command) { return !strcmp(f->commands, "all") || word_in(f->commands, command, ' '); }
+static bool belongs(const Flag *f, const char *command) { return !strcmp(f->commands, "all") || word_in(f->commands, command); }
 
 static size_t edit_distance(const char *a, const char *b) // Levenshtein
 {

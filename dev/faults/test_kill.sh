@@ -41,8 +41,9 @@ echo mine > "$in/notes/a"; echo mine > "$dir/before/out/step-notes/b"; echo mine
 ln -s ../../../in/notes "$dir/before/out/step-link"
 
 LM="--threads 1 --model ../../in/lm" BOTH="--threads 1 --model ../../in/lm --reward ../../in/rm"
-# A reward program that answers a batch at once: in how many pieces answers come must not differ from run to run.
-LENGTHS='while read -r l; do a="$a${#l}\n" n=$((n + 1)); [ $((n % 6)) = 0 ] && { printf "$a"; a=; }; done'
+# A reward program that answers a batch at once, of eight, which a cache that goes on scores again too: in how many
+# pieces answers come must not differ from run to run.
+LENGTHS='while read -r l; do a="$a${#l}\n" n=$((n + 1)); [ $((n % 8)) = 0 ] && { printf "$a"; a=; }; done'
 PROMPTS="--prompts ../../in/prompts.jsonl --max-new 6" CACHE="--cache ../../in/cache.jsonl"
 RUN="--threads 1 --lr 3e-3 --save-every 1 --out out"
 TEXTS="--data ../../in/texts.jsonl --held-out ../../in/texts.jsonl --context 32 --steps 3 --batch 2"
@@ -50,7 +51,7 @@ PPO="$BOTH $CACHE --max-new 6 --episodes 12 --rollout 4 --minibatch 4 --ppo-epoc
 DPO="--loss dpo --beta 0.1 --draws 4 --pairs 2 --batch 2 --steps 3"
 "$KILL" "$dir" "$VBON" "$LIBRARY" "$JOBS" "$SEED" "$BUDGET" "$MEMORY" "${ONLY:-}" <<END
 cache     g  cache $BOTH $PROMPTS --samples 16 --decode-rows 24 --out cache.jsonl
-program   g  cache $LM --reward '$LENGTHS' $PROMPTS --samples 4 --decode-rows 6 --out cache.jsonl
+program   g  cache $LM --reward '$LENGTHS' $PROMPTS --samples 8 --decode-rows 8 --out cache.jsonl
 train     ru train $PPO $RUN
 prefix    r  train $PPO $RUN --critic prefix-rank
 offline   ru offline $LM $CACHE $DPO $RUN

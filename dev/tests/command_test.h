@@ -1214,9 +1214,21 @@ static void test_stale(void) // a reward that is no longer what the cache was ma
     write_file(script, length, strlen(length));
     expect_success("cache --model lm --reward 'sh rule.sh' --prompts prompts.jsonl --samples 8 --max-new 6 --out "
         "stale.jsonl");
+    size_t n;
+    char *whole = read_file(tmp_path("stale.jsonl"), &n), *end = whole;
+    for (int i = 0; i < 12; i++) end = strchr(end, '\n') + 1;
+    write_file(tmp_path("begun.jsonl"), whole, (size_t)(end - whole));
+    write_file(tmp_path("begun_was.jsonl"), whole, (size_t)(end - whole));
+    arrfree(whole);
     for (int edit = 0; edit < 3; edit++) { // the program is another, is random, is the same again
-        const char *now = edit == 0 ? other : edit == 1 ? counter : length;
+        const char *now = edit == 0 ? other : edit == 1 ? counter : length,
+            *on = "cache --model lm --reward 'sh rule.sh' --prompts prompts.jsonl --samples 8 --max-new 6 "
+                "--out begun.jsonl";
         write_file(script, now, strlen(now));
+        if (edit == 2) expect_success(on);
+        else expect_failure(on, 1, edit ? "--reward sh rule.sh: random: to prompt" : "begun.jsonl: prompt \"");
+        CHECK(same_files("begun.jsonl", edit == 2 ? "stale.jsonl" : "begun_was.jsonl"),
+            "a cache gone on with by another reward");
         for (int k = 0; k < 3; k++) {
             args = format("%s --reward 'sh rule.sh' --cache stale.jsonl", uses[k]);
             if (edit == 2) expect_success(args);

@@ -166,6 +166,20 @@ static void test_faults(void)
         free(args); free(missing);
     }
 
+    // what is read is not written over, by whatever name
+    shell("cp f1.jsonl f15.jsonl; ln -s f15.jsonl f16.jsonl");
+    static const char *const over[] = {"score --model lm --in f15.jsonl",
+        "sample --model lm --max-new 2 --prompts f15.jsonl",
+        "bon --model lm --reward rm --max-new 2 --prompts f15.jsonl",
+        "eval --model lm --reference lm --reward rm --max-new 6 --cache f15.jsonl",
+        "eval --method bon --n 2 --reference lm --reward rm --max-new 6 --cache f1.jsonl --pool f15.jsonl"};
+    for (int i = 0; i < 10; i++) {
+        char *args = format("%s --out %s", over[i / 2], i % 2 ? "f16.jsonl" : "f15.jsonl");
+        expect_failure(args, 1, "and would take its place");
+        CHECK(same_files("f1.jsonl", "f15.jsonl"), "vbon %s", args);
+        free(args);
+    }
+
     // a second run, also of another kind, is refused while one holds --out; a lock is nothing that stays
     static const struct { const char *args, *held; } locks[] = {{CACHE "f5.jsonl", "f5.jsonl"},
         {"bon --model lm --reward rm --prompt I --max-new 2 --out f6", "f6.tmp"},
