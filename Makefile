@@ -124,7 +124,7 @@ build/two_lines: dev/two_lines.c gpt2.h pythia.h ppo.h Makefile
 test: vbon build/test build/test_double build/two_lines
 	@dev/run_tests.sh ./vbon build/test_double build/test
 test_asan: build/two_lines build/vbon_asan build/test_asan build/test_double_asan
-	@VBON_FEW=1 dev/run_tests.sh build/vbon_asan build/test_double_asan build/test_asan
+	@VBON_FEW=1 ASAN_OPTIONS=allocator_may_return_null=1 dev/run_tests.sh build/vbon_asan build/test_double_asan build/test_asan
 
 # Kills before every call that changes a file; failed writes, reads and allocations: SEED=N BUDGET=N, or FULL=1.
 build/kill: dev/faults/kill.c Makefile
