@@ -657,16 +657,18 @@ static void cmd_cache(const Args *a)
 // score
 
 // A line's text and prompt, with the ids that were sampled where it has them: they tell what a text cannot, as an
-// end-of-text token.
-static void score_line(const Jsonl *in, const json_t *j, const Tokenizer *t, int eos, size_t V, size_t n, Prompt *p, Response *r)
+// end-of-text token. False: it has none, and a cache's key that says that they were not its text's.
+static bool score_line(const Jsonl *in, const json_t *j, const Tokenizer *t, int eos, size_t V, size_t n, Prompt *p,
+                       Response *r)
 {
     const char *prompt, *text;
-    json_t *ids = json_object_get(j, "ids");
+    json_t *ids = json_object_get(j, "ids"), *key = json_object_get(j, "key");
     bool same;
     CHECK_FIELDS(in, j, response_fields);
     jsonl_text(in, j, &prompt, &text);
     CacheSample s = {.text = (char *)text, .finished = json_is_true(json_object_get(j, "finished"))};
     if (ids) s.ids = read_ids(ids, &s.n_ids);
+    else if ((s.has_key = is_hex(json_string_value(key)))) s.key = read_key(key);
     *p = (Prompt){.text = xstrdup(prompt ? prompt : ""), .where = format("%s:%zu", in->path, in->line)};
     p->ids = tokenizer_encode(t, p->text, strlen(p->text), &p->n);
     *r = (Response){.prompt = n};
@@ -682,6 +684,7 @@ static void score_line(const Jsonl *in, const json_t *j, const Tokenizer *t, int
     if (ids && strcmp(said, text) && strcmp(whole, text))
         die("%s: \"ids\" are not this tokenizer's for the text: leave \"ids\" out to score the text", p->where);
     free(said); free(whole);
+    return same;
 }
 
 static void cmd_score(const Args *a)
@@ -707,11 +710,12 @@ static void cmd_score(const Args *a)
     Response r[BLOCK];
     Sequence q[BLOCK];
     double *logp = NULL;
+    size_t retokenised = 0;
     for (bool more = true; more;) {
         size_t n = 0, tokens = (size_t)a->micro_tokens;
         while (n < BLOCK && (more = jsonl_next(&in, &record[n]))) {
             if (jsonl_header(record[n])) { printf("%s:%zu: a cache's header is not copied: what is written is no cache of its reward\n", a->in, in.line); json_decref(record[n]); continue; }
-            score_line(&in, record[n], t, eos, m.cfg.V, n, &p[n], &r[n]);
+            retokenised += !score_line(&in, record[n], t, eos, m.cfg.V, n, &p[n], &r[n]);
             if (p[n].n + r[n].n > m.cfg.max_T)
                 die("%s: %zu tokens; the model's own context is %zu: shorten the text", p[n].where, p[n].n + r[n].n,
                 m.cfg.max_T);
@@ -766,6 +770,8 @@ static void cmd_score(const Args *a)
         }
     }
     jsonl_close(&in);
+    if (retokenised)
+        printf("%s: %zu texts encode to other tokens than were sampled, and are scored as texts\n", a->in, retokenised);
     if (a->reward) reward_close(&reward);
     aside_commit(out);
     scorer_free(&s); arena_release(&work);

@@ -1296,5 +1296,15 @@ static void test_stale(void) // a reward that is no longer what the cache was ma
     expect_success("offline --model lm --loss bon-sft --n 2 --steps 1 --out stale_ok --reward rm --cache "
         "texts_only.jsonl");
     CHECK(access(tmp_path("stale_no"), F_OK), "what cannot begin leaves nothing behind");
-    free(folder);
+    // a sample without its ids, of which the key says that they were others: scored as a text, and it is said; a key of
+    // another kind is nobody's business
+    const int others[] = {1, 2};
+    char *keyed = format("{\"prompt\":\"I\",\"text\":\"ab\",\"key\":\"%016llx\"}\n{\"prompt\":\"I\",\"text\":"
+        "\"ab\",\"key\":\"mine\"}\n", (unsigned long long)order_key(others, 2));
+    write_file(tmp_path("keyed.jsonl"), keyed, strlen(keyed));
+    args = format("score --model %s/lm --in %s/keyed.jsonl --out %s/keyed_out.jsonl", test_folder, test_folder, test_folder);
+    said = vbon_output(args);
+    CHECK(strstr(said, "keyed.jsonl: 1 texts encode to other tokens than were sampled"), "score of a key: %s", said);
+    arrfree(said);
+    free(args); free(keyed); free(folder);
 }
