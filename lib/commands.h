@@ -52,6 +52,12 @@ static AsideFile *out_file(const Args *a)
         bool same = in.st_dev == out.st_dev && in.st_ino == out.st_ino;
         if (same) die("--out %s: is the file of --%s, and would take its place: name another", a->out, reads[i].flag);
     }
+    Lines old;
+    const char *cache = "{\"vbon_cache\"";
+    if (look(a->out, &out) && S_ISREG(out.st_mode) && lines_open(&old, a->out, false)) {
+        if (lines_next(&old) && !strncmp(old.buffer, cache, strlen(cache))) die("--out %s: holds a cache: name another file, or delete it", a->out);
+        lines_close(&old);
+    }
     return aside_open(a->out);
 }
 

@@ -20,7 +20,7 @@ typedef struct { size_t at; int len, from; float label; } Row;
 typedef struct { LossKind kind; int *tokens; Row *rows; size_t n_tokens, n_rows, n_docs, n_short; size_t *doc_first;
     /* (n_docs+1) into rows */ } Corpus;
 // Reads JSONL: {"text"} or {"prompt","response"} for LOSS_LM; {"text","label"}; {"prompt","chosen","rejected"}. context: tokens a row at
-// most. Dies with file and line. An end-of-text token closes every LM document, and a pair's texts when the tokenizer has one.
+// most. Dies with file and line. An end-of-text token closes every LM document but one that is said not to be "finished", and a pair's texts when the tokenizer has one.
 // own: the model's own context, which no flag raises.
 void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *tok, size_t context, size_t own,
     size_t from, size_t max_docs);
@@ -111,7 +111,8 @@ void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *to
             int *ids = tokenizer_encode(tok, text, strlen(text), &n);
             corpus_tokens(c, ids, n);
             free(ids);
-            if (kind != LOSS_LABEL && eos >= 0) corpus_tokens(c, &eos, 1);
+            bool cut = json_is_false(json_object_get(j, "finished")); // a response that was cut at the limit has no end
+            if (kind != LOSS_LABEL && eos >= 0 && !cut) corpus_tokens(c, &eos, 1);
             size_t end = c->n_tokens;
             if (end - at < (kind == LOSS_LM ? 2 : 1)) { // nothing to learn from
                 if (kind == LOSS_PAIR) die("%s:%zu: an empty text", path, in.line);

@@ -179,6 +179,8 @@ static void test_faults(void)
         CHECK(same_files("f1.jsonl", "f15.jsonl"), "vbon %s", args);
         free(args);
     }
+    expect_failure("sample --model lm --max-new 2 --prompt I --out f15.jsonl", 1, "holds a cache"); // nor any finished cache
+    CHECK(same_files("f1.jsonl", "f15.jsonl"), "a cache that is no input was replaced");
 
     // a second run, also of another kind, is refused while one holds --out; a lock is nothing that stays
     static const struct { const char *args, *held; } locks[] = {{CACHE "f5.jsonl", "f5.jsonl"},
