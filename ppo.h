@@ -1079,8 +1079,9 @@ void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, const Prompt *prom
     objective_prepare(&p->opt.objective);
     size_t minibatches = ((size_t)opt->rollout + (size_t)opt->minibatch - 1) / (size_t)opt->minibatch;
     size_t iterations = ((size_t)opt->episodes + (size_t)opt->rollout - 1) / (size_t)opt->rollout;
-    size_t each = checked_product("--ppo-epochs", minibatches, (size_t)opt->epochs);
-    p->updates = (long)checked_product("--episodes", each, iterations);
+    double updates = (double)minibatches * (double)opt->epochs * (double)iterations;
+    if (updates > 1e15) usage("--episodes, --ppo-epochs and --minibatch make %.3g optimiser steps: at most 1e15; lower them", updates);
+    p->updates = (long)updates;
     for (size_t i = 0; i < n_prompts; i++) if (prompts[i].n > p->max_prompt) p->max_prompt = prompts[i].n;
     size_t n = policy->n_params - policy->first, E = (size_t)opt->rollout;
     size_t actions = checked_product("actions of a rollout", E, (size_t)opt->max_new);

@@ -398,7 +398,7 @@ size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, s
     jsonl_open(&in, path);
     while (jsonl_line(&in)) {
         const Lines *l = &in.lines;
-        bool ours = head || !strncmp(l->buffer, "{\"vbon_cache\"", l->n < 13 ? l->n : 13);
+        bool ours = head || !strncmp(in.text, "{\"vbon_cache\"", in.length < 13 ? in.length : 13);
         if (!ours) die("%s: holds something else than a cache: name another file", path);
         if (l->buffer[l->n - 1] != '\n') break; // torn
         whole += l->n;
