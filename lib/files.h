@@ -74,8 +74,8 @@ static char **made_paths;
 static void remove_made(void)
 {
     struct stat st;
-    for (size_t i = arrlenu(made_paths); i-- > 0;) {
-        const char *path = made_paths[i];
+    for (size_t i = arrlenu(made_paths); i > 0; i--) {
+        const char *path = made_paths[i - 1];
         if (rmdir(path) && !lstat(path, &st) && S_ISREG(st.st_mode) && !st.st_size) unlink(path);
     }
 }
@@ -256,7 +256,7 @@ uint64_t file_fingerprint(const char *path)
     for (size_t k = 1; k;) {
         memset(words, 0, sizeof words);
         k = fread(words, 1, sizeof words, f);
-        for (size_t i = 0; i < (k + 7) / 8; i++) h = mix64((h ^ words[i]) + 0x9e3779b97f4a7c15ull);
+        for (size_t i = 0; i < (k + 7) / 8; i++) h = hash_more(h, words[i]);
         h = mix64(h ^ k);
     }
     if (ferror(f)) die("%s: cannot be read: %s", path, strerror(errno));

@@ -54,7 +54,7 @@ void handle_signals(void (*handler)(int))
 {
     static char stack[1 << 16];
     stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
-    struct sigaction a = {.sa_handler = handler, .sa_flags = SA_RESETHAND | SA_ONSTACK | SA_RESTART};
+    struct sigaction a = {.sa_handler = handler, .sa_flags = (int)(SA_RESETHAND | SA_ONSTACK | SA_RESTART)};
     sigaltstack(&own, NULL);
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
