@@ -12,7 +12,7 @@
 //    What trains is always a suffix of it, so freezing is one offset, and gradients and moments are as long as that suffix.
 //  - Weights are kept as (out, in) rows whatever the file says: normalise at load (param_set), undo at save (param_get).
 //  - An architecture is a table of names and a few numbers in Config; the block is one function. What Pythia does otherwise (pythia.h)
-//    is three ifs in it: rotary positions instead of wpe, an MLP beside the attention instead of after it, another activation.
+//    are branches in it: rotary positions instead of wpe, an MLP beside the attention instead of after it, another activation.
 //  - Logits never exist as a whole: the head is part of the ops logprob_*, head_kl and sample, which work in chunks of rows.
 //  - Memory is an Arena a family, carved by one function that runs twice: once to measure, once to place.
 //

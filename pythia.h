@@ -1,7 +1,7 @@
 // pythia.h: what Pythia (GPT-NeoX) does differently from GPT-2.
 //
 // There is one model, in gpt2.h. This file is its second parameter table and how its config.json is read and written; the rest of the
-// difference is three ifs in the block: rotary positions on the first rotary_pct of each head, the MLP beside the attention
+// difference are branches in the block: rotary positions on the first rotary_pct of each head, the MLP beside the attention
 // (use_parallel_residual), and the activation that hidden_act names.
 //
 // Easy to get wrong:

@@ -1,8 +1,8 @@
 // vbon.c: the CPU operations (ops_cpu), the flag table and main.
 //
-// The first half implements the op table of gpt2.h on the CPU: plain loops with OpenMP, oneDNN for matrix products, packed weights by hand. It is the
-// reference that the CUDA kernels of vbon.cu are compared with, op by op, so it stays plain where speed does not matter; where it
-// does (products, attention, the softmax over the vocabulary) it is written so that the compiler vectorises it. `real` is float;
+// It implements the op table of gpt2.h on the CPU: plain loops with OpenMP, oneDNN for matrix products, packed weights by hand. These are the
+// reference that the CUDA kernels of vbon.cu are compared with, op by op, so they stay plain where speed does not matter; where it
+// does (products, attention, the softmax over the vocabulary) they are written so that the compiler vectorises it. `real` is float;
 // -Dreal=double builds all of it in double, without oneDNN, and is what gradients are checked in.
 //
 // Easy to get wrong:

@@ -1,5 +1,5 @@
-// vbon.cu: the CUDA operations (ops_cuda). No model, no algorithm, no main: every kernel here has its plain twin in vbon.c, under the
-// same name, and the two are compared op by op (dev/tests/cuda_test.h). Matrix products are cuBLASLt's, all else is written out.
+// vbon.cu: the CUDA operations (ops_cuda). No model, no algorithm, no main: every op cuda_NAME here has its plain twin cpu_NAME in
+// vbon.c, and the two are compared op by op (dev/tests/cuda_test.h). Matrix products are cuBLASLt's, all else is written out.
 //
 // How to read it: an op is a kernel or two and a function cuda_NAME that launches them; the table at the end lists the ops.
 //  - Kernels are templates over T, the type of weights and activations (float or bfloat16). Whatever is summed is summed in float,

@@ -1,6 +1,6 @@
 // commands.h: what `vbon COMMAND` does, in plain code: read flags, load, loop, write.
 //
-// Each command prints its start-up table, shows its progress, and writes nothing in place until it is whole. Runs that take long (sft, reward,
+// Before a command begins main prints its start-up table. A command shows its progress, and writes nothing in place until it is whole. Runs that take long (sft, reward,
 // train, offline, cache) can be killed at any moment and go on with --resume (cache: by itself).
 #ifndef COMMANDS_H
 #define COMMANDS_H
