@@ -255,6 +255,17 @@ static void cuda_decode_tests(void)
     }
 }
 
+// A head of one token knows what comes: what is normalised by a largest value of 0 elsewhere is looked at here.
+static void only_zeros(const Operand *x, size_t n, const char *what)
+{
+    real *got = xmalloc(n * sizeof *got);
+    for (int s = 0; s < 2; s++) {
+        sides[s]->download(got, x->on[s]);
+        for (size_t i = 0; i < n; i++) CHECK(fabs((double)got[i]) <= 1e-5, "%s, one token, side %d: %g", what, s, (double)got[i]);
+    }
+    free(got);
+}
+
 static void cuda_head_tests(void)
 {
     static const struct { size_t R, C, V; } shapes[] = {{1, 1, 1}, {1, 8, 13}, {37, 16, 257}, {6, 8, 1000}, {1030, 4, 9}, {2, 8, 50257}}; // 1030 rows: two chunks
@@ -266,8 +277,9 @@ static void cuda_head_tests(void)
         #define NAME(op) (snprintf(what, sizeof what, "%s (%zu,%zu,%zu)", op, R, C, V), what)
         Operand *x = random_operand("x", R * C, 2), *w = random_operand("w", V * C, 1), *x2 = random_operand("x", R * C, 2), *w2 = random_operand("w", V * C, 1), *target = index_operand("target", R, V);
         Operand *logp = poisoned("logp", R, DT_REAL), *entropy = poisoned("entropy", R, DT_REAL), *dlogp = random_real("dlogp", R, 1), *dx = poisoned("dinp", R * C, ACT), *dw = random_real("dw", V * C, 0.1);
-        double tol = V == 1 ? 1e30 : 1e-5 + 4e-9 * (double)V; // one token: everything is 0; the CPU sums a row in float
+        double tol = V == 1 ? 1e30 : 1e-5 + 4e-9 * (double)V; // the CPU sums a row in float. One token: everything is 0 (only_zeros)
         CASE(NAME("logprob_forward"), tol, OUT(logp, entropy), o->logprob_forward(ON(logp), ON(entropy), (Buf){0}, ON(x), ON(w), ON(target), 0.7, R, C, V));
+        if (V == 1) { only_zeros(logp, R, "logp"); only_zeros(entropy, R, "entropy"); }
         CASE(NAME("logprob_forward, no entropy"), tol, OUT(logp), o->logprob_forward(ON(logp), (Buf){0}, (Buf){0}, ON(x), ON(w), ON(target), 1, R, C, V));
         CASE(NAME("logprob_backward"), tol, OUT(dx, dw, logp), o->logprob_backward(ON(dx), ON(dw), ON(logp), ON(dlogp), (Buf){0}, ON(x), ON(w), ON(target), 0.7, R, C, V));
         CASE(NAME("logprob_backward, frozen"), tol, OUT(dx), o->logprob_backward(ON(dx), (Buf){0}, (Buf){0}, ON(dlogp), (Buf){0}, ON(x), ON(w), ON(target), 0.7, R, C, V));
@@ -279,6 +291,7 @@ static void cuda_head_tests(void)
             });
         }
         CASE(NAME("head_kl"), tol, OUT(logp), o->head_kl(ON(logp), ON(x), ON(w), ON(x2), ON(w2), 0.7, R, C, V));
+        if (V == 1) only_zeros(logp, R, "KL");
         double *u = xmalloc(R * sizeof *u);
         for (size_t i = 0; i < R; i++) u[i] = i ? random_uniform(7, 1, k, i, 0) : 0.99999999999;
         Operand *uniform = operand("uniform", R, DT_F64, u), *token = poisoned("token", R, DT_I32), *at_ = poisoned("logp", R, DT_REAL);

@@ -276,17 +276,6 @@ static void test_sampling(void)
         }
         CHECK(chi < 24, "chi-squared %.1f over %d cells", chi, keep);
     }
-    // the rank of a fresh reference sample among M others is uniform: chi-squared over 0..M
-    enum { M = 9, DRAWS = 2000 };
-    double hist[M + 1] = {0}, chi = 0;
-    for (int d = 0; d < DRAWS; d++) {
-        double r[M];
-        for (int k = 0; k < M; k++) r[k] = random_uniform(3, STREAM_CACHE, (uint64_t)d, (uint64_t)k, 0);
-        Cdf c = {.M = M, .reward = r};
-        hist[(int)cdf_rank_score(&c, random_uniform(3, STREAM_ROLLOUT, (uint64_t)d, 0, 0))]++;
-    }
-    for (int k = 0; k <= M; k++) chi += (hist[k] - DRAWS / (M + 1.0)) * (hist[k] - DRAWS / (M + 1.0)) / (DRAWS / (M + 1.0));
-    CHECK(chi < 30, "ranks: chi-squared %.1f over 10 cells", chi);
 }
 
 static void frozen_one(int which)
