@@ -88,7 +88,9 @@ static void test_sizes(void)
     // address space that runs out: one line, whenever
     for (int MiB = 48; MiB < 260 && !few(); MiB += 12) {
         char *before = format("rm -rf tight; ulimit -v %d && OMP_NUM_THREADS=2", MiB << 10);
-        int code = in_limits(before, "sft --tokenizer lm --data sized.jsonl --layers 1 --width 64 --heads 2 --context 16 --steps 2 --out tight", &said);
+        const char *args = "sft --tokenizer lm --data sized.jsonl --layers 1 --width 64 --heads 2 --context 16 --steps 2 --out tight";
+        int code = in_limits(before, args, &said);
+        if (code >= 128) code = in_limits(before, args, &said); // rarely a library dies of a thread's stack; ours would again
         CHECK(code == 0 || (code == 1 && (strstr(said, "out of memory") || strstr(said, "libgomp"))) || strstr(said, "shared librar"), "sft in %d MiB of addresses: %d: %s", MiB, code, said);
         free(before);
     }
