@@ -90,7 +90,7 @@ static void test_sizes(void)
         char *before = format("rm -rf tight; ulimit -v %d && OMP_NUM_THREADS=2", MiB << 10);
         const char *args = "sft --tokenizer lm --data sized.jsonl --layers 1 --width 64 --heads 2 --context 16 --steps 2 --out tight";
         int code = in_limits(before, args, &said);
-        if (code >= 128) code = in_limits(before, args, &said); // rarely a library dies of a thread's stack; ours would again
+        if (code >= 128) code = in_limits(before, args, &said); // seen once in some 400 runs and not found again; a fault of ours would come again
         CHECK(code == 0 || (code == 1 && (strstr(said, "out of memory") || strstr(said, "libgomp"))) || strstr(said, "shared librar"), "sft in %d MiB of addresses: %d: %s", MiB, code, said);
         free(before);
     }
