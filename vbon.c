@@ -2,7 +2,7 @@
 //
 // It implements the op table of gpt2.h on the CPU: plain loops with OpenMP, oneDNN for matrix products, packed weights by hand. These are the
 // reference that the CUDA kernels of vbon.cu are compared with, op by op, so they stay plain where speed does not matter; where it
-// does (products, attention, the softmax over the vocabulary) they are written so that the compiler vectorises it. `real` is float;
+// does (products, attention, the softmax over the vocabulary) they are written so that the compiler vectorises them. `real` is float;
 // -Dreal=double builds all of it in double, without oneDNN, and is what gradients are checked in.
 //
 // Easy to get wrong:
