@@ -292,13 +292,13 @@ static Config tiny = {.arch = "gpt2", .L = 1, .C = 4, .NH = 1, .F = 4, .V = 5, .
 static double counter, ridge[24];
 static State state[] = {{"iteration", &counter, 1}, {"ridge", ridge, 24}};
 static Args training;
+static Model resumed; // one for all runs: to make it anew takes longer than the rest of a run
 static void make_run(void)
 {
-    Model m;
-    model_create(&m, ops_cpu(), &tiny, TRAIN_ALL, true, false);
-    model_random(&m, 1);
-    value_head_random(&m, 1);
-    checkpoint_save(&m, path("out"), 3, NULL, state, 2);
+    model_create(&resumed, ops_cpu(), &tiny, TRAIN_ALL, true, false);
+    model_random(&resumed, 1);
+    value_head_random(&resumed, 1);
+    checkpoint_save(&resumed, path("out"), 3, NULL, state, 2);
     char *argv[] = {"--lr", "1"};
     flags_parse(&training, flag_table, n_flags, "train", 2, argv, preset_flags);
     training.out = strdup(path("out"));
@@ -311,12 +311,7 @@ static void make_run(void)
 static void run_checkpoint(const Part *part)
 {
     char *step = checkpoint_latest(training.out);
-    if (step) {
-        Model m;
-        model_create(&m, ops_cpu(), &tiny, TRAIN_ALL, true, false);
-        checkpoint_load(&m, step, state, 2);
-        model_free(&m);
-    }
+    if (step) checkpoint_load(&resumed, step, state, 2);
     if (!part[3].n) return;
     log_cut(training.out, 2);
     char *line = NULL;
