@@ -48,7 +48,7 @@ check:
 
 vbon: $(SOURCES) $(if $(NVCC),build/vbon_cuda.o) Makefile | check
 	$(CC) $(FAST) $(GPU) vbon.c $(filter %.o,$^) -o $@ $(FASTLIB) $(GPULIB)
-build/vbon_cuda.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/tensor_core.h Makefile
+build/vbon_cuda.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h lib/tensor_core.h Makefile
 	@mkdir -p build
 	$(NVCC) $(NVFLAGS) -c vbon.cu -o $@
 
@@ -93,7 +93,7 @@ SIMTLIB        = $(filter -fsanitize=%,$(KERNELS_$*)) $(if $(filter plain,$*),$(
 build/cuda_on_cpu_%.o: $(wildcard dev/cuda_on_cpu/*) Makefile
 	@mkdir -p build
 	$(CXX) $(SIMT) -O2 $(ENGINE_$*) -c dev/cuda_on_cpu/cuda_on_cpu.cpp -o $@
-build/vbon_simt_%.o: vbon.cu gpt2.h ppo.h lib/generate.h $(wildcard dev/cuda_on_cpu/*) Makefile
+build/vbon_simt_%.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h $(wildcard dev/cuda_on_cpu/*) Makefile
 	@mkdir -p build
 	$(CXX) -x c++ $(SIMT) $(KERNELS_$*) -c vbon.cu -o $@
 build/planted_bugs_%: build/cuda_on_cpu_%.o

@@ -32,7 +32,7 @@
 #ifndef PPO_H
 #define PPO_H
 #include "gpt2.h"
-#include "lib/generate.h"
+#include "lib/pass.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -103,23 +103,6 @@ void gae(double *advantage, double *returns, const double *reward, const double 
 void whiten(double *x, size_t n);                                                             // to mean 0, population variance 1, eps 1e-8
 
 // ----------------------------------------------------------------------------
-// scoring sequences with a model: log-probabilities of responses, values, full-vocabulary KL
-
-typedef struct { const Prompt *prompt; const Response *response; Buf trunk; } Sequence; // trunk: (np+n-1, C) the frozen blocks' output, or none
-typedef struct {
-    const Model *m; Acts acts; Batch batch;
-    Buf index, target, hidden, dhidden, dhidden2, kept, logp, entropy, dlogp, v1, value, dv1, dvalue, old_logp, old_value, advantage, returns, stats;
-    size_t tokens, R; int *h_tokens, *h_start, *h_index, *h_target; real *h_real;
-} Scorer;
-void scorer_carve(Scorer *s, const Model *m, Arena *a, size_t tokens, bool backward);
-void scorer_free(Scorer *s);
-size_t sequence_tokens(const Sequence *q);                       // np + n - 1: the last token is never read
-size_t scorer_fit(const Scorer *s, const Sequence *q, size_t n); // how many of the n next sequences fit one forward pass; dies when the first does not
-// Packs q[0..n) and gathers the hidden states at their actions (R of them): s->hidden. joint: at all tokens but a sequence's first.
-void scorer_forward(Scorer *s, const Params *p, const Sequence *q, size_t n, bool joint, Buf hidden);
-void sequence_logps(Scorer *s, const Params *p, const Sequence *q, size_t n, double temperature, bool joint, double *logp, double *entropy);
-
-// ----------------------------------------------------------------------------
 // PPO
 
 // Sets reward (and prefix when `prefixes`) of r[0..n). Must be a function of prompt and response alone.
@@ -158,6 +141,12 @@ typedef struct {
     double *ref_logp_y, *score_logp_y;             // (E) log p of the whole response; what the terminal score takes for it
     double *logF; Place *place;                    // (E)
 } Rollout;
+
+// The value head: V = v2(relu(v1(state))), v1 (C,2C), at the states that a Pass gathered.
+typedef struct { Buf v1, value, dv1, dvalue, dhidden; } ValueHead; // (R,2C), (R), (R,2C), (R), (R,C): its part of the states' gradient
+void value_carve(ValueHead *v, const Model *m, Arena *a, size_t tokens); // without the head's parameters: value and dvalue alone
+void value_forward(ValueHead *v, const Pass *p);
+void value_backward(ValueHead *v, const Pass *p);                        // adds to p->dhidden
 
 // Sums over actions that the loss of a minibatch leaves. Doubles only: devices add them up as an array.
 typedef struct { double policy_loss, value_loss, approx_kl, clipped, value_clipped, ratio, ratio_spread, actions; } PpoSums;
@@ -199,7 +188,8 @@ struct Ppo {
     Model *policy; Params reference; Arena ref_arena, work;
     const Prompt *prompts; const Cdf *cdf; size_t n_prompts, max_prompt; // (n_prompts) each; cdf NULL: nothing is cached
     RewardFn reward; void *reward_context;
-    Generator gen; Scorer scorer; Buf trunk;
+    Generator gen; Pass pass; ValueHead head; Buf trunk;
+    Buf old_logp, old_value, advantage, returns, kept, sums; // a micro-batch's: (actions) each; what the LM head keeps; PpoSums
     Rollout rollout; size_t *order;
     double *critic;                // (max_new, critic->state)
     long iteration, updates;       // done; optimiser steps of the whole run
@@ -461,128 +451,6 @@ void whiten(double *x, size_t n)
 }
 
 // ----------------------------------------------------------------------------
-// scoring sequences
-
-void scorer_carve(Scorer *s, const Model *m, Arena *a, size_t tokens, bool backward)
-{
-    size_t C = m->cfg.C;
-    bool critic = m->p.v1w.n > 0;
-    s->m = m; s->tokens = tokens;
-    if (!s->h_tokens) {
-        s->h_tokens = (int *)xmalloc(tokens * sizeof(int)); s->h_start = (int *)xmalloc((tokens + 1) * sizeof(int));
-        s->h_index = (int *)xmalloc(tokens * sizeof(int)); s->h_target = (int *)xmalloc(tokens * sizeof(int)); s->h_real = (real *)xmalloc(tokens * sizeof(real));
-    }
-    batch_carve(&s->batch, a, tokens, tokens);
-    acts_carve(&s->acts, m, a, tokens, backward ? m->first_block : m->cfg.L);
-    #define TAKE(n) arena_take(a, checked_product("head", tokens, n), m->o->type, "head")
-    #define NUMBER() arena_take(a, tokens, DT_REAL, "head")
-    s->index = arena_take(a, tokens, DT_I32, "batch"); s->target = arena_take(a, tokens, DT_I32, "batch");
-    s->hidden = TAKE(C); s->logp = NUMBER(); s->entropy = NUMBER();
-    if (backward) {
-        s->dhidden = TAKE(C); s->dlogp = NUMBER(); s->old_logp = NUMBER(); s->old_value = NUMBER(); s->advantage = NUMBER(); s->returns = NUMBER();
-        s->stats = arena_take(a, 8, DT_F64, "head"); s->value = NUMBER(); s->dvalue = NUMBER();
-        if (critic) { s->dhidden2 = TAKE(C); s->v1 = TAKE(2 * C); s->dv1 = TAKE(2 * C); }
-    }
-    #undef TAKE
-    #undef NUMBER
-}
-
-void scorer_free(Scorer *s)
-{
-    acts_free(&s->acts);
-    free(s->h_tokens); free(s->h_start); free(s->h_index); free(s->h_target); free(s->h_real);
-    *s = (Scorer){0};
-}
-
-size_t sequence_tokens(const Sequence *q) { return q->prompt->n + q->response->n - 1; }
-
-size_t scorer_fit(const Scorer *s, const Sequence *q, size_t n)
-{
-    size_t fit = 0, N = 0;
-    while (fit < n && N + sequence_tokens(&q[fit]) <= s->tokens) N += sequence_tokens(&q[fit++]);
-    if (!fit) die("a sequence of %zu tokens does not fit --micro-tokens %zu: raise it", sequence_tokens(q), s->tokens);
-    return fit;
-}
-
-static int token_at(const Sequence *q, size_t t) { return t < q->prompt->n ? q->prompt->ids[t] : q->response->ids[t - q->prompt->n]; }
-
-static void scorer_pack(Scorer *s, const Sequence *q, size_t n) // the tokens of q[0..n) side by side into the batch
-{
-    size_t N = 0;
-    for (size_t i = 0; i < n; i++) {
-        s->h_start[i] = (int)N;
-        for (size_t t = 0; t < sequence_tokens(&q[i]); t++) s->h_tokens[N++] = token_at(&q[i], t);
-    }
-    s->h_start[n] = (int)N;
-    batch_set(&s->batch, s->m, s->h_tokens, s->h_start, NULL, n);
-}
-
-void scorer_forward(Scorer *s, const Params *p, const Sequence *q, size_t n, bool joint, Buf hidden)
-{
-    const Model *m = s->m;
-    const Ops *o = m->o;
-    size_t C = m->cfg.C, R = 0, from = q[0].trunk.p ? m->first_block : 0;
-    scorer_pack(s, q, n);
-    for (size_t i = 0; i < n; i++) {
-        size_t at = (size_t)s->h_start[i], len = sequence_tokens(&q[i]);
-        for (size_t t = joint ? 1 : q[i].prompt->n; t <= len; t++) { // the hidden state at t-1 predicts token t
-            s->h_index[R] = (int)(at + t) - 1;
-            s->h_target[R++] = token_at(&q[i], t);
-        }
-        if (q[i].trunk.p) o->copy(slice(s->acts.x, at * C, len * C), q[i].trunk);
-    }
-    s->R = R;
-    ids_check(m, s->h_target, R); // a sequence's last token is never read
-    o->upload(slice(s->index, 0, R), s->h_index);
-    o->upload(slice(s->target, 0, R), s->h_target);
-    Buf final = model_forward(m, p, &s->acts, &s->batch, from, m->cfg.L, NULL);
-    o->gather_rows(hidden, final, s->index, R, C);
-}
-
-static void download_doubles(const Ops *o, double *out, Buf b, size_t n, real *host)
-{
-    o->download(host, slice(b, 0, n));
-    for (size_t i = 0; i < n; i++) out[i] = (double)host[i];
-}
-
-void sequence_logps(Scorer *s, const Params *p, const Sequence *q, size_t n, double temperature, bool joint, double *logp, double *entropy)
-{
-    const Config *c = &s->m->cfg;
-    const Ops *o = s->m->o;
-    for (size_t i = 0, fit; i < n; i += fit) {
-        fit = scorer_fit(s, q + i, n - i);
-        scorer_forward(s, p, q + i, fit, joint, s->hidden);
-        o->logprob_forward(s->logp, entropy ? s->entropy : (Buf){0}, (Buf){0}, s->hidden, head_weight(p), s->target, temperature, s->R, c->C, c->V);
-        download_doubles(o, logp, s->logp, s->R, s->h_real);
-        if (entropy) { download_doubles(o, entropy, s->entropy, s->R, s->h_real); entropy += s->R; }
-        logp += s->R;
-    }
-}
-
-// Values at the gathered positions: v2(relu(v1(hidden)))
-static void value_forward(Scorer *s)
-{
-    const Ops *o = s->m->o;
-    const Params *p = &s->m->p;
-    size_t C = s->m->cfg.C;
-    o->matmul_forward(s->v1, s->hidden, p->v1w, p->v1b, s->R, C, 2 * C);
-    o->activation_forward(s->v1, s->v1, ACT_RELU, s->R * 2 * C);
-    o->matmul_forward(s->value, s->v1, p->v2w, p->v2b, s->R, 2 * C, 1);
-}
-
-// Adds the value's gradient to dhidden
-static void value_backward(Scorer *s)
-{
-    const Ops *o = s->m->o;
-    const Params *p = &s->m->p, *g = &s->m->g;
-    size_t C = s->m->cfg.C;
-    o->matmul_backward(s->dv1, g->v2w, g->v2b, s->dvalue, s->v1, p->v2w, s->R, 2 * C, 1);
-    o->activation_backward(s->dv1, s->dv1, s->v1, ACT_RELU, s->R * 2 * C); // relu(x) > 0 where x > 0
-    o->matmul_backward(s->dhidden2, g->v1w, g->v1b, s->dv1, s->hidden, p->v1w, s->R, C, 2 * C);
-    o->add(s->dhidden, s->dhidden, s->dhidden2, s->R * C);
-}
-
-// ----------------------------------------------------------------------------
 // the algorithm: App. F, as N+ does PPO; one function a step, in this order
 
 static void take_prompts(Ppo *p);
@@ -633,7 +501,6 @@ static void take_prompts(Ppo *p)
         if (i == 0 || episode % p->n_prompts == 0) random_permutation(p->order, p->n_prompts, p->opt.seed, STREAM_SHUFFLE, epoch);
         response_free(&r->y[i]);
         r->y[i] = (Response){.prompt = p->order[episode % p->n_prompts], .sample = episode};
-        r->seq[i] = (Sequence){&p->prompts[r->y[i].prompt], &r->y[i], {0}};
     }
 }
 
@@ -645,7 +512,10 @@ static void sample_responses(Ppo *p)
     model_pack(p->policy);
     generate(&p->gen, &s, p->prompts, r->y, r->E);
     r->at[0] = 0;
-    for (size_t i = 0; i < r->E; i++) r->at[i + 1] = r->at[i] + r->y[i].n;
+    for (size_t i = 0; i < r->E; i++) {
+        r->at[i + 1] = r->at[i] + r->y[i].n;
+        r->seq[i] = sequence_of(&p->prompts[r->y[i].prompt], &r->y[i]);
+    }
     r->actions = r->at[r->E];
 }
 
@@ -661,27 +531,28 @@ static void reward_responses(Ppo *p)
     }
 }
 
-// From here on the work memory is the scorer's. What is frozen runs once; the reference and all that follows go on from its output.
+// From here on the work memory is the pass's. What is frozen runs once; the reference and all that follows go on from its output.
 static void reference_logps(Ppo *p)
 {
     Rollout *r = &p->rollout;
-    Scorer *sc = &p->scorer;
     size_t E = r->E, n = 0;
     phase_update(p);
     if (p->policy->first_block) run_trunk(p);
-    sequence_logps(sc, &p->reference, r->seq, E, p->opt.temperature, false, r->ref_logp, NULL);
+    sequence_logps(&p->pass, &p->reference, r->seq, E, p->opt.temperature, r->ref_logp, NULL);
     for (size_t i = 0; i < E; i++) {
         r->ref_logp_y[i] = 0;
         for (size_t j = r->at[i]; j < r->at[i + 1]; j++) r->ref_logp_y[i] += r->ref_logp[j];
         r->score_logp_y[i] = r->ref_logp_y[i];
-        n += sequence_tokens(&r->seq[i]);
+        r->micro[i] = r->seq[i];
+        r->micro[i].from = 1;
+        n += sequence_states(&r->micro[i]);
     }
     if (!p->opt.joint_p) return;
     double *joint = (double *)xmalloc(n * sizeof *joint), *next = joint; // the released code's log p: the prompt's tokens too
-    sequence_logps(sc, &p->reference, r->seq, E, p->opt.temperature, true, joint, NULL);
+    sequence_logps(&p->pass, &p->reference, r->micro, E, p->opt.temperature, joint, NULL);
     for (size_t i = 0; i < E; i++) {
         r->score_logp_y[i] = 0;
-        for (size_t t = 0; t < sequence_tokens(&r->seq[i]); t++) r->score_logp_y[i] += *next++;
+        for (size_t t = 0; t < sequence_states(&r->micro[i]); t++) r->score_logp_y[i] += *next++;
     }
     free(joint);
 }
@@ -692,19 +563,19 @@ static void old_logps_and_values(Ppo *p)
     const PpoOptions *opt = &p->opt;
     Rollout *r = &p->rollout;
     Model *m = p->policy;
-    Scorer *sc = &p->scorer;
+    Pass *s = &p->pass;
     size_t E = r->E, MB = (size_t)opt->minibatch;
     random_permutation(p->order, E, opt->seed, STREAM_MINIBATCH, (uint64_t)p->iteration * (uint64_t)opt->epochs);
     for (size_t b = 0; b < E; b += MB)
         for (size_t i = b, end = b + MB < E ? b + MB : E, fit; i < end; i += fit) {
             fit = next_micro(p, p->order + i, end - i);
-            scorer_forward(sc, &m->p, r->micro, fit, false, sc->hidden);
-            m->o->logprob_forward(sc->logp, sc->entropy, (Buf){0}, sc->hidden, head_weight(&m->p), sc->target, opt->temperature, sc->R, m->cfg.C, m->cfg.V);
-            download_actions(p, r->old_logp, sc->logp, p->order + i, fit);
-            download_actions(p, r->entropy, sc->entropy, p->order + i, fit);
+            pass_forward(s, &m->p, r->micro, fit);
+            m->o->logprob_forward(s->logp, s->entropy, (Buf){0}, s->hidden, head_weight(&m->p), s->target, opt->temperature, s->R, m->cfg.C, m->cfg.V);
+            download_actions(p, r->old_logp, s->logp, p->order + i, fit);
+            download_actions(p, r->entropy, s->entropy, p->order + i, fit);
             if (!opt->critic->value_head) continue;
-            value_forward(sc);
-            download_actions(p, r->value, sc->value, p->order + i, fit);
+            value_forward(&p->head, s);
+            download_actions(p, r->value, p->head.value, p->order + i, fit);
         }
     double gap = logp_gap(r);
     if (!(gap <= 0.2))
@@ -782,17 +653,17 @@ static void run_trunk(Ppo *p)
 {
     Model *m = p->policy;
     Rollout *r = &p->rollout;
-    Scorer *sc = &p->scorer;
+    Pass *s = &p->pass;
     size_t C = m->cfg.C, used = 0;
     for (size_t i = 0, fit; i < r->E; i += fit) {
-        fit = scorer_fit(sc, r->seq + i, r->E - i);
-        scorer_pack(sc, r->seq + i, fit);
-        Buf x = model_forward(m, &m->p, &sc->acts, &sc->batch, 0, m->first_block, NULL);
-        if (m->first_block == m->cfg.L) x = sc->acts.x; // only the final norm trains
-        m->o->copy(slice(p->trunk, used * C, sc->batch.N * C), slice(x, 0, sc->batch.N * C));
+        fit = pass_fit(s, r->seq + i, r->E - i, 1);
+        pass_pack(s, r->seq + i, fit);
+        Buf x = model_forward(m, &m->p, &s->acts, &s->batch, 0, m->first_block, NULL);
+        if (m->first_block == m->cfg.L) x = s->acts.x; // only the final norm trains
+        m->o->copy(slice(p->trunk, used * C, s->batch.N * C), slice(x, 0, s->batch.N * C));
         for (size_t j = i; j < i + fit; j++) {
-            r->seq[j].trunk = slice(p->trunk, used * C, sequence_tokens(&r->seq[j]) * C);
-            used += sequence_tokens(&r->seq[j]);
+            r->seq[j].trunk = slice(p->trunk, used * C, sequence_tokens(m, &r->seq[j]) * C);
+            used += sequence_tokens(m, &r->seq[j]);
         }
     }
 }
@@ -803,7 +674,7 @@ static size_t next_micro(Ppo *p, const size_t *rows, size_t n)
 {
     Rollout *r = &p->rollout;
     for (size_t i = 0; i < n; i++) r->micro[i] = r->seq[rows[i]];
-    return scorer_fit(&p->scorer, r->micro, n);
+    return pass_fit(&p->pass, r->micro, n, 1);
 }
 
 // Between an array by action and a device's numbers of a micro-batch, the responses rows[0..n) in order.
@@ -812,17 +683,17 @@ static void upload_actions(const Ppo *p, Buf dst, const double *src, const size_
     const size_t *at = p->rollout.at;
     size_t R = 0;
     for (size_t i = 0; i < n; i++)
-        for (size_t j = at[rows[i]]; j < at[rows[i] + 1]; j++) p->scorer.h_real[R++] = (real)src[j];
-    p->policy->o->upload(slice(dst, 0, R), p->scorer.h_real);
+        for (size_t j = at[rows[i]]; j < at[rows[i] + 1]; j++) p->pass.h_real[R++] = (real)src[j];
+    p->policy->o->upload(slice(dst, 0, R), p->pass.h_real);
 }
 
 static void download_actions(const Ppo *p, double *dst, Buf src, const size_t *rows, size_t n)
 {
     const size_t *at = p->rollout.at;
     size_t R = 0;
-    p->policy->o->download(p->scorer.h_real, slice(src, 0, p->scorer.R));
+    p->policy->o->download(p->pass.h_real, slice(src, 0, p->pass.R));
     for (size_t i = 0; i < n; i++)
-        for (size_t j = at[rows[i]]; j < at[rows[i] + 1]; j++) dst[j] = (double)p->scorer.h_real[R++];
+        for (size_t j = at[rows[i]]; j < at[rows[i] + 1]; j++) dst[j] = (double)p->pass.h_real[R++];
 }
 
 // The gradient of the PPO loss over one minibatch, the responses rows[0..n), into m->g, and its sums.
@@ -832,43 +703,77 @@ static void minibatch_gradient(Ppo *p, const size_t *rows, size_t n, PpoSums *su
     Rollout *r = &p->rollout;
     Model *m = p->policy;
     const Ops *o = m->o;
-    Scorer *sc = &p->scorer;
+    Pass *s = &p->pass;
     bool value_head = opt->critic->value_head;
     size_t C = m->cfg.C, V = m->cfg.V, tokens = 0;
     Buf head = head_weight(&m->p), dhead = head_weight(&m->g);
     for (size_t i = 0; i < n; i++) tokens += r->y[rows[i]].n;
     model_zero_grad(m);
-    o->fill(sc->stats, 0);
+    o->fill(p->sums, 0);
     for (size_t i = 0, fit; i < n; i += fit) {
         fit = next_micro(p, rows + i, n - i);
-        scorer_forward(sc, &m->p, r->micro, fit, false, sc->hidden);
-        if (value_head) value_forward(sc);
-        else upload_actions(p, sc->value, r->value, rows + i, fit);
-        upload_actions(p, sc->old_logp, r->old_logp, rows + i, fit);
-        upload_actions(p, sc->old_value, r->value, rows + i, fit);
-        upload_actions(p, sc->advantage, r->advantage, rows + i, fit);
-        upload_actions(p, sc->returns, r->returns, rows + i, fit);
-        // In chunks: what the head knows of so many actions is kept between forward and backward.
-        for (size_t a = 0, most = o->head_rows(V), k; a < sc->R; a += k) {
-            k = sc->R - a < most ? sc->R - a : most;
-            #define AT(b) slice(sc->b, a, k)
-            Buf hidden = slice(sc->hidden, a * C, k * C), dhidden = slice(sc->dhidden, a * C, k * C);
-            o->logprob_forward(AT(logp), (Buf){0}, sc->kept, hidden, head, AT(target), opt->temperature, k, C, V);
-            o->ppo_loss(AT(dlogp), value_head ? AT(dvalue) : (Buf){0}, sc->stats, AT(logp), AT(value), AT(old_logp), AT(old_value), AT(advantage), AT(returns),
-                        1 / (double)tokens, opt->clip, opt->value_clip, opt->vf_coef, k);
-            o->logprob_backward(dhidden, dhead, (Buf){0}, AT(dlogp), sc->kept, hidden, head, AT(target), opt->temperature, k, C, V);
+        pass_forward(s, &m->p, r->micro, fit);
+        if (value_head) value_forward(&p->head, s);
+        else upload_actions(p, p->head.value, r->value, rows + i, fit);
+        upload_actions(p, p->old_logp, r->old_logp, rows + i, fit);
+        upload_actions(p, p->old_value, r->value, rows + i, fit);
+        upload_actions(p, p->advantage, r->advantage, rows + i, fit);
+        upload_actions(p, p->returns, r->returns, rows + i, fit);
+        // In chunks: what the LM head knows of so many actions is kept between forward and backward.
+        for (size_t a = 0, most = o->head_rows(V), k; a < s->R; a += k) {
+            k = s->R - a < most ? s->R - a : most;
+            #define AT(b) slice(b, a, k)
+            Buf hidden = slice(s->hidden, a * C, k * C), dhidden = slice(s->dhidden, a * C, k * C);
+            Buf logp = AT(s->logp), dlogp = AT(s->dlogp), target = AT(s->target);
+            o->logprob_forward(logp, (Buf){0}, p->kept, hidden, head, target, opt->temperature, k, C, V);
+            o->ppo_loss(dlogp, value_head ? AT(p->head.dvalue) : (Buf){0}, p->sums, logp, AT(p->head.value), AT(p->old_logp),
+                        AT(p->old_value), AT(p->advantage), AT(p->returns), 1 / (double)tokens, opt->clip, opt->value_clip, opt->vf_coef, k);
+            o->logprob_backward(dhidden, dhead, (Buf){0}, dlogp, p->kept, hidden, head, target, opt->temperature, k, C, V);
             #undef AT
         }
-        if (value_head) value_backward(sc);
-        o->fill(slice(sc->acts.dhidden, 0, sc->batch.N * C), 0);
-        o->scatter_rows(sc->acts.dhidden, sc->dhidden, sc->index, sc->R, C);
-        model_backward(m, &sc->acts, &sc->batch);
+        if (value_head) value_backward(&p->head, s);
+        pass_backward(s);
     }
-    o->download(sums, sc->stats);
+    o->download(sums, p->sums);
 }
 
 // ----------------------------------------------------------------------------
-// critics: the value head is the scorer's; the prefix-rank baseline
+// critics: the value head
+
+void value_carve(ValueHead *v, const Model *m, Arena *a, size_t tokens)
+{
+    size_t C = m->cfg.C;
+    v->value = arena_take(a, tokens, DT_REAL, "head");
+    v->dvalue = arena_take(a, tokens, DT_REAL, "head");
+    if (!m->p.v1w.n) return;
+    v->dhidden = arena_take(a, checked_product("head", tokens, C), m->o->type, "head");
+    v->v1 = arena_take(a, checked_product("head", tokens, 2 * C), m->o->type, "head");
+    v->dv1 = arena_take(a, checked_product("head", tokens, 2 * C), m->o->type, "head");
+}
+
+void value_forward(ValueHead *v, const Pass *p)
+{
+    const Ops *o = p->m->o;
+    const Params *w = &p->m->p;
+    size_t C = p->m->cfg.C, R = p->R;
+    o->matmul_forward(v->v1, p->hidden, w->v1w, w->v1b, R, C, 2 * C);
+    o->activation_forward(v->v1, v->v1, ACT_RELU, R * 2 * C);
+    o->matmul_forward(v->value, v->v1, w->v2w, w->v2b, R, 2 * C, 1);
+}
+
+void value_backward(ValueHead *v, const Pass *p)
+{
+    const Ops *o = p->m->o;
+    const Params *w = &p->m->p, *g = &p->m->g;
+    size_t C = p->m->cfg.C, R = p->R;
+    o->matmul_backward(v->dv1, g->v2w, g->v2b, v->dvalue, v->v1, w->v2w, R, 2 * C, 1);
+    o->activation_backward(v->dv1, v->dv1, v->v1, ACT_RELU, R * 2 * C); // relu(x) > 0 where x > 0
+    o->matmul_backward(v->dhidden, g->v1w, g->v1b, v->dv1, p->hidden, w->v1w, R, C, 2 * C);
+    o->add(p->dhidden, p->dhidden, v->dhidden, R * C);
+}
+
+// ----------------------------------------------------------------------------
+// critics: the prefix-rank baseline
 //
 // V_t = w_t . (1, 1 + log F-hat(s_t), k(s_t)/M - 1/2), s_t the reward model's score of prompt + y_<t. w_t comes from past rollouts only, so the
 // gradient stays unbiased; it sees rewards through ranks only, so monotone maps change nothing.
@@ -1061,8 +966,13 @@ static void phase_update(Ppo *p)
     arena_reset(&p->work);
     const Ops *o = p->policy->o;
     size_t V = p->policy->cfg.V;
-    scorer_carve(&p->scorer, p->policy, &p->work, p->opt.tokens, true);
-    p->scorer.kept = arena_take(&p->work, o->head_rows(V) * ((V + 63) / 64 * 64), DT_REAL, "head");
+    size_t tokens = p->opt.tokens;
+    pass_carve(&p->pass, p->policy, &p->work, tokens, true);
+    value_carve(&p->head, p->policy, &p->work, tokens);
+    Buf *each[] = {&p->old_logp, &p->old_value, &p->advantage, &p->returns};
+    for (int i = 0; i < 4; i++) *each[i] = arena_take(&p->work, tokens, DT_REAL, "head");
+    p->sums = arena_take(&p->work, PPO_SUMS, DT_F64, "head");
+    p->kept = arena_take(&p->work, o->head_rows(V) * ((V + 63) / 64 * 64), DT_REAL, "head");
     size_t trunk = checked_product("trunk cache", trunk_capacity(p), p->policy->cfg.C);
     p->trunk = arena_take(&p->work, trunk, o->type, "trunk cache");
 }
@@ -1110,7 +1020,7 @@ void ppo_free(Ppo *p)
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(*arrays[i]);
     for (size_t i = 0; i < r->E; i++) response_free(&r->y[i]);
     free(r->y); free(r->seq); free(r->micro); free(r->at); free(r->place);
-    generator_free(&p->gen); scorer_free(&p->scorer);
+    generator_free(&p->gen); pass_free(&p->pass);
     arena_release(&p->ref_arena); arena_release(&p->work);
     params_free(&p->reference);
     free(p->order); free(p->critic);

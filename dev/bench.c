@@ -148,24 +148,24 @@ static double decode_floor(const Model *m, size_t rows, size_t new, double read_
 // ----------------------------------------------------------------------------
 // what is measured
 
-typedef struct { Model m; Trainer t; Corpus c; Row rows[4]; size_t which[4]; } Training;
+typedef struct { Model m; Pass p; Corpus c; Row rows[4]; size_t which[4]; } Training;
 enum { B = 4, T = 64 }; // llm.c's defaults on the CPU
 static void training_create(Training *j, const Config *shape)
 {
     model_create(&j->m, ops_cpu(), shape, TRAIN_ALL, false, false);
     model_random(&j->m, 1);
-    j->c = (Corpus){.kind = LOSS_LM, .tokens = xmalloc(B * T * sizeof(int)), .rows = j->rows, .n_tokens = B * T, .n_rows = B};
-    for (size_t i = 0; i < B * T; i++) j->c.tokens[i] = (int)(random_bits(1, 1, i, 0, 0) % shape->V);
-    for (size_t b = 0; b < B; b++) { j->rows[b] = (Row){b * T, T, 1, 0}; j->which[b] = b; }
-    trainer_create(&j->t, &j->m, B * T, true);
+    j->c = (Corpus){.kind = LOSS_LM, .tokens = xmalloc(B * (T + 1) * sizeof(int)), .rows = j->rows, .n_tokens = B * (T + 1), .n_rows = B};
+    for (size_t i = 0; i < j->c.n_tokens; i++) j->c.tokens[i] = (int)(random_bits(1, 1, i, 0, 0) % shape->V);
+    for (size_t b = 0; b < B; b++) { j->rows[b] = (Row){b * (T + 1), T + 1, 1, 0}; j->which[b] = b; } // T are read and T predicted
+    pass_create(&j->p, &j->m, B * T, true);
 }
-static void training_free(Training *j) { trainer_free(&j->t); model_free(&j->m); free(j->c.tokens); }
+static void training_free(Training *j) { pass_free(&j->p); model_free(&j->m); free(j->c.tokens); }
 static void training_step(Training *j, Times *t) // t NULL: not timed
 {
     AdamW opt = {1e-5, 0.9, 0.95, 1e-8, 0, 1};
     double began = clock_seconds();
     model_zero_grad(&j->m);
-    supervised_batch(&j->t, &j->c, j->which, B, B * (T - 1), true, NULL);
+    supervised_batch(&j->p, &j->c, j->which, B, B * T, true, NULL);
     model_update(&j->m, &opt);
     if (t) time_add(t, began);
 }
@@ -173,7 +173,7 @@ static void training_step(Training *j, Times *t) // t NULL: not timed
 typedef struct { Times products, adamw, rate; } TrainingFloor;
 static void training_floor(Training *j, TrainingFloor *f) // f NULL: not timed
 {
-    double gemms = blocks_floor(&gpt2_124m, gpt2_124m.L, B * T, 1, 1, 1) + head_floor(&gpt2_124m, B * (T - 1), 1, 1, 1);
+    double gemms = blocks_floor(&gpt2_124m, gpt2_124m.L, B * T, 1, 1, 1) + head_floor(&gpt2_124m, B * T, 1, 1, 1);
     double rate = bandwidth_floor(true, j->m.m.p, j->m.v.p, j->m.n_params);
     j->m.o->fill(j->m.m, 0); j->m.o->fill(j->m.v, 0);
     if (!f) return;
@@ -438,7 +438,7 @@ static void peak(const char *job, size_t rows)
         Training j;
         Model m;
         model_create(&m, ops_cpu(), &gpt2_124m, TRAIN_ALL, false, true);
-        plan = plan_training(&m, B * T, false);
+        plan = plan_training(&m, B * T);
         model_free(&m);
         training_create(&j, &gpt2_124m);
         for (int i = 0; i < 2; i++) training_step(&j, NULL);

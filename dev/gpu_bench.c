@@ -114,22 +114,22 @@ static double block_weights(const Config *c) { return (double)c->C * (4.0 * (dou
 // ----------------------------------------------------------------------------
 // training
 
-typedef struct { Model m; Trainer t; Corpus c; size_t *which; } Job;
+typedef struct { Model m; Pass p; Corpus c; size_t *which; } Job;
 static void job_create(Job *j, const Config *shape, long train, size_t B, size_t T)
 {
     model_create(&j->m, o, shape, train, false, false);
     randomise_model(&j->m);
-    j->c = (Corpus){.kind = LOSS_LM, .tokens = xmalloc(B * T * sizeof(int)), .rows = xmalloc(B * sizeof(Row)), .n_tokens = B * T, .n_rows = B};
+    j->c = (Corpus){.kind = LOSS_LM, .tokens = xmalloc(B * (T + 1) * sizeof(int)), .rows = xmalloc(B * sizeof(Row)), .n_tokens = B * (T + 1), .n_rows = B};
     j->which = xmalloc(B * sizeof *j->which);
-    for (size_t i = 0; i < B * T; i++) j->c.tokens[i] = (int)(random_bits(1, 1, i, 0, 0) % shape->V);
-    for (size_t b = 0; b < B; b++) { j->c.rows[b] = (Row){b * T, (int)T, 1, 0}; j->which[b] = b; }
-    trainer_create(&j->t, &j->m, B * T, true);
+    for (size_t i = 0; i < j->c.n_tokens; i++) j->c.tokens[i] = (int)(random_bits(1, 1, i, 0, 0) % shape->V);
+    for (size_t b = 0; b < B; b++) { j->c.rows[b] = (Row){b * (T + 1), (int)T + 1, 1, 0}; j->which[b] = b; }
+    pass_create(&j->p, &j->m, B * T, true);
 }
-static void job_free(Job *j) { trainer_free(&j->t); model_free(&j->m); free(j->c.tokens); free(j->c.rows); free(j->which); }
+static void job_free(Job *j) { pass_free(&j->p); model_free(&j->m); free(j->c.tokens); free(j->c.rows); free(j->which); }
 static void job_gradient(Job *j)
 {
     model_zero_grad(&j->m);
-    supervised_batch(&j->t, &j->c, j->which, j->c.n_rows, (double)(j->c.n_tokens - j->c.n_rows), true, NULL);
+    supervised_batch(&j->p, &j->c, j->which, j->c.n_rows, (double)(j->c.n_tokens - j->c.n_rows), true, NULL);
 }
 
 // blocks: how many train (TRAIN_ALL: everything); update: AdamW is part of what is timed

@@ -41,11 +41,11 @@ void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, co
 // dpo, ipo: from JSONL lines {"prompt","chosen","rejected"}; an end-of-text token closes both texts if the tokenizer has one. Dies with file and line.
 void comparisons_read(Comparisons *c, const char *path, size_t prompts_max, const Tokenizer *t, const Config *cfg);
 void comparisons_free(Comparisons *c);
-void comparisons_reference(Comparisons *c, Scorer *s, double temperature); // ref: log-probabilities of every response by the model as it is
+void comparisons_reference(Comparisons *c, Pass *p, double temperature); // ref: log-probabilities of every response by the model as it is
 
 enum { OFFLINE_LOSS, OFFLINE_MARGIN, OFFLINE_RIGHT, OFFLINE_W, OFFLINE_L, OFFLINE_SUMS }; // sums over comparisons: loss, h, h > 0, log pi(y_w), log pi(y_l)
-// Accumulates into m->g the gradient of the mean loss of comparisons which[0..n), and their sums into sums (OFFLINE_SUMS). s: scorer of m, made for backward.
-void offline_batch(Scorer *s, Model *m, const OfflineLoss *o, const Comparisons *c, const size_t *which, size_t n, double temperature, double *sums);
+// Accumulates into m->g the gradient of the mean loss of comparisons which[0..n), and their sums into sums (OFFLINE_SUMS). p: made for backward.
+void offline_batch(Pass *p, const OfflineLoss *o, const Comparisons *c, const size_t *which, size_t n, double temperature, double *sums);
 #endif
 
 #if defined(VBON_IMPLEMENTATION) && !defined(BASELINES_IMPLEMENTED)
@@ -119,7 +119,7 @@ static size_t response_of(Comparisons *c, const Cache *cache, const CachePrompt 
 static void comparisons_finish(Comparisons *c) // when all responses are in their place
 {
     for (size_t i = 0; i < arrlenu(c->responses); i++) {
-        arrput(c->sequences, ((Sequence){&c->prompts[c->responses[i].prompt], &c->responses[i], {0}}));
+        arrput(c->sequences, sequence_of(&c->prompts[c->responses[i].prompt], &c->responses[i]));
         arrput(c->ref, 0);
     }
 }
@@ -208,12 +208,12 @@ void comparisons_free(Comparisons *c)
     arrfree(c->prompts); arrfree(c->responses); arrfree(c->sequences); arrfree(c->ref); arrfree(c->list);
 }
 
-void comparisons_reference(Comparisons *c, Scorer *s, double temperature)
+void comparisons_reference(Comparisons *c, Pass *p, double temperature)
 {
-    double *logp = (double *)xmalloc(s->tokens * sizeof *logp);
+    double *logp = (double *)xmalloc(p->tokens * sizeof *logp);
     for (size_t i = 0, n = arrlenu(c->sequences), fit; i < n; i += fit) {
-        fit = scorer_fit(s, c->sequences + i, n - i);
-        sequence_logps(s, &s->m->p, c->sequences + i, fit, temperature, false, logp, NULL);
+        fit = pass_fit(p, c->sequences + i, n - i, 1);
+        sequence_logps(p, &p->m->p, c->sequences + i, fit, temperature, logp, NULL);
         for (size_t j = i, k = 0; j < i + fit; j++) {
             c->ref[j] = 0;
             for (size_t t = 0; t < c->responses[j].n; t++) c->ref[j] += must_be_finite(logp[k++],
@@ -226,10 +226,12 @@ void comparisons_reference(Comparisons *c, Scorer *s, double temperature)
 // ----------------------------------------------------------------------------
 // training
 
-void offline_batch(Scorer *s, Model *m, const OfflineLoss *o, const Comparisons *c, const size_t *which, size_t n, double temperature, double *sums)
+void offline_batch(Pass *p, const OfflineLoss *o, const Comparisons *c, const size_t *which, size_t n, double temperature, double *sums)
 {
+    Model *m = p->m;
     const Ops *ops = m->o;
     size_t C = m->cfg.C, V = m->cfg.V, unit = o->kind == OFFLINE_BON_SFT ? 1 : 2; // a comparison stays together
+    Buf head = head_weight(&m->p), dhead = head_weight(&m->g);
     Sequence *q = (Sequence *)xmalloc(n * unit * sizeof *q);
     for (size_t i = 0; i < n; i++) {
         const Comparison *x = &c->list[which[i]];
@@ -238,13 +240,11 @@ void offline_batch(Scorer *s, Model *m, const OfflineLoss *o, const Comparisons 
     }
     for (size_t i = 0, fit; i < n; i += fit) {
         const Sequence *micro = q + i * unit;
-        fit = scorer_fit(s, micro, (n - i) * unit) / unit;
-        if (!fit) die("two responses of %zu and %zu tokens do not fit --micro-tokens %zu together: raise it", sequence_tokens(micro), sequence_tokens(micro + 1), s->tokens);
-        scorer_forward(s, &m->p, micro, fit * unit, false, s->hidden);
-        Buf logp = slice(s->logp, 0, s->R), dlogp = slice(s->dlogp, 0, s->R), head = head_weight(&m->p);
-        ops->logprob_forward(logp, (Buf){0}, (Buf){0}, s->hidden, head, s->target, temperature, s->R, C, V);
-        ops->download(s->h_real, logp);
-        real *token = s->h_real;
+        fit = pass_fit(p, micro, (n - i) * unit, unit) / unit;
+        pass_forward(p, &m->p, micro, fit * unit);
+        ops->logprob_forward(p->logp, (Buf){0}, (Buf){0}, p->hidden, head, p->target, temperature, p->R, C, V);
+        ops->download(p->h_real, slice(p->logp, 0, p->R));
+        real *token = p->h_real;
         for (size_t j = i; j < i + fit; j++) {
             const Comparison *x = &c->list[which[j]];
             double y[2] = {0}, d[2], ref_l = unit == 2 ? c->ref[x->l] : 0;
@@ -257,11 +257,9 @@ void offline_batch(Scorer *s, Model *m, const OfflineLoss *o, const Comparisons 
             const double add[OFFLINE_SUMS] = {loss, h, h > 0, y[0], y[1]};
             for (int k = 0; k < OFFLINE_SUMS; k++) sums[k] += add[k];
         }
-        ops->upload(dlogp, s->h_real);
-        ops->logprob_backward(s->dhidden, head_weight(&m->g), (Buf){0}, dlogp, (Buf){0}, s->hidden, head, s->target, temperature, s->R, C, V);
-        ops->fill(slice(s->acts.dhidden, 0, s->batch.N * C), 0);
-        ops->scatter_rows(s->acts.dhidden, s->dhidden, s->index, s->R, C);
-        model_backward(m, &s->acts, &s->batch);
+        ops->upload(slice(p->dlogp, 0, p->R), p->h_real);
+        ops->logprob_backward(p->dhidden, dhead, (Buf){0}, p->dlogp, (Buf){0}, p->hidden, head, p->target, temperature, p->R, C, V);
+        pass_backward(p);
     }
     free(q);
 }
@@ -317,13 +315,12 @@ static void cmd_offline(const Args *a)
     if (c.retokenised) printf("%s: %zu of %zu texts encode to other tokens than were sampled, and are learned as texts (a cache with ids has the tokens)\n", a->cache, c.retokenised, arrlenu(c.responses));
     size_t tokens = (size_t)a->micro_tokens;
     for (size_t i = 0; i < arrlenu(c.list); i++) { // a comparison is never split
-        size_t both = sequence_tokens(&c.sequences[c.list[i].w]) + (loss.kind == OFFLINE_BON_SFT ? 0 : sequence_tokens(&c.sequences[c.list[i].l]));
+        size_t both = sequence_tokens(&m, &c.sequences[c.list[i].w]) + (loss.kind == OFFLINE_BON_SFT ? 0 : sequence_tokens(&m, &c.sequences[c.list[i].l]));
         if (both > tokens) tokens = both;
     }
-    Scorer s = {0};
-    Arena work = {.name = "work", .o = m.o};
-    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, tokens, true); }
-    if (loss.kind != OFFLINE_BON_SFT) comparisons_reference(&c, &s, a->temperature);
+    Pass pass;
+    pass_create(&pass, &m, tokens, true);
+    if (loss.kind != OFFLINE_BON_SFT) comparisons_reference(&c, &pass, a->temperature);
     if (loss.kind == OFFLINE_BONBON && automatic) loss.alpha = bonbon_alpha(&c, loss.N);
     Passes passes;
     passes_create(&passes, arrlenu(c.list), (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
@@ -343,7 +340,7 @@ static void cmd_offline(const Args *a)
         size_t B = passes_step(&passes, m.step, which);
         double began = clock_seconds();
         model_zero_grad(&m);
-        offline_batch(&s, &m, &loss, &c, which, B, a->temperature, sums);
+        offline_batch(&pass, &loss, &c, which, B, a->temperature, sums);
         counted += (double)B;
         AdamW opt = {.lr = schedule_lr(&schedules[a->schedule], a->lr, m.step, steps, a->warmup), .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad};
         double norm = model_update(&m, &opt);
@@ -364,7 +361,7 @@ static void cmd_offline(const Args *a)
     }
     log_close(log);
     finish_run(a, &m, a->model);
-    scorer_free(&s); arena_release(&work); comparisons_free(&c);
+    pass_free(&pass); comparisons_free(&c);
     model_free(&m); tokenizer_free(t);
     passes_free(&passes);
     free(which); free(from);

@@ -295,17 +295,17 @@ static void corpus_report(const char *what, const Corpus *c)
     if (c->n_short) printf("%s: %zu lines are too short to learn from and left out\n", what, c->n_short);
 }
 
-static double lm_measure(Trainer *t, const Corpus *c, const Tokenizer *tok, Metric *out)
+static double lm_measure(Pass *p, const Corpus *c, const Tokenizer *tok, Metric *out)
 {
     size_t *rows = (size_t *)xmalloc(c->n_rows * sizeof *rows), bytes = 0, n;
     for (size_t i = 0; i < c->n_rows; i++) rows[i] = i;
     for (size_t i = 0; i < c->n_rows; i++)
-        for (int p = c->rows[i].from; p < c->rows[i].len; p++) {
-            int id = c->tokens[c->rows[i].at + (size_t)p];
+        for (int k = c->rows[i].from; k < c->rows[i].len; k++) {
+            int id = c->tokens[c->rows[i].at + (size_t)k];
             if (id != tokenizer_eos(tok)) { size_t b; free(tokenizer_decode(tok, &id, 1, &b)); bytes += b; }
         }
     n = supervised_positions(c, rows, c->n_rows);
-    double nats = supervised_batch(t, c, rows, c->n_rows, 1, false, NULL);
+    double nats = supervised_batch(p, c, rows, c->n_rows, 1, false, NULL);
     free(rows);
     out[0] = (Metric){"held_out/nats_per_token", nats / (double)n};
     out[1] = (Metric){"held_out/perplexity", exp(nats / (double)n)};
@@ -314,12 +314,12 @@ static double lm_measure(Trainer *t, const Corpus *c, const Tokenizer *tok, Metr
 }
 
 // Accuracy of one way of cutting: rows of `c` are given in [first, last) of each document; the sign of their mean score is the answer
-static double sign_accuracy(Trainer *t, const Corpus *c)
+static double sign_accuracy(Pass *p, const Corpus *c)
 {
     size_t *rows = (size_t *)xmalloc(c->n_rows * sizeof *rows), right = 0;
     double *score = (double *)xmalloc(c->n_rows * sizeof *score);
     for (size_t i = 0; i < c->n_rows; i++) rows[i] = i;
-    supervised_batch(t, c, rows, c->n_rows, 1, false, score);
+    supervised_batch(p, c, rows, c->n_rows, 1, false, score);
     for (size_t d = 0; d < c->n_docs; d++) {
         double sum = 0;
         for (size_t i = c->doc_first[d]; i < c->doc_first[d + 1]; i++) sum += score[i];
@@ -332,13 +332,13 @@ static double sign_accuracy(Trainer *t, const Corpus *c)
 // Tokens of what reward_measure cuts out
 static size_t snippet(const Config *c) { return c->max_T < 48 ? c->max_T : 48; }
 
-static size_t reward_measure(Trainer *t, const Corpus *c, uint64_t seed, Metric *out)
+static size_t reward_measure(Pass *p, const Corpus *c, uint64_t seed, Metric *out)
 {
     if (c->kind == LOSS_PAIR) {
         size_t *rows = (size_t *)xmalloc(c->n_rows * sizeof *rows), right = 0;
         double *score = (double *)xmalloc(c->n_rows * sizeof *score);
         for (size_t i = 0; i < c->n_rows; i++) rows[i] = i;
-        double loss = supervised_batch(t, c, rows, c->n_rows, 1, false, score);
+        double loss = supervised_batch(p, c, rows, c->n_rows, 1, false, score);
         for (size_t i = 0; i < c->n_rows; i += 2) right += score[i] > score[i + 1];
         out[0] = (Metric){"held_out/pair_accuracy", 2 * (double)right / (double)c->n_rows};
         out[1] = (Metric){"held_out/loss", 2 * loss / (double)c->n_rows};
@@ -346,8 +346,8 @@ static size_t reward_measure(Trainer *t, const Corpus *c, uint64_t seed, Metric 
         return 2;
     }
     static const char *const keys[] = {"held_out/accuracy_first_48", "held_out/accuracy_random_48", "held_out/accuracy_last_48"};
-    out[0] = (Metric){"held_out/accuracy_whole", sign_accuracy(t, c)};
-    size_t most = snippet(&t->m->cfg);
+    out[0] = (Metric){"held_out/accuracy_whole", sign_accuracy(p, c)};
+    size_t most = snippet(&p->m->cfg);
     for (int cut = 0; cut < 3; cut++) { // one row a document: a snippet, or the whole when it is shorter
         Corpus s = {.kind = LOSS_LABEL, .tokens = c->tokens, .n_docs = c->n_docs, .n_rows = c->n_docs};
         for (size_t d = 0; d < c->n_docs; d++) {
@@ -358,7 +358,7 @@ static size_t reward_measure(Trainer *t, const Corpus *c, uint64_t seed, Metric 
             arrput(s.doc_first, d);
         }
         arrput(s.doc_first, c->n_docs);
-        out[1 + cut] = (Metric){keys[cut], sign_accuracy(t, &s)};
+        out[1 + cut] = (Metric){keys[cut], sign_accuracy(p, &s)};
         arrfree(s.rows); arrfree(s.doc_first);
     }
     return 4;
@@ -432,11 +432,11 @@ static void supervised_run(const Args *a, const char *command)
     printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, steps,
         passes.batch * unit);
     passes_report(&passes, unit == 2 ? "pairs" : "rows");
-    Trainer t;
+    Pass pass;
     size_t longest = rows_longest(&data);
     if (a->held_out && rows_longest(&held) > longest) longest = rows_longest(&held);
     if (kind == LOSS_LABEL && snippet(&c) > longest) longest = snippet(&c);
-    trainer_create(&t, &m, (size_t)a->micro_tokens > unit * longest ? (size_t)a->micro_tokens : unit * longest, true);
+    pass_create(&pass, &m, (size_t)a->micro_tokens > unit * longest ? (size_t)a->micro_tokens : unit * longest, true);
     double loss = 0, positions = 0; // since the last record
     State state[] = {{"loss", &loss, 1}, {"positions", &positions, 1}};
     if (from) { checkpoint_load(&m, from, state, 2); log_cut(a->out, m.step); printf("going on from %s\n", from); }
@@ -452,7 +452,7 @@ static void supervised_run(const Args *a, const char *command)
         size_t n = supervised_positions(&data, rows, B * unit);
         for (size_t i = 0; i < B * unit; i++) tokens += (size_t)data.rows[rows[i]].len;
         model_zero_grad(&m);
-        loss += supervised_batch(&t, &data, rows, B * unit, (double)n, true, NULL);
+        loss += supervised_batch(&pass, &data, rows, B * unit, (double)n, true, NULL);
         positions += (double)n;
         AdamW opt = {.lr = schedule_lr(&schedules[a->schedule], a->lr, m.step, steps, a->warmup), .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad};
         double norm = model_update(&m, &opt);
@@ -468,8 +468,8 @@ static void supervised_run(const Args *a, const char *command)
         if (a->held_out && (last || (a->eval_every && m.step % a->eval_every == 0))) {
             Metric x[8];
             size_t k = 3;
-            if (reward) k = reward_measure(&t, &held, (uint64_t)a->seed, x);
-            else lm_measure(&t, &held, tok, x);
+            if (reward) k = reward_measure(&pass, &held, (uint64_t)a->seed, x);
+            else lm_measure(&pass, &held, tok, x);
             log_metrics(log, "held_out", m.step, x, k);
             const char *keys[9] = {NULL};
             for (size_t i = 0; i < k; i++) keys[i] = x[i].key;
@@ -479,7 +479,7 @@ static void supervised_run(const Args *a, const char *command)
     }
     log_close(log);
     finish_run(a, &m, tokenizer_dir);
-    trainer_free(&t); corpus_free(&data);
+    pass_free(&pass); corpus_free(&data);
     if (a->held_out) corpus_free(&held);
     model_free(&m); tokenizer_free(tok);
     passes_free(&passes);
@@ -700,12 +700,10 @@ static void cmd_score(const Args *a)
     AsideFile *out = out_file(a);
     Model m;
     Tokenizer *t = model_load_as(&m, device_ops(a), require(a->model, "model"), "model", false, TRAIN_NONE, false);
-    const Ops *o = m.o;
     Reward reward;
     int eos = tokenizer_end(t, a->reward != NULL); // for the text, which a reward gets without its end
     if (a->reward) open_reward(&reward, a, t);
-    Scorer s = {0};
-    Arena work = {.name = "scoring", .o = o};
+    Pass pass = {0};
     size_t room = 0; // as many tokens as the longest text so far: the context may be any number where positions are rotary
     Jsonl in;
     jsonl_open(&in, a->in);
@@ -714,7 +712,7 @@ static void cmd_score(const Args *a)
     char *line[BLOCK]; // as it was read
     Prompt p[BLOCK];
     Response r[BLOCK];
-    Sequence q[BLOCK];
+    Sequence q;
     double *logp = NULL;
     size_t retokenised = 0;
     for (bool more = true; more;) {
@@ -731,23 +729,19 @@ static void cmd_score(const Args *a)
         }
         if (!n) break;
         if (tokens > room) {
-            scorer_free(&s); arena_release(&work);
-            scorer_carve(&s, &m, &work, tokens, false);
-            arena_place(&work);
-            scorer_carve(&s, &m, &work, tokens, false);
+            pass_free(&pass);
+            pass_create(&pass, &m, tokens, false);
             logp = (double *)xrealloc(logp, tokens * sizeof *logp);
             room = tokens;
         }
         file_flush(out->f, a->out, false);
         if (a->reward) reward_score(&reward, p, r, n, false);
         for (size_t i = 0; i < n; i++) {
-            q[i] = (Sequence){&p[i], &r[i], {0}};
-            // a text without a prompt: its first token has nothing to be predicted from
-            bool joint = p[i].n == 0;
+            q = sequence_of(&p[i], &r[i]); // of a text without a prompt the first token has nothing to be predicted from
             json_t *lps = json_array();
             double sum = 0;
-            size_t count = joint ? r[i].n - 1 : r[i].n;
-            if (count) sequence_logps(&s, &m.p, &q[i], 1, a->temperature, joint, logp, NULL);
+            size_t count = sequence_states(&q);
+            if (count) sequence_logps(&pass, &m.p, &q, 1, a->temperature, logp, NULL);
             char *what = format("%s: the log-probability of a token", p[i].where);
             for (size_t k = 0; k < count; k++) { json_array_append_new(lps, json_number(logp[k], what,
                 WEIGHTS_OR_TEMPERATURE)); sum += logp[k]; }
@@ -780,7 +774,7 @@ static void cmd_score(const Args *a)
         printf("%s: %zu texts encode to other tokens than were sampled, and are scored as texts\n", a->in, retokenised);
     if (a->reward) reward_close(&reward);
     aside_commit(out);
-    scorer_free(&s); arena_release(&work);
+    pass_free(&pass);
     model_free(&m); tokenizer_free(t);
     free(logp);
 }

@@ -16,7 +16,7 @@ typedef struct {
     Estimate distance[MAX_NS];          // to Best-of-ns[i]
     double reference_reward, seconds, tokens; // the cache's mean reward; sampling time and sampled tokens
 } Evaluation;
-typedef struct { const Model *policy, *reference; double temperature; long ns[MAX_NS]; size_t n_ns, tokens; } EvalSpec;
+typedef struct { Model *policy, *reference; double temperature; long ns[MAX_NS]; size_t n_ns, tokens; } EvalSpec;
 // policy NULL: whose log-probabilities nobody knows; KLs and distances are NaN.
 // r: `n` responses, K in a row for each of the n/K prompts, rewards set. Fills all but seconds and tokens.
 void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Cdf *cdf, const Response *r, size_t n, size_t K);
@@ -38,36 +38,38 @@ static Estimate over_prompts(const double *x, size_t n, size_t K) // x (n): mean
 // Fills what is made of log-probabilities: (n) each; sum_r is log ref of the response
 static void evaluate_logps(const EvalSpec *spec, const Prompt *prompts, const Response *r, size_t n, double *k1, double *k3, double *rb, double *released, double *sum_r)
 {
-    const Model *pi = spec->policy, *ref = spec->reference;
+    Model *pi = spec->policy, *ref = spec->reference;
     const Ops *o = pi->o;
     size_t C = pi->cfg.C, V = pi->cfg.V;
     Arena work = {.name = "evaluation", .o = o};
-    Scorer sp = {0}, sr = {0};
-    for (int pass = 0; pass < 2; pass++) {
-        if (pass) arena_place(&work);
-        scorer_carve(&sp, pi, &work, spec->tokens, false);
-        scorer_carve(&sr, ref, &work, spec->tokens, false);
+    Pass sp = {0}, sr = {0};
+    Buf kl_of = {0}; // (tokens)
+    for (int placed = 0; placed < 2; placed++) {
+        if (placed) arena_place(&work);
+        pass_carve(&sp, pi, &work, spec->tokens, false);
+        pass_carve(&sr, ref, &work, spec->tokens, false);
+        kl_of = arena_take(&work, spec->tokens, DT_REAL, "head");
     }
     Sequence *q = (Sequence *)xcalloc(n, sizeof *q);
     double *lp = (double *)xmalloc(3 * spec->tokens * sizeof *lp), *lr = lp + spec->tokens, *kl = lr + spec->tokens;
-    for (size_t i = 0; i < n; i++) q[i] = (Sequence){&prompts[r[i].prompt], &r[i], {0}};
-    for (size_t i = 0, fit; i < n; i += fit) { // prompts' tokens too, for the released form: a sequence's response is the last of its positions
-        fit = scorer_fit(&sp, q + i, n - i);
-        scorer_forward(&sp, &pi->p, q + i, fit, true, sp.hidden);
-        scorer_forward(&sr, &ref->p, q + i, fit, true, sr.hidden);
-        size_t R = sp.R, a = 0;
-        o->logprob_forward(sp.logp, (Buf){0}, (Buf){0}, sp.hidden, head_weight(&pi->p), sp.target, spec->temperature, R, C, V);
-        o->logprob_forward(sr.logp, (Buf){0}, (Buf){0}, sr.hidden, head_weight(&ref->p), sr.target, spec->temperature, R, ref->cfg.C, V);
-        download_doubles(o, lp, sp.logp, R, sp.h_real);
-        download_doubles(o, lr, sr.logp, R, sr.h_real);
+    for (size_t i = 0; i < n; i++) {
+        q[i] = sequence_of(&prompts[r[i].prompt], &r[i]);
+        q[i].from = 1; // prompts' tokens too, for the released form: a sequence's response is the last of its positions
+    }
+    for (size_t i = 0, fit; i < n; i += fit) {
+        fit = pass_fit(&sp, q + i, n - i, 1);
+        sequence_logps(&sp, &pi->p, q + i, fit, spec->temperature, lp, NULL);
+        sequence_logps(&sr, &ref->p, q + i, fit, spec->temperature, lr, NULL);
+        size_t a = 0;
         for (size_t s = i, at = 0; s < i + fit && ref->cfg.C == C; s++) {
-            at += sequence_tokens(&q[s]);
-            size_t from = at - r[s].n;
-            o->head_kl(slice(sp.logp, from, r[s].n), slice(sp.hidden, from * C, r[s].n * C), head_weight(&pi->p), slice(sr.hidden, from * C, r[s].n * C), head_weight(&ref->p), spec->temperature, r[s].n, C, V);
+            at += sequence_states(&q[s]);
+            size_t from = at - r[s].n, own = r[s].n;
+            Buf ours = slice(sp.hidden, from * C, own * C), theirs = slice(sr.hidden, from * C, own * C);
+            o->head_kl(slice(kl_of, from, own), ours, head_weight(&pi->p), theirs, head_weight(&ref->p), spec->temperature, own, C, V);
         }
-        download_doubles(o, kl, sp.logp, R, sp.h_real);
+        download_doubles(o, kl, kl_of, sp.R, sp.h_real);
         for (size_t s = i; s < i + fit; s++) {
-            size_t count = sequence_tokens(&q[s]), drop = r[s].finished; // released form: the response's end-of-text left out
+            size_t count = sequence_states(&q[s]), drop = r[s].finished; // released form: the response's end-of-text left out
             for (size_t t = 0; t < count; t++, a++) {
                 double d = must_be_finite(lr[a], "a log-probability by the reference", WEIGHTS_OR_TEMPERATURE)
                     - must_be_finite(lp[a], "a log-probability by the policy", WEIGHTS_OR_TEMPERATURE);
@@ -81,7 +83,7 @@ static void evaluate_logps(const EvalSpec *spec, const Prompt *prompts, const Re
             }
         }
     }
-    scorer_free(&sp); scorer_free(&sr);
+    pass_free(&sp); pass_free(&sr);
     arena_release(&work);
     free(q); free(lp);
 }

@@ -1,6 +1,6 @@
 // info.h: `vbon info`: what a model is, and what a PPO run with it would need, by family, before anything is allocated (of sft, offline and sample: the sum).
 //
-// The plan is no estimate: the same functions that lay a run's memory out (model_create, packs_carve, generator_carve, scorer_carve, trainer_carve, reward_carve) run in
+// The plan is no estimate: the same functions that lay a run's memory out (model_create, packs_carve, generator_carve, pass_carve, reward_carve) run in
 // their measuring pass, for the flags given. It works from config.json alone; where the folder has weights, their names and shapes are checked too.
 // Not in it: the program itself, the tokenizer, the prompts and their cached rewards, and the scratch of single operations (a few chunks of logits, on the CPU of 64 MiB each).
 #if defined(VBON_IMPLEMENTATION) && !defined(INFO_IMPLEMENTED)
@@ -93,21 +93,20 @@ static void plan_ppo(Ppo *p, double *total)
     arena_print("update", &p->work, &none);
     printf("  %-24s %-24s %12.1f MiB\n", "work", "the larger of these two", (double)p->work.high / 1048576);
     *total += (double)p->work.high;
-    generator_free(&p->gen); scorer_free(&p->scorer);
+    generator_free(&p->gen); pass_free(&p->pass);
 }
 
-// In bytes, what `sft` and `offline` hold with so many tokens in a forward pass, and what `sample` does with so many rows; m: measured only
-static double plan_training(Model *m, size_t tokens, bool offline)
+// In bytes, what training on given text holds with so many tokens in a forward pass, and what `sample` does with so many rows; m: measured only
+static double plan_training(Model *m, size_t tokens)
 {
-    Trainer t = {.work = {.o = m->o}};
-    Scorer s = {0};
+    Pass pass = {0};
+    Arena work = {.o = m->o};
     double total = 0;
-    if (offline) scorer_carve(&s, m, &t.work, tokens, true);
-    else trainer_carve(&t, m, tokens, true);
+    pass_carve(&pass, m, &work, tokens, true);
     arena_print(NULL, &m->params, &total);
     arena_print(NULL, &m->optim, &total);
-    arena_print(NULL, &t.work, &total);
-    acts_free(&t.acts); scorer_free(&s);
+    arena_print(NULL, &work, &total);
+    pass_free(&pass);
     return total;
 }
 
@@ -182,12 +181,12 @@ static void cmd_info(const Args *a)
     print_total(a, total, limit);
     model_free(&m);
     if (c.scalar_head) return;
-    double parts[3];
-    for (int i = 0; i < 3; i++) {
-        model_create(&m, device_ops(a), &c, i == 2 ? TRAIN_NONE : train_layers(a), false, true);
-        parts[i] = i == 2 ? plan_drawing(&m, decode_rows(a, 256), (size_t)a->micro_tokens, max_prompt, max_new) : plan_training(&m, (size_t)a->micro_tokens, i);
-        model_free(&m);
-    }
-    printf("other commands with these flags: sft %.1f MiB; offline %.1f MiB; sample, and cache without its reward model, %.1f MiB\n", parts[0] / 1048576, parts[1] / 1048576, parts[2] / 1048576);
+    model_create(&m, device_ops(a), &c, train_layers(a), false, true);
+    double training = plan_training(&m, (size_t)a->micro_tokens);
+    model_free(&m);
+    model_create(&m, device_ops(a), &c, TRAIN_NONE, false, true);
+    double drawing = plan_drawing(&m, decode_rows(a, 256), (size_t)a->micro_tokens, max_prompt, max_new);
+    model_free(&m);
+    printf("other commands with these flags: sft and offline %.1f MiB; sample, and cache without its reward model, %.1f MiB\n", training / 1048576, drawing / 1048576);
 }
 #endif

@@ -38,18 +38,9 @@ size_t passes_step(Passes *p, long step, size_t *which);
 void passes_report(const Passes *p, const char *what);    // a line where a run leaves items out
 void passes_free(Passes *p);
 
-// Room for one model's supervised steps over micro-batches of at most `tokens` tokens.
-typedef struct {
-    Model *m; Acts acts; Arena work; Batch batch;
-    Buf index, target, hidden, dhidden, logp, dlogp; // (tokens) and (tokens,C)
-    size_t tokens; int *h_tokens, *h_start, *h_index, *h_target; real *h_value, *h_grad;
-} Trainer;
-void trainer_carve(Trainer *t, Model *m, size_t tokens, bool backward); // lays out t->work; part of trainer_create
-void trainer_create(Trainer *t, Model *m, size_t tokens, bool backward);
-void trainer_free(Trainer *t);
 // Loss summed over the batch's positions (LM: -log p; label: binary cross-entropy; pair: -log sigmoid of the difference), with gradients of
 // loss/total accumulated when `backward`. score, if not NULL, receives each row's score at its last token.
-double supervised_batch(Trainer *t, const Corpus *c, const size_t *rows, size_t n, double total, bool backward, double *score);
+double supervised_batch(Pass *p, const Corpus *c, const size_t *rows, size_t n, double total, bool backward, double *score);
 size_t supervised_positions(const Corpus *c, const size_t *rows, size_t n);
 size_t rows_longest(const Corpus *c); // tokens of the longest row
 #endif
@@ -149,37 +140,6 @@ void corpus_free(Corpus *c) { arrfree(c->tokens); arrfree(c->rows); arrfree(c->d
 // ----------------------------------------------------------------------------
 // batches
 
-void trainer_carve(Trainer *t, Model *m, size_t tokens, bool backward)
-{
-    size_t C = m->cfg.C;
-    batch_carve(&t->batch, &t->work, tokens, tokens);
-    acts_carve(&t->acts, m, &t->work, tokens, backward ? m->first_block : m->cfg.L);
-    t->index = arena_take(&t->work, tokens, DT_I32, "batch");
-    t->target = arena_take(&t->work, tokens, DT_I32, "batch");
-    t->logp = arena_take(&t->work, tokens, DT_REAL, "head");
-    t->dlogp = arena_take(&t->work, tokens, DT_REAL, "head");
-    size_t hidden = checked_product("head", tokens, C);
-    t->hidden = arena_take(&t->work, hidden, m->o->type, "head");
-    t->dhidden = arena_take(&t->work, hidden, m->o->type, "head");
-}
-
-void trainer_create(Trainer *t, Model *m, size_t tokens, bool backward)
-{
-    *t = (Trainer){.m = m, .tokens = tokens, .work = {.name = "activations", .o = m->o}};
-    trainer_carve(t, m, tokens, backward);
-    arena_place(&t->work);
-    trainer_carve(t, m, tokens, backward);
-    t->h_tokens = xmalloc(tokens * sizeof(int)); t->h_start = xmalloc((tokens + 1) * sizeof(int));
-    t->h_index = xmalloc(tokens * sizeof(int)); t->h_target = xmalloc(tokens * sizeof(int));
-    t->h_value = xmalloc(tokens * sizeof(real)); t->h_grad = xmalloc(tokens * sizeof(real));
-}
-
-void trainer_free(Trainer *t)
-{
-    arena_release(&t->work); acts_free(&t->acts);
-    free(t->h_tokens); free(t->h_start); free(t->h_index); free(t->h_target); free(t->h_value); free(t->h_grad);
-}
-
 void passes_create(Passes *p, size_t items, size_t batch, double epochs, long steps, bool drop_last, uint64_t seed)
 {
     *p = (Passes){.items = items, .batch = batch < items ? batch : items, .epoch = SIZE_MAX, .seed = seed,
@@ -227,88 +187,72 @@ static const char *loss_cause(const Model *m) { return m->step ? "lower --lr"
     : "the model's weights are too large to compute with (did they come from a run that diverged?)"; }
 static double softplus(double x) { return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x)); }
 
-// One micro-batch: n rows that fit. Positions' hidden states are gathered, the loss and its gradient taken there, and scattered back.
-static double micro_batch(Trainer *t, const Corpus *c, const size_t *rows, size_t n, double total, bool backward, double *score)
+// -log p of the gathered tokens, summed; with `backward` the gradient of this/total into p->dhidden and the head.
+static double lm_loss(Pass *p, double total, bool backward)
 {
-    Model *m = t->m;
+    Model *m = p->m;
     const Ops *o = m->o;
-    size_t C = m->cfg.C, N = 0, R = 0;
+    Buf w = head_weight(&m->p), dw = head_weight(&m->g);
     double loss = 0;
-    for (size_t i = 0; i < n; i++) {
-        const Row *r = &c->rows[rows[i]];
-        t->h_start[i] = (int)N;
-        memcpy(t->h_tokens + N, c->tokens + r->at, (size_t)r->len * sizeof(int));
-        if (c->kind == LOSS_LM)
-            for (int p = r->from; p < r->len; p++) { t->h_index[R] = (int)N + p - 1; t->h_target[R++] = c->tokens[r->at + (size_t)p]; }
-        else
-            for (int p = c->kind == LOSS_PAIR ? r->len - 1 : r->from; p < r->len; p++) { t->h_index[R] = (int)N + p; t->h_target[R++] = (int)i; }
-        N += (size_t)r->len;
-    }
-    t->h_start[n] = (int)N;
-    batch_set(&t->batch, m, t->h_tokens, t->h_start, NULL, n);
-    Buf hidden = slice(t->hidden, 0, R * C), dhidden = slice(t->dhidden, 0, R * C), index = slice(t->index, 0, R), target = slice(t->target, 0, R);
-    Buf logp = slice(t->logp, 0, R), dlogp = slice(t->dlogp, 0, R);
-    o->upload(index, t->h_index);
-    o->upload(target, t->h_target);
-    Buf final = model_forward(m, &m->p, &t->acts, &t->batch, 0, m->cfg.L, NULL);
-    o->gather_rows(hidden, final, index, R, C);
-    if (c->kind == LOSS_LM) {
-        Buf w = head_weight(&m->p), dw = head_weight(&m->g);
-        if (backward) {
-            o->fill(dlogp, -1 / total);
-            o->logprob_backward(dhidden, dw, logp, dlogp, (Buf){0}, hidden, w, target, 1, R, C, m->cfg.V);
-        } else o->logprob_forward(logp, (Buf){0}, (Buf){0}, hidden, w, target, 1, R, C, m->cfg.V);
-        o->download(t->h_value, logp);
-        for (size_t i = 0; i < R; i++) loss -= t->h_value[i];
-    } else {
-        o->matmul_forward(logp, hidden, m->p.score, m->p.scoreb, R, C, 1);
-        o->download(t->h_value, logp);
-        for (size_t i = 0; i < R; i++) {
-            double s = t->h_value[i];
-            size_t row = (size_t)t->h_target[i];
-            if (c->kind == LOSS_LABEL) {
-                double y = c->rows[rows[row]].label;
-                loss += softplus(s) - y * s;
-                t->h_grad[i] = (real)((1 / (1 + exp(-s)) - y) / total);
-            } else if (row % 2) { // Bradley-Terry: -log sigmoid(chosen - rejected)
-                double d = t->h_value[i - 1] - s, g = -1 / (1 + exp(d)) / total;
-                loss += softplus(-d);
-                t->h_grad[i - 1] = (real)g;
-                t->h_grad[i] = (real)-g;
-            }
-            if (score) score[row] = s; // positions ascend: the last one stays
-        }
-        if (backward) {
-            o->upload(dlogp, t->h_grad);
-            o->matmul_backward(dhidden, m->g.score, m->g.scoreb, dlogp, hidden, m->p.score, R, C, 1);
-        }
-    }
-    if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: %s", m->step + 1, loss_cause(m));
     if (backward) {
-        o->fill(slice(t->acts.dhidden, 0, N * C), 0);
-        o->scatter_rows(t->acts.dhidden, dhidden, index, R, C);
-        model_backward(m, &t->acts, &t->batch);
+        o->fill(slice(p->dlogp, 0, p->R), -1 / total);
+        o->logprob_backward(p->dhidden, dw, p->logp, p->dlogp, (Buf){0}, p->hidden, w, p->target, 1, p->R, m->cfg.C, m->cfg.V);
+    } else o->logprob_forward(p->logp, (Buf){0}, (Buf){0}, p->hidden, w, p->target, 1, p->R, m->cfg.C, m->cfg.V);
+    o->download(p->h_real, slice(p->logp, 0, p->R));
+    for (size_t i = 0; i < p->R; i++) loss -= p->h_real[i];
+    return loss;
+}
+
+// The same of a scalar head's scores against labels, or of a pair's two scores; score (n): each row's last one, or NULL.
+static double score_loss(Pass *p, const Corpus *c, const size_t *rows, const Sequence *q, size_t n, double total, bool backward, double *score)
+{
+    Model *m = p->m;
+    const Ops *o = m->o;
+    real *x = p->h_real; // scores, and then their gradients
+    double loss = 0;
+    o->matmul_forward(p->score, p->hidden, m->p.score, m->p.scoreb, p->R, m->cfg.C, 1);
+    o->download(x, slice(p->score, 0, p->R));
+    for (size_t i = 0, at = 0; i < n; i++) {
+        size_t states = sequence_states(&q[i]);
+        if (score) score[i] = x[at + states - 1];
+        if (c->kind == LOSS_PAIR && i % 2) { // Bradley-Terry: -log sigmoid(chosen - rejected)
+            double d = x[at - 1] - (double)x[at], g = -1 / (1 + exp(d)) / total;
+            loss += softplus(-d);
+            x[at - 1] = (real)g;
+            x[at] = (real)-g;
+        }
+        for (size_t k = at; k < at + states && c->kind == LOSS_LABEL; k++) {
+            double y = c->rows[rows[i]].label, s = x[k];
+            loss += softplus(s) - y * s;
+            x[k] = (real)((1 / (1 + exp(-s)) - y) / total);
+        }
+        at += states;
+    }
+    if (backward) {
+        o->upload(slice(p->dscore, 0, p->R), x);
+        o->matmul_backward(p->dhidden, m->g.score, m->g.scoreb, p->dscore, p->hidden, m->p.score, p->R, m->cfg.C, 1);
     }
     return loss;
 }
 
-double supervised_batch(Trainer *t, const Corpus *c, const size_t *rows, size_t n, double total, bool backward, double *score)
+double supervised_batch(Pass *p, const Corpus *c, const size_t *rows, size_t n, double total, bool backward, double *score)
 {
+    Sequence *q = (Sequence *)xmalloc(n * sizeof *q);
     double loss = 0;
-    size_t unit = c->kind == LOSS_PAIR ? 2 : 1; // a pair stays together
-    for (size_t i = 0; i < n;) {
-        size_t end = i, tokens = 0;
-        while (end < n) {
-            size_t more = 0;
-            for (size_t u = 0; u < unit; u++) more += (size_t)c->rows[rows[end + u]].len;
-            if (tokens + more > t->tokens) break;
-            tokens += more;
-            end += unit;
-        }
-        if (end == i) die("a row of %d tokens does not fit --micro-tokens %zu: raise it", c->rows[rows[i]].len, t->tokens);
-        loss += micro_batch(t, c, rows + i, end - i, total, backward, score ? score + i : NULL);
-        i = end;
+    for (size_t i = 0; i < n; i++) {
+        const Row *r = &c->rows[rows[i]];
+        size_t len = (size_t)r->len, from = c->kind == LOSS_PAIR ? len - 1 : (size_t)r->from;
+        q[i] = (Sequence){.tail = c->tokens + r->at, .n_tail = len, .from = from};
     }
+    for (size_t i = 0, fit; i < n; i += fit) {
+        fit = pass_fit(p, q + i, n - i, c->kind == LOSS_PAIR ? 2 : 1);
+        pass_forward(p, &p->m->p, q + i, fit);
+        loss += c->kind == LOSS_LM ? lm_loss(p, total, backward)
+            : score_loss(p, c, rows + i, q + i, fit, total, backward, score ? score + i : NULL);
+        if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: %s", p->m->step + 1, loss_cause(p->m));
+        if (backward) pass_backward(p);
+    }
+    free(q);
     return loss;
 }
 

@@ -427,7 +427,7 @@ static void test_info(void)
         {PLAN "410m.json --memory 40GB", {"classifier of 3 labels", "405334016 parameters", "16 of 64 dimensions rotary", "in each of 24 blocks, of which the top 8 train", "fits in 40GB: yes"}},
         {PLAN "2.8b.json --memory 40GB", {"2775208960 parameters", "20 of 80", "fits in 40GB: no"}},
         {PLAN "6.9b.json --memory 400GB", {"6857302016 parameters", "32 of 128", "fits in 400GB: yes"}},
-        {"info --model dev/demo/lm --reward dev/demo/rm --memory 1MiB", {"packed weights", "kv cache", "second moments", "copy of what trains", "fits in 1MiB: no", "other commands with these flags: sft "}},
+        {"info --model dev/demo/lm --reward dev/demo/rm --memory 1MiB", {"packed weights", "kv cache", "second moments", "copy of what trains", "fits in 1MiB: no", "other commands with these flags: sft and offline "}},
         {"info --model dev/demo/lm --reward dev/demo/rm/config.json", {"reward model", "kv cache"}}, {"info --model dev/demo/lm --reward dev/fixtures/distilbert/config.json", {"reward model             weights"}},
         {"info --model dev/fixtures/distilbert/config.json", {"label 0 of", "memory as a reward model"}}, {"info --model dev/demo/lm --reward 'cat -'", {"not in this plan: the reward's own program, cat -"}}, {"info --model dev/fixtures/pythia_cleanrl", {"gpt_neox reward model", "scalar_head.bias", "as a reward model"}}};
     for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
@@ -437,24 +437,20 @@ static void test_info(void)
     }
     // the plan of a training run and of sampling is what these allocate
     Config c = {.arch = "gpt2", .L = 2, .C = 32, .NH = 2, .F = 64, .V = 61, .max_T = 32, .eps = 1e-5, .tied = true};
-    for (int kind = 0; kind < 3; kind++) { // sampling, sft, offline
-        bool training = kind > 0;
+    for (int training = 0; training < 2; training++) {
         Model plan, m;
-        Trainer t;
-        Scorer s = {0};
+        Pass p = {0};
         Generator g = {0};
         Arena work = {.o = ops_cpu()};
-        double bytes;
         model_create(&plan, ops_cpu(), &c, training ? 1 : TRAIN_NONE, false, true);
-        double planned = training ? plan_training(&plan, 40, kind == 2) : plan_drawing(&plan, 5, 40, 7, 9);
+        double planned = training ? plan_training(&plan, 40) : plan_drawing(&plan, 5, 40, 7, 9);
         model_create(&m, ops_cpu(), &c, training ? 1 : TRAIN_NONE, false, false);
         model_random(&m, 1);
-        if (kind == 1) trainer_create(&t, &m, 40, true);
-        else if (kind == 2) for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, 40, true); }
+        if (training) pass_create(&p, &m, 40, true);
         else { generator_carve(&g, &m, &work, 5, 40, 7, 9); arena_place(&work); generator_carve(&g, &m, &work, 5, 40, 7, 9); model_pack(&m); }
-        bytes = (double)(m.params.base.n + (training ? m.optim.base.n + (kind == 1 ? t.work.base.n : work.base.n) : m.packs.base.n + work.base.n));
-        CHECK(planned == bytes, "%s: %.0f bytes planned, %.0f allocated", kind == 2 ? "offline" : training ? "sft" : "sample", planned, bytes);
-        if (kind == 1) trainer_free(&t); else { generator_free(&g); scorer_free(&s); arena_release(&work); }
+        size_t bytes = m.params.base.n + (training ? m.optim.base.n + p.own.base.n : m.packs.base.n + work.base.n);
+        CHECK(planned == (double)bytes, "%s: %.0f bytes planned, %zu allocated", training ? "sft" : "sample", planned, bytes);
+        generator_free(&g); pass_free(&p); arena_release(&work);
         model_free(&m); model_free(&plan);
     }
     // scaled rewards: the same texts, 2 r - 3
@@ -990,25 +986,23 @@ static void bad_target(const char *which) // an id that is never read, only pred
     int ids[] = {1, 2, 31}, start[] = {0, 3};
     model_create(&m, ops_cpu(), &c, TRAIN_ALL, false, false);
     model_random(&m, 1);
-    if (*which == 's') { // a scorer
-        Scorer s = {0};
-        Arena work = {.name = "test", .o = ops_cpu()};
-        for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, 8, false); }
+    Pass pass;
+    if (*which == 's') { // a response's score
         Prompt p = {.ids = ids, .n = 1};
         Response y = {.ids = ids + 1, .n = 2};
-        Sequence q = {&p, &y, {0}};
+        Sequence q = sequence_of(&p, &y);
         double logp[8];
-        sequence_logps(&s, &m.p, &q, 1, 1, false, logp, NULL);
-    } else if (*which == 't') { // a trainer
-        Trainer t;
+        pass_create(&pass, &m, 8, false);
+        sequence_logps(&pass, &m.p, &q, 1, 1, logp, NULL);
+    } else if (*which == 't') { // training
         Row row = {0, 3, 1, 0};
         Corpus corpus = {.kind = LOSS_LM, .tokens = ids, .rows = &row, .n_rows = 1};
-        trainer_create(&t, &m, 8, true);
-        supervised_batch(&t, &corpus, (size_t[]){0}, 1, 1, false, NULL);
+        pass_create(&pass, &m, 8, true);
+        supervised_batch(&pass, &corpus, (size_t[]){0}, 1, 1, false, NULL);
     } else {
         Batch b;
         Arena work = {.name = "test", .o = ops_cpu()};
-        for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); batch_carve(&b, &work, 8, 1); }
+        for (int placed = 0; placed < 2; placed++) { if (placed) arena_place(&work); batch_carve(&b, &work, 8, 1); }
         batch_set(&b, &m, ids, start, NULL, 1);
     }
 }
@@ -1024,7 +1018,7 @@ static void test_agree(void)
 {
     tiny_folders();
     // every id that is read or predicted
-    expect_death(bad_target, "scorer", 1, "token 31: the model's vocabulary has 31");
+    expect_death(bad_target, "score", 1, "token 31: the model's vocabulary has 31");
     expect_death(bad_target, "trainer", 1, "token 31: the model's vocabulary has 31");
     expect_death(bad_target, "batch", 1, "token 31: the model's vocabulary has 31");
     expect_death(other_end, "dev/demo/lm", 1, "end a text differently, by token 1999 and -1");

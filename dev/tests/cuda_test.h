@@ -400,25 +400,24 @@ static void cuda_offline_tests(void)
         real *x[2];
         for (side = 0; side < 2; side++) {
             Model m;
-            Scorer sc = {0};
-            Arena work = {.name = "work", .o = sides[side]};
+            Pass pass;
             Comparisons c = tiny_comparisons();
             Config config = tiny_config(13, kind % 2, false);
             model_create(&m, sides[side], &config, kind < 2 ? TRAIN_ALL : 1, false, false);
             model_random(&m, 5);
-            for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&sc, &m, &work, 16, true); }
-            comparisons_reference(&c, &sc, 0.8);
+            pass_create(&pass, &m, 16, true);
+            comparisons_reference(&c, &pass, 0.8);
             for (int step = 0; step < 3; step++) {
                 AdamW opt = {1e-3, 0.9, 0.95, 1e-4, 0, 1}; // a large eps: steps in proportion to gradients, so that rounding stays as small as it is
                 model_zero_grad(&m);
-                offline_batch(&sc, &m, &o, &c, which, 2, 0.8, sums[side]);
+                offline_batch(&pass, &o, &c, which, 2, 0.8, sums[side]);
                 model_update(&m, &opt);
             }
             x[side] = xmalloc(m.n_params * sizeof(real));
             sides[side]->download(x[side], m.data);
             for (size_t i = 0; i < m.n_params && side; i++) { d += pow((double)(x[0][i] - x[1][i]), 2); s += pow((double)x[0][i], 2); }
             tiny_comparisons_free(&c);
-            scorer_free(&sc); arena_release(&work); model_free(&m);
+            pass_free(&pass); model_free(&m);
         }
         for (int k = 0; k < OFFLINE_SUMS; k++) CHECK(fabs(sums[0][k] - sums[1][k]) <= (bf16 ? 0.3 : 1e-3) * (1 + fabs(sums[0][k])) || k == OFFLINE_RIGHT, "loss %d, sum %d: CPU %g, device %g", kind, k, sums[0][k], sums[1][k]);
         CHECK(sqrt(d / s) <= (bf16 ? 1e-2 : 1e-5), "loss %d: parameters after three steps differ by %.3g", kind, sqrt(d / s));

@@ -156,31 +156,32 @@ static Corpus tiny_corpus(LossKind kind)
     return c;
 }
 
-typedef struct { Trainer *t; const Corpus *c; } SupervisedCase;
+typedef struct { Pass *p; const Corpus *c; } SupervisedCase;
 static const size_t four_rows[4] = {0, 1, 2, 3};
 static double supervised_loss(void *context)
 {
     SupervisedCase *k = context;
-    return supervised_batch(k->t, k->c, four_rows, 4, 1, false, NULL);
+    return supervised_batch(k->p, k->c, four_rows, 4, 1, false, NULL);
 }
 
 // A PPO-shaped loss through a frozen trunk, policy head and value head: weights on log-probabilities and values at the responses
-typedef struct { Model *m; Scorer *s; Sequence *q; Buf wl, wv; } PolicyCase;
+typedef struct { Model *m; Pass *p; ValueHead *v; Sequence *q; Buf wl, wv; } PolicyCase;
 static double policy_loss(void *context)
 {
     PolicyCase *k = context;
-    scorer_forward(k->s, &k->m->p, k->q, 2, false, k->s->hidden);
-    cpu_logprob_forward(k->s->logp, (Buf){0}, (Buf){0}, k->s->hidden, head_weight(&k->m->p), k->s->target, 0.8, k->s->R, k->m->cfg.C, k->m->cfg.V);
-    value_forward(k->s);
-    return weighted(k->s->logp, k->wl) + weighted(k->s->value, k->wv);
+    const Pass *p = k->p;
+    pass_forward(k->p, &k->m->p, k->q, 2);
+    cpu_logprob_forward(p->logp, (Buf){0}, (Buf){0}, p->hidden, head_weight(&k->m->p), p->target, 0.8, p->R, k->m->cfg.C, k->m->cfg.V);
+    value_forward(k->v, p);
+    return weighted(p->logp, k->wl) + weighted(k->v->value, k->wv);
 }
 
-typedef struct { Model *m; Scorer *s; const OfflineLoss *o; const Comparisons *c; } OfflineCase;
+typedef struct { Model *m; Pass *p; const OfflineLoss *o; const Comparisons *c; } OfflineCase;
 static double offline_case_loss(void *context) // the mean over both comparisons, from log-probabilities alone
 {
     OfflineCase *k = context;
     double lp[16], sum[4] = {0}, loss = 0, dw, dl;
-    sequence_logps(k->s, &k->m->p, k->c->sequences, 4, 0.8, false, lp, NULL);
+    sequence_logps(k->p, &k->m->p, k->c->sequences, 4, 0.8, lp, NULL);
     for (size_t i = 0, at = 0; i < 4; i++) for (size_t t = 0; t < k->c->responses[i].n; t++) sum[i] += lp[at++];
     for (int i = 0; i < 2; i++) { const Comparison *x = &k->c->list[i]; loss += offline_loss(k->o, sum[x->w], sum[x->l], k->c->ref[x->w], k->c->ref[x->l], &dw, &dl) / 2; }
     return loss;
@@ -194,7 +195,7 @@ static Comparisons tiny_comparisons(void)
     static Prompt p = {.ids = prompt_ids, .n = 2};
     Comparisons x = {0};
     for (int i = 0; i < 4; i++) arrput(x.responses, ((Response){.ids = ids[i], .n = lengths[i]}));
-    for (int i = 0; i < 4; i++) { arrput(x.sequences, ((Sequence){&p, &x.responses[i], {0}})); arrput(x.ref, -2 - 1.5 * i); }
+    for (int i = 0; i < 4; i++) { arrput(x.sequences, sequence_of(&p, &x.responses[i])); arrput(x.ref, -2 - 1.5 * i); }
     arrput(x.list, ((Comparison){0, 1})); arrput(x.list, ((Comparison){3, 2}));
     return x;
 }
@@ -224,62 +225,64 @@ static void test_model_gradients(void)
         LossKind kind = v == 2 ? LOSS_LABEL : v == 3 ? LOSS_PAIR : LOSS_LM;
         Config c = tiny_of(i / 5, 13, v != 1, kind != LOSS_LM);
         Model m;
-        Trainer t;
+        Pass p;
         Corpus corpus = tiny_corpus(kind);
         model_create(&m, ops_cpu(), &c, v == 4 ? 1 : TRAIN_ALL, false, false);
         model_random(&m, 3 + (uint64_t)v);
-        trainer_create(&t, &m, 24, true);
-        SupervisedCase k = {&t, &corpus};
+        pass_create(&p, &m, 24, true);
+        SupervisedCase k = {&p, &corpus};
         model_zero_grad(&m);
-        supervised_batch(&t, &corpus, four_rows, 4, 1, true, NULL);
+        supervised_batch(&p, &corpus, four_rows, 4, 1, true, NULL);
         check_parameters(&m, v == 0 ? "tied" : v == 1 ? "untied" : v == 2 ? "labels" : v == 3 ? "pairs" : "top block", supervised_loss, &k);
-        trainer_free(&t); model_free(&m); corpus_free(&corpus);
+        pass_free(&p); model_free(&m); corpus_free(&corpus);
     }
     for (long v = 0; v < 4 * TINIES; v++) { // 3 blocks: 0 trains the norm and head only
         long layers = v % 4;
         Config c = tiny_of((int)(v / 4), 13, false, false);
         Model m;
-        Scorer s = {0};
+        Pass s = {0};
+        ValueHead head = {0};
         Arena work = {.name = "work", .o = ops_cpu()};
         model_create(&m, ops_cpu(), &c, layers, true, false);
         model_random(&m, 11);
         for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_VALUE) for (size_t j = 0; j < m.list[i].n; j++) R_(*param_field(&m.p, &m.list[i]))[j] = (real)(rnd() * 0.5);
         for (size_t j = 0; j < m.p.v1b.n; j++) R_(m.p.v1b)[j] = j % 2 ? (real)4 : (real)-4; // far from ReLU's kink on both sides
-        for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, 32, true); }
+        for (int placed = 0; placed < 2; placed++) {
+            if (placed) arena_place(&work);
+            pass_carve(&s, &m, &work, 32, true);
+            value_carve(&head, &m, &work, 32);
+        }
         int p1[2] = {3, 4}, p2[3] = {1, 5, 2}, r1[4] = {7, 8, 1, 0}, r2[2] = {12, 9};
         Prompt p[2] = {{.ids = p1, .n = 2}, {.ids = p2, .n = 3}};
         Response r[2] = {{.ids = r1, .n = 4}, {.ids = r2, .n = 2}};
-        Sequence q[2] = {{&p[0], &r[0], {0}}, {&p[1], &r[1], {0}}};
-        PolicyCase k = {&m, &s, q, new_buf(6), new_buf(6)};
+        Sequence q[2] = {sequence_of(&p[0], &r[0]), sequence_of(&p[1], &r[1])};
+        PolicyCase k = {&m, &s, &head, q, new_buf(6), new_buf(6)};
         policy_loss(&k);
         model_zero_grad(&m);
-        cpu_copy(slice(s.dlogp, 0, 6), k.wl); cpu_copy(slice(s.dvalue, 0, 6), k.wv);
+        cpu_copy(slice(s.dlogp, 0, 6), k.wl); cpu_copy(slice(head.dvalue, 0, 6), k.wv);
         cpu_logprob_backward(s.dhidden, head_weight(&m.g), (Buf){0}, s.dlogp, (Buf){0}, s.hidden, head_weight(&m.p), s.target, 0.8, 6, c.C, 13);
-        value_backward(&s);
-        cpu_fill(slice(s.acts.dhidden, 0, s.batch.N * c.C), 0);
-        cpu_scatter_rows(s.acts.dhidden, s.dhidden, s.index, 6, c.C);
-        model_backward(&m, &s.acts, &s.batch);
+        value_backward(&head, &s);
+        pass_backward(&s);
         check_parameters(&m, "policy and value", policy_loss, &k);
-        scorer_free(&s); arena_release(&work); model_free(&m);
+        pass_free(&s); arena_release(&work); model_free(&m);
     }
     for (int v = 0; v < 4 * TINIES; v++) { // each offline loss; every other one with only the top block, every third with a tied head
         Config c = tiny_of(v / 4, 13, v % 3 == 0, false);
         Model m;
-        Scorer s = {0};
-        Arena work = {.name = "work", .o = ops_cpu()};
+        Pass s;
         OfflineLoss o = {.kind = (OfflineKind)(v % 4), .beta = 0.3, .alpha = 0.2, .N = 3};
         Comparisons x = tiny_comparisons();
         model_create(&m, ops_cpu(), &c, (v + v / 4) % 2 ? 1 : TRAIN_ALL, false, false);
         model_random(&m, 12);
-        for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, 12, true); } // too small for both comparisons at once
+        pass_create(&s, &m, 12, true); // too small for both comparisons at once
         const size_t both[2] = {1, 0};
         double sums[OFFLINE_SUMS] = {0};
         OfflineCase k = {&m, &s, &o, &x};
         model_zero_grad(&m);
-        offline_batch(&s, &m, &o, &x, both, 2, 0.8, sums);
+        offline_batch(&s, &o, &x, both, 2, 0.8, sums);
         CHECK_NEAR(sums[OFFLINE_LOSS] / 2, offline_case_loss(&k), 1e-12, "the batch's loss");
         check_parameters(&m, "offline", offline_case_loss, &k);
         tiny_comparisons_free(&x);
-        scorer_free(&s); arena_release(&work); model_free(&m);
+        pass_free(&s); model_free(&m);
     }
 }

@@ -1,12 +1,5 @@
 // model_test.h: GPT-2, Pythia and the head against transformers and torch; decoding, sampling, freezing.
 
-static void scorer_make(Scorer *s, Arena *work, const Model *m, size_t tokens)
-{
-    *work = (Arena){.name = "work", .o = m->o};
-    *s = (Scorer){0};
-    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(work); scorer_carve(s, m, work, tokens, m->first < m->n_params); }
-}
-
 static double *tensor_doubles(Safetensors *s, const char *name)
 {
     const Tensor *t = safetensors_find(s, name);
@@ -32,9 +25,9 @@ static void golden_folder(const char *name)
     Safetensors *s = safetensors_open(expected);
     double *ids = tensor_doubles(s, "ids"), *start = tensor_doubles(s, "start"), tol = in_double ? 1e-9 : 2e-4, total = 0;
     Model m;
-    Trainer t;
+    Pass p;
     model_load(&m, ops_cpu(), dir, TRAIN_ALL, false);
-    trainer_create(&t, &m, 64, true);
+    pass_create(&p, &m, 64, true);
     Corpus c = {.kind = m.cfg.scalar_head ? LOSS_LABEL : LOSS_LM, .n_rows = 3};
     const float labels[3] = {1, 0, 1};
     for (int i = 0; i < 24; i++) arrput(c.tokens, (int)ids[i]);
@@ -46,7 +39,7 @@ static void golden_folder(const char *name)
     size_t rows[3] = {0, 1, 2};
     double score[3];
     model_zero_grad(&m);
-    double loss = supervised_batch(&t, &c, rows, 3, total, true, score) / total, *want_loss = tensor_doubles(s, "loss");
+    double loss = supervised_batch(&p, &c, rows, 3, total, true, score) / total, *want_loss = tensor_doubles(s, "loss");
     CHECK_NEAR(loss, *want_loss, tol * fabs(*want_loss), "loss");
     if (m.cfg.scalar_head) {
         double *want = tensor_doubles(s, "score");
@@ -54,8 +47,12 @@ static void golden_folder(const char *name)
     } else {
         double *hidden = tensor_doubles(s, "hidden"), *logits = tensor_doubles(s, "logits");
         real *got = xmalloc(24 * m.cfg.V * sizeof *got);
-        check_tensor("hidden", R_(t.acts.lnf), hidden, 24 * m.cfg.C, tol);
-        gemm(false, true, 24, m.cfg.V, m.cfg.C, R_(t.acts.lnf), m.cfg.C, R_(head_weight(&m.p)), m.cfg.C, 0, got, m.cfg.V);
+        int starts[4];
+        for (int r = 0; r < 4; r++) starts[r] = (int)start[r];
+        batch_set(&p.batch, &m, c.tokens, starts, NULL, 3); // each row whole: training does not read its last token
+        Buf all = model_forward(&m, &m.p, &p.acts, &p.batch, 0, m.cfg.L, NULL);
+        check_tensor("hidden", R_(all), hidden, 24 * m.cfg.C, tol);
+        gemm(false, true, 24, m.cfg.V, m.cfg.C, R_(all), m.cfg.C, R_(head_weight(&m.p)), m.cfg.C, 0, got, m.cfg.V);
         check_tensor("logits", got, logits, 24 * m.cfg.V, tol);
     }
     for (size_t i = 0; i < m.n_list; i++) {
@@ -68,7 +65,7 @@ static void golden_folder(const char *name)
         check_tensor(key, g, want, q->n, tol);
         free(want); free(g);
     }
-    trainer_free(&t); model_free(&m); corpus_free(&c);
+    pass_free(&p); model_free(&m); corpus_free(&c);
     safetensors_close(s);
 }
 
@@ -127,18 +124,18 @@ static void test_golden(void)
         char *dir = format("dev/fixtures/variants/%s", names[v]), *expected = format("%s/expected.safetensors", dir);
         Safetensors *s = safetensors_open(expected);
         Model m;
-        Trainer t;
+        Pass p;
         model_load(&m, ops_cpu(), dir, TRAIN_NONE, false);
-        trainer_create(&t, &m, 16, false);
+        pass_create(&p, &m, 16, false);
         int ids[7], start[2] = {0, 7};
         double *x = tensor_doubles(s, "ids"), *want = tensor_doubles(s, "logits");
         real got[7 * 13];
         for (int i = 0; i < 7; i++) ids[i] = (int)x[i];
-        batch_set(&t.batch, &m, ids, start, NULL, 1);
-        Buf h = model_forward(&m, &m.p, &t.acts, &t.batch, 0, 1, NULL);
+        batch_set(&p.batch, &m, ids, start, NULL, 1);
+        Buf h = model_forward(&m, &m.p, &p.acts, &p.batch, 0, 1, NULL);
         gemm(false, true, 7, 13, 8, R_(h), 8, R_(m.p.wte), 8, 0, got, 13);
         check_tensor(names[v], got, want, 7 * 13, in_double ? 1e-9 : 1e-5);
-        trainer_free(&t); model_free(&m); safetensors_close(s);
+        pass_free(&p); model_free(&m); safetensors_close(s);
     }
     Model a, b, c;
     model_load(&a, ops_cpu(), "dev/fixtures/variants/fp32", TRAIN_NONE, false);
@@ -202,15 +199,14 @@ static void decode_one(int which)
     for (size_t i = 0; i < N; i++) r[i] = again[i] = (Response){.prompt = i / 5 % 3, .sample = i};
     draw_tiny(&m, p, r, N, N, 64, 0.8);
     draw_tiny(&m, p, again, N, 7, 8, 0.8); // other groups, other chunks of prompts
-    Scorer s;
-    Arena work;
-    scorer_make(&s, &work, &m, 40);
+    Pass s;
+    pass_create(&s, &m, 40, false);
     double tol = in_double ? 1e-11 : 2e-4;
     for (size_t i = 0; i < N; i++) {
-        Sequence q = {&p[r[i].prompt], &r[i], {0}};
+        Sequence q = sequence_of(&p[r[i].prompt], &r[i]);
         double lp[16];
         CHECK(r[i].n == again[i].n && !memcmp(r[i].ids, again[i].ids, r[i].n * sizeof(int)), "response %zu depends on the batching", i);
-        sequence_logps(&s, &m.p, &q, 1, 0.8, false, lp, NULL);
+        sequence_logps(&s, &m.p, &q, 1, 0.8, lp, NULL);
         for (size_t t = 0; t < r[i].n; t++) {
             CHECK_NEAR((double)r[i].logp[t], lp[t], fmax(tol, 1e-6), "log-probability at sampling and in a full forward");
             CHECK((r[i].ids[t] == 0) == (t + 1 == r[i].n && r[i].finished), "cut after the first end of text");
@@ -220,7 +216,7 @@ static void decode_one(int which)
     }
     CHECK(finished > 5 && long_ones > 5, "both ends occur: %zu finished, %zu full", finished, long_ones);
     for (size_t i = 0; i < N; i++) { response_free(&r[i]); response_free(&again[i]); }
-    scorer_free(&s); arena_release(&work); model_free(&m);
+    pass_free(&s); model_free(&m);
 }
 
 static void test_decode(void) { for (int i = 0; i < TINIES; i++) decode_one(i); }
@@ -282,20 +278,20 @@ static void frozen_one(int which)
 {
     Config c = tiny_of(which, 13, true, false);
     Model m;
-    Trainer t;
+    Pass p;
     Corpus corpus = tiny_corpus(LOSS_LM);
     model_create(&m, ops_cpu(), &c, 1, false, false);
     model_random(&m, 2);
-    trainer_create(&t, &m, 64, true);
+    pass_create(&p, &m, 64, true);
     real *before = xmalloc(m.n_params * sizeof *before);
     memcpy(before, m.data.p, m.n_params * sizeof *before);
     AdamW opt = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1};
-    for (int i = 0; i < 3; i++) { model_zero_grad(&m); supervised_batch(&t, &corpus, four_rows, 4, 18, true, NULL); model_update(&m, &opt); }
+    for (int i = 0; i < 3; i++) { model_zero_grad(&m); supervised_batch(&p, &corpus, four_rows, 4, 18, true, NULL); model_update(&m, &opt); }
     CHECK(!memcmp(before, m.data.p, m.first * sizeof *before), "a frozen parameter moved");
     for (size_t i = 0; i < m.n_list; i++)
         if (m.list[i].offset >= m.first) CHECK(memcmp(before + m.list[i].offset, R_(m.data) + m.list[i].offset, m.list[i].n * sizeof *before), "%s did not move", m.list[i].name);
     CHECK(m.list[0].offset < m.first && m.first_block == 2, "the tied embedding is frozen with the lower blocks");
-    trainer_free(&t); model_free(&m); corpus_free(&corpus);
+    pass_free(&p); model_free(&m); corpus_free(&corpus);
 }
 
 static void test_frozen(void) { for (int i = 0; i < TINIES; i++) frozen_one(i); }

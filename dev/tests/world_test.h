@@ -39,17 +39,16 @@ static void world_rewards(World *w, bool ties, uint64_t seed)
 
 static bool below(const World *w, int a, int b) { return w->reward[a] != w->reward[b] ? w->reward[a] < w->reward[b] : w->y[a].key < w->y[b].key; }
 
-static void world_probabilities(World *w, const Model *m, const Prompt *p, double *logp)
+static void world_probabilities(World *w, Model *m, const Prompt *p, double *logp)
 {
-    Scorer s;
-    Arena work;
-    scorer_make(&s, &work, m, 256);
+    Pass s;
+    pass_create(&s, m, 256, false);
     Sequence q[STRINGS];
     double lp[STRINGS * WORLD_T];
-    for (int i = 0; i < STRINGS; i++) q[i] = (Sequence){p, &w->y[i], {0}};
-    sequence_logps(&s, &m->p, q, STRINGS, 1, false, lp, NULL);
+    for (int i = 0; i < STRINGS; i++) q[i] = sequence_of(p, &w->y[i]);
+    sequence_logps(&s, &m->p, q, STRINGS, 1, lp, NULL);
     for (int i = 0, k = 0; i < STRINGS; i++) { logp[i] = 0; for (size_t t = 0; t < w->y[i].n; t++) logp[i] += lp[k++]; }
-    scorer_free(&s); arena_release(&work);
+    pass_free(&s);
 }
 
 static void world_reward(void *context, const Prompt *prompts, Response *r, size_t n, bool prefixes)
@@ -209,8 +208,7 @@ static void world_offline(World *w, OfflineLoss o, double *out)
     static int prompt_ids[1] = {1};
     Prompt p = {.ids = prompt_ids, .n = 1};
     Model m;
-    Scorer s = {0};
-    Arena work = {.name = "work", .o = ops_cpu()};
+    Pass s;
     Comparisons c = {0};
     world_model(&m, ops_cpu(), TRAIN_ALL, 3);
     world_probabilities(w, &m, &p, w->logp);
@@ -220,7 +218,7 @@ static void world_offline(World *w, OfflineLoss o, double *out)
         w->logF[i] = log(F);
         arrput(c.responses, w->y[i]); arrput(c.ref, 0);
     }
-    for (int i = 0; i < STRINGS; i++) arrput(c.sequences, ((Sequence){&p, &c.responses[i], {0}}));
+    for (int i = 0; i < STRINGS; i++) arrput(c.sequences, sequence_of(&p, &c.responses[i]));
     for (uint64_t d = 0; d < DRAWS; d++) {
         int best = -1, worst = -1;
         for (uint64_t k = 0; k < (o.kind == OFFLINE_IPO ? 2 : (uint64_t)o.N); k++) {
@@ -232,7 +230,7 @@ static void world_offline(World *w, OfflineLoss o, double *out)
         }
         if (o.kind != OFFLINE_IPO || best != worst) arrput(c.list, ((Comparison){(size_t)best, (size_t)worst}));
     }
-    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, 1024, true); }
+    pass_create(&s, &m, 1024, true);
     comparisons_reference(&c, &s, 1);
     for (int i = 0; i < STRINGS; i++) CHECK_NEAR(c.ref[i], w->logp[i], 1e-5, "the reference's log-probability");
     size_t which[B], n = arrlenu(c.list);
@@ -240,13 +238,13 @@ static void world_offline(World *w, OfflineLoss o, double *out)
     while (m.step < STEPS) {
         for (size_t i = 0; i < B; i++) which[i] = ((size_t)m.step * B + i) % n;
         model_zero_grad(&m);
-        offline_batch(&s, &m, &o, &c, which, B, 1, sums);
+        offline_batch(&s, &o, &c, which, B, 1, sums);
         AdamW opt = {.lr = schedule_lr(ROW(schedules, "linear"), 3e-3, m.step, STEPS, 0), .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
         model_update(&m, &opt);
     }
     world_probabilities(w, &m, &p, out);
     arrfree(c.responses); arrfree(c.ref); arrfree(c.sequences); arrfree(c.list);
-    scorer_free(&s); arena_release(&work); model_free(&m);
+    pass_free(&s); model_free(&m);
 }
 
 static void test_offline_world(void)
