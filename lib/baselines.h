@@ -273,32 +273,74 @@ static double bonbon_alpha(const Comparisons *c, long N)
     return squared / (squared + nll);
 }
 
+// A run of offline training: what its steps have at hand
+typedef struct {
+    Pass pass; Comparisons c; OfflineLoss loss; Passes passes;
+    size_t *which;                     // (batch) comparisons of a step
+    double sums[OFFLINE_SUMS], counted; // since the last record
+} Offline;
+
+static void offline_step(Run *r)
+{
+    Offline *s = (Offline *)r->context;
+    size_t n = passes_step(&s->passes, r->done, s->which);
+    model_zero_grad(r->m);
+    offline_batch(&s->pass, &s->loss, &s->c, s->which, n, r->a->temperature, s->sums);
+    s->counted += (double)n;
+    adamw_step(r);
+}
+
+static size_t offline_record(Run *r, Metric *x)
+{
+    Offline *s = (Offline *)r->context;
+    const OfflineKind kind = s->loss.kind;
+    double *sums = s->sums, n = s->counted, margin = sums[OFFLINE_MARGIN] / n;
+    bool second = kind != OFFLINE_BON_SFT; // whether there is a second response
+    const Metric all[] = {
+        {"comparisons", fmin((double)r->done * (double)s->passes.batch, (double)s->passes.total)},
+        {"loss", sums[OFFLINE_LOSS] / n},
+        {"offline/margin", second ? margin : NAN},
+        {"rewards/accuracies", second ? sums[OFFLINE_RIGHT] / n : NAN},
+        {"logps/chosen", sums[OFFLINE_W] / n},
+        {"logps/rejected", second ? sums[OFFLINE_L] / n : NAN},
+        {"rewards/margins", kind == OFFLINE_DPO || kind == OFFLINE_IPO ? s->loss.beta * margin : NAN},
+        {"bonbon/alpha", kind == OFFLINE_BONBON ? s->loss.alpha : NAN},
+        {"grad_norm", r->grad_norm},
+        {"lr", r->lr},
+        {"time/update", r->seconds}};
+    memcpy(x, all, sizeof all);
+    memset(sums, 0, sizeof s->sums);
+    s->counted = 0;
+    return sizeof all / sizeof *all;
+}
+
 static void cmd_offline(const Args *a)
 {
     const char *name = offline_losses[a->loss].name;
-    OfflineLoss loss = {.kind = (OfflineKind)a->loss, .N = a->n, .beta = a->beta};
-    bool finished, automatic = !strcmp(a->alpha, "auto");
+    Offline s = {.loss = {.kind = (OfflineKind)a->loss, .N = a->n, .beta = a->beta}};
+    OfflineLoss *loss = &s.loss;
+    Comparisons *c = &s.c;
+    bool automatic = !strcmp(a->alpha, "auto");
     char *end;
-    bool pairwise = loss.kind == OFFLINE_DPO || loss.kind == OFFLINE_IPO;
+    bool pairwise = loss->kind == OFFLINE_DPO || loss->kind == OFFLINE_IPO;
     if (pairwise && !flag_given("beta")) usage("--beta is required with --loss %s", name);
     if (!pairwise && flag_given("beta") == 2) usage("--beta goes with --loss dpo and ipo; %s has --n", name);
     if (pairwise && flag_given("n") == 2) usage("--n goes with --loss bonbon and bon-sft; %s has --beta", name);
-    if (loss.kind != OFFLINE_BONBON && flag_given("alpha") == 2) usage("--alpha goes with --loss bonbon");
+    if (loss->kind != OFFLINE_BONBON && flag_given("alpha") == 2) usage("--alpha goes with --loss bonbon");
     if (!pairwise && (flag_given("draws") == 2 || flag_given("pairs") == 2)) usage("--draws and --pairs go with --loss dpo and ipo; %s has --n", name);
-    if (!automatic) loss.alpha = strtod(a->alpha, &end);
-    if (!automatic && (end == a->alpha || *end || !(loss.alpha >= 0 && loss.alpha <= 1))) usage("--alpha %s: auto, or a number from 0 to 1", a->alpha);
+    if (!automatic) loss->alpha = strtod(a->alpha, &end);
+    if (!automatic && (end == a->alpha || *end || !(loss->alpha >= 0 && loss->alpha <= 1))) usage("--alpha %s: auto, or a number from 0 to 1", a->alpha);
     require(a->model, "model");
     if (!a->data == !a->cache) usage("one of --cache and --data is required");
     if (a->data && a->reward) usage("--reward checks the rewards of a cache: it does not go with --data");
     if (a->data && !pairwise) usage("--data goes with --loss dpo and ipo; %s needs a cache", name);
     if (a->data && (flag_given("draws") == 2 || flag_given("pairs") == 2)) usage("--draws and --pairs go with --cache");
-    char *from = resume_point(a, "offline", &finished);
-    if (finished) { printf("%s: finished already\n", a->out); return; }
+    Run r;
+    if (!run_open(&r, a, "offline")) return;
     Model m;
     Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, train_layers(a), false);
     tokenizer_eos(t); // or dies now
-    Comparisons c;
-    if (a->data) comparisons_read(&c, a->data, (size_t)a->prompts_max, t, &m.cfg);
+    if (a->data) comparisons_read(c, a->data, (size_t)a->prompts_max, t, &m.cfg);
     else {
         Cache cache;
         cache_read(&cache, a->cache, 0);
@@ -309,61 +351,35 @@ static void cmd_offline(const Args *a)
             check_reward(&cache, a->cache, a, &reward, t);
             reward_close(&reward);
         } else printf("%s: its rewards are taken as they stand (--reward names what made them, and checks)\n", a->cache);
-        comparisons_make(&c, &cache, (size_t)a->prompts_max, &loss, (size_t)a->draws, (size_t)a->pairs, (uint64_t)a->seed, t, &m.cfg);
+        comparisons_make(c, &cache, (size_t)a->prompts_max, loss, (size_t)a->draws, (size_t)a->pairs, (uint64_t)a->seed, t, &m.cfg);
         cache_free(&cache);
     }
-    if (c.retokenised) printf("%s: %zu of %zu texts encode to other tokens than were sampled, and are learned as texts (a cache with ids has the tokens)\n", a->cache, c.retokenised, arrlenu(c.responses));
+    if (c->retokenised) printf("%s: %zu of %zu texts encode to other tokens than were sampled, and are learned as texts (a cache with ids has the tokens)\n", a->cache, c->retokenised, arrlenu(c->responses));
     size_t tokens = (size_t)a->micro_tokens;
-    for (size_t i = 0; i < arrlenu(c.list); i++) { // a comparison is never split
-        size_t both = sequence_tokens(&m, &c.sequences[c.list[i].w]) + (loss.kind == OFFLINE_BON_SFT ? 0 : sequence_tokens(&m, &c.sequences[c.list[i].l]));
+    for (size_t i = 0; i < arrlenu(c->list); i++) { // a comparison is never split
+        const Comparison *x = &c->list[i];
+        size_t both = sequence_tokens(&m, &c->sequences[x->w]);
+        if (loss->kind != OFFLINE_BON_SFT) both += sequence_tokens(&m, &c->sequences[x->l]);
         if (both > tokens) tokens = both;
     }
-    Pass pass;
-    pass_create(&pass, &m, tokens, true);
-    if (loss.kind != OFFLINE_BON_SFT) comparisons_reference(&c, &pass, a->temperature);
-    if (loss.kind == OFFLINE_BONBON && automatic) loss.alpha = bonbon_alpha(&c, loss.N);
-    Passes passes;
-    passes_create(&passes, arrlenu(c.list), (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
-    long steps = passes.steps;
+    pass_create(&s.pass, &m, tokens, true);
+    if (loss->kind != OFFLINE_BON_SFT) comparisons_reference(c, &s.pass, a->temperature);
+    if (loss->kind == OFFLINE_BONBON && automatic) loss->alpha = bonbon_alpha(c, loss->N);
+    passes_create(&s.passes, arrlenu(c->list), (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
+    s.which = (size_t *)xmalloc(s.passes.batch * sizeof *s.which);
     printf("%zu parameters, %zu train; %zu prompts, %zu responses, %zu comparisons; %ld steps of %zu\n", m.n_params,
-        m.n_params - m.first, arrlenu(c.prompts), arrlenu(c.responses), passes.items, steps, passes.batch);
-    passes_report(&passes, "comparisons");
-    if (loss.kind == OFFLINE_BONBON) printf("alpha %.4g, target %.4g nats\n", loss.alpha, bonbon_target(loss.N));
-    double sums[OFFLINE_SUMS] = {0}, counted = 0; // since the last record
-    State state[] = {{"sums", sums, OFFLINE_SUMS}, {"comparisons", &counted, 1}};
-    if (from) { checkpoint_load(&m, from, state, 2); log_cut(a->out, m.step); printf("going on from %s\n", from); }
-    Log *log = log_open(a->out, config_record(a, "offline"), from != NULL);
-    stop_on_signals();
-    Progress progress = progress_begin("offline", (size_t)steps, (size_t)m.step, "steps");
-    size_t *which = (size_t *)xmalloc(passes.batch * sizeof *which);
-    while (m.step < steps) {
-        size_t B = passes_step(&passes, m.step, which);
-        double began = clock_seconds();
-        model_zero_grad(&m);
-        offline_batch(&pass, &loss, &c, which, B, a->temperature, sums);
-        counted += (double)B;
-        AdamW opt = {.lr = schedule_lr(&schedules[a->schedule], a->lr, m.step, steps, a->warmup), .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad};
-        double norm = model_update(&m, &opt);
-        bool last = m.step == steps;
-        if (m.step % a->log_every == 0 || last) {
-            Metric x[] = {{"comparisons", fmin((double)m.step * (double)passes.batch, (double)passes.total)}, {"loss", sums[OFFLINE_LOSS] / counted}, {"offline/margin", sums[OFFLINE_MARGIN] / counted}, {"rewards/accuracies", sums[OFFLINE_RIGHT] / counted},
-                {"logps/chosen", sums[OFFLINE_W] / counted}, {"logps/rejected", sums[OFFLINE_L] / counted}, {"rewards/margins", pairwise ? loss.beta * sums[OFFLINE_MARGIN] / counted : NAN},
-                {"bonbon/alpha", loss.kind == OFFLINE_BONBON ? loss.alpha : NAN}, {"grad_norm", norm}, {"lr", opt.lr}, {"time/update", clock_seconds() - began}};
-            if (loss.kind == OFFLINE_BON_SFT) x[2].value = x[3].value = x[5].value = NAN; // there is no second response
-            char extra[64];
-            snprintf(extra, sizeof extra, "loss %.4f", x[1].value);
-            log_metrics(log, "train", m.step, x, sizeof x / sizeof *x);
-            progress_show(&progress, (size_t)m.step, extra);
-            memset(sums, 0, sizeof sums);
-            counted = 0;
-        }
-        save_when_due(a, &m, m.step, last, a->model, state, 2);
-    }
-    log_close(log);
-    finish_run(a, &m, a->model);
-    pass_free(&pass); comparisons_free(&c);
+        m.n_params - m.first, arrlenu(c->prompts), arrlenu(c->responses), s.passes.items, s.passes.steps, s.passes.batch);
+    passes_report(&s.passes, "comparisons");
+    if (loss->kind == OFFLINE_BONBON) printf("alpha %.4g, target %.4g nats\n", loss->alpha, bonbon_target(loss->N));
+    r.m = &m; r.context = &s; r.tokenizer_dir = a->model; r.steps = s.passes.steps;
+    r.state[0] = (State){"sums", s.sums, OFFLINE_SUMS};
+    r.state[1] = (State){"comparisons", &s.counted, 1};
+    r.n_state = 2;
+    r.step = offline_step; r.record = offline_record;
+    run_steps(&r);
+    pass_free(&s.pass); comparisons_free(c);
     model_free(&m); tokenizer_free(t);
-    passes_free(&passes);
-    free(which); free(from);
+    passes_free(&s.passes);
+    free(s.which);
 }
 #endif

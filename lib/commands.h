@@ -10,14 +10,10 @@ typedef struct { const char *name; void (*run)(const Args *a); const char *summa
 #if defined(VBON_IMPLEMENTATION) && !defined(COMMANDS_IMPLEMENTED)
 #define COMMANDS_IMPLEMENTED
 
+#include "run.h"
+
 // ----------------------------------------------------------------------------
 // what commands share
-
-static const char *require(const char *value, const char *flag)
-{
-    if (!value || !*value) usage("--%s is required", flag);
-    return value;
-}
 
 static long train_layers(const Args *a)
 {
@@ -39,132 +35,6 @@ static void missing_eos(const Args *a, bool *has, double *value)
     if (*has && (end == a->missing_eos || *end || !(fabs(*value) <= 1e9)))
         usage("--missing-eos %s: none, or a number between -1e9 and 1e9", a->missing_eos);
     *value = (float)*value; // as rewards are
-}
-
-// --out, tried before the work; never what the run reads, which would be lost
-static AsideFile *out_file(const Args *a)
-{
-    const struct { const char *flag, *path; } reads[] =
-        {{"in", a->in}, {"prompts", a->prompts}, {"cache", a->cache}, {"pool", a->pool}};
-    struct stat out, in;
-    for (size_t i = 0; i < sizeof reads / sizeof *reads; i++) {
-        if (!reads[i].path || !look(reads[i].path, &in) || !look(a->out, &out)) continue;
-        bool same = in.st_dev == out.st_dev && in.st_ino == out.st_ino;
-        if (same) die("--out %s: is the file of --%s, and would take its place: name another", a->out, reads[i].flag);
-    }
-    Lines old;
-    const char *cache = "{\"vbon_cache\"";
-    if (look(a->out, &out) && S_ISREG(out.st_mode) && lines_open(&old, a->out, false)) {
-        if (lines_next(&old) && !strncmp(old.buffer, cache, strlen(cache))) die("--out %s: holds a cache: name another file, or delete it", a->out);
-        lines_close(&old);
-    }
-    return aside_open(a->out);
-}
-
-// Fingerprints of the files that a run reads line by line, made before it reads any: resumed, it must find the same in them.
-static json_t *files_json(const Args *a)
-{
-    static json_t *j;
-    if (j) return json_incref(j);
-    const struct { const char *flag, *path; } files[] =
-        {{"data", a->data}, {"held-out", a->held_out}, {"prompts", a->prompts}, {"cache", a->cache}};
-    j = json_object();
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        if (!files[i].path) continue;
-        char *hex = format("%016llx", (unsigned long long)file_fingerprint(files[i].path));
-        json_object_set_new(j, files[i].flag, json_make("s", hex));
-        free(hex);
-    }
-    return json_incref(j);
-}
-
-static json_t *config_record(const Args *a, const char *command)
-{
-    return json_make("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "type", "config", "command", command,
-                     "version", VBON_VERSION, "device", devices[a->device].name, "libraries", cpu_libraries(),
-                     "flags", flags_json(a, flag_table, n_flags, command), "files", files_json(a));
-}
-
-// A resumed run must have the flags it began with, but for those that change no result, and read the same.
-static void check_same_flags(const Args *a, const char *command)
-{
-    static const char *const free_flags[] = {"resume", "log-every", "save-every", "save-minutes", "out", "reward-tolerance"};
-    char *path = format("%s/log.jsonl", a->out);
-    Jsonl in;
-    json_t *j, *v;
-    const char *key;
-    jsonl_open(&in, path);
-    if (!jsonl_next(&in, &j)) die("%s: empty: it cannot be told what the run began with; delete %s to start afresh", path, a->out);
-    json_t *now = flags_json(a, flag_table, n_flags, command), *then = json_object_get(j, "flags");
-    json_t *files = files_json(a), *read = json_object_get(j, "files"); // older logs have none
-    json_object_foreach(now, key, v) {
-        bool skip = false;
-        for (size_t i = 0; i < sizeof free_flags / sizeof *free_flags; i++) skip |= !strcmp(key, free_flags[i]);
-        json_t *old = json_object_get(then, key);
-        bool same = json_equal(v, old) || (json_is_real(v) && json_is_number(old) && fabs(json_real_value(v) - json_number_value(old)) <= 1e-8 * fabs(json_real_value(v)));
-        if (skip || same) continue;
-        char *was = json_text(old ? old : json_null(), JSON_ENCODE_ANY), *is = json_text(v, JSON_ENCODE_ANY);
-        die("--resume: the run in %s began with another --%s (%s, now %s): resume with the flags it began with",
-            a->out, key, was, is);
-    }
-    json_object_foreach(files, key, v) {
-        bool same = !read || json_equal(v, json_object_get(read, key));
-        if (!same) die("--resume: the file of --%s has changed since the run in %s began: resume with that one", key, a->out);
-    }
-    json_decref(now); json_decref(files); json_decref(j);
-    jsonl_close(&in);
-    free(path);
-}
-
-static bool has_record(const char *log) // a log that was killed before its first record was whole says nothing about the run
-{
-    Lines in;
-    if (!lines_open(&in, log, false)) return false;
-    bool whole = lines_next(&in) && in.buffer[in.n - 1] == '\n';
-    lines_close(&in);
-    return whole;
-}
-
-// For a training run: what is in --out already. Returns the checkpoint to go on from, or NULL for a fresh start; *finished: nothing is left to do.
-// A fresh start never replaces another run's model.
-static char *resume_point(const Args *a, const char *command, bool *finished)
-{
-    out_folder(require(a->out, "out"));
-    json_decref(files_json(a));
-    char *latest = checkpoint_latest(a->out), *log = format("%s/log.jsonl", a->out);
-    bool model = has_weights(a->out);
-    if (latest && !a->resume) die("%s: holds an unfinished run (%s): go on with --resume, or delete it", a->out, latest);
-    if (model && !a->resume) die("%s: holds a model already: name another --out, or delete it", a->out);
-    if (model && !latest && !has_record(log)) die("%s: holds a model that is no finished run's: name another --out", a->out);
-    if (latest || model) check_same_flags(a, command);
-    *finished = model && !latest;
-    if (*finished) checkpoint_clear(a->out); // what a kill between the last steps of that run left
-    if (a->resume && !model && !latest) printf("%s: no checkpoint: the run starts from the beginning\n", a->out);
-    free(log);
-    return latest;
-}
-
-static void finish_run(const Args *a, const Model *m, const char *tokenizer_dir)
-{
-    model_save(m, a->out, dtypes[a->dtype].type, tokenizer_dir, (size_t)a->shard_mib << 20);
-    checkpoint_clear(a->out);
-    printf("wrote %s (%s)\n", a->out, dtypes[a->dtype].name);
-}
-
-// After a step: saves when the steps or the clock say so, or a signal asked the run to stop; then it stops.
-static void save_when_due(const Args *a, const Model *m, long step, bool last, const char *tokenizer_dir,
-                          const State *state, size_t n)
-{
-    static double saved; // or begun; the first step is not long after
-    if (!saved) saved = clock_seconds();
-    bool by_steps = a->save_every && step % a->save_every == 0;
-    bool by_clock = a->save_minutes > 0 && clock_seconds() - saved >= 60 * a->save_minutes;
-    if (last || !(by_steps || by_clock || stop_signal)) return;
-    checkpoint_save(m, a->out, step, tokenizer_dir, state, n);
-    saved = clock_seconds();
-    if (!stop_signal) return;
-    printf("stopped by signal %d after step %ld; go on with --resume\n", (int)stop_signal, step);
-    exit(128 + stop_signal);
 }
 
 // each: every line of --prompts is a prompt, for commands that answer lines; else a prompt that stands there again
@@ -295,7 +165,7 @@ static void corpus_report(const char *what, const Corpus *c)
     if (c->n_short) printf("%s: %zu lines are too short to learn from and left out\n", what, c->n_short);
 }
 
-static double lm_measure(Pass *p, const Corpus *c, const Tokenizer *tok, Metric *out)
+static size_t lm_measure(Pass *p, const Corpus *c, const Tokenizer *tok, Metric *out)
 {
     size_t *rows = (size_t *)xmalloc(c->n_rows * sizeof *rows), bytes = 0, n;
     for (size_t i = 0; i < c->n_rows; i++) rows[i] = i;
@@ -310,7 +180,7 @@ static double lm_measure(Pass *p, const Corpus *c, const Tokenizer *tok, Metric 
     out[0] = (Metric){"held_out/nats_per_token", nats / (double)n};
     out[1] = (Metric){"held_out/perplexity", exp(nats / (double)n)};
     out[2] = (Metric){"held_out/bits_per_byte", nats / log(2) / (double)bytes};
-    return nats / (double)n;
+    return 3;
 }
 
 // Accuracy of one way of cutting: rows of `c` are given in [first, last) of each document; the sign of their mean score is the answer
@@ -379,19 +249,74 @@ static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scal
     if (c->C / c->NH % 8) usage("--width %ld over --heads %ld: a gpt_neox turns a quarter of each head in pairs, so heads must be multiples of 8", a->width, a->heads);
 }
 
-// Both kinds of supervised training: the model is made, then one loop.
+// A run of supervised training: what its steps have at hand
+typedef struct {
+    Pass pass; Corpus data, held; Passes passes; Tokenizer *tok;
+    size_t unit, *which, *rows;              // rows of an item (a pair has two); (batch) items and (batch * unit) rows of a step
+    double loss, positions, tokens;          // since the last record
+} Supervised;
+
+static void supervised_step(Run *r)
+{
+    Supervised *s = (Supervised *)r->context;
+    size_t n = passes_step(&s->passes, r->done, s->which) * s->unit;
+    for (size_t i = 0; i < n; i++) s->rows[i] = s->which[i / s->unit] * s->unit + i % s->unit;
+    size_t positions = supervised_positions(&s->data, s->rows, n);
+    for (size_t i = 0; i < n; i++) s->tokens += s->data.rows[s->rows[i]].len;
+    model_zero_grad(r->m);
+    s->loss += supervised_batch(&s->pass, &s->data, s->rows, n, (double)positions, true, NULL);
+    s->positions += (double)positions;
+    adamw_step(r);
+}
+
+static size_t supervised_record(Run *r, Metric *x)
+{
+    Supervised *s = (Supervised *)r->context;
+    size_t n = 0;
+    x[n++] = (Metric){"loss", s->loss / s->positions};
+    x[n++] = (Metric){"grad_norm", r->grad_norm};
+    x[n++] = (Metric){"lr", r->lr};
+    x[n++] = (Metric){"time/tokens_per_second", s->tokens / r->seconds};
+    s->loss = s->positions = s->tokens = 0;
+    return n;
+}
+
+static void supervised_measure(Run *r, Log *log)
+{
+    Supervised *s = (Supervised *)r->context;
+    Metric x[8];
+    size_t k = s->held.kind == LOSS_LM ? lm_measure(&s->pass, &s->held, s->tok, x) : reward_measure(&s->pass, &s->held, (uint64_t)r->a->seed, x);
+    const char *keys[9] = {NULL};
+    for (size_t i = 0; i < k; i++) keys[i] = x[i].key;
+    log_metrics(log, "held_out", r->done, x, k);
+    print_metrics(r->done, x, k, keys);
+}
+
+static LossKind reward_data_kind(const char *path) // which form the file has shows in its first line
+{
+    Jsonl in;
+    json_t *j;
+    jsonl_open(&in, path);
+    if (!jsonl_next(&in, &j)) die("%s: empty: lines {\"text\",\"label\"} or {\"prompt\",\"chosen\",\"rejected\"} are needed", path);
+    LossKind kind = json_object_get(j, "chosen") ? LOSS_PAIR : LOSS_LABEL;
+    json_decref(j);
+    jsonl_close(&in);
+    return kind;
+}
+
 static void supervised_run(const Args *a, const char *command)
 {
-    bool reward = !strcmp(command, "reward"), finished;
+    bool reward = !strcmp(command, "reward");
     const char *folder = reward ? a->init : a->model, *tokenizer_dir = folder ? folder : require(a->tokenizer, "tokenizer");
     if (a->tokenizer) tokenizer_dir = a->tokenizer;
     require(a->data, "data");
-    char *from = resume_point(a, command, &finished);
-    if (finished) { printf("%s: finished already\n", a->out); return; }
+    Run r;
+    if (!run_open(&r, a, command)) return;
     const Ops *o = device_ops(a);
     Config c;
     if (folder) config_read_as(&c, folder, reward ? "init" : "model", false);
-    Tokenizer *tok = tokenizer_load(tokenizer_dir);
+    Supervised s = {.tok = tokenizer_load(tokenizer_dir)};
+    Tokenizer *tok = s.tok;
     if (!folder) fresh_config(&c, a, tok, reward);
     else if (reward) { // the lower blocks of a language model
         if ((size_t)a->layers > c.L) usage("--layers %ld: %s has %zu", a->layers, folder, c.L);
@@ -407,83 +332,33 @@ static void supervised_run(const Args *a, const char *command)
     model_random(&m, (uint64_t)a->seed);
     if (folder && !reward) model_fill(&m, folder);
     if (folder && reward) { size_t absent = model_fill_partial(&m, folder); if (absent > 1) die("--init %s: %zu parameters are not in it: is it of this width?", folder, absent - 1); }
-    Corpus data, held;
-    LossKind kind = LOSS_LM;
-    if (reward) { // which form the file has shows in its first line
-        Jsonl in;
-        json_t *j;
-        jsonl_open(&in, a->data);
-        if (!jsonl_next(&in, &j))
-            die("%s: empty: lines {\"text\",\"label\"} or {\"prompt\",\"chosen\",\"rejected\"} are needed", a->data);
-        kind = json_object_get(j, "chosen") ? LOSS_PAIR : LOSS_LABEL;
-        json_decref(j);
-        jsonl_close(&in);
-    }
-    corpus_read(&data, kind, a->data, tok, context, own, (size_t)a->from_position, 0);
-    corpus_report(a->data, &data);
+    LossKind kind = reward ? reward_data_kind(a->data) : LOSS_LM;
+    corpus_read(&s.data, kind, a->data, tok, context, own, (size_t)a->from_position, 0);
+    corpus_report(a->data, &s.data);
     if (a->held_out) {
-        corpus_read(&held, kind, a->held_out, tok, context, own, (size_t)a->from_position, (size_t)a->max_docs);
-        corpus_report(a->held_out, &held);
+        corpus_read(&s.held, kind, a->held_out, tok, context, own, (size_t)a->from_position, (size_t)a->max_docs);
+        corpus_report(a->held_out, &s.held);
     }
-    size_t unit = kind == LOSS_PAIR ? 2 : 1;
-    Passes passes;
-    passes_create(&passes, data.n_rows / unit, (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
-    long steps = passes.steps;
-    printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, steps,
-        passes.batch * unit);
-    passes_report(&passes, unit == 2 ? "pairs" : "rows");
-    Pass pass;
-    size_t longest = rows_longest(&data);
-    if (a->held_out && rows_longest(&held) > longest) longest = rows_longest(&held);
+    s.unit = kind == LOSS_PAIR ? 2 : 1;
+    passes_create(&s.passes, s.data.n_rows / s.unit, (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
+    s.which = (size_t *)xmalloc(s.passes.batch * sizeof *s.which);
+    s.rows = (size_t *)xmalloc(s.passes.batch * s.unit * sizeof *s.rows);
+    printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, s.passes.steps, s.passes.batch * s.unit);
+    passes_report(&s.passes, s.unit == 2 ? "pairs" : "rows");
+    size_t longest = rows_longest(&s.data);
+    if (a->held_out && rows_longest(&s.held) > longest) longest = rows_longest(&s.held);
     if (kind == LOSS_LABEL && snippet(&c) > longest) longest = snippet(&c);
-    pass_create(&pass, &m, (size_t)a->micro_tokens > unit * longest ? (size_t)a->micro_tokens : unit * longest, true);
-    double loss = 0, positions = 0; // since the last record
-    State state[] = {{"loss", &loss, 1}, {"positions", &positions, 1}};
-    if (from) { checkpoint_load(&m, from, state, 2); log_cut(a->out, m.step); printf("going on from %s\n", from); }
-    Log *log = log_open(a->out, config_record(a, command), from != NULL);
-    stop_on_signals();
-    Progress progress = progress_begin(command, (size_t)steps, (size_t)m.step, "steps");
-    size_t *which = (size_t *)xmalloc(passes.batch * sizeof *which),
-        *rows = (size_t *)xmalloc(passes.batch * unit * sizeof *rows), tokens = 0;
-    double began = clock_seconds();
-    while (m.step < steps) {
-        size_t B = passes_step(&passes, m.step, which);
-        for (size_t i = 0; i < B * unit; i++) rows[i] = which[i / unit] * unit + i % unit;
-        size_t n = supervised_positions(&data, rows, B * unit);
-        for (size_t i = 0; i < B * unit; i++) tokens += (size_t)data.rows[rows[i]].len;
-        model_zero_grad(&m);
-        loss += supervised_batch(&pass, &data, rows, B * unit, (double)n, true, NULL);
-        positions += (double)n;
-        AdamW opt = {.lr = schedule_lr(&schedules[a->schedule], a->lr, m.step, steps, a->warmup), .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad};
-        double norm = model_update(&m, &opt);
-        bool last = m.step == steps;
-        if (m.step % a->log_every == 0 || last) {
-            Metric x[] = {{"loss", loss / positions}, {"grad_norm", norm}, {"lr", opt.lr}, {"time/tokens_per_second", (double)tokens / (clock_seconds() - began)}};
-            char extra[64];
-            log_metrics(log, "train", m.step, x, 4);
-            snprintf(extra, sizeof extra, "loss %.4f", loss / positions);
-            progress_show(&progress, (size_t)m.step, extra);
-            loss = positions = 0;
-        }
-        if (a->held_out && (last || (a->eval_every && m.step % a->eval_every == 0))) {
-            Metric x[8];
-            size_t k = 3;
-            if (reward) k = reward_measure(&pass, &held, (uint64_t)a->seed, x);
-            else lm_measure(&pass, &held, tok, x);
-            log_metrics(log, "held_out", m.step, x, k);
-            const char *keys[9] = {NULL};
-            for (size_t i = 0; i < k; i++) keys[i] = x[i].key;
-            print_metrics(m.step, x, k, keys);
-        }
-        save_when_due(a, &m, m.step, last, tokenizer_dir, state, 2);
-    }
-    log_close(log);
-    finish_run(a, &m, tokenizer_dir);
-    pass_free(&pass); corpus_free(&data);
-    if (a->held_out) corpus_free(&held);
+    pass_create(&s.pass, &m, (size_t)a->micro_tokens > s.unit * longest ? (size_t)a->micro_tokens : s.unit * longest, true);
+    r.m = &m; r.context = &s; r.tokenizer_dir = tokenizer_dir; r.steps = s.passes.steps;
+    r.state[0] = (State){"loss", &s.loss, 1};
+    r.state[1] = (State){"positions", &s.positions, 1};
+    r.n_state = 2;
+    r.step = supervised_step; r.record = supervised_record; r.measure = a->held_out ? supervised_measure : NULL;
+    run_steps(&r);
+    pass_free(&s.pass); corpus_free(&s.data); corpus_free(&s.held);
     model_free(&m); tokenizer_free(tok);
-    passes_free(&passes);
-    free(which); free(rows); free(from);
+    passes_free(&s.passes);
+    free(s.which); free(s.rows);
 }
 
 static void cmd_sft(const Args *a) { supervised_run(a, "sft"); }
@@ -788,7 +663,7 @@ static void ppo_options(PpoOptions *o, const Args *a)
         .score_clip = a->score_clip, .lr = a->lr, .episodes = a->episodes, .rollout = a->rollout, .minibatch = a->minibatch, .epochs = a->ppo_epochs, .max_new = a->max_new,
         .warmup = a->warmup, .schedule = &schedules[a->schedule], .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed,
         .fhat = &fhats[a->fhat], .critic = &critics[a->critic], .objective.row = &objectives[a->objective],
-        .adamw = {.beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad}};
+        .adamw = adamw(a)};
     // the strength is n or beta: what the command line says, or what the objective takes, undoes the other one of a preset
     int n = flag_given("n"), beta = flag_given("beta"), takes = o->objective.row->takes;
     if (n == 1 && (beta == 2 || !(takes & TAKES_N))) n = 0;
@@ -806,17 +681,30 @@ static void ppo_options(PpoOptions *o, const Args *a)
     if (o->critic->prefixes && o->fhat->exact) usage("--critic prefix-rank ranks prefixes among cached samples: it does not go with --fhat exact");
 }
 
+static void train_step(Run *r)
+{
+    Ppo *p = (Ppo *)r->context;
+    p->iteration = r->done;
+    ppo_iteration(p);
+}
+
+static size_t train_record(Run *r, Metric *x)
+{
+    const Ppo *p = (const Ppo *)r->context;
+    memcpy(x, p->metrics, p->n_metrics * sizeof *x);
+    return p->n_metrics;
+}
+
 static void cmd_train(const Args *a)
 {
     static const char *const shown[] = {"objective/scores", "objective/kl", "vbon/distance", "vbon/logF", "policy/clipfrac_avg", "val/explained_variance", "lr", NULL};
-    bool finished;
     PpoOptions opt;
     ppo_options(&opt, a);
     require(a->model, "model"); require(a->reward, "reward");
     bool cached = opt.objective.row->cached || opt.critic->prefixes || a->cache;
     if (cached) require(a->cache, "cache");
-    char *from = resume_point(a, "train", &finished);
-    if (finished) { printf("%s: finished already\n", a->out); return; }
+    Run r;
+    if (!run_open(&r, a, "train")) return;
     Model m;
     Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, train_layers(a), opt.critic->value_head);
     if (opt.critic->value_head) value_head_random(&m, (uint64_t)a->seed);
@@ -839,38 +727,15 @@ static void cmd_train(const Args *a)
     for (int i = 0; i < 4; i++) MiB[i] /= 1048576;
     printf("memory: weights %.1f, gradients and moments %.1f, reference %.1f, work %.1f MiB, and the packed weights (vbon info has the pieces)\n", MiB[0], MiB[1], MiB[2], MiB[3]);
     long iterations = (opt.episodes + opt.rollout - 1) / opt.rollout;
-    double counter = 0;
-    State state[] = {{"iteration", &counter, 1}, {"critic", p.critic, (size_t)opt.max_new * opt.critic->state}};
-    size_t n_state = opt.critic->state ? 2 : 1;
-    if (from) {
-        checkpoint_load(&m, from, state, n_state);
-        if (!(counter >= 0 && counter <= (double)iterations))
-            die("%s: its iteration is %g, of %ld: was it edited?", from, counter, iterations);
-        p.iteration = (long)counter;
-        log_cut(a->out, p.iteration);
-        printf("going on from %s\n", from);
-    }
-    Log *log = log_open(a->out, config_record(a, "train"), from != NULL);
     printf("%zu parameters, %zu train; %zu prompts; %ld iterations of %ld episodes\n", m.n_params, m.n_params - m.first, n, iterations, opt.rollout);
-    stop_on_signals();
-    Progress progress = progress_begin("train", (size_t)iterations, (size_t)p.iteration, "iterations");
-    while (p.iteration < iterations) {
-        ppo_iteration(&p);
-        bool last = p.iteration == iterations;
-        if (p.iteration % a->log_every == 0 || last) {
-            log_metrics(log, "train", p.iteration, p.metrics, p.n_metrics);
-            print_metrics(p.iteration, p.metrics, p.n_metrics, shown);
-        }
-        progress_show(&progress, (size_t)p.iteration, NULL);
-        counter = (double)p.iteration;
-        save_when_due(a, &m, p.iteration, last, a->model, state, n_state);
-    }
-    log_close(log);
+    r.m = &m; r.context = &p; r.tokenizer_dir = a->model; r.steps = iterations; r.unit = "iterations";
+    r.state[0] = (State){"critic", p.critic, (size_t)opt.max_new * opt.critic->state};
+    r.n_state = opt.critic->state ? 1 : 0;
+    r.step = train_step; r.record = train_record; r.shown = shown;
+    run_steps(&r);
     reward_close(&reward);
-    finish_run(a, &m, a->model);
     printf("seconds: rollouts %.1f, rewards %.1f, updates %.1f\n", p.seconds_rollout, p.seconds_reward, p.seconds_update);
     ppo_free(&p); prompts_free(prompts, n); cdfs_free(cdf, n); model_free(&m); tokenizer_free(t);
-    free(from);
 }
 
 // ----------------------------------------------------------------------------

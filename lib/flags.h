@@ -26,11 +26,18 @@ int flag_given(const char *name); // by the last flags_parse: 2 on the command l
 void flags_help(const Flag *table, size_t n, const char *command, const char *summary, const char *example);
 void flags_table(const void *args, const Flag *table, size_t n, const char *command);   // to stdout
 json_t *flags_json(const void *args, const Flag *table, size_t n, const char *command); // a new object
+const char *require(const char *value, const char *flag); // the value of a flag that must be given; dies by usage()
 #endif
 
 #if defined(VBON_IMPLEMENTATION) && !defined(FLAGS_IMPLEMENTED)
 #define FLAGS_IMPLEMENTED
 #include <ctype.h>
+
+const char *require(const char *value, const char *flag)
+{
+    if (!value || !*value) usage("--%s is required", flag);
+    return value;
+}
 
 static struct { const char *name; int where; } given[256];
 static size_t n_given;

@@ -26,18 +26,6 @@ void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *to
     size_t from, size_t max_docs);
 void corpus_free(Corpus *c);
 
-// The order in which training sees its items: shuffled passes, one after the other without a break, `batch` items a
-// step. By epochs, the last step has what is
-// left of them (or, drop_last, is not made); given steps are all whole. What a step has depends on its number alone, so
-// that a resumed run goes on.
-typedef struct { size_t items, batch, total, *order, epoch; uint64_t seed; long steps; } Passes;
-// steps 0: by epochs
-void passes_create(Passes *p, size_t items, size_t batch, double epochs, long steps, bool drop_last, uint64_t seed);
-// fills which with the items of this step and returns how many, at most p->batch
-size_t passes_step(Passes *p, long step, size_t *which);
-void passes_report(const Passes *p, const char *what);    // a line where a run leaves items out
-void passes_free(Passes *p);
-
 // Loss summed over the batch's positions (LM: -log p; label: binary cross-entropy; pair: -log sigmoid of the difference), with gradients of
 // loss/total accumulated when `backward`. score, if not NULL, receives each row's score at its last token.
 double supervised_batch(Pass *p, const Corpus *c, const size_t *rows, size_t n, double total, bool backward, double *score);
@@ -139,40 +127,6 @@ void corpus_free(Corpus *c) { arrfree(c->tokens); arrfree(c->rows); arrfree(c->d
 
 // ----------------------------------------------------------------------------
 // batches
-
-void passes_create(Passes *p, size_t items, size_t batch, double epochs, long steps, bool drop_last, uint64_t seed)
-{
-    *p = (Passes){.items = items, .batch = batch < items ? batch : items, .epoch = SIZE_MAX, .seed = seed,
-        .steps = steps};
-    // a tenth of 30 is 3, however it rounds
-    double total = steps > 0 ? (double)steps * (double)p->batch : ceil(epochs * (double)items * (1 - 1e-12));
-    if (!(total <= 1e9 * (double)p->batch))
-        usage("%s %g: %.3g optimiser steps of %zu: at most 1e9; lower it", steps > 0 ? "--steps" : "--epochs",
-        steps > 0 ? (double)steps : epochs, total / (double)p->batch, p->batch);
-    p->total = total > 1 ? (size_t)total : 1;
-    if (steps <= 0) p->steps = (long)((p->total + (drop_last ? 0 : p->batch - 1)) / p->batch);
-    if (!p->steps) usage("--drop-last: of %zu items no batch of %zu is whole: lower --batch", p->total, p->batch);
-    if (p->total > (size_t)p->steps * p->batch) p->total = (size_t)p->steps * p->batch;
-    p->order = (size_t *)xmalloc(items * sizeof *p->order);
-}
-
-size_t passes_step(Passes *p, long step, size_t *which)
-{
-    size_t at = (size_t)step * p->batch, n = p->total - at < p->batch ? p->total - at : p->batch;
-    for (size_t i = 0; i < n; i++, at++) {
-        if (at / p->items != p->epoch) random_permutation(p->order, p->items, p->seed, STREAM_SHUFFLE,
-            p->epoch = at / p->items);
-        which[i] = p->order[at % p->items];
-    }
-    return n;
-}
-
-void passes_report(const Passes *p, const char *what)
-{
-    if (p->total < p->items) printf("%zu of %zu %s are seen in %ld steps\n", p->total, p->items, what, p->steps);
-}
-
-void passes_free(Passes *p) { free(p->order); }
 
 static size_t row_positions(const Corpus *c, const Row *r) { return c->kind == LOSS_PAIR ? 1 : (size_t)(r->len - r->from); }
 

@@ -53,7 +53,7 @@ static void test_sizes(void)
         {SIZED "--ns 99999999999999999999", 2, "--ns 99999999999999999999"}, {SIZED "--ns 1,2,3,4,5,6,7,8,9", 2, "at most 8"},
         {SIZED "--method bon --samples 1000000000 --n 1000000000", 1, "--samples times --n: more than any memory holds"},
         {"train --model lm --reward rm --cache sizes.jsonl --max-new 6 --out big --rollout 1000000000 --episodes 1000000000", 1, "out of memory"},
-        {"score --model lm --in sized.jsonl --out big --micro-tokens 1000000000", 1, "out of memory: scoring needs"}};
+        {"score --model lm --in sized.jsonl --out big --micro-tokens 1000000000", 1, "out of memory: activations needs"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) expect_failure(cases[i].args, cases[i].code, cases[i].says);
     // 64 bits of a seed come back
     size_t n;

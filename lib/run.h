@@ -1,0 +1,261 @@
+// run.h: the life of a run, as sft, reward, offline and train share it: where it goes on from, the record of what it began with, its steps with
+// their log and checkpoints, its end.
+//
+// A run can be killed at any moment and goes on with --resume as if it had not been: checkpoint.h says how. What a command adds is one step, and what it
+// has to say of its last steps.
+#ifndef RUN_H
+#define RUN_H
+
+// The order in which training sees its items: shuffled passes, one after the other without a break, `batch` items a step. By epochs, the last
+// step has what is left of them (or, drop_last, is not made); given steps are all whole. What a step has depends on its number alone, so that a
+// resumed run goes on.
+typedef struct { size_t items, batch, total, *order, epoch; uint64_t seed; long steps; } Passes;
+// steps 0: by epochs
+void passes_create(Passes *p, size_t items, size_t batch, double epochs, long steps, bool drop_last, uint64_t seed);
+// fills which with the items of this step and returns how many, at most p->batch
+size_t passes_step(Passes *p, long step, size_t *which);
+void passes_report(const Passes *p, const char *what);    // a line where a run leaves items out
+void passes_free(Passes *p);
+
+typedef struct Run Run;
+struct Run {
+    const Args *a; const char *command, *unit;  // of steps: "steps", or train's "iterations"
+    const char *tokenizer_dir;                  // whose tokenizer goes with the weights
+    char *from;                                 // the checkpoint to go on from, or NULL
+    Model *m; void *context;                    // context: the command's own
+    long done, steps;                           // steps done, and in all
+    State state[2]; size_t n_state;             // what a checkpoint keeps beside the model and `done`
+    void (*step)(Run *r);                       // makes step number `done`
+    size_t (*record)(Run *r, Metric *x);        // fills x (METRICS_MAX) with what happened since the last record, and returns how many
+    void (*measure)(Run *r, Log *log);          // every --eval-every steps and at the end; NULL: nothing
+    const char *const *shown;                   // metrics of a line a record, NULL-terminated; NULL: no lines
+    double grad_norm, lr;                       // of the last step: the norm before clipping, the rate
+    double seconds;                             // that the steps since the last record took
+    double saved;                               // when the last checkpoint was written
+};
+// Looks at what is in --out already and sets a, command and from. False, and says so: the run is finished. Never replaces another run's model.
+static bool run_open(Run *r, const Args *a, const char *command);
+// The run from its first step, or from `from`, to its last, and the model into --out. Frees from.
+static void run_steps(Run *r);
+static AdamW adamw(const Args *a);               // of the flags
+static void adamw_step(Run *r);                  // the gradient is in r->m->g
+#endif
+
+#if defined(VBON_IMPLEMENTATION) && !defined(RUN_IMPLEMENTED)
+#define RUN_IMPLEMENTED
+
+// ----------------------------------------------------------------------------
+// --out, and what a run in it began with
+
+// --out, tried before the work; never what the run reads, which would be lost
+static AsideFile *out_file(const Args *a)
+{
+    const struct { const char *flag, *path; } reads[] =
+        {{"in", a->in}, {"prompts", a->prompts}, {"cache", a->cache}, {"pool", a->pool}};
+    struct stat out, in;
+    for (size_t i = 0; i < sizeof reads / sizeof *reads; i++) {
+        if (!reads[i].path || !look(reads[i].path, &in) || !look(a->out, &out)) continue;
+        bool same = in.st_dev == out.st_dev && in.st_ino == out.st_ino;
+        if (same) die("--out %s: is the file of --%s, and would take its place: name another", a->out, reads[i].flag);
+    }
+    Lines old;
+    const char *cache = "{\"vbon_cache\"";
+    if (look(a->out, &out) && S_ISREG(out.st_mode) && lines_open(&old, a->out, false)) {
+        if (lines_next(&old) && !strncmp(old.buffer, cache, strlen(cache))) die("--out %s: holds a cache: name another file, or delete it", a->out);
+        lines_close(&old);
+    }
+    return aside_open(a->out);
+}
+
+// Fingerprints of the files that a run reads line by line, made before it reads any: resumed, it must find the same in them.
+static json_t *files_json(const Args *a)
+{
+    static json_t *j;
+    if (j) return json_incref(j);
+    const struct { const char *flag, *path; } files[] =
+        {{"data", a->data}, {"held-out", a->held_out}, {"prompts", a->prompts}, {"cache", a->cache}};
+    j = json_object();
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        if (!files[i].path) continue;
+        char *hex = format("%016llx", (unsigned long long)file_fingerprint(files[i].path));
+        json_object_set_new(j, files[i].flag, json_make("s", hex));
+        free(hex);
+    }
+    return json_incref(j);
+}
+
+static json_t *config_record(const Args *a, const char *command)
+{
+    return json_make("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "type", "config", "command", command,
+                     "version", VBON_VERSION, "device", devices[a->device].name, "libraries", cpu_libraries(),
+                     "flags", flags_json(a, flag_table, n_flags, command), "files", files_json(a));
+}
+
+// A resumed run must have the flags it began with, but for those that change no result, and read the same.
+static void check_same_flags(const Args *a, const char *command)
+{
+    static const char *const free_flags[] = {"resume", "log-every", "save-every", "save-minutes", "out", "reward-tolerance"};
+    char *path = format("%s/log.jsonl", a->out);
+    Jsonl in;
+    json_t *j, *v;
+    const char *key;
+    jsonl_open(&in, path);
+    if (!jsonl_next(&in, &j)) die("%s: empty: it cannot be told what the run began with; delete %s to start afresh", path, a->out);
+    json_t *now = flags_json(a, flag_table, n_flags, command), *then = json_object_get(j, "flags");
+    json_t *files = files_json(a), *read = json_object_get(j, "files"); // older logs have none
+    json_object_foreach(now, key, v) {
+        bool skip = false;
+        for (size_t i = 0; i < sizeof free_flags / sizeof *free_flags; i++) skip |= !strcmp(key, free_flags[i]);
+        json_t *old = json_object_get(then, key);
+        bool same = json_equal(v, old) || (json_is_real(v) && json_is_number(old) && fabs(json_real_value(v) - json_number_value(old)) <= 1e-8 * fabs(json_real_value(v)));
+        if (skip || same) continue;
+        char *was = json_text(old ? old : json_null(), JSON_ENCODE_ANY), *is = json_text(v, JSON_ENCODE_ANY);
+        die("--resume: the run in %s began with another --%s (%s, now %s): resume with the flags it began with",
+            a->out, key, was, is);
+    }
+    json_object_foreach(files, key, v) {
+        bool same = !read || json_equal(v, json_object_get(read, key));
+        if (!same) die("--resume: the file of --%s has changed since the run in %s began: resume with that one", key, a->out);
+    }
+    json_decref(now); json_decref(files); json_decref(j);
+    jsonl_close(&in);
+    free(path);
+}
+
+static bool has_record(const char *log) // a log that was killed before its first record was whole says nothing about the run
+{
+    Lines in;
+    if (!lines_open(&in, log, false)) return false;
+    bool whole = lines_next(&in) && in.buffer[in.n - 1] == '\n';
+    lines_close(&in);
+    return whole;
+}
+
+static bool run_open(Run *r, const Args *a, const char *command)
+{
+    *r = (Run){.a = a, .command = command, .unit = "steps"};
+    out_folder(require(a->out, "out"));
+    json_decref(files_json(a));
+    char *latest = checkpoint_latest(a->out), *log = format("%s/log.jsonl", a->out);
+    bool model = has_weights(a->out), finished = model && !latest;
+    if (latest && !a->resume) die("%s: holds an unfinished run (%s): go on with --resume, or delete it", a->out, latest);
+    if (model && !a->resume) die("%s: holds a model already: name another --out, or delete it", a->out);
+    if (finished && !has_record(log)) die("%s: holds a model that is no finished run's: name another --out", a->out);
+    if (latest || model) check_same_flags(a, command);
+    if (finished) checkpoint_clear(a->out); // what a kill between the last steps of that run left
+    if (finished) printf("%s: finished already\n", a->out);
+    if (a->resume && !model && !latest) printf("%s: no checkpoint: the run starts from the beginning\n", a->out);
+    free(log);
+    r->from = latest;
+    return !finished;
+}
+
+// ----------------------------------------------------------------------------
+// the order of items
+
+void passes_create(Passes *p, size_t items, size_t batch, double epochs, long steps, bool drop_last, uint64_t seed)
+{
+    *p = (Passes){.items = items, .batch = batch < items ? batch : items, .epoch = SIZE_MAX, .seed = seed,
+        .steps = steps};
+    // a tenth of 30 is 3, however it rounds
+    double total = steps > 0 ? (double)steps * (double)p->batch : ceil(epochs * (double)items * (1 - 1e-12));
+    if (!(total <= 1e9 * (double)p->batch))
+        usage("%s %g: %.3g optimiser steps of %zu: at most 1e9; lower it", steps > 0 ? "--steps" : "--epochs",
+        steps > 0 ? (double)steps : epochs, total / (double)p->batch, p->batch);
+    p->total = total > 1 ? (size_t)total : 1;
+    if (steps <= 0) p->steps = (long)((p->total + (drop_last ? 0 : p->batch - 1)) / p->batch);
+    if (!p->steps) usage("--drop-last: of %zu items no batch of %zu is whole: lower --batch", p->total, p->batch);
+    if (p->total > (size_t)p->steps * p->batch) p->total = (size_t)p->steps * p->batch;
+    p->order = (size_t *)xmalloc(items * sizeof *p->order);
+}
+
+size_t passes_step(Passes *p, long step, size_t *which)
+{
+    size_t at = (size_t)step * p->batch, n = p->total - at < p->batch ? p->total - at : p->batch;
+    for (size_t i = 0; i < n; i++, at++) {
+        if (at / p->items != p->epoch) random_permutation(p->order, p->items, p->seed, STREAM_SHUFFLE,
+            p->epoch = at / p->items);
+        which[i] = p->order[at % p->items];
+    }
+    return n;
+}
+
+void passes_report(const Passes *p, const char *what)
+{
+    if (p->total < p->items) printf("%zu of %zu %s are seen in %ld steps\n", p->total, p->items, what, p->steps);
+}
+
+void passes_free(Passes *p) { free(p->order); }
+
+// ----------------------------------------------------------------------------
+// the loop
+
+static AdamW adamw(const Args *a)
+{
+    return (AdamW){.lr = a->lr, .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad};
+}
+
+static void adamw_step(Run *r)
+{
+    AdamW opt = adamw(r->a);
+    r->lr = opt.lr = schedule_lr(&schedules[r->a->schedule], r->a->lr, r->m->step, r->steps, r->a->warmup);
+    r->grad_norm = model_update(r->m, &opt);
+}
+
+// After a step: saves when the steps or the clock say so, or a signal asked the run to stop; then it stops.
+static void save_when_due(Run *r, const State *state, size_t n)
+{
+    const Args *a = r->a;
+    bool by_steps = a->save_every && r->done % a->save_every == 0;
+    bool by_clock = a->save_minutes > 0 && clock_seconds() - r->saved >= 60 * a->save_minutes;
+    if (r->done == r->steps || !(by_steps || by_clock || stop_signal)) return;
+    checkpoint_save(r->m, a->out, r->done, r->tokenizer_dir, state, n);
+    r->saved = clock_seconds();
+    if (!stop_signal) return;
+    printf("stopped by signal %d after step %ld; go on with --resume\n", (int)stop_signal, r->done);
+    exit(128 + stop_signal);
+}
+
+static void run_steps(Run *r)
+{
+    const Args *a = r->a;
+    double done = 0;
+    State state[3] = {{"done", &done, 1}};
+    for (size_t i = 0; i < r->n_state; i++) state[1 + i] = r->state[i];
+    if (r->from) {
+        checkpoint_load(r->m, r->from, state, 1 + r->n_state);
+        if (!(done >= 0 && done <= (double)r->steps)) die("%s: it has done %g of %ld %s: was it edited?", r->from, done, r->steps, r->unit);
+        r->done = (long)done;
+        log_cut(a->out, r->done);
+        printf("going on from %s\n", r->from);
+    }
+    Log *log = log_open(a->out, config_record(a, r->command), r->from != NULL);
+    stop_on_signals();
+    Progress progress = progress_begin(r->command, (size_t)r->steps, (size_t)r->done, r->unit);
+    char extra[64] = "";
+    r->saved = clock_seconds();
+    while (r->done < r->steps) {
+        double began = clock_seconds();
+        r->step(r);
+        r->seconds += clock_seconds() - began;
+        done = (double)++r->done;
+        bool last = r->done == r->steps;
+        if (r->done % a->log_every == 0 || last) {
+            Metric x[METRICS_MAX];
+            size_t n = r->record(r, x);
+            log_metrics(log, "train", r->done, x, n);
+            r->seconds = 0;
+            if (r->shown) print_metrics(r->done, x, n, r->shown);
+            for (size_t i = 0; i < n; i++) if (!strcmp(x[i].key, "loss")) snprintf(extra, sizeof extra, "loss %.4f", x[i].value);
+        }
+        progress_show(&progress, (size_t)r->done, extra);
+        if (r->measure && (last || (a->eval_every && r->done % a->eval_every == 0))) r->measure(r, log);
+        save_when_due(r, state, 1 + r->n_state);
+    }
+    log_close(log);
+    model_save(r->m, a->out, dtypes[a->dtype].type, r->tokenizer_dir, (size_t)a->shard_mib << 20);
+    checkpoint_clear(a->out);
+    printf("wrote %s (%s)\n", a->out, dtypes[a->dtype].name);
+    free(r->from);
+}
+#endif
