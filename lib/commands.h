@@ -863,6 +863,8 @@ static void cmd_eval(const Args *a)
         snprintf(key, sizeof key, "%ld", spec.ns[v]);
         json_object_set_new(distances, key, estimate_json(e.distance[v]));
     }
+    Estimate cached = bon ? best_of_cached(cdf, d.n, (long)N) : (Estimate){NAN, NAN};
+    if (bon) json_object_set_new(j, "reward_by_cache", estimate_json(cached));
     if (bon) json_object_set_new(j, "kl_bound", json_number(bon_kl_bound((long)N), "the bound on the KL", "lower --n"));
     json_object_set_new(j, "distance", distances);
     json_object_set_new(j, "reference_reward", json_number(e.reference_reward, "the cache's mean reward",
@@ -870,6 +872,7 @@ static void cmd_eval(const Args *a)
     json_object_set_new(j, "time/tokens_per_second", number_json(a->pool ? NAN : tokens / seconds)); // from a pool nothing was drawn
     printf("%zu prompts, %zu responses each; the cache's mean reward is %.4f\n", d.n, K, e.reference_reward);
     estimate_line("mean reward", e.reward);
+    estimate_line("mean reward of Best-of-N, by the cache", cached);
     estimate_line("win rate (all cached samples)", e.win);
     estimate_line("win rate (released form: one, ties lose)", e.win_released);
     if (bon) printf("  %-44s %9.4f\n", "KL to the reference: at most", bon_kl_bound((long)N));

@@ -14,12 +14,14 @@ enum { MAX_NS = 8 };
 typedef struct {
     Estimate reward, win, win_released, k1, k3, rb, released, length, finished;
     Estimate distance[MAX_NS];          // to Best-of-ns[i]
-    double reference_reward, seconds, tokens; // the cache's mean reward; sampling time and sampled tokens
+    double reference_reward;            // the cache's mean
 } Evaluation;
 typedef struct { Model *policy, *reference; double temperature; long ns[MAX_NS]; size_t n_ns, tokens; } EvalSpec;
 // policy NULL: whose log-probabilities nobody knows; KLs and distances are NaN.
-// r: `n` responses, K in a row for each of the n/K prompts, rewards set. Fills all but seconds and tokens.
+// r: `n` responses, K in a row for each of the n/K prompts, rewards set.
 void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Cdf *cdf, const Response *r, size_t n, size_t K);
+// What Best-of-N's mean reward is by the n prompts' cached samples alone, unbiased; NaN where a prompt has fewer than N.
+Estimate best_of_cached(const Cdf *cdf, size_t n, long N);
 #endif
 
 #if defined(VBON_IMPLEMENTATION) && !defined(EVAL_IMPLEMENTED)
@@ -86,6 +88,15 @@ static void evaluate_logps(const EvalSpec *spec, const Prompt *prompts, const Re
     pass_free(&sp); pass_free(&sr);
     arena_release(&work);
     free(q); free(lp);
+}
+
+Estimate best_of_cached(const Cdf *cdf, size_t n, long N)
+{
+    double *mean = (double *)xmalloc(n * sizeof *mean);
+    for (size_t i = 0; i < n; i++) mean[i] = cdf[i].M < (size_t)N ? NAN : bon_mean(cdf[i].reward, cdf[i].M, N);
+    Estimate e = estimate(mean, n);
+    free(mean);
+    return e;
 }
 
 void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Cdf *cdf, const Response *r, size_t n, size_t K)

@@ -130,6 +130,17 @@ static void set_flag(void *args, const Flag *f, const char *value)
     if (f->choices) check_range(f, value, f->type == FLAG_LONG ? (double)*(long *)field : *(double *)field);
 }
 
+NORETURN static void unknown_flag(const Flag *table, size_t n, const char *command, const char *name)
+{
+    const char *nearest = "help";
+    size_t least = edit_distance(name, nearest);
+    for (size_t k = 0; k < n; k++) {
+        size_t d = belongs(&table[k], command) ? edit_distance(name, table[k].name) : SIZE_MAX;
+        if (d < least) { least = d; nearest = table[k].name; }
+    }
+    usage("unknown flag --%s: did you mean --%s? see vbon %s --help", name, nearest, command);
+}
+
 static void read_flags(void *args, const Flag *table, size_t n, const char *command, size_t argc, char **argv, int where)
 {
     for (size_t i = 0; i < argc; i++) {
@@ -137,15 +148,14 @@ static void read_flags(void *args, const Flag *table, size_t n, const char *comm
         if (strncmp(word, "--", 2)) usage("unexpected \"%s\": flags begin with --; see vbon %s --help", word, command);
         char *name = xstrdup(word + 2), *value = strchr(name, '=');
         if (value) *value++ = 0;
-        const Flag *f = NULL, *nearest = NULL;
+        const Flag *f = NULL;
         bool no = false;
         for (size_t k = 0; k < n; k++) {
             const Flag *t = &table[k];
             bool negated = t->type == FLAG_BOOL && !strncmp(name, "no-", 3) && !strcmp(name + 3, t->name);
             if (!strcmp(name, t->name) || negated) { f = t; no = negated; }
-            if (belongs(t, command) && (!nearest || edit_distance(name, t->name) < edit_distance(name, nearest->name))) nearest = t;
         }
-        if (!f) usage("unknown flag --%s: did you mean --%s? see vbon %s --help", name, nearest ? nearest->name : "help", command);
+        if (!f) unknown_flag(table, n, command, name);
         if (!belongs(f, command)) usage("--%s belongs to: %s; not to %s", name, f->commands, command);
         if (f->type == FLAG_BOOL) {
             if (value) usage("--%s takes no value: --%s or --no-%s", f->name, f->name, f->name);

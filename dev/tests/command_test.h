@@ -167,6 +167,15 @@ static void test_data(void)
     CHECK_NEAR(at(json_object_get(pool, "reward"), 0), judged, 1e-6, "what the pool's choice is worth to its judge");
     CHECK_NEAR(at(json_object_get(pool, "win_rate"), 0), wins, 1e-6, "and how often it wins");
     CHECK(json_is_null(json_object_get(pool, "time/tokens_per_second")), "nothing was drawn");
+    double of_cache = 0; // by all 70 ways to take four of eight
+    for (size_t i = 0; i < 3; i++)
+        for (int four = 0; four < 256; four++) {
+            double best = -INFINITY;
+            if (__builtin_popcount((unsigned)four) != 4) continue;
+            for (int k = 0; k < 8; k++) if (four >> k & 1) best = fmax(best, other.prompts[i].samples[k].reward);
+            of_cache += best / 210;
+        }
+    CHECK_NEAR(at(json_object_get(pool, "reward_by_cache"), 0), of_cache, 1e-6, "Best-of-4's mean reward by the cache");
     cache_free(&c); cache_free(&other);
     json_decref(pool);
     expect_success("info --model lm --memory 1GB");
