@@ -1,8 +1,8 @@
 // vbon.c: the CPU operations (ops_cpu), the flag table and main.
 //
-// It implements the op table of gpt2.h on the CPU: plain loops with OpenMP, oneDNN for matrix products, packed weights by hand. These are the
+// It implements the op table of gpt2.h on the CPU: plain loops with OpenMP, around the matrix products of lib/products.h. These are the
 // reference that the CUDA kernels of vbon.cu are compared with, op by op, so they stay plain where speed does not matter; where it
-// does (products, attention, the softmax over the vocabulary) they are written so that the compiler vectorises them. `real` is float;
+// does (attention, the softmax over the vocabulary) they are written so that the compiler vectorises them. `real` is float;
 // -Dreal=double builds all of it in double, without oneDNN, and is what gradients are checked in.
 //
 // Easy to get wrong:
@@ -133,6 +133,9 @@ static void cpu_fill(Buf dst, double value)
     else if (dst.type == DT_I32) for (size_t i = 0; i < dst.n; i++) I_(dst)[i] = (int)value;
     else memset(dst.p, (int)value, dst.n * dtype_size(dst.type));
 }
+
+// ----------------------------------------------------------------------------
+// exp, tanh and erf: the library's in double, in float ones that the compiler can vectorise
 
 // exp for loops: the library's in double, in float one that vectorises (relative error 1e-7, 0 below -87).
 static inline real exp_(real x)

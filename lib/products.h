@@ -1,4 +1,42 @@
-// products.h: the matrix products of the CPU, and the scratch memory of an op. A part of vbon.c, which includes it after its memory.
+// products.h: the matrix products of the CPU. A part of vbon.c, which includes it in its middle: it uses R_, need
+// and SMALL from there.
+//
+// There are two. gemm multiplies any two matrices, for training and attention: it is oneDNN's where that is built
+// in, else plain loops. product multiplies rows by a weight, out (N,OC) = inp (N,C) w^T, and where the weight was
+// packed before (model_pack: for decoding, prefill and scoring, which multiply by the same weights again and again,
+// most often with few rows) packed_product does it, written here by hand because with few rows it is faster than
+// oneDNN (README.md, Speed). How it works, from the inside out:
+//
+//  - Register tiles (tile). An output is a sum over k of x[k] w[k]. Made one by one, each multiply-add (FMA) needs
+//    two loads, its x and its w, and a core that can begin two FMAs a cycle has only two or three loads a cycle. So
+//    a tile makes `rows` x PANEL outputs at once and keeps their sums in registers. For each k it loads two vectors
+//    of w (PANEL outputs that stand side by side) and one x of each row, repeated over a whole vector, and
+//    multiplies each with each: 2 + rows loads for 2 rows FMAs. With 6 rows these are 8 loads for 12 FMAs, 0.67 an
+//    FMA; with 8 rows 10 for 16, 0.63. With one row they are 3 for 2, but then waiting for the weights from memory
+//    is most of the time whatever the arithmetic does.
+//  - Why these sizes. 6 rows and 2 vectors are 12 sums; with two vectors of w and one of x they fill 15 of AVX2's 16
+//    registers. AVX-512 has 32 registers: 8 rows, 16 sums. (Without AVX a vector is 4 floats, and all else as with
+//    AVX2.) Twelve are enough: an FMA's result is there after 4 or 5 cycles, so 8 to 10 sums must be under way to
+//    begin two a cycle.
+//  - Why TILE and CASE (packed_product). An array is kept in registers only if every index into it is a constant. So
+//    the number of rows must be known to the compiler: tile is always inlined, TILE writes a call with constants,
+//    and CASE makes one for each number of rows that a tile may have.
+//  - How K is walked. A piece is TILE_K places of a panel, 16 KiB, which is half of the smallest first cache (L1).
+//    All tiles of a chunk of rows take turns at it while it is there; then comes the next piece. The first piece
+//    overwrites the output (or adds to the bias there), the later ones add to it. While it computes, each tile asks
+//    the memory for its share of the next piece (`next`, `step`): the fewer the tiles, the larger the share.
+//  - Packing (cpu_pack). A weight w (OC,C) has the outputs of one k C places apart. Packed it is panels of PANEL
+//    outputs, panel[C][PANEL], with zeros beyond the last output: what a tile loads stands side by side, and pieces
+//    and panels follow each other, one long read.
+//  - bfloat16. Packed with --precision bf16, a word of a panel holds two places of K, panel[(C+1)/2][PANEL]: half
+//    the bytes to read. Where the CPU has AVX512_BF16 one instruction multiplies a pair of w with a pair of x and
+//    adds both products to a sum in fp32 (pair_dot): 32 multiply-adds, where an FMA does 16. Elsewhere a piece is
+//    made floats in the first cache (unpair) and multiplied as such. x is rounded to bfloat16 before.
+//  - Threads share out panels times chunks of at most CHUNK_ROWS rows, so that what tiles read of x stays in the
+//    second cache.
+//
+// The order of a row's sums is fixed by C alone, whatever stands beside the row: its results are the same bits in
+// any batch and with any number of threads.
 #pragma once
 #include "onednn.h"
 
@@ -92,14 +130,7 @@ static void gemm_bf16(bool ta, bool tb, size_t M, size_t N, size_t K, const real
 }
 
 // ----------------------------------------------------------------------------
-// packed weights: products by the same weights again and again (decoding, prefill, scoring), most often with few rows
-//
-// A weight w (OC,C) becomes panels of PANEL outputs, panel[C][PANEL], zeros beyond the last output: one long read. In bfloat16 a word holds
-// two places: panel[(C+1)/2][PANEL], multiplied as pairs where the CPU can, else made floats on the way: half the bytes to read, the same arithmetic.
-// TILE_K rows of a panel are a piece of 16 KiB, half of the first cache. Tiles of up to TILE_ROWS rows of the input take turns at a piece,
-// their sums in registers (6 x 2 vectors, two of w and one of x: 15 of AVX2's 16; AVX-512 has 32), and each fetches a share of the next piece, the smaller
-// the more tiles there are: with few rows reading the weights is most of the time. Threads share out panels times chunks of at most CHUNK_ROWS rows. A row's sums have one order
-// whatever stands beside it: its results are the same bits in any batch and with any number of threads.
+// packed weights
 
 #if defined __AVX512F__
 #define VECTOR_BYTES 64
