@@ -199,7 +199,6 @@ struct Ops {
                      double scale, double clip, double value_clip, double vf_coef, size_t R); // stats (8, float64) +=: see ppo.h
     double (*sumsq)(Buf a);
     void (*adamw)(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay, double grad_scale, long step);
-    void (*lerp)(Buf dst, Buf src, double weight);                                                               // dst += weight * (src - dst)
     // what is between is launched as one: `if (o->region_begin(key)) { ops...; o->region_end(); }`. True: run the ops; false: the device has run them
     // itself, as recorded under this key. A key stands for all their arguments, buffers and numbers; what buffers contain may change. Only ops on
     // buffers may be inside, no transfer to or from the host.

@@ -763,14 +763,6 @@ static void cpu_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, doubl
     }
 }
 
-static void cpu_lerp(Buf dst, Buf src, double weight)
-{
-    real *d = R_(dst), w = (real)weight;
-    const real *x = R_(src);
-    #pragma omp parallel for simd schedule(static) if (dst.n > 8 * SMALL)
-    for (size_t i = 0; i < dst.n; i++) d[i] += w * (x[i] - d[i]);
-}
-
 static bool cpu_region_begin(uint64_t key) { (void)key; return true; }
 static void cpu_region_end(void) {}
 
@@ -781,7 +773,7 @@ static const Ops cpu_table = {
     .activation_forward = cpu_activation_forward, .activation_backward = cpu_activation_backward, .add = cpu_add, .rotary = cpu_rotary,
     .attention_forward = cpu_attention_forward, .attention_backward = cpu_attention_backward, .attention_decode = cpu_attention_decode,
     .gather_rows = cpu_gather_rows, .scatter_rows = cpu_scatter_rows, .logprob_forward = cpu_logprob_forward, .logprob_backward = cpu_logprob_backward,
-    .head_rows = cpu_head_rows, .head_kl = cpu_head_kl, .sample = cpu_sample, .ppo_loss = cpu_ppo_loss, .sumsq = cpu_sumsq, .adamw = cpu_adamw, .lerp = cpu_lerp,
+    .head_rows = cpu_head_rows, .head_kl = cpu_head_kl, .sample = cpu_sample, .ppo_loss = cpu_ppo_loss, .sumsq = cpu_sumsq, .adamw = cpu_adamw,
     .region_begin = cpu_region_begin, .region_end = cpu_region_end,
 };
 const Ops *ops_cpu(void) { return &cpu_table; }

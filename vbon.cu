@@ -1479,21 +1479,6 @@ static void cuda_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, doub
     RUN(adamw_kernel, chunk_blocks(p.n, DT_F32), THREADS, 0, F_(p), F_(g), F_(m), F_(v), s, p.n);
 }
 
-template <class T> __global__ void lerp_kernel(T *dst, const T *src, float weight, size_t n)
-{
-    EACH_CHUNK(i, n);
-    float d[W], x[W];
-    load(d, dst + i, n - i); load(x, src + i, n - i);
-    for (int j = 0; j < W; j++) d[j] += weight * (x[j] - d[j]);
-    store(dst + i, d, n - i);
-}
-
-static void cuda_lerp(Buf dst, Buf src, double weight)
-{
-    NEED(dst, dst.n); NEED(src, dst.n);
-    BY_TYPE(dst, RUN(lerp_kernel<T>, chunk_blocks(dst.n, dst.type), THREADS, 0, at<T>(dst), at<T>(src), (float)weight, dst.n));
-}
-
 // ----------------------------------------------------------------------------
 // regions: a decode step is some hundred small kernels, and launching them one by one takes longer than running them. So the first time a region
 // runs as it is (and its scratch memory is grown and its products are planned); the second time it is recorded as a graph; from then on replayed.
@@ -1578,7 +1563,7 @@ static Ops make_table(void)
     OP(alloc); OP(release); OP(upload); OP(download); OP(copy); OP(fill);
     OP(embed_forward); OP(embed_backward); OP(layernorm_forward); OP(layernorm_backward); OP(packed_size); OP(pack); OP(matmul_forward); OP(matmul_backward);
     OP(activation_forward); OP(activation_backward); OP(add); OP(rotary); OP(attention_forward); OP(attention_backward); OP(attention_decode);
-    OP(gather_rows); OP(scatter_rows); OP(logprob_forward); OP(logprob_backward); OP(head_rows); OP(head_kl); OP(sample); OP(ppo_loss); OP(sumsq); OP(adamw); OP(lerp); OP(region_begin); OP(region_end);
+    OP(gather_rows); OP(scatter_rows); OP(logprob_forward); OP(logprob_backward); OP(head_rows); OP(head_kl); OP(sample); OP(ppo_loss); OP(sumsq); OP(adamw); OP(region_begin); OP(region_end);
     #undef OP
     return t;
 }

@@ -153,7 +153,6 @@ static void cuda_layers_tests(void)
             CASE(NAME("activation_backward"), 1e-5, OUT(y), o->activation_backward(ON(y), ON(d), ON(x), (Activation)act, N * C));
         }
         CASE(NAME("add"), 1e-6, OUT(y), o->add(ON(y), ON(x), ON(d), N * C));
-        CASE(NAME("lerp"), 1e-6, OUT(dx), o->lerp(ON(dx), ON(x), 0.3));
         Operand *p = random_real("p", N * C, 1), *g1 = random_real("g", N * C, 1), *m1 = random_real("m", N * C, 1), *m2 = random_real("v", N * C, 1);
         CASE(NAME("adamw"), 1e-5, OUT(p, m1, m2), {
             o->fill(ON(m2), 0.5);
