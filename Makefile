@@ -48,7 +48,7 @@ check:
 
 vbon: $(SOURCES) $(if $(NVCC),build/vbon_cuda.o) Makefile | check
 	$(CC) $(FAST) $(GPU) vbon.c $(filter %.o,$^) -o $@ $(FASTLIB) $(GPULIB)
-build/vbon_cuda.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/tensor_core.h Makefile
+build/vbon_cuda.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/cublaslt.h lib/tensor_core.h Makefile
 	@mkdir -p build
 	$(NVCC) $(NVFLAGS) -c vbon.cu -o $@
 
