@@ -16,10 +16,11 @@
 //
 // Left out on purpose: several GPUs, tensor-core instructions newer than mma.sync (they would need a second kernel for each card).
 #ifdef CUDA_ON_CPU
-#include "dev/cuda_on_cpu/cuda_on_cpu.h"
+#include "dev/cuda_on_cpu/cuda_on_cpu.h" // device_gemm too
 #include "dev/cuda_on_cpu/tensor_core.h"
 #else
 #include <cuda_runtime.h>
+#include "lib/cublaslt.h"    // device_gemm
 #include "lib/tensor_core.h" // ldmatrix and mma.sync as functions
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 #define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) unsigned char dynamic_shared_[]; type *name = (type *)dynamic_shared_
@@ -254,29 +255,12 @@ static void cuda_copy(Buf dst, Buf src)
 
 // ----------------------------------------------------------------------------
 // matrix products: C (M,N) = op(A) op(B) + beta C (+ bias of N), row-major; ta: A is stored (K,M), tb: B is stored (N,K). A and B are of
-// one type; C is of theirs or float. cuBLASLt is column-major: there it is C^T (N,M) = op(B)^T op(A)^T.
-
-#ifndef CUDA_ON_CPU
-#include "lib/cublaslt.h"
-#endif
+// one type; C is of theirs or float.
 
 static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, Buf A, size_t lda, Buf B, size_t ldb, float beta, Buf C, size_t ldc, Buf bias)
 {
     if (A.type != B.type) die("product of %s and %s: types %d and %d: a bug, please report it", A.name, B.name, (int)A.type, (int)B.type);
-#ifdef CUDA_ON_CPU
-    cuda_on_cpu_gemm(stream, ta, tb, M, N, K, A.p, A.type == DT_BF16, lda, B.p, ldb, beta, C.p, C.type == DT_BF16, ldc, bias.p);
-#else
-    static Scratch s;
-    void *workspace = scratch(&s, lt_workspace);
-    GemmKey k;
-    memset(&k, 0, sizeof k); // padding too: keys are compared as bytes
-    k.M = M; k.N = N; k.K = K; k.lda = lda; k.ldb = ldb; k.ldc = ldc; k.ta = ta; k.tb = tb; k.in = A.type; k.out = C.type; k.bias = bias.p != NULL;
-    k.align_a = alignment(A.p); k.align_b = alignment(B.p); k.align_c = alignment(C.p);
-    GemmPlan *p = gemm_plan(&k);
-    if (bias.p) lt(blas.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias.p, sizeof bias.p), "bias");
-    float one = 1;
-    lt(blas.Matmul(lt_handle, p->op, &one, B.p, p->a, A.p, p->b, &beta, C.p, p->c, C.p, p->c, &p->algo, workspace, lt_workspace, stream), "product");
-#endif
+    device_gemm(stream, ta, tb, M, N, K, A.p, A.type == DT_BF16, lda, B.p, ldb, beta, C.p, C.type == DT_BF16, ldc, bias.p);
 }
 
 static size_t cuda_packed_size(size_t OC, size_t C) { (void)OC; (void)C; return 0; } // plain weights serve decoding too
@@ -1503,10 +1487,7 @@ static void start_device(void)
     if (device.major < 8) die("--device cuda: %s has compute capability %d.%d; 8.0 (A100) or later is needed: leave --device out", device.name, device.major, device.minor);
     check(cudaSetDevice(0), device.name);
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
-#ifndef CUDA_ON_CPU
-    blas_load();
-    lt(blas.Create(&lt_handle), "cannot start");
-#endif
+    device_gemm_start();
 }
 
 extern "C" const Ops *ops_cuda(DType type)
