@@ -108,8 +108,6 @@ build/bench: dev/bench.c $(SOURCES) Makefile | check
 
 build/gpu_bench: dev/gpu_bench.c $(SOURCES) build/vbon_cuda.o Makefile | check
 	$(CC) $(FAST) $(GPU) dev/gpu_bench.c build/vbon_cuda.o -o $@ $(FASTLIB) $(GPULIB)
-build/vbon_simt: $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Makefile | check
-	$(CC) $(FAST) -DVBON_CUDA vbon.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
 build/gpu_bench_simt: dev/gpu_bench.c $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Makefile | check
 	$(CC) $(FAST) -DVBON_CUDA dev/gpu_bench.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
 # Programs of one's own that include vbon.c.
