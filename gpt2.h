@@ -243,7 +243,7 @@ const Architecture *architecture_find(const char *name); // NULL: not one of our
 // One parameter of one model: the table unrolled over the layers.
 typedef struct { char name[80]; size_t field, layer, rows, cols, offset, n; int flags; } Param;
 
-typedef struct { Buf ln1w, ln1b, qkvw, qkvb, projw, projb, ln2w, ln2b, fcw, fcb, fc2w, fc2b, kw, kb, vw, vb; } Block; // k and v: where the file has them apart (lib/distilbert.h)
+typedef struct { Buf ln1w, ln1b, qkvw, qkvb, projw, projb, ln2w, ln2b, fcw, fcb, fc2w, fc2b; } Block;
 typedef struct { Buf wte, wpe, lnfw, lnfb, head, score, scoreb, v1w, v1b, v2w, v2b; Block *h; } Params;
 
 typedef struct {
@@ -606,7 +606,7 @@ static Buf param_master(const Model *m, const Param *q) { return slice(m->master
 
 static void param_write(Model *m, const Param *q, size_t first, size_t n, const real *x) // n elements from `first`, in the layout kept here
 {
-    m->o->upload(slice(*param_field(&m->p, q), first, n), x);
+    m->o->upload(slice(slice(m->data, q->offset, q->n), first, n), x);
     if (has_master(m, q)) m->o->upload(slice(param_master(m, q), first, n), x);
 }
 
