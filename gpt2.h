@@ -143,6 +143,7 @@ void arena_release(Arena *a);
 // Contract. Outputs first, then inputs, then dimensions. All sizes are size_t; any N, T, R >= 1. Types: activations and their gradients,
 // weights and cached keys and values are of the table's `type`; statistics, log-probabilities, losses and the gradients and moments of
 // parameters are `real` (a matmul may write real activations, or read their gradient: a score's), indices int32. On the host all are real.
+// A forward pass may also have everything real, whatever the type (DistilBERT's has).
 // A forward overwrites its output. A backward overwrites activation gradients, and accumulates parameter gradients and the residual
 // stream (marked +=). A Buf without memory as a gradient means: frozen, do not compute. No op reads what it did not get, keeps state
 // between calls, or lets a row's result depend on what its neighbours contain. Reductions have a fixed order at a given thread count.
