@@ -48,7 +48,7 @@ check:
 
 vbon: $(SOURCES) $(if $(NVCC),build/vbon_cuda.o) Makefile | check
 	$(CC) $(FAST) $(GPU) vbon.c $(filter %.o,$^) -o $@ $(FASTLIB) $(GPULIB)
-build/vbon_cuda.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h lib/tensor_core.h Makefile
+build/vbon_cuda.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h lib/cublaslt.h lib/tensor_core.h Makefile
 	@mkdir -p build
 	$(NVCC) $(NVFLAGS) -c vbon.cu -o $@
 
@@ -108,8 +108,6 @@ build/bench: dev/bench.c $(SOURCES) Makefile | check
 
 build/gpu_bench: dev/gpu_bench.c $(SOURCES) build/vbon_cuda.o Makefile | check
 	$(CC) $(FAST) $(GPU) dev/gpu_bench.c build/vbon_cuda.o -o $@ $(FASTLIB) $(GPULIB)
-build/vbon_simt: $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Makefile | check
-	$(CC) $(FAST) -DVBON_CUDA vbon.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
 build/gpu_bench_simt: dev/gpu_bench.c $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Makefile | check
 	$(CC) $(FAST) -DVBON_CUDA dev/gpu_bench.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
 # Programs of one's own that include vbon.c.

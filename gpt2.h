@@ -143,6 +143,7 @@ void arena_release(Arena *a);
 // Contract. Outputs first, then inputs, then dimensions. All sizes are size_t; any N, T, R >= 1. Types: activations and their gradients,
 // weights and cached keys and values are of the table's `type`; statistics, log-probabilities, losses and the gradients and moments of
 // parameters are `real` (a matmul may write real activations, or read their gradient: a score's), indices int32. On the host all are real.
+// A forward pass may also have everything real, whatever the type (DistilBERT's has).
 // A forward overwrites its output. A backward overwrites activation gradients, and accumulates parameter gradients and the residual
 // stream (marked +=). A Buf without memory as a gradient means: frozen, do not compute. No op reads what it did not get, keeps state
 // between calls, or lets a row's result depend on what its neighbours contain. Reductions have a fixed order at a given thread count.
@@ -199,7 +200,6 @@ struct Ops {
                      double scale, double clip, double value_clip, double vf_coef, size_t R); // stats (8, float64) +=: see ppo.h
     double (*sumsq)(Buf a);
     void (*adamw)(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay, double grad_scale, long step);
-    void (*lerp)(Buf dst, Buf src, double weight);                                                               // dst += weight * (src - dst)
     // what is between is launched as one: `if (o->region_begin(key)) { ops...; o->region_end(); }`. True: run the ops; false: the device has run them
     // itself, as recorded under this key. A key stands for all their arguments, buffers and numbers; what buffers contain may change. Only ops on
     // buffers may be inside, no transfer to or from the host.
@@ -244,7 +244,7 @@ const Architecture *architecture_find(const char *name); // NULL: not one of our
 // One parameter of one model: the table unrolled over the layers.
 typedef struct { char name[80]; size_t field, layer, rows, cols, offset, n; int flags; } Param;
 
-typedef struct { Buf ln1w, ln1b, qkvw, qkvb, projw, projb, ln2w, ln2b, fcw, fcb, fc2w, fc2b, kw, kb, vw, vb; } Block; // k and v: where the file has them apart (lib/distilbert.h)
+typedef struct { Buf ln1w, ln1b, qkvw, qkvb, projw, projb, ln2w, ln2b, fcw, fcb, fc2w, fc2b; } Block;
 typedef struct { Buf wte, wpe, lnfw, lnfb, head, score, scoreb, v1w, v1b, v2w, v2b; Block *h; } Params;
 
 typedef struct {
@@ -607,7 +607,7 @@ static Buf param_master(const Model *m, const Param *q) { return slice(m->master
 
 static void param_write(Model *m, const Param *q, size_t first, size_t n, const real *x) // n elements from `first`, in the layout kept here
 {
-    m->o->upload(slice(*param_field(&m->p, q), first, n), x);
+    m->o->upload(slice(slice(m->data, q->offset, q->n), first, n), x);
     if (has_master(m, q)) m->o->upload(slice(param_master(m, q), first, n), x);
 }
 

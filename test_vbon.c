@@ -116,6 +116,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"CUDA: decoding steps as graphs", test_cuda_regions, 4},
     {"CUDA: two PPO iterations", test_cuda_ppo, 4},
     {"CUDA: three offline steps", test_cuda_offline, 4},
+    {"CUDA: DistilBERT", test_cuda_distilbert, 4},
 #endif
 };
 

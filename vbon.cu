@@ -16,12 +16,11 @@
 //
 // Left out on purpose: several GPUs, tensor-core instructions newer than mma.sync (they would need a second kernel for each card).
 #ifdef CUDA_ON_CPU
-#include "dev/cuda_on_cpu/cuda_on_cpu.h"
+#include "dev/cuda_on_cpu/cuda_on_cpu.h" // device_gemm too
 #include "dev/cuda_on_cpu/tensor_core.h"
 #else
 #include <cuda_runtime.h>
-#include <cublasLt.h>
-#include <dlfcn.h>
+#include "lib/cublaslt.h"    // device_gemm
 #include "lib/tensor_core.h" // ldmatrix and mma.sync as functions
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 #define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) unsigned char dynamic_shared_[]; type *name = (type *)dynamic_shared_
@@ -256,102 +255,12 @@ static void cuda_copy(Buf dst, Buf src)
 
 // ----------------------------------------------------------------------------
 // matrix products: C (M,N) = op(A) op(B) + beta C (+ bias of N), row-major; ta: A is stored (K,M), tb: B is stored (N,K). A and B are of
-// one type; C is of theirs or float. cuBLASLt is column-major: there it is C^T (N,M) = op(B)^T op(A)^T.
-
-#ifndef CUDA_ON_CPU
-// What is used of cuBLASLt, loaded when the device is started: linked, the half gigabyte would make every start of the program wait 0.2 s, on the CPU too.
-#define LT_FUNCTIONS(X) X(Create) X(GetStatusString) X(Matmul) X(MatmulAlgoGetHeuristic) X(MatmulDescCreate) X(MatmulDescDestroy) \
-    X(MatmulDescSetAttribute) X(MatmulPreferenceCreate) X(MatmulPreferenceDestroy) X(MatmulPreferenceSetAttribute) X(MatrixLayoutCreate) X(MatrixLayoutDestroy)
-#define X(f) decltype(&cublasLt##f) f;
-static struct { LT_FUNCTIONS(X) } blas;
-#undef X
-static void blas_load(void)
-{
-    #define QUOTE(x) #x
-    #define LT_LIBRARY(version) "libcublasLt.so." QUOTE(version)
-    void *library = dlopen(LT_LIBRARY(CUBLAS_VER_MAJOR), RTLD_NOW);
-    if (!library) die("--device cuda: %s: install the CUDA toolkit that this vbon was built with", dlerror());
-    #define X(f) if (!(blas.f = (decltype(blas.f))dlsym(library, "cublasLt" #f))) die("--device cuda: %s", dlerror());
-    LT_FUNCTIONS(X)
-    #undef X
-}
-
-static void lt(cublasStatus_t s, const char *what)
-{
-    if (s != CUBLAS_STATUS_SUCCESS) die("cuBLASLt: %s: %s", what, blas.GetStatusString(s));
-}
-
-// What a product is prepared for. Preparing costs about as much as a small product, so plans are kept in a table by hash.
-typedef struct { size_t M, N, K, lda, ldb, ldc; int ta, tb, in, out, bias, align_a, align_b, align_c; } GemmKey;
-typedef struct { GemmKey key; bool ready; cublasLtMatmulDesc_t op; cublasLtMatrixLayout_t a, b, c; cublasLtMatmulAlgo_t algo; } GemmPlan;
-
-static int alignment(const void *p) { int a = 256; while ((uintptr_t)p % (uintptr_t)a) a /= 2; return a; }
-static cudaDataType_t cublas_type(DType t) { return t == DT_BF16 ? CUDA_R_16BF : CUDA_R_32F; }
-
-static cublasLtHandle_t lt_handle;
-static const size_t lt_workspace = (size_t)32 << 20;
-
-static GemmPlan *gemm_plan(const GemmKey *k)
-{
-    static GemmPlan plans[1024];
-    uint64_t h = 0;
-    for (size_t i = 0; i < sizeof *k / sizeof(int); i++) h = mix64(h ^ ((const unsigned *)k)[i]);
-    GemmPlan *p = &plans[h % (sizeof plans / sizeof *plans)];
-    if (p->ready && !memcmp(&p->key, k, sizeof *k)) return p;
-    if (p->ready) {
-        lt(blas.MatmulDescDestroy(p->op), "plan");
-        lt(blas.MatrixLayoutDestroy(p->a), "plan"); lt(blas.MatrixLayoutDestroy(p->b), "plan"); lt(blas.MatrixLayoutDestroy(p->c), "plan");
-    }
-    p->key = *k;
-    p->ready = true;
-    cublasOperation_t opa = k->tb ? CUBLAS_OP_T : CUBLAS_OP_N, opb = k->ta ? CUBLAS_OP_T : CUBLAS_OP_N; // theirs: A is our B
-    lt(blas.MatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "plan");
-    lt(blas.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &opa, sizeof opa), "plan");
-    lt(blas.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSB, &opb, sizeof opb), "plan");
-    if (k->bias) {
-        cublasLtEpilogue_t e = CUBLASLT_EPILOGUE_BIAS;
-        lt(blas.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &e, sizeof e), "plan");
-    }
-    cudaDataType_t in = cublas_type((DType)k->in), out = cublas_type((DType)k->out);
-    lt(blas.MatrixLayoutCreate(&p->a, in, k->tb ? k->K : k->N, k->tb ? k->N : k->K, (int64_t)k->ldb), "plan");
-    lt(blas.MatrixLayoutCreate(&p->b, in, k->ta ? k->M : k->K, k->ta ? k->K : k->M, (int64_t)k->lda), "plan");
-    lt(blas.MatrixLayoutCreate(&p->c, out, k->N, k->M, (int64_t)k->ldc), "plan");
-    cublasLtMatmulPreference_t pref;
-    cublasLtMatmulHeuristicResult_t found;
-    int n = 0;
-    uint32_t aa = (uint32_t)k->align_b, ab = (uint32_t)k->align_a, ac = (uint32_t)k->align_c; // it assumes 256 bytes where it is not told
-    lt(blas.MatmulPreferenceCreate(&pref), "plan");
-    lt(blas.MatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &lt_workspace, sizeof lt_workspace), "plan");
-    lt(blas.MatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &aa, sizeof aa), "plan");
-    lt(blas.MatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &ab, sizeof ab), "plan");
-    lt(blas.MatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &ac, sizeof ac), "plan");
-    lt(blas.MatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &ac, sizeof ac), "plan");
-    cublasStatus_t s = blas.MatmulAlgoGetHeuristic(lt_handle, p->op, p->a, p->b, p->c, p->c, pref, 1, &found, &n);
-    if (s != CUBLAS_STATUS_SUCCESS || !n)
-        die("cuBLASLt: no algorithm for a product of %zu x %zu x %zu (types %d, %d): a bug, please report it", k->M, k->N, k->K, k->in, k->out);
-    lt(blas.MatmulPreferenceDestroy(pref), "plan");
-    p->algo = found.algo;
-    return p;
-}
-#endif
+// one type; C is of theirs or float.
 
 static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, Buf A, size_t lda, Buf B, size_t ldb, float beta, Buf C, size_t ldc, Buf bias)
 {
     if (A.type != B.type) die("product of %s and %s: types %d and %d: a bug, please report it", A.name, B.name, (int)A.type, (int)B.type);
-#ifdef CUDA_ON_CPU
-    cuda_on_cpu_gemm(stream, ta, tb, M, N, K, A.p, A.type == DT_BF16, lda, B.p, ldb, beta, C.p, C.type == DT_BF16, ldc, bias.p);
-#else
-    static Scratch s;
-    void *workspace = scratch(&s, lt_workspace);
-    GemmKey k;
-    memset(&k, 0, sizeof k); // padding too: keys are compared as bytes
-    k.M = M; k.N = N; k.K = K; k.lda = lda; k.ldb = ldb; k.ldc = ldc; k.ta = ta; k.tb = tb; k.in = A.type; k.out = C.type; k.bias = bias.p != NULL;
-    k.align_a = alignment(A.p); k.align_b = alignment(B.p); k.align_c = alignment(C.p);
-    GemmPlan *p = gemm_plan(&k);
-    if (bias.p) lt(blas.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias.p, sizeof bias.p), "bias");
-    float one = 1;
-    lt(blas.Matmul(lt_handle, p->op, &one, B.p, p->a, A.p, p->b, &beta, C.p, p->c, C.p, p->c, &p->algo, workspace, lt_workspace, stream), "product");
-#endif
+    device_gemm(stream, ta, tb, M, N, K, A.p, A.type == DT_BF16, lda, B.p, ldb, beta, C.p, C.type == DT_BF16, ldc, bias.p);
 }
 
 static size_t cuda_packed_size(size_t OC, size_t C) { (void)OC; (void)C; return 0; } // plain weights serve decoding too
@@ -1479,21 +1388,6 @@ static void cuda_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, doub
     RUN(adamw_kernel, chunk_blocks(p.n, DT_F32), THREADS, 0, F_(p), F_(g), F_(m), F_(v), s, p.n);
 }
 
-template <class T> __global__ void lerp_kernel(T *dst, const T *src, float weight, size_t n)
-{
-    EACH_CHUNK(i, n);
-    float d[W], x[W];
-    load(d, dst + i, n - i); load(x, src + i, n - i);
-    for (int j = 0; j < W; j++) d[j] += weight * (x[j] - d[j]);
-    store(dst + i, d, n - i);
-}
-
-static void cuda_lerp(Buf dst, Buf src, double weight)
-{
-    NEED(dst, dst.n); NEED(src, dst.n);
-    BY_TYPE(dst, RUN(lerp_kernel<T>, chunk_blocks(dst.n, dst.type), THREADS, 0, at<T>(dst), at<T>(src), (float)weight, dst.n));
-}
-
 // ----------------------------------------------------------------------------
 // regions: a decode step is some hundred small kernels, and launching them one by one takes longer than running them. So the first time a region
 // runs as it is (and its scratch memory is grown and its products are planned); the second time it is recorded as a graph; from then on replayed.
@@ -1578,7 +1472,7 @@ static Ops make_table(void)
     OP(alloc); OP(release); OP(upload); OP(download); OP(copy); OP(fill);
     OP(embed_forward); OP(embed_backward); OP(layernorm_forward); OP(layernorm_backward); OP(packed_size); OP(pack); OP(matmul_forward); OP(matmul_backward);
     OP(activation_forward); OP(activation_backward); OP(add); OP(rotary); OP(attention_forward); OP(attention_backward); OP(attention_decode);
-    OP(gather_rows); OP(scatter_rows); OP(logprob_forward); OP(logprob_backward); OP(head_rows); OP(head_kl); OP(sample); OP(ppo_loss); OP(sumsq); OP(adamw); OP(lerp); OP(region_begin); OP(region_end);
+    OP(gather_rows); OP(scatter_rows); OP(logprob_forward); OP(logprob_backward); OP(head_rows); OP(head_kl); OP(sample); OP(ppo_loss); OP(sumsq); OP(adamw); OP(region_begin); OP(region_end);
     #undef OP
     return t;
 }
@@ -1593,10 +1487,7 @@ static void start_device(void)
     if (device.major < 8) die("--device cuda: %s has compute capability %d.%d; 8.0 (A100) or later is needed: leave --device out", device.name, device.major, device.minor);
     check(cudaSetDevice(0), device.name);
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
-#ifndef CUDA_ON_CPU
-    blas_load();
-    lt(blas.Create(&lt_handle), "cannot start");
-#endif
+    device_gemm_start();
 }
 
 extern "C" const Ops *ops_cuda(DType type)

@@ -5,9 +5,13 @@
 // authors' code has it, or that label's softmax probability, p(POS given y) in the paper. The positive label is the one called POSITIVE or POS in
 // config.json, else LABEL_1 of two without names of their own.
 //
-// Texts come in, since the tokenizer is another one than the policy's; a text over the context keeps its beginning. Rows are packed end to end:
-// no padding, and a row's result does not depend on its neighbours. A folder is read like any other, through a parameter table; q, k and v stand
-// one behind the other in it, and so in memory, where they are one matrix (3C,C).
+// Texts come in, since the tokenizer is another one than the policy's; a text over the context keeps its beginning. Rows
+// are packed end to end: no padding, and a row's result does not depend on its neighbours. A folder is read like any
+// other, through a table of parameters. The file has q, k and v apart; they stand one behind the other in the table, and
+// so in memory, where they are one matrix (3C,C).
+//
+// On the CPU --precision bf16 rounds the inputs of its products like all others. On CUDA it computes in fp32 whatever the
+// precision: that is little time beside the policy's, and its rewards stay close to those of a cache from elsewhere.
 //
 // Left out on purpose: training, attention masks (a row has a length), pairs of texts, other heads than the classifier.
 #ifndef DISTILBERT_H
@@ -16,13 +20,34 @@
 #include "wordpiece.h"
 
 typedef struct {
-    Model m;                     // cfg and parameters; trains nothing
+    Buf qkvw, qkvb;         // (3C,C), (3C): queries, keys and values
+    Buf outw, outb;         // (C,C), (C): of the attention
+    Buf norm1w, norm1b;     // (C): after the attention
+    Buf fcw, fcb;           // (F,C), (F)
+    Buf fc2w, fc2b;         // (C,F), (C)
+    Buf norm2w, norm2b;     // (C): after the MLP
+} DistilBlock;
+typedef struct {
+    Buf words, positions;   // (V,C), (T,C): embeddings
+    Buf normw, normb;       // (C): of their sum
+    DistilBlock *h;         // (L)
+    Buf prew, preb;         // (C,C), (C): the classifier's first layer
+    Buf labelw, labelb;     // (labels,C), (labels): its second
+} DistilParams;
+typedef struct {
+    Model m;                     // configuration and parameters; trains nothing, and has its views of them below
+    DistilParams p;
     WordPiece *tokenizer;
     size_t labels, positive, tokens, cut; // cut: texts that were longer than the context
     Arena work;
     Batch batch;
-    Buf x, mean, rstd, qkv, lse, att, mid, fc, act; // (N,C), (N), (N), (N,3C), (N,NH), (N,C), (N,C), (N,F), (N,F)
-    Buf first, cls, pre, hidden, logits;            // (B) int32, then (B,C), (B,C), (B,C), (B,labels)
+    Buf sum;                     // (N,C) what a norm reads
+    Buf x, mean, rstd;           // (N,C), (N), (N): what it writes, and what the next layer reads
+    Buf qkv, att, lse;           // (N,3C), (N,C), (N,NH)
+    Buf fc, act;                 // (N,F)
+    Buf first;                   // (B) int32: where each row begins
+    Buf cls, pre, hidden;        // (B,C)
+    Buf logits;                  // (B,labels)
 } DistilBert;
 bool is_distilbert(const char *dir);                // by config.json's model_type; dies when that is no JSON
 // Reads a folder; work memory for at least `tokens` tokens at a time. measure_only: sizes of the arenas only, from config.json alone.
@@ -37,32 +62,34 @@ uint64_t distilbert_fingerprint(const DistilBert *d); // of configuration, weigh
 #define DISTILBERT_IMPLEMENTED
 #include <strings.h>
 
-// The places are gpt2.h's: ln1 and ln2 norm after attention and MLP, lnf the embeddings; v1 and v2, a value head elsewhere, are the classifier.
+#define IN_DISTIL(f) offsetof(DistilParams, f)
+#define IN_DISTIL_BLOCK(f) offsetof(DistilBlock, f)
+#define JOINED ((size_t)-1) // no field: one with the row before it
 static const ParamSpec distilbert_table[] = {
-    {"embeddings.word_embeddings.weight",            IN_PARAMS(wte),  D_V,  D_C, 0},
-    {"embeddings.position_embeddings.weight",        IN_PARAMS(wpe),  D_T,  D_C, 0},
-    {"embeddings.LayerNorm.weight",                  IN_PARAMS(lnfw), D_C,  0,   P_NORM},
-    {"embeddings.LayerNorm.bias",                    IN_PARAMS(lnfb), D_C,  0,   0},
-    {"transformer.layer.%zu.attention.q_lin.weight", IN_BLOCK(qkvw),  D_C,  D_C, P_LAYER},
-    {"transformer.layer.%zu.attention.k_lin.weight", IN_BLOCK(kw),    D_C,  D_C, P_LAYER},
-    {"transformer.layer.%zu.attention.v_lin.weight", IN_BLOCK(vw),    D_C,  D_C, P_LAYER},
-    {"transformer.layer.%zu.attention.q_lin.bias",   IN_BLOCK(qkvb),  D_C,  0,   P_LAYER},
-    {"transformer.layer.%zu.attention.k_lin.bias",   IN_BLOCK(kb),    D_C,  0,   P_LAYER},
-    {"transformer.layer.%zu.attention.v_lin.bias",   IN_BLOCK(vb),    D_C,  0,   P_LAYER},
-    {"transformer.layer.%zu.attention.out_lin.weight", IN_BLOCK(projw), D_C, D_C, P_LAYER},
-    {"transformer.layer.%zu.attention.out_lin.bias", IN_BLOCK(projb), D_C,  0,   P_LAYER},
-    {"transformer.layer.%zu.sa_layer_norm.weight",   IN_BLOCK(ln1w),  D_C,  0,   P_LAYER | P_NORM},
-    {"transformer.layer.%zu.sa_layer_norm.bias",     IN_BLOCK(ln1b),  D_C,  0,   P_LAYER},
-    {"transformer.layer.%zu.ffn.lin1.weight",        IN_BLOCK(fcw),   D_F,  D_C, P_LAYER},
-    {"transformer.layer.%zu.ffn.lin1.bias",          IN_BLOCK(fcb),   D_F,  0,   P_LAYER},
-    {"transformer.layer.%zu.ffn.lin2.weight",        IN_BLOCK(fc2w),  D_C,  D_F, P_LAYER},
-    {"transformer.layer.%zu.ffn.lin2.bias",          IN_BLOCK(fc2b),  D_C,  0,   P_LAYER},
-    {"transformer.layer.%zu.output_layer_norm.weight", IN_BLOCK(ln2w), D_C, 0,   P_LAYER | P_NORM},
-    {"transformer.layer.%zu.output_layer_norm.bias", IN_BLOCK(ln2b),  D_C,  0,   P_LAYER},
-    {"pre_classifier.weight",                        IN_PARAMS(v1w),  D_C,  D_C, P_HEAD},
-    {"pre_classifier.bias",                          IN_PARAMS(v1b),  D_C,  0,   P_HEAD},
-    {"classifier.weight",                            IN_PARAMS(v2w),  D_LABELS, D_C, P_HEAD},
-    {"classifier.bias",                              IN_PARAMS(v2b),  D_LABELS, 0, P_HEAD},
+    {"embeddings.word_embeddings.weight",              IN_DISTIL(words),         D_V, D_C, 0},
+    {"embeddings.position_embeddings.weight",          IN_DISTIL(positions),     D_T, D_C, 0},
+    {"embeddings.LayerNorm.weight",                    IN_DISTIL(normw),         D_C, 0,   P_NORM},
+    {"embeddings.LayerNorm.bias",                      IN_DISTIL(normb),         D_C, 0,   0},
+    {"transformer.layer.%zu.attention.q_lin.weight",   IN_DISTIL_BLOCK(qkvw),    D_C, D_C, P_LAYER},
+    {"transformer.layer.%zu.attention.k_lin.weight",   JOINED,                   D_C, D_C, P_LAYER},
+    {"transformer.layer.%zu.attention.v_lin.weight",   JOINED,                   D_C, D_C, P_LAYER},
+    {"transformer.layer.%zu.attention.q_lin.bias",     IN_DISTIL_BLOCK(qkvb),    D_C, 0,   P_LAYER},
+    {"transformer.layer.%zu.attention.k_lin.bias",     JOINED,                   D_C, 0,   P_LAYER},
+    {"transformer.layer.%zu.attention.v_lin.bias",     JOINED,                   D_C, 0,   P_LAYER},
+    {"transformer.layer.%zu.attention.out_lin.weight", IN_DISTIL_BLOCK(outw),    D_C, D_C, P_LAYER},
+    {"transformer.layer.%zu.attention.out_lin.bias",   IN_DISTIL_BLOCK(outb),    D_C, 0,   P_LAYER},
+    {"transformer.layer.%zu.sa_layer_norm.weight",     IN_DISTIL_BLOCK(norm1w),  D_C, 0,   P_LAYER | P_NORM},
+    {"transformer.layer.%zu.sa_layer_norm.bias",       IN_DISTIL_BLOCK(norm1b),  D_C, 0,   P_LAYER},
+    {"transformer.layer.%zu.ffn.lin1.weight",          IN_DISTIL_BLOCK(fcw),     D_F, D_C, P_LAYER},
+    {"transformer.layer.%zu.ffn.lin1.bias",            IN_DISTIL_BLOCK(fcb),     D_F, 0,   P_LAYER},
+    {"transformer.layer.%zu.ffn.lin2.weight",          IN_DISTIL_BLOCK(fc2w),    D_C, D_F, P_LAYER},
+    {"transformer.layer.%zu.ffn.lin2.bias",            IN_DISTIL_BLOCK(fc2b),    D_C, 0,   P_LAYER},
+    {"transformer.layer.%zu.output_layer_norm.weight", IN_DISTIL_BLOCK(norm2w),  D_C, 0,   P_LAYER | P_NORM},
+    {"transformer.layer.%zu.output_layer_norm.bias",   IN_DISTIL_BLOCK(norm2b),  D_C, 0,   P_LAYER},
+    {"pre_classifier.weight",                          IN_DISTIL(prew),          D_C, D_C, P_HEAD},
+    {"pre_classifier.bias",                            IN_DISTIL(preb),          D_C, 0,   P_HEAD},
+    {"classifier.weight",                              IN_DISTIL(labelw),   D_LABELS, D_C, P_HEAD},
+    {"classifier.bias",                                IN_DISTIL(labelb),   D_LABELS, 0,   P_HEAD},
     {0},
 };
 static const char *const distilbert_buffers[] = {"embeddings.position_ids", NULL};
@@ -127,12 +154,28 @@ static void distilbert_carve(DistilBert *d)
     #define TAKE(rows, n, name) arena_take(&d->work, checked_product(name, rows, n), DT_REAL, name)
     d->x = TAKE(N, C, "activations"); d->mean = TAKE(N, 1, "activations"); d->rstd = TAKE(N, 1, "activations");
     d->qkv = TAKE(N, 3 * C, "activations"); d->lse = TAKE(N, c->NH, "activations");
-    d->att = TAKE(N, C, "activations"); d->mid = TAKE(N, C, "activations");
+    d->att = TAKE(N, C, "activations"); d->sum = TAKE(N, C, "activations");
     d->fc = TAKE(N, c->F, "activations"); d->act = TAKE(N, c->F, "activations");
     d->first = arena_take(&d->work, B, DT_I32, "batch");
     d->cls = TAKE(B, C, "head"); d->pre = TAKE(B, C, "head"); d->hidden = TAKE(B, C, "head");
     d->logits = TAKE(B, d->labels, "head");
     #undef TAKE
+}
+
+// Names the parameters where they lie in m->data.
+static void distilbert_view(DistilBert *d)
+{
+    const Model *m = &d->m;
+    Buf *b = NULL;
+    d->p.h = (DistilBlock *)xcalloc(m->cfg.L, sizeof *d->p.h);
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        if (q->field == JOINED) { b->n += q->n; continue; }
+        b = (Buf *)((q->flags & P_LAYER ? (char *)&d->p.h[q->layer] : (char *)&d->p) + q->field);
+        *b = slice(m->data, q->offset, q->n);
+        b->name = q->name;
+        b->n = q->n;
+    }
 }
 
 void distilbert_load(DistilBert *d, const Ops *o, const char *dir, size_t tokens, bool measure_only)
@@ -158,13 +201,9 @@ void distilbert_load(DistilBert *d, const Ops *o, const char *dir, size_t tokens
         m->data = arena_take(&m->params, m->n_params, DT_REAL, "weights");
         distilbert_carve(d);
     }
-    params_view(&m->p, m, m->data, 0);
+    distilbert_view(d);
     if (measure_only) return;
     model_fill(m, dir);
-    for (size_t i = 0; i < m->n_list; i++) { // from here on q, k and v are one
-        const Param *q = &m->list[i];
-        if (q->flags & P_LAYER && (q->field == IN_BLOCK(qkvw) || q->field == IN_BLOCK(qkvb))) *param_field(&m->p, q) = slice(m->data, q->offset, 3 * q->n);
-    }
     d->tokenizer = wordpiece_load(dir);
     if ((size_t)wordpiece_vocab(d->tokenizer) > c.V) die("%s: the tokenizer has %d tokens, the model %zu: copy the model's own there", dir, wordpiece_vocab(d->tokenizer), c.V);
 }
@@ -173,6 +212,7 @@ void distilbert_free(DistilBert *d)
 {
     arena_release(&d->work);
     model_free(&d->m);
+    free(d->p.h);
     if (d->tokenizer) wordpiece_free(d->tokenizer);
 }
 
@@ -189,28 +229,28 @@ static Buf distilbert_forward(DistilBert *d)
 {
     const Ops *o = d->m.o;
     const Config *c = &d->m.cfg;
-    const Params *p = &d->m.p;
+    const DistilParams *p = &d->p;
     const Batch *b = &d->batch;
     size_t N = b->N, B = b->B, C = c->C, F = c->F, NH = c->NH;
-    o->embed_forward(d->mid, b->tokens, b->pos, p->wte, p->wpe, N, C);
-    o->layernorm_forward(d->x, d->mean, d->rstd, d->mid, p->lnfw, p->lnfb, N, C, c->eps);
-    for (size_t l = 0; l < c->L; l++) { // x -> a = norm(x + attention(x)) -> norm(a + mlp(a)); a is kept in att
-        const Block *h = &p->h[l];
+    o->embed_forward(d->sum, b->tokens, b->pos, p->words, p->positions, N, C);
+    o->layernorm_forward(d->x, d->mean, d->rstd, d->sum, p->normw, p->normb, N, C, c->eps);
+    for (size_t l = 0; l < c->L; l++) { // x = norm(x + attention(x)), then x = norm(x + mlp(x))
+        const DistilBlock *h = &p->h[l];
         o->matmul_forward(d->qkv, d->x, h->qkvw, h->qkvb, N, C, 3 * C);
         o->attention_forward(d->att, d->lse, d->qkv, b->start, B, N, NH, C / NH, false);
-        o->matmul_forward(d->mid, d->att, h->projw, h->projb, N, C, C);
-        o->add(d->mid, d->mid, d->x, N * C);
-        o->layernorm_forward(d->att, d->mean, d->rstd, d->mid, h->ln1w, h->ln1b, N, C, c->eps);
-        o->matmul_forward(d->fc, d->att, h->fcw, h->fcb, N, C, F);
+        o->matmul_forward(d->sum, d->att, h->outw, h->outb, N, C, C);
+        o->add(d->sum, d->sum, d->x, N * C);
+        o->layernorm_forward(d->x, d->mean, d->rstd, d->sum, h->norm1w, h->norm1b, N, C, c->eps);
+        o->matmul_forward(d->fc, d->x, h->fcw, h->fcb, N, C, F);
         o->activation_forward(d->act, d->fc, c->act, N * F);
-        o->matmul_forward(d->mid, d->act, h->fc2w, h->fc2b, N, F, C);
-        o->add(d->mid, d->mid, d->att, N * C);
-        o->layernorm_forward(d->x, d->mean, d->rstd, d->mid, h->ln2w, h->ln2b, N, C, c->eps);
+        o->matmul_forward(d->sum, d->act, h->fc2w, h->fc2b, N, F, C);
+        o->add(d->sum, d->sum, d->x, N * C);
+        o->layernorm_forward(d->x, d->mean, d->rstd, d->sum, h->norm2w, h->norm2b, N, C, c->eps);
     }
     o->gather_rows(d->cls, d->x, d->first, B, C);
-    o->matmul_forward(d->pre, d->cls, p->v1w, p->v1b, B, C, C);
+    o->matmul_forward(d->pre, d->cls, p->prew, p->preb, B, C, C);
     o->activation_forward(d->hidden, d->pre, ACT_RELU, B * C);
-    o->matmul_forward(d->logits, d->hidden, p->v2w, p->v2b, B, C, d->labels);
+    o->matmul_forward(d->logits, d->hidden, p->labelw, p->labelb, B, C, d->labels);
     return d->logits;
 }
 

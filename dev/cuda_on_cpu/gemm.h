@@ -54,8 +54,8 @@ static void multiply(const Matrix &A, bool ta, const Matrix &B, bool tb, float b
 
 } // namespace simt
 
-void cuda_on_cpu_gemm(cudaStream_t stream, bool ta, bool tb, size_t M, size_t N, size_t K, const void *A, bool bf16, size_t lda, const void *B, size_t ldb,
-                      float beta, void *C, bool bf16_out, size_t ldc, const void *bias)
+void device_gemm(cudaStream_t stream, bool ta, bool tb, size_t M, size_t N, size_t K, const void *A, bool bf16, size_t lda,
+                 const void *B, size_t ldb, float beta, void *C, bool bf16_out, size_t ldc, const void *bias)
 {
     Matrix a = {A, bf16, ta ? K : M, ta ? M : K, lda}, b = {B, bf16, tb ? N : K, tb ? K : N, ldb}, c = {C, bf16_out, M, N, ldc}, d = {bias, bf16_out, 1, N, N};
     std::vector<Range> uses;

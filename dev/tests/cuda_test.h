@@ -153,7 +153,6 @@ static void cuda_layers_tests(void)
             CASE(NAME("activation_backward"), 1e-5, OUT(y), o->activation_backward(ON(y), ON(d), ON(x), (Activation)act, N * C));
         }
         CASE(NAME("add"), 1e-6, OUT(y), o->add(ON(y), ON(x), ON(d), N * C));
-        CASE(NAME("lerp"), 1e-6, OUT(dx), o->lerp(ON(dx), ON(x), 0.3));
         Operand *p = random_real("p", N * C, 1), *g1 = random_real("g", N * C, 1), *m1 = random_real("m", N * C, 1), *m2 = random_real("v", N * C, 1);
         CASE(NAME("adamw"), 1e-5, OUT(p, m1, m2), {
             o->fill(ON(m2), 0.5);
@@ -424,6 +423,36 @@ static void cuda_offline_tests(void)
         free(x[0]); free(x[1]);
     }
 }
+
+// The DistilBERT fixture: logits and probabilities of texts of several lengths, one of them over the context, a few rows
+// at a time and all at once. It computes in fp32 in both of the device's types.
+static void cuda_distilbert_tests(void)
+{
+    const char *texts[16];
+    double score[2][16];
+    json_t *lines[16];
+    size_t n = 0;
+    Jsonl in;
+    cuda_start();
+    jsonl_open(&in, "dev/fixtures/distilbert/expected.jsonl");
+    for (; jsonl_next(&in, &lines[n]); n++) texts[n] = jsonl_string(&in, lines[n], "text", true);
+    jsonl_close(&in);
+    for (size_t tokens = 32; tokens <= 512; tokens *= 16)
+        for (int probability = 0; probability < 2; probability++) {
+            for (side = 0; side < 2; side++) {
+                DistilBert d;
+                size_t launched = cuda_launches();
+                distilbert_load(&d, sides[side], "dev/fixtures/distilbert", tokens, false);
+                distilbert_score(&d, texts, score[side], n, probability);
+                CHECK(side == (cuda_launches() > launched), "side %d: kernels were launched, or none was", side);
+                distilbert_free(&d);
+            }
+            for (size_t i = 0; i < n; i++)
+                CHECK_NEAR(score[1][i], score[0][i], 1e-5 * fmax(1, fabs(score[0][i])), texts[i]);
+        }
+    for (size_t i = 0; i < n; i++) json_decref(lines[i]);
+}
+static void test_cuda_distilbert(void) { in_both(cuda_distilbert_tests); }
 static void test_cuda_offline(void) { in_both(cuda_offline_tests); }
 static void test_cuda_layers(void) { in_both(cuda_layers_tests); }
 static void test_cuda_products(void) { in_both(cuda_products_tests); }
