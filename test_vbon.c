@@ -40,6 +40,16 @@ static Buf new_index(size_t n, const int *values)
     return b;
 }
 
+// A folder's model, parameters filled; its value head, which no folder has, is left undefined.
+static void model_load(Model *m, const Ops *o, const char *dir, long train_layers, bool value_head)
+{
+    Config c;
+    config_read(&c, dir);
+    config_read_as(&c, dir, "test", c.scalar_head);
+    model_create(m, o, &c, train_layers, value_head, false);
+    model_fill(m, dir);
+}
+
 #include "dev/tests/math_test.h"
 #include "dev/tests/gradient_test.h"
 #include "dev/tests/model_test.h"
