@@ -332,10 +332,12 @@ static void cmd_offline(const Args *a)
         m.n_params - m.first, arrlenu(c.prompts), arrlenu(c.responses), passes.items, steps, passes.batch);
     passes_report(&passes, "comparisons");
     if (loss.kind == OFFLINE_BONBON) printf("alpha %.4g, target %.4g nats\n", loss.alpha, bonbon_target(loss.N));
+    json_t *weights = weights_json("model", &m, t, NULL); // of its rewards the cache tells
+    if (from) check_same_weights(a, weights);
     double sums[OFFLINE_SUMS] = {0}, counted = 0; // since the last record
     State state[] = {{"sums", sums, OFFLINE_SUMS}, {"comparisons", &counted, 1}};
     if (from) { checkpoint_load(&m, from, state, 2); log_cut(a->out, m.step); printf("going on from %s\n", from); }
-    Log *log = log_open(a->out, config_record(a, "offline"), from != NULL);
+    Log *log = log_open(a->out, config_record(a, "offline", weights), from != NULL);
     stop_on_signals();
     Progress progress = progress_begin("offline", (size_t)steps, (size_t)m.step, "steps");
     size_t *which = (size_t *)xmalloc(passes.batch * sizeof *which);

@@ -78,15 +78,39 @@ static json_t *files_json(const Args *a)
     return json_incref(j);
 }
 
-static json_t *config_record(const Args *a, const char *command)
+// And of the weights and tokenizers that it begins with, by flag; made before a checkpoint's weights take their place.
+// m NULL: a new model. r NULL: no reward; of a program nothing is known but its command, which is a flag.
+static json_t *weights_json(const char *flag, const Model *m, const Tokenizer *t, const Reward *r)
 {
-    return json_make("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "type", "config", "command", command,
-                     "version", VBON_VERSION, "device", devices[a->device].name, "libraries", cpu_libraries(),
-                     "flags", flags_json(a, flag_table, n_flags, command), "files", files_json(a));
+    json_t *j = json_object();
+    if (m) {
+        char *hex = format("%016llx", (unsigned long long)mix64(model_fingerprint(m) ^ tokenizer_fingerprint(t)));
+        json_object_set_new(j, flag, json_make("s", hex));
+        free(hex);
+    }
+    if (r && !r->command) json_object_set_new(j, "reward", json_make("s", r->what));
+    return j;
+}
+
+    jsonl_close(&in);
+    free(path);
+    return j;
 }
 
 // A resumed run must have the flags it began with, but for those that change no result, and read the same.
 static void check_same_flags(const Args *a, const char *command)
+{
+    static const char *const free_flags[] = {"resume", "log-every", "save-every", "save-minutes", "out", "reward-tolerance"};
+    json_t *j = first_record(a), *v;
+    const char *key;
+static json_t *config_record(const Args *a, const char *command, json_t *weights) // which it takes over
+{
+    return json_make("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o}", "type", "config", "command", command,
+                     "version", VBON_VERSION, "device", devices[a->device].name, "libraries", cpu_libraries(),
+                     "flags", flags_json(a, flag_table, n_flags, command), "files", files_json(a), "weights", weights);
+}
+
+static json_t *first_record(const Args *a) // of the run that stands in --out
 {
     static const char *const free_flags[] = {"resume", "log-every", "save-every", "save-minutes", "out", "reward-tolerance"};
     char *path = format("%s/log.jsonl", a->out);
@@ -103,17 +127,31 @@ static void check_same_flags(const Args *a, const char *command)
         json_t *old = json_object_get(then, key);
         bool same = json_equal(v, old) || (json_is_real(v) && json_is_number(old) && fabs(json_real_value(v) - json_number_value(old)) <= 1e-8 * fabs(json_real_value(v)));
         if (skip || same) continue;
-        char *was = json_text(old ? old : json_null(), JSON_ENCODE_ANY), *is = json_text(v, JSON_ENCODE_ANY);
-        die("--resume: the run in %s began with another --%s (%s, now %s): resume with the flags it began with",
-            a->out, key, was, is);
+        size_t how = JSON_ENCODE_ANY | JSON_REAL_PRECISION(9);
+        char *was = json_text(old ? old : json_null(), how), *is = json_text(v, how);
+        die("--resume: the run in %s began with another --%s (%s, now %s): resume with the flags it began with, or "
+            "delete %s/latest and begin afresh without --resume", a->out, key, was, is, a->out);
     }
     json_object_foreach(files, key, v) {
         bool same = !read || json_equal(v, json_object_get(read, key));
         if (!same) die("--resume: the file of --%s has changed since the run in %s began: resume with that one", key, a->out);
     }
     json_decref(now); json_decref(files); json_decref(j);
-    jsonl_close(&in);
-    free(path);
+}
+
+// And the same weights, once they are loaded.
+static void check_same_weights(const Args *a, const json_t *now)
+{
+    json_t *j = first_record(a), *then = json_object_get(j, "weights"), *v;
+    const char *key;
+    if (!then)
+        fprintf(stderr, "vbon: note: %s: its log is older than fingerprints of weights: see to it yourself that they are "
+                "those it began with\n", a->out);
+    json_object_foreach((json_t *)now, key, v)
+        if (then && !json_equal(v, json_object_get(then, key)))
+            die("--resume: the weights or the tokenizer of --%s have changed since the run in %s began: resume with "
+                "those", key, a->out);
+    json_decref(j);
 }
 
 static bool has_record(const char *log) // a log that was killed before its first record was whole says nothing about the run
@@ -133,7 +171,9 @@ static char *resume_point(const Args *a, const char *command, bool *finished)
     json_decref(files_json(a));
     char *latest = checkpoint_latest(a->out), *log = format("%s/log.jsonl", a->out);
     bool model = has_weights(a->out);
-    if (latest && !a->resume) die("%s: holds an unfinished run (%s): go on with --resume, or delete it", a->out, latest);
+    if (latest && !a->resume)
+        die("%s: holds an unfinished run (%s): go on with --resume, or delete %s/latest to begin afresh", a->out,
+            latest, a->out);
     if (model && !a->resume) die("%s: holds a model already: name another --out, or delete it", a->out);
     if (model && !latest && !has_record(log)) die("%s: holds a model that is no finished run's: name another --out", a->out);
     if (latest || model) check_same_flags(a, command);
@@ -432,6 +472,8 @@ static void supervised_run(const Args *a, const char *command)
     printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, steps,
         passes.batch * unit);
     passes_report(&passes, unit == 2 ? "pairs" : "rows");
+    json_t *weights = weights_json(reward ? "init" : "model", folder ? &m : NULL, tok, NULL);
+    if (from) check_same_weights(a, weights);
     Trainer t;
     size_t longest = rows_longest(&data);
     if (a->held_out && rows_longest(&held) > longest) longest = rows_longest(&held);
@@ -440,7 +482,7 @@ static void supervised_run(const Args *a, const char *command)
     double loss = 0, positions = 0; // since the last record
     State state[] = {{"loss", &loss, 1}, {"positions", &positions, 1}};
     if (from) { checkpoint_load(&m, from, state, 2); log_cut(a->out, m.step); printf("going on from %s\n", from); }
-    Log *log = log_open(a->out, config_record(a, command), from != NULL);
+    Log *log = log_open(a->out, config_record(a, command, weights), from != NULL);
     stop_on_signals();
     Progress progress = progress_begin(command, (size_t)steps, (size_t)m.step, "steps");
     size_t *which = (size_t *)xmalloc(passes.batch * sizeof *which),
@@ -842,7 +884,9 @@ static void cmd_train(const Args *a)
     ppo_create(&p, &opt, &m, prompts, cdf, n, reward_score, &reward); // the reference is the model as loaded
     p.clock = clock_seconds;
     double MiB[] = {(double)m.params.high, (double)m.optim.high, (double)p.ref_arena.high, (double)p.work.high};
+    json_t *weights = weights_json("model", &m, t, &reward);
     for (int i = 0; i < 4; i++) MiB[i] /= 1048576;
+        check_same_weights(a, weights);
     printf("memory: weights %.1f, gradients and moments %.1f, reference %.1f, work %.1f MiB, and the packed weights (vbon info has the pieces)\n", MiB[0], MiB[1], MiB[2], MiB[3]);
     long iterations = (opt.episodes + opt.rollout - 1) / opt.rollout;
     double counter = 0;
@@ -856,7 +900,7 @@ static void cmd_train(const Args *a)
         log_cut(a->out, p.iteration);
         printf("going on from %s\n", from);
     }
-    Log *log = log_open(a->out, config_record(a, "train"), from != NULL);
+    Log *log = log_open(a->out, config_record(a, "train", weights), from != NULL);
     printf("%zu parameters, %zu train; %zu prompts; %ld iterations of %ld episodes\n", m.n_params, m.n_params - m.first, n, iterations, opt.rollout);
     stop_on_signals();
     Progress progress = progress_begin("train", (size_t)iterations, (size_t)p.iteration, "iterations");
