@@ -116,6 +116,8 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"faults: caches that are not whole", test_incomplete, 1},
     {"faults: reward programs", test_programs, 1},
     {"faults: checkpoints by the clock, runs resumed otherwise", test_saving, 1},
+    {"faults: refused early, spelled otherwise, links to nothing", test_early, 1},
+    {"faults: runs that were begun, and with which weights", test_begun, 1},
 #ifdef VBON_CUDA
     {"CUDA: layers", test_cuda_layers, 4},
     {"CUDA: products", test_cuda_products, 4},

@@ -279,16 +279,14 @@ static void cmd_offline(const Args *a)
 {
     const char *name = offline_losses[a->loss].name;
     OfflineLoss loss = {.kind = (OfflineKind)a->loss, .N = a->n, .beta = a->beta};
-    bool finished, automatic = !strcmp(a->alpha, "auto");
-    char *end;
+    bool finished, automatic = isnan(a->alpha);
     bool pairwise = loss.kind == OFFLINE_DPO || loss.kind == OFFLINE_IPO;
     if (pairwise && !flag_given("beta")) usage("--beta is required with --loss %s", name);
     if (!pairwise && flag_given("beta") == 2) usage("--beta goes with --loss dpo and ipo; %s has --n", name);
     if (pairwise && flag_given("n") == 2) usage("--n goes with --loss bonbon and bon-sft; %s has --beta", name);
     if (loss.kind != OFFLINE_BONBON && flag_given("alpha") == 2) usage("--alpha goes with --loss bonbon");
     if (!pairwise && (flag_given("draws") == 2 || flag_given("pairs") == 2)) usage("--draws and --pairs go with --loss dpo and ipo; %s has --n", name);
-    if (!automatic) loss.alpha = strtod(a->alpha, &end);
-    if (!automatic && (end == a->alpha || *end || !(loss.alpha >= 0 && loss.alpha <= 1))) usage("--alpha %s: auto, or a number from 0 to 1", a->alpha);
+    if (!automatic) loss.alpha = a->alpha;
     require(a->model, "model");
     if (!a->data == !a->cache) usage("one of --cache and --data is required");
     if (a->data && a->reward) usage("--reward checks the rewards of a cache: it does not go with --data");
@@ -297,7 +295,7 @@ static void cmd_offline(const Args *a)
     char *from = resume_point(a, "offline", &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
     Model m;
-    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, train_layers(a), false);
+    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, a->train_layers, false);
     tokenizer_eos(t); // or dies now
     Comparisons c;
     if (a->data) comparisons_read(&c, a->data, (size_t)a->prompts_max, t, &m.cfg);
@@ -332,10 +330,10 @@ static void cmd_offline(const Args *a)
         m.n_params - m.first, arrlenu(c.prompts), arrlenu(c.responses), passes.items, steps, passes.batch);
     passes_report(&passes, "comparisons");
     if (loss.kind == OFFLINE_BONBON) printf("alpha %.4g, target %.4g nats\n", loss.alpha, bonbon_target(loss.N));
-    json_t *weights = weights_json("model", &m, t, NULL); // of its rewards the cache tells
-    if (from) check_same_weights(a, weights);
     double sums[OFFLINE_SUMS] = {0}, counted = 0; // since the last record
     State state[] = {{"sums", sums, OFFLINE_SUMS}, {"comparisons", &counted, 1}};
+    json_t *weights = weights_json("model", &m, t, NULL); // of its rewards the cache tells
+    if (from) check_same_weights(a, weights);
     if (from) { checkpoint_load(&m, from, state, 2); log_cut(a->out, m.step); printf("going on from %s\n", from); }
     Log *log = log_open(a->out, config_record(a, "offline", weights), from != NULL);
     stop_on_signals();

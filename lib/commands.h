@@ -19,26 +19,12 @@ static const char *require(const char *value, const char *flag)
     return value;
 }
 
-static long train_layers(const Args *a)
-{
-    char *end;
-    long k;
-    if (!strcmp(a->train_layers, "all")) return TRAIN_ALL;
-    if (!whole_number(a->train_layers, &end, &k) || *end || k < 0)
-        usage("--train-layers %s: all, or a number of blocks", a->train_layers);
-    return k;
-}
-
 static size_t decode_rows(const Args *a, size_t fallback) { return a->decode_rows ? (size_t)a->decode_rows : fallback; }
 
-static void missing_eos(const Args *a, bool *has, double *value)
+static double missing_eos(const Args *a) { return (float)a->missing_eos; } // as rewards are; NaN: none
+static char *missing_eos_text(const Args *a) // malloc'd, for headers
 {
-    char *end;
-    *has = strcmp(a->missing_eos, "none") != 0;
-    *value = *has ? strtod(a->missing_eos, &end) : 0;
-    if (*has && (end == a->missing_eos || *end || !(fabs(*value) <= 1e9)))
-        usage("--missing-eos %s: none, or a number between -1e9 and 1e9", a->missing_eos);
-    *value = (float)*value; // as rewards are
+    return isnan(a->missing_eos) ? xstrdup("none") : format("%.9g", a->missing_eos);
 }
 
 // --out, tried before the work; never what the run reads, which would be lost
@@ -92,6 +78,20 @@ static json_t *weights_json(const char *flag, const Model *m, const Tokenizer *t
     return j;
 }
 
+static json_t *config_record(const Args *a, const char *command, json_t *weights) // which it takes over
+{
+    return json_make("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o}", "type", "config", "command", command,
+                     "version", VBON_VERSION, "device", devices[a->device].name, "libraries", cpu_libraries(),
+                     "flags", flags_json(a, flag_table, n_flags, command), "files", files_json(a), "weights", weights);
+}
+
+static json_t *first_record(const Args *a) // of the run that stands in --out
+{
+    char *path = format("%s/log.jsonl", a->out);
+    Jsonl in;
+    json_t *j;
+    jsonl_open(&in, path);
+    if (!jsonl_next(&in, &j)) die("%s: empty: it cannot be told what the run began with; delete %s to start afresh", path, a->out);
     jsonl_close(&in);
     free(path);
     return j;
@@ -103,29 +103,14 @@ static void check_same_flags(const Args *a, const char *command)
     static const char *const free_flags[] = {"resume", "log-every", "save-every", "save-minutes", "out", "reward-tolerance"};
     json_t *j = first_record(a), *v;
     const char *key;
-static json_t *config_record(const Args *a, const char *command, json_t *weights) // which it takes over
-{
-    return json_make("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o}", "type", "config", "command", command,
-                     "version", VBON_VERSION, "device", devices[a->device].name, "libraries", cpu_libraries(),
-                     "flags", flags_json(a, flag_table, n_flags, command), "files", files_json(a), "weights", weights);
-}
-
-static json_t *first_record(const Args *a) // of the run that stands in --out
-{
-    static const char *const free_flags[] = {"resume", "log-every", "save-every", "save-minutes", "out", "reward-tolerance"};
-    char *path = format("%s/log.jsonl", a->out);
-    Jsonl in;
-    json_t *j, *v;
-    const char *key;
-    jsonl_open(&in, path);
-    if (!jsonl_next(&in, &j)) die("%s: empty: it cannot be told what the run began with; delete %s to start afresh", path, a->out);
     json_t *now = flags_json(a, flag_table, n_flags, command), *then = json_object_get(j, "flags");
     json_t *files = files_json(a), *read = json_object_get(j, "files"); // older logs have none
     json_object_foreach(now, key, v) {
         bool skip = false;
         for (size_t i = 0; i < sizeof free_flags / sizeof *free_flags; i++) skip |= !strcmp(key, free_flags[i]);
         json_t *old = json_object_get(then, key);
-        bool same = json_equal(v, old) || (json_is_real(v) && json_is_number(old) && fabs(json_real_value(v) - json_number_value(old)) <= 1e-8 * fabs(json_real_value(v)));
+        bool by_value = json_is_real(v) || (json_is_integer(v) && json_is_string(old)); // older logs have some as texts
+        bool same = json_equal(v, old) || (by_value && same_number(v, old));
         if (skip || same) continue;
         size_t how = JSON_ENCODE_ANY | JSON_REAL_PRECISION(9);
         char *was = json_text(old ? old : json_null(), how), *is = json_text(v, how);
@@ -247,6 +232,16 @@ static void check_header(const json_t *header, const char *path, const char *key
     if (then && strcmp(then, now)) die("%s: was made with another %s (%s, now %s): make the cache again, or name the right one", path, what, then, now);
 }
 
+static void check_missing_eos(const json_t *header, const char *path, const Args *a)
+{
+    char *now = missing_eos_text(a);
+    json_t *j = json_make("s", now);
+    if (!same_number(json_object_get(header, "missing_eos"), j))
+        check_header(header, path, "missing_eos", now, "--missing-eos");
+    json_decref(j);
+    free(now);
+}
+
 // A cache must, by its header, come from this reference, sampled at this temperature, and hold its ids alone;
 // and (check_cache) be of this length.
 static void check_origin(const Cache *c, const char *path, const Args *a, const Model *reference, const Tokenizer *t)
@@ -270,12 +265,10 @@ static void check_cache(const Cache *c, const char *path, const Args *a, const M
 // Its rewards must, by its header, be of this reward; and in fact, as far as a few of them tell.
 static void check_reward(const Cache *c, const char *path, const Args *a, Reward *reward, const Tokenizer *t)
 {
-    bool has;
-    double value;
-    missing_eos(a, &has, &value);
+    double value = missing_eos(a);
     check_header(c->header, path, "reward", reward->what, "reward");
-    check_header(c->header, path, "missing_eos", a->missing_eos, "--missing-eos");
-    reward_recheck(reward, c, path, t, (uint64_t)a->seed, has ? &value : NULL, a->reward_tolerance);
+    check_missing_eos(c->header, path, a);
+    reward_recheck(reward, c, path, t, (uint64_t)a->seed, isnan(value) ? NULL : &value, a->reward_tolerance);
 }
 
 // What is cached of each prompt, malloc'd. The cache must know every prompt.
@@ -443,7 +436,7 @@ static void supervised_run(const Args *a, const char *command)
     size_t context = (size_t)a->context < c.max_T ? (size_t)a->context : c.max_T, own = folder ? c.max_T : SIZE_MAX;
     if (context < 2) die("%s: the model's own context is %zu: a row must hold two tokens at least, one to read and one to predict", folder, context);
     Model m;
-    model_create(&m, o, &c, train_layers(a), false, false);
+    model_create(&m, o, &c, a->train_layers, false, false);
     model_random(&m, (uint64_t)a->seed);
     if (folder && !reward) model_fill(&m, folder);
     if (folder && reward) { size_t absent = model_fill_partial(&m, folder); if (absent > 1) die("--init %s: %zu parameters are not in it: is it of this width?", folder, absent - 1); }
@@ -472,8 +465,6 @@ static void supervised_run(const Args *a, const char *command)
     printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, steps,
         passes.batch * unit);
     passes_report(&passes, unit == 2 ? "pairs" : "rows");
-    json_t *weights = weights_json(reward ? "init" : "model", folder ? &m : NULL, tok, NULL);
-    if (from) check_same_weights(a, weights);
     Trainer t;
     size_t longest = rows_longest(&data);
     if (a->held_out && rows_longest(&held) > longest) longest = rows_longest(&held);
@@ -481,6 +472,8 @@ static void supervised_run(const Args *a, const char *command)
     trainer_create(&t, &m, (size_t)a->micro_tokens > unit * longest ? (size_t)a->micro_tokens : unit * longest, true);
     double loss = 0, positions = 0; // since the last record
     State state[] = {{"loss", &loss, 1}, {"positions", &positions, 1}};
+    json_t *weights = weights_json(reward ? "init" : "model", folder ? &m : NULL, tok, NULL);
+    if (from) check_same_weights(a, weights);
     if (from) { checkpoint_load(&m, from, state, 2); log_cut(a->out, m.step); printf("going on from %s\n", from); }
     Log *log = log_open(a->out, config_record(a, command, weights), from != NULL);
     stop_on_signals();
@@ -572,11 +565,9 @@ static double response_logp(const Response *r) { double s = 0; for (size_t t = 0
 // Rewards, with the missing-EOS rule
 static void judge(Reward *reward, const Args *a, const Prompt *prompts, Response *r, size_t n)
 {
-    bool has;
-    double value;
-    missing_eos(a, &has, &value);
+    double value = missing_eos(a);
     reward_score(reward, prompts, r, n, false);
-    for (size_t i = 0; i < n; i++) if (has && !r[i].finished) r[i].reward = value;
+    for (size_t i = 0; i < n; i++) if (!isnan(value) && !r[i].finished) r[i].reward = value;
 }
 
 // Draws and scores draws [from, to) of the sequence prompt 0 draws 0..M-1, prompt 1 draws 0..M-1, ...
@@ -649,10 +640,10 @@ static void cmd_cache(const Args *a)
     open_reward(&reward, a, d.t);
     uint64_t prompts = 0;
     for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
-    char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *ps = format("%016llx", (unsigned long long)prompts);
+    char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *eos = missing_eos_text(a), *ps = format("%016llx", (unsigned long long)prompts);
     size_t total = checked_product("--samples for all prompts", d.n, M);
     json_t *header = json_make("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
-                               "missing_eos", a->missing_eos, "precision", precisions[a->precision].name, "temperature", json_number(a->temperature, "--temperature", "choose another"), "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
+                               "missing_eos", eos, "precision", precisions[a->precision].name, "temperature", json_number(a->temperature, "--temperature", "choose another"), "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
                                "samples", (json_int_t)M, "total", (json_int_t)total);
     if (a->device != DEVICE_CPU) json_object_set_new(header, "device", json_make("s", devices[a->device].name)); // "auto" is bf16 there
     size_t done = cache_resume(&file, header, d.prompts, d.n, M);
@@ -698,7 +689,7 @@ static void cmd_cache(const Args *a)
     reward_close(&reward);
     drawing_close(&d);
     json_decref(header);
-    free(model); free(tok); free(ps);
+    free(model); free(tok); free(ps); free(eos);
 }
 
 // ----------------------------------------------------------------------------
@@ -850,7 +841,10 @@ static void ppo_options(PpoOptions *o, const Args *a)
         else usage("--compat %s: scale, jointp, or both with a comma", a->compat);
         c += len + (c[len] == ',');
     }
-    missing_eos(a, &o->has_missing_eos, &o->missing_eos);
+    o->missing_eos = missing_eos(a);
+    o->has_missing_eos = !isnan(o->missing_eos);
+    ObjectiveSpec tried = o->objective; // strengths that exclude each other are refused now, before anything is read
+    objective_prepare(&tried);
     if (o->critic->prefixes && o->fhat->exact) usage("--critic prefix-rank ranks prefixes among cached samples: it does not go with --fhat exact");
 }
 
@@ -866,7 +860,7 @@ static void cmd_train(const Args *a)
     char *from = resume_point(a, "train", &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
     Model m;
-    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, train_layers(a), opt.critic->value_head);
+    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, a->train_layers, opt.critic->value_head);
     if (opt.critic->value_head) value_head_random(&m, (uint64_t)a->seed);
     opt.eos = tokenizer_eos(t);
     Reward reward;
@@ -884,15 +878,15 @@ static void cmd_train(const Args *a)
     ppo_create(&p, &opt, &m, prompts, cdf, n, reward_score, &reward); // the reference is the model as loaded
     p.clock = clock_seconds;
     double MiB[] = {(double)m.params.high, (double)m.optim.high, (double)p.ref_arena.high, (double)p.work.high};
-    json_t *weights = weights_json("model", &m, t, &reward);
     for (int i = 0; i < 4; i++) MiB[i] /= 1048576;
-        check_same_weights(a, weights);
     printf("memory: weights %.1f, gradients and moments %.1f, reference %.1f, work %.1f MiB, and the packed weights (vbon info has the pieces)\n", MiB[0], MiB[1], MiB[2], MiB[3]);
     long iterations = (opt.episodes + opt.rollout - 1) / opt.rollout;
     double counter = 0;
     State state[] = {{"iteration", &counter, 1}, {"critic", p.critic, (size_t)opt.max_new * opt.critic->state}};
     size_t n_state = opt.critic->state ? 2 : 1;
+    json_t *weights = weights_json("model", &m, t, &reward);
     if (from) {
+        check_same_weights(a, weights);
         checkpoint_load(&m, from, state, n_state);
         if (!(counter >= 0 && counter <= (double)iterations))
             die("%s: its iteration is %g, of %ld: was it edited?", from, counter, iterations);
@@ -958,7 +952,7 @@ static void pool_choose(Response *out, const char *path, const Prompt *prompts, 
     Cache c;
     cache_read(&c, path, 0);
     check_cache(&c, path, a, reference, t);
-    check_header(c.header, path, "missing_eos", a->missing_eos, "--missing-eos");
+    check_missing_eos(c.header, path, a);
     Response *draws = (Response *)xmalloc(N * sizeof *draws);
     for (size_t i = 0; i < n; i++) {
         long at = cache_find(&c, prompts[i].text);
@@ -991,6 +985,8 @@ static void cmd_eval(const Args *a)
     size_t K = (size_t)a->samples, N = bon ? (size_t)a->n : 1;
     require(a->cache, "cache");
     if (a->pool && !bon) usage("--pool is what --method bon chooses from");
+    EvalSpec spec = {.temperature = a->temperature, .tokens = (size_t)a->micro_tokens};
+    spec.n_ns = parse_ns(a->ns, spec.ns);
     AsideFile *file = a->out ? out_file(a) : NULL;
     Drawing d;
     drawing_open(&d, a, policy, STREAM_EVAL);
@@ -1005,9 +1001,8 @@ static void cmd_eval(const Args *a)
     open_reward(&reward, a, d.t);
     Cdf *cdf = cdfs_load(d.prompts, d.n, a, &ref, d.t, &reward);
     // of Best-of-N no log-probabilities: they are not the reference's, and only the bound on its KL is known
-    EvalSpec spec = {.policy = bon ? NULL : &d.m, .reference = &ref, .temperature = a->temperature,
-                     .tokens = (size_t)a->micro_tokens};
-    spec.n_ns = parse_ns(a->ns, spec.ns);
+    spec.policy = bon ? NULL : &d.m;
+    spec.reference = &ref;
     checked_product("--samples times --n for all prompts", d.n, checked_product("--samples times --n", K, N)); // the largest
     Response *kept = (Response *)xcalloc(d.n * K, sizeof *kept);
     double began = clock_seconds(), tokens = 0;
