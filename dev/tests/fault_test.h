@@ -201,28 +201,32 @@ static void test_faults(void)
     CHECK(same_files("f1.jsonl", "f5.jsonl"), "a cache begun after a lock");
 
     // PATH.tmp: one's own is written over, a link is not followed
-    shell("echo mine > victim; ln -s victim f8.tmp; echo left > f9.tmp; echo mine > hard; ln hard f10.tmp");
+    shell("echo mine > victim; ln -s victim f8.tmp; echo left > f9.tmp; echo mine > hard; ln hard f10.tmp; "
+        "mkfifo f17.tmp");
     expect_failure("sample --model lm --prompt I --max-new 2 --out f8", 1, "f8.tmp: is a link");
     expect_failure("sample --model lm --prompt I --max-new 2 --out f10", 1, "f10.tmp: is no file of this program");
+    expect_failure("sample --model lm --prompt I --max-new 2 --out f17", 1, "f17.tmp: is no file of this program");
     expect_success("sample --model lm --prompt I --max-new 2 --out f9");
     CHECK(file_is("victim", "mine\n") && file_is("hard", "mine\n") && is_there("f9") && !is_there("f9.tmp"),
         "PATH.tmp");
 
     // cleaning up removes what this program made, and nothing else
-    shell("mkdir -p mine f11/step-notes f11/step-7 f11/step-8.tmp f11/step-9 f11/step-9x && echo a | tee "
+    shell("mkdir -p mine f11/step-notes f11/step-7 f11/step-8.tmp f11/step-9 f11/step-9x f11/plan-6 && echo a | tee "
         "mine/config.json mine/notes f11/step-notes/a f11/step-7/a f11/step-7/config.json "
           "f11/step-8.tmp/model.safetensors.tmp f11/step-9/model-00001-of-00002.safetensors "
-              "f11/step-9/model-1-of-2.safetensors f11/step-9x/config.json f11/step-10 > /dev/null && ln -s ../mine "
+              "f11/step-9/model-1-of-2.safetensors f11/step-9x/config.json f11/plan-6/config.json f11/step-10 "
+              "> /dev/null && ln -s ../mine "
               "f11/step-11 && "
           "ln -s ../mine f11/step-12.tmp && ln -s ../mine/config.json f11/step-8.tmp/config.json");
     CHECK(vbon_status("train --model lm --reward rm --cache f1.jsonl --max-new 6 --episodes 32 --rollout 8 "
         "--minibatch 8 --save-every 1 --out f11 >/dev/null 2>&1") == 0, "a run beside other people's folders");
     static const char *const kept[] = {"mine/config.json", "mine/notes", "f11/step-notes/a", "f11/step-7/a",
-        "f11/step-9/model-1-of-2.safetensors", "f11/step-9x/config.json", "f11/step-10", "f11/step-11",
+        "f11/step-9/model-1-of-2.safetensors", "f11/step-9x/config.json", "f11/plan-6/config.json", "f11/step-10",
+        "f11/step-11",
         "f11/step-12.tmp"};
     static const char *const gone[] = {"f11/step-7/config.json", "f11/step-8.tmp",
         "f11/step-9/model-00001-of-00002.safetensors", "f11/step-1", "f11/step-2", "f11/step-3", "f11/latest"};
-    for (int i = 0; i < 9; i++) CHECK(is_there(kept[i]), "%s was removed", kept[i]);
+    for (int i = 0; i < 10; i++) CHECK(is_there(kept[i]), "%s was removed", kept[i]);
     for (int i = 0; i < 7; i++) CHECK(!is_there(gone[i]), "%s is still there", gone[i]);
     // a kill after `latest` is gone leaves a checkpoint; the next start takes it away
     shell("mkdir f11/step-4 && cp f11/config.json f11/model.safetensors f11/step-4");
@@ -267,10 +271,11 @@ static void test_incomplete(void)
     char *wrongs[] = {format("%.*sgarbage\n", (int)(line[3] - s), s), format("%.*s{}\n", (int)(line[3] - s), s),
         format("%.*s%.*s", (int)(line[3] - s), s, (int)(line[5] - line[4]), line[4]),
         format("%.*s%.*s", (int)(line[3] - s), s, (int)(line[3] - line[2]), line[2]),
-            format("%.*s{\"prompt\":\"This film\",\"text\":\"a\",\"reward\":1,\"draw\":2}\n", (int)(line[3] - s), s)};
-    for (int i = 0; i < 5; i++) {
+            format("%.*s{\"prompt\":\"This film\",\"text\":\"a\",\"reward\":1,\"draw\":2}\n", (int)(line[3] - s), s),
+        format("%.*s%.*s", (int)(line[3] - s), s, (int)(line[10] - line[9]), line[9])}; // another prompt's
+    for (int i = 0; i < 6; i++) {
         write_file(other, wrongs[i], strlen(wrongs[i]));
-        expect_failure(CACHE "g2.jsonl", 1, "g2.jsonl:4: ");
+        expect_failure(CACHE "g2.jsonl", 1, i < 5 ? "g2.jsonl:4: " : "g2.jsonl:4: is not draw 2 of prompt 1");
         CHECK(file_is("g2.jsonl", wrongs[i]), "a cache that is refused is left as it was");
         free(wrongs[i]);
     }
