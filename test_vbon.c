@@ -40,6 +40,16 @@ static Buf new_index(size_t n, const int *values)
     return b;
 }
 
+// A folder's model, parameters filled; its value head, which no folder has, is left undefined.
+static void model_load(Model *m, const Ops *o, const char *dir, long train_layers, bool value_head)
+{
+    Config c;
+    config_read(&c, dir);
+    config_read_as(&c, dir, "test", c.scalar_head);
+    model_create(m, o, &c, train_layers, value_head, false);
+    model_fill(m, dir);
+}
+
 #include "dev/tests/math_test.h"
 #include "dev/tests/gradient_test.h"
 #include "dev/tests/model_test.h"
@@ -106,6 +116,8 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"faults: caches that are not whole", test_incomplete, 1},
     {"faults: reward programs", test_programs, 1},
     {"faults: checkpoints by the clock, runs resumed otherwise", test_saving, 1},
+    {"faults: refused early, spelled otherwise, links to nothing", test_early, 1},
+    {"faults: runs that were begun, and with which weights", test_begun, 1},
 #ifdef VBON_CUDA
     {"CUDA: layers", test_cuda_layers, 4},
     {"CUDA: products", test_cuda_products, 4},

@@ -320,16 +320,14 @@ static void cmd_offline(const Args *a)
     Offline s = {.loss = {.kind = (OfflineKind)a->loss, .N = a->n, .beta = a->beta}};
     OfflineLoss *loss = &s.loss;
     Comparisons *c = &s.c;
-    bool automatic = !strcmp(a->alpha, "auto");
-    char *end;
+    bool automatic = isnan(a->alpha);
     bool pairwise = loss->kind == OFFLINE_DPO || loss->kind == OFFLINE_IPO;
     if (pairwise && !flag_given("beta")) usage("--beta is required with --loss %s", name);
     if (!pairwise && flag_given("beta") == 2) usage("--beta goes with --loss dpo and ipo; %s has --n", name);
     if (pairwise && flag_given("n") == 2) usage("--n goes with --loss bonbon and bon-sft; %s has --beta", name);
     if (loss->kind != OFFLINE_BONBON && flag_given("alpha") == 2) usage("--alpha goes with --loss bonbon");
     if (!pairwise && (flag_given("draws") == 2 || flag_given("pairs") == 2)) usage("--draws and --pairs go with --loss dpo and ipo; %s has --n", name);
-    if (!automatic) loss->alpha = strtod(a->alpha, &end);
-    if (!automatic && (end == a->alpha || *end || !(loss->alpha >= 0 && loss->alpha <= 1))) usage("--alpha %s: auto, or a number from 0 to 1", a->alpha);
+    if (!automatic) loss->alpha = a->alpha;
     require(a->model, "model");
     if (!a->data == !a->cache) usage("one of --cache and --data is required");
     if (a->data && a->reward) usage("--reward checks the rewards of a cache: it does not go with --data");
@@ -338,7 +336,7 @@ static void cmd_offline(const Args *a)
     Run r;
     if (!run_open(&r, a, "offline")) return;
     Model m;
-    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, train_layers(a), false);
+    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, a->train_layers, false);
     tokenizer_eos(t); // or dies now
     if (a->data) comparisons_read(c, a->data, (size_t)a->prompts_max, t, &m.cfg);
     else {
@@ -371,6 +369,7 @@ static void cmd_offline(const Args *a)
         m.n_params - m.first, arrlenu(c->prompts), arrlenu(c->responses), s.passes.items, s.passes.steps, s.passes.batch);
     passes_report(&s.passes, "comparisons");
     if (loss->kind == OFFLINE_BONBON) printf("alpha %.4g, target %.4g nats\n", loss->alpha, bonbon_target(loss->N));
+    r.weights = weights_json("model", &m, t, NULL); // of its rewards the cache tells
     r.m = &m; r.context = &s; r.tokenizer_dir = a->model; r.steps = s.passes.steps;
     r.state[0] = (State){"sums", s.sums, OFFLINE_SUMS};
     r.state[1] = (State){"comparisons", &s.counted, 1};

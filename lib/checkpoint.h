@@ -1,8 +1,9 @@
 // checkpoint.h: saving a run so that it can be killed at any moment and end as if it had not been.
 //
-// A checkpoint is a Hugging Face folder OUT/step-N plus state.safetensors: moments, value head, and whatever the loop keeps (counters, a
-// regression). It is written beside (step-N.tmp), fsynced and renamed; then OUT/latest is replaced by a file that names it; only then are older
-// ones removed. So at any moment `latest` names a whole checkpoint. Everything random is a function of counters (gpt2.h), so no
+// A checkpoint is a Hugging Face folder OUT/step-N plus state.safetensors: moments, value head, and whatever the loop
+// keeps (counters, a regression). It is written beside (step-N.tmp), fsynced and renamed; the log is fsynced; then
+// OUT/latest is replaced by a file that names it; only then are older ones removed. So at any moment `latest` names a
+// whole checkpoint, and the log has the records up to it. Everything random is a function of counters (gpt2.h), so no
 // generator state is kept. Ctrl-C and SIGTERM set a flag; loops look at it between steps, save and stop with exit code 130 or 143.
 //
 // Easy to get wrong: weights must be saved in the run's own precision (not in the --dtype of the final model), or the resumed run differs.
@@ -101,12 +102,14 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
     sync_folder(tmp);
     remove_folder(folder, model_file); // left by a run that died after the rename and before `latest`: not the one latest names, for that one is older
     if (rename(tmp, folder)) die("%s: cannot be renamed to %s: %s", tmp, folder, strerror(errno));
+    char *log = format("%s/log.jsonl", out);
+    sync_file(log);
     AsideFile *a = aside_open(latest);
     fprintf(a->f, "%s\n", name);
     aside_commit(a);
     sync_folder(out);
     remove_checkpoints(out, name);
-    free(name); free(folder); free(tmp); free(file); free(latest);
+    free(name); free(folder); free(tmp); free(file); free(latest); free(log);
 }
 
 char *checkpoint_latest(const char *out)

@@ -15,26 +15,12 @@ typedef struct { const char *name; void (*run)(const Args *a); const char *summa
 // ----------------------------------------------------------------------------
 // what commands share
 
-static long train_layers(const Args *a)
-{
-    char *end;
-    long k;
-    if (!strcmp(a->train_layers, "all")) return TRAIN_ALL;
-    if (!whole_number(a->train_layers, &end, &k) || *end || k < 0)
-        usage("--train-layers %s: all, or a number of blocks", a->train_layers);
-    return k;
-}
-
 static size_t decode_rows(const Args *a, size_t fallback) { return a->decode_rows ? (size_t)a->decode_rows : fallback; }
 
-static void missing_eos(const Args *a, bool *has, double *value)
+static double missing_eos(const Args *a) { return (float)a->missing_eos; } // as rewards are; NaN: none
+static char *missing_eos_text(const Args *a) // malloc'd, for headers
 {
-    char *end;
-    *has = strcmp(a->missing_eos, "none") != 0;
-    *value = *has ? strtod(a->missing_eos, &end) : 0;
-    if (*has && (end == a->missing_eos || *end || !(fabs(*value) <= 1e9)))
-        usage("--missing-eos %s: none, or a number between -1e9 and 1e9", a->missing_eos);
-    *value = (float)*value; // as rewards are
+    return isnan(a->missing_eos) ? xstrdup("none") : format("%.9g", a->missing_eos);
 }
 
 // each: every line of --prompts is a prompt, for commands that answer lines; else a prompt that stands there again
@@ -77,6 +63,16 @@ static void check_header(const json_t *header, const char *path, const char *key
     if (then && strcmp(then, now)) die("%s: was made with another %s (%s, now %s): make the cache again, or name the right one", path, what, then, now);
 }
 
+static void check_missing_eos(const json_t *header, const char *path, const Args *a)
+{
+    char *now = missing_eos_text(a);
+    json_t *j = json_make("s", now);
+    if (!same_number(json_object_get(header, "missing_eos"), j))
+        check_header(header, path, "missing_eos", now, "--missing-eos");
+    json_decref(j);
+    free(now);
+}
+
 // A cache must, by its header, come from this reference, sampled at this temperature, and hold its ids alone;
 // and (check_cache) be of this length.
 static void check_origin(const Cache *c, const char *path, const Args *a, const Model *reference, const Tokenizer *t)
@@ -100,12 +96,10 @@ static void check_cache(const Cache *c, const char *path, const Args *a, const M
 // Its rewards must, by its header, be of this reward; and in fact, as far as a few of them tell.
 static void check_reward(const Cache *c, const char *path, const Args *a, Reward *reward, const Tokenizer *t)
 {
-    bool has;
-    double value;
-    missing_eos(a, &has, &value);
+    double value = missing_eos(a);
     check_header(c->header, path, "reward", reward->what, "reward");
-    check_header(c->header, path, "missing_eos", a->missing_eos, "--missing-eos");
-    reward_recheck(reward, c, path, t, (uint64_t)a->seed, has ? &value : NULL, a->reward_tolerance);
+    check_missing_eos(c->header, path, a);
+    reward_recheck(reward, c, path, t, (uint64_t)a->seed, isnan(value) ? NULL : &value, a->reward_tolerance);
 }
 
 // What is cached of each prompt, malloc'd. The cache must know every prompt.
@@ -328,7 +322,7 @@ static void supervised_run(const Args *a, const char *command)
     size_t context = (size_t)a->context < c.max_T ? (size_t)a->context : c.max_T, own = folder ? c.max_T : SIZE_MAX;
     if (context < 2) die("%s: the model's own context is %zu: a row must hold two tokens at least, one to read and one to predict", folder, context);
     Model m;
-    model_create(&m, o, &c, train_layers(a), false, false);
+    model_create(&m, o, &c, a->train_layers, false, false);
     model_random(&m, (uint64_t)a->seed);
     if (folder && !reward) model_fill(&m, folder);
     if (folder && reward) { size_t absent = model_fill_partial(&m, folder); if (absent > 1) die("--init %s: %zu parameters are not in it: is it of this width?", folder, absent - 1); }
@@ -349,6 +343,7 @@ static void supervised_run(const Args *a, const char *command)
     if (a->held_out && rows_longest(&s.held) > longest) longest = rows_longest(&s.held);
     if (kind == LOSS_LABEL && snippet(&c) > longest) longest = snippet(&c);
     pass_create(&s.pass, &m, (size_t)a->micro_tokens > s.unit * longest ? (size_t)a->micro_tokens : s.unit * longest, true);
+    r.weights = weights_json(reward ? "init" : "model", folder ? &m : NULL, tok, NULL);
     r.m = &m; r.context = &s; r.tokenizer_dir = tokenizer_dir; r.steps = s.passes.steps;
     r.state[0] = (State){"loss", &s.loss, 1};
     r.state[1] = (State){"positions", &s.positions, 1};
@@ -405,11 +400,9 @@ static double response_logp(const Response *r) { double s = 0; for (size_t t = 0
 // Rewards, with the missing-EOS rule
 static void judge(Reward *reward, const Args *a, const Prompt *prompts, Response *r, size_t n)
 {
-    bool has;
-    double value;
-    missing_eos(a, &has, &value);
+    double value = missing_eos(a);
     reward_score(reward, prompts, r, n, false);
-    for (size_t i = 0; i < n; i++) if (has && !r[i].finished) r[i].reward = value;
+    for (size_t i = 0; i < n; i++) if (!isnan(value) && !r[i].finished) r[i].reward = value;
 }
 
 // Draws and scores draws [from, to) of the sequence prompt 0 draws 0..M-1, prompt 1 draws 0..M-1, ...
@@ -482,10 +475,10 @@ static void cmd_cache(const Args *a)
     open_reward(&reward, a, d.t);
     uint64_t prompts = 0;
     for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
-    char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *ps = format("%016llx", (unsigned long long)prompts);
+    char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *eos = missing_eos_text(a), *ps = format("%016llx", (unsigned long long)prompts);
     size_t total = checked_product("--samples for all prompts", d.n, M);
     json_t *header = json_make("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
-                               "missing_eos", a->missing_eos, "precision", precisions[a->precision].name, "temperature", json_number(a->temperature, "--temperature", "choose another"), "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
+                               "missing_eos", eos, "precision", precisions[a->precision].name, "temperature", json_number(a->temperature, "--temperature", "choose another"), "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
                                "samples", (json_int_t)M, "total", (json_int_t)total);
     if (a->device != DEVICE_CPU) json_object_set_new(header, "device", json_make("s", devices[a->device].name)); // "auto" is bf16 there
     size_t done = cache_resume(&file, header, d.prompts, d.n, M);
@@ -531,7 +524,7 @@ static void cmd_cache(const Args *a)
     reward_close(&reward);
     drawing_close(&d);
     json_decref(header);
-    free(model); free(tok); free(ps);
+    free(model); free(tok); free(ps); free(eos);
 }
 
 // ----------------------------------------------------------------------------
@@ -677,7 +670,10 @@ static void ppo_options(PpoOptions *o, const Args *a)
         else usage("--compat %s: scale, jointp, or both with a comma", a->compat);
         c += len + (c[len] == ',');
     }
-    missing_eos(a, &o->has_missing_eos, &o->missing_eos);
+    o->missing_eos = missing_eos(a);
+    o->has_missing_eos = !isnan(o->missing_eos);
+    ObjectiveSpec tried = o->objective; // strengths that exclude each other are refused now, before anything is read
+    objective_prepare(&tried);
     if (o->critic->prefixes && o->fhat->exact) usage("--critic prefix-rank ranks prefixes among cached samples: it does not go with --fhat exact");
 }
 
@@ -706,7 +702,7 @@ static void cmd_train(const Args *a)
     Run r;
     if (!run_open(&r, a, "train")) return;
     Model m;
-    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, train_layers(a), opt.critic->value_head);
+    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, a->train_layers, opt.critic->value_head);
     if (opt.critic->value_head) value_head_random(&m, (uint64_t)a->seed);
     opt.eos = tokenizer_eos(t);
     Reward reward;
@@ -727,6 +723,7 @@ static void cmd_train(const Args *a)
     for (int i = 0; i < 4; i++) MiB[i] /= 1048576;
     printf("memory: weights %.1f, gradients and moments %.1f, reference %.1f, work %.1f MiB, and the packed weights (vbon info has the pieces)\n", MiB[0], MiB[1], MiB[2], MiB[3]);
     long iterations = (opt.episodes + opt.rollout - 1) / opt.rollout;
+    r.weights = weights_json("model", &m, t, &reward);
     printf("%zu parameters, %zu train; %zu prompts; %ld iterations of %ld episodes\n", m.n_params, m.n_params - m.first, n, iterations, opt.rollout);
     r.m = &m; r.context = &p; r.tokenizer_dir = a->model; r.steps = iterations; r.unit = "iterations";
     r.state[0] = (State){"critic", p.critic, (size_t)opt.max_new * opt.critic->state};
@@ -773,7 +770,7 @@ static void pool_choose(Response *out, const char *path, const Prompt *prompts, 
     Cache c;
     cache_read(&c, path, 0);
     check_cache(&c, path, a, reference, t);
-    check_header(c.header, path, "missing_eos", a->missing_eos, "--missing-eos");
+    check_missing_eos(c.header, path, a);
     Response *draws = (Response *)xmalloc(N * sizeof *draws);
     for (size_t i = 0; i < n; i++) {
         long at = cache_find(&c, prompts[i].text);
@@ -806,6 +803,8 @@ static void cmd_eval(const Args *a)
     size_t K = (size_t)a->samples, N = bon ? (size_t)a->n : 1;
     require(a->cache, "cache");
     if (a->pool && !bon) usage("--pool is what --method bon chooses from");
+    EvalSpec spec = {.temperature = a->temperature, .tokens = (size_t)a->micro_tokens};
+    spec.n_ns = parse_ns(a->ns, spec.ns);
     AsideFile *file = a->out ? out_file(a) : NULL;
     Drawing d;
     drawing_open(&d, a, policy, STREAM_EVAL);
@@ -820,9 +819,8 @@ static void cmd_eval(const Args *a)
     open_reward(&reward, a, d.t);
     Cdf *cdf = cdfs_load(d.prompts, d.n, a, &ref, d.t, &reward);
     // of Best-of-N no log-probabilities: they are not the reference's, and only the bound on its KL is known
-    EvalSpec spec = {.policy = bon ? NULL : &d.m, .reference = &ref, .temperature = a->temperature,
-                     .tokens = (size_t)a->micro_tokens};
-    spec.n_ns = parse_ns(a->ns, spec.ns);
+    spec.policy = bon ? NULL : &d.m;
+    spec.reference = &ref;
     checked_product("--samples times --n for all prompts", d.n, checked_product("--samples times --n", K, N)); // the largest
     Response *kept = (Response *)xcalloc(d.n * K, sizeof *kept);
     double began = clock_seconds(), tokens = 0;

@@ -11,9 +11,9 @@
 #include "../gpt2.h"
 
 void config_read(Config *c, const char *dir); // a folder, or a config.json by itself; dies naming the file and the field
-// A folder's model, parameters filled; the value head, which no folder has, is left undefined.
-void model_load(Model *m, const Ops *o, const char *dir, long train_layers, bool value_head);
-void model_fill(Model *m, const char *dir);   // all parameters of a created model from a folder of the same configuration; measured only: names and shapes are checked
+// All parameters of a created model from a folder of the same configuration, but a value head, which no folder has;
+// of one measured only, names and shapes are checked.
+void model_fill(Model *m, const char *dir);
 // Fills what the folder has under the same name and shape; returns how many parameters it did not find (their values are kept).
 size_t model_fill_partial(Model *m, const char *dir);
 // Writes a new folder aside and renames it; into an existing one file by file, weights last. shard_bytes 0: one file.
@@ -243,7 +243,6 @@ static void add_name(Names *list, const char *name)
 static size_t load_piece = 4 << 20; // elements read at a time (of a transposed matrix all: GPT-2's are small)
 static size_t fill(Model *m, const char *dir, bool partial)
 {
-    if (m->cfg.scalar_head && m->cfg.labels > 1) die("%s: %zu labels: a reward model has one", dir, m->cfg.labels);
     Safetensors *s = safetensors_open(dir);
     const char *path = safetensors_path(s);
     Names missing = {0}, unused = {0}, wrong = {0};
@@ -313,14 +312,6 @@ static size_t fill(Model *m, const char *dir, bool partial)
 
 void model_fill(Model *m, const char *dir) { fill(m, dir, false); }
 size_t model_fill_partial(Model *m, const char *dir) { return fill(m, dir, true); }
-
-void model_load(Model *m, const Ops *o, const char *dir, long train_layers, bool value_head)
-{
-    Config c;
-    config_read(&c, dir);
-    model_create(m, o, &c, train_layers, value_head, false);
-    model_fill(m, dir);
-}
 
 // ----------------------------------------------------------------------------
 // writing

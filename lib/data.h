@@ -408,7 +408,9 @@ size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, s
             head = j;
             json_object_foreach((json_t *)header, key, v) {
                 bool old = !strcmp(key, "total") && !json_object_get(head, key); // a header from before there was one
-                if (!old && !differs && !json_equal(v, json_object_get(head, key))) differs = key;
+                const json_t *was = json_object_get(head, key);
+                bool same = json_equal(v, was) || (!strcmp(key, "missing_eos") && same_number(v, was)); // -1 or -1.0
+                if (!old && !differs && !same) differs = key;
             }
             json_object_foreach(head, key, v) if (!differs && !json_object_get(header, key)) differs = key; // "device"
             continue;

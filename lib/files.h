@@ -41,6 +41,7 @@ bool remove_file(const char *path);        // false: it was not there
 void make_folder(const char *path);        // and its parents
 void out_folder(const char *path);         // the same, locked until the program ends; dies when it cannot be written
 void sync_folder(const char *path);
+void sync_file(const char *path);          // to the disk, where there is one
 // What is ours in it, and it if nothing is left, never through a link. The first dies when that fails, the other is false.
 void remove_folder(const char *path, bool (*ours)(const char *name));
 bool folder_removed(const char *path, bool (*ours)(const char *name));
@@ -65,6 +66,20 @@ static const char *kind(const struct stat *st)
 {
     mode_t m = st->st_mode;
     return S_ISREG(m) ? "file" : S_ISDIR(m) ? "folder" : S_ISFIFO(m) || S_ISSOCK(m) ? "pipe" : "device";
+}
+// Before a path is written: by one way of writing a link to nothing would be replaced, by another it would be followed.
+static void no_dead_link(const char *path)
+{
+    struct stat st;
+    if (!look(path, &st) && !lstat(path, &st) && S_ISLNK(st.st_mode))
+        die("%s: is a link to nothing: make what it points to, remove the link, or name another --out", path);
+}
+static void must_be_file(const char *path)
+{
+    struct stat st;
+    if (!*path) die("--out: an empty name");
+    no_dead_link(path);
+    if (look(path, &st) && !S_ISREG(st.st_mode)) die("%s: cannot be written: it is a %s: name a file", path, kind(&st));
 }
 bool exists(const char *path) { struct stat st; return look(path, &st); }
 bool is_folder(const char *path) { struct stat st; return look(path, &st) && S_ISDIR(st.st_mode); }
@@ -108,8 +123,7 @@ static void remove_asides(void) { for (AsideFile *a = open_asides; a; a = a->nex
 AsideFile *aside_open(const char *path)
 {
     struct stat st, now;
-    if (!*path) die("--out: an empty name");
-    if (look(path, &st) && !S_ISREG(st.st_mode)) die("%s: cannot be written: it is a %s: name a file", path, kind(&st));
+    must_be_file(path);
     nobody_writes(path, path); // as a cache
     AsideFile *a = (AsideFile *)xcalloc(1, sizeof *a);
     a->path = xstrdup(path);
@@ -151,8 +165,7 @@ void append_open(Append *a, const char *path)
 {
     struct stat st;
     const int flags = O_RDWR | O_APPEND | O_NONBLOCK | O_CLOEXEC;
-    if (!*path) die("--out: an empty name");
-    if (look(path, &st) && !S_ISREG(st.st_mode)) die("%s: cannot be written: it is a %s: name a file", path, kind(&st));
+    must_be_file(path);
     char *tmp = format("%s.tmp", path);
     nobody_writes(tmp, path);
     free(tmp);
@@ -282,6 +295,7 @@ void make_folder(const char *path)
         char c = *s;
         if (c && c != '/') continue;
         *s = 0;
+        no_dead_link(p);
         if (!mkdir(p, 0777)) made_here(p);
         else if (errno != EEXIST) die("%s: cannot be made: %s", p, strerror(errno));
         *s = c;
@@ -302,6 +316,14 @@ void out_folder(const char *path)
 void sync_folder(const char *path)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd)) die("%s: cannot be flushed to disk: %s", path, strerror(errno));
+    close(fd);
+}
+
+void sync_file(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 && absent()) return;
     if (fd < 0 || fsync(fd)) die("%s: cannot be flushed to disk: %s", path, strerror(errno));
     close(fd);
 }

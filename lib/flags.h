@@ -14,6 +14,7 @@ typedef struct {
     const char *fallback;    // the default, as text; NULL: none
     const char *choices;     // of a number its range, "lo..hi", "lo.." or ">lo..<hi", bounds included unless marked.
                              // Counts end at 1e9: they fit an int, and two of them multiply in 64 bits.
+                             // "word|lo..hi": or that word, which stands in the field as NaN, of a whole number as -1.
     const char *help;
     const void *rows; size_t row_size; // FLAG_CHOICE: a table of rows, one of which is named
 } Flag;
@@ -75,9 +76,25 @@ static size_t edit_distance(const char *a, const char *b) // Levenshtein
     return row[m];
 }
 
+// The word that a number's flag takes in place of a number; length 0: none.
+static size_t word_length(const Flag *f)
+{
+    const char *end = f->choices && f->type != FLAG_CHOICE ? strchr(f->choices, '|') : NULL;
+    return end ? (size_t)(end - f->choices) : 0;
+}
+static bool takes_word(const Flag *f, const char *value)
+{
+    size_t n = word_length(f);
+    return n && strlen(value) == n && !strncmp(value, f->choices, n);
+}
+static bool has_word(const Flag *f, const char *field) // whether the word was given
+{
+    return word_length(f) && (f->type == FLAG_LONG ? *(const long *)field == -1 : isnan(*(const double *)field));
+}
+
 static void check_range(const Flag *f, const char *text, double x)
 {
-    const char *low = f->choices, *high = strstr(f->choices, "..") + 2;
+    const char *low = f->choices + (word_length(f) ? word_length(f) + 1 : 0), *high = strstr(f->choices, "..") + 2;
     bool above = *low == '>', below = *high == '<';
     double lo = strtod(low + above, NULL), hi = *high ? strtod(high + below, NULL) : INFINITY;
     if ((above ? x > lo : x >= lo) && (below ? x < hi : x <= hi)) return;
@@ -108,6 +125,11 @@ static void set_flag(void *args, const Flag *f, const char *value)
     char *field = (char *)args + f->field, *end = NULL;
     bool good = false;
     const char *name;
+    if (takes_word(f, value)) {
+        if (f->type == FLAG_LONG) *(long *)field = -1;
+        else *(double *)field = NAN;
+        return;
+    }
     switch (f->type) {
     case FLAG_STRING: { // it goes into headers and records, which are JSON
         size_t n = strlen(value), bad = utf8_valid(value, n);
@@ -126,7 +148,11 @@ static void set_flag(void *args, const Flag *f, const char *value)
         break;
     case FLAG_BOOL: *(bool *)field = !strcmp(value, "true"); return;
     }
-    if (!good || *end) usage("--%s %s: not a %s", f->name, value, f->type == FLAG_LONG ? "whole number" : "number");
+    const char *number = f->type == FLAG_LONG ? "whole number" : "number";
+    bool wrong = !good || *end;
+    if (wrong && word_length(f))
+        usage("--%s %s: neither \"%.*s\" nor a %s", f->name, value, (int)word_length(f), f->choices, number);
+    if (wrong) usage("--%s %s: not a %s", f->name, value, number);
     if (f->choices) check_range(f, value, f->type == FLAG_LONG ? (double)*(long *)field : *(double *)field);
 }
 
@@ -212,6 +238,7 @@ void flags_help(const Flag *table, size_t n, const char *command, const char *su
 static void value_text(char *out, size_t size, const void *args, const Flag *f)
 {
     const char *field = (const char *)args + f->field, *s;
+    if (has_word(f, field)) { snprintf(out, size, "%.*s", (int)word_length(f), f->choices); return; }
     switch (f->type) {
     case FLAG_LONG: snprintf(out, size, "%ld", *(const long *)field); break;
     case FLAG_DOUBLE: snprintf(out, size, "%.9g", *(const double *)field); break;
@@ -243,7 +270,8 @@ json_t *flags_json(const void *args, const Flag *table, size_t n, const char *co
         const char *field = (const char *)args + f->field;
         if (!belongs(f, command)) continue;
         json_t *v = NULL;
-        switch (f->type) {
+        if (has_word(f, field)) v = json_stringn(f->choices, word_length(f));
+        else switch (f->type) {
         case FLAG_LONG: v = json_integer(*(const long *)field); break;
         case FLAG_DOUBLE: v = json_number(*(const double *)field, f->name, "a flag's value must be a number"); break;
         case FLAG_BOOL: v = json_boolean(*(const bool *)field); break;

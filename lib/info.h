@@ -2,7 +2,8 @@
 //
 // The plan is no estimate: the same functions that lay a run's memory out (model_create, packs_carve, generator_carve, pass_carve, reward_carve) run in
 // their measuring pass, for the flags given. It works from config.json alone; where the folder has weights, their names and shapes are checked too.
-// Not in it: the program itself, the tokenizer, the prompts and their cached rewards, and the scratch of single operations (a few chunks of logits, on the CPU of 64 MiB each).
+// Not in it: the program itself, the tokenizer, the prompts, their cached rewards and their prefixes' scores, and the
+// scratch of single operations (a few chunks of logits, on the CPU of 64 MiB each).
 #if defined(VBON_IMPLEMENTATION) && !defined(INFO_IMPLEMENTED)
 #define INFO_IMPLEMENTED
 
@@ -96,6 +97,17 @@ static void plan_ppo(Ppo *p, double *total)
     generator_free(&p->gen); pass_free(&p->pass);
 }
 
+// In bytes, what a PPO run keeps of a rollout's responses, beside its work; on CUDA too that is in the host's memory.
+// In double: the flags allow more than 64 bits hold.
+static double plan_rollout(const PpoOptions *o)
+{
+    Rollout r;
+    double **arrays[] = ROLLOUT_ARRAYS(&r);
+    double a_response = sizeof *r.y + sizeof *r.seq + sizeof *r.micro + sizeof *r.at + sizeof *r.place + sizeof(size_t);
+    double an_action = sizeof arrays / sizeof *arrays * sizeof(double) + sizeof *r.y->ids + sizeof *r.y->logp;
+    return (double)o->rollout * (a_response + (double)o->max_new * an_action);
+}
+
 // In bytes, what training on given text holds with so many tokens in a forward pass, and what `sample` does with so many rows; m: measured only
 static double plan_training(Model *m, size_t tokens)
 {
@@ -162,7 +174,7 @@ static void cmd_info(const Args *a)
     c.scalar_head &= c.labels <= 1;
     if (c.scalar_head && a->reward) die("%s: a reward model itself: --reward goes with a language model", a->model);
     if (folder && !bert) config_read_as(&reward, a->reward, "reward", true);
-    model_create(&m, device_ops(a), &c, c.scalar_head ? TRAIN_NONE : train_layers(a), !c.scalar_head, true);
+    model_create(&m, device_ops(a), &c, c.scalar_head ? TRAIN_NONE : a->train_layers, !c.scalar_head, true);
     print_model(a->model, &m);
     print_parameters(&m, is_folder(a->model) && c.labels <= 1 ? a->model : NULL);
     for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_VALUE) value_head += m.list[i].n;
@@ -174,6 +186,11 @@ static void cmd_info(const Args *a)
     else {
         Ppo p = {.policy = &m, .max_prompt = max_prompt, .opt = {.rollout = a->rollout, .minibatch = a->minibatch, .max_new = a->max_new, .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0)}};
         plan_ppo(&p, &total);
+        double host = plan_rollout(&p.opt);
+        bool elsewhere = a->device != DEVICE_CPU;
+        printf("  %-24s %-24s %12.1f MiB%s\n", "rollout", "responses", host / 1048576,
+               elsewhere ? " of the host's, not in the total" : "");
+        if (!elsewhere) total += host;
         if (bert) plan_distilbert(a, a->reward, false, &total);
         else if (folder) plan_reward(a, &reward, max_prompt, &total);
         else if (a->reward) printf("  not in this plan: the reward's own program, %s\n", a->reward);
@@ -181,7 +198,7 @@ static void cmd_info(const Args *a)
     print_total(a, total, limit);
     model_free(&m);
     if (c.scalar_head) return;
-    model_create(&m, device_ops(a), &c, train_layers(a), false, true);
+    model_create(&m, device_ops(a), &c, a->train_layers, false, true);
     double training = plan_training(&m, (size_t)a->micro_tokens);
     model_free(&m);
     model_create(&m, device_ops(a), &c, TRAIN_NONE, false, true);

@@ -12,6 +12,8 @@ char *json_text(const json_t *j, size_t flags);
 // Every number that is written goes through one of these: NaN and infinity die, naming what it is and the likeliest cause.
 double must_be_finite(double x, const char *what, const char *cause);
 json_t *json_number(double x, const char *what, const char *cause); // a new reference, never NULL
+// Whether both are numbers of one value, as far as nine digits tell; also where one stands there as a text.
+bool same_number(const json_t *a, const json_t *b);
 size_t bom_length(const char *s, size_t n); // of a byte order mark, which some editors put first: 3 or 0
 void must_be_there(const char *folder);     // dies when it is not
 #endif
@@ -27,6 +29,21 @@ double must_be_finite(double x, const char *what, const char *cause)
 {
     if (!isfinite(x)) die("%s is %s: %s", what, isnan(x) ? "not a number" : "infinite", cause);
     return x;
+}
+
+static double number_in(const json_t *j) // NaN: none
+{
+    const char *s = json_string_value(j);
+    char *end;
+    if (!s) return json_is_number(j) ? json_number_value(j) : NAN;
+    double x = strtod(s, &end);
+    return end == s || *end ? NAN : x;
+}
+
+bool same_number(const json_t *a, const json_t *b)
+{
+    double x = number_in(a), y = number_in(b);
+    return fabs(x - y) <= 1e-8 * fabs(x);
 }
 
 json_t *json_number(double x, const char *what, const char *cause)

@@ -73,10 +73,14 @@ static void program_start(Reward *r, const char *command)
     r->to = in[1]; r->from = out[0]; r->life = life[1];
 }
 
-NORETURN static void program_died(Reward *r, size_t got, size_t n)
+NORETURN static void program_died(Reward *r, size_t got, size_t n, const char *closed) // its input or output
 {
     int status = 0;
-    for (int i = 0; i < 100 && waitpid(r->pid, &status, WNOHANG) == 0; i++) usleep(10000);
+    pid_t ended = 0;
+    for (int i = 0; i < 100 && !ended; i++) if (!(ended = waitpid(r->pid, &status, WNOHANG))) usleep(10000);
+    if (!ended)
+        die("--reward %s: closed its %s after %zu of %zu answers, and lives on: it must answer every line and go on "
+            "reading", r->command, closed, got, n);
     if (WIFSIGNALED(status)) die("--reward %s: killed by signal %d after %zu of %zu answers", r->command, WTERMSIG(status), got, n);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 127) die("--reward %s: no such folder or program", r->command);
     die("--reward %s: ended with status %d after %zu of %zu answers: it must answer every line and go on reading", r->command, WEXITSTATUS(status), got, n);
@@ -128,12 +132,12 @@ static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t 
         if (poll(p, 2, (int)(left * 1000) + 1) < 0 && errno != EINTR) die("--reward %s: %s", r->command, strerror(errno));
         if (p[1].revents) {
             ssize_t k = write(r->to, out + sent, arrlenu(out) - sent);
-            if (k < 0 && errno != EAGAIN && errno != EINTR) program_died(r, got, n);
+            if (k < 0 && errno != EAGAIN && errno != EINTR) program_died(r, got, n, "input");
             sent += k > 0 ? (size_t)k : 0;
         }
         if (!p[0].revents) continue;
         ssize_t k = read(r->from, chunk, sizeof chunk);
-        if (k == 0) program_died(r, got, n);
+        if (k == 0) program_died(r, got, n, "output");
         bool failed = k < 0 && errno != EAGAIN && errno != EINTR;
         if (failed) die("--reward %s: cannot be read: %s", r->command, strerror(errno));
         for (ssize_t i = 0; i < k; i++) {

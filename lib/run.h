@@ -23,6 +23,7 @@ struct Run {
     const char *tokenizer_dir;                  // whose tokenizer goes with the weights
     char *from;                                 // the checkpoint to go on from, or NULL
     Model *m; void *context;                    // context: the command's own
+    json_t *weights;                            // fingerprints of what it begins with, by weights_json
     long done, steps;                           // steps done, and in all
     State state[2]; size_t n_state;             // what a checkpoint keeps beside the model and `done`
     void (*step)(Run *r);                       // makes step number `done`
@@ -84,42 +85,79 @@ static json_t *files_json(const Args *a)
     return json_incref(j);
 }
 
-static json_t *config_record(const Args *a, const char *command)
+// And of the weights and tokenizers that it begins with, by flag; made before a checkpoint's weights take their place.
+// m NULL: a new model. r NULL: no reward; of a program nothing is known but its command, which is a flag.
+static json_t *weights_json(const char *flag, const Model *m, const Tokenizer *t, const Reward *r)
 {
-    return json_make("{s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "type", "config", "command", command,
+    json_t *j = json_object();
+    if (m) {
+        char *hex = format("%016llx", (unsigned long long)mix64(model_fingerprint(m) ^ tokenizer_fingerprint(t)));
+        json_object_set_new(j, flag, json_make("s", hex));
+        free(hex);
+    }
+    if (r && !r->command) json_object_set_new(j, "reward", json_make("s", r->what));
+    return j;
+}
+
+static json_t *config_record(const Args *a, const char *command, json_t *weights) // which it takes over
+{
+    return json_make("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o}", "type", "config", "command", command,
                      "version", VBON_VERSION, "device", devices[a->device].name, "libraries", cpu_libraries(),
-                     "flags", flags_json(a, flag_table, n_flags, command), "files", files_json(a));
+                     "flags", flags_json(a, flag_table, n_flags, command), "files", files_json(a), "weights", weights);
+}
+
+static json_t *first_record(const Args *a) // of the run that stands in --out
+{
+    char *path = format("%s/log.jsonl", a->out);
+    Jsonl in;
+    json_t *j;
+    jsonl_open(&in, path);
+    if (!jsonl_next(&in, &j)) die("%s: empty: it cannot be told what the run began with; delete %s to start afresh", path, a->out);
+    jsonl_close(&in);
+    free(path);
+    return j;
 }
 
 // A resumed run must have the flags it began with, but for those that change no result, and read the same.
 static void check_same_flags(const Args *a, const char *command)
 {
     static const char *const free_flags[] = {"resume", "log-every", "save-every", "save-minutes", "out", "reward-tolerance"};
-    char *path = format("%s/log.jsonl", a->out);
-    Jsonl in;
-    json_t *j, *v;
+    json_t *j = first_record(a), *v;
     const char *key;
-    jsonl_open(&in, path);
-    if (!jsonl_next(&in, &j)) die("%s: empty: it cannot be told what the run began with; delete %s to start afresh", path, a->out);
     json_t *now = flags_json(a, flag_table, n_flags, command), *then = json_object_get(j, "flags");
     json_t *files = files_json(a), *read = json_object_get(j, "files"); // older logs have none
     json_object_foreach(now, key, v) {
         bool skip = false;
         for (size_t i = 0; i < sizeof free_flags / sizeof *free_flags; i++) skip |= !strcmp(key, free_flags[i]);
         json_t *old = json_object_get(then, key);
-        bool same = json_equal(v, old) || (json_is_real(v) && json_is_number(old) && fabs(json_real_value(v) - json_number_value(old)) <= 1e-8 * fabs(json_real_value(v)));
+        bool by_value = json_is_real(v) || (json_is_integer(v) && json_is_string(old)); // older logs have some as texts
+        bool same = json_equal(v, old) || (by_value && same_number(v, old));
         if (skip || same) continue;
-        char *was = json_text(old ? old : json_null(), JSON_ENCODE_ANY), *is = json_text(v, JSON_ENCODE_ANY);
-        die("--resume: the run in %s began with another --%s (%s, now %s): resume with the flags it began with",
-            a->out, key, was, is);
+        size_t how = JSON_ENCODE_ANY | JSON_REAL_PRECISION(9);
+        char *was = json_text(old ? old : json_null(), how), *is = json_text(v, how);
+        die("--resume: the run in %s began with another --%s (%s, now %s): resume with the flags it began with, or "
+            "delete %s/latest and begin afresh without --resume", a->out, key, was, is, a->out);
     }
     json_object_foreach(files, key, v) {
         bool same = !read || json_equal(v, json_object_get(read, key));
         if (!same) die("--resume: the file of --%s has changed since the run in %s began: resume with that one", key, a->out);
     }
     json_decref(now); json_decref(files); json_decref(j);
-    jsonl_close(&in);
-    free(path);
+}
+
+// And the same weights, once they are loaded.
+static void check_same_weights(const Args *a, const json_t *now)
+{
+    json_t *j = first_record(a), *then = json_object_get(j, "weights"), *v;
+    const char *key;
+    if (!then)
+        fprintf(stderr, "vbon: note: %s: its log is older than fingerprints of weights: see to it yourself that they are "
+                "those it began with\n", a->out);
+    json_object_foreach((json_t *)now, key, v)
+        if (then && !json_equal(v, json_object_get(then, key)))
+            die("--resume: the weights or the tokenizer of --%s have changed since the run in %s began: resume with "
+                "those", key, a->out);
+    json_decref(j);
 }
 
 static bool has_record(const char *log) // a log that was killed before its first record was whole says nothing about the run
@@ -138,7 +176,9 @@ static bool run_open(Run *r, const Args *a, const char *command)
     json_decref(files_json(a));
     char *latest = checkpoint_latest(a->out), *log = format("%s/log.jsonl", a->out);
     bool model = has_weights(a->out), finished = model && !latest;
-    if (latest && !a->resume) die("%s: holds an unfinished run (%s): go on with --resume, or delete it", a->out, latest);
+    if (latest && !a->resume)
+        die("%s: holds an unfinished run (%s): go on with --resume, or delete %s/latest to begin afresh", a->out,
+            latest, a->out);
     if (model && !a->resume) die("%s: holds a model already: name another --out, or delete it", a->out);
     if (finished && !has_record(log)) die("%s: holds a model that is no finished run's: name another --out", a->out);
     if (latest || model) check_same_flags(a, command);
@@ -223,13 +263,14 @@ static void run_steps(Run *r)
     State state[3] = {{"done", &done, 1}};
     for (size_t i = 0; i < r->n_state; i++) state[1 + i] = r->state[i];
     if (r->from) {
+        check_same_weights(a, r->weights);
         checkpoint_load(r->m, r->from, state, 1 + r->n_state);
         if (!(done >= 0 && done <= (double)r->steps)) die("%s: it has done %g of %ld %s: was it edited?", r->from, done, r->steps, r->unit);
         r->done = (long)done;
         log_cut(a->out, r->done);
         printf("going on from %s\n", r->from);
     }
-    Log *log = log_open(a->out, config_record(a, r->command), r->from != NULL);
+    Log *log = log_open(a->out, config_record(a, r->command, r->weights), r->from != NULL);
     stop_on_signals();
     Progress progress = progress_begin(r->command, (size_t)r->steps, (size_t)r->done, r->unit);
     char extra[64] = "";

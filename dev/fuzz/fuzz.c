@@ -90,11 +90,14 @@ static void run_config(const Part *part)
     flags_parse(&a, flag_table, n_flags, "info", 4, argv, preset_flags);
     for (size_t i = 0; i < n_commands; i++) if (!strcmp(commands[i].name, "info")) commands[i].run(&a);
     if (params > 100000 || !part[1].n) return;
-    model_load(&m, ops_cpu(), dir, TRAIN_NONE, false);
+    model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
+    model_fill(&m, dir);
     uint64_t fingerprint = model_fingerprint(&m);
     empty_folder("again");
     model_save(&m, again, DT_F64, NULL, 0);
-    model_load(&u, ops_cpu(), again, TRAIN_NONE, false);
+    config_read(&c, again);
+    model_create(&u, ops_cpu(), &c, TRAIN_NONE, false, false);
+    model_fill(&u, again);
     MUST(model_fingerprint(&u) == fingerprint);
 }
 
@@ -339,13 +342,10 @@ static void run_flags(const Part *part)
     flags_table(&a, flag_table, n_flags, c->name);
     char *text = json_dumps(flags_json(&a, flag_table, n_flags, c->name), 0);
     MUST(text);
-    bool has;
-    double value;
     long ns[MAX_NS];
     PpoOptions o;
     if (a.ns) parse_ns(a.ns, ns);
-    if (a.train_layers) train_layers(&a);
-    if (a.missing_eos) missing_eos(&a, &has, &value);
+    MUST(a.train_layers >= -1 && !(fabs(missing_eos(&a)) > 1e9) && !(a.alpha < 0 || a.alpha > 1));
     if (a.memory) memory_limit(&a);
     if (!strcmp(c->name, "train")) ppo_options(&o, &a);
 }

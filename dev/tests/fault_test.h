@@ -201,28 +201,32 @@ static void test_faults(void)
     CHECK(same_files("f1.jsonl", "f5.jsonl"), "a cache begun after a lock");
 
     // PATH.tmp: one's own is written over, a link is not followed
-    shell("echo mine > victim; ln -s victim f8.tmp; echo left > f9.tmp; echo mine > hard; ln hard f10.tmp");
+    shell("echo mine > victim; ln -s victim f8.tmp; echo left > f9.tmp; echo mine > hard; ln hard f10.tmp; "
+        "mkfifo f17.tmp");
     expect_failure("sample --model lm --prompt I --max-new 2 --out f8", 1, "f8.tmp: is a link");
     expect_failure("sample --model lm --prompt I --max-new 2 --out f10", 1, "f10.tmp: is no file of this program");
+    expect_failure("sample --model lm --prompt I --max-new 2 --out f17", 1, "f17.tmp: is no file of this program");
     expect_success("sample --model lm --prompt I --max-new 2 --out f9");
     CHECK(file_is("victim", "mine\n") && file_is("hard", "mine\n") && is_there("f9") && !is_there("f9.tmp"),
         "PATH.tmp");
 
     // cleaning up removes what this program made, and nothing else
-    shell("mkdir -p mine f11/step-notes f11/step-7 f11/step-8.tmp f11/step-9 f11/step-9x && echo a | tee "
+    shell("mkdir -p mine f11/step-notes f11/step-7 f11/step-8.tmp f11/step-9 f11/step-9x f11/plan-6 && echo a | tee "
         "mine/config.json mine/notes f11/step-notes/a f11/step-7/a f11/step-7/config.json "
           "f11/step-8.tmp/model.safetensors.tmp f11/step-9/model-00001-of-00002.safetensors "
-              "f11/step-9/model-1-of-2.safetensors f11/step-9x/config.json f11/step-10 > /dev/null && ln -s ../mine "
+              "f11/step-9/model-1-of-2.safetensors f11/step-9x/config.json f11/plan-6/config.json f11/step-10 "
+              "> /dev/null && ln -s ../mine "
               "f11/step-11 && "
           "ln -s ../mine f11/step-12.tmp && ln -s ../mine/config.json f11/step-8.tmp/config.json");
     CHECK(vbon_status("train --model lm --reward rm --cache f1.jsonl --max-new 6 --episodes 32 --rollout 8 "
         "--minibatch 8 --save-every 1 --out f11 >/dev/null 2>&1") == 0, "a run beside other people's folders");
     static const char *const kept[] = {"mine/config.json", "mine/notes", "f11/step-notes/a", "f11/step-7/a",
-        "f11/step-9/model-1-of-2.safetensors", "f11/step-9x/config.json", "f11/step-10", "f11/step-11",
+        "f11/step-9/model-1-of-2.safetensors", "f11/step-9x/config.json", "f11/plan-6/config.json", "f11/step-10",
+        "f11/step-11",
         "f11/step-12.tmp"};
     static const char *const gone[] = {"f11/step-7/config.json", "f11/step-8.tmp",
         "f11/step-9/model-00001-of-00002.safetensors", "f11/step-1", "f11/step-2", "f11/step-3", "f11/latest"};
-    for (int i = 0; i < 9; i++) CHECK(is_there(kept[i]), "%s was removed", kept[i]);
+    for (int i = 0; i < 10; i++) CHECK(is_there(kept[i]), "%s was removed", kept[i]);
     for (int i = 0; i < 7; i++) CHECK(!is_there(gone[i]), "%s is still there", gone[i]);
     // a kill after `latest` is gone leaves a checkpoint; the next start takes it away
     shell("mkdir f11/step-4 && cp f11/config.json f11/model.safetensors f11/step-4");
@@ -267,10 +271,11 @@ static void test_incomplete(void)
     char *wrongs[] = {format("%.*sgarbage\n", (int)(line[3] - s), s), format("%.*s{}\n", (int)(line[3] - s), s),
         format("%.*s%.*s", (int)(line[3] - s), s, (int)(line[5] - line[4]), line[4]),
         format("%.*s%.*s", (int)(line[3] - s), s, (int)(line[3] - line[2]), line[2]),
-            format("%.*s{\"prompt\":\"This film\",\"text\":\"a\",\"reward\":1,\"draw\":2}\n", (int)(line[3] - s), s)};
-    for (int i = 0; i < 5; i++) {
+            format("%.*s{\"prompt\":\"This film\",\"text\":\"a\",\"reward\":1,\"draw\":2}\n", (int)(line[3] - s), s),
+        format("%.*s%.*s", (int)(line[3] - s), s, (int)(line[10] - line[9]), line[9])}; // another prompt's
+    for (int i = 0; i < 6; i++) {
         write_file(other, wrongs[i], strlen(wrongs[i]));
-        expect_failure(CACHE "g2.jsonl", 1, "g2.jsonl:4: ");
+        expect_failure(CACHE "g2.jsonl", 1, i < 5 ? "g2.jsonl:4: " : "g2.jsonl:4: is not draw 2 of prompt 1");
         CHECK(file_is("g2.jsonl", wrongs[i]), "a cache that is refused is left as it was");
         free(wrongs[i]);
     }
@@ -317,17 +322,20 @@ static void test_programs(void)
         {"'read x; tr \"\\\\0\" 1 < /dev/zero'", "longer than 256 bytes"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) { char *args = format(BON "%s", bad[i].reward);
         expect_failure(args, 1, bad[i].says); free(args); }
+    expect_failure(BON "'exec >&-; while :; do sleep 0.1; done'", 1,
+        "closed its output after 0 of 2 answers, and lives on");
     expect_success(BON "'while read x; do printf \" -1.5e-3 \\\\r\\\\n\"; done'");
     // its whole group ends with the run: one that ends well, though leader and child ignore SIGTERM;
     // one that dies; one that a signal ends
     #define STUBBORN "'trap \"\" TERM; sh -c \"trap \\\"\\\" TERM; echo \\$\\$ > child; while :; do sleep 0.1; " \
         "done\" >/dev/null 2>&1 & echo $$ > leader; "
     shell("rm -f child leader");
-    expect_success(BON STUBBORN "while read x; do echo 1; done; while :; do sleep 0.1; done'");
+    expect_success(BON STUBBORN "while [ ! -s child ]; do sleep 0.01; done; while read x; do echo 1; done; "
+        "while :; do sleep 0.1; done'");
     CHECK(is_there("child") && !alive("child") && !alive("leader"), "a reward program lives on after a run");
     shell("rm -f child leader");
-    expect_failure(BON STUBBORN "while [ ! -s child ]; do sleep 0.01; done; echo x; while :; do sleep 0.1; done'",
-        1, "no finite number");
+    expect_failure(BON STUBBORN "while [ ! -s child ]; do sleep 0.01; done; read x; echo x; while :; do sleep 0.1; "
+        "done'", 1, "no finite number");
     usleep(100000);
     CHECK(is_there("child") && !alive("child") && !alive("leader"), "a reward program lives on after an error");
     for (int i = 0; i < 2; i++) {
@@ -386,4 +394,140 @@ static void test_saving(void)
         "'\"threads\":1,*' h5/log.jsonl && ! grep -q '\"threads\":0' h5/log.jsonl", test_folder, vbon());
     CHECK(system(cmd) == 0, "the record has not the number of threads that ran");
     free(cmd);
+}
+
+static void test_early(void) // what is refused before a file is read, and values that are the same by another spelling
+{
+    tiny_folders();
+    #define NOSUCH " --model nosuch --reward nosuch --cache nosuch "
+    static const struct { const char *args; int code; const char *says; } early[] = {
+        {"eval --reference nosuch --ns 0" NOSUCH, 2, "--ns 0"},
+        {"eval --reference nosuch --ns 4,x" NOSUCH, 2, "--ns 4,x"},
+        {"train --train-layers -1" NOSUCH, 2, "--train-layers -1"},
+        {"train --train-layers some" NOSUCH, 2, "--train-layers some: neither \"all\" nor a whole number"},
+        {"train --missing-eos -1x" NOSUCH, 2, "--missing-eos -1x: neither \"none\" nor a number"},
+        {"train --missing-eos nan" NOSUCH, 2, "--missing-eos nan"}, {"train --compat foo" NOSUCH, 2, "--compat foo"},
+        {"train --n 4 --beta 0.1" NOSUCH, 1, "exclude each other"},
+        {"offline --loss bonbon --alpha 1.5" NOSUCH, 2, "--alpha 1.5"},
+        {"offline --alpha" NOSUCH, 2, "--alpha --model"},
+        {"info --model nosuch --memory 40", 2, "--memory 40"}, {"info --model nosuch --train-layers all1", 2, "all1"}};
+    for (size_t i = 0; i < sizeof early / sizeof *early; i++)
+        expect_failure(early[i].args, early[i].code, early[i].says);
+    // a cache goes on, and a run, whose --missing-eos is spelled otherwise; also where an older version kept the text
+    #define ENDLESS \
+        "cache --model lm --reward rm --prompts prompts.jsonl --samples 8 --max-new 6 --seed 3 --missing-eos "
+    #define ENDED "train --model lm --reward rm --cache e1.jsonl --max-new 6 --episodes 8 --rollout 8 --minibatch 8 "
+    expect_success(ENDLESS "-1 --out e1.jsonl");
+    shell("head -4 e1.jsonl > e2.jsonl; sed 's/\"missing_eos\":\"-1\"/\"missing_eos\":\"-1.0\"/' e2.jsonl > e3.jsonl; "
+        "! cmp -s e2.jsonl e3.jsonl");
+    expect_failure(ENDLESS "-2 --out e2.jsonl", 1, "another missing_eos");
+    expect_failure(ENDLESS "none --out e2.jsonl", 1, "another missing_eos");
+    expect_success(ENDLESS "-1.0 --out e2.jsonl");
+    CHECK(same_files("e1.jsonl", "e2.jsonl"), "a cache that went on with --missing-eos -1.0 for -1");
+    expect_success(ENDLESS "-1 --out e3.jsonl");
+    expect_success("eval --model lm --reference lm --reward rm --cache e3.jsonl --max-new 6 --missing-eos -10e-1");
+    expect_success(ENDED "--missing-eos -1 --train-layers 1 --out e4");
+    expect_success(ENDED "--missing-eos -1.0 --train-layers 1 --out e4 --resume");
+    expect_failure(ENDED "--missing-eos -1.0 --train-layers all --out e4 --resume", 1,
+        "another --train-layers (1, now \"all\")");
+    shell("sed -i '1s/\"missing-eos\":-1[.0]*,/\"missing-eos\":\"-1\",/; 1s/\"train-layers\":1,/\"train-layers\":\"1\",/' "
+        "e4/log.jsonl; "
+        "grep -q '\"train-layers\":\"1\"' e4/log.jsonl; grep -q '\"missing-eos\":\"-1\"' e4/log.jsonl");
+    expect_success(ENDED "--missing-eos -1.0 --train-layers 1 --out e4 --resume");
+    expect_failure(ENDED "--missing-eos -1.5 --train-layers 1 --out e4 --resume", 1, "another --missing-eos");
+    // a plan has the responses of a rollout
+    char *said = vbon_says("info --model lm --max-new 8 --rollout 1000000000 --memory 40GB");
+    CHECK(strstr(said, "fits in 40GB: no"), "a rollout of 1e9 responses fits: %s", said);
+    // a link to nothing, by whatever command
+    shell("ln -s gone dead");
+    static const char *const writers[] = {CACHE, "sample --model lm --prompt I --max-new 2 --out ",
+        "bon --model lm --reward rm --prompt I --max-new 2 --out ", "score --model lm --in prompts.jsonl --out ",
+        "eval --model lm --reference lm --reward rm --cache e1.jsonl --max-new 6 --missing-eos -1 --out ",
+        ENDED "--missing-eos -1 --out ", "sft --model lm --data prompts.jsonl --steps 1 --out "};
+    for (size_t i = 0; i < sizeof writers / sizeof *writers; i++) {
+        char *args = format("%sdead", writers[i]), *below = format("%sdead/below", writers[i]);
+        expect_failure(args, 1, "dead: is a link to nothing");
+        expect_failure(below, 1, i < 5 ? "dead/below: cannot be written" : "dead: is a link to nothing");
+        free(args); free(below);
+    }
+    CHECK(is_there("dead") && !is_there("gone"), "a link to nothing was followed, or replaced");
+}
+
+static void save_unsynced(const char *out)
+{
+    Config c = {.arch = "gpt2", .L = 1, .NH = 2, .C = 8, .F = 16, .V = 2000, .max_T = 8, .act = ACT_GELU_TANH,
+        .tied = true, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
+    Model m;
+    model_create(&m, ops_cpu(), &c, TRAIN_ALL, false, false);
+    model_random(&m, 4);
+    checkpoint_save(&m, out, 1, "dev/demo/tokenizer", NULL, 0);
+}
+
+static void test_begun(void) // runs that were begun: their log, and the weights they began with
+{
+    tiny_folders();
+    // a log that cannot be brought to the disk keeps a checkpoint from being the latest
+    shell("mkdir w0 && ln -s /dev/null w0/log.jsonl");
+    char *out = tmp_path("w0");
+    expect_death(save_unsynced, out, 1, "w0/log.jsonl: cannot be flushed to disk");
+    CHECK(!is_there("w0/latest"), "a checkpoint is newer than its log");
+    // the weights behind a folder change between a run and its going on
+    Config c = {.arch = "gpt2", .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = 24, .act = ACT_GELU_TANH,
+        .tied = true, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
+    for (int scalar = 0; scalar < 2; scalar++) {
+        Model m;
+        c.scalar_head = scalar;
+        model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
+        model_random(&m, 5);
+        char *dir = tmp_path(scalar ? "rm_new" : "lm_new");
+        model_save(&m, dir, DT_F32, "dev/demo/tokenizer", 0);
+        model_free(&m);
+    }
+    shell("cp -r lm lm_mine; cp -r rm rm_mine; echo '{\"text\":\"a film about a man\",\"label\":1}' > w.jsonl; "
+        "echo '{\"prompt\":\"I\",\"chosen\":\" like it\",\"rejected\":\" do not\"}' > w_pairs.jsonl");
+    static const struct { const char *args, *changed[2]; } runs[] = {
+        {"train --model lm_mine --reward rm_mine --prompts prompts.jsonl --objective rl --beta 0.5 --max-new 6 "
+            "--episodes 16 --rollout 8 --minibatch 8", {"lm", "rm"}},
+        {"sft --model lm_mine --data w.jsonl --steps 2 --batch 1", {"lm", NULL}},
+        {"reward --init lm_mine --layers 1 --from-position 1 --data w.jsonl --steps 2 --batch 1", {"lm", NULL}},
+        {"offline --model lm_mine --data w_pairs.jsonl --loss dpo --beta 0.1 --steps 2 --batch 1", {"lm", NULL}}};
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        // a link where the final model is written ends the run with its checkpoint; a link taken away, it goes on
+        shell("rm -rf w1; mkdir w1; ln -s gone w1/model.safetensors.tmp");
+        char *begin = format("%s --save-every 1 --out w1 >/dev/null 2>&1", runs[i].args);
+        char *on = format("%s --save-every 1 --resume --out w1", runs[i].args);
+        char *afresh = format("%s --save-every 1 --lr 1e-3 --out w1", runs[i].args);
+        CHECK(vbon_status(begin) == 1 && is_there("w1/latest"), "vbon %s leaves no checkpoint", begin);
+        shell("rm w1/model.safetensors.tmp");
+        for (int k = 0; k < 2 && runs[i].changed[k]; k++) {
+            const char *of = runs[i].changed[k];
+            char *change = format("cp %s_new/model.safetensors %s_mine", of, of);
+            char *back = format("cp %s/model.safetensors %s_mine", of, of);
+            char *says = format("the weights or the tokenizer of --%s have changed",
+                k ? "reward" : i == 2 ? "init" : "model");
+            shell(change);
+            expect_failure(on, 1, says);
+            shell(back);
+            free(change); free(back); free(says);
+        }
+        if (i == 0) { // a corrected command: the message says what makes room for it
+            char *corrected = format("%s --lr 1e-3", on);
+            expect_failure(corrected, 1,
+                "another --lr (3e-5, now 0.001): resume with the flags it began with, or delete w1/latest");
+            expect_failure(afresh, 1, "delete w1/latest to begin afresh");
+            shell("cp -r w1 w2; rm w2/latest");
+            char *again = format("%s --lr 1e-3 --out w2", runs[i].args);
+            expect_success(again);
+            CHECK(!is_there("w2/step-1") && is_there("w2/model.safetensors"),
+                "a run begun afresh leaves old checkpoints");
+            free(corrected); free(again);
+        }
+        if (i == 1) { // a log of before there were fingerprints
+            shell("sed -i '1s/,\"weights\":{[^}]*}//' w1/log.jsonl; ! grep -q weights w1/log.jsonl");
+            char *said = vbon_says(on);
+            CHECK(strstr(said, "note: w1: its log is older"), "resumed by an older log: %s", said);
+        } else expect_success(on);
+        CHECK(is_there("w1/model.safetensors") && !is_there("w1/latest"), "vbon %s does not go on", on);
+        free(begin); free(on); free(afresh);
+    }
 }

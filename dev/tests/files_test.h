@@ -212,7 +212,7 @@ static void test_malformed(void)
         {GPT ",\"scale_attn_by_inverse_layer_idx\":\"true\"}", "\"scale_attn_by_inverse_layer_idx\" is \"true\""}, {GPT ",\"scale_attn_weights\":0}", "\"scale_attn_weights\" is 0: it must be true"},
         {GPT ",\"scale_attn_weights\":null}", "\"scale_attn_weights\" is null"}, {GPT ",\"scale_attn_weights\":false}", "\"scale_attn_weights\" is false"}, {GPT ",\"reorder_and_upcast_attn\":1}", "\"reorder_and_upcast_attn\" is 1: it must be true or false"},
         {GPT ",\"add_cross_attention\":true}", "\"add_cross_attention\""}, {GPT ",\"tie_word_embeddings\":1}", "\"tie_word_embeddings\" is 1"}, {GPT ",\"architectures\":\"GPT2LMHeadModel\"}", "\"architectures\" must be a list"},
-        {GPT ",\"architectures\":[\"GPT2ForSequenceClassification\"],\"num_labels\":2}", "2 labels: a reward model has one"}, {GPT ",\"architectures\":[\"GPT2ForSequenceClassification\"]}", "2 labels"},
+        {GPT ",\"architectures\":[\"GPT2ForSequenceClassification\"],\"num_labels\":2}", "a classifier of 2 labels"}, {GPT ",\"architectures\":[\"GPT2ForSequenceClassification\"]}", "2 labels"},
         {GPT ",\"architectures\":[\"GPT2ForSequenceClassification\"],\"num_labels\":1,\"id2label\":{\"0\":\"a\",\"1\":\"b\"}}", "\"num_labels\" is 1, \"id2label\" has 2"},
         {GPT ",\"architectures\":[\"GPT2ForSequenceClassification\"],\"id2label\":[\"a\"]}", "\"id2label\" must be an object"}, {GPT ",\"num_labels\":\"1\"}", "\"num_labels\" is \"1\""},
         {NEOX "}", "\"vocab_size\" is missing"}, {NEOX SIZES "}", "rotary dimensions"}, {NEOX SIZES ",\"rotary_pct\":0.5,\"attention_bias\":false}", "\"attention_bias\" is false: it must be true"}, {NEOX SIZES ",\"hidden_act\":\"silu\"}", "\"hidden_act\" is \"silu\""},
