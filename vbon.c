@@ -793,12 +793,10 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/log.h"
 #include "lib/data.h"
 #include "lib/checkpoint.h"
-#include "lib/supervised.h"
 #include "lib/distilbert.h"
 #include "lib/agree.h"
 #include "lib/reward.h"
 #include "lib/recheck.h"
-#include "lib/eval.h"
 
 typedef struct {
     const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache;

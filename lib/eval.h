@@ -128,4 +128,168 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
     for (size_t v = 0; v < spec->n_ns; v++) e->distance[v] = over_prompts(distance + v * n, n, K);
     free(all);
 }
+
+// ----------------------------------------------------------------------------
+// the command
+
+static size_t parse_ns(const char *text, long *ns)
+{
+    size_t n = 0;
+    for (const char *p = text; *p; p += *p == ',') {
+        char *end;
+        if (n == MAX_NS) usage("--ns %s: at most %d numbers", text, MAX_NS);
+        if (!whole_number(p, &end, &ns[n]) || (*end && *end != ',') || ns[n] < 1 || ns[n] > 1000000000)
+            usage("--ns %s: numbers from 1 to 1e9 with commas between", text);
+        n++;
+        p = end;
+    }
+    return n;
+}
+
+// Of the evaluation: null is not measured, or beyond the largest double, as exp(log ref - log pi) may be; the table
+// says which.
+static json_t *number_json(double x) { return isfinite(x) ? json_number(x, "", "") : json_null(); }
+static json_t *estimate_json(Estimate e) { return json_make("[o,o]", number_json(e.mean), number_json(e.se)); }
+static void estimate_line(const char *what, Estimate e)
+{
+    if (isnan(e.mean)) return; // not measured
+    if (isinf(e.mean)) printf("  %-44s too large for a number\n", what);
+    else if (isnan(e.se)) printf("  %-44s %9.4f (no error: one prompt)\n", what, e.mean);
+    else printf("  %-44s %9.4f +- %.4f\n", what, e.mean, e.se);
+}
+
+// Of each prompt's draws in the cache `path`, K times N in a row, the best of N by the rewards that stand there: K responses a prompt, rewards not set.
+static void pool_choose(Response *out, const char *path, const Prompt *prompts, size_t n, size_t K, size_t N, const Args *a, const Model *reference, const Tokenizer *t)
+{
+    Cache c;
+    cache_read(&c, path, 0);
+    check_cache(&c, path, a, reference, t);
+    check_missing_eos(c.header, path, a);
+    Response *draws = (Response *)xmalloc(N * sizeof *draws);
+    for (size_t i = 0; i < n; i++) {
+        long at = cache_find(&c, prompts[i].text);
+        if (at < 0) die("%s: has no samples for prompt %zu, \"%.40s\": make the pool with these prompts", path, i + 1, prompts[i].text);
+        const CachePrompt *pool = &c.prompts[at];
+        if (pool->n < K * N) die("%s: prompt \"%.40s\" has %zu draws, --samples %zu with --n %zu need %zu: draw more", path, prompts[i].text, pool->n, K, N, K * N);
+        for (size_t k = 0; k < K; k++) {
+            for (size_t s = k * N; s < (k + 1) * N; s++) {
+                const CacheSample *x = &pool->samples[s];
+                if (!x->ids || !x->n_ids)
+                    die("%s: draw %zu of prompt \"%.40s\" has no ids: a pool is what vbon cache writes", path, s, prompts[i].text);
+                draws[s - k * N] = (Response){.prompt = i, .sample = s, .ids = x->ids, .n = x->n_ids, .finished = x->ids[x->n_ids - 1] == tokenizer_eos(t),
+                    .reward = x->reward, .key = order_key(x->ids, x->n_ids)};
+            }
+            Response *best = &out[i * K + k];
+            *best = draws[best_of(draws, N)];
+            best->reward = 0; // the judge's is not known yet
+            best->ids = (int *)memcpy(xmalloc(best->n * sizeof(int)), best->ids, best->n * sizeof(int));
+        }
+    }
+    free(draws);
+    cache_free(&c);
+}
+
+static void cmd_eval(const Args *a)
+{
+    const char *reference = require(a->reference, "reference");
+    bool bon = a->method == METHOD_BON;
+    const char *policy = bon ? reference : require(a->model, "model");
+    size_t K = (size_t)a->samples, N = bon ? (size_t)a->n : 1;
+    require(a->cache, "cache");
+    if (a->pool && !bon) usage("--pool is what --method bon chooses from");
+    EvalSpec spec = {.temperature = a->temperature, .tokens = (size_t)a->micro_tokens};
+    spec.n_ns = parse_ns(a->ns, spec.ns);
+    AsideFile *file = a->out ? out_file(a) : NULL;
+    Drawing d;
+    drawing_open(&d, a, policy, STREAM_EVAL);
+    Model ref;
+    Tokenizer *ref_t = model_load_as(&ref, device_ops(a), reference, "reference", false, TRAIN_NONE, false);
+    tokenizers_check(d.t, policy, ref_t, reference);
+    tokenizer_free(ref_t);
+    if (ref.cfg.V != d.m.cfg.V)
+        die("%s and %s have vocabularies of %zu and %zu ids: log-probabilities over them cannot be compared", policy,
+            reference, d.m.cfg.V, ref.cfg.V);
+    Reward reward;
+    open_reward(&reward, a, d.t);
+    Cdf *cdf = cdfs_load(d.prompts, d.n, a, &ref, d.t, &reward);
+    // of Best-of-N no log-probabilities: they are not the reference's, and only the bound on its KL is known
+    spec.policy = bon ? NULL : &d.m;
+    spec.reference = &ref;
+    checked_product("--samples times --n for all prompts", d.n, checked_product("--samples times --n", K, N)); // the largest
+    Response *kept = (Response *)xcalloc(d.n * K, sizeof *kept);
+    double began = clock_seconds(), tokens = 0;
+    size_t group = d.rows > K * N ? d.rows / (K * N) : 1;
+    if (a->pool) {
+        pool_choose(kept, a->pool, d.prompts, d.n, K, N, a, &ref, d.t);
+        judge(&reward, a, d.prompts, kept, d.n * K);
+    }
+    Progress progress = progress_begin("eval", d.n, a->pool ? d.n : 0, "prompts");
+    for (size_t i = 0; i < d.n && !a->pool; i += group) { // K responses a prompt, each the best of N
+        size_t end = i + group < d.n ? i + group : d.n;
+        Response *r = draw(&d, &reward, a, K * N, i * K * N, end * K * N);
+        for (size_t k = 0; k < (end - i) * K; k++) {
+            Response *best = &r[k * N + best_of(r + k * N, N)];
+            kept[i * K + k] = *best;
+            tokens += (double)best->n;
+            best->ids = NULL; best->logp = NULL; best->prefix = NULL;
+        }
+        for (size_t k = 0; k < (end - i) * K * N; k++) response_free(&r[k]);
+        free(r);
+        progress_show(&progress, end, NULL);
+    }
+    Evaluation e;
+    double seconds = clock_seconds() - began;
+    reward_close(&reward);
+    for (size_t k = 0; k < d.n * K; k++) { // a sequence is never split
+        size_t both = d.prompts[kept[k].prompt].n + kept[k].n;
+        if (both > spec.tokens) spec.tokens = both;
+    }
+    evaluate(&e, &spec, d.prompts, cdf, kept, d.n * K, K);
+    json_t *j = json_make("{s:s, s:s, s:I, s:I, s:I, s:I}", "method", methods[a->method].name, "model", policy, "n", (json_int_t)N, "prompts", (json_int_t)d.n,
+                          "samples", (json_int_t)K, "seed", (json_int_t)a->seed), *distances = json_object();
+    struct { const char *key; Estimate e; } out[] = {{"reward", e.reward}, {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1}, {"kl_k3", e.k3}, {"kl_rb", e.rb},
+        {"kl_released", e.released}, {"length", e.length}, {"finished", e.finished}};
+    for (size_t i = 0; i < sizeof out / sizeof *out; i++) json_object_set_new(j, out[i].key, estimate_json(out[i].e));
+    for (size_t v = 0; v < spec.n_ns; v++) {
+        char key[24];
+        snprintf(key, sizeof key, "%ld", spec.ns[v]);
+        json_object_set_new(distances, key, estimate_json(e.distance[v]));
+    }
+    Estimate cached = bon ? best_of_cached(cdf, d.n, (long)N) : (Estimate){NAN, NAN};
+    if (bon) json_object_set_new(j, "reward_by_cache", estimate_json(cached));
+    if (bon) json_object_set_new(j, "kl_bound", json_number(bon_kl_bound((long)N), "the bound on the KL", "lower --n"));
+    json_object_set_new(j, "distance", distances);
+    json_object_set_new(j, "reference_reward", json_number(e.reference_reward, "the cache's mean reward",
+        "look at its rewards"));
+    json_object_set_new(j, "time/tokens_per_second", number_json(a->pool ? NAN : tokens / seconds)); // from a pool nothing was drawn
+    printf("%zu prompts, %zu responses each; the cache's mean reward is %.4f\n", d.n, K, e.reference_reward);
+    estimate_line("mean reward", e.reward);
+    estimate_line("mean reward of Best-of-N, by the cache", cached);
+    estimate_line("win rate (all cached samples)", e.win);
+    estimate_line("win rate (released form: one, ties lose)", e.win_released);
+    if (bon) printf("  %-44s %9.4f\n", "KL to the reference: at most", bon_kl_bound((long)N));
+    else { estimate_line("KL to the reference, k1", e.k1); estimate_line("KL, k3", e.k3);
+        estimate_line("KL, Rao-Blackwellised", e.rb); estimate_line("KL, released form (k3, prompt included)",
+        e.released); }
+    for (size_t v = 0; v < spec.n_ns; v++) {
+        char what[64];
+        snprintf(what, sizeof what, "distance to Best-of-%ld (nats)", spec.ns[v]);
+        estimate_line(what, e.distance[v]);
+    }
+    estimate_line("response length", e.length);
+    estimate_line("share finished", e.finished);
+    if (!a->pool) printf("  %-44s %9.0f\n", bon ? "delivered tokens/s, N samples and rewards each" : "delivered tokens/s, rewards included", tokens / seconds);
+    if (file) { // last: should it not be written now, the numbers stand above
+        char *text = json_text(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
+        fprintf(file->f, "%s\n", text);
+        aside_commit(file);
+        free(text);
+    }
+    json_decref(j);
+    for (size_t k = 0; k < d.n * K; k++) response_free(&kept[k]);
+    free(kept);
+    cdfs_free(cdf, d.n);
+    model_free(&ref);
+    drawing_close(&d);
+}
 #endif

@@ -210,4 +210,212 @@ double supervised_batch(Pass *p, const Corpus *c, const size_t *rows, size_t n, 
     return loss;
 }
 
+// ----------------------------------------------------------------------------
+// the commands
+
+static void corpus_report(const char *what, const Corpus *c)
+{
+    printf("%s: %zu documents, %zu rows, %zu tokens\n", what, c->n_docs, c->n_rows, c->n_tokens);
+    if (c->n_short) printf("%s: %zu lines are too short to learn from and left out\n", what, c->n_short);
+}
+
+static size_t lm_measure(Pass *p, const Corpus *c, const Tokenizer *tok, Metric *out)
+{
+    size_t *rows = (size_t *)xmalloc(c->n_rows * sizeof *rows), bytes = 0, n;
+    for (size_t i = 0; i < c->n_rows; i++) rows[i] = i;
+    for (size_t i = 0; i < c->n_rows; i++)
+        for (int k = c->rows[i].from; k < c->rows[i].len; k++) {
+            int id = c->tokens[c->rows[i].at + (size_t)k];
+            if (id != tokenizer_eos(tok)) { size_t b; free(tokenizer_decode(tok, &id, 1, &b)); bytes += b; }
+        }
+    n = supervised_positions(c, rows, c->n_rows);
+    double nats = supervised_batch(p, c, rows, c->n_rows, 1, false, NULL);
+    free(rows);
+    out[0] = (Metric){"held_out/nats_per_token", nats / (double)n};
+    out[1] = (Metric){"held_out/perplexity", exp(nats / (double)n)};
+    out[2] = (Metric){"held_out/bits_per_byte", nats / log(2) / (double)bytes};
+    return 3;
+}
+
+// Accuracy of one way of cutting: rows of `c` are given in [first, last) of each document; the sign of their mean score is the answer
+static double sign_accuracy(Pass *p, const Corpus *c)
+{
+    size_t *rows = (size_t *)xmalloc(c->n_rows * sizeof *rows), right = 0;
+    double *score = (double *)xmalloc(c->n_rows * sizeof *score);
+    for (size_t i = 0; i < c->n_rows; i++) rows[i] = i;
+    supervised_batch(p, c, rows, c->n_rows, 1, false, score);
+    for (size_t d = 0; d < c->n_docs; d++) {
+        double sum = 0;
+        for (size_t i = c->doc_first[d]; i < c->doc_first[d + 1]; i++) sum += score[i];
+        right += (sum > 0) == (c->rows[c->doc_first[d]].label > 0.5f);
+    }
+    free(rows); free(score);
+    return (double)right / (double)c->n_docs;
+}
+
+// Tokens of what reward_measure cuts out
+static size_t snippet(const Config *c) { return c->max_T < 48 ? c->max_T : 48; }
+
+static size_t reward_measure(Pass *p, const Corpus *c, uint64_t seed, Metric *out)
+{
+    if (c->kind == LOSS_PAIR) {
+        size_t *rows = (size_t *)xmalloc(c->n_rows * sizeof *rows), right = 0;
+        double *score = (double *)xmalloc(c->n_rows * sizeof *score);
+        for (size_t i = 0; i < c->n_rows; i++) rows[i] = i;
+        double loss = supervised_batch(p, c, rows, c->n_rows, 1, false, score);
+        for (size_t i = 0; i < c->n_rows; i += 2) right += score[i] > score[i + 1];
+        out[0] = (Metric){"held_out/pair_accuracy", 2 * (double)right / (double)c->n_rows};
+        out[1] = (Metric){"held_out/loss", 2 * loss / (double)c->n_rows};
+        free(rows); free(score);
+        return 2;
+    }
+    static const char *const keys[] = {"held_out/accuracy_first_48", "held_out/accuracy_random_48", "held_out/accuracy_last_48"};
+    out[0] = (Metric){"held_out/accuracy_whole", sign_accuracy(p, c)};
+    size_t most = snippet(&p->m->cfg);
+    for (int cut = 0; cut < 3; cut++) { // one row a document: a snippet, or the whole when it is shorter
+        Corpus s = {.kind = LOSS_LABEL, .tokens = c->tokens, .n_docs = c->n_docs, .n_rows = c->n_docs};
+        for (size_t d = 0; d < c->n_docs; d++) {
+            const Row *a = &c->rows[c->doc_first[d]], *b = &c->rows[c->doc_first[d + 1] - 1];
+            size_t begin = a->at, end = b->at + (size_t)b->len, len = end - begin < most ? end - begin : most, room = end - begin - len;
+            size_t at = begin + (cut == 0 ? 0 : cut == 2 ? room : (size_t)(random_uniform(seed, STREAM_SPLIT, d, 0, 0) * (double)(room + 1)));
+            arrput(s.rows, ((Row){at, (int)len, (int)len - 1, a->label}));
+            arrput(s.doc_first, d);
+        }
+        arrput(s.doc_first, c->n_docs);
+        out[1 + cut] = (Metric){keys[cut], sign_accuracy(p, &s)};
+        arrfree(s.rows); arrfree(s.doc_first);
+    }
+    return 4;
+}
+
+static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scalar)
+{
+    double C = (double)a->width, size = 12 * (double)a->layers * C * C + ((double)a->context + tokenizer_vocab(t)) * C;
+    if (size > 1e12)
+        usage("--layers %ld, --width %ld, --context %ld: a model of %.0e parameters is absurd: lower them",
+              a->layers, a->width, a->context, size);
+    if (a->width % a->heads || a->width / a->heads > 256) usage("--width %ld over --heads %ld is no whole head size up to 256", a->width, a->heads);
+    *c = (Config){.arch = "gpt2", .L = (size_t)a->layers, .C = (size_t)a->width, .NH = (size_t)a->heads, .F = 4 * (size_t)a->width, .V = (size_t)tokenizer_vocab(t),
+        .max_T = (size_t)a->context, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .pad = -1, .eps = 1e-5, .init_std = 0.02, .bos = tokenizer_eos(t), .eos = tokenizer_eos(t)};
+    if (a->arch == ARCH_GPT2) return;
+    strcpy(c->arch, architectures[a->arch].name); // as the Pythias are
+    c->act = ACT_GELU_ERF; c->tied = false; c->parallel = true; c->rotary_pct = 0.25; c->rotary_base = 10000;
+    if (c->C / c->NH % 8) usage("--width %ld over --heads %ld: a gpt_neox turns a quarter of each head in pairs, so heads must be multiples of 8", a->width, a->heads);
+}
+
+// A run of supervised training: what its steps have at hand
+typedef struct {
+    Pass pass; Corpus data, held; Passes passes; Tokenizer *tok;
+    size_t unit, *which, *rows;              // rows of an item (a pair has two); (batch) items and (batch * unit) rows of a step
+    double loss, positions, tokens;          // since the last record
+} Supervised;
+
+static void supervised_step(Run *r)
+{
+    Supervised *s = (Supervised *)r->context;
+    size_t n = passes_step(&s->passes, r->done, s->which) * s->unit;
+    for (size_t i = 0; i < n; i++) s->rows[i] = s->which[i / s->unit] * s->unit + i % s->unit;
+    size_t positions = supervised_positions(&s->data, s->rows, n);
+    for (size_t i = 0; i < n; i++) s->tokens += s->data.rows[s->rows[i]].len;
+    model_zero_grad(r->m);
+    s->loss += supervised_batch(&s->pass, &s->data, s->rows, n, (double)positions, true, NULL);
+    s->positions += (double)positions;
+    adamw_step(r);
+}
+
+static size_t supervised_record(Run *r, Metric *x)
+{
+    Supervised *s = (Supervised *)r->context;
+    size_t n = 0;
+    x[n++] = (Metric){"loss", s->loss / s->positions};
+    x[n++] = (Metric){"grad_norm", r->grad_norm};
+    x[n++] = (Metric){"lr", r->lr};
+    x[n++] = (Metric){"time/tokens_per_second", s->tokens / r->seconds};
+    s->loss = s->positions = s->tokens = 0;
+    return n;
+}
+
+static void supervised_measure(Run *r, Log *log)
+{
+    Supervised *s = (Supervised *)r->context;
+    Metric x[8];
+    size_t k = s->held.kind == LOSS_LM ? lm_measure(&s->pass, &s->held, s->tok, x) : reward_measure(&s->pass, &s->held, (uint64_t)r->a->seed, x);
+    const char *keys[9] = {NULL};
+    for (size_t i = 0; i < k; i++) keys[i] = x[i].key;
+    log_metrics(log, "held_out", r->done, x, k);
+    print_metrics(r->done, x, k, keys);
+}
+
+static LossKind reward_data_kind(const char *path) // which form the file has shows in its first line
+{
+    Jsonl in;
+    json_t *j;
+    jsonl_open(&in, path);
+    if (!jsonl_next(&in, &j)) die("%s: empty: lines {\"text\",\"label\"} or {\"prompt\",\"chosen\",\"rejected\"} are needed", path);
+    LossKind kind = json_object_get(j, "chosen") ? LOSS_PAIR : LOSS_LABEL;
+    json_decref(j);
+    jsonl_close(&in);
+    return kind;
+}
+
+static void supervised_run(const Args *a, const char *command)
+{
+    bool reward = !strcmp(command, "reward");
+    const char *folder = reward ? a->init : a->model, *tokenizer_dir = folder ? folder : require(a->tokenizer, "tokenizer");
+    if (a->tokenizer) tokenizer_dir = a->tokenizer;
+    require(a->data, "data");
+    Run r;
+    if (!run_open(&r, a, command)) return;
+    const Ops *o = device_ops(a);
+    Config c;
+    if (folder) config_read_as(&c, folder, reward ? "init" : "model", false);
+    Supervised s = {.tok = tokenizer_load(tokenizer_dir)};
+    Tokenizer *tok = s.tok;
+    if (!folder) fresh_config(&c, a, tok, reward);
+    else if (reward) { // the lower blocks of a language model
+        if ((size_t)a->layers > c.L) usage("--layers %ld: %s has %zu", a->layers, folder, c.L);
+        c.L = (size_t)a->layers; c.scalar_head = true; c.tied = true; c.pad = -1; // the end of a text is scored too
+    }
+    if (c.eos != tokenizer_eos(tok)) c.bos = c.eos = tokenizer_eos(tok); // of another tokenizer than the folder's
+    vocabulary_check(tok, tokenizer_dir, c.V, folder ? folder : a->out);
+    // a new model has the context it is given
+    size_t context = (size_t)a->context < c.max_T ? (size_t)a->context : c.max_T, own = folder ? c.max_T : SIZE_MAX;
+    if (context < 2) die("%s: the model's own context is %zu: a row must hold two tokens at least, one to read and one to predict", folder, context);
+    Model m;
+    model_create(&m, o, &c, a->train_layers, false, false);
+    model_random(&m, (uint64_t)a->seed);
+    if (folder && !reward) model_fill(&m, folder);
+    if (folder && reward) { size_t absent = model_fill_partial(&m, folder); if (absent > 1) die("--init %s: %zu parameters are not in it: is it of this width?", folder, absent - 1); }
+    LossKind kind = reward ? reward_data_kind(a->data) : LOSS_LM;
+    corpus_read(&s.data, kind, a->data, tok, context, own, (size_t)a->from_position, 0);
+    corpus_report(a->data, &s.data);
+    if (a->held_out) {
+        corpus_read(&s.held, kind, a->held_out, tok, context, own, (size_t)a->from_position, (size_t)a->max_docs);
+        corpus_report(a->held_out, &s.held);
+    }
+    s.unit = kind == LOSS_PAIR ? 2 : 1;
+    passes_create(&s.passes, s.data.n_rows / s.unit, (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
+    s.which = (size_t *)xmalloc(s.passes.batch * sizeof *s.which);
+    s.rows = (size_t *)xmalloc(s.passes.batch * s.unit * sizeof *s.rows);
+    printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, s.passes.steps, s.passes.batch * s.unit);
+    passes_report(&s.passes, s.unit == 2 ? "pairs" : "rows");
+    size_t longest = rows_longest(&s.data);
+    if (a->held_out && rows_longest(&s.held) > longest) longest = rows_longest(&s.held);
+    if (kind == LOSS_LABEL && snippet(&c) > longest) longest = snippet(&c);
+    pass_create(&s.pass, &m, (size_t)a->micro_tokens > s.unit * longest ? (size_t)a->micro_tokens : s.unit * longest, true);
+    r.weights = weights_json(reward ? "init" : "model", folder ? &m : NULL, tok, NULL);
+    r.m = &m; r.context = &s; r.tokenizer_dir = tokenizer_dir; r.steps = s.passes.steps;
+    r.state[0] = (State){"loss", &s.loss, 1};
+    r.state[1] = (State){"positions", &s.positions, 1};
+    r.n_state = 2;
+    r.step = supervised_step; r.record = supervised_record; r.measure = a->held_out ? supervised_measure : NULL;
+    run_steps(&r);
+    pass_free(&s.pass); corpus_free(&s.data); corpus_free(&s.held);
+    model_free(&m); tokenizer_free(tok);
+    passes_free(&s.passes);
+    free(s.which); free(s.rows);
+}
+
+static void cmd_sft(const Args *a) { supervised_run(a, "sft"); }
+static void cmd_reward(const Args *a) { supervised_run(a, "reward"); }
 #endif

@@ -1,0 +1,162 @@
+// draw.h: drawing from a model: `vbon sample`, `vbon bon` and `vbon cache`, and what `vbon eval` draws.
+#if defined(VBON_IMPLEMENTATION) && !defined(DRAW_IMPLEMENTED)
+#define DRAW_IMPLEMENTED
+
+typedef struct { Model m; Tokenizer *t; Arena work; Generator g; Prompt *prompts; size_t n, rows; Sampling s; } Drawing;
+
+static void drawing_open(Drawing *d, const Args *a, const char *model, uint64_t stream)
+{
+    memset(d, 0, sizeof *d);
+    const char *flag = model == a->model ? "model" : "reference";
+    d->t = model_load_as(&d->m, device_ops(a), require(model, flag), flag, false, TRAIN_NONE, false);
+    d->prompts = prompts_load(a, d->t, d->m.cfg.max_T, &d->n, stream == STREAM_SAMPLE || stream == STREAM_BON);
+    size_t longest = 1;
+    for (size_t i = 0; i < d->n; i++) if (d->prompts[i].n > longest) longest = d->prompts[i].n;
+    d->rows = decode_rows(a, 256);
+    d->work = (Arena){.name = "sampling", .o = d->m.o};
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass) arena_place(&d->work);
+        generator_carve(&d->g, &d->m, &d->work, d->rows, (size_t)a->micro_tokens, longest, (size_t)a->max_new);
+    }
+    model_pack(&d->m);
+    d->s = (Sampling){.temperature = a->temperature, .top_p = a->top_p, .top_k = a->top_k, .seed = (uint64_t)a->seed, .stream = stream, .eos = tokenizer_eos(d->t)};
+}
+
+static void drawing_close(Drawing *d)
+{
+    generator_free(&d->g); arena_release(&d->work); prompts_free(d->prompts, d->n);
+    model_free(&d->m); tokenizer_free(d->t);
+}
+
+static double response_logp(const Response *r) { double s = 0; for (size_t t = 0; t < r->n; t++) s += (double)r->logp[t]; return s; }
+
+// Rewards, with the missing-EOS rule
+static void judge(Reward *reward, const Args *a, const Prompt *prompts, Response *r, size_t n)
+{
+    double value = missing_eos(a);
+    reward_score(reward, prompts, r, n, false);
+    for (size_t i = 0; i < n; i++) if (!isnan(value) && !r[i].finished) r[i].reward = value;
+}
+
+// Draws and scores draws [from, to) of the sequence prompt 0 draws 0..M-1, prompt 1 draws 0..M-1, ...
+static Response *draw(Drawing *d, Reward *reward, const Args *a, size_t M, size_t from, size_t to)
+{
+    Response *r = (Response *)xcalloc(to - from, sizeof *r);
+    for (size_t i = from; i < to; i++) r[i - from] = (Response){.prompt = i / M, .sample = i % M};
+    generate(&d->g, &d->s, d->prompts, r, to - from);
+    if (reward) judge(reward, a, d->prompts, r, to - from);
+    return r;
+}
+
+static void write_response(FILE *f, const Tokenizer *t, const Prompt *p, const Response *r, bool rewarded)
+{
+    char *text = response_text(t, r);
+    text = utf8_mend(text); // cut inside a character; the ids say exactly what was sampled
+    json_t *j = json_make("{s:s, s:s}", "prompt", p->text, "response", text), *ids = json_array();
+    for (size_t k = 0; k < r->n; k++) json_array_append_new(ids, json_integer(r->ids[k]));
+    json_object_set_new(j, "ids", ids);
+    json_object_set_new(j, "logp", json_number(response_logp(r), "a response's log-probability",
+        WEIGHTS_OR_TEMPERATURE));
+    if (rewarded) json_object_set_new(j, "reward", json_number(r->reward, "a response's reward",
+        "look at --reward and its scale"));
+    json_object_set_new(j, "finished", json_boolean(r->finished));
+    char *line = json_text(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    fprintf(f, "%s\n", line);
+    free(line); free(text);
+    json_decref(j);
+}
+
+static void sample_run(const Args *a, bool bon)
+{
+    Drawing d;
+    Reward reward;
+    size_t M = (size_t)(bon ? a->n : a->samples);
+    AsideFile *out = a->out ? out_file(a) : NULL;
+    drawing_open(&d, a, a->model, bon ? STREAM_BON : STREAM_SAMPLE);
+    checked_product(bon ? "--n for all prompts" : "--samples for all prompts", d.n, M);
+    if (bon) open_reward(&reward, a, d.t);
+    size_t step = d.rows / M ? d.rows / M : 1;
+    Progress p = progress_begin(bon ? "bon" : "sample", d.n, 0, "prompts");
+    for (size_t i = 0; i < d.n; i += step) {
+        size_t end = i + step < d.n ? i + step : d.n;
+        Response *r = draw(&d, bon ? &reward : NULL, a, M, i * M, end * M);
+        for (size_t q = i; q < end; q++) {
+            Response *mine = r + (q - i) * M;
+            for (size_t k = 0; k < (bon ? 1 : M); k++) write_response(out ? out->f : stdout, d.t, &d.prompts[q], &mine[bon ? best_of(mine, M) : k], bon);
+        }
+        for (size_t k = 0; k < (end - i) * M; k++) response_free(&r[k]);
+        free(r);
+        file_flush(out ? out->f : stdout, out ? a->out : "standard output", false);
+        progress_show(&p, end, NULL);
+    }
+    if (bon) reward_close(&reward);
+    if (out) aside_commit(out);
+    drawing_close(&d);
+}
+
+static void cmd_sample(const Args *a) { sample_run(a, false); }
+static void cmd_bon(const Args *a) { sample_run(a, true); }
+
+static void cmd_cache(const Args *a)
+{
+    Drawing d;
+    Reward reward;
+    size_t M = (size_t)a->samples;
+    Append file;
+    append_open(&file, require(a->out, "out"));
+    drawing_open(&d, a, a->model, STREAM_CACHE);
+    open_reward(&reward, a, d.t);
+    uint64_t prompts = 0;
+    for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
+    char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *eos = missing_eos_text(a), *ps = format("%016llx", (unsigned long long)prompts);
+    size_t total = checked_product("--samples for all prompts", d.n, M);
+    json_t *header = json_make("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
+                               "missing_eos", eos, "precision", precisions[a->precision].name, "temperature", json_number(a->temperature, "--temperature", "choose another"), "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
+                               "samples", (json_int_t)M, "total", (json_int_t)total);
+    if (a->device != DEVICE_CPU) json_object_set_new(header, "device", json_make("s", devices[a->device].name)); // "auto" is bf16 there
+    size_t done = cache_resume(&file, header, d.prompts, d.n, M);
+    if (done) printf("%s: %zu of %zu samples are there already\n", a->out, done, total);
+    if (done && done < total) { // of two rewards' numbers no later look at a few would be sure to tell
+        Cache begun;
+        cache_read_begun(&begun, a->out);
+        check_reward(&begun, a->out, a, &reward, d.t);
+        cache_free(&begun);
+    }
+    stop_on_signals();
+    Progress p = progress_begin("cache", total, done, "samples");
+    while (done < total && !stop_signal) {
+        size_t begin = done / d.rows * d.rows, end = begin + d.rows < total ? begin + d.rows : total; // always the same blocks, so the same last digits
+        Response *r = draw(&d, &reward, a, M, begin, end);
+        char *block;
+        size_t bytes;
+        FILE *f = open_memstream(&block, &bytes);
+        if (!f) die("out of memory");
+        char *h = json_text(header, JSON_COMPACT); // written with the first samples: a start that fails leaves none
+        if (!done) fprintf(f, "%s\n", h);
+        free(h);
+        for (size_t i = 0; i < done - begin; i++) response_free(&r[i]);
+        for (size_t i = done - begin; i < end - begin; i++) {
+            char *text = response_text(d.t, &r[i]);
+            text = utf8_mend(text);
+            CacheSample s = {.text = text, .ids = r[i].ids, .n_ids = r[i].n, .reward = r[i].reward, .logp = response_logp(&r[i]), .has_logp = true,
+                .draw = (long)r[i].sample, .key = r[i].key, .has_key = true, .finished = r[i].finished};
+            cache_write(f, d.prompts[r[i].prompt].text, &s);
+            free(text);
+            response_free(&r[i]);
+        }
+        free(r);
+        done = end;
+        file_flush(f, a->out, false);
+        append_write(&file, block, bytes);
+        fclose(f);
+        free(block);
+        progress_show(&p, done, NULL);
+    }
+    append_close(&file);
+    if (done < total) { printf("stopped by signal %d; the same command goes on\n", (int)stop_signal); exit(128 + stop_signal); }
+    reward_close(&reward);
+    drawing_close(&d);
+    json_decref(header);
+    free(model); free(tok); free(ps); free(eos);
+}
+#endif
