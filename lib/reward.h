@@ -43,12 +43,8 @@ char *response_text(const Tokenizer *t, const Response *r) { return tokenizer_de
 // ----------------------------------------------------------------------------
 // programs
 
-static pid_t program_group; // it ends with us, however we end
-static void end_program(void) { if (program_group > 0) kill(-program_group, SIGKILL); }
-
 static void program_start(Reward *r, const char *command)
 {
-    clean_at_end(end_program);
     int in[2], out[2], life[2]; // life: nothing is ever written to it; it closes when we end, however we do
     r->command = xstrdup(command);
     signal(SIGPIPE, SIG_IGN); // a program that dies shows as a failed write
@@ -68,7 +64,6 @@ static void program_start(Reward *r, const char *command)
         _exit(126);
     }
     setpgid(r->pid, r->pid); // here too: whichever comes first
-    program_group = r->pid;
     close(in[0]); close(out[1]); close(life[0]);
     r->to = in[1]; r->from = out[0]; r->life = life[1];
 }
@@ -241,7 +236,6 @@ void reward_close(Reward *r)
         }
         kill(-r->pid, SIGKILL); // what is left of it
         waitpid(r->pid, NULL, 0);
-        program_group = 0;
         close(r->life);
         free(r->command); arrfree(r->pending);
     } else if (r->bert) {

@@ -336,7 +336,7 @@ static void test_programs(void)
     shell("rm -f child leader");
     expect_failure(BON STUBBORN "while [ ! -s child ]; do sleep 0.01; done; read x; echo x; while :; do sleep 0.1; "
         "done'", 1, "no finite number");
-    usleep(100000);
+    for (int k = 0; k < 40 && (alive("child") || alive("leader")); k++) usleep(50000);
     CHECK(is_there("child") && !alive("child") && !alive("leader"), "a reward program lives on after an error");
     for (int i = 0; i < 2; i++) {
         shell("rm -f child leader");
