@@ -289,7 +289,7 @@ void real_to_type(void *out, DType type, const real *in, size_t n)
             ((uint16_t *)out)[i] = (uint16_t)(b.f != b.f ? b.u >> 16 | 0x40 : (b.u + 0x7fff + (b.u >> 16 & 1)) >> 16);
             break;
         }
-        default: die("weights cannot be written as type %d", type);
+        case DT_I64: case DT_I32: case DT_U8: case DT_PACKED: die("weights cannot be written as type %d: a bug, please report it", type);
         }
 }
 
