@@ -1053,12 +1053,12 @@ const Ops *ops_cpu(void) { return &cpu_table; }
 #include "lib/eval.h"
 
 typedef struct {
-    const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache, *missing_eos, *train_layers;
-    const char *alpha, *compat, *preset, *pool, *ns, *memory;
+    const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache;
+    const char *compat, *preset, *pool, *ns, *memory;
     size_t objective, fhat, critic, loss, arch, dtype, schedule, method, reward_output, precision, device; // rows of the tables below
     long max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
-    long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows, threads, prompts_max;
-    double reward_timeout, reward_scale, reward_offset, reward_tolerance, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad, save_minutes;
+    long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows, threads, prompts_max, train_layers;
+    double reward_timeout, reward_scale, reward_offset, reward_tolerance, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad, save_minutes, missing_eos, alpha;
     bool resume, drop_last;
 } Args;
 
@@ -1089,7 +1089,7 @@ static const Flag flag_table[] = {
     FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train offline eval", "1", "1e-9..1e9", "rewards are multiplied by it"),
     FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train offline eval", "0", "-1e9..1e9", "and this is added"),
     FLAG("reward-tolerance", FLAG_DOUBLE, reward_tolerance, "cache train offline eval", "0", "0..1e9", "stop when a cached response, scored again, differs by more than this share of the rewards' spread (0: 1e-4, and 0.1 where bf16 was or is used)"),
-    FLAG("missing-eos", FLAG_STRING, missing_eos, "bon cache train offline eval", "none", NULL, "reward of a response without an end-of-text token, in place of its own (none: its own)"),
+    FLAG("missing-eos", FLAG_DOUBLE, missing_eos, "bon cache train offline eval", "none", "none|-1e9..1e9", "reward of a response without an end-of-text token, in place of its own (none: its own)"),
     FLAG("data", FLAG_STRING, data, "sft reward offline", NULL, NULL, "JSONL to train on (offline: in place of --cache, lines {\"prompt\",\"chosen\",\"rejected\"})"),
     FLAG("held-out", FLAG_STRING, held_out, "sft reward", NULL, NULL, "JSONL to measure on"),
     FLAG("max-docs", FLAG_LONG, max_docs, "sft reward", "0", "0..1e9", "use only the first so many held-out lines (0: all)"),
@@ -1105,7 +1105,7 @@ static const Flag flag_table[] = {
     FLAG("width", FLAG_LONG, width, "sft reward", "128", "1..65536", "its width"),
     FLAG("heads", FLAG_LONG, heads, "sft reward", "4", "1..65536", "its attention heads"),
     FLAG("context", FLAG_LONG, context, "sft reward", "128", "2..1e9", "its context; training rows are at most so long"),
-    FLAG("train-layers", FLAG_STRING, train_layers, "sft reward train offline info", "all", NULL, "all, or K: the top K blocks, the final norm and an untied head"),
+    FLAG("train-layers", FLAG_LONG, train_layers, "sft reward train offline info", "all", "all|0..1000", "all, or K: the top K blocks, the final norm and an untied head"),
     CHOICE("dtype", dtype, "sft reward train offline", "fp32", dtypes, "type of the weights written at the end"),
     FLAG("shard-mib", FLAG_LONG, shard_mib, "sft reward train offline", "0", "0..1e9", "split the written weights into files of at most so many MiB (0: one file)"),
     // sampling
@@ -1118,7 +1118,7 @@ static const Flag flag_table[] = {
     // the objective
     CHOICE("objective", objective, "train", "vbon", objectives, "what to maximise"),
     CHOICE("loss", loss, "offline", "dpo", offline_losses, "what to minimise over comparisons of cached responses (lib/baselines.h has the formulas)"),
-    FLAG("alpha", FLAG_STRING, alpha, "offline", "auto", NULL, "bonbon: weight of the likelihood of the best, from 0 to 1 (auto: both terms weigh the same at the start)"),
+    FLAG("alpha", FLAG_DOUBLE, alpha, "offline", "auto", "auto|0..1", "bonbon: weight of the likelihood of the best, from 0 to 1 (auto: both terms weigh the same at the start)"),
     FLAG("draws", FLAG_LONG, draws, "offline", "6", "2..4096", "dpo, ipo: compare each prompt's first so many cached draws"),
     FLAG("pairs", FLAG_LONG, pairs, "offline", "12", "1..1e9", "dpo, ipo: comparisons a prompt at most, chosen by seed"),
     FLAG("n", FLAG_LONG, n, "train offline bon eval", "4", "1..1e9", "the N of Best-of-N"),

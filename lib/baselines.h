@@ -278,17 +278,14 @@ static double bonbon_alpha(const Comparisons *c, long N)
 static void cmd_offline(const Args *a)
 {
     const char *name = offline_losses[a->loss].name;
-    OfflineLoss loss = {.kind = (OfflineKind)a->loss, .N = a->n, .beta = a->beta};
-    bool finished, automatic = !strcmp(a->alpha, "auto");
-    char *end;
+    OfflineLoss loss = {.kind = (OfflineKind)a->loss, .N = a->n, .beta = a->beta, .alpha = a->alpha};
+    bool finished;
     bool pairwise = loss.kind == OFFLINE_DPO || loss.kind == OFFLINE_IPO;
     if (pairwise && !flag_given("beta")) usage("--beta is required with --loss %s", name);
     if (!pairwise && flag_given("beta") == 2) usage("--beta goes with --loss dpo and ipo; %s has --n", name);
     if (pairwise && flag_given("n") == 2) usage("--n goes with --loss bonbon and bon-sft; %s has --beta", name);
     if (loss.kind != OFFLINE_BONBON && flag_given("alpha") == 2) usage("--alpha goes with --loss bonbon");
     if (!pairwise && (flag_given("draws") == 2 || flag_given("pairs") == 2)) usage("--draws and --pairs go with --loss dpo and ipo; %s has --n", name);
-    if (!automatic) loss.alpha = strtod(a->alpha, &end);
-    if (!automatic && (end == a->alpha || *end || !(loss.alpha >= 0 && loss.alpha <= 1))) usage("--alpha %s: auto, or a number from 0 to 1", a->alpha);
     require(a->model, "model");
     if (!a->data == !a->cache) usage("one of --cache and --data is required");
     if (a->data && a->reward) usage("--reward checks the rewards of a cache: it does not go with --data");
@@ -297,7 +294,7 @@ static void cmd_offline(const Args *a)
     char *from = resume_point(a, "offline", &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
     Model m;
-    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, train_layers(a), false);
+    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, a->train_layers, false);
     tokenizer_eos(t); // or dies now
     Comparisons c;
     if (a->data) comparisons_read(&c, a->data, (size_t)a->prompts_max, t, &m.cfg);
@@ -324,7 +321,7 @@ static void cmd_offline(const Args *a)
     Arena work = {.name = "work", .o = m.o};
     for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, tokens, true); }
     if (loss.kind != OFFLINE_BON_SFT) comparisons_reference(&c, &s, a->temperature);
-    if (loss.kind == OFFLINE_BONBON && automatic) loss.alpha = bonbon_alpha(&c, loss.N);
+    if (loss.kind == OFFLINE_BONBON && isnan(loss.alpha)) loss.alpha = bonbon_alpha(&c, loss.N); // --alpha auto
     Passes passes;
     passes_create(&passes, arrlenu(c.list), (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
     long steps = passes.steps;

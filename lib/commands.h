@@ -19,27 +19,14 @@ static const char *require(const char *value, const char *flag)
     return value;
 }
 
-static long train_layers(const Args *a)
-{
-    char *end;
-    long k;
-    if (!strcmp(a->train_layers, "all")) return TRAIN_ALL;
-    if (!whole_number(a->train_layers, &end, &k) || *end || k < 0)
-        usage("--train-layers %s: all, or a number of blocks", a->train_layers);
-    return k;
-}
-
 static size_t decode_rows(const Args *a, size_t fallback) { return a->decode_rows ? (size_t)a->decode_rows : fallback; }
 
 static void missing_eos(const Args *a, bool *has, double *value)
 {
-    char *end;
-    *has = strcmp(a->missing_eos, "none") != 0;
-    *value = *has ? strtod(a->missing_eos, &end) : 0;
-    if (*has && (end == a->missing_eos || *end || !(fabs(*value) <= 1e9)))
-        usage("--missing-eos %s: none, or a number between -1e9 and 1e9", a->missing_eos);
-    *value = (float)*value; // as rewards are
+    *has = !isnan(a->missing_eos);
+    *value = *has ? (float)a->missing_eos : 0; // as rewards are
 }
+static const char *missing_eos_text(const Args *a) { return isnan(a->missing_eos) ? "none" : format("%.9g", a->missing_eos); } // of a cache's header
 
 // --out, tried before the work; never what the run reads, which would be lost
 static AsideFile *out_file(const Args *a)
@@ -234,7 +221,7 @@ static void check_reward(const Cache *c, const char *path, const Args *a, Reward
     double value;
     missing_eos(a, &has, &value);
     check_header(c->header, path, "reward", reward->what, "reward");
-    check_header(c->header, path, "missing_eos", a->missing_eos, "--missing-eos");
+    check_header(c->header, path, "missing_eos", missing_eos_text(a), "--missing-eos");
     reward_recheck(reward, c, path, t, (uint64_t)a->seed, has ? &value : NULL, a->reward_tolerance);
 }
 
@@ -400,7 +387,7 @@ static void supervised_run(const Args *a, const char *command)
     size_t context = (size_t)a->context < c.max_T ? (size_t)a->context : c.max_T, own = folder ? c.max_T : SIZE_MAX;
     if (context < 2) die("%s: the model's own context is %zu: a row must hold two tokens at least, one to read and one to predict", folder, context);
     Model m;
-    model_create(&m, o, &c, train_layers(a), false, false);
+    model_create(&m, o, &c, a->train_layers, false, false);
     model_random(&m, (uint64_t)a->seed);
     if (folder && !reward) model_fill(&m, folder);
     if (folder && reward) { size_t absent = model_fill_partial(&m, folder); if (absent > 1) die("--init %s: %zu parameters are not in it: is it of this width?", folder, absent - 1); }
@@ -607,7 +594,7 @@ static void cmd_cache(const Args *a)
     char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *ps = format("%016llx", (unsigned long long)prompts);
     size_t total = checked_product("--samples for all prompts", d.n, M);
     json_t *header = json_make("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
-                               "missing_eos", a->missing_eos, "precision", precisions[a->precision].name, "temperature", json_number(a->temperature, "--temperature", "choose another"), "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
+                               "missing_eos", missing_eos_text(a), "precision", precisions[a->precision].name, "temperature", json_number(a->temperature, "--temperature", "choose another"), "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
                                "samples", (json_int_t)M, "total", (json_int_t)total);
     if (a->device != DEVICE_CPU) json_object_set_new(header, "device", json_make("s", devices[a->device].name)); // "auto" is bf16 there
     size_t done = cache_resume(&file, header, d.prompts, d.n, M);
@@ -821,7 +808,7 @@ static void cmd_train(const Args *a)
     char *from = resume_point(a, "train", &finished);
     if (finished) { printf("%s: finished already\n", a->out); return; }
     Model m;
-    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, train_layers(a), opt.critic->value_head);
+    Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, a->train_layers, opt.critic->value_head);
     if (opt.critic->value_head) value_head_random(&m, (uint64_t)a->seed);
     opt.eos = tokenizer_eos(t);
     Reward reward;
@@ -911,7 +898,7 @@ static void pool_choose(Response *out, const char *path, const Prompt *prompts, 
     Cache c;
     cache_read(&c, path, 0);
     check_cache(&c, path, a, reference, t);
-    check_header(c.header, path, "missing_eos", a->missing_eos, "--missing-eos");
+    check_header(c.header, path, "missing_eos", missing_eos_text(a), "--missing-eos");
     Response *draws = (Response *)xmalloc(N * sizeof *draws);
     for (size_t i = 0; i < n; i++) {
         long at = cache_find(&c, prompts[i].text);

@@ -14,6 +14,7 @@ typedef struct {
     const char *fallback;    // the default, as text; NULL: none
     const char *choices;     // of a number its range, "lo..hi", "lo.." or ">lo..<hi", bounds included unless marked.
                              // Counts end at 1e9: they fit an int, and two of them multiply in 64 bits.
+                             // "word|lo..hi": the word may stand for a number; it is kept as -1, of a double as NAN.
     const char *help;
     const void *rows; size_t row_size; // FLAG_CHOICE: a table of rows, one of which is named
 } Flag;
@@ -68,14 +69,21 @@ static size_t edit_distance(const char *a, const char *b) // Levenshtein
     return row[m];
 }
 
+static size_t word_length(const Flag *f) { return f->choices && strchr(f->choices, '|') ? strcspn(f->choices, "|") : 0; } // 0: there is no word
+static bool is_word_kept(const Flag *f, const char *field) // whether it is the word that was given
+{
+    return word_length(f) && (f->type == FLAG_LONG ? *(const long *)field == -1 : isnan(*(const double *)field));
+}
+
 static void check_range(const Flag *f, const char *text, double x)
 {
-    const char *low = f->choices, *high = strstr(f->choices, "..") + 2;
+    const char *low = f->choices + (word_length(f) ? word_length(f) + 1 : 0), *high = strstr(f->choices, "..") + 2;
     bool above = *low == '>', below = *high == '<';
     double lo = strtod(low + above, NULL), hi = *high ? strtod(high + below, NULL) : INFINITY;
     if ((above ? x > lo : x >= lo) && (below ? x < hi : x <= hi)) return;
-    if (isfinite(hi)) usage("--%s %s: must be %s %g and %s %g", f->name, text, above ? "more than" : "at least", lo, below ? "less than" : "at most", hi);
-    usage("--%s %s: must be %s %g", f->name, text, above ? "more than" : "at least", lo);
+    const char *word = word_length(f) ? format("%.*s, or ", (int)word_length(f), f->choices) : "", *least = above ? "more than" : "at least";
+    if (isfinite(hi)) usage("--%s %s: must be %s%s %g and %s %g", f->name, text, word, least, lo, below ? "less than" : "at most", hi);
+    usage("--%s %s: must be %s%s %g", f->name, text, word, least, lo);
 }
 
 bool whole_number(const char *text, char **end, long *x)
@@ -101,6 +109,12 @@ static void set_flag(void *args, const Flag *f, const char *value)
     char *field = (char *)args + f->field, *end = NULL;
     bool good = false;
     const char *name;
+    size_t word = word_length(f);
+    if (word && strlen(value) == word && !strncmp(value, f->choices, word)) {
+        if (f->type == FLAG_LONG) *(long *)field = -1;
+        else *(double *)field = NAN;
+        return;
+    }
     switch (f->type) {
     case FLAG_STRING: { // it goes into headers and records, which are JSON
         size_t n = strlen(value), bad = utf8_valid(value, n);
@@ -119,7 +133,9 @@ static void set_flag(void *args, const Flag *f, const char *value)
         break;
     case FLAG_BOOL: *(bool *)field = !strcmp(value, "true"); return;
     }
-    if (!good || *end) usage("--%s %s: not a %s", f->name, value, f->type == FLAG_LONG ? "whole number" : "number");
+    const char *kind = f->type == FLAG_LONG ? "whole number" : "number";
+    if ((!good || *end) && word) usage("--%s %s: must be %.*s or a %s", f->name, value, (int)word, f->choices, kind);
+    if (!good || *end) usage("--%s %s: not a %s", f->name, value, kind);
     if (f->choices) check_range(f, value, f->type == FLAG_LONG ? (double)*(long *)field : *(double *)field);
 }
 
@@ -195,6 +211,7 @@ void flags_help(const Flag *table, size_t n, const char *command, const char *su
 static void value_text(char *out, size_t size, const void *args, const Flag *f)
 {
     const char *field = (const char *)args + f->field, *s;
+    if (is_word_kept(f, field)) { snprintf(out, size, "%.*s", (int)word_length(f), f->choices); return; }
     switch (f->type) {
     case FLAG_LONG: snprintf(out, size, "%ld", *(const long *)field); break;
     case FLAG_DOUBLE: snprintf(out, size, "%.9g", *(const double *)field); break;
@@ -225,8 +242,8 @@ json_t *flags_json(const void *args, const Flag *table, size_t n, const char *co
         const Flag *f = &table[i];
         const char *field = (const char *)args + f->field;
         if (!belongs(f, command)) continue;
-        json_t *v = NULL;
-        switch (f->type) {
+        json_t *v = is_word_kept(f, field) ? json_stringn(f->choices, word_length(f)) : NULL;
+        if (!v) switch (f->type) {
         case FLAG_LONG: v = json_integer(*(const long *)field); break;
         case FLAG_DOUBLE: v = json_number(*(const double *)field, f->name, "a flag's value must be a number"); break;
         case FLAG_BOOL: v = json_boolean(*(const bool *)field); break;

@@ -163,7 +163,7 @@ static void cmd_info(const Args *a)
     c.scalar_head &= c.labels <= 1;
     if (c.scalar_head && a->reward) die("%s: a reward model itself: --reward goes with a language model", a->model);
     if (folder && !bert) config_read_as(&reward, a->reward, "reward", true);
-    model_create(&m, device_ops(a), &c, c.scalar_head ? TRAIN_NONE : train_layers(a), !c.scalar_head, true);
+    model_create(&m, device_ops(a), &c, c.scalar_head ? TRAIN_NONE : a->train_layers, !c.scalar_head, true);
     print_model(a->model, &m);
     print_parameters(&m, is_folder(a->model) && c.labels <= 1 ? a->model : NULL);
     for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_VALUE) value_head += m.list[i].n;
@@ -184,7 +184,7 @@ static void cmd_info(const Args *a)
     if (c.scalar_head) return;
     double parts[3];
     for (int i = 0; i < 3; i++) {
-        model_create(&m, device_ops(a), &c, i == 2 ? TRAIN_NONE : train_layers(a), false, true);
+        model_create(&m, device_ops(a), &c, i == 2 ? TRAIN_NONE : a->train_layers, false, true);
         parts[i] = i == 2 ? plan_drawing(&m, decode_rows(a, 256), (size_t)a->micro_tokens, max_prompt, max_new) : plan_training(&m, (size_t)a->micro_tokens, i);
         model_free(&m);
     }
