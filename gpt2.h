@@ -11,9 +11,10 @@
 //  - Parameters live in one buffer, in the order of one list (Param): embeddings, blocks from the bottom up, final norm, heads.
 //    What trains is always a suffix of it, so freezing is one offset, and gradients and moments are as long as that suffix.
 //  - Weights are kept as (out, in) rows whatever the file says: normalise at load (param_set), undo at save (param_get).
-//  - An architecture is a row (Architecture): the names of its tensors, its config.json, and functions for what is its own. GPT-2's
-//    tables are here, Pythia's in pythia.h, the rows in lib/config.h. The block is one function: it asks Config whether the MLP stands
-//    beside the attention or after it, and which activation it has, and the row for the positions.
+//  - An architecture is a row (Architecture): the names of its tensors, its config.json, and functions for what is
+//    its own. GPT-2's tables are here, Pythia's in pythia.h, the rows in lib/config.h. The block is one function: it
+//    asks Config whether the MLP stands beside the attention or after it and which activation it has, and the row for
+//    the positions.
 //  - Logits never exist as a whole: the head is part of the ops logprob_*, head_kl and sample, which work in chunks of rows.
 //  - Memory is an Arena a family, carved by one function that runs twice: once to measure, once to place.
 //
@@ -60,12 +61,14 @@ void *xcalloc(size_t count, size_t size);
 void *xrealloc(void *p, size_t bytes);
 char *xstrdup(const char *s);
 
-// Tables of rows: architectures, schedules, objectives, ... Each row begins with its name and a help text (or NULL); a row without a name ends
-// a table. Flags get their choices and their help from them. Tables that are yours to extend have room for ROWS_MAX rows.
+// Tables of rows: architectures, schedules, objectives, ... Each row begins with its name and a help text (or NULL); a
+// row without a name ends a table. Flags get their choices and their help from them. Tables that are yours to extend
+// have room for ROWS_MAX rows: ROW(table, "name") is a row by its name, ROW_ADD(table, {...}) adds one at the end.
 enum { ROWS_MAX = 16 };
-const char *row_name(const void *table, size_t row_size, size_t i);      // of row i; NULL where the table ends, beyond which nobody may look
-size_t row_named(const void *table, size_t row_size, const char *name);  // its index; dies when no row has that name
-size_t row_room(const void *table, size_t row_size);                     // the index of the next row; dies when there is no room for it
+// The name of row i, NULL where the table ends. Rows are asked for in order: nothing is known of what lies beyond.
+const char *row_name(const void *table, size_t row_size, size_t i);
+size_t row_named(const void *table, size_t row_size, const char *name); // its index; dies when no row has that name
+size_t row_room(const void *table, size_t row_size);                    // the index of the next row; dies if it is full
 #define ROW(table, name) (&(table)[row_named(table, sizeof *(table), name)])
 #define ROW_ADD(table, ...) ((table)[row_room(table, sizeof *(table))] = (__typeof__(*(table)))__VA_ARGS__)
 
@@ -99,7 +102,7 @@ void random_permutation(size_t *out, size_t n, uint64_t seed, uint64_t stream, u
 // ----------------------------------------------------------------------------
 // buffers and arenas
 
-typedef enum { DT_F64, DT_F32, DT_F16, DT_BF16, DT_I64, DT_I32, DT_U8, DT_PACKED } DType; // DT_PACKED: weights as pack leaves them
+typedef enum { DT_F64, DT_F32, DT_F16, DT_BF16, DT_I64, DT_I32, DT_U8, DT_PACKED } DType; // the last: of ops.pack
 #define DT_REAL (sizeof(real) == 8 ? DT_F64 : DT_F32)
 static inline size_t dtype_size(DType t) // bytes of an element
 {
@@ -157,12 +160,14 @@ void arena_release(Arena *a);
 // ----------------------------------------------------------------------------
 // the op table
 //
-// Contract. Outputs first, then inputs, then dimensions. All sizes are size_t; any N, T, R >= 1. Types: activations and their gradients,
-// weights and cached keys and values are of the table's `type`; statistics, log-probabilities, losses and the gradients and moments of
-// parameters are `real` (a matmul may write real activations, or read their gradient: a score's), indices int32. On the host all are real.
-// A forward overwrites its output. A backward overwrites activation gradients, and accumulates parameter gradients and the residual
-// stream (marked +=). A Buf without memory as a gradient means: frozen, do not compute. No op reads what it did not get, keeps state
-// between calls, or lets a row's result depend on what its neighbours contain. Reductions have a fixed order at a given thread count.
+// Contract. Outputs first, then inputs, then dimensions. All sizes are size_t; any N, T, R >= 1. Types: activations and
+// their gradients, weights and cached keys and values are of the table's `type`; statistics, log-probabilities, losses
+// and the gradients and moments of parameters are `real`, indices int32. On the host all are real. (The outputs of
+// scalar heads, rewards and values, are statistics in this sense: a matmul may write real outputs, and read their
+// gradient.) A forward overwrites its output. A backward overwrites activation gradients, and accumulates parameter
+// gradients and the residual stream (marked +=). A Buf without memory as a gradient means: frozen, do not compute. No
+// op reads what it did not get, keeps state between calls, or lets a row's result depend on what its neighbours
+// contain. Reductions have a fixed order at a given thread count.
 //   N tokens in all rows, B rows, R gathered positions, C width, OC/V outputs, NH heads of size HS, S slots, T positions a slot.
 
 typedef enum { ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU } Activation;
@@ -202,15 +207,16 @@ struct Ops {
     void (*gather_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);                                        // out (R,C) = inp[index]
     void (*scatter_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);                                       // out[index] += inp, indices distinct
     // the head: softmax(inp (R,C) w^T (V,C) / temperature), never stored as (R,V)
-    size_t (*head_rows)(size_t V);                               // how many rows are done at once
-    // entropy and kept may be none; kept, R <= head_rows(V) rows of V rounded up to 64, is what a backward call on the same rows need not compute again
+    size_t (*head_rows)(size_t V);                               // how many rows' logits are in memory at once
+    // entropy and kept may be none. kept holds the probabilities of all R rows (R <= head_rows(V), V rounded up to 64),
+    // so that a backward call on the same rows need not compute them again
     void (*logprob_forward)(Buf logp, Buf entropy, Buf kept, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V);
-    // kept from the forward, overwritten; or none
+    // kept: as logprob_forward left it, and overwritten here; or none
     void (*logprob_backward)(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target, double temperature,
                              size_t R, size_t C, size_t V);  // dinp =, dw +=; logp is written too (or none), so a loss linear in logp needs no forward
     void (*head_kl)(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C, size_t V); // (R): KL(p||q) over the vocabulary
     void (*sample)(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double temperature, long top_k, double top_p,
-                   size_t R, size_t C, size_t V);            // inverse CDF at uniform (R, float64); logp without top_k, top_p; top_k 0, top_p 1: none
+                   size_t R, size_t C, size_t V); // inverse CDF at uniform (R, float64); logp before any cut
     // losses and optimiser
     void (*ppo_loss)(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, Buf old_logp, Buf old_value, Buf advantage, Buf returns,
                      double scale, double clip, double value_clip, double vf_coef, size_t R); // stats (8, float64) +=: see ppo.h
@@ -247,28 +253,35 @@ typedef struct {
     int pad;            // a reward model reads a text at its last token that is not this id (-1: at its last)
     bool parallel;      // x + attention(norm1(x)) + mlp(norm2(x)) instead of one after the other
     double rotary_pct;  // the share of each head that rotary positions turn (0: learned positions, wpe)
-    double rotary_base; // the slowest of them turns once in about 2 pi rotary_base tokens
+    double rotary_base; // the slowest of them turns once in about 2 pi times so many tokens
     double eps;         // added to the variance in layer norms
     double init_std;    // standard deviation of fresh weights: initializer_range
     int bos, eos;       // token ids (-1: none)
 } Config;
 
-enum { P_LAYER = 1, P_DECAY = 2, P_TRANSPOSE = 4, P_NORM = 8, P_MATMUL = 16, P_PROJ = 32, P_VALUE = 64, P_HEAD = 128,
-       P_PLACED = 256, P_BIASED = 512 };
+enum {
+    P_LAYER = 1,     // there is one in each block
+    P_DECAY = 2,     // AdamW's weight decay applies
+    P_TRANSPOSE = 4, // the file has (cols, rows)
+    P_NORM = 8,      // a norm's weight: begins as ones
+    P_MATMUL = 16,   // is packed for decoding
+    P_PROJ = 32,     // writes to the residual stream: begins smaller
+    P_VALUE = 64,    // of PPO's value head
+    P_HEAD = 128,    // of a head: it has no prefix in the file
+    P_PLACED = 256,  // the file has the rows in another order (Architecture.place)
+    P_BIASED = 512,  // of the scalar head in the form that has a bias
+};
 typedef enum { D_NONE, D_1, D_C, D_3C, D_F, D_V, D_T, D_2C, D_LABELS } Dimension; // sizes by their names in Config
 // One parameter of an architecture, or one of each block.
 typedef struct {
     const char *hf;       // its name in a Hugging Face file, the block's number as %zu; NULL ends a table
     size_t field;         // where its Buf stands: IN_PARAMS(f), or with P_LAYER IN_BLOCK(f)
     Dimension rows, cols; // as kept in memory; cols 0: a vector
-    int flags;            // P_LAYER: one in each block. P_DECAY: AdamW's weight decay applies. P_TRANSPOSE: (cols, rows) in the file.
-                          // P_NORM: begins as ones. P_MATMUL: packed for decoding. P_PROJ: writes to the residual stream, and begins
-                          // smaller. P_VALUE: of PPO's value head. P_HEAD: of what stands on the trunk. P_PLACED: the file has the rows
-                          // in another order (Architecture.place). P_BIASED: of the scalar head that has a bias
+    int flags;            // P_...
 } ParamSpec;
 
 // One field of config.json.
-typedef enum { F_SIZE, F_NUMBER, F_FLAG, F_TOKEN, F_ACT, F_EMPTY } ConfigType; // F_EMPTY: anything but null, {} or [] is refused
+typedef enum { F_SIZE, F_NUMBER, F_FLAG, F_TOKEN, F_ACT, F_EMPTY } ConfigType; // F_EMPTY: null, {} or [] alone is taken
 typedef struct {
     const char *key;      // its name; NULL ends a table
     const char *also;     // another name by which transformers takes it, or NULL
@@ -280,7 +293,8 @@ typedef struct {
 #define KEPT(f) offsetof(Config, f)
 #define CHECKED ((size_t)-1)
 
-// What sets one architecture apart: a row of `architectures` (lib/config.h). A new one is a header like pythia.h and a row.
+// What sets one architecture apart: a row of `architectures` in lib/config.h. A new one is a header like pythia.h, and
+// its row.
 struct json_t; // of jansson
 typedef struct Param Param;
 typedef struct Architecture {
@@ -289,16 +303,18 @@ typedef struct Architecture {
     const char *prefix;              // what tensors' names may begin with in a file, those of heads excepted
     const char *lm, *classifier;     // the names of transformers' classes
     const ParamSpec *params;         // in their order in memory, the untied head last
-    const char *const *buffers;      // endings of tensors that are no parameters and that old versions saved; NULL ends the list
+    const char *const *buffers;      // endings of tensors that are no parameters, saved by old versions; NULL ends it
     const ConfigField *fields;       // of config.json, beside those of all architectures
-    // Functions for what tables cannot say. NULL: there is nothing of the kind
-    void (*read)(Config *c, struct json_t *j, const char *path);  // the rest of config.json; dies naming path and field
-    void (*write)(const Config *c, struct json_t *j);             // the rest of config.json, into j
-    void (*fresh)(Config *c);        // of a model made from scratch all but the sizes; usage() when it cannot have those
-    size_t (*place)(const Config *c, size_t row, size_t *at);     // P_PLACED: *at is where the file's row stands in memory; returns how
-                                     // many rows from there on follow each other in both
-    void (*turn)(const Ops *o, const Config *c, Buf qkv, Buf pos, size_t N, bool back); // positions into q and k of qkv (N,3C), or with
-                                     // `back` out of their gradients. NULL: wpe has the positions
+    // Functions for what tables cannot say. All but `fresh` may be NULL: there is nothing of the kind.
+    // The rest of config.json: read from j, dying with its path and the field's name; written into j.
+    void (*read)(Config *c, struct json_t *j, const char *path);
+    void (*write)(const Config *c, struct json_t *j);
+    // All but the sizes of a model made from scratch; usage() when it cannot have those.
+    void (*fresh)(Config *c);
+    // P_PLACED: *at is where the file's row stands in memory; returns how many rows from there on follow in both.
+    size_t (*place)(const Config *c, size_t row, size_t *at);
+    // Works positions into q and k of qkv (N,3C), or with `back` out of their gradients. NULL: wpe has the positions.
+    void (*turn)(const Ops *o, const Config *c, Buf qkv, Buf pos, size_t N, bool back);
 } Architecture;
 
 // One parameter of one model: the table unrolled over the blocks.
@@ -342,7 +358,7 @@ typedef struct {
     size_t first_block, first;  // blocks below first_block and elements below first are frozen
     Arena params, optim, packs; // of data; of gradients, moments and the master; of packed weights
     Buf data;                   // (n_params) the weights, of o->type
-    Buf master;                 // (n_params - first) real: the weights that train, exactly; a part of data where that is real
+    Buf master;                 // (n_params - first) real: the weights that train, exactly; part of a real data
     Buf grad, m, v;             // (n_params - first) real: gradients and AdamW's moments
     Params p;                   // data by name
     Params g;                   // grad by name; what is frozen is none
@@ -411,7 +427,8 @@ typedef struct {
     BlockActs *h;     // (L) blocks that train keep their own, the others share one
     Buf lnf;          // (N,C) the final hidden state
     Buf meanf, rstdf; // (N), (N) real
-    Buf dx;           // (N,C) gradient of the residual stream; this and all below are scratch of the backward pass, none without one
+    // Scratch of the backward pass, none without one: gradients
+    Buf dx;           // (N,C) of the residual stream
     Buf dln;          // (N,C) of a norm's output
     Buf dqkv;         // (N,3C)
     Buf datt;         // (N,C)
@@ -630,7 +647,8 @@ static inline void gpt2_fresh(Config *c)
     c->tied = true;
 }
 
-// Heads of every architecture: the reward model's scalar head in its two forms, PPO's value head (kept in state.safetensors).
+// Heads of every architecture: the reward model's scalar head in its two forms, and PPO's value head, which no folder
+// has: it is kept in state.safetensors.
 static const ParamSpec head_table[] = {
     {"score.weight",   IN_PARAMS(score), D_1,  D_C,  P_DECAY | P_HEAD},
     {"scalar_head.weight", IN_PARAMS(score), D_1, D_C, P_DECAY | P_HEAD | P_BIASED},
@@ -768,7 +786,7 @@ void model_random(Model *m, uint64_t seed)
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
         double std = q->flags & P_VALUE || !q->cols ? 0 : q->flags & P_PROJ ? m->cfg.init_std / sqrt(2.0 * (double)m->cfg.L) : m->cfg.init_std;
-        if (q->field == IN_PARAMS(score)) std = 1 / sqrt((double)m->cfg.C + 1); // N+ detail 11
+        if (q->field == IN_PARAMS(score)) std = 1 / sqrt((double)m->cfg.C + 1); // as Huang et al. 2024 (ppo.h) have it
         for (size_t j = 0; j < q->n; j++)
             x[j] = (real)(q->flags & P_NORM ? 1 : std > 0 ? std * random_normal(seed, STREAM_INIT, i, j) : 0);
         param_write(m, q, 0, q->n, x);
@@ -976,7 +994,8 @@ static void block_backward(const Ops *o, const Config *c, const Block *p, const 
     o->matmul_backward(s->dfc, g->fc2w, g->fc2b, s->dx, a->act, p->fc2w, N, F, C);
     o->activation_backward(s->dfc, s->dfc, a->fc, c->act, N * F);
     o->matmul_backward(s->dln, g->fcw, g->fcb, s->dfc, a->ln2, p->fcw, N, C, F);
-    // dx is now mid's gradient but for norm2's part of it; in parallel that part is x's and must wait until the attention has read dx
+    // dx is the gradient of `mid`, less what comes through norm2. In parallel, what comes through norm2 belongs to x
+    // instead, and must wait until the attention's projection has read dx
     if (!c->parallel) o->layernorm_backward(s->dx, g->ln2w, g->ln2b, s->dln, a->mid, p->ln2w, a->mean2, a->rstd2, N, C);
     o->matmul_backward(s->datt, g->projw, g->projb, s->dx, a->att, p->projw, N, C, C);
     if (c->parallel) o->layernorm_backward(s->dx, g->ln2w, g->ln2b, s->dln, x, p->ln2w, a->mean2, a->rstd2, N, C);

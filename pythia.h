@@ -1,17 +1,20 @@
 // pythia.h: what Pythia (GPT-NeoX, https://arxiv.org/abs/2304.01373) does differently from GPT-2.
 //
-// There is one model, in gpt2.h. Here are the tables and functions of Pythia's row (lib/config.h includes this file and has the row): the names
-// of its tensors, the order of its queries, keys and values, its rotary positions, and how its config.json is read and written. Two things are
-// switches of the one block, in Config: the MLP beside the attention instead of after it (use_parallel_residual), and the activation
-// that hidden_act names. A model of another family begins as a copy of this file.
+// There is one model, in gpt2.h. Here are the tables and functions of Pythia's row (lib/config.h includes this file and
+// has the row): the names of its tensors, the order of its queries, keys and values, its rotary positions, and how its
+// config.json is read and written. Two things are switches of the one block, in Config: the MLP beside the attention
+// instead of after it (use_parallel_residual), and the activation that hidden_act names. A model of another family
+// begins as a copy of this file, and a row.
 //
 // Easy to get wrong:
-//  - The file's query_key_value rows are [NH][3][HS]: q, k and v of head 0, then of head 1. neox_place has them sorted into [3][NH][HS] at load,
-//    weights and biases, and back at save, so that attention finds what it finds in GPT-2.
-//  - The rotation is of halves (element j with j + dims/2), not of neighbours, and the number of dimensions is int(head size * share), rounded down.
-//  - hidden_act "gelu" is the erf form; GPT-2's gelu_new is the tanh one. They differ by 5e-4.
-//  - Transformers renamed the rotary numbers twice: rotary_pct and rotary_emb_base; beside them partial_rotary_factor and rope_theta; from version 5 on
-//    both inside rope_parameters (or rope_scaling, of old). All spellings are read and must agree; the first and the last are written.
+//  - The file's query_key_value rows are [NH][3][HS]: q, k and v of head 0, then of head 1. neox_place has them sorted
+//    into [3][NH][HS] at load, weights and biases, and back at save, so that attention finds what it finds in GPT-2.
+//  - The rotation is of halves (element j with j + dims/2), not of neighbours, and the number of dimensions is
+//    int(head size * share), rounded down.
+//  - hidden_act "gelu" is the erf form; GPT-2's gelu_new is the tanh one. They differ by 5e-4 at most.
+//  - Transformers renamed the rotary numbers twice: first rotary_pct and rotary_emb_base; then partial_rotary_factor
+//    and rope_theta beside them; from version 5 on those two inside rope_parameters (once called rope_scaling). All
+//    spellings are read and must agree; the first and the last are written.
 //
 // Left out on purpose: scaled rotary positions (linear, dynamic, yarn: no Pythia has them), attention without biases.
 #ifndef PYTHIA_H
@@ -41,7 +44,8 @@ static const char *const neox_buffers[] = {".attention.bias", ".attention.masked
 // ----------------------------------------------------------------------------
 // queries, keys and values; rotary positions
 
-// Row `row` of the file belongs to q, k or v (part 0, 1 or 2) of one head. What follows it stays together to the end of that.
+// Row `row` of the file belongs to q, k or v (part 0, 1 or 2) of one head. What follows it stays together to the end of
+// that.
 static size_t neox_place(const Config *c, size_t row, size_t *at)
 {
     size_t HS = c->C / c->NH, head = row / (3 * HS), part = row / HS % 3;
@@ -84,8 +88,9 @@ static const ConfigField rope_fields[] = { // the same two numbers as rope_param
     {0},
 };
 
-// transformers 5 reads rope_scaling if there is one, else rope_parameters; what that leaves out, under the old names beside them. All that is
-// said anywhere must agree with what it takes: version 4 does not read rope_parameters, and neither reads the new names outside of them.
+// Transformers 5 reads rope_scaling if there is one, else rope_parameters; and what that leaves out, under the old
+// names beside it. Whatever is said at another place must agree with that, for other readers look there: version 4 does
+// not know rope_parameters, and neither version reads the new names outside of it.
 static void neox_read(Config *c, json_t *j, const char *path)
 {
     static const char *const places[] = {"rope_scaling", "rope_parameters", "config.json"};
@@ -115,13 +120,14 @@ static void neox_read(Config *c, json_t *j, const char *path)
     c->rotary_pct = share;
     c->rotary_base = base;
     size_t dims = rotary_dims(c), HS = c->C / c->NH;
-    if (!dims || dims % 2) die("%s: %zu rotary dimensions of a head of %zu: must be even, and at least 2", path, dims, HS);
+    if (!dims || dims % 2)
+        die("%s: %zu rotary dimensions of a head of %zu: must be even, and at least 2", path, dims, HS);
 }
 
 static void neox_write(const Config *c, json_t *j)
 {
-    json_object_set_new(j, "rope_parameters", json_make("{s:s, s:f, s:f}", "rope_type", "default", "rope_theta", c->rotary_base,
-                                                        "partial_rotary_factor", c->rotary_pct));
+    json_object_set_new(j, "rope_parameters", json_make("{s:s, s:f, s:f}", "rope_type", "default",
+        "rope_theta", c->rotary_base, "partial_rotary_factor", c->rotary_pct));
 }
 
 static void neox_fresh(Config *c) // as the Pythias are
@@ -131,6 +137,7 @@ static void neox_fresh(Config *c) // as the Pythias are
     c->rotary_pct = 0.25;
     c->rotary_base = 10000;
     if (c->C / c->NH % 8)
-        usage("--width %zu over --heads %zu: a gpt_neox turns a quarter of each head in pairs, so heads must be multiples of 8", c->C, c->NH);
+        usage("--width %zu over --heads %zu: a gpt_neox turns a quarter of each head in pairs, so heads must be "
+              "multiples of 8", c->C, c->NH);
 }
 #endif

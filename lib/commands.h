@@ -26,7 +26,11 @@ static void missing_eos(const Args *a, bool *has, double *value)
     *has = !isnan(a->missing_eos);
     *value = *has ? (float)a->missing_eos : 0; // as rewards are
 }
-static const char *missing_eos_text(const Args *a) { return isnan(a->missing_eos) ? "none" : format("%.9g", a->missing_eos); } // of a cache's header
+
+static const char *missing_eos_text(const Args *a) // as a cache's header has it
+{
+    return isnan(a->missing_eos) ? "none" : format("%.9g", a->missing_eos);
+}
 
 // --out, tried before the work; never what the run reads, which would be lost
 static AsideFile *out_file(const Args *a)

@@ -1,11 +1,13 @@
 // config.h: Hugging Face folders in and out: config.json, the weights, the tokenizer beside them.
 //
-// A folder is read through the model's parameter list: each parameter is looked up by name (with or without `transformer.` or `gpt_neox.`),
-// checked for shape and handed to param_set a piece at a time, so that loading needs little memory beside the weights. What is missing, left
-// over or of another shape is listed all at once. config.json is read and written through one table of fields with their types and ranges; what
-// would change the mathematics (inverse-layer attention scaling, scaled rotary positions) is refused there. What is written loads with
-// AutoModelForCausalLM and AutoModelForSequenceClassification of transformers 4 and 5. cleanrl's reward models (`lm_backbone.*`, `scalar_head.*`, a
-// nested base_config) are read, not written.
+// A folder is read through the model's parameter list: each parameter is looked up by name (with or without
+// `transformer.` or `gpt_neox.`), checked for shape and handed to param_set a piece at a time, so that loading needs
+// little memory beside the weights. What is missing, left over or of another shape is listed all at once. config.json
+// is read and written through tables of fields with their types and ranges, one of each architecture's and one for all;
+// what would change the mathematics (inverse-layer attention scaling, scaled rotary positions, quantisation) is refused
+// there. What is written loads with AutoModelForCausalLM and AutoModelForSequenceClassification of transformers 4 and
+// 5. Reward models of summarize_from_feedback_details (https://github.com/vwxyzjn/summarize_from_feedback_details),
+// here called cleanrl's form, are read and not written: `lm_backbone.*`, `scalar_head.*` and a nested base_config.
 #ifndef CONFIG_H
 #define CONFIG_H
 #include "../gpt2.h"
@@ -27,7 +29,8 @@ uint64_t model_fingerprint(const Model *m);   // of configuration and weights as
 // ----------------------------------------------------------------------------
 // config.json
 
-// The names of activations, all that transformers has for these functions. The first three, in the order of Activation, are those that are written.
+// The names of activations, all that transformers has for these functions. The first three, in the order of Activation,
+// are those that are written.
 static const struct { const char *name; Activation act; } activations[] = {{"gelu_new", ACT_GELU_TANH}, {"gelu", ACT_GELU_ERF}, {"relu", ACT_RELU},
     {"gelu_pytorch_tanh", ACT_GELU_TANH}, {"gelu_python_tanh", ACT_GELU_TANH}, {"gelu_fast", ACT_GELU_TANH}, {"gelu_accurate", ACT_GELU_TANH}, {"gelu_python", ACT_GELU_ERF}};
 
@@ -38,8 +41,8 @@ static const ConfigField common_fields[] = {
     {"bos_token_id", NULL, F_TOKEN, KEPT(bos), -(1 << 30), 1 << 30, -1},
     {"eos_token_id", NULL, F_TOKEN, KEPT(eos), -(1 << 30), 1 << 30, -1},
     {"pad_token_id", NULL, F_TOKEN, KEPT(pad), -(1 << 30), 1 << 30, -1},
-    {"quantization_config", NULL, F_EMPTY, CHECKED, 0, 0, 0}, // transformers quantises the weights beside it, whatever their type
-    {"pruned_heads", NULL, F_EMPTY, CHECKED, 0, 0, 0},        // transformers 4 takes these heads out, version 5 does not know the field
+    {"quantization_config", NULL, F_EMPTY, CHECKED, 0, 0, 0}, // by it transformers would quantise even fp32 weights
+    {"pruned_heads", NULL, F_EMPTY, CHECKED, 0, 0, 0}, // transformers 4 takes these heads out, 5 passes over the field
     {0},
 };
 
@@ -47,7 +50,8 @@ static const ConfigField common_fields[] = {
 static double field_value(const ConfigField *f, json_t *j, const char *path)
 {
     json_t *v = json_object_get(j, f->key), *same = f->also ? json_object_get(j, f->also) : NULL;
-    if (v && same && !json_equal(v, same)) die("%s: \"%s\" and \"%s\" are two names of one number, and differ", path, f->key, f->also);
+    if (v && same && !json_equal(v, same))
+        die("%s: \"%s\" and \"%s\" are two names of one number, and differ", path, f->key, f->also);
     if (!v) v = same;
     if (!v && isnan(f->fallback)) die("%s: \"%s\" is missing", path, f->key);
     if (!v) return f->fallback;
@@ -80,7 +84,8 @@ static double field_value(const ConfigField *f, json_t *j, const char *path)
         snprintf(must, sizeof must, "gelu, gelu_new (or another name of either) or relu");
         break;
     case F_EMPTY:
-        if (is_null || ((json_is_object(v) || json_is_array(v)) && !json_object_size(v) && !json_array_size(v))) return 0;
+        if (is_null || ((json_is_object(v) || json_is_array(v)) && !json_object_size(v) && !json_array_size(v)))
+            return 0;
         snprintf(must, sizeof must, "left out, with weights that are plain and whole: save them so with transformers");
         break;
     }
@@ -145,11 +150,17 @@ static void config_check(const Config *c, const char *path) // what no field by 
 #include "../pythia.h"
 enum { ARCH_GPT2, ARCH_NEOX };
 static Architecture architectures[ROWS_MAX] = {
-    [ARCH_GPT2] = {.name = "gpt2", .prefix = "transformer.", .lm = "GPT2LMHeadModel", .classifier = "GPT2ForSequenceClassification",
-        .params = gpt2_params, .buffers = gpt2_buffers, .fields = gpt2_fields, .fresh = gpt2_fresh},
-    [ARCH_NEOX] = {.name = "gpt_neox", .prefix = "gpt_neox.", .lm = "GPTNeoXForCausalLM", .classifier = "GPTNeoXForSequenceClassification",
-        .params = neox_params, .buffers = neox_buffers, .fields = neox_fields, .read = neox_read, .write = neox_write, .fresh = neox_fresh,
-        .place = neox_place, .turn = neox_turn},
+    [ARCH_GPT2] = {
+        .name = "gpt2", .prefix = "transformer.",
+        .lm = "GPT2LMHeadModel", .classifier = "GPT2ForSequenceClassification",
+        .params = gpt2_params, .buffers = gpt2_buffers, .fields = gpt2_fields, .fresh = gpt2_fresh,
+    },
+    [ARCH_NEOX] = {
+        .name = "gpt_neox", .prefix = "gpt_neox.",
+        .lm = "GPTNeoXForCausalLM", .classifier = "GPTNeoXForSequenceClassification",
+        .params = neox_params, .buffers = neox_buffers, .fields = neox_fields, .fresh = neox_fresh,
+        .read = neox_read, .write = neox_write, .place = neox_place, .turn = neox_turn,
+    },
 };
 
 // "gpt2, gpt_neox", or their classes: one name of every row, by its place in the row; malloc'd
@@ -201,7 +212,9 @@ void config_read(Config *c, const char *dir)
     const char *type = json_string_value(json_object_get(j, "model_type")), *class = json_string_value(json_array_get(types, 0));
     const Architecture *own = architectures;
     while (own->name && (!type || strcmp(own->name, type))) own++;
-    if (!own->name) die("%s: model_type %s is not supported (supported are %s)", path, shown(type), architecture_names(offsetof(Architecture, name)));
+    if (!own->name)
+        die("%s: model_type %s is not supported (supported are %s)", path, shown(type),
+            architecture_names(offsetof(Architecture, name)));
     *c = (Config){.arch = own};
     fields_read(c, own->fields, j, path);
     fields_read(c, common_fields, j, path);
@@ -211,7 +224,7 @@ void config_read(Config *c, const char *dir)
     if (types && !json_is_null(types) && !class) die("%s: \"architectures\" must be a list that names the class", path);
     if (class && !base && !is_own_class(own, class)) die("%s: architecture %s is not supported (%s and %s are)", path, shown(class), own->lm, own->classifier);
     c->scalar_head = base || (class && strstr(class, "ForSequenceClassification"));
-    if (base) { // cleanrl's ScalarModel
+    if (base) { // cleanrl's form
         json_t *shift = json_object_get(file, "bias");
         c->score_bias = true;
         c->pad = -1;

@@ -76,8 +76,10 @@ static const ConfigField distilbert_fields[] = {
     {"activation", NULL, F_ACT, KEPT(act), 0, 0, ACT_GELU_ERF},
     {0},
 };
-static const Architecture distilbert = {.name = "distilbert", .prefix = "distilbert.", .classifier = "DistilBertForSequenceClassification",
-    .params = distilbert_table, .buffers = distilbert_buffers, .fields = distilbert_fields}; // in no table of rows: it is no language model
+static const Architecture distilbert = { // in no table of rows: it is no language model
+    .name = "distilbert", .prefix = "distilbert.", .classifier = "DistilBertForSequenceClassification",
+    .params = distilbert_table, .buffers = distilbert_buffers, .fields = distilbert_fields,
+};
 
 // ----------------------------------------------------------------------------
 // loading

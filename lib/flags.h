@@ -69,7 +69,11 @@ static size_t edit_distance(const char *a, const char *b) // Levenshtein
     return row[m];
 }
 
-static size_t word_length(const Flag *f) { return f->choices && strchr(f->choices, '|') ? strcspn(f->choices, "|") : 0; } // 0: there is no word
+// Of the word that may stand for a number; 0: there is none.
+static size_t word_length(const Flag *f)
+{
+    return f->choices && strchr(f->choices, '|') ? strcspn(f->choices, "|") : 0;
+}
 static bool is_word_kept(const Flag *f, const char *field) // whether it is the word that was given
 {
     return word_length(f) && (f->type == FLAG_LONG ? *(const long *)field == -1 : isnan(*(const double *)field));
@@ -81,8 +85,9 @@ static void check_range(const Flag *f, const char *text, double x)
     bool above = *low == '>', below = *high == '<';
     double lo = strtod(low + above, NULL), hi = *high ? strtod(high + below, NULL) : INFINITY;
     if ((above ? x > lo : x >= lo) && (below ? x < hi : x <= hi)) return;
-    const char *word = word_length(f) ? format("%.*s, or ", (int)word_length(f), f->choices) : "", *least = above ? "more than" : "at least";
-    if (isfinite(hi)) usage("--%s %s: must be %s%s %g and %s %g", f->name, text, word, least, lo, below ? "less than" : "at most", hi);
+    const char *least = above ? "more than" : "at least", *most = below ? "less than" : "at most";
+    const char *word = word_length(f) ? format("%.*s, or ", (int)word_length(f), f->choices) : "";
+    if (isfinite(hi)) usage("--%s %s: must be %s%s %g and %s %g", f->name, text, word, least, lo, most, hi);
     usage("--%s %s: must be %s%s %g", f->name, text, word, least, lo);
 }
 

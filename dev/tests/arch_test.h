@@ -1,6 +1,8 @@
-// arch_test.h: architectures are rows: one of one's own through every step of a folder's life; what config.json may not say; flags with a word.
+// arch_test.h: architectures are rows: one of one's own through every step of a folder's life; what config.json may not
+// say; flags with a word.
 
-// A GPT-2 with Pythia's rotary positions and order of queries, keys and values, other names for its tensors, and one more field.
+// A GPT-2 with Pythia's rotary positions and order of queries, keys and values, other names for its tensors, and one
+// more field.
 static const ParamSpec mine_params[] = {
     {"embed",              IN_PARAMS(wte),  D_V,  D_C, P_DECAY},
     {"block.%zu.norm1.w",  IN_BLOCK(ln1w),  D_C,  0,   P_LAYER | P_NORM},
@@ -64,12 +66,14 @@ static real *hidden_states(const Model *m, const int *tokens, int n)
 
 static void test_architecture_row(void)
 {
-    ROW_ADD(architectures, {.name = "mine", .prefix = "mine.", .lm = "MineForCausalLM", .classifier = "MineForSequenceClassification",
-        .params = mine_params, .buffers = no_buffers, .fields = mine_fields, .read = mine_read, .write = mine_write, .fresh = mine_fresh,
-        .place = neox_place, .turn = neox_turn});
+    ROW_ADD(architectures, {
+        .name = "mine", .prefix = "mine.", .lm = "MineForCausalLM", .classifier = "MineForSequenceClassification",
+        .params = mine_params, .buffers = no_buffers, .fields = mine_fields, .fresh = mine_fresh,
+        .read = mine_read, .write = mine_write, .place = neox_place, .turn = neox_turn});
     const Architecture *row = ROW(architectures, "mine");
     const int tokens[6] = {3, 1, 4, 1, 5, 9};
-    Config c = {.arch = row, .L = 2, .NH = 2, .C = 8, .F = 20, .V = 31, .max_T = 12, .eps = 1e-5, .init_std = 0.3, .bos = -1, .eos = 7, .pad = -1};
+    Config c = {.arch = row, .L = 2, .NH = 2, .C = 8, .F = 20, .V = 31, .max_T = 12, .eps = 1e-5, .init_std = 0.3,
+        .bos = -1, .eos = 7, .pad = -1};
     row->fresh(&c);
     Model a, b;
     model_create(&a, ops_cpu(), &c, TRAIN_ALL, false, false);
@@ -77,20 +81,23 @@ static void test_architecture_row(void)
     char *dir = tmp_path("mine"), *config = tmp_path("mine/config.json");
     model_save(&a, dir, DT_F32, NULL, 0);
     model_load(&b, ops_cpu(), dir, TRAIN_NONE, false);
-    CHECK(b.cfg.arch == row && b.cfg.act == ACT_RELU && b.cfg.rotary_pct == 0.5 && b.cfg.eos == 7 && !b.cfg.tied, "its config.json, read back");
+    const Config *r = &b.cfg;
+    CHECK(r->arch == row && r->act == ACT_RELU && r->rotary_pct == 0.5 && r->eos == 7 && !r->tied, "config.json, read");
     CHECK(model_fingerprint(&a) == model_fingerprint(&b), "its weights, read back");
     json_t *j = json_file(config);
     const char *type = json_string_value(json_object_get(j, "model_type"));
-    CHECK(type && !strcmp(type, "mine") && json_integer_value(json_object_get(j, "depth")) == 2, "config.json in its own words");
+    CHECK(type && !strcmp(type, "mine"), "model_type");
+    CHECK(json_integer_value(json_object_get(j, "depth")) == 2, "config.json in its own words");
     Safetensors *s = safetensors_open(dir);
     const Tensor *qkv = safetensors_find(s, "mine.block.1.qkv.b");
     CHECK(qkv && safetensors_find(s, "unembed"), "tensors by its own names");
-    for (size_t i = 0; i < a.n_list && qkv; i++) // the file's rows are [NH][3][HS], the model's [3][NH][HS]: of NH = 2 and HS = 4
+    for (size_t i = 0; i < a.n_list && qkv; i++) // NH = 2, HS = 4: [NH][3][HS] in the file, [3][NH][HS] in the model
         if (!strcmp(a.list[i].name, "block.1.qkv.b")) {
             real file[24], *own = R_(a.data) + a.list[i].offset;
             for (int k = 0; k < 24; k++) own[k] = (real)k;
             param_get(&a, &a.list[i], file);
-            for (int k = 0; k < 24; k++) CHECK(file[k] == k / 4 % 3 * 8 + k / 12 * 4 + k % 4, "row %d of the file is row %g here", k, (double)file[k]);
+            for (int k = 0; k < 24; k++)
+                CHECK(file[k] == k / 4 % 3 * 8 + k / 12 * 4 + k % 4, "row %d is row %g here", k, (double)file[k]);
         }
     safetensors_close(s);
     // Its positions are its own function's: without that, tokens do not know where they stand
@@ -121,11 +128,11 @@ static void test_config_refusals(void)
     make_folder(dir);
     static const char *const bodies[] = {
         "{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_positions\":4",
-        "{\"model_type\":\"gpt_neox\",\"hidden_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":2,\"intermediate_size\":16,"
-            "\"vocab_size\":31,\"rotary_pct\":0.5",
+        "{\"model_type\":\"gpt_neox\",\"hidden_size\":8,\"num_hidden_layers\":1,\"num_attention_heads\":2,"
+            "\"intermediate_size\":16,\"vocab_size\":31,\"rotary_pct\":0.5",
         "{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"num_labels\":1"};
     static const struct { const char *field, *says; } cases[] = {
-        {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4}", "\"quantization_config\" is {\"quant_method\":\"gptq\",\"bits\":4}: it must be left out"},
+        {"\"quantization_config\":{\"bits\":4}", "\"quantization_config\" is {\"bits\":4}: it must be left out"},
         {"\"quantization_config\":\"gptq\"", "\"quantization_config\" is \"gptq\": it must be left out"},
         {"\"pruned_heads\":{\"0\":[1]}", "\"pruned_heads\" is {\"0\":[1]}: it must be left out"},
         {"\"pruned_heads\":{},\"quantization_config\":null", NULL}, {"\"pruned_heads\":null", NULL}};
@@ -140,7 +147,7 @@ static void test_config_refusals(void)
             else config_read(&c, dir);
             free(text);
         }
-    char *text = format("%s,\"intermediate_size\":16}", bodies[0]); // a GPT-2 has n_inner; transformers lets the other name pass
+    char *text = format("%s,\"intermediate_size\":16}", bodies[0]); // no name of a GPT-2's field in transformers
     write_file(config, text, strlen(text));
     Config c;
     config_read(&c, dir);
@@ -157,8 +164,9 @@ static void parse_words(const char *flag)
 }
 static void test_word_flags(void)
 {
-    static const struct { const char *flag, *name, *said; } good[] = {{"--train-layers=all", "train-layers", "\"all\""},
-        {"--train-layers=2", "train-layers", "2"}, {"--alpha=auto", "alpha", "\"auto\""}, {"--alpha=0.25", "alpha", "0.25"},
+    static const struct { const char *flag, *name, *said; } good[] = {
+        {"--train-layers=all", "train-layers", "\"all\""}, {"--train-layers=2", "train-layers", "2"},
+        {"--alpha=auto", "alpha", "\"auto\""}, {"--alpha=0.25", "alpha", "0.25"},
         {"--missing-eos=none", "missing-eos", "\"none\""}, {"--missing-eos=-1.5", "missing-eos", "-1.5"}};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         Args a = {0};
@@ -167,12 +175,15 @@ static void test_word_flags(void)
         json_t *j = flags_json(&a, flag_table, n_flags, "offline");
         char *is = json_text(json_object_get(j, good[i].name), JSON_ENCODE_ANY);
         CHECK(!strcmp(is, good[i].said), "%s is recorded as %s", good[i].flag, is);
-        CHECK((a.train_layers == TRAIN_ALL) == (i != 1) && isnan(a.alpha) == (i != 3) && isnan(a.missing_eos) == (i != 5), "%s", good[i].flag);
+        CHECK((a.train_layers == TRAIN_ALL) == (i != 1), "%s: %ld", good[i].flag, a.train_layers);
+        CHECK(isnan(a.alpha) == (i != 3) && isnan(a.missing_eos) == (i != 5), "%s", good[i].flag);
         json_decref(j);
         free(is);
     }
-    static const struct { const char *flag, *says; } bad[] = {{"--train-layers=al", "must be all or a whole number"}, {"--train-layers=alls", "must be all"},
-        {"--train-layers=-1", "must be all, or at least 0 and at most 1000"}, {"--alpha=1.5", "must be auto, or at least 0 and at most 1"},
+    static const struct { const char *flag, *says; } bad[] = {
+        {"--train-layers=al", "must be all or a whole number"}, {"--train-layers=alls", "must be all"},
+        {"--train-layers=-1", "must be all, or at least 0 and at most 1000"},
+        {"--alpha=1.5", "must be auto, or at least 0 and at most 1"},
         {"--alpha=nan", "must be auto or a number"}, {"--missing-eos=", "must be none or a number"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) expect_death(parse_words, bad[i].flag, 2, bad[i].says);
 }
