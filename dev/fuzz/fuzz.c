@@ -344,8 +344,8 @@ static void run_flags(const Part *part)
     long ns[MAX_NS];
     PpoOptions o;
     if (a.ns) parse_ns(a.ns, ns);
-    if (a.train_layers) train_layers(&a);
-    if (a.missing_eos) missing_eos(&a, &has, &value);
+    MUST(a.train_layers >= -1 && a.train_layers <= 1000 && !(a.alpha < 0 || a.alpha > 1));
+    missing_eos(&a, &has, &value);
     if (a.memory) memory_limit(&a);
     if (!strcmp(c->name, "train")) ppo_options(&o, &a);
 }
