@@ -6,7 +6,7 @@
 CC      ?= gcc
 ARCH    ?= -march=native
 OPT     ?= -O3 $(ARCH) -fno-math-errno -fno-trapping-math -g
-WARN    := -Wall -Wextra -Wshadow $(if $(WERROR),-Werror)
+WARN    := -Wall -Wextra -Wshadow -Wswitch-enum $(if $(WERROR),-Werror)
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unversioned)
 BASE    := -std=gnu11 -D_GNU_SOURCE -DVBON_VERSION='"$(VERSION)"' $(WARN) -I. $(if $(wildcard deps/include),-Ideps/include -Ldeps/lib)
 LIBS    := -ljansson -lutf8proc -lm

@@ -11,8 +11,10 @@
 //  - Parameters live in one buffer, in the order of one list (Param): embeddings, blocks from the bottom up, final norm, heads.
 //    What trains is always a suffix of it, so freezing is one offset, and gradients and moments are as long as that suffix.
 //  - Weights are kept as (out, in) rows whatever the file says: normalise at load (param_set), undo at save (param_get).
-//  - An architecture is a table of names and a few numbers in Config; the block is one function. What Pythia does otherwise (pythia.h)
-//    are branches in it: rotary positions instead of wpe, an MLP beside the attention instead of after it, another activation.
+//  - An architecture is a row (Architecture): the names of its tensors, its config.json, and functions for what is
+//    its own. GPT-2's tables are here, Pythia's in pythia.h, the rows in lib/config.h. The block is one function: it
+//    asks Config whether the MLP stands beside the attention or after it and which activation it has, and the row for
+//    the positions.
 //  - Logits never exist as a whole: the head is part of the ops logprob_*, head_kl and sample, which work in chunks of rows.
 //  - Memory is an Arena a family, carved by one function that runs twice: once to measure, once to place.
 //
@@ -59,12 +61,14 @@ void *xcalloc(size_t count, size_t size);
 void *xrealloc(void *p, size_t bytes);
 char *xstrdup(const char *s);
 
-// Tables of rows: architectures, schedules, objectives, ... Each row begins with its name and a help text (or NULL); a row without a name ends
-// a table. Flags get their choices and their help from them. Tables that are yours to extend have room for ROWS_MAX rows.
+// Tables of rows: architectures, schedules, objectives, ... Each row begins with its name and a help text (or NULL); a
+// row without a name ends a table. Flags get their choices and their help from them. Tables that are yours to extend
+// have room for ROWS_MAX rows: ROW(table, "name") is a row by its name, ROW_ADD(table, {...}) adds one at the end.
 enum { ROWS_MAX = 16 };
-const char *row_name(const void *table, size_t row_size, size_t i);      // NULL: the table has no such row
-size_t row_named(const void *table, size_t row_size, const char *name);  // its index; dies when no row has that name
-size_t row_room(const void *table, size_t row_size);                     // the index of the next row; dies when there is none
+// The name of row i, NULL where the table ends. Rows are asked for in order: nothing is known of what lies beyond.
+const char *row_name(const void *table, size_t row_size, size_t i);
+size_t row_named(const void *table, size_t row_size, const char *name); // its index; dies when no row has that name
+size_t row_room(const void *table, size_t row_size);                    // the index of the next row; dies if it is full
 #define ROW(table, name) (&(table)[row_named(table, sizeof *(table), name)])
 #define ROW_ADD(table, ...) ((table)[row_room(table, sizeof *(table))] = (__typeof__(*(table)))__VA_ARGS__)
 
@@ -98,11 +102,17 @@ void random_permutation(size_t *out, size_t n, uint64_t seed, uint64_t stream, u
 // ----------------------------------------------------------------------------
 // buffers and arenas
 
-typedef enum { DT_F64, DT_F32, DT_F16, DT_BF16, DT_I64, DT_I32, DT_U8, DT_PACKED } DType;
+typedef enum { DT_F64, DT_F32, DT_F16, DT_BF16, DT_I64, DT_I32, DT_U8, DT_PACKED } DType; // the last: of ops.pack
 #define DT_REAL (sizeof(real) == 8 ? DT_F64 : DT_F32)
-static inline size_t dtype_size(DType t)
+static inline size_t dtype_size(DType t) // bytes of an element
 {
-    return t == DT_F64 || t == DT_I64 ? 8 : t == DT_F32 || t == DT_I32 ? 4 : t == DT_F16 || t == DT_BF16 ? 2 : 1;
+    switch (t) {
+    case DT_F64: case DT_I64: return 8;
+    case DT_F32: case DT_I32: return 4;
+    case DT_F16: case DT_BF16: return 2;
+    case DT_U8: case DT_PACKED: return 1;
+    }
+    return 0;
 }
 
 static inline float bf16_value(uint16_t h) { union { uint32_t u; float f; } b = {(uint32_t)h << 16}; return b.f; }
@@ -113,7 +123,12 @@ static inline uint16_t bf16_round(float x) // to nearest even; NaN stays NaN
 }
 
 // An opaque handle: only ops look behind p. p == NULL is "none" (a frozen gradient, an absent bias).
-typedef struct { void *p; size_t n; DType type; const char *name; } Buf;
+typedef struct {
+    void *p;
+    size_t n;         // elements
+    DType type;
+    const char *name; // for messages and the memory table
+} Buf;
 static inline Buf slice(Buf b, size_t first, size_t n) // n elements from `first`; none of none
 {
     if (!b.p) return b;
@@ -124,13 +139,18 @@ static inline Buf slice(Buf b, size_t first, size_t n) // n elements from `first
 }
 
 typedef struct Ops Ops;
-typedef struct { const char *name; size_t bytes; } Piece;
+typedef struct {
+    const char *name;
+    size_t bytes;
+} Piece;
 typedef struct {
     const char *name;
     const Ops *o;
-    Buf base;                     // DT_U8; p == NULL while measuring
-    size_t used, high, n_pieces;  // bytes; the high-water mark of all carvings
-    Piece pieces[48];             // by name, for the memory table (equal names are added up)
+    Buf base;         // DT_U8; p == NULL while measuring
+    size_t used;      // bytes taken since arena_reset
+    size_t high;      // bytes: the most that were ever taken
+    size_t n_pieces;
+    Piece pieces[48]; // by name, for the memory table (equal names are added up)
 } Arena;
 void arena_reset(Arena *a);                                            // the next carving starts; debug builds poison what was there
 Buf arena_take(Arena *a, size_t n, DType type, const char *name);      // 256-byte aligned; a Buf without memory while measuring
@@ -140,13 +160,14 @@ void arena_release(Arena *a);
 // ----------------------------------------------------------------------------
 // the op table
 //
-// Contract. Outputs first, then inputs, then dimensions. All sizes are size_t; any N, T, R >= 1. Types: activations and their gradients,
-// weights and cached keys and values are of the table's `type`; statistics, log-probabilities, losses and the gradients and moments of
-// parameters are `real` (a matmul may write real activations, or read their gradient: a score's), indices int32. On the host all are real.
-// A forward pass may also have everything real, whatever the type (DistilBERT's has).
-// A forward overwrites its output. A backward overwrites activation gradients, and accumulates parameter gradients and the residual
-// stream (marked +=). A Buf without memory as a gradient means: frozen, do not compute. No op reads what it did not get, keeps state
-// between calls, or lets a row's result depend on what its neighbours contain. Reductions have a fixed order at a given thread count.
+// Contract. Outputs first, then inputs, then dimensions. All sizes are size_t; any N, T, R >= 1. Types: activations and
+// their gradients, weights and cached keys and values are of the table's `type`; statistics, log-probabilities, losses
+// and the gradients and moments of parameters are `real`, indices int32. On the host all are real. (The outputs of
+// scalar heads, rewards and values, are statistics in this sense: a matmul may write real outputs, and read their
+// gradient. And a forward pass may have everything real, whatever the type: DistilBERT's has.) A forward overwrites its output. A backward overwrites activation gradients, and accumulates parameter
+// gradients and the residual stream (marked +=). A Buf without memory as a gradient means: frozen, do not compute. No
+// op reads what it did not get, keeps state between calls, or lets a row's result depend on what its neighbours
+// contain. Reductions have a fixed order at a given thread count.
 //   N tokens in all rows, B rows, R gathered positions, C width, OC/V outputs, NH heads of size HS, S slots, T positions a slot.
 
 typedef enum { ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU } Activation;
@@ -186,15 +207,16 @@ struct Ops {
     void (*gather_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);                                        // out (R,C) = inp[index]
     void (*scatter_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);                                       // out[index] += inp, indices distinct
     // the head: softmax(inp (R,C) w^T (V,C) / temperature), never stored as (R,V)
-    size_t (*head_rows)(size_t V);                               // how many rows are done at once
-    // entropy and kept may be none; kept, R <= head_rows(V) rows of V rounded up to 64, is what a backward call on the same rows need not compute again
+    size_t (*head_rows)(size_t V);                               // how many rows' logits are in memory at once
+    // entropy and kept may be none. kept holds the probabilities of all R rows (R <= head_rows(V), V rounded up to 64),
+    // so that a backward call on the same rows need not compute them again
     void (*logprob_forward)(Buf logp, Buf entropy, Buf kept, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V);
-    // kept from the forward, overwritten; or none
+    // kept: as logprob_forward left it, and overwritten here; or none
     void (*logprob_backward)(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target, double temperature,
                              size_t R, size_t C, size_t V);  // dinp =, dw +=; logp is written too (or none), so a loss linear in logp needs no forward
     void (*head_kl)(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C, size_t V); // (R): KL(p||q) over the vocabulary
     void (*sample)(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double temperature, long top_k, double top_p,
-                   size_t R, size_t C, size_t V);            // inverse CDF at uniform (R, float64); logp without top_k, top_p; top_k 0, top_p 1: none
+                   size_t R, size_t C, size_t V); // inverse CDF at uniform (R, float64); logp before any cut
     // losses and optimiser
     void (*ppo_loss)(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, Buf old_logp, Buf old_value, Buf advantage, Buf returns,
                      double scale, double clip, double value_clip, double vf_coef, size_t R); // stats (8, float64) +=: see ppo.h
@@ -214,49 +236,131 @@ const Ops *ops_cuda(DType type); // DT_F32 or DT_BF16. In builds with nvcc; dies
 // configuration and parameters
 
 typedef struct {
-    char arch[16];                 // "gpt2", "gpt_neox"
-    size_t L, NH, C, F, V, max_T;  // blocks, heads, width, inner width, vocabulary, context
-    Activation act;
-    bool tied, scalar_head;        // the LM head is wte; a reward model's score (1,C) instead of a head
-    bool score_bias;               // the score has a bias (cleanrl's form), from which
-    double score_shift;            // this number is subtracted
-    size_t labels;                 // of a classifier; what we run as a reward model has one (0: none said)
-    int pad;                       // a classifier scores a text at its last token that is not this one (-1: at its last)
-    bool parallel;                 // x + attention(norm1(x)) + mlp(norm2(x)) instead of one after the other
-    double rotary_pct, rotary_base; // rotary positions on this share of each head (0: learned positions, wpe)
-    double eps;                    // of the layer norms
-    double init_std;               // initializer_range
-    int bos, eos;                  // -1: none
+    const struct Architecture *arch; // its row
+    size_t L;           // blocks
+    size_t NH;          // attention heads in each; HS = C / NH is the size of one
+    size_t C;           // channels: the width of the residual stream
+    size_t F;           // inner width of the MLP
+    size_t V;           // tokens in the vocabulary
+    size_t max_T;       // context: the most tokens in a row
+    Activation act;     // of the MLP
+    bool tied;          // the LM head is the token embedding, wte
+    bool scalar_head;   // a reward model: Linear(C,1) in place of the LM head
+    bool score_bias;    // its Linear has a bias (cleanrl's form)
+    double score_shift; // and this number is subtracted from the reward (cleanrl's form)
+    size_t labels;      // of a classifier; what runs as a reward model has one (0: config.json says none)
+    int pad;            // a reward model reads a text at its last token that is not this id (-1: at its last)
+    bool parallel;      // x + attention(norm1(x)) + mlp(norm2(x)) instead of one after the other
+    double rotary_pct;  // the share of each head that rotary positions turn (0: learned positions, wpe)
+    double rotary_base; // the slowest of them turns once in about 2 pi times so many tokens
+    double eps;         // added to the variance in layer norms
+    double init_std;    // standard deviation of fresh weights: initializer_range
+    int bos, eos;       // token ids (-1: none)
 } Config;
 
-enum { P_LAYER = 1, P_DECAY = 2, P_TRANSPOSE = 4, P_NORM = 8, P_MATMUL = 16, P_PROJ = 32, P_VALUE = 64, P_HEAD = 128,
-       P_QKV = 256, P_BIASED = 512 };
-// One row of an architecture's table. rows x cols as kept in memory; with P_TRANSPOSE the file has cols x rows; with P_QKV the file's rows
-// are [NH][3][HS], ours [3][NH][HS]; P_BIASED: of the score that has a bias. cols 0: a vector.
-typedef struct { const char *hf; size_t field; int rows, cols, flags; } ParamSpec;
-// What sets an architecture apart (beside what its config.json calls things: lib/config.h).
+enum {
+    P_LAYER = 1,     // there is one in each block
+    P_DECAY = 2,     // AdamW's weight decay applies
+    P_TRANSPOSE = 4, // the file has (cols, rows)
+    P_NORM = 8,      // a norm's weight: begins as ones
+    P_MATMUL = 16,   // is packed for decoding
+    P_PROJ = 32,     // writes to the residual stream: begins smaller
+    P_VALUE = 64,    // of PPO's value head
+    P_HEAD = 128,    // of a head: it has no prefix in the file
+    P_PLACED = 256,  // the file has the rows in another order (Architecture.place)
+    P_BIASED = 512,  // of the scalar head in the form that has a bias
+};
+typedef enum { D_NONE, D_1, D_C, D_3C, D_F, D_V, D_T, D_2C, D_LABELS } Dimension; // sizes by their names in Config
+// One parameter of an architecture, or one of each block.
 typedef struct {
-    const char *name, *help, *prefix, *lm, *classifier; // model_type; ...; what the trunk's names begin with; transformers' classes
-    const ParamSpec *table;                      // ends with a row without a name; the untied head is its last
-    const char *const *buffers;                  // endings of tensors that are no parameters and that old versions saved; ends with NULL
-} Architecture;
-const Architecture *architecture_find(const char *name); // NULL: not one of ours
-// One parameter of one model: the table unrolled over the layers.
-typedef struct { char name[80]; size_t field, layer, rows, cols, offset, n; int flags; } Param;
+    const char *hf;       // its name in a Hugging Face file, the block's number as %zu; NULL ends a table
+    size_t field;         // where its Buf stands: IN_PARAMS(f), or with P_LAYER IN_BLOCK(f)
+    Dimension rows, cols; // as kept in memory; cols 0: a vector
+    int flags;            // P_...
+} ParamSpec;
 
-typedef struct { Buf ln1w, ln1b, qkvw, qkvb, projw, projb, ln2w, ln2b, fcw, fcb, fc2w, fc2b; } Block;
-typedef struct { Buf wte, wpe, lnfw, lnfb, head, score, scoreb, v1w, v1b, v2w, v2b; Block *h; } Params;
+// One field of config.json.
+typedef enum { F_SIZE, F_NUMBER, F_FLAG, F_TOKEN, F_ACT, F_EMPTY } ConfigType; // F_EMPTY: null, {} or [] alone is taken
+typedef struct {
+    const char *key;      // its name; NULL ends a table
+    const char *also;     // another name by which transformers takes it, or NULL
+    ConfigType type;
+    size_t at;            // where it is kept: KEPT(f), or CHECKED: nowhere, and its default is written
+    double least, most;   // its range. A flag of which we know one value has that as its range
+    double fallback;      // its value where it is left out; NAN: it must be there
+} ConfigField;
+#define KEPT(f) offsetof(Config, f)
+#define CHECKED ((size_t)-1)
+
+// What sets one architecture apart: a row of `architectures` in lib/config.h. A new one is a header like pythia.h, and
+// its row.
+struct json_t; // of jansson
+typedef struct Param Param;
+typedef struct Architecture {
+    const char *name;                // config.json's model_type, and the choice of --arch
+    const char *help;                // of --arch, or NULL
+    const char *prefix;              // what tensors' names may begin with in a file, those of heads excepted
+    const char *lm, *classifier;     // the names of transformers' classes
+    const ParamSpec *params;         // in their order in memory, the untied head last
+    const char *const *buffers;      // endings of tensors that are no parameters, saved by old versions; NULL ends it
+    const ConfigField *fields;       // of config.json, beside those of all architectures
+    // Functions for what tables cannot say. All but `fresh` may be NULL: there is nothing of the kind.
+    // The rest of config.json: read from j, dying with its path and the field's name; written into j.
+    void (*read)(Config *c, struct json_t *j, const char *path);
+    void (*write)(const Config *c, struct json_t *j);
+    // All but the sizes of a model made from scratch; usage() when it cannot have those.
+    void (*fresh)(Config *c);
+    // P_PLACED: *at is where the file's row stands in memory; returns how many rows from there on follow in both.
+    size_t (*place)(const Config *c, size_t row, size_t *at);
+    // Works positions into q and k of qkv (N,3C), or with `back` out of their gradients. NULL: wpe has the positions.
+    void (*turn)(const Ops *o, const Config *c, Buf qkv, Buf pos, size_t N, bool back);
+} Architecture;
+
+// One parameter of one model: the table unrolled over the blocks.
+struct Param {
+    char name[80];
+    size_t field;      // as in ParamSpec
+    size_t layer;      // its block, or 0
+    size_t rows, cols; // cols 0: a vector
+    size_t offset, n;  // in elements, of the model's data
+    int flags;         // as in ParamSpec
+};
+
+typedef struct {
+    Buf ln1w, ln1b;   // (C), (C) before the attention
+    Buf qkvw, qkvb;   // (3C,C), (3C): q, k and v of all heads, [3][NH][HS]
+    Buf projw, projb; // (C,C), (C)
+    Buf ln2w, ln2b;   // (C), (C) before the MLP
+    Buf fcw, fcb;     // (F,C), (F)
+    Buf fc2w, fc2b;   // (C,F), (C)
+} Block;
+typedef struct {
+    Buf wte;        // (V,C) token embedding
+    Buf wpe;        // (max_T,C) position embedding; none with rotary positions
+    Buf lnfw, lnfb; // (C), (C) the final norm
+    Buf head;       // (V,C) the LM head; none where it is wte
+    Buf score;      // (1,C) a reward model's scalar head
+    Buf scoreb;     // (1) its bias, or none
+    Buf v1w, v1b;   // (2C,C), (2C) PPO's value head, Linear-ReLU-Linear
+    Buf v2w, v2b;   // (1,2C), (1)
+    Block *h;       // (L)
+} Params;
 
 typedef struct {
     const Ops *o;
-    const Architecture *arch;
     Config cfg;
-    Param *list; size_t n_list, n_params; // n_params elements in all
-    size_t first_block, first;            // blocks below first_block and elements below first are frozen
-    Arena params, optim, packs;
-    Buf data, master, grad, m, v;         // (n_params) of o->type, then four real ones of (n_params - first); master: what trains, exactly
-    Params p, g, packed;                  // views of data and grad by name; p with its matmul weights packed for decoding
-    long step;                            // optimiser steps taken
+    Param *list;                // (n_list) all parameters, in their order in memory
+    size_t n_list;
+    size_t n_params;            // elements in all
+    size_t first_block, first;  // blocks below first_block and elements below first are frozen
+    Arena params, optim, packs; // of data; of gradients, moments and the master; of packed weights
+    Buf data;                   // (n_params) the weights, of o->type
+    Buf master;                 // (n_params - first) real: the weights that train, exactly; part of a real data
+    Buf grad, m, v;             // (n_params - first) real: gradients and AdamW's moments
+    Params p;                   // data by name
+    Params g;                   // grad by name; what is frozen is none
+    Params packed;              // as p, its matmul weights packed for decoding
+    long step;                  // optimiser steps taken
 } Model;
 
 #define TRAIN_ALL (-1)  // train_layers: everything, embeddings too
@@ -280,23 +384,53 @@ void model_pack(Model *m);                              // fills m->packed from 
 
 // Dies when one is not of the model's vocabulary: asked of all that a model reads, draws or has as a target.
 void ids_check(const Model *m, const int *ids, size_t n);
-typedef struct { size_t N, B; Buf tokens, pos, start; size_t cap_N, cap_B; } Batch; // (N), (N), (B+1) int32
+typedef struct {
+    size_t N, B;         // tokens in all, rows
+    Buf tokens;          // (N) int32 ids
+    Buf pos;             // (N) int32 position of each in its row
+    Buf start;           // (B+1) int32 row r is tokens [start[r], start[r+1])
+    size_t cap_N, cap_B; // room for so many
+} Batch;
 void batch_carve(Batch *b, Arena *a, size_t N, size_t B);
 // tokens (N) on the host; start (B+1); first_pos (B) is each row's first position, or NULL for 0. Dies when a position is outside the context.
 void batch_set(Batch *b, const Model *m, const int *tokens, const int *start, const int *first_pos, size_t B);
 
-// Keys and values of decoding: kv[l] is (S, 2, NH, T, HS), its order known to attention_decode alone. `prefix` may be NULL; rows then see only themselves.
-typedef struct KVCache { size_t S, T; Buf *kv; Buf slot, len, pslot, plen; const struct KVCache *prefix; } KVCache;
+// Keys and values of decoding.
+typedef struct KVCache {
+    size_t S, T;                  // slots, positions in each
+    Buf *kv;                      // (L) of (S,2,NH,T,HS), an order that is known to attention_decode alone
+    Buf slot, len;                // (B) int32: row b is in slot[b], which holds len[b] positions of it already
+    Buf pslot, plen;              // (B) int32: and sees the first plen[b] positions of slot pslot[b] of `prefix`
+    const struct KVCache *prefix; // keys and values that rows share; NULL: rows see only themselves
+} KVCache;
 void kv_carve(KVCache *c, const Model *m, Arena *a, size_t S, size_t T, size_t rows);
 void kv_free(KVCache *c);
 
-typedef struct { Buf ln1, mean1, rstd1, qkv, lse, att, mid, ln2, mean2, rstd2, fc, act, out; } BlockActs;
+typedef struct {
+    Buf ln1;          // (N,C) norm1(x)
+    Buf mean1, rstd1; // (N), (N) real: of x
+    Buf qkv;          // (N,3C) of all heads, [3][NH][HS]
+    Buf lse;          // (N,NH) real: log of the sum that the attention's softmax divides by
+    Buf att;          // (N,C) the heads' outputs
+    Buf mid;          // (N,C) x + attention
+    Buf ln2;          // (N,C) norm2(mid), or with `parallel` norm2(x)
+    Buf mean2, rstd2; // (N), (N) real: of what norm2 read
+    Buf fc, act;      // (N,F), (N,F) before and after the activation
+    Buf out;          // (N,C) mid + mlp, the next block's x
+} BlockActs;
 typedef struct {
     size_t cap_N;
-    Buf x;                       // (N,C) what the first block that runs reads
-    BlockActs *h;                // (L): blocks that train keep their own, the others share one
-    Buf lnf, meanf, rstdf;       // the final hidden state
-    Buf dx, dln, dqkv, datt, dfc, dhidden; // backward scratch, none without training
+    Buf x;            // (N,C) what the first block that runs reads
+    BlockActs *h;     // (L) blocks that train keep their own, the others share one
+    Buf lnf;          // (N,C) the final hidden state
+    Buf meanf, rstdf; // (N), (N) real
+    // Scratch of the backward pass, none without one: gradients
+    Buf dx;           // (N,C) of the residual stream
+    Buf dln;          // (N,C) of a norm's output
+    Buf dqkv;         // (N,3C)
+    Buf datt;         // (N,C)
+    Buf dfc;          // (N,F)
+    Buf dhidden;      // (N,C) of lnf: where model_backward begins
 } Acts;
 // Room for N tokens. Blocks from `keep` on keep their activations for a backward pass (keep = L: none).
 void acts_carve(Acts *a, const Model *m, Arena *arena, size_t N, size_t keep);
@@ -310,12 +444,21 @@ void model_zero_grad(Model *m);
 Buf head_weight(const Params *p);                       // (V,C): the LM head, which is wte where it is tied
 // One AdamW step over all that trains, the gradient scaled to a norm of at most clip (0: no clipping). Returns the norm before
 // clipping; dies naming the parameter when it is not finite, before any weight has changed.
-typedef struct { double lr, beta1, beta2, eps, weight_decay, clip; } AdamW;
+typedef struct {
+    double lr;           // step size
+    double beta1, beta2; // how much of the moments is kept at each step
+    double eps;          // added to the root of the second moment
+    double weight_decay; // times lr, the share that decaying weights lose at each step
+    double clip;         // largest norm of the gradient (0: any)
+} AdamW;
 double model_update(Model *m, const AdamW *opt);
-// The rate of optimiser step `step` (from 0) of `steps`: constant, linear or cosine to 0, after `warmup` rising steps.
-// How the learning rate goes to 0, by --schedule: rate(left) is its share when that share of the steps after the warm-up is left.
-typedef struct { const char *name, *help; double (*rate)(double left); } Schedule;
+// How the learning rate goes to 0, by --schedule.
+typedef struct {
+    const char *name, *help;
+    double (*rate)(double left); // the share of --lr when `left`, a share too, of the steps after the warm-up is left
+} Schedule;
 extern const Schedule schedules[];
+// The rate of optimiser step `step` (from 0) of `steps`, after `warmup` steps in which it rises.
 double schedule_lr(const Schedule *schedule, double lr, long step, long steps, long warmup);
 
 #ifdef __cplusplus
@@ -363,14 +506,13 @@ size_t checked_product(const char *what, size_t a, size_t b)
 
 const char *row_name(const void *table, size_t row_size, size_t i)
 {
-    for (size_t k = 0; k < i; k++) if (!row_name(table, row_size, k)) return NULL;
     return *(const char *const *)(const void *)((const char *)table + i * row_size);
 }
 
 size_t row_named(const void *table, size_t row_size, const char *name)
 {
-    const char *is;
-    for (size_t i = 0; (is = row_name(table, row_size, i)); i++) if (!strcmp(is, name)) return i;
+    for (size_t i = 0; row_name(table, row_size, i); i++)
+        if (!strcmp(row_name(table, row_size, i), name)) return i;
     die("\"%s\": a table of %s, ... has no such row", name, row_name(table, row_size, 0));
 }
 
@@ -449,12 +591,11 @@ void arena_release(Arena *a)
 }
 
 // ----------------------------------------------------------------------------
-// GPT-2's parameter table: the only list of its parameters
+// GPT-2's tables: the only list of its parameters, and its config.json
 
-enum { D_1, D_C, D_3C, D_F, D_V, D_T, D_2C, D_LABELS };
 #define IN_PARAMS(f) offsetof(Params, f)
 #define IN_BLOCK(f) offsetof(Block, f)
-static const ParamSpec gpt2_table[] = {
+static const ParamSpec gpt2_params[] = {
     {"wte.weight",             IN_PARAMS(wte),  D_V,  D_C, P_DECAY},
     {"wpe.weight",             IN_PARAMS(wpe),  D_T,  D_C, P_DECAY},
     {"h.%zu.ln_1.weight",      IN_BLOCK(ln1w),  D_C,  0,   P_LAYER | P_NORM},
@@ -475,21 +616,36 @@ static const ParamSpec gpt2_table[] = {
     {0},
 };
 static const char *const gpt2_buffers[] = {".attn.bias", ".attn.masked_bias", NULL};
-#include "pythia.h" // its table
 
-enum { ARCH_GPT2, ARCH_NEOX };
-static const Architecture architectures[] = {
-    {"gpt2", NULL, "transformer.", "GPT2LMHeadModel", "GPT2ForSequenceClassification", gpt2_table, gpt2_buffers},
-    {"gpt_neox", NULL, "gpt_neox.", "GPTNeoXForCausalLM", "GPTNeoXForSequenceClassification", neox_table, neox_buffers},
+static const ConfigField gpt2_fields[] = {
+    {"vocab_size", NULL, F_SIZE, KEPT(V), 1, 1 << 28, NAN},
+    {"n_ctx", NULL, F_SIZE, KEPT(max_T), 1, 1 << 28, 1024}, // transformers has forgotten it, other programs have not
+    {"n_positions", "max_position_embeddings", F_SIZE, KEPT(max_T), 1, 1 << 28, 1024},
+    {"n_embd", "hidden_size", F_SIZE, KEPT(C), 1, 1 << 20, NAN},
+    {"n_layer", "num_hidden_layers", F_SIZE, KEPT(L), 1, 1000, NAN},
+    {"n_head", "num_attention_heads", F_SIZE, KEPT(NH), 1, 1 << 20, NAN},
+    {"n_inner", NULL, F_SIZE, KEPT(F), 1, 1 << 24, 0}, // 0: four times the width
+    {"activation_function", NULL, F_ACT, KEPT(act), 0, 0, ACT_GELU_TANH},
+    {"layer_norm_epsilon", NULL, F_NUMBER, KEPT(eps), 1e-30, 1, 1e-5},
+    {"attn_pdrop", NULL, F_NUMBER, CHECKED, 0, 1, 0},
+    {"resid_pdrop", NULL, F_NUMBER, CHECKED, 0, 1, 0},
+    {"embd_pdrop", NULL, F_NUMBER, CHECKED, 0, 1, 0},
+    {"tie_word_embeddings", NULL, F_FLAG, KEPT(tied), 0, 1, 1},
+    {"scale_attn_weights", NULL, F_FLAG, CHECKED, 1, 1, 1},
+    {"scale_attn_by_inverse_layer_idx", NULL, F_FLAG, CHECKED, 0, 0, 0},
+    {"add_cross_attention", NULL, F_FLAG, CHECKED, 0, 0, 0},
+    {"reorder_and_upcast_attn", NULL, F_FLAG, CHECKED, 0, 1, 0}, // it changes the rounding, not what is computed
     {0},
 };
-const Architecture *architecture_find(const char *name)
+
+static inline void gpt2_fresh(Config *c)
 {
-    for (size_t i = 0; architectures[i].name; i++) if (!strcmp(name, architectures[i].name)) return &architectures[i];
-    return NULL;
+    c->act = ACT_GELU_TANH;
+    c->tied = true;
 }
 
-// Heads of every architecture: the reward model's score in its two forms, PPO's value head (kept in state.safetensors).
+// Heads of every architecture: the reward model's scalar head in its two forms, and PPO's value head, which no folder
+// has: it is kept in state.safetensors.
 static const ParamSpec head_table[] = {
     {"score.weight",   IN_PARAMS(score), D_1,  D_C,  P_DECAY | P_HEAD},
     {"scalar_head.weight", IN_PARAMS(score), D_1, D_C, P_DECAY | P_HEAD | P_BIASED},
@@ -501,9 +657,11 @@ static const ParamSpec head_table[] = {
     {0},
 };
 
-static size_t dimension(const Config *c, int d)
+static size_t dimension(const Config *c, Dimension d)
 {
     switch (d) {
+    case D_NONE: return 0;
+    case D_1: return 1;
     case D_C: return c->C;
     case D_3C: return 3 * c->C;
     case D_F: return c->F;
@@ -511,8 +669,8 @@ static size_t dimension(const Config *c, int d)
     case D_T: return c->max_T;
     case D_2C: return 2 * c->C;
     case D_LABELS: return c->labels;
-    default: return 1;
     }
+    return 0;
 }
 
 static void list_add(Model *m, const ParamSpec *s, size_t layer)
@@ -522,7 +680,7 @@ static void list_add(Model *m, const ParamSpec *s, size_t layer)
     else snprintf(q->name, sizeof q->name, "%s", s->hf);
     q->field = s->field; q->layer = layer; q->flags = s->flags;
     q->rows = dimension(&m->cfg, s->rows);
-    q->cols = s->cols ? dimension(&m->cfg, s->cols) : 0;
+    q->cols = dimension(&m->cfg, s->cols);
     q->n = checked_product(q->name, q->rows, q->cols ? q->cols : 1);
     q->offset = m->n_params;
     m->n_params += q->n;
@@ -553,10 +711,11 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
 {
     *m = (Model){.o = o, .cfg = *cfg};
     const size_t L = cfg->L;
-    m->arch = architecture_find(cfg->arch);
-    if (!m->arch) die("%s: no such architecture: a bug, please report it", cfg->arch);
-    m->list = (Param *)xcalloc(sizeof gpt2_table / sizeof *gpt2_table * (L + 1) + 8, sizeof *m->list); // no table is longer
-    for (const ParamSpec *s = m->arch->table, *end = s; s->hf; s = end) {
+    const ParamSpec *table = cfg->arch->params;
+    size_t n_table = 0;
+    while (table[n_table].hf) n_table++;
+    m->list = (Param *)xcalloc(n_table * L + n_table + sizeof head_table / sizeof *head_table, sizeof *m->list);
+    for (const ParamSpec *s = table, *end = s; s->hf; s = end) { // what stands together in each block, block by block
         while (end == s || (end->flags & P_LAYER && s->flags & P_LAYER)) end++;
         for (size_t l = 0; l < (s->flags & P_LAYER ? L : 1); l++)
             for (const ParamSpec *k = s; k < end; k++)
@@ -624,7 +783,7 @@ void model_random(Model *m, uint64_t seed)
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
         double std = q->flags & P_VALUE || !q->cols ? 0 : q->flags & P_PROJ ? m->cfg.init_std / sqrt(2.0 * (double)m->cfg.L) : m->cfg.init_std;
-        if (q->field == IN_PARAMS(score)) std = 1 / sqrt((double)m->cfg.C + 1); // N+ detail 11
+        if (q->field == IN_PARAMS(score)) std = 1 / sqrt((double)m->cfg.C + 1); // as Huang et al. 2024 (ppo.h) have it
         for (size_t j = 0; j < q->n; j++)
             x[j] = (real)(q->flags & P_NORM ? 1 : std > 0 ? std * random_normal(seed, STREAM_INIT, i, j) : 0);
         param_write(m, q, 0, q->n, x);
@@ -651,12 +810,12 @@ static void transpose(real *out, const real *in, size_t rows, size_t cols) // in
         for (size_t j = 0; j < cols; j++) out[j * rows + i] = in[i * cols + j];
 }
 
-// Calls for runs of the file's rows that stand together in memory too: NeoX's [NH][3][HS] are [3][NH][HS] here
+// Where the file's row stands in memory (*at), and how many rows from it on stand together in both
 static size_t row_run(const Model *m, const Param *q, size_t row, size_t *at)
 {
-    size_t HS = m->cfg.C / m->cfg.NH;
-    *at = q->flags & P_QKV ? row / HS % 3 * m->cfg.C + row / HS / 3 * HS + row % HS : row;
-    return q->flags & P_QKV ? HS - row % HS : q->rows - row;
+    if (q->flags & P_PLACED) return m->cfg.arch->place(&m->cfg, row, at);
+    *at = row;
+    return q->rows - row;
 }
 
 void param_set(Model *m, const Param *q, const real *rows, size_t first, size_t n)
@@ -804,14 +963,12 @@ void acts_free(Acts *a) { free(a->h); a->h = NULL; }
 // ----------------------------------------------------------------------------
 // one block, forward and backward: x -> mid = x + attention(norm1(x)) -> mid + mlp(norm2(mid)), or with `parallel` mid + mlp(norm2(x))
 
-static size_t rotary_dims(const Config *c) { return (size_t)((double)(c->C / c->NH) * c->rotary_pct); } // as transformers: int(head size * share)
-
 static void block_forward(const Ops *o, const Config *c, const Block *p, const BlockActs *a, Buf x, const Batch *b, const KVCache *kv, size_t l)
 {
     size_t N = b->N, C = c->C, F = c->F, NH = c->NH;
     o->layernorm_forward(a->ln1, a->mean1, a->rstd1, x, p->ln1w, p->ln1b, N, C, c->eps);
     o->matmul_forward(a->qkv, a->ln1, p->qkvw, p->qkvb, N, C, 3 * C);
-    if (c->rotary_pct > 0) o->rotary(a->qkv, b->pos, N, NH, C / NH, rotary_dims(c), c->rotary_base, false);
+    if (c->arch->turn) c->arch->turn(o, c, a->qkv, b->pos, N, false);
     if (kv) {
         const KVCache *f = kv->prefix;
         o->attention_decode(a->att, kv->kv[l], a->qkv, b->start, kv->slot, kv->len, kv->T, f ? f->kv[l] : (Buf){0}, kv->pslot, kv->plen, f ? f->T : 0, b->B, N, NH, C / NH);
@@ -834,12 +991,13 @@ static void block_backward(const Ops *o, const Config *c, const Block *p, const 
     o->matmul_backward(s->dfc, g->fc2w, g->fc2b, s->dx, a->act, p->fc2w, N, F, C);
     o->activation_backward(s->dfc, s->dfc, a->fc, c->act, N * F);
     o->matmul_backward(s->dln, g->fcw, g->fcb, s->dfc, a->ln2, p->fcw, N, C, F);
-    // dx is now mid's gradient but for norm2's part of it; in parallel that part is x's and must wait until the attention has read dx
+    // dx is the gradient of `mid`, less what comes through norm2. In parallel, what comes through norm2 belongs to x
+    // instead, and must wait until the attention's projection has read dx
     if (!c->parallel) o->layernorm_backward(s->dx, g->ln2w, g->ln2b, s->dln, a->mid, p->ln2w, a->mean2, a->rstd2, N, C);
     o->matmul_backward(s->datt, g->projw, g->projb, s->dx, a->att, p->projw, N, C, C);
     if (c->parallel) o->layernorm_backward(s->dx, g->ln2w, g->ln2b, s->dln, x, p->ln2w, a->mean2, a->rstd2, N, C);
     o->attention_backward(s->dqkv, s->datt, a->att, a->lse, a->qkv, b->start, b->B, N, NH, C / NH, true);
-    if (c->rotary_pct > 0) o->rotary(s->dqkv, b->pos, N, NH, C / NH, rotary_dims(c), c->rotary_base, true);
+    if (c->arch->turn) c->arch->turn(o, c, s->dqkv, b->pos, N, true);
     o->matmul_backward(s->dln, g->qkvw, g->qkvb, s->dqkv, a->ln1, p->qkvw, N, C, 3 * C);
     o->layernorm_backward(s->dx, g->ln1w, g->ln1b, s->dln, x, p->ln1w, a->mean1, a->rstd1, N, C);
 }

@@ -54,6 +54,7 @@ static void model_load(Model *m, const Ops *o, const char *dir, long train_layer
 #include "dev/tests/gradient_test.h"
 #include "dev/tests/model_test.h"
 #include "dev/tests/files_test.h"
+#include "dev/tests/arch_test.h"
 #include "dev/tests/fuzz_test.h"
 #include "dev/tests/world_test.h"
 #include "dev/tests/command_test.h"
@@ -85,6 +86,9 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"packed products, many shapes", test_products, 3},
     {"safetensors and folders", test_files, 1},
     {"malformed files get one clear line", test_malformed, 1},
+    {"an architecture of one's own is a row", test_architecture_row, 1},
+    {"config.json: what is refused by name", test_config_refusals, 1},
+    {"flags: a number, or a word for one", test_word_flags, 1},
     {"byte-level BPE against Hugging Face", test_bpe, 1},
     {"special tokens as transformers resolves them", test_special_tokens, 1},
     {"WordPiece against Hugging Face", test_wordpiece, 1},

@@ -301,15 +301,19 @@ static void cpu_activation_forward(Buf out, Buf inp, Activation kind, size_t n)
     NEED(out, n); NEED(inp, n);
     real *o = R_(out);
     const real *x = R_(inp);
-    if (kind == ACT_GELU_TANH) {
+    switch (kind) {
+    case ACT_GELU_TANH:
         #pragma omp parallel for simd schedule(static) if (n > SMALL)
         for (size_t i = 0; i < n; i++) o[i] = gelu_tanh(x[i]);
-    } else if (kind == ACT_GELU_ERF) {
+        break;
+    case ACT_GELU_ERF:
         #pragma omp parallel for simd schedule(static) if (n > SMALL)
         for (size_t i = 0; i < n; i++) o[i] = gelu_erf(x[i]);
-    } else {
+        break;
+    case ACT_RELU:
         #pragma omp parallel for simd schedule(static) if (n > SMALL)
         for (size_t i = 0; i < n; i++) o[i] = x[i] > 0 ? x[i] : 0;
+        break;
     }
 }
 
@@ -318,15 +322,19 @@ static void cpu_activation_backward(Buf dinp, Buf dout, Buf inp, Activation kind
     NEED(dinp, n); NEED(dout, n); NEED(inp, n);
     real *dx = R_(dinp), *d = R_(dout); // may be one buffer
     const real *x = R_(inp);
-    if (kind == ACT_GELU_TANH) {
+    switch (kind) {
+    case ACT_GELU_TANH:
         #pragma omp parallel for simd schedule(static) if (n > SMALL)
         for (size_t i = 0; i < n; i++) dx[i] = d[i] * gelu_tanh_gradient(x[i]);
-    } else if (kind == ACT_GELU_ERF) {
+        break;
+    case ACT_GELU_ERF:
         #pragma omp parallel for simd schedule(static) if (n > SMALL)
         for (size_t i = 0; i < n; i++) dx[i] = d[i] * gelu_erf_gradient(x[i]);
-    } else {
+        break;
+    case ACT_RELU:
         #pragma omp parallel for simd schedule(static) if (n > SMALL)
         for (size_t i = 0; i < n; i++) dx[i] = x[i] > 0 ? d[i] : 0;
+        break;
     }
 }
 

@@ -468,16 +468,24 @@ static void cuda_layernorm_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp,
 
 __device__ inline float activation(float x, Activation kind)
 {
-    if (kind == ACT_RELU) return fmaxf(x, 0.0f);
-    if (kind == ACT_GELU_ERF) return 0.5f * x * (1 + erff(x * 0.70710678f));
-    return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+    switch (kind) {
+    case ACT_GELU_TANH: return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+    case ACT_GELU_ERF: return 0.5f * x * (1 + erff(x * 0.70710678f));
+    case ACT_RELU: break;
+    }
+    return fmaxf(x, 0.0f);
 }
 __device__ inline float activation_gradient(float x, Activation kind)
 {
-    if (kind == ACT_RELU) return x > 0 ? 1.0f : 0.0f;
-    if (kind == ACT_GELU_ERF) return 0.5f * (1 + erff(x * 0.70710678f)) + x * 0.39894228f * expf(-0.5f * x * x);
-    float t = tanhf(0.79788456f * (x + 0.044715f * x * x * x));
-    return 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * 0.79788456f * (1 + 3 * 0.044715f * x * x);
+    switch (kind) {
+    case ACT_GELU_TANH: {
+        float t = tanhf(0.79788456f * (x + 0.044715f * x * x * x));
+        return 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * 0.79788456f * (1 + 3 * 0.044715f * x * x);
+    }
+    case ACT_GELU_ERF: return 0.5f * (1 + erff(x * 0.70710678f)) + x * 0.39894228f * expf(-0.5f * x * x);
+    case ACT_RELU: break;
+    }
+    return x > 0 ? 1.0f : 0.0f;
 }
 
 template <class T> __global__ void activation_forward_kernel(T *out, const T *inp, Activation kind, size_t n)

@@ -34,15 +34,14 @@ void config_read_as(Config *c, const char *dir, const char *flag, bool reward)
     bool bert = is_distilbert(dir); // as a reward it is read elsewhere
     if (!bert) {
         config_read(c, dir);
-        const Architecture *own = architecture_find(c->arch);
         if (c->scalar_head == reward && (!reward || c->labels <= 1)) return;
-        class = c->score_bias ? "cleanrl's form" : c->scalar_head ? own->classifier : own->lm;
+        class = c->score_bias ? "cleanrl's form" : c->scalar_head ? c->arch->classifier : c->arch->lm;
         if (c->labels > 1) snprintf(what, sizeof what, "a classifier of %zu labels", c->labels);
         else if (!c->scalar_head) strcpy(what, "a language model");
     }
     die("%s: %s (%s), but --%s takes %s", dir, what, class, flag,
         reward ? "a reward model (ForSequenceClassification with one label): train one with vbon reward"
-               : "a language model (GPT2LMHeadModel, GPTNeoXForCausalLM)");
+               : format("a language model (%s)", architecture_names(offsetof(Architecture, lm))));
 }
 
 void vocabulary_check(const Tokenizer *t, const char *tokenizer_dir, size_t V, const char *model)

@@ -1,15 +1,20 @@
 // bpe.h: byte-level BPE tokenizers from Hugging Face folders (tokenizer.json, or vocab.json and merges.txt).
 //
-// Text goes through four steps, as in Hugging Face's tokenizers library: added tokens such as <|endoftext|> are cut out where they stand;
-// the rest is normalised if the tokenizer says so (NFC or nothing); GPT-2's pattern splits it into words; and each word's bytes are merged by rank.
-// The pattern is written out by hand (`next_word`): 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+// Text goes through four steps, as in Hugging Face's tokenizers library (https://github.com/huggingface/tokenizers):
+// special tokens such as <|endoftext|> are cut out where they stand (lib/special.h); the rest is normalised if the
+// tokenizer says so (NFC or nothing); GPT-2's pattern splits it into words; and each word's bytes are merged, the pair
+// of the lowest rank first. The pattern is written out by hand (`next_word`):
+//     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 // A word's merges use a linked list and a heap, so a megabyte without a single space costs n log n, not n^2.
 //
-// Easy to get wrong: vocabularies spell bytes as printable characters (byte 0x20 is U+0120), and a token need not be valid UTF-8; \s is Unicode's
-// White_Space; a run of spaces before a word leaves its last one to the word; GPT-NeoX's runs of spaces are added tokens, cut out first.
-// Exceptions: Hugging Face's NFC does not know the classes of 99 combining marks of Unicode 10 to 14 (listed in dev/tokenizer_fixtures.py); beside
-// another mark they stand in another order there. Nothing else is known to differ.
-// Left out on purpose: training (dev/make_bpe.py), other pre-tokenisers, offsets, truncation, the post-processor (no token is put around a text).
+// Easy to get wrong:
+//  - Vocabularies spell bytes as printable characters (byte 0x20 is U+0120), and a token need not be valid UTF-8.
+//  - \s is Unicode's White_Space. A run of spaces before a word leaves its last one to the word.
+//  - GPT-NeoX's runs of spaces are added tokens, and are cut out before anything else.
+// Known to differ: Hugging Face's NFC does not know the combining classes of 99 marks that came with Unicode 10 to 14
+// (listed in dev/tokenizer_fixtures.py), so beside another mark they stand in another order there. Nothing else is
+// known. Left out on purpose: training (dev/make_bpe.py), other pre-tokenisers, offsets, truncation, and the
+// post-processor: no token is put around a text.
 #ifndef BPE_H
 #define BPE_H
 #include "../gpt2.h"
@@ -35,16 +40,21 @@ void tokenizer_copy(const char *from_dir, const char *to_dir); // the files of a
 #include "special.h"
 #include "unicode.h"
 
-typedef struct { uint64_t pair; int id; } Merge; // left id << 32 | right id, and what they become; by rank
+typedef struct {
+    uint64_t pair; // id of the left token << 32 | id of the right one
+    int id;        // of the token that they become
+} Merge;
 struct Tokenizer {
-    struct { char *key; int value; } *vocab; // in the vocabulary's own spelling
-    Merge *merges;
-    int *rank_of; size_t slots;              // open addressing: the rank of the merge whose pair hashes here, or -1
-    struct { char *bytes; size_t n; } *token; // (vocab size): raw bytes
-    Matcher added[2];                        // looked for before and after normalisation
-    int byte_id[256], size, eos;
-    char *doubt;                             // why eos may not end a text, or NULL
-    bool nfc;
+    struct { char *key; int value; } *vocab;  // ids of tokens in the vocabulary's own spelling
+    Merge *merges;                            // in the order of the file: an index is a rank, the lowest goes first
+    int *rank_of; size_t slots;               // a hash table (open addressing): the rank of the merge of a pair, or -1
+    struct { char *bytes; size_t n; } *token; // (size) the bytes that each id stands for; NULL: the id is not in use
+    Matcher added[2];                         // special tokens: those looked for before normalisation, and those after
+    int byte_id[256];                         // the token of each single byte
+    int size;                                 // the largest id + 1
+    int eos;                                  // the token that ends a text, or -1
+    char *doubt;                              // why eos may not end a text, or NULL
+    bool nfc;                                 // texts are normalised to Unicode's form NFC
     uint64_t fingerprint;
 };
 
@@ -136,7 +146,8 @@ static void index_merges(Tokenizer *t)
     for (t->slots = 64; t->slots < 4 * arrlenu(t->merges);) t->slots *= 2;
     t->rank_of = (int *)xmalloc(t->slots * sizeof(int));
     for (size_t i = 0; i < t->slots; i++) t->rank_of[i] = -1;
-    for (size_t r = 0; r < arrlenu(t->merges); r++) t->rank_of[pair_slot(t, t->merges[r].pair)] = (int)r; // of equals the last counts
+    for (size_t r = 0; r < arrlenu(t->merges); r++) // where a pair has two merges, the last counts
+        t->rank_of[pair_slot(t, t->merges[r].pair)] = (int)r;
 }
 
 static void load_tokenizer_json(Tokenizer *t, const char *path, json_t *j)
@@ -206,7 +217,8 @@ static void load_added(Tokenizer *t, Special *s, const char *path)
 {
     special_number(s, id_in_vocab, t, (int)shlen(t->vocab));
     bool said = s->kind || json_object_get(s->settings, token_names[EOS]) || json_object_get(s->map, token_names[EOS]);
-    if (!said && (special_id(s, EOT) >= 0 || id_in_vocab(t, EOT) >= 0)) { // no file says what ends a text: what does in GPT-2 and GPT-NeoX
+    if (!said && (special_id(s, EOT) >= 0 || id_in_vocab(t, EOT) >= 0)) {
+        // No file says what ends a text: then it is what ends one in GPT-2 and GPT-NeoX.
         s->name[EOS] = xstrdup(EOT);
         if (special_id(s, EOT) < 0) special_add(s, EOT, path, id_in_vocab(t, EOT), false, true);
     }
@@ -221,7 +233,8 @@ static void load_added(Tokenizer *t, Special *s, const char *path)
     matcher_ready(&t->added[1]);
 }
 
-// A byte, or what merges make: a text that is nobody's end may hold it.
+// Whether it is a byte's token or one that merges make: such tokens occur inside texts, so none of them can mark an
+// end.
 static bool is_word(const Tokenizer *t, int id)
 {
     for (int b = 0; b < 256; b++) if (t->byte_id[b] == id) return true;
@@ -238,7 +251,7 @@ static void load_end(Tokenizer *t, const Special *s, const char *dir)
     const char *named = s->name[EOS];
     t->eos = special_id(s, named);
     size_t n = json_is_array(v) ? json_array_size(v) : v && !json_is_null(v);
-    for (size_t i = 0; i < n; i++) { // what transformers' generate stops at
+    for (size_t i = 0; i < n; i++) { // the ids at which generation stops in transformers
         json_t *one = json_is_array(v) ? json_array_get(v, i) : v;
         double id = json_number_value(one);
         if (!json_is_number(one) || id != floor(id))
@@ -279,14 +292,13 @@ Tokenizer *tokenizer_load(const char *dir)
     special_read(&s, dir, j, j ? path : vocab);
     if (!j && s.kind && !s.rebuilt)
         die("%s: vocab.json and merges.txt make no %s: name tokenizer_class GPT2Tokenizer", s.path[0], s.kind);
-    bool neox = s.kind && !strcmp(s.kind, "GPTNeoXTokenizer");
     if (j) load_tokenizer_json(t, path, j);
     else load_vocab_merges(t, vocab, merges);
-    if (!j) t->nfc = neox;
-    else if (s.rebuilt && t->nfc != neox)
+    if (!j) t->nfc = s.nfc;
+    else if (s.rebuilt && t->nfc != s.nfc)
         die("%s: normaliser %s, but transformers 5 takes %s for a %s: name tokenizer_class PreTrainedTokenizerFast in "
             "%s",
-            path, t->nfc ? "NFC" : "none", neox ? "NFC" : "none", s.kind, s.path[0]);
+            path, t->nfc ? "NFC" : "none", s.nfc ? "NFC" : "none", s.kind, s.path[0]);
     load_added(t, &s, j ? path : vocab);
     load_end(t, &s, dir);
     uint64_t h = (uint64_t)t->size;
@@ -368,9 +380,17 @@ static const char *next_word(const char *s, const char *end)
 // ----------------------------------------------------------------------------
 // merges: the lowest rank first, the leftmost of equals
 //
-// Each place knows the rank of its merge with its right neighbour. The heap, four children a node, holds rank << 32 | place; stale where the rank differs.
+// A word is a list of places, at first one a byte. Each place knows the rank of its merge with its right neighbour, and
+// a heap holds rank << 32 | place of all that can be merged. A merge changes the ranks beside it; what the heap says of
+// those places is then out of date, which shows by the rank, and is passed over when it comes up.
 
-typedef struct { int *id, *prev, *next, *rank; uint64_t *heap; size_t n_heap; } Merger; // growing arrays, reused from word to word
+typedef struct { // growing arrays, reused from word to word
+    int *id;          // the token at a place
+    int *prev, *next; // its neighbours, or -1
+    int *rank;        // of its merge with the next, or -1
+    uint64_t *heap;   // smallest first, each node with four children
+    size_t n_heap;
+} Merger;
 
 static void heap_push(Merger *m, uint64_t c)
 {

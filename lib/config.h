@@ -1,11 +1,13 @@
 // config.h: Hugging Face folders in and out: config.json, the weights, the tokenizer beside them.
 //
-// A folder is read through the model's parameter list: each parameter is looked up by name (with or without `transformer.` or `gpt_neox.`),
-// checked for shape and handed to param_set a piece at a time, so that loading needs little memory beside the weights. What is missing, left
-// over or of another shape is listed all at once. config.json is read and written through one table of fields with their types and ranges; what
-// would change the mathematics (inverse-layer attention scaling, scaled rotary positions) is refused there. What is written loads with
-// AutoModelForCausalLM and AutoModelForSequenceClassification of transformers 4 and 5. cleanrl's reward models (`lm_backbone.*`, `scalar_head.*`, a
-// nested base_config) are read, not written.
+// A folder is read through the model's parameter list: each parameter is looked up by name (with or without
+// `transformer.` or `gpt_neox.`), checked for shape and handed to param_set a piece at a time, so that loading needs
+// little memory beside the weights. What is missing, left over or of another shape is listed all at once. config.json
+// is read and written through tables of fields with their types and ranges, one of each architecture's and one for all;
+// what would change the mathematics (inverse-layer attention scaling, scaled rotary positions, quantisation) is refused
+// there. What is written loads with AutoModelForCausalLM and AutoModelForSequenceClassification of transformers 4 and
+// 5. Reward models of summarize_from_feedback_details (https://github.com/vwxyzjn/summarize_from_feedback_details),
+// here called cleanrl's form, are read and not written: `lm_backbone.*`, `scalar_head.*` and a nested base_config.
 #ifndef CONFIG_H
 #define CONFIG_H
 #include "../gpt2.h"
@@ -27,94 +29,101 @@ uint64_t model_fingerprint(const Model *m);   // of configuration and weights as
 // ----------------------------------------------------------------------------
 // config.json
 
-static const struct { const char *name; Activation act; } activations[] = {{"gelu_new", ACT_GELU_TANH}, {"gelu", ACT_GELU_ERF}, {"relu", ACT_RELU}, // what we write
+// The names of activations, all that transformers has for these functions. The first three, in the order of Activation,
+// are those that are written.
+static const struct { const char *name; Activation act; } activations[] = {{"gelu_new", ACT_GELU_TANH}, {"gelu", ACT_GELU_ERF}, {"relu", ACT_RELU},
     {"gelu_pytorch_tanh", ACT_GELU_TANH}, {"gelu_python_tanh", ACT_GELU_TANH}, {"gelu_fast", ACT_GELU_TANH}, {"gelu_accurate", ACT_GELU_TANH}, {"gelu_python", ACT_GELU_ERF}};
 
-// Every field that is read or written: where it is kept, its range, its name in each architecture (and in NeoX's rope_parameters), its default.
-// A flag of which we know one value has that as its range. Of sizes, transformers obeys NeoX's names in the other architectures too.
-enum { F_SIZE, F_NUMBER, F_FLAG, F_TOKEN, F_ACT };
-enum { GPT2, NEOX, DISTILBERT, ROPE };
-typedef struct { int type; size_t at; double least, most; const char *key[4]; double fallback[4]; } ConfigField;
-#define KEPT(f) offsetof(Config, f)
-#define CHECKED ((size_t)-1) // kept nowhere; its default is written
-#define ALL(x) {x, x, x}
-static const ConfigField config_fields[] = {
-    {F_SIZE, KEPT(V), 1, 1 << 28, ALL("vocab_size"), {NAN, NAN, 30522}}, // NAN: it must be there
-    {F_SIZE, KEPT(max_T), 1, 1 << 28, {"n_ctx"}, {1024}}, // transformers has forgotten it, other programs have not
-    {F_SIZE, KEPT(max_T), 1, 1 << 28, {"n_positions", "max_position_embeddings", "max_position_embeddings"}, {1024, 2048, 512}},
-    {F_SIZE, KEPT(C), 1, 1 << 20, {"n_embd", "hidden_size", "dim"}, {NAN, NAN, 768}},
-    {F_SIZE, KEPT(L), 1, 1000, {"n_layer", "num_hidden_layers", "n_layers"}, {NAN, NAN, 6}},
-    {F_SIZE, KEPT(NH), 1, 1 << 20, {"n_head", "num_attention_heads", "n_heads"}, {NAN, NAN, 12}},
-    {F_SIZE, KEPT(F), 1, 1 << 24, {"n_inner", "intermediate_size", "hidden_dim"}, {0, NAN, 3072}}, // 0: four times the width
-    {F_SIZE, KEPT(labels), 1, 100000, ALL("num_labels"), ALL(0)},
-    {F_ACT, KEPT(act), 0, 0, {"activation_function", "hidden_act", "activation"}, {ACT_GELU_TANH, ACT_GELU_ERF, ACT_GELU_ERF}},
-    {F_NUMBER, KEPT(eps), 1e-30, 1, {"layer_norm_epsilon", "layer_norm_eps"}, ALL(1e-5)},
-    {F_NUMBER, KEPT(init_std), 0, 100, ALL("initializer_range"), ALL(0.02)},
-    {F_NUMBER, KEPT(rotary_pct), 1e-3, 1, {[NEOX] = "rotary_pct", [ROPE] = "partial_rotary_factor"}, ALL(0)}, // 0: not said here
-    {F_NUMBER, KEPT(rotary_base), 1, 1e12, {[NEOX] = "rotary_emb_base", [ROPE] = "rope_theta"}, ALL(0)},
-    {F_NUMBER, CHECKED, 0, 1, {"attn_pdrop", "attention_dropout"}, ALL(0)},
-    {F_NUMBER, CHECKED, 0, 1, {"resid_pdrop", "hidden_dropout"}, ALL(0)},
-    {F_NUMBER, CHECKED, 0, 1, {"embd_pdrop"}, ALL(0)},
-    {F_FLAG, KEPT(tied), 0, 1, {"tie_word_embeddings", "tie_word_embeddings"}, {1, 0}},
-    {F_FLAG, KEPT(parallel), 0, 1, {[NEOX] = "use_parallel_residual"}, ALL(1)},
-    {F_FLAG, CHECKED, 1, 1, {"scale_attn_weights", "attention_bias"}, ALL(1)},
-    {F_FLAG, CHECKED, 0, 0, {"scale_attn_by_inverse_layer_idx"}, ALL(0)},
-    {F_FLAG, CHECKED, 0, 0, {"add_cross_attention"}, ALL(0)},
-    {F_FLAG, CHECKED, 0, 1, {"reorder_and_upcast_attn"}, ALL(0)}, // it changes the rounding, not what is computed
-    {F_TOKEN, KEPT(bos), -(1 << 30), 1 << 30, ALL("bos_token_id"), ALL(-1)},
-    {F_TOKEN, KEPT(eos), -(1 << 30), 1 << 30, ALL("eos_token_id"), ALL(-1)},
-    {F_TOKEN, KEPT(pad), -(1 << 30), 1 << 30, ALL("pad_token_id"), ALL(-1)},
+// The fields that every architecture has beside its own.
+static const ConfigField common_fields[] = {
+    {"num_labels", NULL, F_SIZE, KEPT(labels), 1, 100000, 0},
+    {"initializer_range", NULL, F_NUMBER, KEPT(init_std), 0, 100, 0.02},
+    {"bos_token_id", NULL, F_TOKEN, KEPT(bos), -(1 << 30), 1 << 30, -1},
+    {"eos_token_id", NULL, F_TOKEN, KEPT(eos), -(1 << 30), 1 << 30, -1},
+    {"pad_token_id", NULL, F_TOKEN, KEPT(pad), -(1 << 30), 1 << 30, -1},
+    {"quantization_config", NULL, F_EMPTY, CHECKED, 0, 0, 0}, // by it transformers would quantise even fp32 weights
+    {"pruned_heads", NULL, F_EMPTY, CHECKED, 0, 0, 0}, // transformers 4 takes these heads out, 5 passes over the field
+    {0},
 };
-enum { N_CONFIG_FIELDS = sizeof config_fields / sizeof *config_fields };
 
 // The value of a field; a flag is 0 or 1, an activation its number
-static double field_value(const ConfigField *f, int arch, json_t *j, const char *path)
+static double field_value(const ConfigField *f, json_t *j, const char *path)
 {
-    const char *key = f->key[arch], *also = arch != ROPE && f->type == F_SIZE ? f->key[NEOX] : NULL;
-    json_t *v = json_object_get(j, key), *same = also ? json_object_get(j, also) : NULL;
-    if (v && same && !json_equal(v, same)) die("%s: \"%s\" and \"%s\" are two names of one number, and differ", path, key, also);
+    json_t *v = json_object_get(j, f->key), *same = f->also ? json_object_get(j, f->also) : NULL;
+    if (v && same && !json_equal(v, same))
+        die("%s: \"%s\" and \"%s\" are two names of one number, and differ", path, f->key, f->also);
     if (!v) v = same;
-    if (!v && isnan(f->fallback[arch])) die("%s: \"%s\" is missing", path, key);
-    if (!v || (json_is_null(v) && (f->type == F_TOKEN || (f->type == F_SIZE && f->fallback[arch] == 0)))) return f->fallback[arch];
-    for (size_t i = 0; i < sizeof activations / sizeof *activations && f->type == F_ACT; i++)
-        if (json_is_string(v) && !strcmp(json_string_value(v), activations[i].name)) return activations[i].act;
+    if (!v && isnan(f->fallback)) die("%s: \"%s\" is missing", path, f->key);
+    if (!v) return f->fallback;
     double x = json_is_boolean(v) ? json_is_true(v) : json_number_value(v);
-    bool right = f->type == F_FLAG ? json_is_boolean(v) : f->type == F_NUMBER ? json_is_number(v) : json_is_integer(v);
-    if (right && x >= f->least && x <= f->most) return x;
-    char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(10)), range[80];
-    snprintf(range, sizeof range, "a %s from %.10g to %.10g", f->type == F_SIZE ? "whole number" : "number", f->least, f->most);
-    const char *flag = f->least < f->most ? "true or false" : f->least > 0 ? "true, or another model is computed" : "false, or another model is computed";
-    const char *must[] = {range, range, flag, "one token, or null", "gelu, gelu_new (or another name of either) or relu"};
-    die("%s: \"%s\" is %s: it must be %s", path, key, shown(text), must[f->type]);
+    bool is_null = json_is_null(v), in_range = x >= f->least && x <= f->most;
+    char must[160];
+    switch (f->type) {
+    case F_SIZE:
+        if (is_null && f->fallback == 0) return 0;
+        if (json_is_integer(v) && in_range) return x;
+        snprintf(must, sizeof must, "a whole number from %.10g to %.10g", f->least, f->most);
+        break;
+    case F_NUMBER:
+        if (json_is_number(v) && in_range) return x;
+        snprintf(must, sizeof must, "a number from %.10g to %.10g", f->least, f->most);
+        break;
+    case F_FLAG:
+        if (json_is_boolean(v) && in_range) return x;
+        if (f->least < f->most) snprintf(must, sizeof must, "true or false");
+        else snprintf(must, sizeof must, "%s, or another model is computed", f->least > 0 ? "true" : "false");
+        break;
+    case F_TOKEN:
+        if (is_null) return f->fallback;
+        if (json_is_integer(v) && in_range) return x;
+        snprintf(must, sizeof must, "one token, or null");
+        break;
+    case F_ACT:
+        for (size_t i = 0; i < sizeof activations / sizeof *activations; i++)
+            if (json_is_string(v) && !strcmp(json_string_value(v), activations[i].name)) return activations[i].act;
+        snprintf(must, sizeof must, "gelu, gelu_new (or another name of either) or relu");
+        break;
+    case F_EMPTY:
+        if (is_null || ((json_is_object(v) || json_is_array(v)) && !json_object_size(v) && !json_array_size(v)))
+            return 0;
+        snprintf(must, sizeof must, "left out, with weights that are plain and whole: save them so with transformers");
+        break;
+    }
+    char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(10));
+    die("%s: \"%s\" is %s: it must be %s", path, f->key, shown(text), must);
 }
 
-static void fields_read(Config *c, int arch, json_t *j, const char *path)
+static void fields_read(Config *c, const ConfigField *fields, json_t *j, const char *path)
 {
-    for (const ConfigField *f = config_fields; f < config_fields + N_CONFIG_FIELDS; f++) {
-        if (!f->key[arch]) continue;
-        double x = field_value(f, arch, j, path);
+    for (const ConfigField *f = fields; f->key; f++) {
+        double x = field_value(f, j, path);
         if (f->at == CHECKED) continue;
         char *at = (char *)c + f->at;
-        if (f->type == F_SIZE) *(size_t *)at = (size_t)x;
-        if (f->type == F_NUMBER) *(double *)at = x;
-        if (f->type == F_FLAG) *(bool *)at = x > 0;
-        if (f->type == F_TOKEN) *(int *)at = x < 0 ? -1 : (int)x;
-        if (f->type == F_ACT) *(Activation *)at = (Activation)x;
+        switch (f->type) {
+        case F_SIZE: *(size_t *)at = (size_t)x; break;
+        case F_NUMBER: *(double *)at = x; break;
+        case F_FLAG: *(bool *)at = x > 0; break;
+        case F_TOKEN: *(int *)at = x < 0 ? -1 : (int)x; break;
+        case F_ACT: *(Activation *)at = (Activation)x; break;
+        case F_EMPTY: break;
+        }
     }
 }
 
-static void fields_write(const Config *c, int arch, json_t *j)
+static void fields_write(const Config *c, const ConfigField *fields, json_t *j)
 {
-    for (const ConfigField *f = config_fields; f < config_fields + N_CONFIG_FIELDS; f++) {
+    for (const ConfigField *f = fields; f->key; f++) {
         const void *at = f->at == CHECKED ? NULL : (const char *)c + f->at;
         json_t *v = NULL;
-        if (f->type == F_SIZE && *(const size_t *)at) v = json_integer((json_int_t)*(const size_t *)at); // 0: not said
-        if (f->type == F_NUMBER) v = json_real(at ? *(const double *)at : f->fallback[arch]);
-        if (f->type == F_FLAG) v = json_boolean(at ? *(const bool *)at : f->fallback[arch] > 0);
-        if (f->type == F_TOKEN) v = *(const int *)at < 0 ? json_null() : json_integer(*(const int *)at);
-        if (f->type == F_ACT) v = json_string(activations[*(const Activation *)at].name);
-        if (v && f->key[arch]) json_object_set_new(j, f->key[arch], v);
-        else json_decref(v);
+        switch (f->type) {
+        case F_SIZE: if (*(const size_t *)at) v = json_integer((json_int_t)*(const size_t *)at); break; // 0: not said
+        case F_NUMBER: v = json_real(at ? *(const double *)at : f->fallback); break;
+        case F_FLAG: v = json_boolean(at ? *(const bool *)at : f->fallback > 0); break;
+        case F_TOKEN: v = *(const int *)at < 0 ? json_null() : json_integer(*(const int *)at); break;
+        case F_ACT: v = json_string(activations[*(const Activation *)at].name); break;
+        case F_EMPTY: break;
+        }
+        if (v) json_object_set_new(j, f->key, v);
     }
 }
 
@@ -133,11 +142,41 @@ static void config_check(const Config *c, const char *path) // what no field by 
     double C = (double)c->C, size = (double)c->L * C * (4 * C + 2 * (double)c->F) + ((double)c->V + (double)c->max_T) * C;
     if (size > 1e12) die("%s: a model of %.0e parameters: its dimensions are absurd", path, size);
     if (c->C % c->NH || c->C / c->NH > 256) die("%s: width %zu over %zu heads is no whole head size up to 256", path, c->C, c->NH);
-    size_t dims = rotary_dims(c);
-    if (c->rotary_pct > 0 && (dims == 0 || dims % 2)) die("%s: %zu rotary dimensions of a head of %zu: must be even, and at least 2", path, dims, c->C / c->NH);
 }
 
-#include "../pythia.h" // neox_rope_read
+// ----------------------------------------------------------------------------
+// architectures: a row each, of what its header has
+
+#include "../pythia.h"
+enum { ARCH_GPT2, ARCH_NEOX };
+static Architecture architectures[ROWS_MAX] = {
+    [ARCH_GPT2] = {
+        .name = "gpt2", .prefix = "transformer.",
+        .lm = "GPT2LMHeadModel", .classifier = "GPT2ForSequenceClassification",
+        .params = gpt2_params, .buffers = gpt2_buffers, .fields = gpt2_fields, .fresh = gpt2_fresh,
+    },
+    [ARCH_NEOX] = {
+        .name = "gpt_neox", .prefix = "gpt_neox.",
+        .lm = "GPTNeoXForCausalLM", .classifier = "GPTNeoXForSequenceClassification",
+        .params = neox_params, .buffers = neox_buffers, .fields = neox_fields, .fresh = neox_fresh,
+        .read = neox_read, .write = neox_write, .place = neox_place, .turn = neox_turn,
+    },
+};
+
+// "gpt2, gpt_neox", or their classes: one name of every row, by its place in the row; malloc'd
+static char *architecture_names(size_t at)
+{
+    char *all = xstrdup("");
+    for (const Architecture *a = architectures; a->name; a++) {
+        char *more = format("%s%s%s", all, *all ? ", " : "", *(const char *const *)((const char *)a + at));
+        free(all);
+        all = more;
+    }
+    return all;
+}
+
+// ----------------------------------------------------------------------------
+// reading a folder
 
 static char *config_path(const char *dir) { return !is_folder(dir) && exists(dir) ? xstrdup(dir) : format("%s/config.json", dir); } // of a folder, or the file itself
 
@@ -171,19 +210,21 @@ void config_read(Config *c, const char *dir)
     char *path = config_path(dir);
     json_t *file = config_file(dir), *base = json_object_get(file, "base_config"), *j = base ? base : file, *types = json_object_get(file, "architectures");
     const char *type = json_string_value(json_object_get(j, "model_type")), *class = json_string_value(json_array_get(types, 0));
-    const Architecture *own = type ? architecture_find(type) : NULL;
-    int arch = type && !strcmp(type, "gpt2") ? GPT2 : NEOX;
-    if (!own) die("%s: model_type %s is not supported (gpt2 and gpt_neox are)", path, shown(type));
-    *c = (Config){0};
-    strcpy(c->arch, type);
-    fields_read(c, arch, j, path);
+    const Architecture *own = architectures;
+    while (own->name && (!type || strcmp(own->name, type))) own++;
+    if (!own->name)
+        die("%s: model_type %s is not supported (supported are %s)", path, shown(type),
+            architecture_names(offsetof(Architecture, name)));
+    *c = (Config){.arch = own};
+    fields_read(c, own->fields, j, path);
+    fields_read(c, common_fields, j, path);
     if (!c->F) c->F = 4 * c->C;
-    if (arch == NEOX) neox_rope_read(c, j, path);
     config_check(c, path);
+    if (own->read) own->read(c, j, path);
     if (types && !json_is_null(types) && !class) die("%s: \"architectures\" must be a list that names the class", path);
     if (class && !base && !is_own_class(own, class)) die("%s: architecture %s is not supported (%s and %s are)", path, shown(class), own->lm, own->classifier);
     c->scalar_head = base || (class && strstr(class, "ForSequenceClassification"));
-    if (base) { // cleanrl's ScalarModel
+    if (base) { // cleanrl's form
         json_t *shift = json_object_get(file, "bias");
         c->score_bias = true;
         c->pad = -1;
@@ -201,17 +242,17 @@ static bool ends_with(const char *s, const char *end) { size_t a = strlen(s), b 
 static const char *const backbone = "lm_backbone."; // of cleanrl's reward models
 static const char *bare_name(const Model *m, const char *s)
 {
-    const char *prefixes[] = {m->cfg.score_bias ? backbone : "", m->arch->prefix};
+    const char *prefixes[] = {m->cfg.score_bias ? backbone : "", m->cfg.arch->prefix};
     for (int i = 0; i < 2; i++) if (!strncmp(s, prefixes[i], strlen(prefixes[i]))) s += strlen(prefixes[i]);
     return s;
 }
 
 static const Tensor *find_param(const Model *m, const Safetensors *s, const Param *q)
 {
-    const char *prefixes[] = {"", m->arch->prefix, backbone, backbone};
+    const char *prefixes[] = {"", m->cfg.arch->prefix, backbone, backbone};
     for (int i = 0; i < (m->cfg.score_bias ? 4 : 2); i++) {
         char name[112];
-        snprintf(name, sizeof name, "%s%s%s", prefixes[i], i == 3 ? m->arch->prefix : "", q->name);
+        snprintf(name, sizeof name, "%s%s%s", prefixes[i], i == 3 ? m->cfg.arch->prefix : "", q->name);
         const Tensor *t = safetensors_find(s, name);
         if (t) return t;
     }
@@ -226,7 +267,7 @@ static bool same_shape(const Tensor *t, const Param *q)
 
 static const char *head_name(const Architecture *a)
 {
-    const ParamSpec *s = a->table;
+    const ParamSpec *s = a->params;
     while (!(s->flags & P_HEAD)) s++;
     return s->hf;
 }
@@ -277,10 +318,10 @@ static size_t fill(Model *m, const char *dir, bool partial)
         const Tensor *t = safetensors_at(s, i);
         const char *name = bare_name(m, t->name);
         bool known = false;
-        for (const char *const *end = m->arch->buffers; *end; end++) known |= ends_with(t->name, *end);
+        for (const char *const *end = m->cfg.arch->buffers; *end; end++) known |= ends_with(t->name, *end);
         for (size_t k = 0; k < m->n_list && !known; k++) known = !strcmp(name, m->list[k].name) && find_param(m, s, &m->list[k]) == t; // not twice, with and without the prefix
         const Param *wte = &m->list[0];
-        if (!known && m->cfg.tied && !m->cfg.scalar_head && !strcmp(name, head_name(m->arch)) && same_shape(t, wte)) { // a copy of the tied head
+        if (!known && m->cfg.tied && !m->cfg.scalar_head && !strcmp(name, head_name(m->cfg.arch)) && same_shape(t, wte)) { // a copy of the tied head
             known = !m->data.p;
             if (!known) {
                 real *a = (real *)xmalloc(t->n * sizeof *a), *b = (real *)xmalloc(t->n * sizeof *b);
@@ -321,9 +362,10 @@ static void config_write(const Model *m, const char *dir, DType type)
     const Config *c = &m->cfg;
     const char *dtype = type == DT_F64 ? "float64" : type == DT_F16 ? "float16" : type == DT_BF16 ? "bfloat16" : "float32";
     char *path = format("%s/config.json", dir);
-    json_t *j = json_make("{s:[s], s:s, s:s}", "architectures", c->scalar_head ? m->arch->classifier : m->arch->lm, "model_type", m->arch->name, "torch_dtype", dtype);
-    fields_write(c, c->rotary_pct > 0 ? NEOX : GPT2, j);
-    if (c->rotary_pct > 0) json_object_set_new(j, "rope_parameters", json_make("{s:s, s:f, s:f}", "rope_type", "default", "rope_theta", c->rotary_base, "partial_rotary_factor", c->rotary_pct));
+    json_t *j = json_make("{s:[s], s:s, s:s}", "architectures", c->scalar_head ? m->cfg.arch->classifier : m->cfg.arch->lm, "model_type", m->cfg.arch->name, "torch_dtype", dtype);
+    fields_write(c, c->arch->fields, j);
+    fields_write(c, common_fields, j);
+    if (c->arch->write) c->arch->write(c, j);
     if (c->scalar_head) {
         json_object_set_new(j, "id2label", json_make("{s:s}", "0", "LABEL_0"));
         json_object_set_new(j, "label2id", json_make("{s:i}", "LABEL_0", 0));
@@ -394,7 +436,7 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
         for (size_t k = 0; k < q->n; k++)
             if (!(fabs((double)s.x[k]) < limit)) die("%s: %s: element %zu is %g, which %s: nothing was saved", dir, q->name, k, (double)s.x[k],
                 isfinite(s.x[k]) ? "the type cannot hold (choose --dtype bf16 or fp32)" : "is not a number to train on (lower --lr)");
-        Tensor e = {.name = format("%s%s", q->flags & P_HEAD ? "" : m->arch->prefix, q->name), .type = type, .rank = q->cols ? 2 : 1, .n = q->n};
+        Tensor e = {.name = format("%s%s", q->flags & P_HEAD ? "" : m->cfg.arch->prefix, q->name), .type = type, .rank = q->cols ? 2 : 1, .n = q->n};
         bool transposed = q->flags & P_TRANSPOSE;
         e.shape[0] = transposed ? q->cols : q->rows;
         e.shape[1] = transposed ? q->rows : q->cols;

@@ -93,8 +93,20 @@ static const ParamSpec distilbert_table[] = {
     {0},
 };
 static const char *const distilbert_buffers[] = {"embeddings.position_ids", NULL};
-static const Architecture distilbert = {.name = "distilbert", .prefix = "distilbert.", .classifier = "DistilBertForSequenceClassification", .table = distilbert_table,
-    .buffers = distilbert_buffers}; // not among gpt2.h's: it is no language model
+static const ConfigField distilbert_fields[] = {
+    {"vocab_size", NULL, F_SIZE, KEPT(V), 1, 1 << 28, 30522},
+    {"max_position_embeddings", NULL, F_SIZE, KEPT(max_T), 1, 1 << 28, 512},
+    {"dim", "hidden_size", F_SIZE, KEPT(C), 1, 1 << 20, 768},
+    {"n_layers", "num_hidden_layers", F_SIZE, KEPT(L), 1, 1000, 6},
+    {"n_heads", "num_attention_heads", F_SIZE, KEPT(NH), 1, 1 << 20, 12},
+    {"hidden_dim", NULL, F_SIZE, KEPT(F), 1, 1 << 24, 3072},
+    {"activation", NULL, F_ACT, KEPT(act), 0, 0, ACT_GELU_ERF},
+    {0},
+};
+static const Architecture distilbert = { // in no table of rows: it is no language model
+    .name = "distilbert", .prefix = "distilbert.", .classifier = "DistilBertForSequenceClassification",
+    .params = distilbert_table, .buffers = distilbert_buffers, .fields = distilbert_fields,
+};
 
 // ----------------------------------------------------------------------------
 // loading
@@ -123,8 +135,9 @@ static void distilbert_config(DistilBert *d, Config *c, const char *dir)
     if (!class || strcmp(class, distilbert.classifier)) die("%s: %s is not a reward model: a %s is", path, class ? shown(class) : "a DistilBERT without \"architectures\"", distilbert.classifier);
     const char *problem = json_string_value(json_object_get(j, "problem_type"));
     if (problem && !strcmp(problem, "multi_label_classification")) die("%s: problem_type %s is not supported: its labels have probabilities of their own", path, problem);
-    *c = (Config){.arch = "distilbert", .eps = 1e-12};
-    fields_read(c, DISTILBERT, j, path);
+    *c = (Config){.arch = &distilbert, .eps = 1e-12};
+    fields_read(c, distilbert.fields, j, path);
+    fields_read(c, common_fields, j, path);
     labels_read(c, j, path);
     config_check(c, path);
     if (c->max_T < 3) die("%s: a context of %zu holds [CLS], [SEP] and nothing else", path, c->max_T);
@@ -184,7 +197,7 @@ void distilbert_load(DistilBert *d, const Ops *o, const char *dir, size_t tokens
     Config c;
     distilbert_config(d, &c, dir);
     Model *m = &d->m;
-    *m = (Model){.o = o, .cfg = c, .arch = &distilbert};
+    *m = (Model){.o = o, .cfg = c};
     m->list = (Param *)xcalloc(sizeof distilbert_table / sizeof *distilbert_table * c.L, sizeof *m->list);
     for (const ParamSpec *s = distilbert_table, *end = s; s->hf; s = end) {
         while (end == s || (end->flags & P_LAYER && s->flags & P_LAYER)) end++;

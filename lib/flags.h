@@ -98,8 +98,10 @@ static void check_range(const Flag *f, const char *text, double x)
     bool above = *low == '>', below = *high == '<';
     double lo = strtod(low + above, NULL), hi = *high ? strtod(high + below, NULL) : INFINITY;
     if ((above ? x > lo : x >= lo) && (below ? x < hi : x <= hi)) return;
-    if (isfinite(hi)) usage("--%s %s: must be %s %g and %s %g", f->name, text, above ? "more than" : "at least", lo, below ? "less than" : "at most", hi);
-    usage("--%s %s: must be %s %g", f->name, text, above ? "more than" : "at least", lo);
+    const char *least = above ? "more than" : "at least", *most = below ? "less than" : "at most";
+    const char *word = word_length(f) ? format("%.*s, or ", (int)word_length(f), f->choices) : "";
+    if (isfinite(hi)) usage("--%s %s: must be %s%s %g and %s %g", f->name, text, word, least, lo, most, hi);
+    usage("--%s %s: must be %s%s %g", f->name, text, word, least, lo);
 }
 
 bool whole_number(const char *text, char **end, long *x)

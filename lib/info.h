@@ -27,7 +27,7 @@ static double memory_limit(const Args *a) // bytes; 0: none was named
 static void print_model(const char *what, const Model *m)
 {
     const Config *c = &m->cfg;
-    printf("%s: %s%s, %zu blocks, %zu heads, width %zu, inner %zu, vocabulary %zu, context %zu, %s head", what, c->arch, c->scalar_head ? " reward model" : "",
+    printf("%s: %s%s, %zu blocks, %zu heads, width %zu, inner %zu, vocabulary %zu, context %zu, %s head", what, c->arch->name, c->scalar_head ? " reward model" : "",
            c->L, c->NH, c->C, c->F, c->V, c->max_T, c->scalar_head ? "scalar" : c->tied ? "tied" : "untied");
     if (c->rotary_pct > 0) printf(", %zu of %zu dimensions rotary, %s residual", rotary_dims(c), c->C / c->NH, c->parallel ? "parallel" : "sequential");
     putchar('\n');

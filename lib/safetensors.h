@@ -1,20 +1,26 @@
 // safetensors.h: reading and writing Hugging Face's weight files.
 //
-// A file is eight bytes of header length, a JSON header of names, types, shapes and offsets, and the data. It is trusted in nothing: lengths,
-// offsets (no overlap, no hole, none outside the file), shapes and types are checked before any is used, for a weight file comes from
-// strangers. A folder may hold one model.safetensors, or shards and model.safetensors.index.json. The file stays open and
-// pieces of it are read when they are wanted: a file that shrinks, or a disk that fails, is an error with a name (under mmap
-// it would be SIGBUS), and it costs no more (500 MB: 1.30 s of one processor, by mmap 1.38).
+// A file is eight bytes of header length, a JSON header of names, types, shapes and offsets, and the data
+// (https://huggingface.co/docs/safetensors). It is trusted in nothing: lengths, offsets (no overlap, no hole, none
+// outside the file), shapes and types are checked before any is used, for a weight file comes from strangers. A folder
+// may hold one model.safetensors, or shards and model.safetensors.index.json. The file stays open and pieces of it are
+// read when they are wanted: a file that shrinks, or a disk that fails, is an error with a name (under mmap it would be
+// SIGBUS), and reading costs no more than mmap (500 MB: 1.30 s of one processor, by mmap 1.38).
 //
 // Left out on purpose: types nobody stores language models in (complex, fp8), pickles.
 #ifndef SAFETENSORS_H
 #define SAFETENSORS_H
 #include "../gpt2.h"
 
-// Of a file that is read: where its data begins (file, at). Of one that is written: the data, or NULL.
 typedef struct {
-    const char *name; DType type; int rank; size_t shape[8]; size_t n;
-    const void *data; int file; size_t at;
+    const char *name;
+    DType type;
+    int rank;         // dimensions
+    size_t shape[8];
+    size_t n;         // elements: the product of the shape
+    const void *data; // of a file that is written: the elements, or NULL where safetensors_write gets a function
+    int file;         // of a file that is read: its descriptor,
+    size_t at;        // and the byte at which the elements begin
 } Tensor;
 typedef struct Safetensors Safetensors;
 bool has_weights(const char *folder);
@@ -30,8 +36,9 @@ void tensor_read(void *out, const Tensor *t, const char *path);
 // Elements [first, first + n), exact up to real; NaN, infinity or a type that is no float dies.
 void tensor_to_real(real *out, const Tensor *t, size_t first, size_t n, const char *path);
 void real_to_type(void *out, DType type, const real *in, size_t n);     // rounds to nearest even
-// Written aside, flushed, renamed. meta: key, value, ..., NULL; or NULL. data(context, i) gives tensor i's elements, in order of i, good until the
-// next call: so only one tensor at a time need exist in the file's form. data NULL: tensors[i].data.
+// Written under another name, flushed and renamed. meta: key, value, ..., NULL; or NULL. data(context, i) gives tensor
+// i's elements, in order of i, good until the next call: so only one tensor at a time need exist in the file's form.
+// Without that function they are tensors[i].data.
 void safetensors_write(const char *path, const Tensor *tensors, size_t n, const char *const *meta, const void *(*data)(void *, size_t), void *context);
 #endif
 
@@ -39,7 +46,8 @@ void safetensors_write(const char *path, const Tensor *tensors, size_t n, const 
 #define SAFETENSORS_IMPLEMENTED
 #include "json.h"
 
-// Bytes of a header. The format allows 100 MB, which would take jansson gigabytes; the tensors of 1000 blocks take 3 MB.
+// Bytes of a header at most. The format allows 100 MB, for which jansson would need gigabytes of memory; a model of
+// 1000 blocks has a header of 3 MB.
 enum { MOST_HEADER = 8 << 20 };
 struct Safetensors {
     char *path;
@@ -262,7 +270,7 @@ void tensor_to_real(real *out, const Tensor *t, size_t first, size_t n, const ch
         else if (t->type == DT_F32) for (size_t i = 0; i < k; i++) { float f; memcpy(&f, p + 4 * i, 4); o[i] = (real)f; }
         else if (t->type == DT_F64) for (size_t i = 0; i < k; i++) { double d; memcpy(&d, p + 8 * i, 8); o[i] = (real)d; }
         else if (t->type == DT_F16) for (size_t i = 0; i < k; i++) { memcpy(&h, p + 2 * i, 2); o[i] = (real)half_to_float(h); }
-        else for (size_t i = 0; i < k; i++) { union { uint32_t u; float f; } b; memcpy(&h, p + 2 * i, 2); b.u = (uint32_t)h << 16; o[i] = (real)b.f; }
+        else for (size_t i = 0; i < k; i++) { memcpy(&h, p + 2 * i, 2); o[i] = (real)bf16_value(h); }
         int bad = 0;
         for (size_t i = 0; i < k; i++) bad |= !(o[i] - o[i] == 0);
         for (size_t i = 0; bad && i < k; i++) if (!isfinite(o[i]) && at + i < broken) broken = at + i;
@@ -284,12 +292,9 @@ void real_to_type(void *out, DType type, const real *in, size_t n)
         case DT_F64: ((double *)out)[i] = (double)in[i]; break;
         case DT_F32: ((float *)out)[i] = (float)in[i]; break;
         case DT_F16: ((uint16_t *)out)[i] = double_to_half((double)in[i]); break;
-        case DT_BF16: {
-            union { float f; uint32_t u; } b = {(float)in[i]};
-            ((uint16_t *)out)[i] = (uint16_t)(b.f != b.f ? b.u >> 16 | 0x40 : (b.u + 0x7fff + (b.u >> 16 & 1)) >> 16);
-            break;
-        }
-        default: die("weights cannot be written as type %d", type);
+        case DT_BF16: ((uint16_t *)out)[i] = bf16_round((float)in[i]); break;
+        case DT_I64: case DT_I32: case DT_U8: case DT_PACKED:
+            die("weights cannot be written as type %d: a bug, please report it", type);
         }
 }
 

@@ -1,45 +1,68 @@
-// special.h: tokens that are cut out of a text whole, and the names of some, as transformers resolves a folder's files.
+// special.h: special tokens, such as <|endoftext|>: which texts they are, what each is for, and which id it has.
 //
-// Who names a token (tried with transformers 4.57 and 5.24: dev/special_tokens.py); a later line wins, null included:
+// A special token is cut out of a text whole, before the rest is split into words. Some of them have a role (the end of
+// a text, padding, ...: `token_names`). A folder says both in up to five files, and this is how transformers resolves
+// them (tried with its versions 4.57 and 5.24: dev/special_tokens.py).
+//
+// Which token has a role; where two of these speak of one role the later counts, even when it says null:
 //   1. the tokenizer's class (`classes`): tokenizer_config.json's tokenizer_class, else config.json's, or its model_type's
-//   2. tokenizer_config.json: bos_token, eos_token, ...; additional_ and extra_special_tokens have no names
+//   2. tokenizer_config.json: bos_token, eos_token, ... (additional_special_tokens and extra_special_tokens have no
+//      role)
 //   3. special_tokens_map.json, the same fields; not read where tokenizer_config.json has added_tokens_decoder
-// What is cut out, in this order, which numbers the tokens that the vocabulary has not:
+// Which tokens are cut out, in the order in which those that the vocabulary does not hold are numbered:
 //   1. tokenizer.json's added_tokens
 //   2. added_tokens_decoder, by id; without it added_tokens.json, by id
-//   3. what has a name, in the order of `token_names`, then what has none
+//   3. those with a role, in the order of `token_names`, then additional and extra ones
 //
-// Easy to get wrong: the tokenizers library numbers added tokens itself, whatever the files say: as in the vocabulary,
-// else on from its end. Where the two differ, or transformers 4 and 5 do, nobody knows what the model means, and the
-// folder is refused.
+// Easy to get wrong: the tokenizers library numbers special tokens itself, whatever ids the files say: as the
+// vocabulary does, else on from its end. Where that differs from the files, or transformers 4 from 5, nobody knows what
+// the model's ids mean, and the folder is refused.
 #ifndef SPECIAL_H
 #define SPECIAL_H
 #include "../gpt2.h"
 
-// Texts with ids, and the longest of them that begins at a place. They are sorted; what lies just before a text is the
-// longest, or the longest is among its own beginnings: a binary search among those with the first byte.
-typedef struct { char *text; size_t n; int id, shorter; } Match; // shorter: the longest other that begins it, or -1
-typedef struct { Match *list; int from[257]; } Matcher;
+// A set of texts with ids, which finds the longest of them that stands at a place of another text. They are sorted.
+// Where s itself would be sorted in, the text just before it is either the one that is looked for, or begins with it
+// ("abc" and "abcd" before "abce"): so a binary search finds that neighbour, and `shorter` leads from it to ever
+// shorter beginnings.
+typedef struct {
+    char *text;
+    size_t n;    // its bytes
+    int id;
+    int shorter; // the longest other text that begins this one, or -1
+} Match;
+typedef struct {
+    Match *list;   // sorted by matcher_ready
+    int from[257]; // texts whose first byte is b are list[from[b]] up to list[from[b + 1]]
+} Matcher;
 void matcher_add(Matcher *m, const char *text, size_t n, int id);
-void matcher_ready(Matcher *m);                                     // after the last; of equals the last added counts
-int matcher_find(const Matcher *m, const char *s, size_t n, size_t *length); // the id of the longest that begins s
-int matcher_exact(const Matcher *m, const char *s);                  // of s itself; both -1: none
+void matcher_ready(Matcher *m);                     // after the last was added; of equal texts the last added counts
+int matcher_find(const Matcher *m, const char *s, size_t n, size_t *length); // the longest that begins s, or -1
+int matcher_exact(const Matcher *m, const char *s); // the id of s itself, or -1
 void matcher_free(Matcher *m);
 
-enum { BOS, EOS, UNK, SEP, PAD, CLS, MASK, NAMES };
-// id: as the file says, -1: it does not; then as numbered. invented: by nobody but the numbering.
-typedef struct { char *text; const char *path; int id; bool normalized, invented; } AddedToken;
+enum { BOS, EOS, UNK, SEP, PAD, CLS, MASK, NAMES }; // roles
 typedef struct {
-    const char *kind;                        // of `classes`; NULL: no file says
-    bool rebuilt;                            // of tokenizer.json transformers 5 takes the vocabulary and merges alone
-    char *name[NAMES];                       // NULL: none
-    AddedToken *added;
-    struct { char *key; int value; } *index; // of added
-    json_t *settings, *map;
-    char *path[4];
+    char *text;
+    const char *path; // the file that names it
+    int id;           // what a file says (-1: none does); after special_number, what it is
+    bool normalized;  // looked for after the text's normalisation, not before
+    bool invented;    // neither a file nor the vocabulary gives it an id, the numbering alone
+} AddedToken;
+typedef struct {
+    const char *kind;                        // the tokenizer's class; NULL: no file names one of `classes`
+    bool rebuilt;                            // transformers 5 takes only vocabulary and merges from tokenizer.json
+    bool nfc;                                // and then normalises texts to Unicode's form NFC
+    char *name[NAMES];                       // the token of each role; NULL: none
+    AddedToken *added;                       // all special tokens, in the order of the numbering
+    struct { char *key; int value; } *index; // where in `added` a text is
+    json_t *settings, *map;                  // tokenizer_config.json and special_tokens_map.json
+    char *path[4];                           // of these, of added_tokens.json, of tokenizer.json or the vocabulary
 } Special;
 // tokenizer_json: NULL, or the file's content. Dies with one line naming file and field.
 void special_read(Special *s, const char *dir, json_t *tokenizer_json, const char *json_path);
+// Numbers the tokens of `added`: id_of(vocab, text) is the vocabulary's id or -1, `entries` the first id behind its
+// end.
 void special_number(Special *s, int (*id_of)(const void *vocab, const char *text), const void *vocab, int entries);
 int special_id(const Special *s, const char *text);                 // of an added token, or -1
 void special_free(Special *s);
@@ -57,7 +80,7 @@ void matcher_add(Matcher *m, const char *text, size_t n, int id)
     char *copy = (char *)xmalloc(n + 1);
     memcpy(copy, text, n);
     copy[n] = 0;
-    arrput(m->list, ((Match){copy, n, id, (int)arrlen(m->list)})); // its number, until the order is made
+    arrput(m->list, ((Match){copy, n, id, (int)arrlen(m->list)})); // until all are sorted `shorter` is their order
 }
 
 static int match_order(const char *a, size_t n, const char *b, size_t k)
@@ -92,7 +115,7 @@ int matcher_find(const Matcher *m, const char *s, size_t n, size_t *length)
 {
     int low = m->from[(uint8_t)*s], high = m->from[(uint8_t)*s + 1];
     if (low == high) return -1;
-    while (low < high) { // the first after s
+    while (low < high) { // to the first text that is sorted after s
         int middle = low + (high - low) / 2;
         const Match *x = &m->list[middle];
         if (match_order(x->text, x->n, s, n) <= 0) low = middle + 1;
@@ -126,14 +149,24 @@ static const char *const token_names[NAMES] = {"bos_token", "eos_token", "unk_to
     "cls_token", "mask_token"};
 #define EOT "<|endoftext|>"
 #define BERT_NAMES {NULL, NULL, "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"}
-static const struct { const char *kind, *model_type; bool rebuilt; const char *name[NAMES]; } classes[] = {
-    {"GPT2Tokenizer", "gpt2", true, {EOT, EOT, EOT}},
-    {"GPTNeoXTokenizer", "gpt_neox", true, {EOT, EOT, EOT, NULL, "<|padding|>"}},
-    {"BertTokenizer", "bert", true, BERT_NAMES}, {"DistilBertTokenizer", "distilbert", true, BERT_NAMES},
-    {"PreTrainedTokenizerFast", NULL, false, {NULL}}, {"PreTrainedTokenizer", NULL, false, {NULL}},
-    {"TokenizersBackend", NULL, false, {NULL}}};
+// The classes of tokenizers that transformers has for our models, each with the roles that it fills by itself.
+static const struct {
+    const char *kind;
+    const char *model_type; // of config.json: it stands for this class where no file names one
+    bool rebuilt, nfc;      // as in Special
+    bool pad_of_5;          // the padding token is version 5's alone
+    const char *name[NAMES];
+} classes[] = {
+    {"GPT2Tokenizer", "gpt2", true, false, false, {EOT, EOT, EOT}},
+    {"GPTNeoXTokenizer", "gpt_neox", true, true, true, {EOT, EOT, EOT, NULL, "<|padding|>"}},
+    {"BertTokenizer", "bert", true, false, false, BERT_NAMES},
+    {"DistilBertTokenizer", "distilbert", true, false, false, BERT_NAMES},
+    {"PreTrainedTokenizerFast", NULL, false, false, false, {NULL}},
+    {"PreTrainedTokenizer", NULL, false, false, false, {NULL}},
+    {"TokenizersBackend", NULL, false, false, false, {NULL}}};
 
-// A token as files say it: a string, or an object with content; NULL: null. Dies when it asks for what is not done.
+// The text of a token as files write it: a string, or an object with "content"; NULL for null. Dies when it asks for
+// what is not done here.
 static const char *token_said(json_t *v, const char *path, const char *key, bool *normalized)
 {
     static const char *const not_done[] = {"lstrip", "rstrip", "single_word"};
@@ -147,8 +180,8 @@ static const char *token_said(json_t *v, const char *path, const char *key, bool
     return s;
 }
 
-// Of two that speak of one token `first` says whether the earlier is right.
-static void special_add(Special *s, const char *text, const char *path, double id, bool normalized, bool first)
+// One more that `path` names. Where it was named before, `keep` says whether the earlier word on `normalized` counts.
+static void special_add(Special *s, const char *text, const char *path, double id, bool normalized, bool keep)
 {
     if (id != -1 && !(id >= 0 && id <= 10000000 && id == floor(id)))
         die("%s: token \"%s\" has no valid id", path, shown(text));
@@ -162,7 +195,7 @@ static void special_add(Special *s, const char *text, const char *path, double i
     if (id >= 0 && a->id >= 0 && id != a->id)
         die("%s: token \"%s\" has id %.0f, but %d in %s: make them agree", path, shown(text), id, a->id, a->path);
     if (id >= 0) a->id = (int)id;
-    if (!first) a->normalized = normalized;
+    if (!keep) a->normalized = normalized;
 }
 
 typedef struct {
@@ -176,7 +209,8 @@ static int by_id(const void *a, const void *b)
     return (d > 0) - (d < 0);
 }
 
-// added_tokens_decoder, {"id": token}, or added_tokens.json, {"token": id}, whose tokens are normalised unless named
+// The tokens of added_tokens_decoder, {"id": token}, or of added_tokens.json, {"token": id}: there they are looked for
+// after normalisation, unless they have a role.
 static void special_listed(Special *s, json_t *list, const char *path, bool decoder)
 {
     Listed *all = NULL;
@@ -237,7 +271,7 @@ void special_read(Special *s, const char *dir, json_t *tokenizer_json, const cha
         bool normalized;
     } said[NAMES] = {{0}}, *unnamed = NULL;
     const char *text, *key;
-    bool normalized;
+    bool normalized, pad_of_5 = false;
     json_t *v, *w;
     size_t i;
     *s = (Special){0};
@@ -255,6 +289,8 @@ void special_read(Special *s, const char *dir, json_t *tokenizer_json, const cha
     for (i = 0; i < sizeof classes / sizeof *classes; i++)
         if (s->kind && !strcmp(s->kind, classes[i].kind)) {
             s->rebuilt = classes[i].rebuilt;
+            s->nfc = classes[i].nfc;
+            pad_of_5 = classes[i].pad_of_5;
             for (int k = 0; k < NAMES; k++)
                 if (classes[i].name[k]) {
                     said[k].text = classes[i].name[k];
@@ -320,8 +356,7 @@ void special_read(Special *s, const char *dir, json_t *tokenizer_json, const cha
         special_listed(s, v, s->path[2], false);
         json_decref(v);
     }
-    if (said[PAD].path == s->path[3] && s->kind && !strcmp(s->kind, "GPTNeoXTokenizer") && tokenizer_json &&
-        shgeti(s->index, said[PAD].text) < 0)
+    if (said[PAD].path == s->path[3] && pad_of_5 && tokenizer_json && shgeti(s->index, said[PAD].text) < 0)
         die("%s: no \"pad_token\": transformers 4 takes none for a %s, 5 takes %s: write that, or null", s->path[0],
             s->kind, said[PAD].text);
     for (int k = 0; k < NAMES; k++)

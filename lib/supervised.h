@@ -295,12 +295,10 @@ static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scal
         usage("--layers %ld, --width %ld, --context %ld: a model of %.0e parameters is absurd: lower them",
               a->layers, a->width, a->context, size);
     if (a->width % a->heads || a->width / a->heads > 256) usage("--width %ld over --heads %ld is no whole head size up to 256", a->width, a->heads);
-    *c = (Config){.arch = "gpt2", .L = (size_t)a->layers, .C = (size_t)a->width, .NH = (size_t)a->heads, .F = 4 * (size_t)a->width, .V = (size_t)tokenizer_vocab(t),
-        .max_T = (size_t)a->context, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .pad = -1, .eps = 1e-5, .init_std = 0.02, .bos = tokenizer_eos(t), .eos = tokenizer_eos(t)};
-    if (a->arch == ARCH_GPT2) return;
-    strcpy(c->arch, architectures[a->arch].name); // as the Pythias are
-    c->act = ACT_GELU_ERF; c->tied = false; c->parallel = true; c->rotary_pct = 0.25; c->rotary_base = 10000;
-    if (c->C / c->NH % 8) usage("--width %ld over --heads %ld: a gpt_neox turns a quarter of each head in pairs, so heads must be multiples of 8", a->width, a->heads);
+    *c = (Config){.arch = &architectures[a->arch], .L = (size_t)a->layers, .C = (size_t)a->width, .NH = (size_t)a->heads,
+        .F = 4 * (size_t)a->width, .V = (size_t)tokenizer_vocab(t), .max_T = (size_t)a->context, .scalar_head = scalar,
+        .pad = -1, .eps = 1e-5, .init_std = 0.02, .bos = tokenizer_eos(t), .eos = tokenizer_eos(t)};
+    c->arch->fresh(c);
 }
 
 // A run of supervised training: what its steps have at hand

@@ -2,17 +2,21 @@
 //
 // A text goes through the steps of Hugging Face's BertTokenizerFast, in this order:
 //  1. [UNK], [CLS], ... written in the text are cut out as they stand; what is between goes on.
-//  2. clean-up: control and format characters go, every white space becomes a space; CJK ideographs get spaces around them;
-//     accents go (NFD without Mn); lower case, each character by itself (no final sigma). A folder may say which of these there are (`wordpiece_settings`).
-//  3. words: split at spaces; each punctuation character is a word of its own (Unicode's P, and ASCII's symbols such as $ and ^).
-//  4. pieces: the longest entry of the vocabulary again and again, "##" before all but the first; a word of more than 100 characters, or with a
-//     rest that no entry begins, is one [UNK].
+//  2. clean-up: control and format characters are dropped and every white space becomes a space; CJK ideographs get
+//     spaces around them; accents are dropped (the marks, category Mn, of the decomposed form NFD); letters become
+//     lower case, each by itself (no final sigma). A folder may say which of these are done (`wordpiece_settings`).
+//  3. words: split at spaces; each punctuation character is a word of its own (Unicode's category P, and ASCII's
+//     symbols such as $ and ^).
+//  4. pieces: the longest entry of the vocabulary that begins the word, then the longest that begins the rest, and so
+//     on; all but the first are entries with "##" before them. A word of more than 100 characters, or with a rest that
+//     no entry begins, is one [UNK].
 // [CLS] goes before and [SEP] behind; what is over the limit is cut from the end, [SEP] stays.
 //
-// Easy to get wrong: accents go before, not after, the lower case; the ideographs' ranges are BERT's own, gap included; a word's length counts characters.
-// Exceptions: Hugging Face's tables are of Unicode 8 here, utf8proc's of 14 or later. 504 characters that came or changed in between (386 marks, 105
-// punctuation marks and symbols, 13 format characters; listed in dev/tokenizer_fixtures.py) are treated as what they are now. BERT's vocabulary has none of them.
-// Left out on purpose: pairs of texts, decoding.
+// Easy to get wrong: accents are dropped before, not after, letters become lower case; the ranges of ideographs are
+// BERT's own, with a gap between two of them that Unicode has filled since; a word's length counts characters. Known to
+// differ: Hugging Face's tables are of Unicode 8 here, utf8proc's of 14 or later. 504 characters that came or changed
+// in between (386 marks, 105 punctuation marks and symbols, 13 format characters; listed in dev/tokenizer_fixtures.py)
+// are treated as what they are now. BERT's vocabulary has none of them. Left out on purpose: pairs of texts, decoding.
 #ifndef WORDPIECE_H
 #define WORDPIECE_H
 #include "../gpt2.h"
@@ -32,11 +36,14 @@ uint64_t wordpiece_fingerprint(const WordPiece *w);     // of the vocabulary, wh
 #include "unicode.h"
 
 struct WordPiece {
-    Matcher first, rest;                                // the vocabulary; its entries in "##", without that
-    Matcher special;                                    // cut out of raw text
-    int unk, cls, sep, size;
-    bool clean, ideographs, strip, lower;               // what is done to a text; ideographs: spaces around them
-    size_t max_chars;                                   // of the longest word
+    Matcher first, rest;                                // all entries; those that begin with "##", without it
+    Matcher special;                                    // special tokens, cut out of the raw text
+    int unk, cls, sep;                                  // ids of [UNK], [CLS] and [SEP]
+    int size;                                           // the largest id + 1
+    bool clean;                                         // control characters are dropped
+    bool ideographs;                                    // CJK ideographs get spaces around them
+    bool strip, lower;                                  // accents are dropped; letters become lower case
+    size_t max_chars;                                   // a longer word is one [UNK]
     uint64_t fingerprint;
 };
 
@@ -51,7 +58,7 @@ static void wordpiece_add(WordPiece *w, const char *path, const char *s, int id)
     if (id >= w->size) w->size = id + 1;
     uint64_t h = (uint64_t)id;
     for (const char *p = s; *p; p++) h = hash_more(h, (uint8_t)*p);
-    w->fingerprint += mix64(h);                         // a sum: in any order
+    w->fingerprint += mix64(h);                         // a sum, so that the order of the file does not matter
 }
 
 // What is done to a text: BERT's own classes go by tokenizer_config.json, whatever tokenizer.json says; other folders by tokenizer.json.

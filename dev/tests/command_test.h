@@ -15,7 +15,7 @@ static void tiny_folders(void)
     if (made) return;
     made = true;
     for (int scalar = 0; scalar < 2; scalar++) {
-        Config c = {.arch = "gpt2", .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = 24, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
+        Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = 24, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
         Model m;
         model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
         model_random(&m, 4);
@@ -424,7 +424,7 @@ static void test_info(void)
         {"160m", 12, 768, 12, 3072, 50304, 162322944}, {"410m", 24, 1024, 16, 4096, 50304, 405334016}, {"1b", 16, 2048, 8, 8192, 50304, 1011781632},
         {"1.4b", 24, 2048, 16, 8192, 50304, 1414647808}, {"2.8b", 32, 2560, 32, 10240, 50304, 2775208960}, {"6.9b", 32, 4096, 32, 16384, 50432, 6857302016}, {"12b", 36, 5120, 40, 20480, 50688, 11846072320}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        Config c = {.arch = "gpt_neox", .L = sizes[i].L, .C = sizes[i].C, .NH = sizes[i].NH, .F = sizes[i].F, .V = sizes[i].V, .max_T = 2048, .rotary_pct = 0.25, .rotary_base = 10000, .parallel = true};
+        Config c = {.arch = &architectures[ARCH_NEOX], .L = sizes[i].L, .C = sizes[i].C, .NH = sizes[i].NH, .F = sizes[i].F, .V = sizes[i].V, .max_T = 2048, .rotary_pct = 0.25, .rotary_base = 10000, .parallel = true};
         Model m;
         model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, true);
         CHECK(m.n_params == sizes[i].n, "Pythia %s has %zu parameters, not %zu", sizes[i].name, sizes[i].n, m.n_params);
@@ -445,7 +445,7 @@ static void test_info(void)
         arrfree(s);
     }
     // the plan of a training run and of sampling is what these allocate
-    Config c = {.arch = "gpt2", .L = 2, .C = 32, .NH = 2, .F = 64, .V = 61, .max_T = 32, .eps = 1e-5, .tied = true};
+    Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .C = 32, .NH = 2, .F = 64, .V = 61, .max_T = 32, .eps = 1e-5, .tied = true};
     for (int training = 0; training < 2; training++) {
         Model plan, m;
         Pass p = {0};
@@ -971,7 +971,7 @@ static void test_distilbert_commands(void)
 // A folder with the demo's tokenizer, or without its last merge, and a model of V ids
 static void folder_of(const char *name, size_t V, bool scalar, bool merge)
 {
-    Config c = {.arch = "gpt2", .L = 1, .NH = 2, .C = 16, .F = 32, .V = V, .max_T = 24, .act = ACT_GELU_TANH,
+    Config c = {.arch = &architectures[ARCH_GPT2], .L = 1, .NH = 2, .C = 16, .F = 32, .V = V, .max_T = 24, .act = ACT_GELU_TANH,
         .tied = true, .scalar_head = scalar, .pad = -1, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
     Model m;
     model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);

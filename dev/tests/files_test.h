@@ -75,7 +75,7 @@ static void test_files(void)
                 load_piece = t % 2 ? 37 : 4 << 20; // pieces that end inside a head
                 model_load(&b, ops_cpu(), dir, TRAIN_NONE, false);
                 load_piece = 4 << 20;
-                CHECK(!strcmp(b.cfg.arch, c.arch) && b.cfg.parallel == c.parallel && b.cfg.tied == c.tied && rotary_dims(&b.cfg) == rotary_dims(&c), "configuration");
+                CHECK(b.cfg.arch == c.arch && b.cfg.parallel == c.parallel && b.cfg.tied == c.tied && rotary_dims(&b.cfg) == rotary_dims(&c), "configuration");
                 CHECK(b.cfg.scalar_head == scalar && b.n_params == a.n_params - (a.n_params - a.list[a.n_list - 4].offset), "the value head is not part of a folder");
                 double worst = 0;
                 for (size_t i = 0; i < b.n_params; i++) worst = fmax(worst, fabs((double)R_(a.data)[i] - (double)R_(b.data)[i]) / fmax(fabs((double)R_(a.data)[i]), 6e-5));

@@ -130,7 +130,7 @@ static void test_op_gradients(void)
 
 static Config tiny_config(size_t V, bool tied, bool scalar)
 {
-    return (Config){.arch = "gpt2", .L = 3, .NH = 2, .C = 8, .F = 20, .V = V, .max_T = 12, .act = ACT_GELU_TANH, .tied = tied, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.3, .eos = 0};
+    return (Config){.arch = &architectures[ARCH_GPT2], .L = 3, .NH = 2, .C = 8, .F = 20, .V = V, .max_T = 12, .act = ACT_GELU_TANH, .tied = tied, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.3, .eos = 0};
 }
 
 // The same size in each architecture: GPT-2, Pythia, Pythia with sequential residual
@@ -139,7 +139,7 @@ static Config tiny_of(int which, size_t V, bool tied, bool scalar)
 {
     Config c = tiny_config(V, tied, scalar);
     if (which == TINY_GPT2) return c;
-    strcpy(c.arch, "gpt_neox");
+    c.arch = &architectures[ARCH_NEOX];
     c.act = ACT_GELU_ERF;
     c.parallel = which == TINY_PYTHIA; c.rotary_pct = 0.5; c.rotary_base = 50; // 2 of 4 dimensions turn
     return c;

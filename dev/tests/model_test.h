@@ -58,7 +58,7 @@ static void golden_folder(const char *name)
     for (size_t i = 0; i < m.n_list; i++) {
         const Param *q = &m.list[i];
         char key[128];
-        snprintf(key, sizeof key, "grad.%s%s", q->flags & P_HEAD ? "" : m.cfg.score_bias ? backbone : m.arch->prefix, q->name);
+        snprintf(key, sizeof key, "grad.%s%s", q->flags & P_HEAD ? "" : m.cfg.score_bias ? backbone : m.cfg.arch->prefix, q->name);
         double *want = tensor_doubles(s, key);
         real *g = xmalloc(q->n * sizeof *g);
         to_file_layout(&m, q, *param_field(&m.g, q), g);

@@ -63,7 +63,7 @@ static void test_sizes(void)
     arrfree(s);
     // models whose config names any context: work memory follows the texts. And one of context 1, which has nothing to predict
     for (int kind = 0; kind < 3; kind++) {
-        Config c = {.arch = "gpt_neox", .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = kind < 2 ? 1 << 24 : 1, .act = ACT_GELU_ERF, .rotary_pct = 0.25, .rotary_base = 10000,
+        Config c = {.arch = &architectures[ARCH_NEOX], .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = kind < 2 ? 1 << 24 : 1, .act = ACT_GELU_ERF, .rotary_pct = 0.25, .rotary_base = 10000,
             .scalar_head = kind == 1, .eps = 1e-5, .init_std = 0.1, .eos = 1999, .pad = -1};
         Model m;
         model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);

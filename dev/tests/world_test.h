@@ -81,7 +81,7 @@ static void normalise(double *logp)
 
 static void world_model(Model *m, const Ops *o, long train_layers, uint64_t seed)
 {
-    Config c = {.arch = "gpt2", .L = 2, .NH = 2, .C = 16, .F = 64, .V = WORLD_V, .max_T = 4, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.15, .eos = 0};
+    Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .NH = 2, .C = 16, .F = 64, .V = WORLD_V, .max_T = 4, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.15, .eos = 0};
     model_create(m, o, &c, train_layers, true, false);
     model_random(m, seed);
     value_head_random(m, seed);
@@ -285,7 +285,7 @@ static void test_ranks_drawn(void)
 {
     enum { P = 3000, M = 9, N = 4 };
     Model m;
-    Config c = {.arch = "gpt2", .L = 1, .NH = 2, .C = 16, .F = 32, .V = 60, .max_T = 12, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.3, .eos = 0};
+    Config c = {.arch = &architectures[ARCH_GPT2], .L = 1, .NH = 2, .C = 16, .F = 32, .V = 60, .max_T = 12, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.3, .eos = 0};
     model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
     model_random(&m, 8);
     model_pack(&m);
