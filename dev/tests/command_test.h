@@ -1,4 +1,5 @@
-// command_test.h: the binary itself (VBON, default ./vbon): JSONL and flags, bad input, runs that are killed and resumed.
+// command_test.h: the binary itself (VBON, default ./vbon): JSONL and flags, bad input,
+// runs that are killed and resumed.
 
 static char vbon_path[4096];
 static const char *vbon(void)
@@ -15,7 +16,8 @@ static void tiny_folders(void)
     if (made) return;
     made = true;
     for (int scalar = 0; scalar < 2; scalar++) {
-        Config c = {.arch = "gpt2", .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = 24, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
+        Config c = {.arch = "gpt2", .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = 24, .act = ACT_GELU_TANH,
+            .tied = true, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
         Model m;
         model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
         model_random(&m, 4);
@@ -41,14 +43,17 @@ static int run_vbon(const char *args, char **err) // in the test folder; stdout 
 static void expect_failure(const char *args, int code, const char *says)
 {
     char *err, *old = getenv("ASAN_OPTIONS"), *options = old ? xstrdup(old) : NULL;
-    setenv("ASAN_OPTIONS", "detect_leaks=0:allocator_may_return_null=1", 1); // what a program that gives up still holds is no leak
+    // what a program that gives up still holds is no leak
+    setenv("ASAN_OPTIONS", "detect_leaks=0:allocator_may_return_null=1", 1);
     int got = run_vbon(args, &err);
     if (options) setenv("ASAN_OPTIONS", options, 1);
     else unsetenv("ASAN_OPTIONS");
     free(options);
     size_t lines = 0;
-    for (char *s = err; s && *s; s = strchr(s, '\n') ? strchr(s, '\n') + 1 : s + strlen(s)) lines += strncmp(s, "note:", 5) != 0;
-    CHECK(got == code && lines == 1 && strstr(err, says), "vbon %s: exit %d (want %d), want one line with \"%s\", got: %s", args, got, code, says, err);
+    for (char *s = err; s && *s; s = strchr(s, '\n') ? strchr(s, '\n') + 1 : s + strlen(s))
+        lines += strncmp(s, "note:", 5) != 0;
+    CHECK(got == code && lines == 1 && strstr(err, says),
+        "vbon %s: exit %d (want %d), want one line with \"%s\", got: %s", args, got, code, says, err);
 }
 
 static void expect_success(const char *args)
@@ -82,30 +87,44 @@ static void test_data(void)
         expect_success(CACHE "c2.jsonl");
         CHECK(same_files("c1.jsonl", "c2.jsonl"), "a cache cut after %zu bytes differs when it is finished", cuts[i]);
     }
-    expect_failure("cache --model lm --reward rm --prompts prompts.jsonl --samples 9 --max-new 6 --seed 3 --out c2.jsonl", 1, "samples");
+    expect_failure("cache --model lm --reward rm --prompts prompts.jsonl --samples 9 --max-new 6 --seed 3 --out "
+                   "c2.jsonl",
+        1, "samples");
     Cache c;
     cache_read(&c, c1, 0);
-    CHECK(c.n == 3 && c.prompts[2].n == 8 && cache_find(&c, "I") == 1 && cache_find(&c, "x") == -1, "what the cache holds");
+    CHECK(c.n == 3 && c.prompts[2].n == 8 && cache_find(&c, "I") == 1 && cache_find(&c, "x") == -1,
+        "what the cache holds");
     for (size_t k = 0; k < 8; k++) {
         const CacheSample *x = &c.prompts[1].samples[k];
-        CHECK(x->draw == (long)k && x->key == order_key(x->ids, x->n_ids) && x->reward == (double)(float)x->reward && x->has_logp && x->n_ids >= 1, "sample %zu", k);
+        CHECK(x->draw == (long)k && x->key == order_key(x->ids, x->n_ids) && x->reward == (double)(float)x->reward &&
+                x->has_logp && x->n_ids >= 1,
+            "sample %zu", k);
     }
     cache_free(&c);
     // the authors' two forms
     char *path = tmp_path("theirs.jsonl");
-    const char *forms[] = {"{\"prompt\":\"a\",\"text\":\"x\",\"reward\":1.5}\n{\"prompt\":\"b\",\"text\":\"y\",\"reward\":-2}\n{\"prompt\":\"a\",\"text\":\"z\",\"reward\":0.25}\n",
-                           "{\"prompt\":\"a\",\"responses\":[\"x\",\"z\"],\"rewards\":[1.5,0.25]}\n{\"prompt\":\"b\",\"responses\":[\"y\"],\"rewards\":[-2]}\n"};
+    const char *forms[] = {"{\"prompt\":\"a\",\"text\":\"x\",\"reward\":1.5}\n{\"prompt\":\"b\",\"text\":\"y\","
+                           "\"reward\":-2}\n"
+                           "{\"prompt\":\"a\",\"text\":\"z\",\"reward\":0.25}\n",
+        "{\"prompt\":\"a\",\"responses\":[\"x\",\"z\"],\"rewards\":[1.5,0.25]}\n"
+        "{\"prompt\":\"b\",\"responses\":[\"y\"],\"rewards\":[-2]}\n"};
     for (int f = 0; f < 2; f++) {
         write_file(path, forms[f], strlen(forms[f]));
         cache_read(&c, path, 0);
-        CHECK(c.n == 2 && c.prompts[0].n == 2 && c.prompts[0].samples[1].reward == 0.25 && !strcmp(c.prompts[0].samples[0].text, "x") && !c.prompts[0].samples[0].has_key, "form %d", f);
+        CHECK(c.n == 2 && c.prompts[0].n == 2 && c.prompts[0].samples[1].reward == 0.25 &&
+                !strcmp(c.prompts[0].samples[0].text, "x") && !c.prompts[0].samples[0].has_key,
+            "form %d", f);
         cache_free(&c);
     }
-    const char *compact = "{\"prompt\":\"a\",\"rewards\":[1.5,0.25],\"keys\":[\"00000000000000ff\",\"8000000000000000\"],\"logps\":[-3.5,-4],\"texts\":{\"1\":\"z\"}}\n";
+    const char *compact = "{\"prompt\":\"a\",\"rewards\":[1.5,0.25],\"keys\":[\"00000000000000ff\","
+                          "\"8000000000000000\"],"
+                          "\"logps\":[-3.5,-4],\"texts\":{\"1\":\"z\"}}\n";
     write_file(path, compact, strlen(compact));
     cache_read(&c, path, 0);
-    CHECK(c.n == 1 && c.prompts[0].n == 2 && c.prompts[0].samples[1].key == 1ull << 63 && c.prompts[0].samples[0].logp == -3.5 && c.prompts[0].samples[1].draw == 1 &&
-          !c.prompts[0].samples[0].text && !strcmp(c.prompts[0].samples[1].text, "z"), "the compact form");
+    CHECK(c.n == 1 && c.prompts[0].n == 2 && c.prompts[0].samples[1].key == 1ull << 63 &&
+            c.prompts[0].samples[0].logp == -3.5 && c.prompts[0].samples[1].draw == 1 &&
+            !c.prompts[0].samples[0].text && !strcmp(c.prompts[0].samples[1].text, "z"),
+        "the compact form");
     cache_free(&c);
     // score: log-probabilities add up; what bon keeps is the best by the total order
     char *in = tmp_path("in.jsonl");
@@ -120,26 +139,37 @@ static void test_data(void)
         json_t *lps = json_object_get(r, "logps");
         for (size_t k = 0; k < json_array_size(lps); k++) sum += at(lps, k);
         CHECK_NEAR(num(r, "logp"), sum, 1e-6, "logp");
-        CHECK(json_array_size(lps) + (line == 1) == json_array_size(json_object_get(r, "tokens")) && json_is_real(json_object_get(r, "reward")), "scored line %d", line);
+        CHECK(json_array_size(lps) + (line == 1) == json_array_size(json_object_get(r, "tokens")) &&
+                json_is_real(json_object_get(r, "reward")),
+            "scored line %d", line);
         if (!line) CHECK(num(r, "id") == 7, "other fields stay");
         json_decref(r);
     }
     jsonl_close(&j);
     expect_success("bon --model lm --reward rm --prompts prompts.jsonl --n 5 --max-new 6 --out bon.jsonl");
-    expect_success("sample --model lm --prompts prompts.jsonl --samples 2 --top-k 5 --top-p 0.9 --max-new 6 --out sample.jsonl");
+    expect_success(
+        "sample --model lm --prompts prompts.jsonl --samples 2 --top-k 5 --top-p 0.9 --max-new 6 --out sample.jsonl");
     // training a reward model on pairs and on labels, a language model on prompt and response
-    char *pairs = tmp_path("pairs.jsonl"), *labels = tmp_path("labels.jsonl"), *chat = tmp_path("chat.jsonl"), line[400];
+    char *pairs = tmp_path("pairs.jsonl"), *labels = tmp_path("labels.jsonl"), *chat = tmp_path("chat.jsonl"),
+         line[400];
     FILE *fp = fopen(pairs, "w"), *fl = fopen(labels, "w"), *fc = fopen(chat, "w");
     for (int i = 0; i < 64; i++) {
-        snprintf(line, sizeof line, "{\"prompt\":\"Film %d\",\"chosen\":\" is good\",\"rejected\":\" is bad\"}\n", i); fputs(line, fp);
-        snprintf(line, sizeof line, "{\"text\":\"Film %d is %s, so %s\",\"label\":%d}\n", i, i % 2 ? "good" : "bad", i % 2 ? "nice" : "dull", i % 2); fputs(line, fl);
+        snprintf(line, sizeof line, "{\"prompt\":\"Film %d\",\"chosen\":\" is good\",\"rejected\":\" is bad\"}\n", i);
+        fputs(line, fp);
+        snprintf(line, sizeof line, "{\"text\":\"Film %d is %s, so %s\",\"label\":%d}\n", i, i % 2 ? "good" : "bad",
+            i % 2 ? "nice" : "dull", i % 2);
+        fputs(line, fl);
         snprintf(line, sizeof line, "{\"prompt\":\"Film %d\",\"response\":\" is good\"}\n", i); fputs(line, fc);
     }
     fclose(fp); fclose(fl); fclose(fc);
-    const char *runs[] = {"reward --tokenizer lm --layers 1 --width 16 --heads 2 --context 24 --data pairs.jsonl --held-out pairs.jsonl --lr 1e-2 --steps 30 --batch 16 --out pair_rm",
-                          "reward --init lm --layers 2 --context 24 --from-position 4 --data labels.jsonl --held-out labels.jsonl --lr 1e-2 --steps 60 --batch 16 --out label_rm",
-                          "sft --model lm --data chat.jsonl --held-out chat.jsonl --lr 1e-2 --steps 100 --batch 16 --out chat_lm"};
-    const char *logs[] = {"pair_rm/log.jsonl", "label_rm/log.jsonl", "chat_lm/log.jsonl"}, *keys[] = {"held_out/pair_accuracy", "held_out/accuracy_whole", "held_out/nats_per_token"};
+    const char *runs[] = {"reward --tokenizer lm --layers 1 --width 16 --heads 2 --context 24 --data pairs.jsonl "
+                          "--held-out pairs.jsonl --lr 1e-2 --steps 30 --batch 16 --out pair_rm",
+        "reward --init lm --layers 2 --context 24 --from-position 4 --data labels.jsonl "
+        "--held-out labels.jsonl --lr 1e-2 --steps 60 --batch 16 --out label_rm",
+        "sft --model lm --data chat.jsonl --held-out chat.jsonl --lr 1e-2 --steps 100 "
+        "--batch 16 --out chat_lm"};
+    const char *logs[] = {"pair_rm/log.jsonl", "label_rm/log.jsonl", "chat_lm/log.jsonl"},
+               *keys[] = {"held_out/pair_accuracy", "held_out/accuracy_whole", "held_out/nats_per_token"};
     for (int k = 0; k < 3; k++) {
         double last = NAN;
         expect_success(runs[k]);
@@ -148,20 +178,29 @@ static void test_data(void)
         jsonl_close(&j);
         CHECK(k < 2 ? last >= 0.95 : last < 1, "%s is %g", keys[k], last);
     }
-    expect_success("eval --model chat_lm --reference lm --reward rm --cache c1.jsonl --samples 3 --max-new 6 --out eval.json");
-    expect_success("eval --method bon --n 4 --reference lm --reward rm --cache c1.jsonl --samples 3 --max-new 6 --out eval_bon.json");
-    // a pool: two Best-of-4 a prompt among the 8 cached draws, chosen by the cache's rewards (worked out here) and judged by another reward: the number of ids
-    expect_success("cache --model lm --reward 'while read -r l; do echo ${#l}; done' --prompts prompts.jsonl --samples 8 --max-new 6 --seed 3 --out lengths.jsonl");
-    expect_success("eval --method bon --n 4 --reference lm --reward 'while read -r l; do echo ${#l}; done' --pool c1.jsonl --cache lengths.jsonl --samples 2 --max-new 6 --out eval_pool.json");
+    expect_success(
+        "eval --model chat_lm --reference lm --reward rm --cache c1.jsonl --samples 3 --max-new 6 --out eval.json");
+    expect_success("eval --method bon --n 4 --reference lm --reward rm --cache c1.jsonl --samples 3 --max-new 6 "
+                   "--out eval_bon.json");
+    // a pool: two Best-of-4 a prompt among the 8 cached draws, chosen by the cache's rewards (worked out here) and
+    // judged by another reward: the number of ids
+    expect_success(
+        "cache --model lm --reward 'while read -r l; do echo ${#l}; done' --prompts prompts.jsonl --samples 8 "
+        "--max-new 6 --seed 3 --out lengths.jsonl");
+    expect_success(
+        "eval --method bon --n 4 --reference lm --reward 'while read -r l; do echo ${#l}; done' --pool c1.jsonl "
+        "--cache lengths.jsonl --samples 2 --max-new 6 --out eval_pool.json");
     Cache other;
     double judged = 0, wins = 0;
     cache_read(&c, c1, 0); cache_read(&other, tmp_path("lengths.jsonl"), 0);
     for (size_t i = 0; i < 6; i++) { // prompt i/2, draws 4 (i%2) on
         const CacheSample *x = c.prompts[i / 2].samples, *y = other.prompts[i / 2].samples;
         size_t best = i % 2 * 4, k = best + 1;
-        for (; k < i % 2 * 4 + 4; k++) if (x[k].reward > x[best].reward || (x[k].reward == x[best].reward && x[k].key > x[best].key)) best = k;
+        for (; k < i % 2 * 4 + 4; k++)
+            if (x[k].reward > x[best].reward || (x[k].reward == x[best].reward && x[k].key > x[best].key)) best = k;
         judged += y[best].reward / 6;
-        for (k = 0; k < 8; k++) wins += (y[k].reward < y[best].reward || (y[k].reward == y[best].reward && y[k].key < y[best].key)) / 48.0;
+        for (k = 0; k < 8; k++)
+            wins += (y[k].reward < y[best].reward || (y[k].reward == y[best].reward && y[k].key < y[best].key)) / 48.0;
     }
     json_t *pool = json_file(tmp_path("eval_pool.json"));
     CHECK_NEAR(at(json_object_get(pool, "reward"), 0), judged, 1e-6, "what the pool's choice is worth to its judge");
@@ -171,7 +210,8 @@ static void test_data(void)
     json_decref(pool);
     expect_success("info --model lm --memory 1GB");
     // a program as the reward
-    expect_success("cache --model lm --reward 'while IFS= read -r l; do echo ${#l}; done' --prompts prompts.jsonl --samples 4 --max-new 6 --out c3.jsonl");
+    expect_success("cache --model lm --reward 'while IFS= read -r l; do echo ${#l}; done' --prompts prompts.jsonl "
+                   "--samples 4 --max-new 6 --out c3.jsonl");
     cache_read(&c, tmp_path("c3.jsonl"), 2);
     CHECK(c.prompts[0].n == 2 && c.prompts[0].samples[0].reward > 10, "rewards from a program");
     cache_free(&c);
@@ -190,7 +230,10 @@ static size_t count_lines(const char *name)
 }
 
 // Writes lines to a file of the test folder, reads one file's `key` of line i
-static void put(const char *name, const char *text) { char *p = tmp_path(name); write_file(p, text, strlen(text)); free(p); }
+static void put(const char *name, const char *text)
+{
+    char *p = tmp_path(name); write_file(p, text, strlen(text)); free(p);
+}
 static json_t *get_line(const char *name, size_t i)
 {
     Jsonl in;
@@ -217,33 +260,48 @@ static void score_nothing(const char *folder) // neither a prompt nor a response
 static void test_lines(void) // commands that map lines answer each one, in order
 {
     tiny_folders();
-    put("lines.jsonl", "\xef\xbb\xbf{\"prompt\":\"This film\"}\n{\"prompt\":\"I\",\"id\":123456789012345678901234567890}\n\n{\"prompt\":\"This film\"}\n{\"prompt\":\"I\"}\r\n{\"prompt\":\"The acting\"}");
+    put("lines.jsonl",
+        "\xef\xbb\xbf{\"prompt\":\"This film\"}\n{\"prompt\":\"I\",\"id\":123456789012345678901234567890}\n\n"
+        "{\"prompt\":\"This film\"}\n{\"prompt\":\"I\"}\r\n{\"prompt\":\"The acting\"}");
     static const char *const prompts[] = {"This film", "I", "This film", "I", "The acting"};
-    expect_success("sample --model lm --prompts lines.jsonl --max-new 4 --samples 2 --decode-rows 3 --out lines_sample.jsonl");
-    expect_success("bon --model lm --reward rm --prompts lines.jsonl --max-new 4 --n 3 --decode-rows 3 --out lines_bon.jsonl");
-    CHECK(count_lines("lines_sample.jsonl") == 10 && count_lines("lines_bon.jsonl") == 5, "5 lines in, %zu and %zu out", count_lines("lines_sample.jsonl"), count_lines("lines_bon.jsonl"));
+    expect_success(
+        "sample --model lm --prompts lines.jsonl --max-new 4 --samples 2 --decode-rows 3 --out lines_sample.jsonl");
+    expect_success(
+        "bon --model lm --reward rm --prompts lines.jsonl --max-new 4 --n 3 --decode-rows 3 --out lines_bon.jsonl");
+    CHECK(count_lines("lines_sample.jsonl") == 10 && count_lines("lines_bon.jsonl") == 5, "5 lines in, %zu and %zu out",
+        count_lines("lines_sample.jsonl"), count_lines("lines_bon.jsonl"));
     for (size_t i = 0; i < 10; i++) {
         json_t *s = get_line("lines_sample.jsonl", i), *b = get_line("lines_bon.jsonl", i / 2);
         json_t *want = json_string(prompts[i / 2]);
-        CHECK(json_equal(json_object_get(s, "prompt"), want) && json_equal(json_object_get(b, "prompt"), want), "line %zu answers another prompt", i);
+        CHECK(json_equal(json_object_get(s, "prompt"), want) && json_equal(json_object_get(b, "prompt"), want),
+            "line %zu answers another prompt", i);
         json_decref(want);
         json_decref(s); json_decref(b);
     }
     // a cache has each prompt once, and says so
-    char *said = format("cd %s && '%s' cache --model lm --reward rm --prompts lines.jsonl --max-new 4 --samples 2 --out lines_cache.jsonl 2>/dev/null | grep -q 'lines.jsonl: 2 lines repeat a prompt'", test_folder, vbon());
-    CHECK(!system(said) && count_lines("lines_cache.jsonl") == 6, "a prompt that stands there twice is cached once, and said");
+    char *said = format("cd %s && '%s' cache --model lm --reward rm --prompts lines.jsonl --max-new 4 --samples 2 "
+                        "--out lines_cache.jsonl 2>/dev/null | grep -q 'lines.jsonl: 2 lines repeat a prompt'",
+        test_folder, vbon());
+    CHECK(!system(said) && count_lines("lines_cache.jsonl") == 6,
+        "a prompt that stands there twice is cached once, and said");
     free(said);
     // score: more lines than one block has, and each line's other fields to the last digit
     FILE *f = fopen(tmp_path("many.jsonl"), "w");
-    for (int i = 0; i < 300; i++) fprintf(f, "{\"text\":\"A film %d\", \"id\": 1234567890123456789012345%d,\"x\":0.1}\n", i % 7, i);
+    for (int i = 0; i < 300; i++)
+        fprintf(f, "{\"text\":\"A film %d\", \"id\": 1234567890123456789012345%d,\"x\":0.1}\n", i % 7, i);
     fclose(f);
     expect_success("score --model lm --reward rm --in many.jsonl --out many_scored.jsonl");
     CHECK(count_lines("many_scored.jsonl") == 300, "300 lines in, %zu out", count_lines("many_scored.jsonl"));
     size_t n;
     char *all = read_file(tmp_path("many_scored.jsonl"), &n);
-    for (int i = 0; i < 300; i++) { char id[64]; snprintf(id, sizeof id, " \"id\": 1234567890123456789012345%d,\"x\":0.1,\"tokens\":[", i); CHECK(all && strstr(all, id), "line %d is not kept as it was", i); }
+    for (int i = 0; i < 300; i++) {
+        char id[64];
+        snprintf(id, sizeof id, " \"id\": 1234567890123456789012345%d,\"x\":0.1,\"tokens\":[", i);
+        CHECK(all && strstr(all, id), "line %d is not kept as it was", i);
+    }
     arrfree(all);
-    expect_failure("score --model lm --in many_scored.jsonl --out again.jsonl", 1, "many_scored.jsonl:1: was scored before");
+    expect_failure("score --model lm --in many_scored.jsonl --out again.jsonl", 1,
+        "many_scored.jsonl:1: was scored before");
     // a cache's lines: the reward and log-probability that were cached
     expect_success(CACHE "lines_c.jsonl");
     expect_success("score --model lm --reward rm --in lines_c.jsonl --out lines_cs.jsonl");
@@ -252,48 +310,89 @@ static void test_lines(void) // commands that map lines answer each one, in orde
         json_t *c = get_line("lines_c.jsonl", i + 1), *s = get_line("lines_cs.jsonl", i);
         CHECK_NEAR(num(s, "reward"), num(c, "reward"), 1e-5, "a cached reward, scored again");
         CHECK_NEAR(num(s, "logp"), num(c, "logp"), 1e-4, "a cached log-probability, scored again");
-        CHECK(json_equal(json_object_get(c, "ids"), json_object_get(s, "tokens")) && json_equal(json_object_get(c, "key"), json_object_get(s, "key")), "line %zu is scored by other tokens than were sampled", i);
+        CHECK(json_equal(json_object_get(c, "ids"), json_object_get(s, "tokens")) &&
+                json_equal(json_object_get(c, "key"), json_object_get(s, "key")),
+            "line %zu is scored by other tokens than were sampled", i);
         json_decref(c); json_decref(s);
     }
     // an empty response is one whose end was sampled at once
-    put("ended.jsonl", "{\"prompt\":\"I\",\"response\":\"\",\"ids\":[1999],\"logp\":-7.5,\"finished\":true}\n{\"prompt\":\"I\",\"response\":\"<|endoftext|>\",\"ids\":[1999]}\n{\"prompt\":\"I\",\"response\":\"\",\"finished\":true}\n{\"prompt\":\"I\",\"text\":\" like\",\"finished\":true}\n");
+    put("ended.jsonl",
+        "{\"prompt\":\"I\",\"response\":\"\",\"ids\":[1999],\"logp\":-7.5,\"finished\":true}\n"
+        "{\"prompt\":\"I\",\"response\":\"<|endoftext|>\",\"ids\":[1999]}\n"
+        "{\"prompt\":\"I\",\"response\":\"\",\"finished\":true}\n"
+        "{\"prompt\":\"I\",\"text\":\" like\",\"finished\":true}\n");
     expect_success("score --model lm --reward rm --in ended.jsonl --out ended_s.jsonl");
     for (size_t i = 0; i < 4; i++) {
-        json_t *s = get_line("ended_s.jsonl", i), *first = get_line("ended_s.jsonl", 0), *ids = json_object_get(s, "tokens");
-        CHECK(json_array_size(ids) == (i < 3 ? 1 : 2) && at(ids, json_array_size(ids) - 1) == 1999 && (i == 3 || num(s, "reward") == num(first, "reward")), "line %zu of responses that ended", i);
+        json_t *s = get_line("ended_s.jsonl", i), *first = get_line("ended_s.jsonl", 0),
+               *ids = json_object_get(s, "tokens");
+        CHECK(json_array_size(ids) == (i < 3 ? 1 : 2) && at(ids, json_array_size(ids) - 1) == 1999 &&
+                (i == 3 || num(s, "reward") == num(first, "reward")),
+            "line %zu of responses that ended", i);
         json_decref(s); json_decref(first);
     }
-    static const struct { const char *line, *says; } bad[] = {{"{\"prompt\":\"I\",\"text\":\"a\",\"response\":\"b\"}", "has \"text\" and \"response\""}, {"{\"response\":\"b\"}", "has \"response\" and no \"prompt\""}, {"{\"prompt\":\"b\"}", "\"text\" is missing"}, {"{\"texts\":\"b\"}", "\"text\" is missing"},
-        {"{\"prompt\":\"I\",\"responses\":[\"a\"],\"rewards\":[1]}", "a cache of a prompt a line"}, {"{\"text\":7}", "\"text\" is missing or no string"}, {"{\"prompt\":7,\"text\":\"a\"}", "\"prompt\" is missing or no string"}, {"{\"prompt\":\"I\",\"response\":\"\"}", "no text to score"}, {"{\"text\":\"\"}", "no text to score"},
-        {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[5,6]}", "\"ids\" are not this tokenizer's for the text"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[2000]}", "\"ids\" holds 2000"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[-1]}", "\"ids\"[0] is -1"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"finished\":\"yes\"}", "\"finished\" is \"yes\""},
-        {"{\"text\":\"a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a\"}", "the model's own context is 24"}};
+    static const struct { const char *line, *says; } bad[] = {
+        {"{\"prompt\":\"I\",\"text\":\"a\",\"response\":\"b\"}", "has \"text\" and \"response\""},
+        {"{\"response\":\"b\"}", "has \"response\" and no \"prompt\""},
+        {"{\"prompt\":\"b\"}", "\"text\" is missing"},
+        {"{\"texts\":\"b\"}", "\"text\" is missing"},
+        {"{\"prompt\":\"I\",\"responses\":[\"a\"],\"rewards\":[1]}", "a cache of a prompt a line"},
+        {"{\"text\":7}", "\"text\" is missing or no string"},
+        {"{\"prompt\":7,\"text\":\"a\"}", "\"prompt\" is missing or no string"},
+        {"{\"prompt\":\"I\",\"response\":\"\"}", "no text to score"},
+        {"{\"text\":\"\"}", "no text to score"},
+        {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[5,6]}", "\"ids\" are not this tokenizer's for the text"},
+        {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[2000]}", "\"ids\" holds 2000"},
+        {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[-1]}", "\"ids\"[0] is -1"},
+        {"{\"prompt\":\"I\",\"text\":\"a\",\"finished\":\"yes\"}", "\"finished\" is \"yes\""},
+        {"{\"text\":\"a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a\"}",
+         "the model's own context is 24"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char *two = format("{\"text\":\"fine\"}\n%s\n", bad[i].line), *err;
         put("bad_line.jsonl", two);
-        CHECK(run_vbon("score --model lm --in bad_line.jsonl --out bad_scored.jsonl", &err) == 1 && strstr(err, "bad_line.jsonl:2: ") && strstr(err, bad[i].says), "%s: %s", bad[i].line, err);
+        CHECK(run_vbon("score --model lm --in bad_line.jsonl --out bad_scored.jsonl", &err) == 1 &&
+                strstr(err, "bad_line.jsonl:2: ") && strstr(err, bad[i].says),
+            "%s: %s", bad[i].line, err);
         free(two);
     }
     CHECK(access(tmp_path("bad_scored.jsonl"), F_OK), "a file that was refused was written");
     put("long.jsonl", "{\"prompt\":\"I\"}\n{\"prompt\":\"a a a a a a a a a a a a a a a a a a a a a a\"}\n");
-    expect_failure("sample --model lm --prompts long.jsonl --max-new 8 --out long_s.jsonl", 1, "long.jsonl:2: the prompt has 22 tokens; with --max-new 8 the model's own context of 24 is too short");
+    expect_failure("sample --model lm --prompts long.jsonl --max-new 8 --out long_s.jsonl", 1,
+        "long.jsonl:2: the prompt has 22 tokens; with --max-new 8 the model's own context of 24 is too short");
     expect_death(score_nothing, tmp_path("rm"), 1, "texts.jsonl:1: a text without a token has no reward");
     // the context of --context is not the model's own
-    put("long_pairs.jsonl", "{\"prompt\":\"a a a a a a a a a a a a a a a a\",\"chosen\":\" a a a a a a a a a a\",\"rejected\":\" b\"}\n");
-    expect_failure("reward --init lm --layers 1 --data long_pairs.jsonl --out long_rm", 1, "the model's own context is 24: shorten the text");
-    expect_failure("reward --init lm --layers 1 --context 16 --data long_pairs.jsonl --out long_rm", 1, "--context is 16: shorten the text or raise --context");
-    expect_failure("reward --tokenizer lm --layers 1 --width 16 --heads 2 --context 24 --data long_pairs.jsonl --out long_rm", 1, "--context is 24: shorten the text or raise --context");
+    put("long_pairs.jsonl",
+        "{\"prompt\":\"a a a a a a a a a a a a a a a a\",\"chosen\":\" a a a a a a a a a a\",\"rejected\":\" b\"}\n");
+    expect_failure("reward --init lm --layers 1 --data long_pairs.jsonl --out long_rm", 1,
+        "the model's own context is 24: shorten the text");
+    expect_failure("reward --init lm --layers 1 --context 16 --data long_pairs.jsonl --out long_rm", 1,
+        "--context is 16: shorten the text or raise --context");
+    expect_failure("reward --tokenizer lm --layers 1 --width 16 --heads 2 --context 24 --data long_pairs.jsonl --out "
+                   "long_rm",
+        1, "--context is 24: shorten the text or raise --context");
 }
 
-static void test_last_batch(void) // of sft, reward and offline: it trains, and each of its items weighs what it would in a batch of its own size
+// Of sft, reward and offline: it trains, and each of its items weighs what it would in a batch of its own size
+static void test_last_batch(void)
 {
     tiny_folders();
-    put("last.jsonl", "{\"text\":\"a film about a man\",\"label\":1}\n{\"text\":\"another one\",\"label\":0}\n{\"text\":\"the third of them is good\",\"label\":1}\n");
-    put("last_pairs.jsonl", "{\"prompt\":\"a\",\"chosen\":\" film\",\"rejected\":\" man\"}\n{\"prompt\":\"I\",\"chosen\":\" like it\",\"rejected\":\" do not\"}\n{\"prompt\":\"The\",\"chosen\":\" end\",\"rejected\":\" beginning of it\"}\n");
-    static const char *const runs[] = {"sft --model lm --data last.jsonl", "reward --init lm --layers 2 --from-position 1 --data last.jsonl", "reward --init lm --layers 2 --data last_pairs.jsonl", "offline --model lm --data last_pairs.jsonl --loss dpo --beta 0.5"};
-    for (int k = 0; k < 4; k++) { // at a rate of 0 nothing moves: the third item's gradient and loss, by itself and as the rest of a batch of two
+    put("last.jsonl",
+        "{\"text\":\"a film about a man\",\"label\":1}\n{\"text\":\"another one\",\"label\":0}\n"
+        "{\"text\":\"the third of them is good\",\"label\":1}\n");
+    put("last_pairs.jsonl",
+        "{\"prompt\":\"a\",\"chosen\":\" film\",\"rejected\":\" man\"}\n"
+        "{\"prompt\":\"I\",\"chosen\":\" like it\",\"rejected\":\" do not\"}\n"
+        "{\"prompt\":\"The\",\"chosen\":\" end\",\"rejected\":\" beginning of it\"}\n");
+    static const char *const runs[] = {"sft --model lm --data last.jsonl",
+        "reward --init lm --layers 2 --from-position 1 --data last.jsonl",
+        "reward --init lm --layers 2 --data last_pairs.jsonl",
+        "offline --model lm --data last_pairs.jsonl --loss dpo --beta 0.5"};
+    // at a rate of 0 nothing moves: the third item's gradient and loss, by itself and as the rest of a batch of two
+    for (int k = 0; k < 4; k++) {
         json_t *want[2];
         for (int batch = 1; batch <= 3; batch++) {
-            char *dir = format("last%d_%d", k, batch), *log = format("%s/log.jsonl", dir), *args = format("%s --lr 0 --weight-decay 0 --batch %d%s --out %s", runs[k], batch < 3 ? batch : 2, batch == 3 ? " --drop-last" : "", dir);
+            char *dir = format("last%d_%d", k, batch), *log = format("%s/log.jsonl", dir),
+                 *args = format("%s --lr 0 --weight-decay 0 --batch %d%s --out %s", runs[k], batch < 3 ? batch : 2,
+                     batch == 3 ? " --drop-last" : "", dir);
             expect_success(args);
             size_t steps = count_lines(log) - 1; // and the config record
             CHECK(steps == (batch == 1 ? 3 : batch == 2 ? 2 : 1), "%s: %zu steps", args, steps);
@@ -301,14 +400,21 @@ static void test_last_batch(void) // of sft, reward and offline: it trains, and 
             free(dir); free(log); free(args);
         }
         CHECK_NEAR(num(want[1], "loss"), num(want[0], "loss"), 1e-6, runs[k]);
-        CHECK(fabs(num(want[1], "grad_norm") / num(want[0], "grad_norm") - 1) < 1e-4 && num(want[0], "grad_norm") > 1e-3, "%s: the last batch's gradient is %g, the item's %g", runs[k], num(want[1], "grad_norm"), num(want[0], "grad_norm"));
+        CHECK(fabs(num(want[1], "grad_norm") / num(want[0], "grad_norm") - 1) < 1e-4 &&
+                num(want[0], "grad_norm") > 1e-3,
+            "%s: the last batch's gradient is %g, the item's %g", runs[k], num(want[1], "grad_norm"),
+            num(want[0], "grad_norm"));
         json_decref(want[0]); json_decref(want[1]);
     }
-    char *said = format("cd %s && '%s' sft --model lm --data last.jsonl --batch 2 --drop-last --out last_said 2>/dev/null | grep -q '2 of 3 rows are seen in 1 steps'", test_folder, vbon());
+    char *said = format("cd %s && '%s' sft --model lm --data last.jsonl --batch 2 --drop-last "
+                        "--out last_said 2>/dev/null | grep -q '2 of 3 rows are seen in 1 steps'",
+        test_folder, vbon());
     CHECK(!system(said), "what is left out is said");
     free(said);
-    expect_failure("sft --model lm --data last.jsonl --epochs 0.5 --batch 3 --drop-last --out last_none", 2, "no batch of 3 is whole");
-    expect_failure("sft --model lm --data last.jsonl --epochs 1e9 --batch 1 --out last_none", 2, "optimiser steps of 1: at most 1e9");
+    expect_failure("sft --model lm --data last.jsonl --epochs 0.5 --batch 3 --drop-last --out last_none", 2,
+        "no batch of 3 is whole");
+    expect_failure("sft --model lm --data last.jsonl --epochs 1e9 --batch 1 --out last_none", 2,
+        "optimiser steps of 1: at most 1e9");
 }
 
 static void test_pairs(void) // every command reads what every other writes, or refuses it by file and line
@@ -322,15 +428,32 @@ static void test_pairs(void) // every command reads what every other writes, or 
     expect_success("score --model lm --reward rm --in by_cache.jsonl --out by_score_cache.jsonl");
     expect_success("eval --model lm --reference lm --reward rm --cache by_cache.jsonl --max-new 4 --out by_eval.json");
     expect_success("sft --model lm --data by_sample.jsonl --steps 1 --out by_sft");
-    expect_success("train --model lm --reward rm --cache by_cache.jsonl --n 2 --max-new 4 --episodes 4 --rollout 4 --minibatch 4 --out by_train");
-    static const struct { const char *name; size_t lines; bool texts, cache; } written[] = {{"by_sample.jsonl", 6, true, false}, {"by_bon.jsonl", 3, true, false}, {"by_cache.jsonl", 12, true, true}, {"by_score_sample.jsonl", 6, true, false},
-        {"by_score_bon.jsonl", 3, true, false}, {"by_score_cache.jsonl", 12, true, true}, {"by_eval.json", 1, false, false}, {"by_train/log.jsonl", 2, false, false}};
+    expect_success("train --model lm --reward rm --cache by_cache.jsonl --n 2 --max-new 4 --episodes 4 --rollout 4 "
+                   "--minibatch 4 --out by_train");
+    static const struct { const char *name; size_t lines; bool texts, cache; } written[] = {
+        {"by_sample.jsonl", 6, true, false},
+        {"by_bon.jsonl", 3, true, false},
+        {"by_cache.jsonl", 12, true, true},
+        {"by_score_sample.jsonl", 6, true, false},
+        {"by_score_bon.jsonl", 3, true, false},
+        {"by_score_cache.jsonl", 12, true, true},
+        {"by_eval.json", 1, false, false},
+        {"by_train/log.jsonl", 2, false, false}};
     enum { LINES, TEXTS, SAMPLES, NEVER };
-    static const struct { const char *args; int needs; size_t each; } readers[] = {{"sample --model lm --max-new 2 --samples 2 --out pairs.out --prompts %s", LINES, 2}, {"bon --model lm --reward rm --max-new 2 --n 2 --out pairs.out --prompts %s", LINES, 1},
-        {"score --model lm --reward rm --out pairs.out --in %s", LINES, 1}, {"cache --model lm --reward rm --max-new 2 --samples 2 --out pairs.out --prompts %s", TEXTS, 0}, {"sft --model lm --steps 1 --out pairs.out --data %s", TEXTS, 0},
-        {"train --model lm --reward rm --n 2 --max-new 4 --episodes 4 --rollout 4 --minibatch 4 --out pairs.out --cache %s", SAMPLES, 0}, {"offline --model lm --loss dpo --beta 1 --draws 2 --steps 1 --out pairs.out --cache %s", SAMPLES, 0},
-        {"eval --model lm --reference lm --reward rm --max-new 4 --out pairs.out --cache %s", SAMPLES, 0}, {"eval --method bon --n 2 --reference lm --reward rm --max-new 4 --out pairs.out --cache by_cache.jsonl --pool %s", SAMPLES, 0},
-        {"reward --init lm --layers 1 --out pairs.out --data %s", NEVER, 0}, {"offline --model lm --loss dpo --beta 1 --out pairs.out --data %s", NEVER, 0}};
+    static const struct { const char *args; int needs; size_t each; } readers[] = {
+        {"sample --model lm --max-new 2 --samples 2 --out pairs.out --prompts %s", LINES, 2},
+        {"bon --model lm --reward rm --max-new 2 --n 2 --out pairs.out --prompts %s", LINES, 1},
+        {"score --model lm --reward rm --out pairs.out --in %s", LINES, 1},
+        {"cache --model lm --reward rm --max-new 2 --samples 2 --out pairs.out --prompts %s", TEXTS, 0},
+        {"sft --model lm --steps 1 --out pairs.out --data %s", TEXTS, 0},
+        {"train --model lm --reward rm --n 2 --max-new 4 --episodes 4 --rollout 4 --minibatch 4 "
+         "--out pairs.out --cache %s", SAMPLES, 0},
+        {"offline --model lm --loss dpo --beta 1 --draws 2 --steps 1 --out pairs.out --cache %s", SAMPLES, 0},
+        {"eval --model lm --reference lm --reward rm --max-new 4 --out pairs.out --cache %s", SAMPLES, 0},
+        {"eval --method bon --n 2 --reference lm --reward rm --max-new 4 --out pairs.out "
+         "--cache by_cache.jsonl --pool %s", SAMPLES, 0},
+        {"reward --init lm --layers 1 --out pairs.out --data %s", NEVER, 0},
+        {"offline --model lm --loss dpo --beta 1 --out pairs.out --data %s", NEVER, 0}};
     char *out = tmp_path("pairs.out"), *clean = format("rm -rf %s", out);
     for (size_t r = 0; r < sizeof readers / sizeof *readers; r++)
         for (size_t w = 0; w < sizeof written / sizeof *written; w++) {
@@ -338,13 +461,19 @@ static void test_pairs(void) // every command reads what every other writes, or 
             bool works = readers[r].needs == SAMPLES ? written[w].cache : readers[r].needs != NEVER && written[w].texts;
             int code = run_vbon(args, &err);
             CHECK(works ? code == 0 : code == 1 && strstr(err, where), "vbon %s: exit %d: %s", args, code, err);
-            if (works && readers[r].needs == LINES) CHECK(count_lines("pairs.out") == written[w].lines * readers[r].each, "vbon %s: %zu lines from %zu", args, count_lines("pairs.out"), written[w].lines);
+            if (works && readers[r].needs == LINES)
+                CHECK(count_lines("pairs.out") == written[w].lines * readers[r].each, "vbon %s: %zu lines from %zu",
+                    args, count_lines("pairs.out"), written[w].lines);
             if (!works) CHECK(access(out, F_OK), "vbon %s: refused, and written", args);
             if (system(clean)) {}
             free(args); free(where);
         }
     static const char *const models[] = {"by_sft", "by_train"};
-    for (int i = 0; i < 2; i++) { char *args = format("sample --model %s --prompt a --max-new 2", models[i]); expect_success(args); free(args); }
+    for (int i = 0; i < 2; i++) {
+        char *args = format("sample --model %s --prompt a --max-new 2", models[i]);
+        expect_success(args);
+        free(args);
+    }
 }
 
 static void test_not_finite(void) // what is no number is named, with its likeliest cause, and nothing is written
@@ -357,7 +486,8 @@ static void test_not_finite(void) // what is no number is named, with its likeli
         for (size_t i = 0; i < m.n_list; i++)
             for (size_t k = 0; k < m.list[i].n; k++)
                 if (!strcmp(m.list[i].name, "ln_f.weight")) R_(m.data)[m.list[i].offset + k] = (real)2e38;
-                else if (!strcmp(m.list[i].name, "wte.weight") || !strcmp(m.list[i].name, "score.weight")) R_(m.data)[m.list[i].offset + k] *= (real)1e4;
+                else if (!strcmp(m.list[i].name, "wte.weight") || !strcmp(m.list[i].name, "score.weight"))
+                    R_(m.data)[m.list[i].offset + k] *= (real)1e4;
         model_save(&m, to, DT_F32, "dev/demo/tokenizer", 0);
         model_free(&m); free(from); free(to);
     }
@@ -368,32 +498,71 @@ static void test_not_finite(void) // what is no number is named, with its likeli
     put("huge_reward.jsonl", "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1e39}\n");
     put("finite_text.jsonl", "{\"text\":\"This film\"}\n");
     static const struct { const char *args; int code; const char *says; } cases[] = {
-        {"score --model lm --in finite_text.jsonl --temperature 1e-38 --out no.jsonl", 2, "--temperature 1e-38: must be at least 0.0001"}, {"sample --model lm --prompt a --temperature 1e-38 --out no.jsonl", 2, "--temperature 1e-38: must be at least"},
-        {"score --model lm --reward 'while read x; do echo 1e30; done' --reward-scale 1e9 --in finite_text.jsonl --out no.jsonl", 1, "by --reward-scale 1e+09 and --reward-offset 0, is no number that a float holds"},
-        {"cache --model lm --reward 'while read x; do echo 1e30; done' --reward-scale 1e9 --prompts prompts.jsonl --max-new 4 --samples 2 --out no_cache.jsonl", 1, "--reward-scale 1e+09"}, {"bon --model lm --reward rm --reward-offset 1e39 --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 2, "--reward-offset 1e39: must be"},
-        {"bon --model lm --reward rm --missing-eos 1e39 --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 2, "--missing-eos"}, {"offline --model lm --cache huge_reward.jsonl --loss bon-sft --n 1 --out no", 1, "huge_reward.jsonl:1: \"reward\" is 1"},
-        {"score --model huge_lm --in finite_text.jsonl --out no.jsonl", 1, "finite_text.jsonl:1: the log-probability of a token is"}, {"sample --model huge_lm --prompts prompts.jsonl --max-new 4 --out no.jsonl", 1, "has training diverged?"},
-        {"sample --model huge_lm --prompts prompts.jsonl --max-new 4 --out no.jsonl", 1, "prompts.jsonl:1: after 0 tokens"}, {"bon --model lm --reward huge_rm --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 1, "prompts.jsonl:1: the reward model's score is not finite"},
-        {"eval --model huge_lm --reference lm --reward rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1, "has training diverged?"}, {"eval --method bon --n 2 --reference lm --reward huge_rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1, "reward model's score is not finite"},
-        {"eval --model lm --reference huge_lm --reward rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1, "a log-probability by the reference is"}, {"offline --model huge_lm --cache headless.jsonl --loss bonbon --n 2 --out no", 1, "before training, a token's log-probability is"}, {"sft --model huge_lm --data finite_text.jsonl --out no", 1, "at optimiser step 1: the model's weights are too large"},
-        {"train --model huge_lm --reward rm --cache headless.jsonl --max-new 4 --n 2 --episodes 8 --rollout 8 --minibatch 8 --out no", 1, "has training diverged?"},
-        {"bon --model lm --reward 'while read x; do echo 0x8; done' --prompt a --n 2 --max-new 4 --out no.jsonl", 1, "\"0x8\", is no finite number"}, {"bon --model lm --reward 'while read x; do printf \"5\\0garbage\\n\"; done' --prompt a --n 2 --max-new 4 --out no.jsonl", 1, "is no finite number"}};
+        {"score --model lm --in finite_text.jsonl --temperature 1e-38 --out no.jsonl", 2,
+         "--temperature 1e-38: must be at least 0.0001"},
+        {"sample --model lm --prompt a --temperature 1e-38 --out no.jsonl", 2, "--temperature 1e-38: must be at least"},
+        {"score --model lm --reward 'while read x; do echo 1e30; done' --reward-scale 1e9 "
+         "--in finite_text.jsonl --out no.jsonl", 1,
+         "by --reward-scale 1e+09 and --reward-offset 0, is no number that a float holds"},
+        {"cache --model lm --reward 'while read x; do echo 1e30; done' --reward-scale 1e9 "
+         "--prompts prompts.jsonl --max-new 4 --samples 2 --out no_cache.jsonl", 1, "--reward-scale 1e+09"},
+        {"bon --model lm --reward rm --reward-offset 1e39 --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 2,
+         "--reward-offset 1e39: must be"},
+        {"bon --model lm --reward rm --missing-eos 1e39 --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 2,
+         "--missing-eos"},
+        {"offline --model lm --cache huge_reward.jsonl --loss bon-sft --n 1 --out no", 1,
+         "huge_reward.jsonl:1: \"reward\" is 1"},
+        {"score --model huge_lm --in finite_text.jsonl --out no.jsonl", 1,
+         "finite_text.jsonl:1: the log-probability of a token is"},
+        {"sample --model huge_lm --prompts prompts.jsonl --max-new 4 --out no.jsonl", 1, "has training diverged?"},
+        {"sample --model huge_lm --prompts prompts.jsonl --max-new 4 --out no.jsonl", 1,
+         "prompts.jsonl:1: after 0 tokens"},
+        {"bon --model lm --reward huge_rm --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 1,
+         "prompts.jsonl:1: the reward model's score is not finite"},
+        {"eval --model huge_lm --reference lm --reward rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1,
+         "has training diverged?"},
+        {"eval --method bon --n 2 --reference lm --reward huge_rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1,
+         "reward model's score is not finite"},
+        {"eval --model lm --reference huge_lm --reward rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1,
+         "a log-probability by the reference is"},
+        {"offline --model huge_lm --cache headless.jsonl --loss bonbon --n 2 --out no", 1,
+         "before training, a token's log-probability is"},
+        {"sft --model huge_lm --data finite_text.jsonl --out no", 1,
+         "at optimiser step 1: the model's weights are too large"},
+        {"train --model huge_lm --reward rm --cache headless.jsonl --max-new 4 --n 2 --episodes 8 --rollout 8 "
+         "--minibatch 8 --out no", 1, "has training diverged?"},
+        {"bon --model lm --reward 'while read x; do echo 0x8; done' --prompt a --n 2 --max-new 4 --out no.jsonl", 1,
+         "\"0x8\", is no finite number"},
+        {"bon --model lm --reward 'while read x; do printf \"5\\0garbage\\n"
+         "\"; done' --prompt a --n 2 --max-new 4 --out no.jsonl", 1, "is no finite number"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *err;
         int code = run_vbon(cases[i].args, &err);
         CHECK(code == cases[i].code && strstr(err, cases[i].says), "vbon %s: exit %d: %s", cases[i].args, code, err);
-        CHECK(access(tmp_path("no.jsonl"), F_OK) && access(tmp_path("no/model.safetensors"), F_OK), "vbon %s: something was written", cases[i].args);
+        CHECK(access(tmp_path("no.jsonl"), F_OK) && access(tmp_path("no/model.safetensors"), F_OK),
+            "vbon %s: something was written", cases[i].args);
         unlink(tmp_path("no.jsonl"));
     }
     // training that runs away is named, and its model is not saved
     char *err;
-    CHECK(run_vbon("sft --model lm --data finite_text.jsonl --lr 1000 --weight-decay 1000 --schedule constant --clip-grad 0 --steps 20 --save-every 1 --out no", &err) == 1 && strstr(err, "lower --lr"), "a rate of 1000: %s", err);
+    CHECK(run_vbon("sft --model lm --data finite_text.jsonl --lr 1000 --weight-decay 1000 --schedule constant "
+                   "--clip-grad 0 "
+                   "--steps 20 --save-every 1 --out no",
+              &err) == 1 &&
+            strstr(err, "lower --lr"),
+        "a rate of 1000: %s", err);
     CHECK(access(tmp_path("no/model.safetensors"), F_OK), "a model that ran away was saved");
     // one prompt has no standard error: the table says so
-    char *said = format("cd %s && '%s' eval --model lm --reference lm --reward rm --cache finite.jsonl --prompts-max 1 --max-new 4 --ns 2 --out one.json 2>&1", test_folder, vbon()), line[400];
+    char *said = format("cd %s && '%s' eval --model lm --reference lm --reward rm --cache finite.jsonl --prompts-max 1 "
+                        "--max-new 4 --ns 2 --out one.json 2>&1",
+             test_folder, vbon()),
+         line[400];
     FILE *f = popen(said, "r");
     bool words = false;
-    while (fgets(line, sizeof line, f)) { CHECK(!strstr(line, "nan") && !strstr(line, " inf"), "a table's line: %s", line); words |= strstr(line, "(no error: one prompt)") != NULL; }
+    while (fgets(line, sizeof line, f)) {
+        CHECK(!strstr(line, "nan") && !strstr(line, " inf"), "a table's line: %s", line);
+        words |= strstr(line, "(no error: one prompt)") != NULL;
+    }
     CHECK(!pclose(f) && words, "an evaluation of one prompt");
     free(said); arrfree(cache);
 }
@@ -411,11 +580,19 @@ static char *vbon_output(const char *args) // stdout, malloc'd; run in the folde
 static void test_info(void)
 {
     // every Pythia, by its public shape and parameter count
-    static const struct { const char *name; size_t L, C, NH, F, V, n; } sizes[] = {{"14m", 6, 128, 4, 512, 50304, 14067712}, {"70m", 6, 512, 8, 2048, 50304, 70426624},
-        {"160m", 12, 768, 12, 3072, 50304, 162322944}, {"410m", 24, 1024, 16, 4096, 50304, 405334016}, {"1b", 16, 2048, 8, 8192, 50304, 1011781632},
-        {"1.4b", 24, 2048, 16, 8192, 50304, 1414647808}, {"2.8b", 32, 2560, 32, 10240, 50304, 2775208960}, {"6.9b", 32, 4096, 32, 16384, 50432, 6857302016}, {"12b", 36, 5120, 40, 20480, 50688, 11846072320}};
+    static const struct { const char *name; size_t L, C, NH, F, V, n; } sizes[] = {
+        {"14m", 6, 128, 4, 512, 50304, 14067712},
+        {"70m", 6, 512, 8, 2048, 50304, 70426624},
+        {"160m", 12, 768, 12, 3072, 50304, 162322944},
+        {"410m", 24, 1024, 16, 4096, 50304, 405334016},
+        {"1b", 16, 2048, 8, 8192, 50304, 1011781632},
+        {"1.4b", 24, 2048, 16, 8192, 50304, 1414647808},
+        {"2.8b", 32, 2560, 32, 10240, 50304, 2775208960},
+        {"6.9b", 32, 4096, 32, 16384, 50432, 6857302016},
+        {"12b", 36, 5120, 40, 20480, 50688, 11846072320}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        Config c = {.arch = "gpt_neox", .L = sizes[i].L, .C = sizes[i].C, .NH = sizes[i].NH, .F = sizes[i].F, .V = sizes[i].V, .max_T = 2048, .rotary_pct = 0.25, .rotary_base = 10000, .parallel = true};
+        Config c = {.arch = "gpt_neox", .L = sizes[i].L, .C = sizes[i].C, .NH = sizes[i].NH, .F = sizes[i].F,
+            .V = sizes[i].V, .max_T = 2048, .rotary_pct = 0.25, .rotary_base = 10000, .parallel = true};
         Model m;
         model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, true);
         CHECK(m.n_params == sizes[i].n, "Pythia %s has %zu parameters, not %zu", sizes[i].name, sizes[i].n, m.n_params);
@@ -424,15 +601,22 @@ static void test_info(void)
     // a plan from config.json alone: families, and the answer
     #define PLAN "info --max-prompt 512 --max-new 53 --train-layers 8 --model dev/fixtures/configs/pythia-"
     static const struct { const char *args, *says[6]; } plans[] = {
-        {PLAN "410m.json --memory 40GB", {"classifier of 3 labels", "405334016 parameters", "16 of 64 dimensions rotary", "in each of 24 blocks, of which the top 8 train", "fits in 40GB: yes"}},
+        {PLAN "410m.json --memory 40GB", {"classifier of 3 labels", "405334016 parameters",
+         "16 of 64 dimensions rotary", "in each of 24 blocks, of which the top 8 train", "fits in 40GB: yes"}},
         {PLAN "2.8b.json --memory 40GB", {"2775208960 parameters", "20 of 80", "fits in 40GB: no"}},
         {PLAN "6.9b.json --memory 400GB", {"6857302016 parameters", "32 of 128", "fits in 400GB: yes"}},
-        {"info --model dev/demo/lm --reward dev/demo/rm --memory 1MiB", {"packed weights", "kv cache", "second moments", "copy of what trains", "fits in 1MiB: no", "other commands with these flags: sft "}},
-        {"info --model dev/demo/lm --reward dev/demo/rm/config.json", {"reward model", "kv cache"}}, {"info --model dev/demo/lm --reward dev/fixtures/distilbert/config.json", {"reward model             weights"}},
-        {"info --model dev/fixtures/distilbert/config.json", {"label 0 of", "memory as a reward model"}}, {"info --model dev/demo/lm --reward 'cat -'", {"not in this plan: the reward's own program, cat -"}}, {"info --model dev/fixtures/pythia_cleanrl", {"gpt_neox reward model", "scalar_head.bias", "as a reward model"}}};
+        {"info --model dev/demo/lm --reward dev/demo/rm --memory 1MiB", {"packed weights", "kv cache", "second moments",
+         "copy of what trains", "fits in 1MiB: no", "other commands with these flags: sft "}},
+        {"info --model dev/demo/lm --reward dev/demo/rm/config.json", {"reward model", "kv cache"}},
+        {"info --model dev/demo/lm --reward dev/fixtures/distilbert/config.json", {"reward model             weights"}},
+        {"info --model dev/fixtures/distilbert/config.json", {"label 0 of", "memory as a reward model"}},
+        {"info --model dev/demo/lm --reward 'cat -'", {"not in this plan: the reward's own program, cat -"}},
+        {"info --model dev/fixtures/pythia_cleanrl",
+         {"gpt_neox reward model", "scalar_head.bias", "as a reward model"}}};
     for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
         char *s = vbon_output(plans[i].args);
-        for (size_t k = 0; k < 6 && plans[i].says[k]; k++) CHECK(strstr(s, plans[i].says[k]), "vbon %s does not say \"%s\"", plans[i].args, plans[i].says[k]);
+        for (size_t k = 0; k < 6 && plans[i].says[k]; k++)
+            CHECK(strstr(s, plans[i].says[k]), "vbon %s does not say \"%s\"", plans[i].args, plans[i].says[k]);
         arrfree(s);
     }
     // the plan of a training run and of sampling is what these allocate
@@ -450,10 +634,24 @@ static void test_info(void)
         model_create(&m, ops_cpu(), &c, training ? 1 : TRAIN_NONE, false, false);
         model_random(&m, 1);
         if (kind == 1) trainer_create(&t, &m, 40, true);
-        else if (kind == 2) for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); scorer_carve(&s, &m, &work, 40, true); }
-        else { generator_carve(&g, &m, &work, 5, 40, 7, 9); arena_place(&work); generator_carve(&g, &m, &work, 5, 40, 7, 9); model_pack(&m); }
-        bytes = (double)(m.params.base.n + (training ? m.optim.base.n + (kind == 1 ? t.work.base.n : work.base.n) : m.packs.base.n + work.base.n));
-        CHECK(planned == bytes, "%s: %.0f bytes planned, %.0f allocated", kind == 2 ? "offline" : training ? "sft" : "sample", planned, bytes);
+        else if (kind == 2)
+            for (int pass = 0; pass < 2; pass++) {
+                if (pass) arena_place(&work);
+                scorer_carve(&s, &m, &work, 40, true);
+            }
+        else {
+            generator_carve(&g, &m, &work, 5, 40, 7, 9);
+            arena_place(&work);
+            generator_carve(&g, &m, &work, 5, 40, 7, 9);
+            model_pack(&m);
+        }
+        bytes = (double)(m.params.base.n +
+            (training ? m.optim.base.n + (kind == 1 ? t.work.base.n : work.base.n) : m.packs.base.n + work.base.n));
+        CHECK(planned == bytes, "%s: %.0f bytes planned, %.0f allocated",
+            kind == 2      ? "offline"
+                : training ? "sft"
+                           : "sample",
+            planned, bytes);
         if (kind == 1) trainer_free(&t); else { generator_free(&g); scorer_free(&s); arena_release(&work); }
         model_free(&m); model_free(&plan);
     }
@@ -468,18 +666,22 @@ static void test_info(void)
     json_t *x, *y;
     jsonl_open(&ja, a); jsonl_open(&jb, b);
     for (int i = 0; i < 2 && jsonl_next(&ja, &x) && jsonl_next(&jb, &y); i++)
-        CHECK_NEAR(json_number_value(json_object_get(y, "reward")), 2 * json_number_value(json_object_get(x, "reward")) - 3, 1e-6, "scaled reward");
+        CHECK_NEAR(json_number_value(json_object_get(y, "reward")),
+            2 * json_number_value(json_object_get(x, "reward")) - 3, 1e-6, "scaled reward");
     jsonl_close(&ja); jsonl_close(&jb);
 }
 
 static void test_pythia(void) // every command once
 {
     char *text = tmp_path("nt.jsonl"), *labels = tmp_path("nl.jsonl");
-    const char *lines = "{\"text\":\"This film is good and long\"}\n{\"text\":\"I did not like the acting\"}\n", *labelled = "{\"text\":\"good\",\"label\":1}\n{\"text\":\"bad film\",\"label\":0}\n";
+    const char *lines = "{\"text\":\"This film is good and long\"}\n{\"text\":\"I did not like the acting\"}\n",
+               *labelled = "{\"text\":\"good\",\"label\":1}\n{\"text\":\"bad film\",\"label\":0}\n";
     write_file(text, lines, strlen(lines)); write_file(labels, labelled, strlen(labelled));
     tiny_folders();
-    expect_failure("sft --arch gpt_neox --tokenizer lm --data nt.jsonl --width 12 --heads 3 --out n0", 2, "multiples of 8");
-    expect_success("sft --arch gpt_neox --tokenizer lm --data nt.jsonl --layers 3 --width 32 --heads 2 --context 24 --steps 2 --lr 1e-3 --out neox");
+    expect_failure("sft --arch gpt_neox --tokenizer lm --data nt.jsonl --width 12 --heads 3 --out n0", 2,
+        "multiples of 8");
+    expect_success("sft --arch gpt_neox --tokenizer lm --data nt.jsonl --layers 3 --width 32 --heads 2 --context 24 "
+                   "--steps 2 --lr 1e-3 --out neox");
     expect_success("reward --init neox --layers 2 --data nl.jsonl --from-position 1 --steps 2 --lr 1e-3 --out neox_rm");
     char fixture[4096]; // with another tokenizer, in which another token ends a text
     if (!realpath("dev/fixtures/neox", fixture)) die("no fixture");
@@ -487,27 +689,39 @@ static void test_pythia(void) // every command once
     expect_success(other);
     expect_success("sample --model neox_other --prompt a --max-new 2 --out neox_other.jsonl");
     free(other);
-    // GPTNeoXConfig's own end of text beside a tokenizer with another: texts can be scored, but nothing can be sampled; and what only transformers reads is kept
-    char *config = tmp_path("neox_other/config.json"), *chat[] = {tmp_path("neox/chat_template.jinja"), tmp_path("neox_vbon/chat_template.jinja")}, *generation[] = {tmp_path("neox/generation_config.json"), tmp_path("neox_vbon/generation_config.json")};
+    // GPTNeoXConfig's own end of text beside a tokenizer with another: texts can be scored, but nothing can be
+    // sampled; and what only transformers reads is kept
+    char *config = tmp_path("neox_other/config.json"),
+         *chat[] = {tmp_path("neox/chat_template.jinja"), tmp_path("neox_vbon/chat_template.jinja")},
+         *generation[] = {tmp_path("neox/generation_config.json"), tmp_path("neox_vbon/generation_config.json")};
     json_t *j = json_load_file(config, 0, NULL);
     json_object_set_new(j, "eos_token_id", json_integer(2));
     json_dump_file(j, config, 0);
     json_decref(j);
     expect_success("score --model neox_other --in nt.jsonl --out neox_other.jsonl");
-    expect_failure("sample --model neox_other --prompt a --max-new 2 --out neox_other.jsonl", 1, "\"eos_token_id\" is 2, the tokenizer's <|endoftext|> is 0");
-    expect_failure("score --model neox_other --reward neox_rm --in nt.jsonl --out neox_other.jsonl", 1, "which ends a text");
+    expect_failure("sample --model neox_other --prompt a --max-new 2 --out neox_other.jsonl", 1,
+        "\"eos_token_id\" is 2, the tokenizer's <|endoftext|> is 0");
+    expect_failure("score --model neox_other --reward neox_rm --in nt.jsonl --out neox_other.jsonl", 1,
+        "which ends a text");
     write_file(chat[0], "{{ messages }}", 14); write_file(generation[0], "{\"do_sample\": true}", 19);
-    expect_success("cache --model neox --reward neox_rm --prompts prompts.jsonl --samples 8 --max-new 6 --seed 3 --out neox.jsonl");
-    expect_success("train --model neox --reward neox_rm --cache neox.jsonl --n 4 --max-new 6 --train-layers 1 --episodes 64 --rollout 32 --lr 1e-3 --out neox_vbon");
-    expect_success("eval --model neox_vbon --reference neox --reward neox_rm --cache neox.jsonl --ns 4 --samples 4 --max-new 6");
-    CHECK(!access(chat[1], R_OK) && !access(generation[1], R_OK), "chat_template.jinja and generation_config.json are copied");
+    expect_success("cache --model neox --reward neox_rm --prompts prompts.jsonl --samples 8 --max-new 6 --seed 3 "
+                   "--out neox.jsonl");
+    expect_success(
+        "train --model neox --reward neox_rm --cache neox.jsonl --n 4 --max-new 6 --train-layers 1 --episodes 64 "
+        "--rollout 32 --lr 1e-3 --out neox_vbon");
+    expect_success(
+        "eval --model neox_vbon --reference neox --reward neox_rm --cache neox.jsonl --ns 4 --samples 4 --max-new 6");
+    CHECK(!access(chat[1], R_OK) && !access(generation[1], R_OK),
+        "chat_template.jinja and generation_config.json are copied");
     Model before, after;
     char *a = tmp_path("neox"), *b = tmp_path("neox_vbon");
     model_load(&before, ops_cpu(), a, 1, false); model_load(&after, ops_cpu(), b, 1, false);
     for (size_t i = 0; i < before.n_list; i++) {
         const Param *q = &before.list[i];
         bool same = !memcmp(R_(before.data) + q->offset, R_(after.data) + q->offset, q->n * sizeof(real));
-        CHECK(same == (q->offset < before.first), "%s %s in a run that trains the top block, the final norm and the untied head", q->name, same ? "did not move" : "moved");
+        CHECK(same == (q->offset < before.first),
+            "%s %s in a run that trains the top block, the final norm and the untied head", q->name,
+            same ? "did not move" : "moved");
     }
     CHECK(!strcmp(before.list[before.n_list - 1].name, "embed_out.weight"), "the head is the last parameter");
     model_free(&before); model_free(&after);
@@ -520,50 +734,119 @@ static void test_commands(void)
     expect_success(CACHE "cc.jsonl");
     #define POOL " --method bon --reference lm --reward rm --cache cc.jsonl --max-new 6 --pool "
     static const struct { const char *args; int code; const char *says; } cases[] = {
-        {"trian", 2, "no command"}, {"sample --modle lm --prompt a", 2, "did you mean --model"}, {"sample --model lm --prompt a --samples 4x", 2, "whole number"},
-        {"sample --model lm --prompt a --temperature 1e999", 2, "number"}, {"sample --model lm --prompt a --samples", 2, "needs a value"}, {"sample --model lm --prompt a --n 3", 2, "belongs to"},
-        {"sample lm", 2, "begin with --"}, {"train --preset nosuch", 2, "no such preset"}, {"train --objective ppo", 2, "must be one of"}, {"sample --prompt a", 2, "--model is required"},
-        {"sample --model lm --prompt a --temperature 0", 2, "at least 0.0001"}, {"sample --model lm --prompts nosuch.jsonl", 1, "nosuch.jsonl"}, {"sample --model rm --prompt a", 1, "reward model"},
-        {"bon --model lm --reward lm --prompt a --max-new 4", 1, "--reward takes a reward model"}, {"sample --model lm --prompt a --max-new 100", 1, "context"},
-        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --n 0 --out t", 2, "at least 1"}, {"train --beta -1", 2, "at least 1e-06"}, {"train --beta2 1", 2, "less than 1"},
-        {"sample --model lm --prompt a --threads 100000", 2, "at most 1024"}, {"score --model rm --in in2.jsonl --out s.jsonl", 1, "--model takes a language model"}, {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out text.jsonl", 1, "something else than a cache"},
-        {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out notes.txt", 1, "something else than a cache"}, {"train --model lm --reward rm --cache newline.jsonl --prompts prompts.jsonl --max-new 6 --out t", 1, "stands there twice"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --objective rl --out t", 1, "--beta"},
-        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --n 4 --beta 0.1 --out t", 1, "exclude"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 7 --out t", 1, "--max-new 6"},
-        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --temperature 0.5 --out t", 1, "temperature"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --m 9 --out t", 1, "--m asks for 9"},
-        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --compat foo --out t", 2, "--compat"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --train-layers 3 --out t", 1, "2 blocks"},
-        {"train --model lm --reward 'cat' --cache cc.jsonl --max-new 6 --out t", 1, "another reward"}, {"train --model lm --reward rm --cache other.jsonl --max-new 6 --out t", 1, "another reference model"},
-        {"train --model lm --reward rm --cache cc.jsonl --prompts more.jsonl --max-new 6 --out t", 1, "no samples for prompt"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --fhat exact --out t", 1, "needs \"F\""},
-        {"train --model lm --reward rm --cache nan.jsonl --max-new 6 --out t", 1, "nan.jsonl:2"}, {"train --model lm --reward rm --cache bad.jsonl --max-new 6 --out t", 1, "bad.jsonl:3"},
-        {"score --model lm --in utf8.jsonl --out s.jsonl", 1, "utf8.jsonl:2: byte"}, {"score --model lm --in nan.jsonl --out s.jsonl", 1, "nan.jsonl:2"}, {"score --model lm --in in2.jsonl --out /nonexistent/x", 1, "/nonexistent/x"},
-        {"sft --tokenizer lm --data utf8.jsonl --out t", 1, "utf8.jsonl:2"}, {"sft --tokenizer lm --data empty.jsonl --out t", 1, "no text"}, {"sft --tokenizer lm --data text.jsonl --width 15 --out t", 2, "head size"},
-        {"reward --tokenizer lm --data label2.jsonl --out t", 1, "label2.jsonl:1"}, {"reward --init lm --layers 5 --data label2.jsonl --out t", 2, "has 2"},
-        {"eval --model lm --reference lm --reward rm --cache cc.jsonl --pool cc.jsonl --max-new 6", 2, "--method bon"}, {"eval" POOL "cc.jsonl --n 4 --samples 3", 1, "need 12"},
-        {"eval" POOL "newline.jsonl", 1, "stands there twice"}, {"eval" POOL "bad.jsonl", 1, "bad.jsonl:3"}, {"eval" POOL "no_ids.jsonl --n 1", 1, "has no ids"},
-        {"eval" POOL "wild.jsonl --n 1", 1, "\"ids\" holds 2000"}, {"eval" POOL "more.jsonl", 1, "more.jsonl:1"}, {"eval" POOL "other.jsonl", 1, "another reference model"},
-        {"bon --model lm --reward 'exit 3' --prompt a --n 2 --max-new 4", 1, "ended with status 3"}, {"bon --model lm --reward 'nosuchprogram 2>/dev/null' --prompt a --n 2 --max-new 4", 1, "no such folder or program"},
-        {"bon --model lm --reward 'read x; echo 1' --prompt a --n 3 --max-new 4", 1, "1 of 3"}, {"bon --model lm --reward 'while read x; do echo nan; done' --prompt a --n 2 --max-new 4", 1, "no finite number"},
-        {"bon --model lm --reward 'while read x; do echo one; done' --prompt a --n 2 --max-new 4", 1, "no finite number"}, {"bon --model lm --reward 'kill -9 $$' --prompt a --n 2 --max-new 4", 1, "killed by signal 9"},
-        {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"bon --model lm --reward rm --reward-scale 0 --prompt a --n 2 --max-new 4", 2, "--reward-scale"}, {"info --model lm --reward lm", 1, "--reward takes a reward model"}, {"info --model rm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model rm --reward rm", 1, "rm: a reward model itself"}, {"info --model lm --reward no/such", 1, "no such folder, config.json or program"}, {"info --model lm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch: there is no such folder"}, {"sample --model nosuch --prompt a", 1, "nosuch: there is no such folder"}};
+        {"trian", 2, "no command"},
+        {"sample --modle lm --prompt a", 2, "did you mean --model"},
+        {"sample --model lm --prompt a --samples 4x", 2, "whole number"},
+        {"sample --model lm --prompt a --temperature 1e999", 2, "number"},
+        {"sample --model lm --prompt a --samples", 2, "needs a value"},
+        {"sample --model lm --prompt a --n 3", 2, "belongs to"},
+        {"sample lm", 2, "begin with --"},
+        {"train --preset nosuch", 2, "no such preset"},
+        {"train --objective ppo", 2, "must be one of"},
+        {"sample --prompt a", 2, "--model is required"},
+        {"sample --model lm --prompt a --temperature 0", 2, "at least 0.0001"},
+        {"sample --model lm --prompts nosuch.jsonl", 1, "nosuch.jsonl"},
+        {"sample --model rm --prompt a", 1, "reward model"},
+        {"bon --model lm --reward lm --prompt a --max-new 4", 1, "--reward takes a reward model"},
+        {"sample --model lm --prompt a --max-new 100", 1, "context"},
+        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --n 0 --out t", 2, "at least 1"},
+        {"train --beta -1", 2, "at least 1e-06"},
+        {"train --beta2 1", 2, "less than 1"},
+        {"sample --model lm --prompt a --threads 100000", 2, "at most 1024"},
+        {"score --model rm --in in2.jsonl --out s.jsonl", 1, "--model takes a language model"},
+        {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out text.jsonl", 1,
+         "something else than a cache"},
+        {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out notes.txt", 1,
+         "something else than a cache"},
+        {"train --model lm --reward rm --cache newline.jsonl --prompts prompts.jsonl --max-new 6 --out t", 1,
+         "stands there twice"},
+        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --objective rl --out t", 1, "--beta"},
+        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --n 4 --beta 0.1 --out t", 1, "exclude"},
+        {"train --model lm --reward rm --cache cc.jsonl --max-new 7 --out t", 1, "--max-new 6"},
+        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --temperature 0.5 --out t", 1, "temperature"},
+        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --m 9 --out t", 1, "--m asks for 9"},
+        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --compat foo --out t", 2, "--compat"},
+        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --train-layers 3 --out t", 1, "2 blocks"},
+        {"train --model lm --reward 'cat' --cache cc.jsonl --max-new 6 --out t", 1, "another reward"},
+        {"train --model lm --reward rm --cache other.jsonl --max-new 6 --out t", 1, "another reference model"},
+        {"train --model lm --reward rm --cache cc.jsonl --prompts more.jsonl --max-new 6 --out t", 1,
+         "no samples for prompt"},
+        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --fhat exact --out t", 1, "needs \"F\""},
+        {"train --model lm --reward rm --cache nan.jsonl --max-new 6 --out t", 1, "nan.jsonl:2"},
+        {"train --model lm --reward rm --cache bad.jsonl --max-new 6 --out t", 1, "bad.jsonl:3"},
+        {"score --model lm --in utf8.jsonl --out s.jsonl", 1, "utf8.jsonl:2: byte"},
+        {"score --model lm --in nan.jsonl --out s.jsonl", 1, "nan.jsonl:2"},
+        {"score --model lm --in in2.jsonl --out /nonexistent/x", 1, "/nonexistent/x"},
+        {"sft --tokenizer lm --data utf8.jsonl --out t", 1, "utf8.jsonl:2"},
+        {"sft --tokenizer lm --data empty.jsonl --out t", 1, "no text"},
+        {"sft --tokenizer lm --data text.jsonl --width 15 --out t", 2, "head size"},
+        {"reward --tokenizer lm --data label2.jsonl --out t", 1, "label2.jsonl:1"},
+        {"reward --init lm --layers 5 --data label2.jsonl --out t", 2, "has 2"},
+        {"eval --model lm --reference lm --reward rm --cache cc.jsonl --pool cc.jsonl --max-new 6", 2, "--method bon"},
+        {"eval" POOL "cc.jsonl --n 4 --samples 3", 1, "need 12"},
+        {"eval" POOL "newline.jsonl", 1, "stands there twice"},
+        {"eval" POOL "bad.jsonl", 1, "bad.jsonl:3"},
+        {"eval" POOL "no_ids.jsonl --n 1", 1, "has no ids"},
+        {"eval" POOL "wild.jsonl --n 1", 1, "\"ids\" holds 2000"},
+        {"eval" POOL "more.jsonl", 1, "more.jsonl:1"},
+        {"eval" POOL "other.jsonl", 1, "another reference model"},
+        {"bon --model lm --reward 'exit 3' --prompt a --n 2 --max-new 4", 1, "ended with status 3"},
+        {"bon --model lm --reward 'nosuchprogram 2>/dev/null' --prompt a --n 2 --max-new 4", 1,
+         "no such folder or program"},
+        {"bon --model lm --reward 'read x; echo 1' --prompt a --n 3 --max-new 4", 1, "1 of 3"},
+        {"bon --model lm --reward 'while read x; do echo nan; done' --prompt a --n 2 --max-new 4", 1,
+         "no finite number"},
+        {"bon --model lm --reward 'while read x; do echo one; done' --prompt a --n 2 --max-new 4", 1,
+         "no finite number"},
+        {"bon --model lm --reward 'kill -9 $$' --prompt a --n 2 --max-new 4", 1, "killed by signal 9"},
+        {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"},
+        {"bon --model lm --reward rm --reward-scale 0 --prompt a --n 2 --max-new 4", 2, "--reward-scale"},
+        {"info --model lm --reward lm", 1, "--reward takes a reward model"},
+        {"info --model rm --reward nosuch_", 1, "no such folder, config.json or program"},
+        {"info --model rm --reward rm", 1, "rm: a reward model itself"},
+        {"info --model lm --reward no/such", 1, "no such folder, config.json or program"},
+        {"info --model lm --reward nosuch_", 1, "no such folder, config.json or program"},
+        {"info --model lm --memory 4", 2, "--memory"},
+        {"info --model nosuch", 1, "nosuch: there is no such folder"},
+        {"sample --model nosuch --prompt a", 1, "nosuch: there is no such folder"}};
     static const struct { const char *name, *text; } files[] = {
-        {"more.jsonl", "{\"prompt\":\"This film\"}\n{\"prompt\":\"Unknown\"}\n"}, {"nan.jsonl", "{\"vbon_cache\":1}\n{\"prompt\":\"I\",\"text\":\"a\",\"reward\":NaN}\n"},
-        {"bad.jsonl", "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1}\n{\"prompt\":\"I\",\"text\":\"b\",\"reward\":2}\n{\"prompt\":\"I\",\"text\":\"c\"}\n"}, {"utf8.jsonl", "{\"prompt\":\"a\",\"response\":\"b\"}\n{\"prompt\":\"a\xff\",\"response\":\"b\"}\n"},
-        {"no_ids.jsonl", "{\"prompt\":\"This film\",\"text\":\"a\",\"reward\":1}\n"}, {"wild.jsonl", "{\"prompt\":\"This film\",\"ids\":[5,2000],\"reward\":1}\n"},
-        {"in2.jsonl", "{\"text\":\"some words\"}\n"}, {"empty.jsonl", "\n"}, {"text.jsonl", "{\"text\":\"some words\"}\n"}, {"label2.jsonl", "{\"text\":\"a\",\"label\":2}\n"}, {"notes.txt", "not to be lost"},
-        {"newline.jsonl", "{\"prompt\":\"This\\n\\nfilm\",\"text\":\"a\",\"reward\":1,\"draw\":3}\n{\"prompt\":\"This\\n\\nfilm\",\"text\":\"b\",\"reward\":1,\"draw\":3}\n"}};
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) { char *p = tmp_path(files[i].name); write_file(p, files[i].text, strlen(files[i].text)); free(p); }
+        {"more.jsonl", "{\"prompt\":\"This film\"}\n{\"prompt\":\"Unknown\"}\n"},
+        {"nan.jsonl", "{\"vbon_cache\":1}\n{\"prompt\":\"I\",\"text\":\"a\",\"reward\":NaN}\n"},
+        {"bad.jsonl", "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1}\n{\"prompt\":\"I\",\"text\":\"b\",\"reward\":2}\n"
+         "{\"prompt\":\"I\",\"text\":\"c\"}\n"},
+        {"utf8.jsonl", "{\"prompt\":\"a\",\"response\":\"b\"}\n{\"prompt\":\"a\xff\",\"response\":\"b\"}\n"},
+        {"no_ids.jsonl", "{\"prompt\":\"This film\",\"text\":\"a\",\"reward\":1}\n"},
+        {"wild.jsonl", "{\"prompt\":\"This film\",\"ids\":[5,2000],\"reward\":1}\n"},
+        {"in2.jsonl", "{\"text\":\"some words\"}\n"}, {"empty.jsonl", "\n"},
+        {"text.jsonl", "{\"text\":\"some words\"}\n"},
+        {"label2.jsonl", "{\"text\":\"a\",\"label\":2}\n"},
+        {"notes.txt", "not to be lost"},
+        {"newline.jsonl",
+         "{\"prompt\":\"This\\n\\nfilm\",\"text\":\"a\",\"reward\":1,\"draw\":3}\n{\"prompt\":\"This\\n\\n"
+         "film\",\"text\":\"b\",\"reward\":1,\"draw\":3}\n"}};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char *p = tmp_path(files[i].name);
+        write_file(p, files[i].text, strlen(files[i].text));
+        free(p);
+    }
     size_t n;
-    char *c = tmp_path("cc.jsonl"), *other = tmp_path("other.jsonl"), *s = read_file(c, &n), *model = strstr(s, "\"model\":\"");
+    char *c = tmp_path("cc.jsonl"), *other = tmp_path("other.jsonl"), *s = read_file(c, &n),
+         *model = strstr(s, "\"model\":\"");
     model[9] = model[9] == '0' ? '1' : '0';
     write_file(other, s, n);
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) expect_failure(cases[i].args, cases[i].code, cases[i].says);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        expect_failure(cases[i].args, cases[i].code, cases[i].says);
     char *t = tmp_path("t"), *sj = tmp_path("s.jsonl");
     CHECK(!is_folder(t) && access(sj, F_OK), "a run that cannot start leaves nothing behind");
     char *notes = tmp_path("notes.txt"), *kept = read_file(notes, &n);
     CHECK(n == 14 && !memcmp(kept, "not to be lost", n), "a file that is no cache is left as it was");
     // one answer too many, whenever it is noticed (a progress line may come first): nothing is put in place
     char *said;
-    CHECK(run_vbon("bon --model lm --reward 'echo 0; while read x; do echo 1; done' --prompt a --n 2 --max-new 4 --out shifted.jsonl", &said) == 1 &&
-          (strstr(said, "not asked for") || strstr(said, "more answers")), "a reward program's extra answer: %s", said);
+    CHECK(run_vbon("bon --model lm --reward 'echo 0; while read x; do echo 1; done' --prompt a --n 2 --max-new 4 "
+                   "--out shifted.jsonl",
+              &said) == 1 &&
+            (strstr(said, "not asked for") || strstr(said, "more answers")),
+        "a reward program's extra answer: %s", said);
     char *shifted = tmp_path("shifted.jsonl");
     CHECK(access(shifted, F_OK), "shifted rewards were written");
     // a finished run is not replaced, and another run's model is not taken for one's own
@@ -581,9 +864,14 @@ static void test_commands(void)
     double printed = NAN;
     CHECK(p && fscanf(p, "%lf", &printed) == 1 && !pclose(p), "build/two_lines does not run");
     CHECK_NEAR(printed, -47.6246189861594, 1e-12, "log_pi_bon(log .5, -40, 16), by decimal arithmetic of 60 digits");
-    for (size_t i = 0; i < n_commands; i++) { char *a = format("%s --help", commands[i].name); expect_success(a); free(a); }
+    for (size_t i = 0; i < n_commands; i++) {
+        char *a = format("%s --help", commands[i].name);
+        expect_success(a);
+        free(a);
+    }
     // NaN in the weights
-    char *w = tmp_path("nan_lm"), *wf = tmp_path("nan_lm/model.safetensors"), *cmd = format("cp -r %s/lm %s", test_folder, w);
+    char *w = tmp_path("nan_lm"), *wf = tmp_path("nan_lm/model.safetensors"),
+         *cmd = format("cp -r %s/lm %s", test_folder, w);
     if (system(cmd)) {}
     char *x = read_file(wf, &n);
     float nan = NAN;
@@ -614,7 +902,8 @@ static char *log_without_times(const char *dir)
     return out;
 }
 
-static int kill_later(const char *args, double seconds, int sig) // starts vbon, kills it; returns 1 when it was still running
+// Starts vbon, kills it; returns 1 when it was still running
+static int kill_later(const char *args, double seconds, int sig)
 {
     fflush(NULL);
     pid_t pid = fork();
@@ -628,7 +917,8 @@ static int kill_later(const char *args, double seconds, int sig) // starts vbon,
     int status, running = waitpid(pid, &status, WNOHANG) == 0;
     if (running) { kill(pid, sig); waitpid(pid, &status, 0); }
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    CHECK(!running || code == 0 || code == 128 + sig, "vbon %s: stopped by signal %d it ended with %d", args, sig, code);
+    CHECK(!running || code == 0 || code == 128 + sig, "vbon %s: stopped by signal %d it ended with %d", args, sig,
+        code);
     return running;
 }
 
@@ -661,10 +951,13 @@ static void test_offline(void) // on a cache, and on the same without ids, in th
         for (size_t s = 0; s < full.prompts[i].n; s++) {
             const CacheSample *c = &full.prompts[i].samples[s];
             char *key = format("%016llx", (unsigned long long)c->key), *draw = format("%zu", s);
-            json_array_append_new(r, json_real(c->reward)); json_array_append_new(k, json_string(key)); json_object_set_new(x, draw, json_string(c->text));
+            json_array_append_new(r, json_real(c->reward));
+            json_array_append_new(k, json_string(key));
+            json_object_set_new(x, draw, json_string(c->text));
             free(key); free(draw);
         }
-        json_t *line = json_pack("{s:s, s:o, s:o, s:o}", "prompt", full.prompts[i].prompt, "rewards", r, "keys", k, "texts", x);
+        json_t *line = json_pack("{s:s, s:o, s:o, s:o}", "prompt", full.prompts[i].prompt, "rewards", r, "keys", k,
+            "texts", x);
         json_dumpf(line, f, JSON_COMPACT);
         fputc('\n', f);
         json_decref(line);
@@ -676,26 +969,41 @@ static void test_offline(void) // on a cache, and on the same without ids, in th
         comparisons_make(&a, &full, 0, &o, 6, 12, 1, t, &cfg);
         comparisons_make(&b, &compact, 0, &o, 6, 12, 1, t, &cfg);
         size_t n = arrlenu(a.list), per_prompt = kind < 2 ? 12 : 1;
-        CHECK(n == 3 * per_prompt && n == arrlenu(b.list) && !memcmp(a.list, b.list, n * sizeof *a.list), "loss %d: %zu comparisons, %zu without ids", kind, n, arrlenu(b.list));
+        CHECK(n == 3 * per_prompt && n == arrlenu(b.list) && !memcmp(a.list, b.list, n * sizeof *a.list),
+            "loss %d: %zu comparisons, %zu without ids", kind, n, arrlenu(b.list));
         for (size_t i = 0; i < n; i++) {
             const Response *w = &a.responses[a.list[i].w], *l = &a.responses[a.list[i].l];
-            if (kind != OFFLINE_BON_SFT) CHECK(w->reward > l->reward && w->prompt == l->prompt, "loss %d: comparison %zu: %g over %g", kind, i, w->reward, l->reward);
-            if (kind < 2) for (size_t k = 0; k < i; k++) CHECK(a.list[k].w != a.list[i].w || a.list[k].l != a.list[i].l, "loss %d: a pair stands there twice", kind);
+            if (kind != OFFLINE_BON_SFT)
+                CHECK(w->reward > l->reward && w->prompt == l->prompt, "loss %d: comparison %zu: %g over %g", kind, i,
+                    w->reward, l->reward);
+            if (kind < 2)
+                for (size_t k = 0; k < i; k++)
+                    CHECK(a.list[k].w != a.list[i].w || a.list[k].l != a.list[i].l,
+                        "loss %d: a pair stands there twice", kind);
             const CacheSample *x = full.prompts[w->prompt].samples;
-            if (kind >= 2) for (size_t k = 0; k < 5; k++) CHECK(x[k].reward <= w->reward && (kind == OFFLINE_BON_SFT || x[k].reward >= l->reward), "loss %d: draw %zu is better or worse", kind, k);
+            if (kind >= 2)
+                for (size_t k = 0; k < 5; k++)
+                    CHECK(x[k].reward <= w->reward && (kind == OFFLINE_BON_SFT || x[k].reward >= l->reward),
+                        "loss %d: draw %zu is better or worse", kind, k);
         }
-        for (size_t i = 0; i < arrlenu(a.responses); i++) CHECK(order_key(a.responses[i].ids, a.responses[i].n) == full.prompts[a.responses[i].prompt].samples[a.responses[i].sample].key, "loss %d: response %zu has not the ids that were sampled", kind, i);
+        for (size_t i = 0; i < arrlenu(a.responses); i++)
+            CHECK(order_key(a.responses[i].ids, a.responses[i].n) ==
+                    full.prompts[a.responses[i].prompt].samples[a.responses[i].sample].key,
+                "loss %d: response %zu has not the ids that were sampled", kind, i);
         comparisons_free(&a); comparisons_free(&b);
     }
-    for (int end = 0; end < 3; end++) { // of a text without ids, the order key tells whether an end-of-text was sampled; without a key "finished" does
+    // of a text without ids, the order key tells whether an end-of-text was sampled; without a key "finished" does
+    for (int end = 0; end < 3; end++) {
         size_t n, got;
         int *ids = tokenizer_encode(t, " is good", 8, &n), *all = xmalloc((n + 1) * sizeof *all);
         memcpy(all, ids, n * sizeof *ids);
         all[n] = tokenizer_eos(t);
-        CacheSample x = {.text = " is good", .has_key = end < 2, .key = order_key(all, n + (end == 1)), .finished = end == 2};
+        CacheSample x = {.text = " is good", .has_key = end < 2, .key = order_key(all, n + (end == 1)),
+            .finished = end == 2};
         bool same;
         int *made = sample_ids(&x, t, &got, &same);
-        CHECK(same && got == n + (end > 0) && !memcmp(made, all, got * sizeof *all), "an end-of-text by key or flag, %d: %zu ids of %zu", end, got, n);
+        CHECK(same && got == n + (end > 0) && !memcmp(made, all, got * sizeof *all),
+            "an end-of-text by key or flag, %d: %zu ids of %zu", end, got, n);
         free(made);
         x.key++;
         made = sample_ids(&x, t, &got, &same);
@@ -705,8 +1013,12 @@ static void test_offline(void) // on a cache, and on the same without ids, in th
     cache_free(&full); cache_free(&compact); tokenizer_free(t);
     // each loss goes down; one that was killed and resumed ends as if it had not been
     #define OFFLINE "offline --model lm --cache co.jsonl --lr 3e-3 --batch 4 --steps 40 --log-every 40 "
-    static const struct { const char *flags, *key; double least, most; } runs[] = {{"--loss dpo --beta 0.5", "loss", 0, 0.5}, {"--loss ipo --beta 0.5", "offline/margin", 0.4, 1.2},
-        {"--loss bonbon --n 4 --alpha 0.01 --micro-tokens 3", "offline/margin", 0.5, 6}, {"--loss bon-sft --n 4 --train-layers 1", "loss", 0, 43}, {"--preset dpo --loss bonbon --n 2 --lr 3e-3", "rewards/accuracies", 0.6, 1}};
+    static const struct { const char *flags, *key; double least, most; } runs[] = {
+        {"--loss dpo --beta 0.5", "loss", 0, 0.5},
+        {"--loss ipo --beta 0.5", "offline/margin", 0.4, 1.2},
+        {"--loss bonbon --n 4 --alpha 0.01 --micro-tokens 3", "offline/margin", 0.5, 6},
+        {"--loss bon-sft --n 4 --train-layers 1", "loss", 0, 43},
+        {"--preset dpo --loss bonbon --n 2 --lr 3e-3", "rewards/accuracies", 0.6, 1}};
     for (int k = 0; k < 5; k++) {
         char *args = format(OFFLINE "%s --out off%d", runs[k].flags, k), *log = format("off%d/log.jsonl", k);
         expect_success(args);
@@ -721,47 +1033,90 @@ static void test_offline(void) // on a cache, and on the same without ids, in th
     // preferences in a file; the first texts are chosen
     char *prefer = tmp_path("prefer.jsonl");
     f = fopen(prefer, "w");
-    for (int i = 0; i < 16; i++) fprintf(f, "{\"prompt\":\"Film %d\",\"chosen\":\" is good\",\"rejected\":\" is bad\"}\n", i);
+    for (int i = 0; i < 16; i++)
+        fprintf(f, "{\"prompt\":\"Film %d\",\"chosen\":\" is good\",\"rejected\":\" is bad\"}\n", i);
     fclose(f);
     Tokenizer *tok = tokenizer_load(tmp_path("lm"));
     comparisons_read(&a, prefer, 3, tok, &cfg);
     size_t n_good;
     int *good = tokenizer_encode(tok, " is good", 8, &n_good);
     const Response *first = &a.responses[a.list[2].w];
-    CHECK(arrlenu(a.list) == 3 && arrlenu(a.responses) == 6 && first->prompt == 2 && first->n == n_good + 1 && !memcmp(first->ids, good, n_good * sizeof *good) && first->ids[n_good] == tokenizer_eos(tok), "a file of preferences");
+    CHECK(arrlenu(a.list) == 3 && arrlenu(a.responses) == 6 && first->prompt == 2 && first->n == n_good + 1 &&
+            !memcmp(first->ids, good, n_good * sizeof *good) && first->ids[n_good] == tokenizer_eos(tok),
+        "a file of preferences");
     comparisons_free(&a); tokenizer_free(tok);
-    expect_success("offline --model lm --data prefer.jsonl --loss dpo --beta 0.5 --lr 3e-3 --batch 8 --steps 20 --out off_data");
-    CHECK(last_metric("off_data/log.jsonl", "loss") < 0.5, "DPO on a file of preferences: loss %g", last_metric("off_data/log.jsonl", "loss"));
+    expect_success(
+        "offline --model lm --data prefer.jsonl --loss dpo --beta 0.5 --lr 3e-3 --batch 8 --steps 20 --out off_data");
+    CHECK(last_metric("off_data/log.jsonl", "loss") < 0.5, "DPO on a file of preferences: loss %g",
+        last_metric("off_data/log.jsonl", "loss"));
     int hits = 0;
     for (int k = 0; k < 3; k++) {
-        char *dir = format("off_killed%d", k), *model = format("%s/model.safetensors", dir), *args = format(KILLED "--out %s", dir), *again = format("%s --resume", args);
+        char *dir = format("off_killed%d", k), *model = format("%s/model.safetensors", dir),
+             *args = format(KILLED "--out %s", dir), *again = format("%s --resume", args);
         hits += kill_later(args, s * (0.5 + 0.12 * k), SIGKILL);
         expect_success(again);
-        CHECK(same_files("off_straight/model.safetensors", model) && !strcmp(log_without_times("off_straight"), log_without_times(dir)), "a resumed offline run's weights or log differ");
+        CHECK(same_files("off_straight/model.safetensors", model) &&
+                !strcmp(log_without_times("off_straight"), log_without_times(dir)),
+            "a resumed offline run's weights or log differ");
         free(dir); free(model); free(args); free(again);
     }
     CHECK(hits, "no offline run was still running when it was to be killed");
-    static const struct { const char *args; int code; const char *says; } bad[] = {{"--loss dpo", 2, "--beta is required"}, {"--loss bonbon --beta 1", 2, "--beta goes with"}, {"--loss dpo --beta 1 --n 2", 2, "--n goes with"},
-        {"--loss bonbon --alpha 1.5", 2, "--alpha"}, {"--loss bonbon --n 9", 1, "has 8 draws, 9 are needed"}, {"--loss dpo --beta 1 --draws 9", 1, "lower --draws"}, {"--loss bon-sft --temperature 2", 1, "temperature"},
-        {"--loss dpo --beta 1 --alpha 0.5", 2, "--alpha goes with"}, {"--loss bon-sft --pairs 3", 2, "--draws and --pairs go with"}, {"--preset nosuch", 2, "no such preset"}, {"--loss bon-sft --critic head", 2, "belongs to"}, {"--loss dpo --beta 1 --data prefer.jsonl", 2, "one of --cache and --data"}};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) { char *args = format("offline --model lm --cache co.jsonl --out off_bad %s", bad[i].args); expect_failure(args, bad[i].code, bad[i].says); free(args); }
+    static const struct { const char *args; int code; const char *says; } bad[] = {
+        {"--loss dpo", 2, "--beta is required"},
+        {"--loss bonbon --beta 1", 2, "--beta goes with"},
+        {"--loss dpo --beta 1 --n 2", 2, "--n goes with"},
+        {"--loss bonbon --alpha 1.5", 2, "--alpha"},
+        {"--loss bonbon --n 9", 1, "has 8 draws, 9 are needed"},
+        {"--loss dpo --beta 1 --draws 9", 1, "lower --draws"},
+        {"--loss bon-sft --temperature 2", 1, "temperature"},
+        {"--loss dpo --beta 1 --alpha 0.5", 2, "--alpha goes with"},
+        {"--loss bon-sft --pairs 3", 2, "--draws and --pairs go with"},
+        {"--preset nosuch", 2, "no such preset"},
+        {"--loss bon-sft --critic head", 2, "belongs to"},
+        {"--loss dpo --beta 1 --data prefer.jsonl", 2, "one of --cache and --data"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char *args = format("offline --model lm --cache co.jsonl --out off_bad %s", bad[i].args);
+        expect_failure(args, bad[i].code, bad[i].says);
+        free(args);
+    }
     expect_failure("offline --model lm --data prefer.jsonl --loss bon-sft --out off_bad", 2, "needs a cache");
-    expect_failure("offline --model lm --data prefer.jsonl --loss dpo --beta 1 --pairs 2 --out off_bad", 2, "go with --cache");
+    expect_failure("offline --model lm --data prefer.jsonl --loss dpo --beta 1 --pairs 2 --out off_bad", 2,
+        "go with --cache");
     expect_failure("offline --model lm --data odd.jsonl --loss dpo --beta 1 --out off_bad", 1, "odd.jsonl");
     expect_failure("offline --model rm --cache co.jsonl --loss bon-sft --out off_bad", 1, "a reward model");
     const char *torn = "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\"}\n{\"prompt\":\"a\",\"chosen\":\"b\"}\n";
     write_file(prefer, torn, strlen(torn));
-    expect_failure("offline --model lm --data prefer.jsonl --loss dpo --beta 1 --out off_bad", 1, "prefer.jsonl:2: \"rejected\"");
-    static const struct { const char *line, *says; } caches[] = {{"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"0\":\"a\"}}", "draw 1 of prompt \"I\" has neither ids nor text"},
-        {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"2\":\"a\"}}", "\"texts\" must hold"}, {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":[\"a\"]}", "\"texts\" must be an object"},
-        {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"0\":\"a\",\"00\":\"b\"}}", "\"texts\" must hold"},
-        {"{\"prompt\":\"I\",\"ids\":[5],\"key\":\"0000000000000001\",\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[6],\"key\":\"0000000000000001\",\"reward\":2}", "the file was edited"}, {"{\"prompt\":\"I\",\"responses\":[\"a\",\"b\"],\"rewards\":[1,1]}", "rewards of each prompt are equal"},
-        {"{\"prompt\":\"I\",\"ids\":[5],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2000],\"reward\":2}", "\"ids\" holds 2000"}, {"{\"prompt\":\"I\",\"ids\":[],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2],\"reward\":2}", "is empty"},
-        {"{\"prompt\":\"I\",\"ids\":[5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2],\"reward\":2}", "context is 24"}};
+    expect_failure("offline --model lm --data prefer.jsonl --loss dpo --beta 1 --out off_bad", 1,
+        "prefer.jsonl:2: \"rejected\"");
+    static const struct {
+        const char *line, *says;
+    } caches[] = {{"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],"
+                   "\"texts\":{\"0\":\"a\"}}",
+                      "draw 1 of prompt \"I\" has neither ids nor text"},
+        {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],"
+         "\"texts\":{\"2\":\"a\"}}",
+            "\"texts\" must hold"},
+        {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],"
+         "\"texts\":[\"a\"]}",
+            "\"texts\" must be an object"},
+        {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],"
+         "\"texts\":{\"0\":\"a\",\"00\":\"b\"}}",
+            "\"texts\" must hold"},
+        {"{\"prompt\":\"I\",\"ids\":[5],\"key\":\"0000000000000001\",\"reward\":1}\n"
+         "{\"prompt\":\"I\",\"ids\":[6],\"key\":\"0000000000000001\",\"reward\":2}",
+            "the file was edited"},
+        {"{\"prompt\":\"I\",\"responses\":[\"a\",\"b\"],\"rewards\":[1,1]}", "rewards of each prompt are equal"},
+        {"{\"prompt\":\"I\",\"ids\":[5],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2000],\"reward\":2}",
+            "\"ids\" holds 2000"},
+        {"{\"prompt\":\"I\",\"ids\":[],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2],\"reward\":2}", "is empty"},
+        {"{\"prompt\":\"I\",\"ids\":[5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5],\"reward\":1}\n"
+         "{\"prompt\":\"I\",\"ids\":[2],\"reward\":2}",
+            "context is 24"}};
     char *odd = tmp_path("odd.jsonl");
     for (size_t i = 0; i < sizeof caches / sizeof *caches; i++) {
         write_file(odd, caches[i].line, strlen(caches[i].line));
-        expect_failure("offline --model lm --cache odd.jsonl --loss dpo --beta 1 --draws 2 --out off_bad", 1, caches[i].says);
+        expect_failure("offline --model lm --cache odd.jsonl --loss dpo --beta 1 --draws 2 --out off_bad", 1,
+            caches[i].says);
     }
     char *bad_out = tmp_path("off_bad");
     CHECK(!is_folder(bad_out), "a run that cannot start leaves nothing behind");
@@ -782,10 +1137,13 @@ static void test_resume(void)
         char *log = log_without_times(dir);
         int hits = 0;
         for (int i = 0; i < moments; i++) { // moments drawn by seed over the run's length; sig 15 on every fifth
-            char *out = format("killed%d_%d", k, i), *args = format("%s --out %s", runs[k], out), *again = format("%s --resume --out %s", runs[k], out);
-            hits += kill_later(args, t * (0.1 + 0.85 * random_uniform(9, 1, (uint64_t)k, (uint64_t)i, 0)), i % 5 == 4 ? SIGTERM : SIGKILL);
+            char *out = format("killed%d_%d", k, i), *args = format("%s --out %s", runs[k], out),
+                 *again = format("%s --resume --out %s", runs[k], out);
+            hits += kill_later(args, t * (0.1 + 0.85 * random_uniform(9, 1, (uint64_t)k, (uint64_t)i, 0)),
+                i % 5 == 4 ? SIGTERM : SIGKILL);
             expect_success(again);
-            char *model = format("%s/model.safetensors", out), *wanted = format("%s/model.safetensors", dir), *l = log_without_times(out);
+            char *model = format("%s/model.safetensors", out), *wanted = format("%s/model.safetensors", dir),
+                 *l = log_without_times(out);
             CHECK(same_files(model, wanted), "killed at moment %d and resumed, the weights differ", i);
             CHECK(!strcmp(l, log), "killed at moment %d and resumed, the log differs", i);
             free(l); free(model); free(wanted); free(out); free(args); free(again);
@@ -796,10 +1154,16 @@ static void test_resume(void)
     // inside a checkpoint write: what a crash between any two steps of it can leave behind
     expect_success(TRAIN "--out whole");
     char *args = format(TRAIN "--out torn"), *cmd = NULL, *step = tmp_path("torn/latest");
-    const char *wrecks[] = {"mkdir -p torn/step-999.tmp; echo junk > torn/step-999.tmp/model.safetensors", "cp -r torn/$(cat torn/latest) torn/step-998; rm torn/step-998/state.safetensors", "echo half > torn/latest.tmp; echo '{\"type\":\"train\",\"st' >> torn/log.jsonl"};
+    const char *wrecks[] = {"mkdir -p torn/step-999.tmp; echo junk > torn/step-999.tmp/model.safetensors",
+        "cp -r torn/$(cat torn/latest) torn/step-998; rm torn/step-998/state.safetensors",
+        "echo half > torn/latest.tmp; echo '{\"type\":\"train\",\"st' >> torn/log.jsonl"};
     for (int i = 0; i < 3; i++) {
         double wait = 0.15;
-        for (int tries = 0; tries < 20 && access(step, F_OK); tries++, wait *= 1.3) { cmd = format("rm -rf %s/torn", test_folder); if (system(cmd)) {} kill_later(args, wait, SIGKILL); }
+        for (int tries = 0; tries < 20 && access(step, F_OK); tries++, wait *= 1.3) {
+            cmd = format("rm -rf %s/torn", test_folder);
+            if (system(cmd)) {}
+            kill_later(args, wait, SIGKILL);
+        }
         cmd = format("cd %s && %s", test_folder, wrecks[i]);
         CHECK(!access(step, F_OK) && !system(cmd), "wreck %d", i);
         expect_success(TRAIN "--resume --out torn");
@@ -809,12 +1173,17 @@ static void test_resume(void)
     }
     // an unfinished run is not overwritten, and not gone on with under other flags
     double wait = 0.15;
-    for (int tries = 0; tries < 20 && access(step, F_OK); tries++, wait *= 1.3) { cmd = format("rm -rf %s/torn", test_folder); if (system(cmd)) {} kill_later(args, wait, SIGKILL); }
+    for (int tries = 0; tries < 20 && access(step, F_OK); tries++, wait *= 1.3) {
+        cmd = format("rm -rf %s/torn", test_folder);
+        if (system(cmd)) {}
+        kill_later(args, wait, SIGKILL);
+    }
     expect_failure(TRAIN "--out torn", 1, "unfinished run");
     expect_failure(TRAIN "--seed 2 --resume --out torn", 1, "another --seed");
     // supervised runs resume too
     char *text = tmp_path("sft.jsonl");
-    const char *line = "{\"text\":\"a film about a man who likes films about men\"}\n{\"text\":\"another one\"}\n{\"text\":\"the third of them is good\"}\n";
+    const char *line = "{\"text\":\"a film about a man who likes films about men\"}\n{\"text\":\"another one\"}\n"
+                       "{\"text\":\"the third of them is good\"}\n";
     write_file(text, line, strlen(line));
     #define SFT "sft --model lm --data sft.jsonl --batch 2 --steps 60 --lr 1e-3 --save-every 1 "
     double t = clock_seconds();
@@ -825,8 +1194,9 @@ static void test_resume(void)
     CHECK(same_files("sft1/model.safetensors", "sft2/model.safetensors"), "a resumed sft run differs");
 }
 
-// SIGTERM in the middle of a product leaves the product and the heap whole. oneDNN 2's AVX2 sgemm moves the stack pointer into a heap buffer, so a
-// handler that runs on the ordinary stack overwrites the heap beside it and the run aborts instead of saving.
+// SIGTERM in the middle of a product leaves the product and the heap whole. oneDNN 2's AVX2 sgemm moves
+// the stack pointer into a heap buffer, so a handler that runs on the ordinary stack overwrites the heap
+// beside it and the run aborts instead of saving.
 static void test_signals(void)
 {
     enum { M = 38, N = 128, K = 512 };
@@ -846,13 +1216,20 @@ static void test_signals(void)
         for (double end = clock_seconds() + 3; clock_seconds() < end && signals < 5000;) {
             gemm(false, true, M, N, K, R_(a), K, R_(b), K, 0, R_(c), N);
             if (memcmp(c.p, want.p, M * N * sizeof(real))) _exit(3);
-            if (stop_signal) { signals++; stop_signal = 0; stop_on_signals(); soon.it_value.tv_nsec = 300000 + signals * 997 % 100000; timer_settime(timer, 0, &soon, NULL); }
+            if (stop_signal) {
+                signals++;
+                stop_signal = 0;
+                stop_on_signals();
+                soon.it_value.tv_nsec = 300000 + signals * 997 % 100000;
+                timer_settime(timer, 0, &soon, NULL);
+            }
         }
         _exit(signals < 20 ? 4 : 0);
     }
     int status = 0;
     waitpid(pid, &status, 0);
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "products under signals: %s %d", WIFEXITED(status) ? "exit" : "killed by signal", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "products under signals: %s %d",
+        WIFEXITED(status) ? "exit" : "killed by signal", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
     cpu_release(&a); cpu_release(&b); cpu_release(&c); cpu_release(&want);
 }
 
@@ -865,7 +1242,8 @@ static void test_other_tokenizer(void)
     size_t n;
     make_folder(dir);
     for (int i = 0; i < 4; i++) {
-        char *from = format("dev/demo/rm/%s", files[i]), *to = format("%s/%s", dir, files[i]), *s = read_file(from, &n), *last = strstr(s, ",[\"at\",\"or\"]]}}");
+        char *from = format("dev/demo/rm/%s", files[i]), *to = format("%s/%s", dir, files[i]), *s = read_file(from, &n),
+             *last = strstr(s, ",[\"at\",\"or\"]]}}");
         if (last) n = (size_t)(last - s) + strlen(strcpy(last, "]}}"));
         write_file(to, s, n);
         free(from); free(to); arrfree(s);
@@ -908,7 +1286,10 @@ static void test_distilbert_commands(void)
     while (jsonl_next(&f, &golden[n])) n++;
     jsonl_close(&f);
     for (int prob = 0; prob < 2; prob++) {
-        expect_success(args = format("score --model lm --reward %s --reward-output %s --reward-scale 2 --reward-offset 1 --in bert_in.jsonl --out bert_out.jsonl", rm, prob ? "prob" : "logit"));
+        expect_success(
+            args = format("score --model lm --reward %s --reward-output %s --reward-scale 2 --reward-offset 1 "
+                          "--in bert_in.jsonl --out bert_out.jsonl",
+                rm, prob ? "prob" : "logit"));
         free(args);
         jsonl_open(&f, tmp_path("bert_out.jsonl"));
         for (int line = 0; jsonl_next(&f, &j); line++) {
@@ -919,36 +1300,66 @@ static void test_distilbert_commands(void)
         }
         jsonl_close(&f);
     }
-    const char *runs[] = {"bon --model lm --prompts prompts.jsonl --n 3 --max-new 6 --out bert_bon.jsonl", "cache --model lm --prompts prompts.jsonl --samples 4 --max-new 6 --out bert_cache.jsonl",
-        "train --model lm --prompts prompts.jsonl --cache bert_cache.jsonl --episodes 8 --rollout 4 --minibatch 4 --max-new 6 --out bert_run", "eval --reference lm --model lm --cache bert_cache.jsonl --samples 2 --max-new 6 --out bert_eval.json",
+    const char *runs[] = {"bon --model lm --prompts prompts.jsonl --n 3 --max-new 6 --out bert_bon.jsonl",
+        "cache --model lm --prompts prompts.jsonl --samples 4 --max-new 6 --out bert_cache.jsonl",
+        "train --model lm --prompts prompts.jsonl --cache bert_cache.jsonl --episodes 8 --rollout 4 "
+        "--minibatch 4 --max-new 6 --out bert_run",
+        "eval --reference lm --model lm --cache bert_cache.jsonl --samples 2 --max-new 6 --out bert_eval.json",
         "info --model lm --max-new 6"};
     for (size_t i = 0; i < 5; i++) { expect_success(args = format("%s --reward %s", runs[i], rm)); free(args); }
     static const struct { const char *args; int code; const char *says; } bad[] = {
-        {"cache --model lm --prompts prompts.jsonl --samples 4 --max-new 6 --reward-output prob --out bert_cache.jsonl", 1, "another reward"},
-        {"eval --reference lm --model lm --cache bert_cache.jsonl --samples 2 --max-new 6 --reward-output prob", 1, "another reward"},
-        {"train --critic prefix-rank --model lm --cache bert_cache.jsonl --max-new 6 --out bert_bad", 1, "causal reward model"}};
-    for (size_t i = 0; i < 3; i++) { expect_failure(args = format("%s --reward %s", bad[i].args, rm), bad[i].code, bad[i].says); free(args); }
+        {"cache --model lm --prompts prompts.jsonl --samples 4 --max-new 6 --reward-output prob "
+         "--out bert_cache.jsonl", 1, "another reward"},
+        {"eval --reference lm --model lm --cache bert_cache.jsonl --samples 2 --max-new 6 --reward-output prob", 1,
+         "another reward"},
+        {"train --critic prefix-rank --model lm --cache bert_cache.jsonl --max-new 6 --out bert_bad", 1,
+         "causal reward model"}};
+    for (size_t i = 0; i < 3; i++) {
+        expect_failure(args = format("%s --reward %s", bad[i].args, rm), bad[i].code, bad[i].says);
+        free(args);
+    }
     expect_failure("bon --model lm --reward rm --reward-output prob --prompt a --n 2 --max-new 4", 2, "no classifier");
     expect_success(args = format("info --model %s --memory 1GB", rm)); free(args);
     // folders that are not whole
-    char *dir = tmp_path("bert_bad"), *config = tmp_path("bert_bad/config.json"), *weights = tmp_path("bert_bad/model.safetensors"), *vocab = tmp_path("bert_bad/vocab.txt"), *s;
+    char *dir = tmp_path("bert_bad"), *config = tmp_path("bert_bad/config.json"),
+         *weights = tmp_path("bert_bad/model.safetensors"), *vocab = tmp_path("bert_bad/vocab.txt"), *s;
     const char *score = "score --model lm --reward bert_bad --in bert_in.jsonl --out bert_none.jsonl";
     make_folder(dir);
     s = read_file("dev/fixtures/distilbert/config.json", &n); write_file(config, s, n);
-    patch_header("dev/fixtures/distilbert/model.safetensors", weights, "layer.1.attention.k_lin.bias", "layer.1.attention.k_lim.bias");
-    expect_failure(score, 1, "missing: transformer.layer.1.attention.k_lin.bias unused: distilbert.transformer.layer.1.attention.k_lim.bias");
+    patch_header("dev/fixtures/distilbert/model.safetensors", weights, "layer.1.attention.k_lin.bias",
+        "layer.1.attention.k_lim.bias");
+    expect_failure(score, 1,
+        "missing: transformer.layer.1.attention.k_lin.bias unused: "
+        "distilbert.transformer.layer.1.attention.k_lim.bias");
     s = read_file("dev/fixtures/distilbert/model.safetensors", &n); write_file(weights, s, n);
     expect_failure(score, 1, "no vocab.txt");
     s = read_file("dev/fixtures/distilbert/vocab.txt", &n); write_file(vocab, s, n);
     expect_success(score);
-    static const struct { const char *text, *says; } configs[] = {{"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForMaskedLM\"]}", "DistilBertForMaskedLM"},
-        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}", "none called POSITIVE"},
-        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"id2label\":{\"0\":\"good\",\"1\":\"bad\"}}", "2 labels, none called POSITIVE or POS"},
-        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"problem_type\":\"multi_label_classification\"}", "multi_label_classification"},
-        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"activation\":\"silu\"}", "silu"},
-        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"dim\":10,\"n_heads\":3}", "head size"}};
-    for (size_t i = 0; i < 6; i++) { write_file(config, configs[i].text, strlen(configs[i].text)); expect_failure(score, 1, configs[i].says); }
-    const char *pos = "{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"id2label\":{\"0\":\"pos\",\"1\":\"neg\"}}";
+    static const struct {
+        const char *text, *says;
+    } configs[] = {{"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForMaskedLM\"]}",
+                       "DistilBertForMaskedLM"},
+        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],"
+         "\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}",
+            "none called POSITIVE"},
+        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],"
+         "\"id2label\":{\"0\":\"good\",\"1\":\"bad\"}}",
+            "2 labels, none called POSITIVE or POS"},
+        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],"
+         "\"problem_type\":\"multi_label_classification\"}",
+            "multi_label_classification"},
+        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],"
+         "\"activation\":\"silu\"}",
+            "silu"},
+        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],"
+         "\"dim\":10,\"n_heads\":3}",
+            "head size"}};
+    for (size_t i = 0; i < 6; i++) {
+        write_file(config, configs[i].text, strlen(configs[i].text));
+        expect_failure(score, 1, configs[i].says);
+    }
+    const char *pos = "{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],"
+                      "\"id2label\":{\"0\":\"pos\",\"1\":\"neg\"}}";
     write_file(config, pos, strlen(pos));
     char *plan = format("info --model %s", config), *said = vbon_output(plan);
     CHECK(strstr(said, "label 0 of 2 is the positive one"), "the label called pos is the positive one: %s", said);
@@ -956,8 +1367,10 @@ static void test_distilbert_commands(void)
     CHECK(access(tmp_path("bert_none.jsonl.tmp"), F_OK), "nothing half-written");
     // what is not UTF-8
     write_file(in, "{\"text\":\"a\xff\"}\n", 14);
-    expect_failure("score --model lm --reward rm --in bert_in.jsonl --out bert_none.jsonl", 1, "bert_in.jsonl:1: byte 11 is not UTF-8");
-    expect_failure("bon --model lm --reward rm --prompt \"$(printf 'a\\377')\" --n 2 --max-new 4", 2, "--prompt: byte 2 is not UTF-8");
+    expect_failure("score --model lm --reward rm --in bert_in.jsonl --out bert_none.jsonl", 1,
+        "bert_in.jsonl:1: byte 11 is not UTF-8");
+    expect_failure("bon --model lm --reward rm --prompt \"$(printf 'a\\377')\" --n 2 --max-new 4", 2,
+        "--prompt: byte 2 is not UTF-8");
 }
 
 // ----------------------------------------------------------------------------
@@ -1161,7 +1574,8 @@ static void test_agree(void)
     reward_close(&r); tokenizer_free(t); cache_free(&c);
 }
 
-// A cache again, every reward x as scale*x + offset; with texts >= 0 in the compact form: keys, and so many draws' texts
+// A cache again, every reward x as scale*x + offset; with texts >= 0 in the compact form:
+// keys, and so many draws' texts
 static void rewrite_cache(const char *from, const char *to, bool header, double scale, double offset, int texts)
 {
     Cache c;
@@ -1302,7 +1716,8 @@ static void test_stale(void) // a reward that is no longer what the cache was ma
     char *keyed = format("{\"prompt\":\"I\",\"text\":\"ab\",\"key\":\"%016llx\"}\n{\"prompt\":\"I\",\"text\":"
         "\"ab\",\"key\":\"mine\"}\n", (unsigned long long)order_key(others, 2));
     write_file(tmp_path("keyed.jsonl"), keyed, strlen(keyed));
-    args = format("score --model %s/lm --in %s/keyed.jsonl --out %s/keyed_out.jsonl", test_folder, test_folder, test_folder);
+    args = format("score --model %s/lm --in %s/keyed.jsonl --out %s/keyed_out.jsonl", test_folder, test_folder,
+        test_folder);
     said = vbon_output(args);
     CHECK(strstr(said, "keyed.jsonl: 1 texts encode to other tokens than were sampled"), "score of a key: %s", said);
     arrfree(said);
