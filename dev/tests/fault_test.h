@@ -1,4 +1,5 @@
-// fault_test.h: failed writes and reads, closed descriptors, two runs at once, other people's files and links, early ends.
+// fault_test.h: failed writes and reads, closed descriptors, two runs at once, other
+// people's files and links, early ends.
 
 static void limit_files(long bytes) // the largest file this process may write; -1: any
 {
@@ -179,7 +180,8 @@ static void test_faults(void)
         CHECK(same_files("f1.jsonl", "f15.jsonl"), "vbon %s", args);
         free(args);
     }
-    expect_failure("sample --model lm --max-new 2 --prompt I --out f15.jsonl", 1, "holds a cache"); // nor any finished cache
+    // nor any finished cache
+    expect_failure("sample --model lm --max-new 2 --prompt I --out f15.jsonl", 1, "holds a cache");
     CHECK(same_files("f1.jsonl", "f15.jsonl"), "a cache that is no input was replaced");
 
     // a second run, also of another kind, is refused while one holds --out; a lock is nothing that stays
