@@ -30,6 +30,7 @@ static int passed, failed, skipped, bad_checks;
         double g_ = (got), w_ = (want); \
         CHECK(fabs(g_ - w_) <= (tol), "%s: got %.17g, want %.17g (tolerance %g)", what, g_, w_, (double)(tol)); \
     } while (0)
+#define COUNT(table) (sizeof (table) / sizeof *(table))
 #ifdef VBON_CUDA
 enum { BUILD = 4 };
 #else
@@ -138,7 +139,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
 int main(int argc, char **argv)
 {
     wait_by_sleeping(argv);
-    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
+    for (size_t i = 0; i < COUNT(tests); i++) {
         if (argc > 1 && !strstr(tests[i].name, argv[1])) continue;
         if (!(tests[i].builds & BUILD)) continue;
         bad_checks = 0;

@@ -85,12 +85,6 @@ static void fill_json(const char *path)
     for (int i = 0; i < 1000; i++) json_string(s);
 }
 
-static void shell(const char *command) // in the test folder
-{
-    char *cmd = format("cd %s && { %s; }", test_folder, command);
-    CHECK(system(cmd) == 0, "%s: failed", command);
-    free(cmd);
-}
 static bool file_is(const char *name, const char *text)
 {
     size_t n;
@@ -197,7 +191,7 @@ static void test_faults(void)
         CHECK(fd >= 0 && !flock(fd, LOCK_EX), "no lock");
         expect_failure(locks[i].args, 1, "another run is writing it");
         close(fd);
-        expect_success(locks[i].args);
+        expect_success("%s", locks[i].args);
         free(held);
     }
     CHECK(same_files("f1.jsonl", "f5.jsonl"), "a cache begun after a lock");
@@ -259,7 +253,7 @@ static void test_incomplete(void)
     }
     // lines that are no samples of this cache: blank ones count for nothing, others are refused
     char *blank = format("%.*s\n \n%.*s", (int)(line[3] - s), s, (int)(line[9] - line[3]), line[3]);
-    write_file(other, blank, strlen(blank));
+    write_text(other, blank);
     expect_success(CACHE "g2.jsonl");
     Cache a, b;
     cache_read(&a, path, 0); cache_read(&b, other, 0);
@@ -271,7 +265,7 @@ static void test_incomplete(void)
         format("%.*s%.*s", (int)(line[3] - s), s, (int)(line[3] - line[2]), line[2]),
             format("%.*s{\"prompt\":\"This film\",\"text\":\"a\",\"reward\":1,\"draw\":2}\n", (int)(line[3] - s), s)};
     for (int i = 0; i < 5; i++) {
-        write_file(other, wrongs[i], strlen(wrongs[i]));
+        write_text(other, wrongs[i]);
         expect_failure(CACHE "g2.jsonl", 1, "g2.jsonl:4: ");
         CHECK(file_is("g2.jsonl", wrongs[i]), "a cache that is refused is left as it was");
         free(wrongs[i]);
@@ -279,7 +273,7 @@ static void test_incomplete(void)
     // a header that says more is another's: a cache begun on another device
     char *elsewhere = format("%.*s,\"device\":\"cuda\"%.*s", (int)(line[1] - s) - 2, s,
         (int)(line[9] - line[1]) + 2, line[1] - 2);
-    write_file(other, elsewhere, strlen(elsewhere));
+    write_text(other, elsewhere);
     expect_failure(CACHE "g2.jsonl", 1, "another device");
     CHECK(file_is("g2.jsonl", elsewhere), "a cache of another device is left as it was");
     free(elsewhere);
@@ -317,7 +311,7 @@ static void test_programs(void)
         {"'while read x; do echo 1 2; done'", "is no finite number"}, {"'while read x; do echo; done'",
             "is no finite number"}, {"'while read x; do echo 1e999; done'", "is no finite number"},
         {"'read x; tr \"\\\\0\" 1 < /dev/zero'", "longer than 256 bytes"}};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) { char *args = format(BON "%s", bad[i].reward);
+    for (size_t i = 0; i < COUNT(bad); i++) { char *args = format(BON "%s", bad[i].reward);
         expect_failure(args, 1, bad[i].says); free(args); }
     expect_success(BON "'while read x; do printf \" -1.5e-3 \\\\r\\\\n\"; done'");
     // its whole group ends with the run: one that ends well, though leader and child ignore SIGTERM;
@@ -361,7 +355,7 @@ static void test_saving(void)
     char *data = tmp_path("h.jsonl"), *said;
     const char *lines = "{\"text\":\"a film about a man who likes films about men\"}\n{\"text\":\"another "
         "one\"}\n{\"text\":\"the third of them is good\"}\n";
-    write_file(data, lines, strlen(lines));
+    write_text(data, lines);
     #define SAVED "sft --model lm --data h.jsonl --batch 2 --lr 1e-3 "
     // by the clock: at whatever step it saves, the end is the same
     double t = clock_seconds();

@@ -18,6 +18,7 @@ static void write_file(const char *path, const void *data, size_t n)
     FILE *f = fopen(path, "wb");
     if (!f || fwrite(data, 1, n, f) != n || fclose(f)) die("%s: cannot be written", path);
 }
+static void write_text(const char *path, const char *text) { write_file(path, text, strlen(text)); }
 static char *read_file(const char *path, size_t *n)
 {
     FILE *f = fopen(path, "rb");
@@ -208,7 +209,7 @@ static void test_malformed(void)
         {"[0,992]", "[8,1000]", "hole"},
         {"[992,1376]", "[984,1368]", "overlap"},
         {"\"shape\":[31,8]", "\"shape\":[4611686018427387904,8]", "no valid shape"}};
-    for (size_t i = 0; i < sizeof patches / sizeof *patches; i++) {
+    for (size_t i = 0; i < COUNT(patches); i++) {
         patch_header(file, broken, patches[i].find, patches[i].replace);
         expect_death(load_model, bad, 1, patches[i].says);
     }
@@ -306,8 +307,8 @@ static void test_malformed(void)
         {NEOX SIZES ",\"rotary_emb_base\":1e-300}", "\"rotary_emb_base\" is 1e-300"},
         {"{\"base_config\":{}}", "model_type"},
         {"{\"base_config\":" NEOX SIZES ",\"rotary_pct\":0.5},\"bias\":\"x\"}", "bias"}};
-    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
-        write_file(config, configs[i].text, strlen(configs[i].text));
+    for (size_t i = 0; i < COUNT(configs); i++) {
+        write_text(config, configs[i].text);
         expect_death(load_model, bad, 1, configs[i].says);
     }
     // what transformers reads the same in every version: other names, and the same number twice
@@ -319,8 +320,8 @@ static void test_malformed(void)
                    "\"rope_scaling\":null}",
         NEOX SIZES
         ",\"rope_scaling\":{},\"rope_parameters\":{\"rope_type\":\"default\",\"partial_rotary_factor\":0.5}}"};
-    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) {
-        write_file(config, taken[i], strlen(taken[i]));
+    for (size_t i = 0; i < COUNT(taken); i++) {
+        write_text(config, taken[i]);
         config_read(&c, bad);
         CHECK(c.C == 8 && c.L == 1 && c.NH == 2 && c.max_T == 4 && c.V == 31 && c.eps == 1e-5 && c.labels == 0, "%s",
             taken[i]);
@@ -334,16 +335,16 @@ static void test_malformed(void)
         {"gelu_pytorch_tanh", ACT_GELU_TANH},
         {"gelu_python_tanh", ACT_GELU_TANH},
         {"gelu_accurate", ACT_GELU_TANH}, {"relu", ACT_RELU}};
-    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+    for (size_t i = 0; i < COUNT(functions); i++) {
         char *text = format(GPT ",\"activation_function\":\"%s\"}", functions[i].name);
-        write_file(config, text, strlen(text));
+        write_text(config, text);
         config_read(&c, bad);
         CHECK(c.act == functions[i].act, "%s", functions[i].name);
         free(text);
     }
     static const char *const adapters[] = {"bad/adapter_config.json", "bad/adapter_model.safetensors",
         "bad/adapter_model.bin"};
-    for (size_t i = 0; i < sizeof adapters / sizeof *adapters; i++) {
+    for (size_t i = 0; i < COUNT(adapters); i++) {
         char *adapter = tmp_path(adapters[i]);
         write_file(adapter, "{}", 2);
         expect_death(load_model, bad, 1, adapters[i]);
@@ -362,18 +363,18 @@ static void test_malformed(void)
         {"\"num_labels\":3,\"id2label\":{\"0\":\"NEGATIVE\",\"1\":\"POSITIVE\"}",
          "\"num_labels\" is 3, \"id2label\" has 2"},
         {"\"id2label\":{\"1\":\"a\",\"2\":\"POS\"}", "2 labels, none called"}};
-    for (size_t i = 0; i < sizeof berts / sizeof *berts; i++) {
+    for (size_t i = 0; i < COUNT(berts); i++) {
         char *text = format("{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"]"
                             ",%s}",
             berts[i].text);
-        write_file(config, text, strlen(text));
+        write_text(config, text);
         expect_death(load_bert, bad, 1, berts[i].says);
         free(text);
     }
     const char *trunk = "{\"model_type\":\"gpt2\",\"n_embd\":8,\"n_layer\":1,\"n_head\":2,\"vocab_size\":31,\"n_"
                         "positions\":4,"
                         "\"architectures\":[\"FSDPGPT2Model\"],\"bos_token_id\":2,\"eos_token_id\":null}";
-    write_file(config, trunk, strlen(trunk));
+    write_text(config, trunk);
     config_read(&c, bad);
     CHECK(!c.scalar_head && c.tied && c.bos == 2 && c.eos == -1 && c.pad == -1,
         "GPT2Model is read as what it is the trunk of, however it was trained");
@@ -394,12 +395,12 @@ static void test_malformed(void)
          "\"single\":[{\"SpecialToken\":{\"id\":\"a\"}}]}}", "post_processor TemplateProcessing"},
         {TOKEN ",\"post_processor\":{\"type\":\"RobertaProcessing\"}}", "post_processor RobertaProcessing"}};
     write_file(config, "{\"eos_token_id\":0}", 18);
-    for (size_t i = 0; i < sizeof tokenizers / sizeof *tokenizers; i++) {
-        write_file(tok, tokenizers[i].text, strlen(tokenizers[i].text));
+    for (size_t i = 0; i < COUNT(tokenizers); i++) {
+        write_text(tok, tokenizers[i].text);
         expect_death(load_tokenizer, bad, 1, tokenizers[i].says);
     }
 #define TWO "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"<s>\":1},\"merges\":[]}}"
-    write_file(tok, TWO, strlen(TWO));
+    write_text(tok, TWO);
     expect_death(load_tokenizer, bad, 1, "an ordinary word");
     for (int i = 0; i < 2; i++) { // config.json names the end of a text, unless it is of another vocabulary
         write_file(config, i ? "{\"eos_token_id\":7}" : "{\"eos_token_id\":1}", 18);
@@ -420,10 +421,10 @@ static void test_malformed(void)
         {"{\"split_special_tokens\":true}", "split_special_tokens", 1}};
     write_file(tok, TOKEN END(1) "}", strlen(TOKEN END(1) "}"));
     // eos_token beside <|endoftext|>: it is the one that ends a text
-    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+    for (size_t i = 0; i < COUNT(settings); i++) {
         char *tc = tmp_path("bad/tokenizer_config.json"), *id = format("{\"eos_token_id\":%d}", settings[i].eos);
-        write_file(tc, settings[i].text, strlen(settings[i].text));
-        write_file(config, id, strlen(id));
+        write_text(tc, settings[i].text);
+        write_text(config, id);
         if (settings[i].says) { expect_death(load_tokenizer, bad, 1, settings[i].says); continue; }
         Tokenizer *named = tokenizer_load(bad);
         CHECK(tokenizer_eos(named) == settings[i].eos, "the end of a text is %d", tokenizer_eos(named));
@@ -606,14 +607,14 @@ static void test_bpe(void)
     json_decref(whole);
     const char *more = "{\"[PAD]\": 2001, \"[SEP]\": 2000}"; // in the order of their ids
     char *added = tmp_path("vm/added_tokens.json");
-    write_file(added, more, strlen(more));
+    write_text(added, more);
     tokenizer_free(u);
     u = tokenizer_load(dir);
     int *padding = tokenizer_encode(u, "[PAD][SEP]", 10, &n);
     CHECK(tokenizer_vocab(u) == 2002 && n == 2 && padding[0] == 2001 && padding[1] == 2000, "added_tokens.json");
     free(padding);
     more = "{\"[PAD]\": 2003}";
-    write_file(added, more, strlen(more));
+    write_text(added, more);
     expect_death(load_tokenizer, dir, 1, "would give it 2000");
     // a megabyte without a space is no harder than with: n log n; nor are combining marks out of order
     char *text = xmalloc(1 << 20);
@@ -666,7 +667,7 @@ static void wordpiece_with_settings(void)
         const char *settings = jsonl_string(&in, j, "config", true);
         json_t *normalizer = json_object_get(j, "normalizer");
         unlink(json); unlink(vocab);
-        write_file(config, settings, strlen(settings));
+        write_text(config, settings);
         if (json_is_object(normalizer)) {
             json_t *whole = json_load_file("dev/fixtures/wordpiece/tokenizer.json", 0, NULL);
             json_object_update(json_object_get(whole, "normalizer"), normalizer);
@@ -770,7 +771,7 @@ static void test_wordpiece(void)
         {"json", BERT "}}", "does not put [CLS]"},
         {"json", BERT "},\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"[SEP]\",1],\"sep\":[\"[SEP]\",1]}}",
          "does not put [CLS]"}};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    for (size_t i = 0; i < COUNT(bad); i++) {
         write_file(*bad[i].file == 'v' ? vocab : *bad[i].file == 'c' ? config : json, bad[i].text, strlen(bad[i].text));
         expect_death(load_wordpiece, dir, 1, bad[i].says);
         if (*bad[i].file == 'v') write_file(vocab, "[UNK]\n[SEP]\n[CLS]\na\n", 20);
@@ -867,10 +868,10 @@ static void test_fields(void)
         {"{\"prompt\":\"I\",\"responses\":[\"a\"],\"rewards\":[1],\"logps\":[9]}", "\"logps\"[0] is 9"},
         {"{\"prompt\":\"I\",\"keys\":[\"0123456789abcdef\"],\"rewards\":[1],\"texts\":{\"0\":1}}",
          "\"texts\"[0] is 1"}};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    for (size_t i = 0; i < COUNT(bad); i++) {
         char *where = format("fields.jsonl:%d", *bad[i].line == '{' && bad[i].line[2] == 'v' ? 1 : 2),
              *text = format("%s%s\n", *bad[i].line == '{' && bad[i].line[2] == 'v' ? "" : HEAD("") "\n", bad[i].line);
-        write_file(path, text, strlen(text));
+        write_text(path, text);
         expect_death(load_cache, path, 1, where);
         if (strcmp(bad[i].says, "line")) expect_death(load_cache, path, 1, bad[i].says);
         free(where); free(text);
@@ -882,7 +883,7 @@ static void test_fields(void)
         ",\"id\":123456789012345678901234567890,\"s\":\"\\\"9999999999999999999999,\","
         "\"ids\":[2147483647,0],\"draw\":1,\"x\":99999999999999999999.5") "\n" SAMPLE(",\"draw\":0,\"reward2\":null");
     Cache c;
-    write_file(path, good, strlen(good));
+    write_text(path, good);
     cache_read(&c, path, 0);
     CHECK(c.n == 1 && c.prompts[0].n == 2 && c.prompts[0].samples[1].ids[0] == INT_MAX &&
             json_integer_value(json_object_get(c.header, "seed")) == INT64_MAX,
@@ -907,7 +908,7 @@ static void test_fields(void)
     write_file(settings, "{}", 2);
     json_decref(json_file(settings));
     const char *longer = "{\"a\": 1,\n \"b\": 1000000000000000019884624838656}"; // in digits, as Python writes it
-    write_file(settings, longer, strlen(longer));
+    write_text(settings, longer);
     j = json_file(settings);
     CHECK(json_is_integer(json_object_get(j, "a")) && num(j, "b") == 1e30, "a JSON file with a long integer");
     json_decref(j);
@@ -959,7 +960,7 @@ static void test_passes(void)
         {63, 32, 2, 0, false, 4, 126}, {3, 2, 0.5, 0, false, 1, 2}, {30, 4, 0.1, 0, false, 1, 3},
         {30, 1, 0.1, 0, false, 3, 3}, {30, 1, 0.7, 0, false, 21, 21}, {5, 32, 3, 0, false, 3, 15},
         {5, 2, 1.3, 0, false, 4, 7}, {63, 32, 1, 5, false, 5, 160}, {63, 32, 1e-9, 0, false, 1, 1}};
-    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+    for (size_t k = 0; k < COUNT(cases); k++) {
         Passes p;
         size_t which[64], seen[64] = {0}, total = 0;
         passes_create(&p, cases[k].items, cases[k].batch, cases[k].epochs, cases[k].given, cases[k].drop, 7);

@@ -54,7 +54,7 @@ static void test_sizes(void)
     const char *text = "{\"text\":\"some words of a film\",\"label\":1}\n"
                        "{\"text\":\"another film that is too long for a row of so few tokens as these\",\"label\":0}\n";
     char *p = tmp_path("sized.jsonl"), *said;
-    write_file(p, text, strlen(text));
+    write_text(p, text);
     expect_success(CACHE "sizes.jsonl");
     #define SIZED "eval --model lm --reference lm --reward rm --cache sizes.jsonl --max-new 6 "
     static const struct { const char *args; int code; const char *says; } cases[] = {
@@ -77,7 +77,7 @@ static void test_sizes(void)
         {"train --model lm --reward rm --cache sizes.jsonl --max-new 6 --out big --rollout 1000000000 "
          "--episodes 1000000000", 1, "out of memory"},
         {"score --model lm --in sized.jsonl --out big --micro-tokens 1000000000", 1, "out of memory: scoring needs"}};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    for (size_t i = 0; i < COUNT(cases); i++)
         expect_failure(cases[i].args, cases[i].code, cases[i].says);
     // 64 bits of a seed come back
     size_t n;
@@ -158,7 +158,7 @@ static void test_sizes(void)
     static const struct { const char *make, *says; } odd[] = {
         {"mkdir", "it is a folder"}, {"mkfifo", "it is a pipe"},
         {"ln -s /dev/zero", "it is a device"}};
-    for (size_t i = 0; i < sizeof read / sizeof *read; i++)
+    for (size_t i = 0; i < COUNT(read); i++)
         for (size_t k = 0; k < 3; k++) {
             if (read[i].stream && k == 1) continue;
             bool bert = strstr(read[i].file, "vocab.txt");
