@@ -1507,14 +1507,6 @@ static void distilbert_runs(const char *rm)
     free(with_reward);
 }
 
-static void copy_file(const char *from, const char *to)
-{
-    size_t n;
-    char *s = read_file(from, &n);
-    write_file(to, s, n);
-    arrfree(s);
-}
-
 static void distilbert_folders(void) // that are not whole, and configurations that are not what is computed here
 {
     #define BERTS "dev/fixtures/distilbert/"
@@ -1530,20 +1522,19 @@ static void distilbert_folders(void) // that are not whole, and configurations t
     expect_failure(score, 1, "no vocab.txt");
     copy_file(BERTS "vocab.txt", tmp_path("bert_bad/vocab.txt"));
     expect_success("%s", score);
-    #define CLASSIFIER "{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],"
     static const struct { const char *text, *says; } cases[] = {
         {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForMaskedLM\"]}", "DistilBertForMaskedLM"},
-        {CLASSIFIER "\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}", "none called POSITIVE"},
-        {CLASSIFIER "\"id2label\":{\"0\":\"good\",\"1\":\"bad\"}}", "2 labels, none called POSITIVE or POS"},
-        {CLASSIFIER "\"problem_type\":\"multi_label_classification\"}", "multi_label_classification"},
-        {CLASSIFIER "\"activation\":\"silu\"}", "silu"},
-        {CLASSIFIER "\"dim\":10,\"n_heads\":3}", "head size"}};
+        {BERT_CLASSIFIER "\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}", "none called POSITIVE"},
+        {BERT_CLASSIFIER "\"id2label\":{\"0\":\"good\",\"1\":\"bad\"}}", "2 labels, none called POSITIVE or POS"},
+        {BERT_CLASSIFIER "\"problem_type\":\"multi_label_classification\"}", "multi_label_classification"},
+        {BERT_CLASSIFIER "\"activation\":\"silu\"}", "silu"},
+        {BERT_CLASSIFIER "\"dim\":10,\"n_heads\":3}", "head size"}};
     for (size_t i = 0; i < COUNT(cases); i++) {
         write_text(config, cases[i].text);
         expect_failure(score, 1, cases[i].says);
     }
     CHECK(access(tmp_path("bert_none.jsonl.tmp"), F_OK), "nothing half-written");
-    write_text(config, CLASSIFIER "\"id2label\":{\"0\":\"pos\",\"1\":\"neg\"}}");
+    write_text(config, BERT_CLASSIFIER "\"id2label\":{\"0\":\"pos\",\"1\":\"neg\"}}");
     char *plan = format("info --model %s", config), *said = vbon_output(plan);
     CHECK(strstr(said, "label 0 of 2 is the positive one"), "the label called pos is the positive one: %s", said);
     arrfree(said);
