@@ -610,10 +610,9 @@ static void test_special_tokens(void)
         refused, doubted);
 }
 
-static void test_bpe(void)
+static void bpe_strings(void) // ids and bytes of every string of two fixtures
 {
     Tokenizer *t = tokenizer_load("dev/demo/tokenizer"), *neox = tokenizer_load("dev/fixtures/neox");
-    json_t *x;
     size_t n;
     CHECK(tokenizer_vocab(t) == 2000 && tokenizer_eos(t) == 1999, "vocabulary %d, end of text %d", tokenizer_vocab(t),
         tokenizer_eos(t));
@@ -632,7 +631,14 @@ static void test_bpe(void)
     free(tokenizer_decode(neox, padded, 1, &a_bytes));
     free(tokenizer_decode(neox, padded + 2, 1, &b_bytes));
     CHECK(whole_bytes == a_bytes + b_bytes && a_bytes, "unused ids decode to nothing");
-    // merges written "a b", as older files have them, and as pairs
+    tokenizer_free(t); tokenizer_free(neox);
+}
+
+static void merges_as_strings(void) // merges written "a b", as older files have them, and as pairs
+{
+    Tokenizer *neox = tokenizer_load("dev/fixtures/neox");
+    json_t *x;
+    size_t n;
     char *old = tmp_path("old_merges"), *old_file = tmp_path("old_merges/tokenizer.json");
     make_folder(old);
     json_t *j = json_load_file("dev/fixtures/neox/tokenizer.json", 0, NULL),
@@ -647,13 +653,25 @@ static void test_bpe(void)
     Tokenizer *strings = tokenizer_load(old);
     CHECK(tokenizer_fingerprint(strings) == tokenizer_fingerprint(neox), "two ways of writing merges, one tokenizer");
     golden_strings(strings, "dev/fixtures/neox.jsonl", 600);
-    // transformers wrote: a template that adds nothing, a model_max_length of 1e30
+    tokenizer_free(neox); tokenizer_free(strings);
+}
+
+static void tokenizer_that_was_saved(void) // by transformers: a template that adds nothing, a model_max_length of 1e30
+{
+    Tokenizer *neox = tokenizer_load("dev/fixtures/neox");
     Tokenizer *saved = tokenizer_load("dev/fixtures/neox_saved");
     CHECK(tokenizer_fingerprint(saved) == tokenizer_fingerprint(neox) && tokenizer_eos(saved) == 0,
         "loaded and saved by transformers, the same tokenizer");
     golden_strings(saved, "dev/fixtures/neox.jsonl", 600);
-    tokenizer_free(saved);
-    // the same vocabulary from vocab.json and merges.txt: another file form, the same tokenizer
+    tokenizer_free(neox); tokenizer_free(saved);
+}
+
+// The same vocabulary from vocab.json and merges.txt: another file form, the same tokenizer
+static void vocab_and_merges(void)
+{
+    Tokenizer *t = tokenizer_load("dev/demo/tokenizer");
+    json_t *x;
+    size_t n;
     char *dir = tmp_path("vm"), *vocab = tmp_path("vm/vocab.json"), *merges = tmp_path("vm/merges.txt");
     make_folder(dir);
     json_t *whole = json_load_file("dev/demo/tokenizer/tokenizer.json", 0, NULL),
@@ -681,7 +699,15 @@ static void test_bpe(void)
     more = "{\"[PAD]\": 2003}";
     write_text(added, more);
     expect_death(load_tokenizer, dir, 1, "would give it 2000");
-    // a megabyte without a space is no harder than with: n log n; nor are combining marks out of order
+    tokenizer_free(t); tokenizer_free(u);
+}
+
+// A megabyte without a space is no harder than with: n log n; nor are combining marks out of order
+static void long_words(void)
+{
+    Tokenizer *t = tokenizer_load("dev/demo/tokenizer");
+    Tokenizer *neox = tokenizer_load("dev/fixtures/neox");
+    size_t n;
     char *text = xmalloc(1 << 20);
     for (size_t i = 0; i < 1 << 20; i++) text[i] = "abcdefghij"[random_bits(1, 2, i, 0, 0) % 10];
     int *ids = tokenizer_encode(t, text, 1 << 20, &n);
@@ -694,25 +720,40 @@ static void test_bpe(void)
     CHECK(!memcmp(back, "\xcc\xa3\xcc\xa3", 4) && !memcmp(back + (1 << 20) - 4, "\xcc\x81\xcc\x81", 4),
         "a million bytes of marks in order");
     free(ids); free(text); free(back);
-    // a hundred thousand added tokens, and a text of them, in a second
+    tokenizer_free(t); tokenizer_free(neox);
+}
+
+static void many_added_tokens(void) // a hundred thousand added tokens, and a text of them, in a second
+{
+    char *dir = tmp_path("vm"), *added = tmp_path("vm/added_tokens.json"); // vocab_and_merges made them
+    size_t n;
     clock_t began = clock();
     FILE *many = fopen(added, "w");
     fputs("{\"<0>\":2000", many);
     for (int i = 1; i < 100000; i++) fprintf(many, ",\"<%d>\":%d", i, 2000 + i);
     fputs("}", many);
     fclose(many);
-    tokenizer_free(u);
-    u = tokenizer_load(dir);
-    text = xmalloc(1 << 20);
+    Tokenizer *u = tokenizer_load(dir);
+    char *text = xmalloc(1 << 20);
     for (size_t i = n = 0; i + 16 < 1 << 20; n++) i += (size_t)sprintf(text + i, "<%zu>", n * 7919 % 100000);
     size_t found;
-    ids = tokenizer_encode(u, text, strlen(text), &found);
+    int *ids = tokenizer_encode(u, text, strlen(text), &found);
     bool right = found == n;
     for (size_t i = 0; i < n && right; i++) right = ids[i] == (int)(2000 + i * 7919 % 100000);
     CHECK(right && tokenizer_vocab(u) == 102000, "%zu added tokens for %zu", found, n);
     CHECK(clock() - began < 4 * CLOCKS_PER_SEC, "added tokens: %g s", (double)(clock() - began) / CLOCKS_PER_SEC);
-    free(ids); free(text);
-    tokenizer_free(t); tokenizer_free(u); tokenizer_free(neox); tokenizer_free(strings);
+    free(ids); free(text); free(dir); free(added);
+    tokenizer_free(u);
+}
+
+static void test_bpe(void)
+{
+    bpe_strings();
+    merges_as_strings();
+    tokenizer_that_was_saved();
+    vocab_and_merges();
+    long_words();
+    many_added_tokens();
 }
 
 #define BERT "{\"normalizer\":{\"type\":\"BertNormalizer\"},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"}," \
@@ -758,9 +799,8 @@ static void wordpiece_with_settings(void)
     free(dir); free(config); free(json); free(vocab);
 }
 
-static void test_wordpiece(void)
+static void wordpiece_strings(void) // of dev/fixtures/wordpiece.jsonl, whole and cut
 {
-    wordpiece_with_settings();
     WordPiece *w = wordpiece_load("dev/fixtures/distilbert"), *same = wordpiece_load("dev/fixtures/wordpiece");
     CHECK(wordpiece_fingerprint(w) == wordpiece_fingerprint(same) && wordpiece_vocab(w) == wordpiece_vocab(same),
         "vocab.txt and tokenizer.json hold one vocabulary");
@@ -784,17 +824,30 @@ static void test_wordpiece(void)
     jsonl_close(&in);
     CHECK(n > 650, "%zu strings", n);
     CHECK(!wordpiece_encode(w, "ab\xff", 3, 0, &n) && n == 2, "bad UTF-8 is found at byte 2, not %zu", n);
-    wordpiece_free(same);
-    // as files without the model's type are
+    wordpiece_free(w); wordpiece_free(same);
+}
+
+static void wordpiece_without_a_type(void) // as older files are
+{
+    WordPiece *w = wordpiece_load("dev/fixtures/distilbert");
+    json_t *j;
     char *old = tmp_path("old_wordpiece"), *old_file = tmp_path("old_wordpiece/tokenizer.json");
     make_folder(old);
     j = json_load_file("dev/fixtures/wordpiece/tokenizer.json", 0, NULL);
     json_object_del(json_object_get(j, "model"), "type");
     json_dump_file(j, old_file, 0);
     json_decref(j);
-    same = wordpiece_load(old);
+    WordPiece *same = wordpiece_load(old);
     CHECK(wordpiece_fingerprint(w) == wordpiece_fingerprint(same), "a tokenizer.json that does not name WordPiece");
-    // words of ten thousand characters and an entry as long: no piece costs more than its length
+    wordpiece_free(w); wordpiece_free(same);
+}
+
+// Words of ten thousand characters and an entry as long: no piece costs more than its length
+static void wordpiece_long_words(void)
+{
+    size_t k;
+    char *old = tmp_path("old_wordpiece"), *old_file = tmp_path("old_wordpiece/tokenizer.json");
+    json_t *j;
     clock_t began = clock();
     char *long_word = xmalloc(10001);
     memset(long_word, 'a', 10000);
@@ -805,8 +858,7 @@ static void test_wordpiece(void)
     json_object_set_new(json_object_get(model, "vocab"), long_word, json_integer(600));
     json_dump_file(j, old_file, 0);
     json_decref(j);
-    wordpiece_free(same);
-    same = wordpiece_load(old);
+    WordPiece *same = wordpiece_load(old);
     long_word[9999] = 0;
     for (int i = 0; i < 20; i++) {
         int *ids = wordpiece_encode(same, long_word, 9999, 0, &k);
@@ -815,7 +867,11 @@ static void test_wordpiece(void)
     }
     CHECK(clock() - began < 2 * CLOCKS_PER_SEC, "a word without end: %g s", (double)(clock() - began) / CLOCKS_PER_SEC);
     free(long_word);
-    wordpiece_free(w); wordpiece_free(same);
+    wordpiece_free(same);
+}
+
+static void wordpiece_refuses(void)
+{
     char *dir = tmp_path("cased"), *vocab = tmp_path("cased/vocab.txt"),
          *config = tmp_path("cased/tokenizer_config.json"), *json = tmp_path("cased/tokenizer.json");
     make_folder(dir);
@@ -839,10 +895,19 @@ static void test_wordpiece(void)
         {"json", BERT "},\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"[SEP]\",1],\"sep\":[\"[SEP]\",1]}}",
          "does not put [CLS]"}};
     for (size_t i = 0; i < COUNT(bad); i++) {
-        write_file(*bad[i].file == 'v' ? vocab : *bad[i].file == 'c' ? config : json, bad[i].text, strlen(bad[i].text));
+        write_text(*bad[i].file == 'v' ? vocab : *bad[i].file == 'c' ? config : json, bad[i].text);
         expect_death(load_wordpiece, dir, 1, bad[i].says);
         if (*bad[i].file == 'v') write_file(vocab, "[UNK]\n[SEP]\n[CLS]\na\n", 20);
     }
+}
+
+static void test_wordpiece(void)
+{
+    wordpiece_with_settings();
+    wordpiece_strings();
+    wordpiece_without_a_type();
+    wordpiece_long_words();
+    wordpiece_refuses();
 }
 
 // Each field of a cache: a value of another type or out of its range is refused by file, line and field
