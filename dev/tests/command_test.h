@@ -67,6 +67,13 @@ static void expect_refusals(const char *in, const Refused *cases, size_t n) // i
     }
 }
 
+static void shell(const char *command) // in the test folder
+{
+    char *cmd = format("cd %s && { %s; }", test_folder, command);
+    CHECK(system(cmd) == 0, "%s: failed", command);
+    free(cmd);
+}
+
 PRINTF_LIKE(1, 2) static void expect_success(const char *fmt, ...)
 {
     char *args, *err;
@@ -459,9 +466,8 @@ static void too_long_for_the_context(void) // of the model, or of --context, whi
         "the model's own context is 24: shorten the text");
     expect_failure("reward --init lm --layers 1 --context 16 --data long_pairs.jsonl --out long_rm", 1,
         "--context is 16: shorten the text or raise --context");
-    expect_failure("reward --tokenizer lm --layers 1 --width 16 --heads 2 --context 24 --data long_pairs.jsonl --out "
-                   "long_rm",
-        1, "--context is 24: shorten the text or raise --context");
+    expect_failure("reward --tokenizer lm --layers 1 --width 16 --heads 2 --context 24 --data long_pairs.jsonl "
+        "--out long_rm", 1, "--context is 24: shorten the text or raise --context");
 }
 
 static void test_lines(void) // commands that map lines answer each one, in order
@@ -1315,13 +1321,6 @@ static void killed_at_any_moment(void) // moments drawn by seed over the run's l
     }
 }
 
-static void shell(const char *command) // in the test folder
-{
-    char *cmd = format("cd %s && { %s; }", test_folder, command);
-    CHECK(system(cmd) == 0, "%s: failed", command);
-    free(cmd);
-}
-
 static void half_a_run(void) // torn/: begun, and killed after its first checkpoint
 {
     char *latest = tmp_path("torn/latest");
@@ -1618,33 +1617,33 @@ static void other_end(const char *dir)
     tokenizers_check(t, "one", &u, "the other");
 }
 
-static void test_agree(void)
+static void ids_are_in_the_vocabulary(void) // every id that is read or predicted
 {
-    tiny_folders();
-    // every id that is read or predicted
     expect_death(bad_target, "scorer", 1, "token 31: the model's vocabulary has 31");
     expect_death(bad_target, "trainer", 1, "token 31: the model's vocabulary has 31");
     expect_death(bad_target, "batch", 1, "token 31: the model's vocabulary has 31");
     expect_death(other_end, "dev/demo/lm", 1, "end a text differently, by token 1999 and -1");
-    // vocabularies: too small for the tokenizer, padded, and of another tokenizer
+}
+
+static void models_and_tokenizers(void)
+{
     folder_of("small_lm", 1999, false, true); folder_of("small_rm", 1999, true, true);
     folder_of("pad_lm", 2600, false, true); folder_of("pad_rm", 2600, true, true);
     folder_of("merge_lm", 2000, false, false);
     // classes
-    char *three = tmp_path("three"), *config = tmp_path("three/config.json"), bert[4096], *help;
-    const char *labels = "{\"model_type\":\"gpt2\",\"architectures\":[\"GPT2ForSequenceClassification\"],"
-        "\"vocab_size\":2000,\"n_positions\":24,\"n_embd\":16,\"n_layer\":1,\"n_head\":2,\"id2label\":{\"0\":\"a\","
-            "\"1\":\"b\",\"2\":\"c\"}}";
-    make_folder(three);
-    write_text(config, labels);
+    char bert[4096];
+    make_folder(tmp_path("three"));
+    put("three/config.json", "{\"model_type\":\"gpt2\",\"architectures\":[\"GPT2ForSequenceClassification\"],"
+        "\"vocab_size\":2000,\"n_positions\":24,\"n_embd\":16,\"n_layer\":1,\"n_head\":2,"
+        "\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}");
     if (!realpath("dev/fixtures/distilbert", bert)) die("no fixture");
-    char *link = format("ln -s %s %s/bert", bert, test_folder), *text = tmp_path("agree.jsonl"),
-        *label = tmp_path("agree_labels.jsonl");
-    if (system(link)) die("no link");
-    const char *texts = "{\"prompt\":\"This film\",\"response\":\" is good\"}\n{\"prompt\":\"I\",\"response\":\" "
-        "like it\"}\n",
-        *labelled = "{\"text\":\"good\",\"label\":1}\n{\"text\":\"bad film\",\"label\":0}\n";
-    write_text(text, texts); write_text(label, labelled);
+    char *link = format("ln -s %s bert", bert);
+    shell(link);
+    free(link);
+    put("agree.jsonl",
+        "{\"prompt\":\"This film\",\"response\":\" is good\"}\n"
+        "{\"prompt\":\"I\",\"response\":\" like it\"}\n");
+    put("agree_labels.jsonl", "{\"text\":\"good\",\"label\":1}\n{\"text\":\"bad film\",\"label\":0}\n");
     expect_success(CACHE "agree_cache.jsonl");
     #define EVAL "eval --cache agree_cache.jsonl --reward rm --max-new 6 "
     #define LM_WANTED "a language model (GPT2LMHeadModel, GPTNeoXForCausalLM)"
@@ -1698,36 +1697,43 @@ static void test_agree(void)
          "--reward takes a reward model"}};
     for (size_t i = 0; i < COUNT(cases); i++) expect_failure(cases[i][0], 1, cases[i][1]);
     CHECK(access(tmp_path("agree_none"), F_OK), "what cannot begin leaves nothing behind");
-    help = vbon_output("reward --help");
+    char *help = vbon_output("reward --help");
     CHECK(strstr(help, "language model's folder"), "reward --help names the class");
     help = vbon_output("score --help");
     CHECK(strstr(help, "folder of a language model") && strstr(help, "folder of a reward model (a classifier"),
           "score --help names the classes");
-    // a cache with another vocabulary's ids, whoever reads it
-    char *wild = tmp_path("agree_wild.jsonl"), *args;
-    const char *wild_lines = "{\"prompt\":\"I\",\"ids\":[5],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[5,2000],"
-        "\"reward\":2}\n",
-        *readers[] = {"train --model lm --reward rm --max-new 6 --out agree_none --cache",
+}
+
+static void wild_caches_are_refused(void) // a cache with another vocabulary's ids, whoever reads it
+{
+    put("agree_wild.jsonl",
+        "{\"prompt\":\"I\",\"ids\":[5],\"reward\":1}\n"
+        "{\"prompt\":\"I\",\"ids\":[5,2000],\"reward\":2}\n");
+    static const char *const readers[] = {
+        "train --model lm --reward rm --max-new 6 --out agree_none --cache",
         "offline --model lm --loss bon-sft --n 1 --out agree_none --cache",
         "eval --model lm --reference lm --reward rm --max-new 6 --cache",
-            "eval --method bon --n 1 --reference lm --reward rm --max-new 6 --prompts prompts.jsonl --cache "
-                "agree_cache.jsonl --pool"};
-    write_text(wild, wild_lines);
-    for (int i = 0; i < 4; i++) {
-        args = format("%s agree_wild.jsonl", readers[i]);
+        "eval --method bon --n 1 --reference lm --reward rm --max-new 6 --prompts prompts.jsonl "
+        "--cache agree_cache.jsonl --pool"};
+    for (size_t i = 0; i < COUNT(readers); i++) {
+        char *args = format("%s agree_wild.jsonl", readers[i]);
         expect_failure(args, 1, "agree_wild.jsonl: prompt \"I\", draw 1: \"ids\" holds 2000");
         free(args);
     }
-    // a padded vocabulary is fine: its further ids are drawn, are nothing in a text, and to a reward model without an
-    // embedding for them the response is its text
-    expect_success("cache --model pad_lm --reward rm --prompts prompts.jsonl --samples 16 --max-new 6 --out "
-        "agree_pad.jsonl");
+}
+
+// A padded vocabulary is fine: its further ids are drawn, are nothing in a text, and to a reward model without an
+// embedding for them the response is its text
+static void padded_vocabularies_work(void)
+{
+    expect_success("cache --model pad_lm --reward rm --prompts prompts.jsonl --samples 16 --max-new 6 "
+        "--out agree_pad.jsonl");
     expect_success("train --model pad_lm --reward rm --cache agree_pad.jsonl --n 2 --max-new 6 --episodes 8 "
         "--rollout 8 --minibatch 8 --out agree_pad");
     expect_success("eval --model agree_pad --reference pad_lm --reward rm --cache agree_pad.jsonl --samples 2 "
         "--max-new 6");
-    expect_success("cache --model pad_lm --reward pad_rm --prompts prompts.jsonl --samples 8 --max-new 6 --out "
-        "agree_pads.jsonl");
+    expect_success("cache --model pad_lm --reward pad_rm --prompts prompts.jsonl --samples 8 --max-new 6 "
+        "--out agree_pads.jsonl");
     expect_success("train --model pad_lm --reward pad_rm --cache agree_pads.jsonl --critic prefix-rank --n 2 "
         "--max-new 6 --episodes 8 --rollout 8 --minibatch 8 --out agree_pads");
     Cache c;
@@ -1759,6 +1765,15 @@ static void test_agree(void)
     reward_close(&r); tokenizer_free(t); cache_free(&c);
 }
 
+static void test_agree(void)
+{
+    tiny_folders();
+    ids_are_in_the_vocabulary();
+    models_and_tokenizers();
+    wild_caches_are_refused();
+    padded_vocabularies_work();
+}
+
 static double reward_spread(const char *name)
 {
     Cache c;
@@ -1773,45 +1788,48 @@ static double reward_spread(const char *name)
     return sqrt(squares / n - sum / n * sum / n);
 }
 
-static void test_stale(void) // a reward that is no longer what the cache was made with
+#define LENGTHS "while IFS= read -r l; do echo -${#l}; done\n"
+#define RULE_CACHE "cache --model lm --reward 'sh rule.sh' --prompts prompts.jsonl --samples 8 --max-new 6 --out "
+static void rewards_that_changed(void)
 {
-    tiny_folders();
-    char *script = tmp_path("rule.sh"), *args;
-    const char *length = "while IFS= read -r l; do echo -${#l}; done\n",
-        *other = "while IFS= read -r l; do echo $((5 * ${#l})); done\n",
-        *counter = "n=0; while IFS= read -r l; do n=$((n+1)); echo $n; done\n";
     static const char *const uses[] = {
         "train --model lm --n 2 --max-new 6 --episodes 8 --rollout 8 --minibatch 8 --out stale_run",
         "offline --model lm --loss bon-sft --n 2 --steps 1 --out stale_off",
         "eval --model lm --reference lm --samples 2 --max-new 6 --out stale_eval.json"};
-    write_text(script, length);
-    expect_success("cache --model lm --reward 'sh rule.sh' --prompts prompts.jsonl --samples 8 --max-new 6 --out "
-        "stale.jsonl");
+    enum { CHANGED, RANDOM, SAME };
+    static const char *const edits[] = {
+        [CHANGED] = "while IFS= read -r l; do echo $((5 * ${#l})); done\n",
+        [RANDOM] = "n=0; while IFS= read -r l; do n=$((n+1)); echo $n; done\n",
+        [SAME] = LENGTHS};
+    put("rule.sh", LENGTHS);
+    expect_success(RULE_CACHE "stale.jsonl");
     size_t n;
     char *whole = read_file(tmp_path("stale.jsonl"), &n), *end = whole;
     for (int i = 0; i < 12; i++) end = strchr(end, '\n') + 1;
     write_file(tmp_path("begun.jsonl"), whole, (size_t)(end - whole));
     write_file(tmp_path("begun_was.jsonl"), whole, (size_t)(end - whole));
     arrfree(whole);
-    for (int edit = 0; edit < 3; edit++) { // the program is another, is random, is the same again
-        const char *now = edit == 0 ? other : edit == 1 ? counter : length,
-            *on = "cache --model lm --reward 'sh rule.sh' --prompts prompts.jsonl --samples 8 --max-new 6 "
-                "--out begun.jsonl";
-        write_text(script, now);
-        if (edit == 2) expect_success("%s", on);
-        else expect_failure(on, 1, edit ? "--reward sh rule.sh: random: to prompt" : "begun.jsonl: prompt \"");
-        CHECK(same_files("begun.jsonl", edit == 2 ? "stale.jsonl" : "begun_was.jsonl"),
+    for (size_t i = 0; i < COUNT(edits); i++) {
+        const char *random = "--reward sh rule.sh: random: to prompt";
+        put("rule.sh", edits[i]);
+        if (i == SAME) expect_success(RULE_CACHE "begun.jsonl");
+        else expect_failure(RULE_CACHE "begun.jsonl", 1, i == RANDOM ? random : "begun.jsonl: prompt \"");
+        CHECK(same_files("begun.jsonl", i == SAME ? "stale.jsonl" : "begun_was.jsonl"),
             "a cache gone on with by another reward");
-        for (int k = 0; k < 3; k++) {
-            args = format("%s --reward 'sh rule.sh' --cache stale.jsonl", uses[k]);
-            if (edit == 2) expect_success("%s", args);
-            else expect_failure(args, 1, edit ? "--reward sh rule.sh: random: to prompt" : "stale.jsonl: prompt \"");
+        for (size_t k = 0; k < COUNT(uses); k++) {
+            char *args = format("%s --reward 'sh rule.sh' --cache stale.jsonl", uses[k]);
+            if (i == SAME) expect_success("%s", args);
+            else expect_failure(args, 1, i == RANDOM ? random : "stale.jsonl: prompt \"");
             free(args);
         }
     }
     expect_failure("train --model lm --n 2 --max-new 6 --out stale_no --reward 'echo 1' --cache stale.jsonl", 1,
         "another reward");
-    // how it is mapped, and what a missing end costs, in a cache whose header does not say
+}
+
+// How it is mapped, and what a missing end costs, in a cache whose header does not say
+static void mappings_that_changed(void)
+{
     expect_success("cache --model lm --reward rm --reward-scale 2 --reward-offset -3 --missing-eos -1.5 --prompts "
         "prompts.jsonl --samples 8 --max-new 6 --out mapped.jsonl");
     rewrite_cache("mapped.jsonl", "bare.jsonl", false, 1, 0, -1);
@@ -1822,11 +1840,14 @@ static void test_stale(void) // a reward that is no longer what the cache was ma
         "the cached reward is -1.5, the reward gives");
     expect_failure(STALE_EVAL "--reward-scale 2 --reward-offset -3 --missing-eos -2 --cache bare.jsonl", 1,
         "the cached reward is -1.5, the reward gives -2 now");
-    // rounding: both sides of what is let pass: in fp32, by the flag, with bfloat16 now, with bfloat16 when it was made
-    expect_success("cache --model lm --reward rm --prompts prompts.jsonl --samples 8 --max-new 6 --precision fp32 "
-        "--out exact.jsonl");
-    expect_success("cache --model lm --reward rm --prompts prompts.jsonl --samples 8 --max-new 6 --precision bf16 "
-        "--out rough.jsonl");
+}
+
+// Rounding: both sides of what is let pass: in fp32, by the flag, with bfloat16 now, with bfloat16 when it was made
+static void rounding_is_let_pass(void)
+{
+    #define RM_CACHE "cache --model lm --reward rm --prompts prompts.jsonl --samples 8 --max-new 6 "
+    expect_success(RM_CACHE "--precision fp32 --out exact.jsonl");
+    expect_success(RM_CACHE "--precision bf16 --out rough.jsonl");
     double spread = reward_spread("exact.jsonl");
     static const struct { const char *from; double off; const char *flags; bool fine; } cases[] = {
         {"exact.jsonl", 3e-5, "", true}, {"exact.jsonl", -3e-5, "", true},
@@ -1838,14 +1859,18 @@ static void test_stale(void) // a reward that is no longer what the cache was ma
         {"rough.jsonl", 0.03, "", true}, {"rough.jsonl", 0.3, "", false}, {"rough.jsonl", 0, "--precision bf16", true}};
     for (size_t i = 0; i < COUNT(cases); i++) {
         rewrite_cache(cases[i].from, "moved.jsonl", true, 1, cases[i].off * spread, -1);
-        args = format(STALE_EVAL "--cache moved.jsonl %s", cases[i].flags);
+        char *args = format(STALE_EVAL "--cache moved.jsonl %s", cases[i].flags);
         if (cases[i].fine) expect_success("%s", args); else expect_failure(args, 1, "moved.jsonl: prompt \"");
         free(args);
     }
-    // the compact form: where it has texts they are scored, where it has none it is said
-    char *folder = format("eval --model %s/lm --reference %s/lm --reward %s/rm --samples 1 --max-new 6 --cache "
-        "%s/compact_stale.jsonl 2>/dev/null",
-        test_folder, test_folder, test_folder, test_folder), *said;
+}
+
+// The compact form: where it has texts they are scored, where it has none it is said
+static void compact_caches_are_checked(void)
+{
+    const char *f = test_folder;
+    char *folder = format("eval --model %s/lm --reference %s/lm --reward %s/rm --samples 1 --max-new 6 "
+        "--cache %s/compact_stale.jsonl 2>/dev/null", f, f, f, f), *said;
     for (int texts = 0; texts < 3; texts += 2) {
         rewrite_cache("exact.jsonl", "compact_stale.jsonl", false, 1, 0, texts);
         said = vbon_output(folder);
@@ -1855,26 +1880,43 @@ static void test_stale(void) // a reward that is no longer what the cache was ma
         rewrite_cache("exact.jsonl", "compact_stale.jsonl", false, -1, 0, texts);
         if (texts) expect_failure(STALE_EVAL "--cache compact_stale.jsonl", 1, "compact_stale.jsonl: prompt \"");
     }
-    // texts by themselves: what reads text scores them; what reads ids cannot know theirs
-    const char *bare = "{\"prompt\":\"I\",\"text\":\"ab\",\"reward\":-34}\n{\"prompt\":\"I\",\"text\":\"abcd\","
-        "\"reward\":-36}\n";
-    write_text(tmp_path("texts_only.jsonl"), bare);
-    expect_failure("offline --model lm --loss bon-sft --n 2 --steps 1 --out stale_no --reward 'sh rule.sh' --cache "
-        "texts_only.jsonl",
-        1, "the cached reward is -3");
-    expect_success("offline --model lm --loss bon-sft --n 2 --steps 1 --out stale_ok --reward rm --cache "
-        "texts_only.jsonl");
+}
+
+// Texts by themselves: what reads text scores them; what reads ids cannot know theirs
+static void texts_by_themselves(void)
+{
+    put("texts_only.jsonl",
+        "{\"prompt\":\"I\",\"text\":\"ab\",\"reward\":-34}\n"
+        "{\"prompt\":\"I\",\"text\":\"abcd\",\"reward\":-36}\n");
+    #define TEXTS_ONLY "offline --model lm --loss bon-sft --n 2 --steps 1 --cache texts_only.jsonl "
+    expect_failure(TEXTS_ONLY "--out stale_no --reward 'sh rule.sh'", 1, "the cached reward is -3");
+    expect_success(TEXTS_ONLY "--out stale_ok --reward rm");
     CHECK(access(tmp_path("stale_no"), F_OK), "what cannot begin leaves nothing behind");
-    // a sample without its ids, of which the key says that they were others: scored as a text, and it is said; a key of
-    // another kind is nobody's business
+}
+
+// A sample without its ids, of which the key says that they were others: scored as a text, and it is said; a key of
+// another kind is nobody's business
+static void keys_of_other_ids(void)
+{
     const int others[] = {1, 2};
-    char *keyed = format("{\"prompt\":\"I\",\"text\":\"ab\",\"key\":\"%016llx\"}\n{\"prompt\":\"I\",\"text\":"
-        "\"ab\",\"key\":\"mine\"}\n", (unsigned long long)order_key(others, 2));
-    write_text(tmp_path("keyed.jsonl"), keyed);
-    args = format("score --model %s/lm --in %s/keyed.jsonl --out %s/keyed_out.jsonl", test_folder, test_folder,
-        test_folder);
-    said = vbon_output(args);
+    char *keyed = format("{\"prompt\":\"I\",\"text\":\"ab\",\"key\":\"%016llx\"}\n"
+        "{\"prompt\":\"I\",\"text\":\"ab\",\"key\":\"mine\"}\n", (unsigned long long)order_key(others, 2));
+    put("keyed.jsonl", keyed);
+    const char *f = test_folder;
+    char *args = format("score --model %s/lm --in %s/keyed.jsonl --out %s/keyed_out.jsonl", f, f, f);
+    char *said = vbon_output(args);
     CHECK(strstr(said, "keyed.jsonl: 1 texts encode to other tokens than were sampled"), "score of a key: %s", said);
     arrfree(said);
-    free(args); free(keyed); free(folder);
+    free(args); free(keyed);
+}
+
+static void test_stale(void) // a reward that is no longer what the cache was made with
+{
+    tiny_folders();
+    rewards_that_changed();
+    mappings_that_changed();
+    rounding_is_let_pass();
+    compact_caches_are_checked();
+    texts_by_themselves();
+    keys_of_other_ids();
 }

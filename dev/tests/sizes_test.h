@@ -20,7 +20,7 @@ static void read_shorter(const char *path) // the file loses its end between bei
 }
 static void open_weights(const char *path) { safetensors_open(path); }
 
-// `before` is shell, in the test folder; in seconds at most
+// Runs vbon in the test folder behind `before`, which is shell; in 60 seconds at most
 static int in_limits(const char *before, const char *args, char **err)
 {
     char *e = tmp_path("err"),
@@ -32,17 +32,25 @@ static int in_limits(const char *before, const char *args, char **err)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-static void test_sizes(void)
+static void works(const char *before, const char *args)
 {
-    tiny_folders();
-    // products
+    char *said;
+    int code = in_limits(before, args, &said);
+    CHECK(code == 0, "%s vbon %s: exit %d: %s", before, args, code, said);
+}
+
+static void products_that_are_too_large(void)
+{
     CHECK(checked_product("", 1 << 20, 1 << 20) == (size_t)1 << 40 && !checked_product("", 0, SIZE_MAX) &&
             !checked_product("", SIZE_MAX, 0),
         "products that fit");
     expect_death(multiply, "1073741824", 1, "the size: more than any memory holds");
     expect_death(multiply, "18446744073709551615", 1, "the size: more than any memory holds");
     expect_death(carve_much, "", 1, "a heap: more than any memory holds");
-    // every number among the flags has two ends (a seed is any number)
+}
+
+static void flags_have_ranges(void) // every number among the flags has two ends (a seed is any number)
+{
     for (size_t i = 0; i < n_flags; i++) {
         const Flag *f = &flag_table[i];
         const char *dots = f->choices ? strstr(f->choices, "..") : NULL;
@@ -51,13 +59,12 @@ static void test_sizes(void)
         CHECK(f->type != FLAG_LONG || !strcmp(f->name, "seed") || (dots && strtod(dots + 2, NULL) <= 1e9),
             "--%s: two such numbers must multiply in 64 bits", f->name);
     }
-    const char *text = "{\"text\":\"some words of a film\",\"label\":1}\n"
-                       "{\"text\":\"another film that is too long for a row of so few tokens as these\",\"label\":0}\n";
-    char *p = tmp_path("sized.jsonl"), *said;
-    write_text(p, text);
-    expect_success(CACHE "sizes.jsonl");
+}
+
+static void numbers_that_are_too_large(void)
+{
     #define SIZED "eval --model lm --reference lm --reward rm --cache sizes.jsonl --max-new 6 "
-    static const struct { const char *args; int code; const char *says; } cases[] = {
+    static const Refused cases[] = {
         {"sample --model lm --prompt a --temperature 1e-38", 2, "--temperature 1e-38: must be at least 0.0001"},
         {"sample --model lm --prompt a --temperature 1e-400", 2, "must be at least"},
         {"train --model lm --reward rm --cache sizes.jsonl --max-new 6 --out big --episodes 9223372036854775807", 2,
@@ -77,16 +84,21 @@ static void test_sizes(void)
         {"train --model lm --reward rm --cache sizes.jsonl --max-new 6 --out big --rollout 1000000000 "
          "--episodes 1000000000", 1, "out of memory"},
         {"score --model lm --in sized.jsonl --out big --micro-tokens 1000000000", 1, "out of memory: scoring needs"}};
-    for (size_t i = 0; i < COUNT(cases); i++)
-        expect_failure(cases[i].args, cases[i].code, cases[i].says);
-    // 64 bits of a seed come back
+    expect_refusals("%s", cases, COUNT(cases));
+}
+
+static void seeds_of_64_bits(void) // come back
+{
     size_t n;
     expect_success(SIZED "--samples 1 --ns 2 --seed 9007199254740993 --out seed.json");
     char *e = tmp_path("seed.json"), *s = read_file(e, &n);
     CHECK(s && strstr(s, "\"seed\":9007199254740993"), "the seed in eval's output: %s", s ? s : "none");
     arrfree(s);
-    // models whose config names any context: work memory follows the texts. And one of
-    // context 1, which has nothing to predict
+}
+
+// A config may name any context: work memory follows the texts. A context of 1 has nothing to predict.
+static void contexts_of_any_length(void)
+{
     for (int kind = 0; kind < 3; kind++) {
         Config c = {.arch = "gpt_neox", .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = kind < 2 ? 1 << 24 : 1,
             .act = ACT_GELU_ERF, .rotary_pct = 0.25, .rotary_base = 10000,
@@ -104,35 +116,25 @@ static void test_sizes(void)
         free(dir);
     }
     const char *limit = few() ? "" : "ulimit -v 1500000 &&"; // AddressSanitizer needs all addresses
-    CHECK(!in_limits(limit, "score --model vast_lm --reward vast_rm --in sized.jsonl --out vast.jsonl", &said),
-        "score, vast: %s", said);
-    CHECK(!in_limits(limit,
-              "cache --model vast_lm --reward vast_rm --prompts prompts.jsonl --samples 4 --max-new 4 --out vc.jsonl",
-              &said),
-        "cache, vast: %s", said);
-    CHECK(!in_limits(limit,
-              "eval --model vast_lm --reference vast_lm --reward vast_rm --cache vc.jsonl --samples 2 --max-new 4 --ns "
-              "2",
-              &said),
-        "eval, vast: %s", said);
-    CHECK(!in_limits(limit, "sft --model vast_lm --data sized.jsonl --context 1000000000 --steps 1 --out vast_sft",
-              &said),
-        "sft, vast: %s", said);
-    CHECK(in_limits("", "sft --model one_lm --data sized.jsonl --steps 1 --out one_sft", &said) == 1 &&
-            strstr(said, "own context is 1"),
-        "sft, of context 1: %s", said);
+    works(limit, "score --model vast_lm --reward vast_rm --in sized.jsonl --out vast.jsonl");
+    works(limit, "cache --model vast_lm --reward vast_rm --prompts prompts.jsonl --samples 4 --max-new 4 "
+        "--out vc.jsonl");
+    works(limit, "eval --model vast_lm --reference vast_lm --reward vast_rm --cache vc.jsonl --samples 2 --max-new 4 "
+        "--ns 2");
+    works(limit, "sft --model vast_lm --data sized.jsonl --context 1000000000 --steps 1 --out vast_sft");
+    expect_failure("sft --model one_lm --data sized.jsonl --steps 1 --out one_sft", 1, "own context is 1");
     // texts longer than the context, and than the 48 tokens that are measured on
-    CHECK(!in_limits("",
-              "reward --tokenizer lm --data sized.jsonl --held-out sized.jsonl --layers 1 --width 8 --heads 1 "
-              "--context 4 --micro-tokens 1 --steps 1 --out short_rm",
-              &said),
-        "reward, of context 4: %s", said);
-    // address space that runs out: one line, whenever
+    works("", "reward --tokenizer lm --data sized.jsonl --held-out sized.jsonl --layers 1 --width 8 --heads 1 "
+        "--context 4 --micro-tokens 1 --steps 1 --out short_rm");
+}
+
+static void little_memory(void) // one line, whenever the address space runs out
+{
+    char *said;
     for (int MiB = 48; MiB < 260 && !few(); MiB += 12) {
         char *before = format("rm -rf tight; ulimit -v %d && OMP_NUM_THREADS=2", MiB << 10);
-        const char *args = "sft --tokenizer lm --data sized.jsonl --layers 1 --width 64 --heads 2 --context 16 --steps "
-                           "2 "
-                           "--out tight";
+        const char *args = "sft --tokenizer lm --data sized.jsonl --layers 1 --width 64 --heads 2 --context 16 "
+            "--steps 2 --out tight";
         int code = in_limits(before, args, &said);
         // seen once in some 400 runs and not found again; a fault of ours would come again
         if (code >= 128) code = in_limits(before, args, &said);
@@ -141,8 +143,13 @@ static void test_sizes(void)
             "sft in %d MiB of addresses: %d: %s", MiB, code, said);
         free(before);
     }
-    // files that are none: a folder, a pipe that nobody writes to, a device that never
-    // ends, in place of each file that is read
+}
+
+// Files that are none: a folder, a pipe that nobody writes to, a device that never ends, in place of each file that is
+// read
+static void files_that_are_none(void)
+{
+    char *said;
     static const struct { const char *file, *args; bool stream; } read[] = {
         {"odd/config.json", "sample --model odd --prompt a", false},
         {"odd/model.safetensors", "sample --model odd --prompt a", false},
@@ -156,8 +163,7 @@ static void test_sizes(void)
         {"odd.jsonl", "sft --tokenizer lm --data odd.jsonl --out big", true},
         {"odd/vocab.txt", "score --model lm --reward odd --in sized.jsonl --out big", false}};
     static const struct { const char *make, *says; } odd[] = {
-        {"mkdir", "it is a folder"}, {"mkfifo", "it is a pipe"},
-        {"ln -s /dev/zero", "it is a device"}};
+        {"mkdir", "it is a folder"}, {"mkfifo", "it is a pipe"}, {"ln -s /dev/zero", "it is a device"}};
     for (size_t i = 0; i < COUNT(read); i++)
         for (size_t k = 0; k < 3; k++) {
             if (read[i].stream && k == 1) continue;
@@ -171,16 +177,18 @@ static void test_sizes(void)
                 "%s for %s, vbon %s: exit code %d: %s", odd[k].make, read[i].file, read[i].args, code, said);
             free(make);
         }
-    CHECK(!in_limits("cat sized.jsonl |", "score --model lm --in /dev/stdin --out piped.jsonl", &said),
-        "score from a pipe: %s", said);
-    CHECK(!in_limits("cat prompts.jsonl |", "sample --model lm --prompts /dev/stdin --max-new 2", &said),
-        "sample from a pipe: %s", said);
+    works("cat sized.jsonl |", "score --model lm --in /dev/stdin --out piped.jsonl");
+    works("cat prompts.jsonl |", "sample --model lm --prompts /dev/stdin --max-new 2");
     int piped = in_limits("cat sizes.jsonl |",
         "eval --model lm --reference lm --reward rm --max-new 6 --cache /dev/stdin", &said);
     CHECK(piped == 1 && strstr(said, "it is a pipe"), "a cache, which is read twice, from a pipe: %s", said);
-    // a file that becomes shorter while it is read
+}
+
+static void files_that_shrink(void) // while they are read
+{
+    size_t n;
     char *whole = tmp_path("lm/model.safetensors"), *cut = tmp_path("cut.safetensors");
-    s = read_file(whole, &n);
+    char *s = read_file(whole, &n);
     write_file(cut, s, n);
     expect_death(read_shorter, cut, 1,
         "cut.safetensors: transformer.ln_f.bias cannot be read: the file has become shorter");
@@ -189,5 +197,22 @@ static void test_sizes(void)
     write_file(cut, s, n);
     expect_death(open_weights, cut, 1, "its header claims 8388609 bytes, 8 MiB are read at most");
     arrfree(s);
-    free(whole); free(cut); free(e); free(p);
+    free(whole); free(cut);
+}
+
+static void test_sizes(void)
+{
+    tiny_folders();
+    put("sized.jsonl",
+        "{\"text\":\"some words of a film\",\"label\":1}\n"
+        "{\"text\":\"another film that is too long for a row of so few tokens as these\",\"label\":0}\n");
+    expect_success(CACHE "sizes.jsonl");
+    products_that_are_too_large();
+    flags_have_ranges();
+    numbers_that_are_too_large();
+    seeds_of_64_bits();
+    contexts_of_any_length();
+    little_memory();
+    files_that_are_none();
+    files_that_shrink();
 }
