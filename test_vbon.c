@@ -30,6 +30,8 @@ static int passed, failed, skipped, bad_checks;
         double g_ = (got), w_ = (want); \
         CHECK(fabs(g_ - w_) <= (tol), "%s: got %.17g, want %.17g (tolerance %g)", what, g_, w_, (double)(tol)); \
     } while (0)
+// The larger of the worst error so far and another: NaN is worse than any number, and stays.
+static double worse(double worst, double error) { return isnan(worst) || error <= worst ? worst : error; }
 #define COUNT(table) (sizeof (table) / sizeof *(table))
 #ifdef VBON_CUDA
 enum { BUILD = 4 };

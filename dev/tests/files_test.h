@@ -94,7 +94,7 @@ static void test_files(void)
                     "the value head is not part of a folder");
                 double worst = 0;
                 for (size_t i = 0; i < b.n_params; i++)
-                    worst = fmax(worst,
+                    worst = worse(worst,
                         fabs((double)R_(a.data)[i] - (double)R_(b.data)[i]) / fmax(fabs((double)R_(a.data)[i]), 6e-5));
                 CHECK(worst <= unit[t], "type %d: relative error %g", t, worst);
                 if (t == 1) CHECK(model_fingerprint(&a) == model_fingerprint(&b), "fingerprint");

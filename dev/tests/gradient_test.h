@@ -19,7 +19,7 @@ static void check_gradient(const char *what, Buf x, Buf dx, Loss loss, void *con
         }
         R_(x)[i] = keep;
         double numeric = (4 * d[1] - d[0]) / 3, err = fabs(numeric - (double)R_(dx)[i]);
-        if (!(err <= worst)) { worst = err; where = i; }
+        if (worse(worst, err) != worst) { worst = err; where = i; } // NaN differs from itself
     }
     CHECK(worst <= tol * fmax(largest, 1e-30), "%s: gradient %zu is off by %g of the largest, %g", what, where,
         worst / largest, largest);

@@ -25,7 +25,7 @@ static void check_tensor(const char *what, const real *got, const double *want, 
 {
     double largest = 0, worst = 0;
     for (size_t i = 0; i < n; i++) largest = fmax(largest, fabs(want[i]));
-    for (size_t i = 0; i < n; i++) { double e = fabs((double)got[i] - want[i]); if (!(e <= worst)) worst = e; }
+    for (size_t i = 0; i < n; i++) worst = worse(worst, fabs((double)got[i] - want[i]));
     CHECK(worst <= tol * largest, "%s: off by %g of the largest, %g (tolerance %g)", what, worst / largest, largest,
         tol);
 }
@@ -386,8 +386,8 @@ static void test_products(void)
                             ? (double)bf16_value(bf16_round((float)a)) * (double)bf16_value(bf16_round((float)b_))
                             : a * b_;
                     }
-                    worst = fmax(worst, fabs((double)R_(out)[i * OC + j] - want) / sqrt((double)C));
-                    worst2 = fmax(worst2, fabs((double)R_(again)[i * OC + j] - want) / sqrt((double)C));
+                    worst = worse(worst, fabs((double)R_(out)[i * OC + j] - want) / sqrt((double)C));
+                    worst2 = worse(worst2, fabs((double)R_(again)[i * OC + j] - want) / sqrt((double)C));
                 }
             CHECK(worst <= 2e-6 && worst2 <= 2e-6, "%s %zux%zux%zu: packed off by %g, plain by %g",
                 bf ? "bf16" : "fp32", N, C, OC, worst, worst2);

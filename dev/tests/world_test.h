@@ -148,18 +148,17 @@ static void best_of_exactly(const World *w, double N, double *out) // log pi_bon
 }
 static double floored(double logF) { return logF > log(1.0 / 400) ? logF : log(1.0 / 400); }
 
-static void test_world(void)
+static void vbon_optima(void) // the trained policy against pi_bon, with and without ties, and beside argmax L
 {
     World w = {0};
     double got[STRINGS], want[STRINGS], other[STRINGS];
     world_strings(&w);
-    printf("    %-30s %3s  %-8s %-8s %-8s\n", "objective, reward", "N", "start", "end", "beside");
     for (int ties = 0; ties < 2; ties++) {
         world_rewards(&w, ties, 4);
         for (int k = 0; k < 3; k++) {
             long N = k == 0 ? 2 : k == 1 ? 4 : 16;
             if (few() && !(ties && N == 16)) continue;
-            world_train(&w, (ObjectiveSpec){.row = objectives + 0, .N = N}, 1, got);
+            world_train(&w, (ObjectiveSpec){.row = ROW(objectives, "vbon"), .N = N}, 1, got);
             best_of_exactly(&w, (double)N, want);
             double sum = 0, mass = 0, positive = 0, J = 0, L = 0, L1 = 0, n = (double)N;
             for (int i = 0; i < STRINGS; i++) {
@@ -192,39 +191,56 @@ static void test_world(void)
                 N, start, end, argmax_l);
         }
     }
+    for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
+}
+
+static void other_optima(void) // of the other objectives, and where --compat scale lands
+{
+    static const struct { const char *name, *objective; long N; double beta; bool compat; } cases[] = {
+        {"rl, beta .5", "rl", 0, 0.5, false},
+        {"l", "l", 4, 0, false},
+        {"l, beta .4", "l", 0, 0.4, false},
+        {"l1", "l1", 3, 0, false},
+        {"vbon, --compat scale", "vbon", 2, 0, true},
+        {"vbon, --compat scale", "vbon", 4, 0, true}};
+    World w = {0};
+    double got[STRINGS], want[STRINGS], best[STRINGS];
+    world_strings(&w);
     world_rewards(&w, false, 4);
-    static const struct { const char *name; ObjectiveSpec o; double N; } rest[] = {
-        {"rl, beta .5", {.row = objectives + 3, .beta = 0.5}, 0},
-        {"l", {.row = objectives + 1, .N = 4}, 4},
-        {"l, beta .4", {.row = objectives + 1, .beta = 0.4}, 3.5},
-        {"l1", {.row = objectives + 2, .N = 3}, 3},
-        {"vbon, --compat scale", {.row = objectives + 0, .N = 2, .compat_scale = true}, 2},
-        {"vbon, --compat scale", {.row = objectives + 0, .N = 4, .compat_scale = true}, 4}};
-    for (int k = 0; k < 6; k++) {
-        double N = rest[k].N;
-        if (few() && k != 3) continue;
-        world_train(&w, rest[k].o, 2, got);
+    for (size_t k = 0; k < COUNT(cases); k++) {
+        const char *name = cases[k].name, *objective = cases[k].objective;
+        double beta = cases[k].beta, N = cases[k].N ? (double)cases[k].N : *objective == 'r' ? 0 : 1 / beta + 1;
+        if (few() && strcmp(objective, "l1")) continue;
+        ObjectiveSpec o = {.row = ROW(objectives, objective), .N = cases[k].N, .beta = beta,
+            .compat_scale = cases[k].compat};
+        world_train(&w, o, 2, got);
         for (int i = 0; i < STRINGS; i++) {
-            double lF = floored(w.logF[i]);
-            if (k == 0) want[i] = w.logp[i] + w.reward[i] / 0.5;
-            else if (k < 3) want[i] = w.logp[i] + (N - 1) * lF;
-            else want[i] = N * (N + 1) / 2 * w.logp[i] + N * (N - 1) / 2 * lF;
+            double p = w.logp[i], F = floored(w.logF[i]);
+            if (!strcmp(objective, "rl")) want[i] = p + w.reward[i] / beta;
+            else if (!strcmp(objective, "l")) want[i] = p + (N - 1) * F;
+            else want[i] = N * (N + 1) / 2 * p + N * (N - 1) / 2 * F; // l1
         }
-        if (k >= 4) best_of_exactly(&w, 1 + (N - 1) * (N - 1) / N, want); // N_eff
+        if (cases[k].compat) best_of_exactly(&w, 1 + (N - 1) * (N - 1) / N, want); // N_eff
         normalise(want);
         double start = variation(w.logp, want), end = variation(got, want);
-        if (k >= 4) {
-            best_of_exactly(&w, N, other);
-            printf("    %-30s %3g  %.4f   %.4f   to Best-of-N %.4f\n", rest[k].name, N, start, end,
-                variation(got, other));
-            CHECK(end < variation(got, other), "released scaling lands at N_eff");
+        if (cases[k].compat) {
+            best_of_exactly(&w, N, best);
+            double beside = variation(got, best);
+            printf("    %-30s %3g  %.4f   %.4f   to Best-of-N %.4f\n", name, N, start, end, beside);
+            CHECK(end < beside, "released scaling lands at N_eff");
         } else {
-            printf("    %-30s %3g  %.4f   %.4f\n", rest[k].name, N, start, end);
-            CHECK(end <= 0.02 && end < start, "%s: total variation to its own optimum %.4f -> %.4f", rest[k].name,
-                start, end);
+            printf("    %-30s %3g  %.4f   %.4f\n", name, N, start, end);
+            CHECK(end <= 0.02 && end < start, "%s: total variation to its own optimum %.4f -> %.4f", name, start, end);
         }
     }
     for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
+}
+
+static void test_world(void)
+{
+    printf("    %-30s %3s  %-8s %-8s %-8s\n", "objective, reward", "N", "start", "end", "beside");
+    vbon_optima();
+    other_optima();
 }
 
 // ----------------------------------------------------------------------------
