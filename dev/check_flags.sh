@@ -1,7 +1,8 @@
 #!/bin/sh
-# check_flags.sh VBON: every number of every command's flags at the ends of its range, beyond them, and as what is no number; on tiny models, a run each.
-# Good is: it ends with 0, or is refused with 1 or 2 and one line; or it is still at work after a second and stops when asked. Not good: a signal,
-# more lines or none, or a word of a sanitizer's. `make test_flags` builds VBON so that integers that overflow or lose bits end it.
+# check_flags.sh VBON: every number of every command's flags at the ends of its range, beyond them, and as what is no
+# number; on tiny models, a run each. Good is: it ends with 0, or is refused with 1 or 2 and one line; or it is still at
+# work after a second and stops when asked. Not good: a signal, more lines or none, or a word of a sanitizer's. `make
+# test_flags` builds VBON so that integers that overflow or lose bits end it.
 set -eu
 VBON=$(realpath "${1:-./vbon}"); demo=$(realpath dev/demo)
 if [ "${2:-}" ]; then # one run, in a folder of its own: check_flags.sh VBON FOLDER COMMAND ...
@@ -30,9 +31,11 @@ export OMP_NUM_THREADS=1
 printf '{"text":"a film to see","label":1}\n{"text":"one more film","label":0}\n' > data.jsonl
 printf '{"prompt":"This film","response":" is good."}\n{"text":"a film"}\n' > in.jsonl
 printf '{"prompt":"This film"}\n{"prompt":"I"}\n' > prompts.jsonl
-{   "$VBON" sft --tokenizer "$demo/tokenizer" --data data.jsonl --layers 1 --width 16 --heads 2 --context 24 --steps 1 --out lm
+{   "$VBON" sft --tokenizer "$demo/tokenizer" --data data.jsonl --layers 1 --width 16 --heads 2 --context 24 --steps 1 \
+    --out lm
     "$VBON" reward --init lm --data data.jsonl --layers 1 --context 24 --steps 1 --out rm
-    "$VBON" cache --model lm --reward rm --prompts prompts.jsonl --samples 4 --max-new 4 --out cache.jsonl; } > /dev/null 2>&1
+    "$VBON" cache --model lm --reward rm --prompts prompts.jsonl --samples 4 --max-new 4 --out cache.jsonl
+    } > /dev/null 2>&1
 cd - > /dev/null
 base() { # the command line that each flag is added to: the last of two equal flags counts
     case $1 in
@@ -51,11 +54,14 @@ base() { # the command line that each flag is added to: the last of two equal fl
 for c in $("$VBON" --help | sed -n 's/^  \([a-z]*\) .*/\1/p'); do
     [ "$(base "$c")" ] || { echo "check_flags.sh: no command line for vbon $c: add one"; exit 1; }
     # name, kind, lowest, highest of each number; of those that are text something like it
-    "$VBON" "$c" --help | sed -n -e 's/^  --\([a-z0-9-]*\) \(INT\|NUMBER\) .* (>\{0,1\}\([-0-9.e]*\)\.\.<\{0,1\}\([0-9e]*\))$/\1 \2 \3 \4/p' \
+    "$VBON" "$c" --help |
+        sed -n -e 's/^  --\([a-z0-9-]*\) \(INT\|NUMBER\) .* (>\{0,1\}\([-0-9.e]*\)\.\.<\{0,1\}\([0-9e]*\))$/\1 \2 \3 \4/p' \
         -e 's/^  --\(missing-eos\|ns\|alpha\|train-layers\|memory\) \(TEXT\) .*/\1 \2 0 1e9/p' |
     while read -r flag kind low high; do
         [ "$kind $high" != "INT 1e9" ] || high=1000000000
-        for v in $low ${high:-9223372036854775807} 0 -1 1 2147483647 2147483648 4611686018427387904 9223372036854775807 9223372036854775808 1e-38 1e308 nan inf 0x10 ''; do
+        for v in $low ${high:-9223372036854775807} 0 \
+            -1 1 2147483647 2147483648 4611686018427387904 9223372036854775807 9223372036854775808 1e-38 1e308 nan inf \
+                0x10 ''; do
             echo "$c $(base "$c") --$flag=$v"
         done
     done
