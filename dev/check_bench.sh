@@ -7,8 +7,10 @@ dir=$(mktemp -d) bad=0
 trap 'rm -rf "$dir"' EXIT
 fail() { echo "check_bench: $1"; bad=1; }
 program() { mkdir -p "$dir/$1"; printf '#!/bin/sh\n%s\n' "$2" > "$dir/$1/train_gpt2"; chmod +x "$dir/$1/train_gpt2"; }
-program good '[ "$OMP_NUM_THREADS" = 1 ] && [ -s dev/data/tinyshakespeare/tiny_shakespeare_val.bin ] && [ "$(stat -c %s gpt2_124M.bin)" = 127488 ] || exit 1
-echo "step 0: train loss 4.0 (took 900.5 ms)"; i=1; while [ $i -le 40 ]; do echo "step $i: train loss 4.0 (took $((100 + i % 3)).5 ms)"; i=$((i + 1)); done'
+program good '[ "$OMP_NUM_THREADS" = 1 ] && [ -s dev/data/tinyshakespeare/tiny_shakespeare_val.bin ] || exit 1
+[ "$(stat -c %s gpt2_124M.bin)" = 127488 ] || exit 1
+echo "step 0: train loss 4.0 (took 900.5 ms)"; i=1
+while [ $i -le 40 ]; do echo "step $i: train loss 4.0 (took $((100 + i % 3)).5 ms)"; i=$((i + 1)); done'
 program mute 'echo "hello"'
 program short 'echo "step 0: train loss 4.0 (took 900.5 ms)"'
 

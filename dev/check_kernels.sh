@@ -16,12 +16,22 @@ for sm in 80 90; do
             bad=1; }
 done
 has() { # has KERNEL PATTERN: every instance of the kernel has a line like it
-    awk -v k="$1" -v p="$2" '/\.entry/ { if (on && !found) { print "no " p " in " name; bad = 1 } name = $3; on = index(name, k) > 0; found = 0; n += on } on && $0 ~ p { found = 1 }
-        END { if (on && !found) { print "no " p " in " name; bad = 1 } if (!n) { print "no kernel is called " k; bad = 1 } exit bad }' $out.ptx || bad=1
+    awk -v k="$1" -v p="$2" '
+        /\.entry/ {
+            if (on && !found) { print "no " p " in " name; bad = 1 }
+            name = $3; on = index(name, k) > 0; found = 0; n += on
+        }
+        on && $0 ~ p { found = 1 }
+        END {
+            if (on && !found) { print "no " p " in " name; bad = 1 }
+            if (!n) { print "no kernel is called " k; bad = 1 }
+            exit bad
+        }' $out.ptx || bad=1
 }
 for k in attention_forward_mma attention_backward_mma; do has $k 'mma\.sync'; done
 for k in add_kernel convert_kernel lerp_kernel adamw_kernel sumsq_kernel activation_forward activation_backward \
     layernorm_forward layernorm_backward embed_forward move_rows \
     attention_forward attention_decode logprob_forward logprob_backward head_kl; do has $k 'ld\.global(\.nc)?\.v4'; done
-[ $bad = 0 ] && echo "check_kernels: $all kernels, none spills; tensor cores in attention, 128-bit loads in the elementwise ones"
+[ $bad = 0 ] &&
+    echo "check_kernels: $all kernels, none spills; tensor cores in attention, 128-bit loads in the elementwise ones"
 exit $bad

@@ -28,9 +28,13 @@ done
     die "the split trains on other subreddits"
 [ "$(grep -c movies "$dir/tldr/split/test_out.jsonl")" = 4 ] || die "the split's test_out is not from elsewhere"
 
-sed -n '/^## Reproduce the paper/,/^## /{/^```sh/,/^```/{/^```/d;p}}' README.md | sed -E "/^dev\/download.sh /d; s# --device cuda##; s#\"--device cuda\"#\"--threads 1\"#; s#paper/#$dir/#g
-    s/PROMPTS=10000 M=200 N=100/PROMPTS=4 M=200 N=2/; s/M_TEST=600/M_TEST=4/; s/EPISODES=[0-9]+/EPISODES=4/; s/(TRAIN_LAYERS=|--train-layers )8/\12/; s/MAX_NEW=53/MAX_NEW=6/; s/SEEDS=\"1 2( 3)?\"/SEEDS=1/
-    s/1 2 3 4 8 16 32 64 128 256 512/1 512/; s/\.005 [.0-9 ]* 5;/.005 5;/; s/\.01 \.1 [.0-9 ]* 5;/.01 5;/; s/1 2 3 4 8 16 32 64 128;/1 128;/; s/10 50 90 130 170/10 170/; s/8 16 32 64 100 200/2 4/; s/\.25 \.5 \.75 1/.25 1/" > "$dir/commands"
+sed -n '/^## Reproduce the paper/,/^## /{/^```sh/,/^```/{/^```/d;p}}' README.md | sed -E "
+    /^dev\/download.sh /d; s# --device cuda##; s#\"--device cuda\"#\"--threads 1\"#; s#paper/#$dir/#g
+    s/PROMPTS=10000 M=200 N=100/PROMPTS=4 M=200 N=2/; s/M_TEST=600/M_TEST=4/; s/EPISODES=[0-9]+/EPISODES=4/
+    s/(TRAIN_LAYERS=|--train-layers )8/\12/; s/MAX_NEW=53/MAX_NEW=6/; s/SEEDS=\"1 2( 3)?\"/SEEDS=1/
+    s/1 2 3 4 8 16 32 64 128 256 512/1 512/; s/\.005 [.0-9 ]* 5;/.005 5;/; s/\.01 \.1 [.0-9 ]* 5;/.01 5;/
+    s/1 2 3 4 8 16 32 64 128;/1 128;/; s/10 50 90 130 170/10 170/; s/8 16 32 64 100 200/2 4/
+    s/\.25 \.5 \.75 1/.25 1/" > "$dir/commands"
 [ "$(grep -c '^' "$dir/commands")" -ge 12 ] || die "README.md has no commands under \"Reproduce the paper\""
 SAMPLES=1 sh -eu "$dir/commands" > "$dir/log" 2>&1 || { tail -n 5 "$dir/log"; die "a command of README.md fails"; }
 rows() { # rows FILE PATTERN COUNT

@@ -26,7 +26,11 @@ bad=0
 compare() { # compare MODEL KEY STATED: what the committed model has, within 1 %
     now=$(grep '"held_out"' "$OUT/$1/log.jsonl" | tail -n 1 | sed -E "s|.*\"held_out/$2\":([^,}]*).*|\\1|")
     awk -v w="$1 $2" -v s="$3" -v n="$now" \
-        'BEGIN { ok = n >= 0.99 * s && n <= 1.01 * s; printf "%-28s stated %.4f, now %.4f%s\n", w, s, n, ok ? "" : "   more than 1 % apart"; exit !ok }' || bad=1
+        'BEGIN {
+            ok = n >= 0.99 * s && n <= 1.01 * s
+            printf "%-28s stated %.4f, now %.4f%s\n", w, s, n, ok ? "" : "   more than 1 % apart"
+            exit !ok
+        }' || bad=1
 }
 compare lm nats_per_token 3.592
 compare rm accuracy_whole 0.898

@@ -34,7 +34,10 @@ ASKED=
 for a in "$@"; do case $a in DATA=*) ;; *) ASKED="$ASKED $a";; esac; done
 mkdir -p "$OUT" "$(dirname "$RESULTS")"; touch "$RESULTS"
 exec 9> "$OUT/lock"
-flock -n 9 || { echo "imdb_small.sh: waiting for another one at work in $OUT, or a command that a killed one left running"; flock 9; }
+flock -n 9 || {
+    echo "imdb_small.sh: waiting for another one at work in $OUT, or a command that a killed one left running"
+    flock 9
+}
 [ -z "$(tail -c 1 "$RESULTS")" ] || sed -i '$d' "$RESULTS" # a line that was killed half-written
 cache() { # cache NAME PROMPTS M: drawn, and then renamed, where LM is given; otherwise unpacked
     [ ! -f "$OUT/$1.jsonl" ] || return 0
@@ -48,9 +51,11 @@ cache() { # cache NAME PROMPTS M: drawn, and then renamed, where LM is given; ot
     { echo "imdb_small.sh: LM needs RM, PROMPTS and PROMPTS_TEST"; exit 1; }
 cache cache "$PROMPTS" "$M_TRAIN"; cache cache_test "$PROMPTS_TEST" "$M_TEST"
 MODEL=${LM:-$M/lm}; RM=${RM:-$M/rm}
-TRAIN="train --model $MODEL --reward $RM --cache $OUT/cache.jsonl --max-new 40 --save-every 10 --resume $FLAGS --episodes"
+TRAIN="train --model $MODEL --reward $RM --cache $OUT/cache.jsonl --max-new 40 --save-every 10 --resume $FLAGS"
+TRAIN="$TRAIN --episodes"
 OFFLINE="offline --model $MODEL --cache $OUT/cache.jsonl --save-every 100 --resume $FLAGS"
-EVAL="eval --reference $MODEL --reward $RM --cache $OUT/cache_test.jsonl --prompts-max $PROMPTS_MAX --ns 2,4,16,64 --max-new 40 --seed 1 $FLAGS"
+EVAL="eval --reference $MODEL --reward $RM --cache $OUT/cache_test.jsonl --prompts-max $PROMPTS_MAX"
+EVAL="$EVAL --ns 2,4,16,64 --max-new 40 --seed 1 $FLAGS"
 
 FAILED=
 end() { [ -z "$FAILED" ] || { echo "imdb_small.sh: failed:$FAILED"; exit 1; }; exit 0; }
@@ -68,7 +73,9 @@ evaluate() { # evaluate NAME HEAD FLAGS: HEAD is what the line says before the e
     # one write: a line is there whole or not at all
     printf '{"run":"%s",%s"eval":%s}\n' "$name" "$head" "$(cat "$OUT/$name.json")" >> "$RESULTS"
     tail -n 1 "$RESULTS" |
-        sed -E 's/.*"run":"([^"]*)".*"reward":\[([^,]*),.*"win_rate":\[([^,]*),.*"kl_rb":\[([^,]*),.*"16":\[([^,]*),.*/\1  reward \2  win rate \3  KL \4  to Best-of-16 \5/'
+        sed -E -e 's/.*"run":"([^"]*)".*"reward":\[([^,]*),(.*"win_rate":.*)/\1  reward \2\n\3/' \
+            -e 's/\n.*"win_rate":\[([^,]*),(.*"kl_rb":.*)/  win rate \1\n\2/' \
+            -e 's/\n.*"kl_rb":\[([^,]*),.*"16":\[([^,]*),.*/  KL \1  to Best-of-16 \2/'
 }
 # run NAME COMMAND FLAGS: train, evaluate, keep the log and the line. COMMAND: the vbon command and what all of its runs
 # share
@@ -81,7 +88,9 @@ run() {
     times="\"iterations\":$(grep -c '"type":"train"' "$OUT/$name/log.jsonl")"
     for part in rollout reward update; do
         grep -q "time/$part" "$OUT/$name/log.jsonl" || continue # nothing is sampled offline
-        times="$times,\"time/$part\":$(sed -n "s|.*\"type\":\"train\".*\"time/$part\":\([^,}]*\).*|\1|p" "$OUT/$name/log.jsonl" | sort -g | awk '{ x[NR] = $1 } END { print x[int((NR + 1) / 2)] }')"
+        seconds=$(sed -n "s|.*\"type\":\"train\".*\"time/$part\":\([^,}]*\).*|\1|p" "$OUT/$name/log.jsonl" | sort -g |
+            awk '{ x[NR] = $1 } END { print x[int((NR + 1) / 2)] }')
+        times="$times,\"time/$part\":$seconds"
     done
     evaluate "$name" "\"flags\":\"$*\",$times,\"last\":$(grep '"type":"train"' "$OUT/$name/log.jsonl" | tail -n 1)," \
         --model "$OUT/$name" --samples "$SAMPLES"

@@ -11,5 +11,11 @@ for t in "$@"; do
     grep -E '^[0-9]+ passed, [0-9]+ failed' "$log" >> "$log.sum" ||
         { echo "$t: ended without a count"; bad=1; echo "0 passed, 1 failed" >> "$log.sum"; }
 done
-awk '{p += $1; f += $3; s += $5} END {printf "%d passed, %d failed", p, f; if (s) printf ", %d skipped", s; print ""; exit f > 0}' "$log.sum" || bad=1
+awk '{p += $1; f += $3; s += $5}
+     END {
+        printf "%d passed, %d failed", p, f
+        if (s) printf ", %d skipped", s
+        print ""
+        exit f > 0
+    }' "$log.sum" || bad=1
 exit $bad

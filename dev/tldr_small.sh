@@ -24,10 +24,10 @@
 # (blocks and head; training reward 1.3 M, judge 2.7 M). A post has 376 tokens, a summary about 40. Minutes on two idle
 # cores: half the CPU minutes of small runs of each stage on a busy machine, scaled (responses of 53 tokens), not a full
 # run.
-#     language model   2.24 M tokens                                53   9     vBoN and RL      1,536 episodes each, 4 epochs, top 2 blocks      76  11
-#     SFT              0.83 M tokens                                20   4     reference, pool  4 temperatures x 392 posts x 24 draws, twice     62  18
-#     reward, judge    1.34 M tokens each                           38   7     RL, vBoN         48 evaluations of 196 posts                     117  23
-#     reward cache     600 posts x 32 draws                         13   4     SFT, BoN         16 evaluations of the pool                       10   3
+# language model  2.24 M tokens           53   9  vBoN and RL     1,536 episodes each, 4 epochs, top 2 blocks  76  11
+# SFT             0.83 M tokens           20   4  reference, pool 4 temperatures x 392 posts x 24 draws, twice  62  18
+# reward, judge   1.34 M tokens each      38   7  RL, vBoN        48 evaluations of 196 posts                 117  23
+# reward cache    600 posts x 32 draws    13   4  SFT, BoN        16 evaluations of the pool                   10   3
 # Together 390 (about an hour at 100 GFLOP/s) and 65 to 80 minutes; on top of it DPO and BoNBoN, whose evaluations cost
 # what RL's and vBoN's do (their training: not measured).
 set -eu
@@ -72,8 +72,16 @@ else
 fi
 mkdir -p "$OUT"
 exec 9> "$OUT/lock"
-flock -n 9 || { echo "tldr_small.sh: waiting for another one at work in $OUT, or a command that a killed one left running"; flock 9; }
-SETTINGS="seed $SEED seeds $SEEDS temperatures $TEMPERATURES layers $LAYERS width $WIDTH heads $HEADS rm-layers $RM_LAYERS train-layers $TRAIN_LAYERS reviews $REVIEWS epochs $LM_EPOCHS $SFT_EPOCHS $RM_EPOCHS centre $CENTRE lr $LM_LR $SFT_LR $RM_LR $PPO_LR $OFFLINE_LR test $TEST query $QUERY context $CONTEXT max-new $MAX_NEW prompts $PROMPTS M $M N $N beta $BETA $DPO_BETA episodes $EPISODES T $T held-out $HELD_OUT $FLAGS$GIVEN"
+flock -n 9 || {
+    echo "tldr_small.sh: waiting for another one at work in $OUT, or a command that a killed one left running"
+    flock 9
+}
+SETTINGS="seed $SEED seeds $SEEDS temperatures $TEMPERATURES layers $LAYERS width $WIDTH heads $HEADS"
+SETTINGS="$SETTINGS rm-layers $RM_LAYERS train-layers $TRAIN_LAYERS reviews $REVIEWS"
+SETTINGS="$SETTINGS epochs $LM_EPOCHS $SFT_EPOCHS $RM_EPOCHS centre $CENTRE"
+SETTINGS="$SETTINGS lr $LM_LR $SFT_LR $RM_LR $PPO_LR $OFFLINE_LR test $TEST query $QUERY context $CONTEXT"
+SETTINGS="$SETTINGS max-new $MAX_NEW prompts $PROMPTS M $M N $N beta $BETA $DPO_BETA episodes $EPISODES T $T"
+SETTINGS="$SETTINGS held-out $HELD_OUT $FLAGS$GIVEN"
 [ -f "$OUT/settings" ] || { echo "$SETTINGS" > "$OUT/settings.tmp"; mv "$OUT/settings.tmp" "$OUT/settings"; }
 [ "$SETTINGS" = "$(cat "$OUT/settings")" ] ||
     { echo "tldr_small.sh: $OUT was begun with other sizes (see $OUT/settings): name another OUT"; exit 1; }
@@ -105,7 +113,10 @@ line() { # line NAME REST: one write, so a line is there whole or is cut at the 
     mv "$OUT/data.tmp" "$OUT/data"
 }
 D=${SPLIT:-$OUT/data}
-wanted split && line split "\"settings\":\"$SETTINGS\",\"said\":\"$([ -n "$GIVEN" ] && echo "as given" || tail -n 1 "$OUT/split.log")\""
+if wanted split; then
+    if [ -n "$GIVEN" ]; then said="as given"; else said=$(tail -n 1 "$OUT/split.log"); fi
+    line split "\"settings\":\"$SETTINGS\",\"said\":\"$said\""
+fi
 
 # 2. models; the reward models are shifted so that human summaries score 0 on average (given ones: as they come)
 model() { # model NAME COMMAND FLAGS: a supervised run and its line
@@ -113,7 +124,8 @@ model() { # model NAME COMMAND FLAGS: a supervised run and its line
     [ -z "$GIVEN" ] && wanted "$name" || return 0
     step "$name" "$@" --seed "$SEED" --context "$CONTEXT" --schedule cosine --beta2 0.98 --dtype bf16 \
         --shard-mib "$SHARD_MIB" --log-every 10 --save-every 25 --max-docs "$HELD_OUT" --resume --out "$OUT/$name"
-    line "$name" "\"last\":$(grep '"type":"train"' "$OUT/$name/log.jsonl" | tail -n 1),\"held_out\":$(grep '"type":"held_out"' "$OUT/$name/log.jsonl" | tail -n 1)"
+    last=$(grep '"type":"train"' "$OUT/$name/log.jsonl" | tail -n 1)
+    line "$name" "\"last\":$last,\"held_out\":$(grep '"type":"held_out"' "$OUT/$name/log.jsonl" | tail -n 1)"
 }
 model lm sft --arch gpt_neox --tokenizer "$TOKENIZER" --layers "$LAYERS" --width "$WIDTH" --heads "$HEADS" \
     --data "$D/lm.jsonl" --held-out "$D/lm_test.jsonl" --epochs "$LM_EPOCHS" --batch 32 --lr "$LM_LR" --warmup 20 \
@@ -152,7 +164,9 @@ policy() { # policy NAME COMMAND FLAGS
     step "$name" $command --model "$SFT" --cache "$OUT/cache.jsonl" --temperature "$T" --train-layers "$TRAIN_LAYERS" \
         "$@" --seed "$SEED" \
         --dtype bf16 --shard-mib "$SHARD_MIB" --save-every "$SAVE_EVERY" --resume --out "$OUT/$name"
-    line "$name" "\"flags\":\"$*\",\"first\":$(grep '"type":"train"' "$OUT/$name/log.jsonl" | head -n 1),\"last\":$(grep '"type":"train"' "$OUT/$name/log.jsonl" | tail -n 1)"
+    first=$(grep '"type":"train"' "$OUT/$name/log.jsonl" | head -n 1)
+    last=$(grep '"type":"train"' "$OUT/$name/log.jsonl" | tail -n 1)
+    line "$name" "\"flags\":\"$*\",\"first\":$first,\"last\":$last"
 }
 PPO="train --preset tldr $BY_RM $RULES $TRAIN --lr $PPO_LR --episodes $EPISODES"
 policy vbon "$PPO" --objective vbon --n "$N"
@@ -167,7 +181,8 @@ evaluate() { # evaluate NAME FLAGS
     wanted "$name" || return 0
     step "$name" eval --reference "$SFT" $BY_JUDGE $RULES --cache "$OUT/reference-$t.jsonl" \
         --prompts "$D/test_$half.jsonl" --temperature "$t" --ns "$N" "$@" --out "$OUT/$name.json"
-    line "$name" "\"method\":\"$method\",\"half\":\"$half\",\"temperature\":$(printf '%g' "$t"),\"eval\":$(cat "$OUT/$name.json")"
+    at="\"method\":\"$method\",\"half\":\"$half\",\"temperature\":$(printf '%g' "$t")"
+    line "$name" "$at,\"eval\":$(cat "$OUT/$name.json")"
 }
 for t in $TEMPERATURES; do
     cache "reference-$t" $BY_JUDGE --temperature "$t" --prompts "$D/test.jsonl" --samples "$DRAWS"
@@ -205,7 +220,10 @@ for t in $TEMPERATURES; do
             > "$OUT/look-all.jsonl"
     step look-rm score --model "$SFT" $BY_RM --in "$OUT/look-all.jsonl" --out "$OUT/look-by-rm.jsonl"
     step look-judge score --model "$SFT" $BY_JUDGE --in "$OUT/look-all.jsonl" --out "$OUT/look-by-judge.jsonl"
-    line "look-$t" "\"temperature\":$(printf '%g' "$t"),\"half\":\"$half\",\"rm\":[$(paste -s -d , "$OUT/look-by-rm.jsonl")],\"judge\":[$(paste -s -d , "$OUT/look-by-judge.jsonl")]"
+    by_rm=$(paste -s -d , "$OUT/look-by-rm.jsonl")
+    by_judge=$(paste -s -d , "$OUT/look-by-judge.jsonl")
+    at="\"temperature\":$(printf '%g' "$t"),\"half\":\"$half\""
+    line "look-$t" "$at,\"rm\":[$by_rm],\"judge\":[$by_judge]"
 done
 
 # 6. tables, and the models that are kept

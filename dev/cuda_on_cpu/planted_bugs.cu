@@ -290,7 +290,7 @@ static void run_uninitialised_product()
 {
     float *a, *b = device<float>(6), *c = device<float>(4);
     check(cudaMalloc(&a, 6 * sizeof(float)));
-    cuda_on_cpu_gemm(0, false, true, 2, 2, 3, a, false, 3, b, 3, 0, c, false, 2, nullptr); // HERE: uninitialised_product
+    cuda_on_cpu_gemm(0, false, true, 2, 2, 3, a, false, 3, b, 3, 0, c, false, 2, NULL); // HERE: uninitialised_product
     finish();
 }
 
