@@ -169,8 +169,8 @@ static void vbon_optima(void) // the trained policy against pi_bon, with and wit
                 other[i] = w.logp[i] + (n - 1) * (isfinite(w.logF[i]) ? w.logF[i] : -700); // argmax L: 0 where F = 0
                 positive += isfinite(w.logF[i]) ? exp(got[i]) : 0;
             }
-            // Thms 2 and 3, J >= L >= L1, at the trained policy on the strings with F > 0
-            // (where F = 0 the bounds are -inf)
+            // J >= L >= L1, the paper's theorems 2 and 3, at the trained policy on the strings with F > 0: where F = 0
+            // the bounds are -inf.
             for (int i = 0; i < STRINGS; i++) {
                 if (!isfinite(w.logF[i])) continue;
                 double logpi = got[i] - log(positive), pi = exp(logpi), logF = w.logF[i];
