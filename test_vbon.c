@@ -1,10 +1,15 @@
 // test_vbon.c: the test program. It includes vbon.c, so it sees everything.
 //
-// Built twice by `make test`: optimised, in float, as shipped (behaviour, files, whole training runs); and in double without oneDNN, with
-// bounds-checked buffers (gradients of every op, of whole models and losses, by finite differences; golden values to 1e-9). What other people's
-// software says is in dev/fixtures, made by dev/golden.py and dev/tokenizer_fixtures.py. A comparison is written !(err <= tol), so NaN fails.
+// A new test is a function `static void test_x(void)` in the file of dev/tests/ that its subject belongs to, full of
+// CHECK and CHECK_NEAR, and a row of the table `tests` below: a name, the function, and the builds that run it.
+// One alone: `make build/test && build/test NAME` runs the tests whose name contains NAME (build/test_double too).
 //
-// `build/test NAME` runs only the tests whose name contains NAME. VBON names the binary that the command-line tests run.
+// Built twice by `make test`: optimised, in float, as shipped (behaviour, files, whole training runs); and in double
+// without oneDNN, with bounds-checked buffers (gradients of every op, of whole models and losses, by finite
+// differences; golden values to 1e-9). What other people's software says is in dev/fixtures, made by dev/golden.py and
+// dev/tokenizer_fixtures.py. A comparison is written !(err <= tol), so NaN fails.
+//
+// VBON names the binary that the command-line tests run (./vbon).
 #define TESTING
 #include "vbon.c"
 #include <sys/resource.h>
@@ -14,15 +19,28 @@ const char *__asan_default_options(void); // leaks are looked for in the binary,
 const char *__asan_default_options(void) { return "detect_leaks=0"; }
 
 static int passed, failed, skipped, bad_checks;
-#define CHECK(condition, ...) do { if (!(condition)) { if (bad_checks++ < 5) { printf("    %s:%d: ", __FILE__, __LINE__); printf(__VA_ARGS__); putchar('\n'); } } } while (0)
-#define CHECK_NEAR(got, want, tol, what) do { double g_ = (got), w_ = (want); CHECK(fabs(g_ - w_) <= (tol), "%s: got %.17g, want %.17g (tolerance %g)", what, g_, w_, (double)(tol)); } while (0)
+#define CHECK(condition, ...) do { \
+        if (!(condition) && bad_checks++ < 5) { \
+            printf("    %s:%d: ", __FILE__, __LINE__); \
+            printf(__VA_ARGS__); \
+            putchar('\n'); \
+        } \
+    } while (0)
+#define CHECK_NEAR(got, want, tol, what) do { \
+        double g_ = (got), w_ = (want); \
+        CHECK(fabs(g_ - w_) <= (tol), "%s: got %.17g, want %.17g (tolerance %g)", what, g_, w_, (double)(tol)); \
+    } while (0)
+// The larger of the worst error so far and another: NaN is worse than any number, and stays.
+static double worse(double worst, double error) { return isnan(worst) || error <= worst ? worst : error; }
+#define COUNT(table) (sizeof (table) / sizeof *(table))
 #ifdef VBON_CUDA
 enum { BUILD = 4 };
 #else
 enum { BUILD = sizeof(real) == 8 ? 2 : 1 };
 #endif
 static const bool in_double = sizeof(real) == 8;
-static bool few(void) { return getenv("VBON_FEW") != NULL; } // the slow builds (sanitizers) run fewer of the long training runs
+// The slow builds (sanitizers) run fewer of the long training runs
+static bool few(void) { return getenv("VBON_FEW") != NULL; }
 
 static uint64_t test_counter;
 static double rnd(void) { return random_uniform(12345, 99, test_counter++, 0, 0) * 2 - 1; }
@@ -64,7 +82,8 @@ static void model_load(Model *m, const Ops *o, const char *dir, long train_layer
 #include "dev/tests/cuda_test.h"
 #endif
 
-static const struct { const char *name; void (*run)(void); int builds; } tests[] = { // builds: 1 float, 2 double, 3 both, 4 with CUDA
+// Builds: 1 float, 2 double, 3 both, 4 with CUDA
+static const struct { const char *name; void (*run)(void); int builds; } tests[] = {
     {"log_pi_bon against 400-digit arithmetic", test_log_pi_bon, 3},
     {"log F-hat against SciPy, its fits, its mean", test_fhat, 3},
     {"ranks, keys and ties", test_ranks, 3},
@@ -139,7 +158,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
 int main(int argc, char **argv)
 {
     wait_by_sleeping(argv);
-    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
+    for (size_t i = 0; i < COUNT(tests); i++) {
         if (argc > 1 && !strstr(tests[i].name, argv[1])) continue;
         if (!(tests[i].builds & BUILD)) continue;
         bad_checks = 0;

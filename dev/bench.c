@@ -1,6 +1,8 @@
-// bench.c: the engine's speed on GPT-2 124M shapes beside what this machine can do, measured in one run, interleaved, medians.
+// bench.c: the engine's speed on GPT-2 124M shapes beside what this machine can do,
+// measured in one run, interleaved, medians.
 //
-//   build/bench [ENTRY...] [--rows N] [--repeats N] [--precision fp32|bf16] [--threads N] [--llmc DIR] [--json] [--tiny]
+//   build/bench [ENTRY...] [--rows N] [--repeats N] [--precision fp32|bf16] [--threads N] [--llmc DIR]
+//               [--json] [--tiny]
 //
 // Entries; none named: all of them, llmc only with --llmc.
 //   training, decode, ppo   beside their floors (--rows: episodes of the PPO iteration, default 32)
@@ -9,11 +11,13 @@
 //   memory                  the peak of anonymous memory beside what `vbon info` plans
 //   llmc                    a training step of llm.c (--llmc DIR: its checkout with train_gpt2 built) beside ours
 //
-// Floors. Training: the products a step cannot do without, each shape timed alone by the same library, weights and sizes as in the step, and AdamW's 28 bytes
-// a parameter at the rate a plain loop moves them. Decoding: of the prompts and then of each step what takes longer, reading every weight once or the products at the rate that the library
-// reaches with many rows; the time of a step's products alone is printed beside it. A ratio of 1.00 would mean that attention, norms, softmax, sampling, packing and waiting
-// cost nothing. Weights are random: speed does not depend on them.
-// Every line ends with a ratio and its goal, and by how much a goal is missed. --json: an object a line instead. --tiny: a dry run, its times mean nothing.
+// Floors. Training: the products a step cannot do without, each shape timed alone by the same library, weights and
+// sizes as in the step, and AdamW's 28 bytes a parameter at the rate a plain loop moves them. Decoding: of the prompts
+// and then of each step what takes longer, reading every weight once or the products at the rate that the library
+// reaches with many rows; the time of a step's products alone is printed beside it. A ratio of 1.00 would mean that
+// attention, norms, softmax, sampling, packing and waiting cost nothing. Weights are random: speed does not depend on
+// them. Every line ends with a ratio and its goal, and by how much a goal is missed. --json: an object a line instead.
+// --tiny: a dry run, its times mean nothing.
 #define TESTING
 #include "vbon.c"
 #include <fcntl.h>
@@ -33,16 +37,21 @@ static double median(const Times *t)
 }
 static void time_add(Times *t, double began) { t->x[t->n++] = clock_seconds() - began; }
 
-static Config gpt2_124m = {.arch = &architectures[ARCH_GPT2], .L = 12, .NH = 12, .C = 768, .F = 3072, .V = 50257, .max_T = 1024, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.02, .eos = 50256};
+static Config gpt2_124m = {.arch = &architectures[ARCH_GPT2], .L = 12, .NH = 12, .C = 768, .F = 3072, .V = 50257, .max_T = 1024,
+    .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.02, .eos = 50256};
 
 static bool json_lines;
 // One line: x, beside it y, their ratio, and the interval it should lie in.
-PRINTF_LIKE(11, 12) static void result(const char *entry, size_t rows, const char *what, double x, const char *unit, const char *beside, double y, double ratio, double low, double high, const char *note, ...)
+PRINTF_LIKE(11, 12)
+static void result(const char *entry, size_t rows, const char *what, double x, const char *unit, const char *beside,
+    double y, double ratio, double low, double high, const char *note, ...)
 {
     va_list ap;
     double missed = !(ratio >= low) ? 1 - ratio / low : !(ratio <= high) ? ratio / high - 1 : 0;
     if (json_lines) {
-        printf("{\"entry\":\"%s\",\"rows\":%zu,\"what\":\"%s\",\"unit\":\"%s\",\"measured\":%.6g,\"beside\":\"%s\",\"reference\":%.6g,\"ratio\":%.6g}\n", entry, rows, what, unit, x, beside, y, ratio);
+        printf("{\"entry\":\"%s\",\"rows\":%zu,\"what\":\"%s\",\"unit\":\"%s\",\"measured\":%.6g,\"beside\":\"%s\","
+               "\"reference\":%.6g,\"ratio\":%.6g}\n",
+            entry, rows, what, unit, x, beside, y, ratio);
         fflush(stdout);
         return;
     }
@@ -60,7 +69,8 @@ PRINTF_LIKE(11, 12) static void result(const char *entry, size_t rows, const cha
 // floors
 
 static real *ga, *gb, *gc; // room for the largest product
-static void product_floor(bool ta, bool tb, size_t M, size_t N, size_t K) // one product of the step, as oneDNN (or the plain loops) does it
+// One product of the step, as oneDNN (or the plain loops) does it
+static void product_floor(bool ta, bool tb, size_t M, size_t N, size_t K)
 {
 #ifdef VBON_ONEDNN
     if (cpu_bf16 && bf16_native()) { onednn_bf16gemm(ta, tb, M, N, K, (uint16_t *)ga, (uint16_t *)gb, 0, gc); return; }
@@ -94,7 +104,8 @@ static double head_floor(const Config *c, size_t N, int f, int d, int w) // in c
     return clock_seconds() - began;
 }
 
-static double bandwidth_floor(bool write, float *a, float *b, size_t n) // bytes a second: reading a; or reading a and b and writing b
+// Bytes a second: reading a; or reading a and b and writing b
+static double bandwidth_floor(bool write, float *a, float *b, size_t n)
 {
     double began = clock_seconds();
     float sum = 0;
@@ -118,7 +129,8 @@ static double product_rate(void) // FLOPs a second with many rows
     return 2.0 * (double)(M * N * K) / (clock_seconds() - began);
 }
 
-static double decode_products(const Model *m, Buf in, Buf out, size_t rows) // every packed weight once, for so many rows
+// Every packed weight once, for so many rows
+static double decode_products(const Model *m, Buf in, Buf out, size_t rows)
 {
     double began = clock_seconds();
     for (size_t i = 0; i < m->cfg.L; i++) {
@@ -132,17 +144,21 @@ static double decode_products(const Model *m, Buf in, Buf out, size_t rows) // e
     return clock_seconds() - began;
 }
 
-static double forward_floor(const Model *m, size_t tokens, size_t rows, double read_rate, double rate) // the blocks for so many tokens, the head for one of each row
+// The blocks for so many tokens, the head for one of each row
+static double forward_floor(const Model *m, size_t tokens, size_t rows, double read_rate, double rate)
 {
     double head = (double)m->p.wte.n, blocks = (double)(m->n_params - m->p.wpe.n) - head;
-    double bytes = (blocks + head) * (cpu_bf16 ? 2 : 4) / read_rate, flops = 2 * (blocks * (double)tokens + head * (double)rows) / rate;
+    double bytes = (blocks + head) * (cpu_bf16 ? 2 : 4) / read_rate,
+           flops = 2 * (blocks * (double)tokens + head * (double)rows) / rate;
     return bytes > flops ? bytes : flops;
 }
 
 enum { PROMPT = 8 };
-static double decode_floor(const Model *m, size_t rows, size_t new, double read_rate, double rate) // responses of `new` tokens: the first comes out of the prompts' forward pass
+// Responses of `new` tokens: the first comes out of the prompts' forward pass
+static double decode_floor(const Model *m, size_t rows, size_t new, double read_rate, double rate)
 {
-    return forward_floor(m, rows * PROMPT, rows, read_rate, rate) + (double)(new - 1) * forward_floor(m, rows, rows, read_rate, rate);
+    return forward_floor(m, rows * PROMPT, rows, read_rate, rate) +
+        (double)(new - 1) * forward_floor(m, rows, rows, read_rate, rate);
 }
 
 // ----------------------------------------------------------------------------
@@ -154,9 +170,11 @@ static void training_create(Training *j, const Config *shape)
 {
     model_create(&j->m, ops_cpu(), shape, TRAIN_ALL, false, false);
     model_random(&j->m, 1);
-    j->c = (Corpus){.kind = LOSS_LM, .tokens = xmalloc(B * (T + 1) * sizeof(int)), .rows = j->rows, .n_tokens = B * (T + 1), .n_rows = B};
+    j->c = (Corpus){.kind = LOSS_LM, .tokens = xmalloc(B * (T + 1) * sizeof(int)), .rows = j->rows,
+        .n_tokens = B * (T + 1), .n_rows = B};
     for (size_t i = 0; i < j->c.n_tokens; i++) j->c.tokens[i] = (int)(random_bits(1, 1, i, 0, 0) % shape->V);
-    for (size_t b = 0; b < B; b++) { j->rows[b] = (Row){b * (T + 1), T + 1, 1, 0}; j->which[b] = b; } // T are read and T predicted
+    // T are read and T predicted
+    for (size_t b = 0; b < B; b++) { j->rows[b] = (Row){b * (T + 1), T + 1, 1, 0}; j->which[b] = b; }
     pass_create(&j->p, &j->m, B * T, true);
 }
 static void training_free(Training *j) { pass_free(&j->p); model_free(&j->m); free(j->c.tokens); }
@@ -193,8 +211,9 @@ static void bench_training(int repeats)
         training_floor(&j, r < 0 ? NULL : &floor);
     }
     double s = median(&step), f = median(&floor.products) + median(&floor.adamw);
-    result("training", B, "training step, B=4, T=64", 1e3 * s, "ms", "floor", 1e3 * f, s / f, 0, 1.15, "products %.0f, AdamW %.0f at %.1f GB/s; %.0f tokens/s", 1e3 * median(&floor.products),
-           1e3 * median(&floor.adamw), median(&floor.rate) / 1e9, B * T / s);
+    result("training", B, "training step, B=4, T=64", 1e3 * s, "ms", "floor", 1e3 * f, s / f, 0, 1.15,
+        "products %.0f, AdamW %.0f at %.1f GB/s; %.0f tokens/s", 1e3 * median(&floor.products),
+        1e3 * median(&floor.adamw), median(&floor.rate) / 1e9, B * T / s);
     training_free(&j);
 }
 
@@ -202,10 +221,14 @@ enum { NEW = 32, DECODE_TOKENS = 256 };
 typedef struct { Arena work; Generator g; Response *r; Prompt *prompts; size_t rows; int *ids; } Decoding;
 static void decoding_create(Decoding *d, Model *m, size_t rows) // m is packed
 {
-    *d = (Decoding){.work = {.name = "bench", .o = m->o}, .r = xcalloc(rows, sizeof *d->r), .prompts = xcalloc(rows, sizeof *d->prompts), .rows = rows, .ids = xmalloc(rows * PROMPT * sizeof(int))};
+    *d = (Decoding){.work = {.name = "bench", .o = m->o}, .r = xcalloc(rows, sizeof *d->r),
+        .prompts = xcalloc(rows, sizeof *d->prompts), .rows = rows, .ids = xmalloc(rows * PROMPT * sizeof(int))};
     for (size_t i = 0; i < rows * PROMPT; i++) d->ids[i] = (int)((1000 + i) % m->cfg.V);
     for (size_t b = 0; b < rows; b++) d->prompts[b] = (Prompt){.ids = d->ids + b * PROMPT, .n = PROMPT};
-    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&d->work); generator_carve(&d->g, m, &d->work, rows, DECODE_TOKENS, PROMPT, NEW); }
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass) arena_place(&d->work);
+        generator_carve(&d->g, m, &d->work, rows, DECODE_TOKENS, PROMPT, NEW);
+    }
 }
 static void decoding_free(Decoding *d)
 {
@@ -230,7 +253,8 @@ static void bench_decode(int repeats)
     model_create(&m, ops_cpu(), &gpt2_124m, TRAIN_NONE, false, false);
     model_random(&m, 1);
     model_pack(&m);
-    Buf in = m.o->alloc(MOST_ROWS * gpt2_124m.F, DT_REAL, "in"), out = m.o->alloc(MOST_ROWS * (gpt2_124m.V + gpt2_124m.F), DT_REAL, "out");
+    Buf in = m.o->alloc(MOST_ROWS * gpt2_124m.F, DT_REAL, "in"),
+        out = m.o->alloc(MOST_ROWS * (gpt2_124m.V + gpt2_124m.F), DT_REAL, "out");
     m.o->fill(in, 0.1);
     for (size_t k = 0; k < sizeof decode_sizes / sizeof *decode_sizes; k++) {
         size_t rows = decode_sizes[k];
@@ -247,8 +271,9 @@ static void bench_decode(int repeats)
         double token = median(&whole) / NEW, f = decode_floor(&m, rows, NEW, median(&read), median(&large)) / NEW;
         char what[64];
         snprintf(what, sizeof what, "decode, %zu rows, a token", rows);
-        result("decode", rows, what, 1e3 * token, "ms", "floor", 1e3 * f, token / f, 0, 1 / 0.75, "weights at %.1f GB/s or products at %.0f GFLOP/s; a step's products alone %.2f ms; %.0f tokens/s",
-               median(&read) / 1e9, median(&large) / 1e9, 1e3 * median(&gemms), (double)rows / token);
+        result("decode", rows, what, 1e3 * token, "ms", "floor", 1e3 * f, token / f, 0, 1 / 0.75,
+            "weights at %.1f GB/s or products at %.0f GFLOP/s; a step's products alone %.2f ms; %.0f tokens/s",
+            median(&read) / 1e9, median(&large) / 1e9, 1e3 * median(&gemms), (double)rows / token);
         decoding_free(&d);
     }
     m.o->release(&in); m.o->release(&out);
@@ -259,13 +284,15 @@ static void bench_decode(int repeats)
 static void bench_sampling(int repeats)
 {
     const Config *c = &gpt2_124m;
-    Buf hidden = cpu_alloc(MOST_ROWS * c->C, DT_REAL, "hidden"), w = cpu_alloc(c->V * c->C, DT_REAL, "head"), uniform = cpu_alloc(MOST_ROWS, DT_F64, "u");
+    Buf hidden = cpu_alloc(MOST_ROWS * c->C, DT_REAL, "hidden"), w = cpu_alloc(c->V * c->C, DT_REAL, "head"),
+        uniform = cpu_alloc(MOST_ROWS, DT_F64, "u");
     Buf token = cpu_alloc(MOST_ROWS, DT_I32, "token"), logp = cpu_alloc(MOST_ROWS, DT_REAL, "logp");
     for (size_t i = 0; i < hidden.n; i++) R_(hidden)[i] = (real)random_uniform(1, 1, i, 0, 0);
     for (size_t i = 0; i < w.n; i++) R_(w)[i] = (real)(0.2 * random_uniform(1, 2, i, 0, 0) - 0.1);
     for (size_t i = 0; i < uniform.n; i++) ((double *)uniform.p)[i] = random_uniform(1, 3, i, 0, 0);
     for (size_t rows = 1; rows <= MOST_ROWS; rows *= MOST_ROWS) {
-        static const struct { const char *name; long top_k; double top_p; } cuts[] = {{"plain", 0, 1}, {"top-k 40", 40, 1}, {"top-p .9", 0, 0.9}};
+        static const struct { const char *name; long top_k; double top_p; } cuts[] = {
+            {"plain", 0, 1}, {"top-k 40", 40, 1}, {"top-p .9", 0, 0.9}};
         Times t[3] = {{{0}, 0}};
         for (int i = -1; i < repeats; i++)
             for (int k = 0; k < 3; k++) {
@@ -276,7 +303,8 @@ static void bench_sampling(int repeats)
         for (int k = 1; k < 3; k++) {
             char what[64];
             snprintf(what, sizeof what, "sampling, %zu rows, %s", rows, cuts[k].name);
-            result("sampling", rows, what, 1e3 * median(&t[k]), "ms", cuts[0].name, 1e3 * median(&t[0]), median(&t[k]) / median(&t[0]), 0, 1.2, "logits included");
+            result("sampling", rows, what, 1e3 * median(&t[k]), "ms", cuts[0].name, 1e3 * median(&t[0]),
+                median(&t[k]) / median(&t[0]), 0, 1.2, "logits included");
         }
     }
     Buf *all[] = {&hidden, &w, &uniform, &token, &logp};
@@ -292,8 +320,11 @@ static void reward_by_length(void *context, const Prompt *prompts, Response *r, 
 enum { RESPONSE = 40, EPOCHS = 4, TOP = 2 }; // the sentiment experiment's
 static PpoOptions sentiment_options(size_t rows)
 {
-    return (PpoOptions){.objective = {.row = ROW(objectives, "rl"), .beta = 0.1}, .fhat = ROW(fhats, "digamma"), .critic = ROW(critics, "head"), .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 1e-6, .schedule = ROW(schedules, "constant"),
-        .episodes = (long)rows * 100, .rollout = (long)rows, .minibatch = rows < 32 ? (long)rows : 32, .epochs = EPOCHS, .max_new = RESPONSE, .tokens = 2048, .seed = 1, .eos = -1, .adamw = {1e-6, 0.9, 0.95, 1e-8, 0, 1}};
+    return (PpoOptions){.objective = {.row = ROW(objectives, "rl"), .beta = 0.1}, .fhat = ROW(fhats, "digamma"),
+        .critic = ROW(critics, "head"), .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1,
+        .lambda = 0.95, .lr = 1e-6, .schedule = ROW(schedules, "constant"),
+        .episodes = (long)rows * 100, .rollout = (long)rows, .minibatch = rows < 32 ? (long)rows : 32, .epochs = EPOCHS,
+        .max_new = RESPONSE, .tokens = 2048, .seed = 1, .eos = -1, .adamw = {1e-6, 0.9, 0.95, 1e-8, 0, 1}};
 }
 typedef struct { Model m; Ppo p; Prompt *prompts; size_t rows; } Iteration;
 static void iteration_create(Iteration *j, size_t rows)
@@ -331,23 +362,32 @@ static void bench_ppo(int repeats, size_t rows)
     for (int i = -1; i < repeats; i++) {
         double before[] = {p->seconds_rollout, p->seconds_reward, p->seconds_update}, began = clock_seconds();
         ppo_iteration(p);
-        if (i >= 0) { time_add(&whole, began); parts[0] += p->seconds_rollout - before[0]; parts[1] += p->seconds_reward - before[1]; parts[2] += p->seconds_update - before[2]; }
-        // sampling; the frozen trunk once; the reference's top once; then each epoch: top blocks and head forward, backward, weights of the blocks only
-        double f = decode_floor(m, rows, RESPONSE, bandwidth_floor(false, m->data.p, NULL, m->n_params), product_rate());
+        if (i >= 0) {
+            time_add(&whole, began);
+            parts[0] += p->seconds_rollout - before[0];
+            parts[1] += p->seconds_reward - before[1];
+            parts[2] += p->seconds_update - before[2];
+        }
+        // sampling; the frozen trunk once; the reference's top once; then each epoch: top blocks and head
+        // forward, backward, weights of the blocks only
+        double f = decode_floor(m, rows, RESPONSE, bandwidth_floor(false, m->data.p, NULL, m->n_params),
+            product_rate());
         f += blocks_floor(c, c->L - TOP, N, 1, 0, 0) + blocks_floor(c, TOP, N, 1, 0, 0) + head_floor(c, R, 1, 0, 0);
-        f += EPOCHS * (double)(rows / minibatch) * (blocks_floor(c, TOP, minibatch * tokens, 1, 1, 1) + head_floor(c, minibatch * RESPONSE, 1, 1, 0));
+        f += EPOCHS * (double)(rows / minibatch) *
+            (blocks_floor(c, TOP, minibatch * tokens, 1, 1, 1) + head_floor(c, minibatch * RESPONSE, 1, 1, 0));
         if (i >= 0) floor.x[floor.n++] = f;
     }
     char what[64];
     snprintf(what, sizeof what, "PPO iteration, %zu x %d tokens", rows, RESPONSE);
-    result("ppo", rows, what, 1e3 * median(&whole), "ms", "floor", 1e3 * median(&floor), median(&whole) / median(&floor), 0, 1.5, "rollouts %.0f, updates %.0f ms", 1e3 * parts[0] / whole.n,
-           1e3 * parts[2] / whole.n);
+    result("ppo", rows, what, 1e3 * median(&whole), "ms", "floor", 1e3 * median(&floor),
+        median(&whole) / median(&floor), 0, 1.5, "rollouts %.0f, updates %.0f ms", 1e3 * parts[0] / whole.n,
+        1e3 * parts[2] / whole.n);
     iteration_free(&j);
 }
 
 // ----------------------------------------------------------------------------
-// beside one busy thread of another process: this program with --busy, which dies with the bench. Spawned, not forked: fork leaves our pages to be
-// copied when they are next written, which would be measured too.
+// beside one busy thread of another process: this program with --busy, which dies with the bench. Spawned, not forked:
+// fork leaves our pages to be copied when they are next written, which would be measured too.
 
 static pid_t foreign_start(void)
 {
@@ -368,7 +408,8 @@ static void one_training_step(void *job, Times *t) { training_step((Training *)j
 static void one_decoding(void *job, Times *t) { decoding_run((Decoding *)job, t); }
 
 // The job with one thread, with all, and with all beside the busy one
-static void beside_foreign(const char *what, const char *shape, void (*run)(void *job, Times *t), void *job, int repeats)
+static void beside_foreign(const char *what, const char *shape, void (*run)(void *job, Times *t), void *job,
+    int repeats)
 {
     Times one = {0}, beside = {0}, idle = {0};
     int threads = omp_get_max_threads();
@@ -381,7 +422,9 @@ static void beside_foreign(const char *what, const char *shape, void (*run)(void
         run(job, r < 0 ? NULL : &beside);
         child_end(foreign);
     }
-    result("foreign", 0, what, 1e3 * median(&beside), "ms", "one thread alone", 1e3 * median(&one), median(&one) / median(&beside), 0.9, INFINITY, "%s; %d threads alone %.2f ms", shape, threads, 1e3 * median(&idle));
+    result("foreign", 0, what, 1e3 * median(&beside), "ms", "one thread alone", 1e3 * median(&one),
+        median(&one) / median(&beside), 0.9, INFINITY, "%s; %d threads alone %.2f ms", shape, threads,
+        1e3 * median(&idle));
 }
 
 static void bench_foreign(int repeats)
@@ -405,9 +448,11 @@ static void bench_foreign(int repeats)
 }
 
 // ----------------------------------------------------------------------------
-// peak memory: each job in a process of its own (this program with --peak), which says what was planned and what it took
+// peak memory: each job in a process of its own (this program with --peak), which says
+// what was planned and what it took
 
-static FILE *child_start(pid_t *pid, const char *dir, char **argv, bool their_waiting) // reads what argv writes, a line at a time: a terminal, or it would be kept back
+// Reads what argv writes, a line at a time: a terminal, or it would be kept back
+static FILE *child_start(pid_t *pid, const char *dir, char **argv, bool their_waiting)
 {
     int fd;
     *pid = forkpty(&fd, NULL, NULL, NULL);
@@ -426,7 +471,8 @@ static double status_bytes(const char *field)
     FILE *f = fopen("/proc/self/status", "r");
     char line[256];
     double kib = NAN;
-    while (f && fgets(line, sizeof line, f)) if (!strncmp(line, field, strlen(field))) kib = strtod(line + strlen(field), NULL);
+    while (f && fgets(line, sizeof line, f))
+        if (!strncmp(line, field, strlen(field))) kib = strtod(line + strlen(field), NULL);
     if (f) fclose(f);
     return 1024 * kib;
 }
@@ -462,37 +508,48 @@ static void peak(const char *job, size_t rows)
         iteration_create(&j, rows);
         ppo_iteration(&j.p);
     }
-    printf("peak %.0f planned %.0f\n", status_bytes("VmHWM:") - status_bytes("RssFile:") - status_bytes("RssShmem:"), plan); // anonymous: files' pages hardly shrink
+    // anonymous: files' pages hardly shrink
+    printf("peak %.0f planned %.0f\n", status_bytes("VmHWM:") - status_bytes("RssFile:") - status_bytes("RssShmem:"),
+        plan);
     exit(0);
 }
 
 static void bench_memory(size_t ppo_rows, bool tiny)
 {
-    const struct { const char *job, *what; size_t rows; } jobs[] = {{"training", "peak memory, training step", B}, {"decode", "peak memory, decoding", MOST_ROWS}, {"ppo", "peak memory, PPO iteration", ppo_rows}};
+    const struct { const char *job, *what; size_t rows; } jobs[] = {
+        {"training", "peak memory, training step", B},
+        {"decode", "peak memory, decoding", MOST_ROWS},
+        {"ppo", "peak memory, PPO iteration", ppo_rows}};
     for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) {
         pid_t pid;
         char line[4096], rows[32];
         double most = NAN, plan = NAN;
         snprintf(rows, sizeof rows, "%zu", jobs[i].rows);
-        char *argv[] = {"/proc/self/exe", "--peak", (char *)jobs[i].job, "--rows", rows, "--precision", cpu_bf16 ? "bf16" : "fp32", tiny ? "--tiny" : NULL, NULL};
+        char *argv[] = {"/proc/self/exe", "--peak", (char *)jobs[i].job, "--rows", rows, "--precision",
+            cpu_bf16 ? "bf16" : "fp32", tiny ? "--tiny" : NULL, NULL};
         FILE *f = child_start(&pid, NULL, argv, false);
         while (fgets(line, sizeof line, f)) if (sscanf(line, "peak %lf planned %lf", &most, &plan) == 2) break;
         fclose(f);
         waitpid(pid, NULL, 0);
         if (isnan(most)) die("memory: %s ended without saying its peak", jobs[i].job);
         bool judged = plan > 500e6;
-        result("memory", jobs[i].rows, jobs[i].what, most / 1e6, "MB", "planned", plan / 1e6, most / plan, judged ? 0.95 : 0, judged ? 1.05 : INFINITY, "%zu rows%s", jobs[i].rows, judged ? "" : "; a goal for plans over 500 MB only");
+        result("memory", jobs[i].rows, jobs[i].what, most / 1e6, "MB", "planned", plan / 1e6, most / plan,
+            judged ? 0.95 : 0, judged ? 1.05 : INFINITY, "%zu rows%s", jobs[i].rows,
+            judged ? "" : "; a goal for plans over 500 MB only");
     }
 }
 
 // ----------------------------------------------------------------------------
-// llm.c: its own train_gpt2 (B=4, T=64, all threads) in a child process, in a directory made for it: random weights in its version 3, random tokens.
-// Its first step, which allocates, does not count. One run holds several steps, so blocks of its steps alternate with blocks of ours.
+// llm.c: its own train_gpt2 (B=4, T=64, all threads) in a child process, in a directory made for it: random weights in
+// its version 3, random tokens. Its first step, which allocates, does not count. One run holds several steps, so blocks
+// of its steps alternate with blocks of ours.
 
 static char llmc_dir[] = "/tmp/vbon-bench-XXXXXX";
 static int llmc_at = -1;
 #define LLMC_DATA "dev/data/tinyshakespeare"
-static const char *const llmc_files[] = {"gpt2_124M.bin", LLMC_DATA "/tiny_shakespeare_train.bin", LLMC_DATA "/tiny_shakespeare_val.bin"}, *const llmc_dirs[] = {"dev", "dev/data", LLMC_DATA};
+static const char *const llmc_files[] = {
+    "gpt2_124M.bin", LLMC_DATA "/tiny_shakespeare_train.bin", LLMC_DATA "/tiny_shakespeare_val.bin"};
+static const char *const llmc_dirs[] = {"dev", "dev/data", LLMC_DATA};
 static void llmc_clean(void)
 {
     if (llmc_at < 0) return;
@@ -510,7 +567,10 @@ static FILE *llmc_create(int file)
     if (!f) die("%s/%s: cannot be written", llmc_dir, llmc_files[file]);
     return f;
 }
-static void llmc_close(FILE *f, int file) { if (ferror(f) | fclose(f)) die("%s/%s: cannot be written: is the disk full?", llmc_dir, llmc_files[file]); }
+static void llmc_close(FILE *f, int file)
+{
+    if (ferror(f) | fclose(f)) die("%s/%s: cannot be written: is the disk full?", llmc_dir, llmc_files[file]);
+}
 
 static void llmc_make_files(const Config *c)
 {
@@ -519,7 +579,9 @@ static void llmc_make_files(const Config *c)
     signal(SIGINT, llmc_interrupted); signal(SIGTERM, llmc_interrupted);
     for (int i = 0; i < 3; i++) mkdirat(llmc_at, llmc_dirs[i], 0700);
     const size_t V = (c->V + 127) / 128 * 128, C = c->C, L = c->L;
-    const struct { size_t n; bool norm; } list[] = {{V * C, 0}, {c->max_T * C, 0}, {L * C, 1}, {L * C, 0}, {L * 3 * C * C, 0}, {L * 3 * C, 0}, {L * C * C, 0}, {L * C, 0}, {L * C, 1}, {L * C, 0},
+    const struct { size_t n; bool norm; } list[] = {
+        {V * C, 0}, {c->max_T * C, 0}, {L * C, 1}, {L * C, 0}, {L * 3 * C * C, 0}, {L * 3 * C, 0},
+        {L * C * C, 0}, {L * C, 0}, {L * C, 1}, {L * C, 0},
         {L * 4 * C * C, 0}, {L * 4 * C, 0}, {L * 4 * C * C, 0}, {L * C, 0}, {C, 1}, {C, 0}};
     int32_t header[256] = {20240326, 3, (int)c->max_T, (int)c->V, (int)L, (int)c->NH, (int)C, (int)V};
     FILE *f = llmc_create(0);
@@ -569,7 +631,8 @@ static void llmc_steps(char *binary, int steps, Times *t)
 static void bench_llmc(int repeats, const char *dir)
 {
     char *path = format("%s/train_gpt2", dir), *binary = realpath(path, NULL), threads[16];
-    if (!binary || access(binary, X_OK)) die("%s: no such program: build llm.c there (make train_gpt2), or name another --llmc DIR", path);
+    if (!binary || access(binary, X_OK))
+        die("%s: no such program: build llm.c there (make train_gpt2), or name another --llmc DIR", path);
     snprintf(threads, sizeof threads, "%d", omp_get_max_threads());
     setenv("OMP_NUM_THREADS", threads, 1);
     llmc_make_files(&gpt2_124m);
@@ -586,8 +649,11 @@ static void bench_llmc(int repeats, const char *dir)
     }
     training_free(&j);
     llmc_clean();
-    result("llmc", B, "training step, B=4, T=64", 1e3 * median(&ours), "ms", "llm.c", 1e3 * median(&theirs), median(&theirs) / median(&ours), 4, INFINITY,
-           "%d steps each; llm.c is %.2f times the floor of the training step, and no engine on these products could be farther ahead", theirs.n, median(&theirs) / (median(&floor.products) + median(&floor.adamw)));
+    result("llmc", B, "training step, B=4, T=64", 1e3 * median(&ours), "ms", "llm.c", 1e3 * median(&theirs),
+        median(&theirs) / median(&ours), 4, INFINITY,
+        "%d steps each; llm.c is %.2f times the floor of the training step, "
+        "and no engine on these products could be farther ahead",
+        theirs.n, median(&theirs) / (median(&floor.products) + median(&floor.adamw)));
     free(path); free(binary);
 }
 
@@ -609,7 +675,10 @@ int main(int argc, char **argv)
         if (entry) continue;
         if (!strcmp(flag, "--json")) { json_lines = true; continue; }
         if (!strcmp(flag, "--tiny")) { tiny = true; continue; }
-        if (!strstr(" --rows --repeats --precision --threads --llmc --peak ", flag) || strncmp(flag, "--", 2)) usage("%s: bench knows --rows, --repeats, --precision, --threads, --llmc, --json, --tiny, and training decode sampling ppo foreign memory llmc", flag);
+        if (!strstr(" --rows --repeats --precision --threads --llmc --peak ", flag) || strncmp(flag, "--", 2))
+            usage("%s: bench knows --rows, --repeats, --precision, --threads, --llmc, --json, "
+                  "--tiny, and training decode sampling ppo foreign memory llmc",
+                flag);
         if (i + 1 == argc) usage("%s needs a value", flag);
         const char *value = argv[++i];
         if (!strcmp(flag, "--rows")) rows = strtoul(value, NULL, 10);
@@ -623,12 +692,17 @@ int main(int argc, char **argv)
     if (wanted[6] && !llmc) usage("llmc needs --llmc DIR, a checkout of llm.c with train_gpt2 built");
     if (repeats < 1 || repeats > MAX_REPEATS || rows < 1) usage("--repeats 1 to %d, --rows at least 1", MAX_REPEATS);
     (void)commands; (void)n_commands; (void)preset_flags;
-    if (tiny) { gpt2_124m.L = 2; gpt2_124m.NH = 2; gpt2_124m.C = 32; gpt2_124m.F = 128; gpt2_124m.V = 61; gpt2_124m.max_T = 64; }
+    if (tiny) {
+        Config *c = &gpt2_124m;
+        c->L = 2; c->NH = 2; c->C = 32; c->F = 128; c->V = 61; c->max_T = 64;
+    }
     if (job) peak(job, rows);
     double load[3] = {0};
     if (getloadavg(load, 3) < 0) load[0] = NAN;
-    if (!json_lines) printf("%s, %s, %d threads, %s; load before: %.2f; medians of %d interleaved repeats\n", tiny ? "Tiny shapes" : "GPT-2 124M shapes", cpu_bf16 ? "bf16" : "fp32", omp_get_max_threads(),
-                            cpu_libraries(), load[0], repeats);
+    if (!json_lines)
+        printf("%s, %s, %d threads, %s; load before: %.2f; medians of %d interleaved repeats\n",
+            tiny ? "Tiny shapes" : "GPT-2 124M shapes", cpu_bf16 ? "bf16" : "fp32", omp_get_max_threads(),
+            cpu_libraries(), load[0], repeats);
     fflush(stdout);
     size_t most = (rows > MOST_ROWS ? rows : MOST_ROWS) * 48;
     size_t n = gpt2_124m.V * gpt2_124m.C;
@@ -643,6 +717,7 @@ int main(int argc, char **argv)
     if (wanted[4]) bench_foreign(repeats);
     if (wanted[5]) bench_memory(rows, tiny);
     if (wanted[6]) bench_llmc(repeats, llmc);
-    if (!json_lines && getloadavg(load, 3) > 0) printf("load after: %.2f (%d threads of it ours)\n", load[0], omp_get_max_threads());
+    if (!json_lines && getloadavg(load, 3) > 0)
+        printf("load after: %.2f (%d threads of it ours)\n", load[0], omp_get_max_threads());
     return 0;
 }

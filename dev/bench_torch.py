@@ -1,17 +1,21 @@
-"""bench_torch.py: PyTorch and transformers beside vbon on this CPU, in one run: the same shapes (GPT-2 124M, random weights), rows and number of threads.
+"""bench_torch.py: PyTorch and transformers beside vbon on this CPU, in one run: the same shapes (GPT-2 124M, random
+weights), rows and number of threads.
 
-    python3 dev/bench_torch.py [--rows N] [--repeats N] [--threads N] [--only training,decode,ppo] [--tiny]      (after `make build/bench`)
+    python3 dev/bench_torch.py [--rows N] [--repeats N] [--threads N] [--only training,decode,ppo] [--tiny]
+        (after `make build/bench`)
 
-Three jobs, each measured by PyTorch and then by `build/bench --json` before the next, so that a change of the machine's load meets both:
+Three jobs, each measured by PyTorch and then by `build/bench --json` before the next, so that a change of the machine's
+load meets both:
   training   B=4, T=64: forward, cross-entropy over all positions, backward, gradient clipped to norm 1, AdamW
   decode     `generate` with sampling, 8-token prompts, 32 new tokens, at 1, 8, 32 and 128 rows
-  ppo        a sentiment PPO iteration of --rows episodes (default 32) x 40 tokens, written the plain way, as TRL does it: rollout by generate; old
-             log-probabilities, values and the reference's log-probabilities by whole forwards, logits at all positions; 4 epochs of minibatches of 32
-             in which the top 2 blocks, the final norm and a value head train under the whole model's forward; the reference a second model
-Ratios are theirs / ours, with goals 1.15, 2 and 3. fp32, and bf16 (autocast; generate on a bf16 copy of the weights) where the CPU multiplies
-bfloat16 itself.
-Weights are random: speed does not depend on them. Left out on purpose: torch.compile (minutes of compiling for these few steps).
-Needs torch and transformers; without them it says so and ends well."""
+  ppo        a sentiment PPO iteration of --rows episodes (default 32) x 40 tokens, written the plain way, as TRL does
+             it: rollout by generate; old log-probabilities, values and the reference's log-probabilities by whole
+             forwards, logits at all positions; 4 epochs of minibatches of 32 in which the top 2 blocks, the final norm
+             and a value head train under the whole model's forward; the reference a second model
+Ratios are theirs / ours, with goals 1.15, 2 and 3. fp32, and bf16 (autocast; generate on a bf16 copy of the weights)
+where the CPU multiplies bfloat16 itself. Weights are random: speed does not depend on them. Left out on purpose:
+torch.compile (minutes of compiling for these few steps). Needs torch and transformers; without them it says so and ends
+well."""
 import argparse
 import contextlib
 import json
@@ -52,7 +56,8 @@ except ImportError as e:
 
 BENCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "build", "bench")
 SHAPE = dict(vocab_size=61, n_positions=64, n_embd=32, n_layer=2, n_head=2, n_inner=128) if args.tiny else {}
-CONFIG = transformers.GPT2Config(**SHAPE, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=None, eos_token_id=None)
+CONFIG = transformers.GPT2Config(**SHAPE, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=None,
+    eos_token_id=None)
 
 
 def gpt2():
@@ -72,7 +77,8 @@ def timed(f):
 
 def ours(job, precision):
     """build/bench's seconds of the same job, by rows (decode: of a token)."""
-    command = [BENCH, "--json", job, "--rows", str(args.rows), "--repeats", str(args.repeats), "--threads", str(args.threads), "--precision", precision]
+    command = [BENCH, "--json", job, "--rows", str(args.rows), "--repeats", str(args.repeats), "--threads",
+        str(args.threads), "--precision", precision]
     r = subprocess.run(command + ["--tiny"] * args.tiny, capture_output=True, text=True)
     lines = [json.loads(line) for line in r.stdout.splitlines() if line.startswith("{")]
     if r.returncode or not lines:
@@ -80,7 +86,8 @@ def ours(job, precision):
     return {line["rows"]: line["measured"] / 1e3 for line in lines if line["entry"] == job}
 
 
-# ---------------------------------------------------------------------------- PyTorch's side: a function that does the job once
+# ----------------------------------------------------------------------------
+# PyTorch's side: a function that does the job once
 
 
 def training(precision):
@@ -104,7 +111,8 @@ def autocast(precision):
 
 
 def sample(model, prompts, new):
-    return model.generate(prompts, attention_mask=torch.ones_like(prompts), do_sample=True, top_k=0, min_new_tokens=new, max_new_tokens=new, pad_token_id=0)
+    return model.generate(prompts, attention_mask=torch.ones_like(prompts), do_sample=True, top_k=0, min_new_tokens=new,
+        max_new_tokens=new, pad_token_id=0)
 
 
 def decode(precision, rows):
@@ -117,7 +125,8 @@ def ppo(precision):
     policy, reference, sampler = (gpt2().eval() for _ in range(3))  # eval: no dropout, in training too
     if precision == "bf16":
         sampler.to(torch.bfloat16)
-    critic = torch.nn.Sequential(torch.nn.Linear(CONFIG.n_embd, 2 * CONFIG.n_embd), torch.nn.ReLU(), torch.nn.Linear(2 * CONFIG.n_embd, 1))
+    critic = torch.nn.Sequential(torch.nn.Linear(CONFIG.n_embd, 2 * CONFIG.n_embd), torch.nn.ReLU(),
+        torch.nn.Linear(2 * CONFIG.n_embd, 1))
     for p in list(policy.parameters()) + list(reference.parameters()):
         p.requires_grad_(False)
     trained = [p for part in [*policy.transformer.h[-TOP:], policy.transformer.ln_f, critic] for p in part.parameters()]
@@ -176,7 +185,8 @@ def ppo(precision):
 def beside(job, what, theirs, mine):
     ratio, goal = theirs / mine, GOALS[job]
     missed = f", MISSED by {100 * (1 - ratio / goal):.0f} %" if not ratio >= goal else ""
-    print(f"{what:44s} torch {1e3 * theirs:10.2f} ms   vbon {1e3 * mine:10.2f} ms   ratio {ratio:.2f}, goal >= {goal:.2f}{missed}", flush=True)
+    print(f"{what:44s} torch {1e3 * theirs:10.2f} ms   vbon {1e3 * mine:10.2f} ms   ratio {ratio:.2f}, goal >= "
+        f"{goal:.2f}{missed}", flush=True)
 
 
 def run(job, precision):
@@ -190,7 +200,8 @@ def run(job, precision):
             beside(job, f"{precision}: decode, {rows} rows, a token", theirs[rows], mine[rows])
     else:
         theirs = timed(ppo(precision))
-        beside(job, f"{precision}: PPO iteration, {args.rows} x {RESPONSE} tokens", theirs, ours(job, precision)[args.rows])
+        beside(job, f"{precision}: PPO iteration, {args.rows} x {RESPONSE} tokens", theirs,
+            ours(job, precision)[args.rows])
 
 
 def main():
@@ -201,8 +212,9 @@ def main():
     with open("/proc/cpuinfo") as f:
         flags = f.read().split()
     bf16 = "avx512_bf16" in flags or "amx_bf16" in flags
-    print(f"{'Tiny shapes' if args.tiny else 'GPT-2 124M shapes'}, torch {torch.__version__}, transformers {transformers.__version__}, {args.threads} threads; "
-          f"load before: {os.getloadavg()[0]:.2f}; medians of {args.repeats}", flush=True)
+    print(f"{'Tiny shapes' if args.tiny else 'GPT-2 124M shapes'}, torch {torch.__version__}, transformers "
+        f"{transformers.__version__}, {args.threads} threads; "
+        f"load before: {os.getloadavg()[0]:.2f}; medians of {args.repeats}", flush=True)
     for precision in ("fp32", "bf16"):
         if precision == "bf16" and not bf16:
             print("bf16: not measured: this CPU has no bf16")

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Packs a reward cache into one line a prompt, for keeping: rewards, log p (five digits) and order keys in draw order; texts only on request.
+"""Packs a reward cache into one line a prompt, for keeping: rewards, log p (five digits) and order keys in draw order;
+texts only on request.
 
     python3 dev/compact_cache.py cache.jsonl --out cache.jsonl.gz [--texts 6] [--best 2,4,8,16,32,64,128]
 
---texts K keeps the texts of each prompt's first K samples, --best those of the best and the worst of its first n, for each n: all that
-supervised baselines need. They stand in "texts", by draw. Rewards keep nine digits, so ranks and ties come back exactly. `vbon` reads the
-result after gunzip."""
+--texts K keeps the texts of each prompt's first K samples, --best those of the best and the worst of its first n, for
+each n: all that supervised baselines need. They stand in "texts", by draw. Rewards keep nine digits, so ranks and ties
+come back exactly. `vbon` reads the result after gunzip."""
 import argparse, gzip, json
 
 def main():
@@ -37,7 +38,8 @@ def main():
             p, w = json.dumps(prompt, ensure_ascii=False), ",".join("%.9g" % r["reward"] for r in rows)
             l, k = ",".join("%.5g" % r["logp"] for r in rows), ",".join('"%s"' % r["key"] for r in rows)
             t = json.dumps({str(i): rows[i]["text"] for i in sorted(keep)}, ensure_ascii=False, separators=(",", ":"))
-            z.write(('{"prompt":%s,"rewards":[%s],"logps":[%s],"keys":[%s]%s}\n' % (p, w, l, k, ',"texts":' + t if keep else "")).encode())
+            z.write(('{"prompt":%s,"rewards":[%s],"logps":[%s],"keys":[%s]%s}\n'
+                % (p, w, l, k, ',"texts":' + t if keep else "")).encode())
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,7 @@
 #!/bin/sh
-# demo.sh: a reference model and a reward model -> reward cache -> vBoN at N = 4 and 16 -> evaluation on prompts it never trained on.
-# Everything is written under runs/demo. EPISODES=5120 makes it short, FLAGS="--device cuda" runs it elsewhere. Exit code 1 unless vBoN did what it is for.
+# demo.sh: a reference model and a reward model -> reward cache -> vBoN at N = 4 and 16 -> evaluation on prompts it
+# never trained on. Everything is written under runs/demo. EPISODES=5120 makes it short, FLAGS="--device cuda" runs it
+# elsewhere. Exit code 1 unless vBoN did what it is for.
 set -eu
 EPISODES=${EPISODES:-10240}
 D=dev/demo; OUT=runs/demo; BOTH="--max-new 24 --seed 1 ${FLAGS:-}"
@@ -11,12 +12,16 @@ step() { # step NAME COMMAND...: runs vbon, its output in NAME.log; what it says
     ./vbon "$@" > "$OUT/$name.log" 2>&1 || { echo failed; tail -n 3 "$OUT/$name.log"; exit 1; }
     echo "$(($(date +%s) - began)) s"
 }
-field() { sed -E "s/.*\"$2\":\\[([^],]*),([^]]*)\\].*/\\$3/" "$OUT/$1.json"; }                        # field RUN KEY 1|2: value | standard error
+# field RUN KEY 1|2: value | standard error
+field() { sed -E "s/.*\"$2\":\\[([^],]*),([^]]*)\\].*/\\$3/" "$OUT/$1.json"; }
 say() { sed -E 's/.*"response":"(([^"\\]|\\.)*)".*/\1/; s/\\n/ /g; s/\\"/"/g'; }
 
-step cache_of_the_reference,_256_prompts_x_32      cache --model $D/lm --reward $D/rm --prompts $D/prompts.jsonl --samples 32 $BOTH --out $OUT/cache.jsonl
-step cache_of_the_test_prompts,_128_x_64           cache --model $D/lm --reward $D/rm --prompts $D/prompts_test.jsonl --samples 64 $BOTH --out $OUT/cache_test.jsonl
-PPO="train --model $D/lm --reward $D/rm --cache $OUT/cache.jsonl --critic prefix-rank --lambda 0.7 --episodes $EPISODES --rollout 512 --minibatch 64 --ppo-epochs 1 --warmup 12 --log-every 4 $BOTH"
+step cache_of_the_reference,_256_prompts_x_32      cache --model $D/lm --reward $D/rm --prompts $D/prompts.jsonl \
+    --samples 32 $BOTH --out $OUT/cache.jsonl
+step cache_of_the_test_prompts,_128_x_64           cache --model $D/lm --reward $D/rm --prompts $D/prompts_test.jsonl \
+    --samples 64 $BOTH --out $OUT/cache_test.jsonl
+PPO="train --model $D/lm --reward $D/rm --cache $OUT/cache.jsonl --critic prefix-rank --lambda 0.7"
+PPO="$PPO --episodes $EPISODES --rollout 512 --minibatch 64 --ppo-epochs 1 --warmup 12 --log-every 4 $BOTH"
 step vBoN_N=16,_$EPISODES'_episodes'               $PPO --n 16 --lr 4e-4 --out $OUT/vbon16
 step vBoN_N=4,_$EPISODES'_episodes'                $PPO --n 4 --lr 2e-4 --out $OUT/vbon4
 EVAL="eval --reference $D/lm --reward $D/rm --cache $OUT/cache_test.jsonl --ns 4,16 --samples 8 $BOTH"
@@ -28,12 +33,14 @@ step evaluation_of_vBoN_N=16                       $EVAL --model $OUT/vbon16 --o
 
 echo
 echo "128 held-out prompts x 8 responses of 24 tokens, seed 1, $EPISODES episodes each; +- standard error. Nats."
-printf '%-10s %-17s %-17s %-17s %-17s %-17s %s\n' "" "mean reward" "win rate" "KL to reference" "to Best-of-4" "to Best-of-16" "tokens/s"
+printf '%-10s %-17s %-17s %-17s %-17s %-17s %s\n' "" "mean reward" "win rate" "KL to reference" "to Best-of-4" \
+    "to Best-of-16" "tokens/s"
 row() { # row TITLE RUN KL TO4 TO16: an empty cell is measured
     printf '%-10s' "$1"; run=$2; shift 2
     set -- "" "" "$@"
     for key in reward win_rate kl_rb 4 16; do
-        if [ -n "$1" ]; then printf ' %-17s' "$1"; else printf ' %8.4f +-%6.4f' "$(field "$run" $key 1)" "$(field "$run" $key 2)"; fi
+        if [ -n "$1" ]; then printf ' %-17s' "$1"; else printf ' %8.4f +-%6.4f' "$(field "$run" $key 1)" \
+            "$(field "$run" $key 2)"; fi
         shift
     done
     sed -E 's|.*"time/tokens_per_second":([0-9]*).*| \1|' "$OUT/$run.json"
@@ -44,14 +51,21 @@ row vBoN-4 vbon4 "" "" ""
 row BoN-16 bon16 "<= 1.8351" "not measured" "0, what it is"
 row vBoN-16 vbon16 "" "" ""
 echo "Best-of-N by theory: win rate N/(N+1) = 0.8000 and 0.9412, KL at most log N - (N-1)/N."
-echo "BoN draws N responses and N rewards for each it returns; vBoN draws one. tokens/s: returned, their rewards included."
+echo "BoN draws N responses and N rewards for each it returns; vBoN draws one." \
+    "tokens/s: returned, their rewards included."
 echo
 head -n 4 $D/prompts_test.jsonl > $OUT/shown.jsonl
-for m in $D/lm $OUT/vbon16; do ./vbon sample --model $m --prompts $OUT/shown.jsonl --samples 1 $BOTH --out $OUT/sampled.jsonl > /dev/null 2>&1; say < $OUT/sampled.jsonl > $OUT/said.$(basename $m); done
-sed -E 's/.*"prompt": ?"(.*)"}.*/\1/; s/\\"/"/g' $OUT/shown.jsonl | paste -d '\t' - $OUT/said.lm $OUT/said.vbon16 | awk -F '\t' '{printf "%s ...\n    before:%s\n    after: %s\n", $1, $2, $3}'
+for m in $D/lm $OUT/vbon16; do
+    ./vbon sample --model $m --prompts $OUT/shown.jsonl --samples 1 $BOTH --out $OUT/sampled.jsonl > /dev/null 2>&1
+    say < $OUT/sampled.jsonl > $OUT/said.$(basename $m)
+done
+sed -E 's/.*"prompt": ?"(.*)"}.*/\1/; s/\\"/"/g' $OUT/shown.jsonl | paste -d '\t' - $OUT/said.lm $OUT/said.vbon16 |
+    awk -F '\t' '{printf "%s ...\n    before:%s\n    after: %s\n", $1, $2, $3}'
 echo
-awk -v win="$(field vbon16 win_rate 1)" -v d16="$(field vbon16 16 1)" -v r16="$(field reference 16 1)" -v d4="$(field vbon4 4 1)" -v r4="$(field reference 4 1)" 'BEGIN {
-    printf "vBoN-16 wins %.1f %% (wanted: 75 %%), keeps %.0f %% of the reference'"'"'s distance to Best-of-16 (wanted: under 50 %%); vBoN-4 keeps %.0f %% of that to Best-of-4 (wanted: under 100 %%)\n",
+awk -v win="$(field vbon16 win_rate 1)" -v d16="$(field vbon16 16 1)" -v r16="$(field reference 16 1)" \
+    -v d4="$(field vbon4 4 1)" -v r4="$(field reference 4 1)" 'BEGIN {
+    printf "vBoN-16 wins %.1f %% (wanted: 75 %%), keeps %.0f %% of the reference'"'"'s distance to Best-of-16 " \
+        "(wanted: under 50 %%); vBoN-4 keeps %.0f %% of that to Best-of-4 (wanted: under 100 %%)\n",
         100 * win, 100 * d16 / r16, 100 * d4 / r4
     ok = win >= 0.75 && d16 < 0.5 * r16 && d4 < r4
     print ok ? "demo: ok" : "demo: FAILED"

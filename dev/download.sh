@@ -1,13 +1,16 @@
 #!/bin/sh
-# download.sh [sentiment|tldr|all] [DIR]: the paper's checkpoints and data, fetched and checked, and the prompts of its experiments. DIR defaults to paper/.
+# download.sh [sentiment|tldr|all] [DIR]: the paper's checkpoints and data, fetched and checked, and the prompts of its
+# experiments. DIR defaults to paper/.
 #
-# Needs a network, curl and python3 with the packages of dev/requirements.txt (for checkpoints that exist only as pickles, and for cutting prompts).
-# What is there already is not fetched again; a file appears under its name only when it is whole. Every model's files must hold the tensors that its
-# config.json implies, by name and shape, and no others; every data file's lines are counted. Sizes: sentiment 1.2 GB, tldr about 60 GB.
+# Needs a network, curl and python3 with the packages of dev/requirements.txt (for checkpoints that exist only as
+# pickles, and for cutting prompts). What is there already is not fetched again; a file appears under its name only when
+# it is whole. Every model's files must hold the tensors that its config.json implies, by name and shape, and no others;
+# every data file's lines are counted. Sizes: sentiment 1.2 GB, tldr about 60 GB.
 set -eu
 cd "$(dirname "$0")/.."
 WHAT=${1:-all} DIR=${2:-paper} HUB=${HUB:-https://huggingface.co} PYTHON=${PYTHON:-python3}
-BLOB=${BLOB:-https://openaipublic.blob.core.windows.net/summarize-from-feedback} IMDB=${IMDB:-https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz}
+BLOB=${BLOB:-https://openaipublic.blob.core.windows.net/summarize-from-feedback} \
+    IMDB=${IMDB:-https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz}
 die() { echo "download.sh: $*" >&2; exit 1; }
 case $WHAT in sentiment|tldr|all) ;; *) die "$WHAT: sentiment, tldr or all" ;; esac
 [ -x ./vbon ] || die "./vbon is not built: make"
@@ -27,13 +30,16 @@ model() { # REPOSITORY NAME
     mkdir -p "$to"
     get "$from/config.json" "$to/config.json" || die "$1: no config.json"
     tokenizer=
-    for f in tokenizer.json tokenizer_config.json vocab.json merges.txt vocab.txt special_tokens_map.json; do get "$from/$f" "$to/$f" && tokenizer=1; done
+    for f in tokenizer.json tokenizer_config.json vocab.json merges.txt vocab.txt special_tokens_map.json; do
+        get "$from/$f" "$to/$f" && tokenizer=1
+    done
     [ -n "$tokenizer" ] || die "$1: no tokenizer"
     weights=
     for f in model.safetensors model.safetensors.index.json pytorch_model.bin pytorch_model.bin.index.json; do
         get "$from/$f" "$to/$f" || continue
         case $f in *.index.json)
-            for shard in $(grep -oE '"[^"/]+\.(safetensors|bin)"' "$to/$f" | tr -d '"' | sort -u); do get "$from/$shard" "$to/$shard" || die "$1: no $shard"; done ;;
+            for shard in $(grep -oE '"[^"/]+\.(safetensors|bin)"' "$to/$f" | tr -d '"' | sort -u); do get \
+                "$from/$shard" "$to/$shard" || die "$1: no $shard"; done ;;
         esac
         weights=1
         break
@@ -56,18 +62,31 @@ if [ "$WHAT" != tldr ]; then # section 5 of the paper
     get "$IMDB" "$DIR/archives/aclImdb_v1.tar.gz" || die "the Large Movie Review Dataset has moved"
     [ -s "$DIR/imdb/unsup.jsonl" ] || "$PYTHON" dev/public_data.py imdb "$DIR/archives/aclImdb_v1.tar.gz" "$DIR/imdb"
     lines "$DIR/imdb/train.jsonl" 25000; lines "$DIR/imdb/test.jsonl" 25000; lines "$DIR/imdb/unsup.jsonl" 50000
-    prompts() { [ -s "$DIR/imdb/$1.jsonl" ] || "$PYTHON" dev/make_prompts.py "$DIR/imdb/$2.jsonl" --tokenizer "$DIR/gpt2-imdb" --count "$3" --seed "$4" --out "$DIR/imdb/$1.jsonl"; lines "$DIR/imdb/$1.jsonl" "$3"; }
+    prompts() {
+        [ -s "$DIR/imdb/$1.jsonl" ] ||
+            "$PYTHON" dev/make_prompts.py "$DIR/imdb/$2.jsonl" --tokenizer "$DIR/gpt2-imdb" --count "$3" --seed "$4" \
+                --out "$DIR/imdb/$1.jsonl"
+        lines "$DIR/imdb/$1.jsonl" "$3"
+    }
     prompts prompts train 5000 1; prompts prompts_test test 512 2
 fi
 if [ "$WHAT" != sentiment ]; then # section 6
     model cleanrl/EleutherAI_pythia-2.8b-deduped__sft__tldr sft-2.8b           # the policy
-    model cleanrl/EleutherAI_pythia-2.8b-deduped__reward__tldr reward-2.8b     # the reward model: no LM head, a scalar one with a bias
+    # the reward model: no LM head, a scalar one with a bias
+    model cleanrl/EleutherAI_pythia-2.8b-deduped__reward__tldr reward-2.8b
     model cleanrl/EleutherAI_pythia-6.9b-deduped__reward__tldr reward-6.9b     # the evaluator
     mkdir -p "$DIR/archives/tldr"
-    for split in train valid test; do get "$BLOB/datasets/tldr_3_filtered/$split.jsonl" "$DIR/archives/tldr/$split.jsonl" || die "TL;DR posts: no $split"; done
-    for i in 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 22; do get "$BLOB/dataset/comparisons/batch$i.json" "$DIR/archives/tldr/batch$i.json" || die "comparisons: no batch$i"; done
-    [ -s "$DIR/tldr/comparisons_valid.jsonl" ] || "$PYTHON" dev/public_data.py tldr "$DIR/archives/tldr" "$DIR/tldr" --tokenizer "$DIR/sft-2.8b/tokenizer.json"
-    lines "$DIR/tldr/train.jsonl" 116722; lines "$DIR/tldr/valid.jsonl" 6447; lines "$DIR/tldr/test.jsonl" 6553; lines "$DIR/tldr/comparisons_train.jsonl" 92858
+    for split in train valid test; do
+        get "$BLOB/datasets/tldr_3_filtered/$split.jsonl" "$DIR/archives/tldr/$split.jsonl" ||
+            die "TL;DR posts: no $split"
+    done
+    for i in 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 22; do
+        get "$BLOB/dataset/comparisons/batch$i.json" "$DIR/archives/tldr/batch$i.json" || die "comparisons: no batch$i"
+    done
+    [ -s "$DIR/tldr/comparisons_valid.jsonl" ] ||
+        "$PYTHON" dev/public_data.py tldr "$DIR/archives/tldr" "$DIR/tldr" --tokenizer "$DIR/sft-2.8b/tokenizer.json"
+    lines "$DIR/tldr/train.jsonl" 116722; lines "$DIR/tldr/valid.jsonl" 6447; lines "$DIR/tldr/test.jsonl" 6553
+    lines "$DIR/tldr/comparisons_train.jsonl" 92858
     lines "$DIR/tldr/split/test.jsonl" 392
 fi
 echo "all there, in $DIR"

@@ -1,14 +1,17 @@
-// gpu_bench.c: times on a GPU, beside two ceilings measured in the same run: the bandwidth of a device copy and the rate of a large bf16 product.
+// gpu_bench.c: times on a GPU, beside two ceilings measured in the same run: the bandwidth of a device
+// copy and the rate of a large bf16 product.
 //
-//   build/gpu_bench [--tiny] [STAGE...]     training, decode, ppo, cache, pythia, identity; none named: all. One JSON object a line, on stdout.
+//   build/gpu_bench [--tiny] [STAGE...]     training, decode, ppo, cache, pythia, identity; none named: all
+// One JSON object a line, on stdout.
 //
-// Each stretch is timed twice. device_seconds: between two events on the stream, gaps where the device waits for the host included.
-// host_seconds: the host's clock from the first call until the device has finished, which is what a user waits for; rates in tokens are of this
-// one. Ceilings are of the device's. Medians of five after two that warm up (a decoding step is recorded as a graph in the second); the cache
-// job is timed as a whole, the number of its prompts being what fits CACHE_SECONDS. Weights are random: speed does not depend on them, but a
-// product of zeros would be faster. flop counts products of weights alone: 2 a weight and token, 6 where the gradient passes too.
-// identity runs training and PPO three times from one state and compares all weights bit by bit; exit code 1 if they differ.
-// --tiny: shapes for the emulated device, to see that it runs; its times mean nothing.
+// Each stretch is timed twice. device_seconds: between two events on the stream, gaps where the device waits for the
+// host included. host_seconds: the host's clock from the first call until the device has finished, which is what a user
+// waits for; rates in tokens are of this one. Ceilings are of the device's. Medians of five after two that warm up (a
+// decoding step is recorded as a graph in the second); the cache job is timed as a whole, the number of its prompts
+// being what fits CACHE_SECONDS. Weights are random: speed does not depend on them, but a product of zeros would be
+// faster. flop counts products of weights alone: 2 a weight and token, 6 where the gradient passes too. identity runs
+// training and PPO three times from one state and compares all weights bit by bit; exit code 1 if they differ. --tiny:
+// shapes for the emulated device, to see that it runs; its times mean nothing.
 //
 // Left out on purpose: reward models (the cache job samples only, the PPO iteration's reward is a hash) and files.
 #define TESTING
@@ -21,8 +24,10 @@ size_t cuda_free_bytes(void);
 enum { REPEATS = 5, WARM = 2, CACHE_SECONDS = 15 };
 static const Ops *o;
 static bool tiny;
-static const Config gpt2_124m = {.arch = &architectures[ARCH_GPT2], .L = 12, .NH = 12, .C = 768, .F = 3072, .V = 50257, .max_T = 1024, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.02, .eos = 50256};
-static const Config pythia_2_8b = {.arch = &architectures[ARCH_NEOX], .L = 32, .NH = 32, .C = 2560, .F = 10240, .V = 50304, .max_T = 2048, .act = ACT_GELU_ERF, .parallel = true, .rotary_pct = 0.25,
+static const Config gpt2_124m = {.arch = &architectures[ARCH_GPT2], .L = 12, .NH = 12, .C = 768, .F = 3072, .V = 50257, .max_T = 1024,
+    .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.02, .eos = 50256};
+static const Config pythia_2_8b = {.arch = &architectures[ARCH_NEOX], .L = 32, .NH = 32, .C = 2560, .F = 10240, .V = 50304,
+    .max_T = 2048, .act = ACT_GELU_ERF, .parallel = true, .rotary_pct = 0.25,
                                    .rotary_base = 10000, .eps = 1e-5, .init_std = 0.02, .eos = 0};
 #define SPARE 2e9 // bytes, for what is not estimated: scratch, backward, the libraries
 static double copy_rate, product_rate; // bytes and operations a second
@@ -37,7 +42,8 @@ typedef struct { double device[REPEATS], host[REPEATS], began; int n; } Times;
 static void time_begin(Times *t) { cuda_timer_begin(); t->began = clock_seconds(); }
 static void time_end(Times *t, int repeat)
 {
-    double device = cuda_timer_seconds(), host = clock_seconds() - t->began; // in this order: the first waits for the device
+    // in this order: the first waits for the device
+    double device = cuda_timer_seconds(), host = clock_seconds() - t->began;
     if (repeat >= 0) { t->device[t->n] = device; t->host[t->n++] = host; }
 }
 static double median(const double *x)
@@ -48,14 +54,18 @@ static double median(const double *x)
     return s[REPEATS / 2];
 }
 
-// Random elements in all of b (float or bf16): a piece from the host, then copies of what is there, twice as long each time.
+// Random elements in all of b (float or bf16): a piece from the host, then copies of what
+// is there, twice as long each time.
 static void randomise(Buf b, double bound)
 {
     static real piece[1 << 20];
     size_t have = b.n < sizeof piece / sizeof *piece ? b.n : sizeof piece / sizeof *piece;
     for (size_t i = 0; i < have; i++) piece[i] = (real)(bound * (2 * random_uniform(1, STREAM_INIT, b.n, i, 0) - 1));
     o->upload(slice(b, 0, have), piece);
-    for (size_t n; have < b.n; have += n) { n = b.n - have < have ? b.n - have : have; o->copy(slice(b, have, n), slice(b, 0, n)); }
+    for (size_t n; have < b.n; have += n) {
+        n = b.n - have < have ? b.n - have : have;
+        o->copy(slice(b, have, n), slice(b, 0, n));
+    }
 }
 
 static void randomise_model(Model *m)
@@ -86,7 +96,9 @@ static void bench_ceilings(void)
     }
     copy_rate = 10 * 2.0 * (double)n * 2 / median(copy.device); // read and written
     product_rate = 10 * 2.0 * (double)D * (double)D * (double)D / median(product.device);
-    printf("{\"what\":\"ceilings\",\"clock\":\"device events\",\"copy_bytes_per_second\":%.4g,\"bf16_flop_per_second\":%.4g,\"product_size\":%zu,\"shapes\":\"%s\"}\n", copy_rate, product_rate, D, tiny ? "tiny" : "as named");
+    printf("{\"what\":\"ceilings\",\"clock\":\"device events\",\"copy_bytes_per_second\":%.4g,"
+           "\"bf16_flop_per_second\":%.4g,\"product_size\":%zu,\"shapes\":\"%s\"}\n",
+        copy_rate, product_rate, D, tiny ? "tiny" : "as named");
     fflush(stdout);
     o->release(&a); o->release(&b); o->release(&c);
 }
@@ -96,7 +108,8 @@ static bool room_for(const char *what, double need)
 {
     double there = (double)cuda_free_bytes();
     if (need <= there) return true;
-    printf("{\"what\":\"%s\",\"skipped\":\"needs about %.1f GB of device memory, %.1f are free\"}\n", what, need / 1e9, there / 1e9);
+    printf("{\"what\":\"%s\",\"skipped\":\"needs about %.1f GB of device memory, %.1f are free\"}\n", what, need / 1e9,
+        there / 1e9);
     return false;
 }
 
@@ -119,13 +132,17 @@ static void job_create(Job *j, const Config *shape, long train, size_t B, size_t
 {
     model_create(&j->m, o, shape, train, false, false);
     randomise_model(&j->m);
-    j->c = (Corpus){.kind = LOSS_LM, .tokens = xmalloc(B * (T + 1) * sizeof(int)), .rows = xmalloc(B * sizeof(Row)), .n_tokens = B * (T + 1), .n_rows = B};
+    j->c = (Corpus){.kind = LOSS_LM, .tokens = xmalloc(B * (T + 1) * sizeof(int)), .rows = xmalloc(B * sizeof(Row)),
+        .n_tokens = B * (T + 1), .n_rows = B};
     j->which = xmalloc(B * sizeof *j->which);
     for (size_t i = 0; i < j->c.n_tokens; i++) j->c.tokens[i] = (int)(random_bits(1, 1, i, 0, 0) % shape->V);
     for (size_t b = 0; b < B; b++) { j->c.rows[b] = (Row){b * (T + 1), (int)T + 1, 1, 0}; j->which[b] = b; }
     pass_create(&j->p, &j->m, B * T, true);
 }
-static void job_free(Job *j) { pass_free(&j->p); model_free(&j->m); free(j->c.tokens); free(j->c.rows); free(j->which); }
+static void job_free(Job *j)
+{
+    pass_free(&j->p); model_free(&j->m); free(j->c.tokens); free(j->c.rows); free(j->which);
+}
 static void job_gradient(Job *j)
 {
     model_zero_grad(&j->m);
@@ -138,7 +155,10 @@ static void bench_training(const char *name, const Config *shape, long blocks, s
     const AdamW opt = {1e-5, 0.9, 0.95, 1e-8, 0, 1};
     Job j;
     Times t = {0};
-    if (!room_for(name, model_bytes(shape, blocks) + (double)(B * T) * (double)shape->C * 2 * 20 * (double)(blocks < 0 ? (long)shape->L : blocks) + SPARE)) return;
+    if (!room_for(name,
+            model_bytes(shape, blocks) +
+                (double)(B * T) * (double)shape->C * 2 * 20 * (double)(blocks < 0 ? (long)shape->L : blocks) + SPARE))
+        return;
     job_create(&j, shape, blocks, B, T);
     for (int r = -WARM; r < REPEATS; r++) {
         time_begin(&t);
@@ -146,10 +166,13 @@ static void bench_training(const char *name, const Config *shape, long blocks, s
         if (update) model_update(&j.m, &opt);
         time_end(&t, r);
     }
-    double tokens = (double)(B * T), own = blocks < 0 ? (double)shape->L : (double)blocks, frozen = (double)shape->L - own, s = median(t.host);
-    double flop = tokens * (6 * (own * block_weights(shape) + (double)shape->V * (double)shape->C) + 2 * frozen * block_weights(shape));
-    printf("{\"what\":\"%s\",\"batch\":%zu,\"length\":%zu,\"blocks_trained\":%.0f,\"host_seconds\":%.4g,\"device_seconds\":%.4g,\"tokens_per_second\":%.4g,\"flop\":%.4g,\"share_of_bf16_rate\":%.3f}\n",
-           name, B, T, own, s, median(t.device), tokens / s, flop, flop / median(t.device) / product_rate);
+    double tokens = (double)(B * T), own = blocks < 0 ? (double)shape->L : (double)blocks,
+           frozen = (double)shape->L - own, s = median(t.host);
+    double flop = tokens *
+        (6 * (own * block_weights(shape) + (double)shape->V * (double)shape->C) + 2 * frozen * block_weights(shape));
+    printf("{\"what\":\"%s\",\"batch\":%zu,\"length\":%zu,\"blocks_trained\":%.0f,\"host_seconds\":%.4g,"
+           "\"device_seconds\":%.4g,\"tokens_per_second\":%.4g,\"flop\":%.4g,\"share_of_bf16_rate\":%.3f}\n",
+        name, B, T, own, s, median(t.device), tokens / s, flop, flop / median(t.device) / product_rate);
     fflush(stdout);
     job_free(&j);
 }
@@ -177,7 +200,10 @@ static void decoder_create(Decoder *d, const Config *shape, size_t rows, size_t 
     model_pack(&d->m);
     d->prompts = prompts_random(shape, n_prompts);
     d->r = xcalloc(rows, sizeof *d->r);
-    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&d->work); generator_carve(&d->g, &d->m, &d->work, rows, 256, PROMPT, new); }
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass) arena_place(&d->work);
+        generator_carve(&d->g, &d->m, &d->work, rows, 256, PROMPT, new);
+    }
 }
 static void decoder_free(Decoder *d)
 {
@@ -186,10 +212,14 @@ static void decoder_free(Decoder *d)
     prompts_free(d->prompts, d->n_prompts);
     generator_free(&d->g); arena_release(&d->work); model_free(&d->m);
 }
-static void decode(Decoder *d, size_t first) // rows responses, an equal number to each prompt, the samples' counter going on at `first`
+// Rows responses, an equal number to each prompt, the samples' counter going on at `first`
+static void decode(Decoder *d, size_t first)
 {
     const Sampling s = {.temperature = 1, .top_p = 1, .seed = 1, .stream = STREAM_SAMPLE, .eos = -1};
-    for (size_t b = 0; b < d->rows; b++) { response_free(&d->r[b]); d->r[b] = (Response){.prompt = b * d->n_prompts / d->rows, .sample = first + b}; }
+    for (size_t b = 0; b < d->rows; b++) {
+        response_free(&d->r[b]);
+        d->r[b] = (Response){.prompt = b * d->n_prompts / d->rows, .sample = first + b};
+    }
     generate(&d->g, &s, d->prompts, d->r, d->rows);
 }
 
@@ -199,12 +229,16 @@ static void bench_decode(const char *name, const Config *shape, size_t rows)
     double weights = (double)shape->L * block_weights(shape) + (double)shape->V * (double)shape->C;
     Decoder d;
     Times t = {0};
-    if (!room_for(name, model_bytes(shape, TRAIN_NONE) + (double)(rows * (PROMPT + new) * shape->L * 2 * shape->C * 2) + SPARE)) return;
+    if (!room_for(name,
+            model_bytes(shape, TRAIN_NONE) + (double)(rows * (PROMPT + new) * shape->L * 2 * shape->C * 2) + SPARE))
+        return;
     decoder_create(&d, shape, rows, 1, new);
     for (int i = -WARM; i < REPEATS; i++) { time_begin(&t); decode(&d, 0); time_end(&t, i); }
     double step = median(t.host) / (double)new; // each ends with its tokens on the host
-    printf("{\"what\":\"%s\",\"rows\":%zu,\"prompt\":%d,\"new\":%zu,\"host_seconds\":%.4g,\"device_seconds\":%.4g,\"tokens_per_second\":%.4g,\"weight_bytes_share_of_copy_bandwidth\":%.3f}\n",
-           name, rows, PROMPT, new, step, median(t.device) / (double)new, (double)rows / step, 2 * weights / step / copy_rate);
+    printf("{\"what\":\"%s\",\"rows\":%zu,\"prompt\":%d,\"new\":%zu,\"host_seconds\":%.4g,\"device_seconds\":%.4g,"
+           "\"tokens_per_second\":%.4g,\"weight_bytes_share_of_copy_bandwidth\":%.3f}\n",
+        name, rows, PROMPT, new, step, median(t.device) / (double)new, (double)rows / step,
+        2 * weights / step / copy_rate);
     fflush(stdout);
     decoder_free(&d);
 }
@@ -218,8 +252,9 @@ static void bench_cache(const Config *shape) // as many prompts as time allows
     for (int i = 0; i < WARM; i++) decode(&d, 0);
     double began = clock_seconds(), s;
     do { decode(&d, n * samples); n += at_once; s = clock_seconds() - began; } while (s < (tiny ? 0 : CACHE_SECONDS));
-    printf("{\"what\":\"cache job, sampling alone\",\"clock\":\"host\",\"prompts\":%zu,\"samples\":%zu,\"new\":%zu,\"rows\":%zu,\"host_seconds\":%.4g,\"tokens_per_second\":%.4g}\n", n, samples, new, d.rows, s,
-           (double)(n * samples * new) / s);
+    printf("{\"what\":\"cache job, sampling alone\",\"clock\":\"host\",\"prompts\":%zu,\"samples\":%zu,\"new\":%zu,"
+           "\"rows\":%zu,\"host_seconds\":%.4g,\"tokens_per_second\":%.4g}\n",
+        n, samples, new, d.rows, s, (double)(n * samples * new) / s);
     fflush(stdout);
     decoder_free(&d);
 }
@@ -237,8 +272,11 @@ typedef struct { Model m; Ppo p; Prompt *prompts; size_t rows; } Tuning;
 static void tuning_create(Tuning *u, const Config *shape)
 {
     size_t rows = tiny ? 4 : 128;
-    PpoOptions opt = {.objective = {.row = ROW(objectives, "rl"), .beta = 0.1}, .fhat = ROW(fhats, "digamma"), .critic = ROW(critics, "head"), .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 3e-5, .schedule = ROW(schedules, "constant"),
-        .episodes = (long)rows * 100, .rollout = (long)rows, .minibatch = (long)rows / 4, .epochs = 4, .max_new = tiny ? 4 : 40, .tokens = tiny ? 256 : 4096, .seed = 1, .eos = -1,
+    PpoOptions opt = {.objective = {.row = ROW(objectives, "rl"), .beta = 0.1}, .fhat = ROW(fhats, "digamma"),
+        .critic = ROW(critics, "head"), .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1,
+        .lambda = 0.95, .lr = 3e-5, .schedule = ROW(schedules, "constant"),
+        .episodes = (long)rows * 100, .rollout = (long)rows, .minibatch = (long)rows / 4, .epochs = 4,
+        .max_new = tiny ? 4 : 40, .tokens = tiny ? 256 : 4096, .seed = 1, .eos = -1,
         .adamw = {3e-5, 0.9, 0.95, 1e-8, 1e-6, 1}};
     u->rows = rows;
     model_create(&u->m, o, shape, tiny ? 1 : 2, true, false);
@@ -261,11 +299,17 @@ static void bench_ppo(const Config *shape)
         time_begin(&t);
         ppo_iteration(&u.p);
         time_end(&t, r);
-        if (r >= 0) { rollout += (u.p.seconds_rollout - before[0]) / REPEATS; update += (u.p.seconds_update - before[1]) / REPEATS; }
+        if (r >= 0) {
+            rollout += (u.p.seconds_rollout - before[0]) / REPEATS;
+            update += (u.p.seconds_update - before[1]) / REPEATS;
+        }
     }
     double s = median(t.host), tokens = (double)(u.rows * (size_t)u.p.opt.max_new);
-    printf("{\"what\":\"PPO iteration\",\"episodes\":%zu,\"new\":%ld,\"epochs\":%ld,\"minibatch\":%ld,\"blocks_trained\":%zu,\"host_seconds\":%.4g,\"device_seconds\":%.4g,\"host_rollout_seconds\":%.4g,"
-           "\"host_update_seconds\":%.4g,\"tokens_per_second\":%.4g}\n", u.rows, u.p.opt.max_new, u.p.opt.epochs, u.p.opt.minibatch, u.m.cfg.L - u.m.first_block, s, median(t.device), rollout, update, tokens / s);
+    printf("{\"what\":\"PPO iteration\",\"episodes\":%zu,\"new\":%ld,\"epochs\":%ld,\"minibatch\":%ld,"
+           "\"blocks_trained\":%zu,\"host_seconds\":%.4g,\"device_seconds\":%.4g,\"host_rollout_seconds\":%.4g,"
+           "\"host_update_seconds\":%.4g,\"tokens_per_second\":%.4g}\n",
+        u.rows, u.p.opt.max_new, u.p.opt.epochs, u.p.opt.minibatch, u.m.cfg.L - u.m.first_block, s, median(t.device),
+        rollout, update, tokens / s);
     fflush(stdout);
     tuning_free(&u);
 }
@@ -278,7 +322,11 @@ static uint64_t weights_hash(const Model *m) // of what trains, exactly
     real *x = xmalloc(m->master.n * sizeof *x);
     uint64_t h = 0;
     o->download(x, m->master);
-    for (size_t i = 0; i < m->master.n; i++) { uint32_t bits; memcpy(&bits, &x[i], sizeof bits); h = mix64(h ^ bits) + 0x9e3779b97f4a7c15ull; }
+    for (size_t i = 0; i < m->master.n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        h = mix64(h ^ bits) + 0x9e3779b97f4a7c15ull;
+    }
     free(x);
     return h;
 }
@@ -304,8 +352,10 @@ static bool check_identity(const Config *shape)
     for (int k = 0; k < 2; k++) {
         bool equal = hash[k][0] == hash[k][1] && hash[k][0] == hash[k][2];
         same = same && equal;
-        printf("{\"what\":\"three runs of %s\",\"weights\":[\"%016llx\",\"%016llx\",\"%016llx\"],\"bit_identical\":%s}\n", k ? "two PPO iterations" : "three training steps",
-               (unsigned long long)hash[k][0], (unsigned long long)hash[k][1], (unsigned long long)hash[k][2], equal ? "true" : "false");
+        printf("{\"what\":\"three runs of %s\",\"weights\":[\"%016llx\",\"%016llx\",\"%016llx\"],"
+               "\"bit_identical\":%s}\n",
+            k ? "two PPO iterations" : "three training steps", (unsigned long long)hash[k][0],
+            (unsigned long long)hash[k][1], (unsigned long long)hash[k][2], equal ? "true" : "false");
     }
     if (hash[0][0] == before) die("gpu_bench: training changed no weight: a bug, please report it");
     return same;
@@ -336,7 +386,8 @@ int main(int argc, char **argv)
     if (run[2]) bench_ppo(&gpt2);
     if (run[3]) bench_cache(&gpt2);
     for (size_t i = 0; run[4] && i < n_rows; i++) bench_decode("Pythia 2.8B decoding step", &pythia, rows[i]);
-    if (run[4]) bench_training("Pythia 2.8B forward and backward", &pythia, tiny ? 1 : 8, 4, tiny ? 16 : 565, false); // a minibatch of TL;DR
+    // a minibatch of TL;DR
+    if (run[4]) bench_training("Pythia 2.8B forward and backward", &pythia, tiny ? 1 : 8, 4, tiny ? 16 : 565, false);
     if (run[5]) same = check_identity(&gpt2);
     (void)commands; (void)n_commands; (void)preset_flags; (void)flag_table; (void)n_flags;
     return same ? 0 : 1;

@@ -1,7 +1,8 @@
 #!/bin/sh
-# gpu_check.sh [--only STAGE] [--emulated]: everything there is to know on a machine with a GPU, in at most nine minutes, in stages ordered by value.
-# Each stage leaves STAGE.log and STAGE.json (its exit code, its seconds, and what gpu_bench or gpu_torch.py recorded) in runs/gpu as soon as it ends;
-# what a real device wrote is copied to dev/results/gpu. Works without a network, with what the CUDA toolkit, gcc and deps/ bring. A stage that cannot
+# gpu_check.sh [--only STAGE] [--emulated]: everything there is to know on a machine with a GPU, in at most nine
+# minutes, in stages ordered by value. Each stage leaves STAGE.log and STAGE.json (its exit code, its seconds, and what
+# gpu_bench or gpu_torch.py recorded) in runs/gpu as soon as it ends; what a real device wrote is copied to
+# dev/results/gpu. Works without a network, with what the CUDA toolkit, gcc and deps/ bring. A stage that cannot
 # run here, or for which no time is left, says so by name. Exit code 1 if any stage failed.
 # --emulated: a dry run of the same stages on the emulated device, tiny; nothing is copied and its times mean nothing.
 set -u
@@ -10,7 +11,12 @@ STAGES="build test training decode ppo identity pythia cache sanitizer demo torc
 only='' emulated=''
 while [ $# -gt 0 ]; do
     case "$1" in
-        --only) only=${2:-}; shift; case " $STAGES " in *" ${only:-?} "*) ;; *) echo "gpu_check: --only STAGE, one of: $STAGES" >&2; exit 2 ;; esac ;;
+        --only)
+            only=${2:-}; shift
+            case " $STAGES " in
+                *" ${only:-?} "*) ;;
+                *) echo "gpu_check: --only STAGE, one of: $STAGES" >&2; exit 2 ;;
+            esac ;;
         --emulated) emulated=1 ;;
         *) echo "gpu_check: $1: it knows --only STAGE and --emulated" >&2; exit 2 ;;
     esac
@@ -22,7 +28,8 @@ if [ "$emulated" ]; then
     VBON=build/vbon_simt_plain TEST=build/test_simt_plain BENCH=build/gpu_bench_simt TINY=--tiny device="emulated, not a GPU"
 else
     VBON=./vbon TEST=build/test_cuda BENCH=build/gpu_bench TINY=''
-    device=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>&1) || { echo "gpu_check: no GPU here (nvidia-smi: $(echo "$device" | head -n 1))"; exit 1; }
+    device=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>&1) ||
+        { echo "gpu_check: no GPU here (nvidia-smi: $(echo "$device" | head -n 1))"; exit 1; }
     device=$(echo "$device" | head -n 1)
 fi
 echo "$device"
@@ -36,7 +43,8 @@ stage() { # stage NAME SECONDS COMMAND...: the limits add up to 540, and none go
     timeout -k 2 "$limit" "$@" > "$OUT/$name.log" 2>&1; code=$?
     seconds=$(($(date +%s) - began)) note=''
     [ "$code" -ne 124 ] && [ "$code" -ne 137 ] || note=" (stopped at its limit)"
-    printf '{"stage":"%s","exit":%d,"seconds":%d,"limit":%d,"device":"%s","version":"%s","records":[%s]}\n' "$name" "$code" "$seconds" "$limit" "$device" \
+    printf '{"stage":"%s","exit":%d,"seconds":%d,"limit":%d,"device":"%s","version":"%s","records":[%s]}\n' \
+        "$name" "$code" "$seconds" "$limit" "$device" \
         "$version" "$(grep '^{.*}$' "$OUT/$name.log" | paste -sd, -)" > "$OUT/$name.json"
     [ "$emulated" ] || { mkdir -p dev/results/gpu; cp "$OUT/$name.log" "$OUT/$name.json" dev/results/gpu/; }
     echo "$name: exit $code, $seconds s$note"; tail -n 8 "$OUT/$name.log" | sed 's/^/    /'
@@ -57,11 +65,13 @@ stage identity 30 $BENCH $TINY identity
 stage pythia 45 $BENCH $TINY pythia
 stage cache 30 $BENCH $TINY cache
 if [ "$emulated" ]; then skip sanitizer "it watches a real device"
-elif command -v compute-sanitizer > /dev/null; then stage sanitizer 60 env VBON_FEW=1 compute-sanitizer --error-exitcode 1 $TEST CUDA:
+elif command -v compute-sanitizer > /dev/null; then
+    stage sanitizer 60 env VBON_FEW=1 compute-sanitizer --error-exitcode 1 $TEST CUDA:
 else skip sanitizer "compute-sanitizer is not installed"; fi
 if [ "$emulated" ]; then skip demo "too long for the emulated device"
 else stage demo 55 env EPISODES=5120 FLAGS="--device cuda" dev/demo.sh; fi
 if [ "$emulated" ]; then skip torch "it needs a GPU"
-elif python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2> /dev/null; then stage torch 40 python3 dev/gpu_torch.py
+elif python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2> /dev/null; then
+    stage torch 40 python3 dev/gpu_torch.py
 else skip torch "PyTorch with CUDA is not installed"; fi
 exit $bad

@@ -1,7 +1,9 @@
-"""gpu_torch.py: PyTorch's times beside gpu_bench's: a compiled GPT-2-124M-shaped training step (batch 8, length 1024, bf16 autocast, fused AdamW) and
-transformers' generate at 1, 8 and 128 rows (prompt 8, 32 new tokens, bf16). Weights are random. One JSON object a line, medians of five after three that
-warm up; host_seconds end with the device idle, device_seconds are between two events. Needs torch with CUDA; without transformers generate is skipped by name.
-The training step is plain torch (fused attention, cross-entropy over the whole vocabulary, weights tied), so that it runs where transformers is missing."""
+"""gpu_torch.py: PyTorch's times beside gpu_bench's: a compiled GPT-2-124M-shaped training step (batch 8, length 1024,
+bf16 autocast, fused AdamW) and transformers' generate at 1, 8 and 128 rows (prompt 8, 32 new tokens, bf16). Weights are
+random. One JSON object a line, medians of five after three that warm up; host_seconds end with the device idle,
+device_seconds are between two events. Needs torch with CUDA; without transformers generate is skipped by name. The
+training step is plain torch (fused attention, cross-entropy over the whole vocabulary, weights tied), so that it runs
+where transformers is missing."""
 import json
 import statistics
 import time
@@ -79,7 +81,8 @@ def training(B, T):
         opt.step()
 
     host, device = timed(step)
-    say(what="GPT-2 124M training step, PyTorch " + torch.__version__ + ", compiled", batch=B, length=T, host_seconds=host, device_seconds=device, tokens_per_second=B * T / host)
+    say(what="GPT-2 124M training step, PyTorch " + torch.__version__ + ", compiled", batch=B, length=T,
+        host_seconds=host, device_seconds=device, tokens_per_second=B * T / host)
 
 
 def generation():
@@ -92,11 +95,13 @@ def generation():
         ids = torch.randint(0, V, (rows, 8), device="cuda")
 
         def run():
-            model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, min_new_tokens=32, max_new_tokens=32, pad_token_id=50256)
+            model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, min_new_tokens=32,
+                max_new_tokens=32, pad_token_id=50256)
 
         with torch.no_grad():
             host, device = timed(run, warm=2)
-        say(what="GPT-2 124M decoding step, transformers " + transformers.__version__, rows=rows, prompt=8, new=32, host_seconds=host / 32, device_seconds=device / 32, tokens_per_second=rows * 32 / host)
+        say(what="GPT-2 124M decoding step, transformers " + transformers.__version__, rows=rows, prompt=8, new=32,
+            host_seconds=host / 32, device_seconds=device / 32, tokens_per_second=rows * 32 / host)
 
 
 torch.manual_seed(1)

@@ -3,8 +3,8 @@
 
     python3 dev/make_prompts.py train.jsonl --tokenizer FOLDER --count 5000 --seed 1 --out prompts.jsonl
 
-Reviews are drawn without replacement from lines {"text"} (.gz too); FOLDER holds the policy's tokenizer.json. Prompts are distinct: a repeated one, and one
-that would end inside a character, is left out and the next review taken."""
+Reviews are drawn without replacement from lines {"text"} (.gz too); FOLDER holds the policy's tokenizer.json. Prompts
+are distinct: a repeated one, and one that would end inside a character, is left out and the next review taken."""
 import argparse, gzip, json, os, random, sys
 from tokenizers import Tokenizer
 

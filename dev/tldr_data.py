@@ -1,19 +1,24 @@
 #!/usr/bin/env python3
 """Splits the TL;DR posts by seed and writes what the pipeline reads.
 
-    python3 dev/tldr_data.py POSTS.jsonl.gz --out FOLDER [--tokenizer FOLDER] [--seed 1] [--test 196] [--query 512] [--context 576]
+    python3 dev/tldr_data.py POSTS.jsonl.gz --out FOLDER [--tokenizer FOLDER] [--seed 1] [--test 196] [--query 512]
+    [--context 576]
 
-POSTS holds lines {"prompt","reference","policy","subreddit","preferred"?}. Of the posts without a preference, --test of relationships and
-relationship_advice and as many of other places are the test posts; of the preferences a fifth is held out; every other post of those two
-subreddits is a training post. Test posts and held-out preferences enter nothing else. Written, each a JSONL:
+POSTS holds lines {"prompt","reference","policy","subreddit","preferred"?}. Of the posts without a preference, --test of
+relationships and relationship_advice and as many of other places are the test posts; of the preferences a fifth is held
+out; every other post of those two subreddits is a training post. Test posts and held-out preferences enter nothing
+else. Written, each a JSONL:
 
     text             the training posts as {"text"}, whole (for the tokenizer and the language model)
-    prompts          the training posts' prompts             sft, sft_test    prompt and human summary of training posts and of in-distribution test posts
+    prompts          the training posts' prompts             sft, sft_test    prompt and human summary of training posts
+                     and of in-distribution test posts
     test_in, test_out, test     prompts of the test posts    pairs, pairs_test   {"prompt","chosen","rejected"}
     answers          as sft, each summary closed by the end-of-text token: what the reward models are centred on
 
-Prompts are `SUBREDDIT: r/X`, `TITLE:`, `POST:`, `TL;DR:` with empty lines between, at most --query tokens, and with their longest answer at most
---context: the longer ones are cut as public_data.py cuts them. Summaries begin with a space. Without --tokenizer only `text` is written."""
+Prompts are `SUBREDDIT: r/X`, `TITLE:`, `POST:`, `TL;DR:` with empty lines between, at most --query tokens, and with
+their longest answer at most
+--context: the longer ones are cut as public_data.py cuts them. Summaries begin with a space. Without --tokenizer only
+`text` is written."""
 import argparse, gzip, json, os, random, sys
 from public_data import HOME, cut
 
@@ -36,11 +41,13 @@ def main():
         if not p["prompt"].endswith(END) or POST not in p["prompt"]:
             sys.exit(f"{a.posts}:{i + 1}: the prompt does not end in POST: and TL;DR:")
     rng = random.Random(a.seed)
-    free = {home: [p for p in posts if "preferred" not in p and (p["subreddit"] in HOME) == home] for home in (True, False)}
+    free = {home: [p for p in posts if "preferred" not in p and (p["subreddit"] in HOME) == home]
+        for home in (True, False)}
     for home in free:
         rng.shuffle(free[home])
         if len(free[home]) < a.test:
-            sys.exit(f"{a.posts}: {len(free[home])} posts without a preference {'in' if home else 'outside'} {' and '.join(HOME)}, --test {a.test} wanted")
+            sys.exit(f"{a.posts}: {len(free[home])} posts without a preference {'in' if home else 'outside'} "
+                f"{' and '.join(HOME)}, --test {a.test} wanted")
     test_in, test_out = free[True][:a.test], free[False][:a.test]
     taken = {p["prompt"] for p in test_in + test_out}
     judged = [p for p in posts if "preferred" in p and p["prompt"] not in taken]
@@ -75,7 +82,8 @@ def main():
     other = lambda p: " " + p["policy" if p["preferred"] == "reference" else "reference"].strip()
     summary = lambda p: " " + p["reference"].strip()
     sft = lambda rows: [{"prompt": prompt(p, summary(p)), "response": summary(p)} for p in rows]
-    pairs = lambda rows: [{"prompt": prompt(p, chosen(p), other(p)), "chosen": chosen(p), "rejected": other(p)} for p in rows]
+    pairs = lambda rows: [{"prompt": prompt(p, chosen(p), other(p)), "chosen": chosen(p), "rejected": other(p)}
+        for p in rows]
     prompts = lambda rows: [{"prompt": prompt(p)} for p in rows]
     rows = sft(train)
     write("sft", rows)

@@ -1,19 +1,22 @@
 // cuda_on_cpu.h: what a CUDA kernel needs in order to be compiled by g++ and run on the CPU.
 //
-// NVIDIA's own headers compile under plain g++: there __global__ and __device__ expand to nothing and the types are ordinary structs.
-// This header adds the rest: where threadIdx comes from, what __shared__ means, the operations by which threads meet (barriers,
-// shuffles, votes, reductions), atomics, cached loads and the fast mathematics. The program's other half is cuda_on_cpu.cpp, which
-// runs the threads (scheduler.h) and implements the runtime's calls (runtime.h). So one source, vbon.cu, is both what runs on a GPU
-// and what the tests run, a debugger steps through, and the sanitizers watch. README.md in this folder says how, and what this cannot show.
+// NVIDIA's own headers compile under plain g++: there __global__ and __device__ expand to nothing and the types are
+// ordinary structs. This header adds the rest: where threadIdx comes from, what __shared__ means, the operations by
+// which threads meet (barriers, shuffles, votes, reductions), atomics, cached loads and the fast mathematics. The
+// program's other half is cuda_on_cpu.cpp, which runs the threads (scheduler.h) and implements the runtime's calls
+// (runtime.h). So one source, vbon.cu, is both what runs on a GPU and what the tests run, a debugger steps through, and
+// the sanitizers watch. README.md in this folder says how, and what this cannot show.
 //
 // Easy to get wrong in a kernel, and refused or reported here:
-//  - Launch with LAUNCH, dynamic shared memory by DYNAMIC_SHARED. __shared__ arrays stand in the kernel itself, not in what it calls.
+//  - Launch with LAUNCH, dynamic shared memory by DYNAMIC_SHARED. __shared__ arrays stand in the kernel itself, not in
+//  what it calls.
 //  - The lanes named in a mask all come to the same line; a lane reads no lane that is not in the mask.
 //  - A shuffle or a vote orders no memory: __syncwarp() does (within a warp), __syncthreads() does (within a block).
 //  - Kernels take pointers as arguments, not inside structs: only arguments are checked against device memory.
 //  - A NaN must not be compared or made. Fill what a tile has beyond its matrix with zeros.
 //
-// Left out on purpose: __activemask, cooperative groups, textures, dynamic parallelism, clusters, TMA, spinning on another block.
+// Left out on purpose: __activemask, cooperative groups, textures, dynamic parallelism,
+// clusters, TMA, spinning on another block.
 #pragma once
 #include <cuda_runtime.h>
 #include <cuda_bf16.h>
@@ -26,15 +29,18 @@
 // ----------------------------------------------------------------------------
 // functions and memory
 
-// Internal linkage makes the __shared__ arrays of templates ordinary variables, which AddressSanitizer puts red zones around.
+// Internal linkage makes the __shared__ arrays of templates ordinary variables, which
+// AddressSanitizer puts red zones around.
 #undef __global__
 #define __global__ static __attribute__((unused))
 #define __launch_bounds__(...)
 #undef __shared__
 #ifdef __SANITIZE_ADDRESS__
-#define __shared__ static              // no red zones around thread-local variables: blocks run one after the other in this build
+// There are no red zones around thread-local variables, so in this build blocks run one after the other.
+#define __shared__ static
 #else
-#define __shared__ static thread_local // one copy for each OS thread, that is, for each block that is running
+// One copy for each OS thread, that is, for each block that is running.
+#define __shared__ static thread_local
 #endif
 #define DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(simt::dynamic_shared)
 
@@ -51,7 +57,8 @@ struct Site {
 };
 #define SIMT_SITE simt::Site at = {__builtin_FILE(), __builtin_LINE()}
 
-[[noreturn]] void fail(const char *format, ...) __attribute__((format(printf, 1, 2))); // one report with kernel, block, thread and source lines; aborts
+// One report with kernel, block, thread and source lines; aborts
+[[noreturn]] void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 extern __thread unsigned char *dynamic_shared;
 
 // ----------------------------------------------------------------------------
@@ -85,11 +92,15 @@ template <class... P> struct Launcher {
         launch({name, at, (const void *)k, grid, block, shared}, stream, list, sizeof...(P), [=] { k(args...); });
     }
 };
-template <class... P> Launcher<P...> launcher(const char *name, void (*kernel)(P...), SIMT_SITE) { return {name, at, kernel}; }
+template <class... P> Launcher<P...> launcher(const char *name, void (*kernel)(P...), SIMT_SITE)
+{
+    return {name, at, kernel};
+}
 
 } // namespace simt
 
-// LAUNCH(kernel, grid, block, shared bytes, stream, arguments...): kernel<<<grid, block, shared, stream>>>(arguments...) under nvcc.
+// LAUNCH(kernel, grid, block, shared bytes, stream, arguments...): kernel<<<grid, block,
+// shared, stream>>>(arguments...) under nvcc.
 #define LAUNCH(kernel, ...) simt::launcher(#kernel, kernel)(__VA_ARGS__)
 
 // For the runtime's calls that name a kernel, which nvcc's half of cuda_runtime.h would provide.
@@ -98,13 +109,14 @@ template <class... P> cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cud
     return cudaFuncSetAttribute((const void *)kernel, attribute, value);
 }
 
-// C (M,N) = op(A) op(B) + beta C + bias on the stream, row-major: what lib/cublaslt.h asks of cuBLASLt. ta: A is stored
-// (K,M); tb: B is stored (N,K). A and B are bfloat16 or float, C and bias (N, or NULL) bfloat16 or float.
-void device_gemm(cudaStream_t stream, bool ta, bool tb, size_t M, size_t N, size_t K, const void *A, bool bf16, size_t lda,
-                 const void *B, size_t ldb, float beta, void *C, bool bf16_out, size_t ldc, const void *bias);
+// C (M,N) = op(A) op(B) + beta C + bias on the stream, row-major: what lib/cublaslt.h asks of cuBLASLt. ta: A is stored (K,M);
+// tb: B is stored (N,K). A and B are bfloat16 or float, C and bias (N, or NULL) bfloat16 or float.
+void device_gemm(cudaStream_t stream, bool ta, bool tb, size_t M, size_t N, size_t K, const void *A, bool bf16,
+    size_t lda, const void *B, size_t ldb, float beta, void *C, bool bf16_out, size_t ldc, const void *bias);
 inline void device_gemm_start() {}
 
-// How many launches there have been (replays of a graph included): a test can see that an operation launched a kernel at all.
+// How many launches there have been (replays of a graph included): a test can see that an
+// operation launched a kernel at all.
 extern "C" size_t cuda_on_cpu_launches(void);
 
 // ----------------------------------------------------------------------------
@@ -112,12 +124,13 @@ extern "C" size_t cuda_on_cpu_launches(void);
 
 namespace simt {
 
-// A warp operation: every lane of `mask` leaves a pointer to its slot, and when the last has come `exchange` runs once over all of
-// them. It is not watched by ThreadSanitizer and orders no memory, as on a GPU, unless `orders`.
+// A warp operation: every lane of `mask` leaves a pointer to its slot, and when the last has come `exchange` runs once
+// over all of them. It is not watched by ThreadSanitizer and orders no memory, as on a GPU, unless `orders`.
 typedef void (*Exchange)(void **slots, unsigned lanes);
 void meet_warp(unsigned mask, Exchange exchange, void *slot, Site at, bool orders = false);
 void meet_block(Site at);
-void fence(bool releases); // ThreadSanitizer: orders what precedes a __threadfence before what follows a later atomic or fence
+// ThreadSanitizer: orders what precedes a __threadfence before what follows a later atomic or fence
+void fence(bool releases);
 #define SIMT_EXCHANGE __attribute__((no_sanitize("thread"), no_sanitize("address"))) static void
 
 inline int thread_id() { return (int)(threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)); }
@@ -170,7 +183,8 @@ template <class T, class F> SIMT_EXCHANGE reduce(void **slots, unsigned lanes)
 }
 template <class F, class T> T reduce_all(unsigned mask, T v, Site at)
 {
-    static_assert(std::is_same<T, int>::value || std::is_same<T, unsigned>::value, "__reduce_*_sync take int or unsigned");
+    static_assert(std::is_same<T, int>::value || std::is_same<T, unsigned>::value,
+        "__reduce_*_sync take int or unsigned");
     meet_warp(mask, reduce<T, F>, &v, at);
     return v;
 }
@@ -208,12 +222,27 @@ inline unsigned __ballot_sync(unsigned mask, int yes, SIMT_SITE)
 }
 inline int __any_sync(unsigned mask, int yes, SIMT_SITE) { return __ballot_sync(mask, yes, at) != 0; }
 inline int __all_sync(unsigned mask, int yes, SIMT_SITE) { return __ballot_sync(mask, !yes, at) == 0; }
-template <class T> T __reduce_add_sync(unsigned mask, T v, SIMT_SITE) { return simt::reduce_all<simt::Add>(mask, v, at); }
-template <class T> T __reduce_min_sync(unsigned mask, T v, SIMT_SITE) { return simt::reduce_all<simt::Min>(mask, v, at); }
-template <class T> T __reduce_max_sync(unsigned mask, T v, SIMT_SITE) { return simt::reduce_all<simt::Max>(mask, v, at); }
-template <class T> T __reduce_and_sync(unsigned mask, T v, SIMT_SITE) { return simt::reduce_all<simt::And>(mask, v, at); }
+template <class T> T __reduce_add_sync(unsigned mask, T v, SIMT_SITE)
+{
+    return simt::reduce_all<simt::Add>(mask, v, at);
+}
+template <class T> T __reduce_min_sync(unsigned mask, T v, SIMT_SITE)
+{
+    return simt::reduce_all<simt::Min>(mask, v, at);
+}
+template <class T> T __reduce_max_sync(unsigned mask, T v, SIMT_SITE)
+{
+    return simt::reduce_all<simt::Max>(mask, v, at);
+}
+template <class T> T __reduce_and_sync(unsigned mask, T v, SIMT_SITE)
+{
+    return simt::reduce_all<simt::And>(mask, v, at);
+}
 template <class T> T __reduce_or_sync(unsigned mask, T v, SIMT_SITE) { return simt::reduce_all<simt::Or>(mask, v, at); }
-template <class T> T __reduce_xor_sync(unsigned mask, T v, SIMT_SITE) { return simt::reduce_all<simt::Xor>(mask, v, at); }
+template <class T> T __reduce_xor_sync(unsigned mask, T v, SIMT_SITE)
+{
+    return simt::reduce_all<simt::Xor>(mask, v, at);
+}
 
 inline void __threadfence() { simt::fence(true); }
 inline void __threadfence_block() { simt::fence(true); }
@@ -222,7 +251,8 @@ inline void __threadfence_block() { simt::fence(true); }
 // atomics: real ones, since blocks run on several OS threads. They order nothing by themselves.
 
 namespace simt {
-template <class T> struct as_is { typedef T type; }; // keeps an argument out of template deduction: atomicAdd(&unsigned, 1)
+// Keeps an argument out of template deduction: atomicAdd(&unsigned, 1)
+template <class T> struct as_is { typedef T type; };
 template <class T, class F> T update(T *p, F f)
 {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "atomics are on 32 or 64 bits");
@@ -238,7 +268,11 @@ template <class T, class F> T update(T *p, F f)
     return old;
 }
 } // namespace simt
-#define SIMT_ATOMIC(name, expression) template <class T> T name(T *p, typename simt::as_is<T>::type v) { return simt::update(p, [=](T x) { return (T)(expression); }); }
+#define SIMT_ATOMIC(name, expression) \
+    template <class T> T name(T *p, typename simt::as_is<T>::type v) \
+    { \
+        return simt::update(p, [=](T x) { return (T)(expression); }); \
+    }
 SIMT_ATOMIC(atomicAdd, x + v)
 SIMT_ATOMIC(atomicMin, v < x ? v : x)
 SIMT_ATOMIC(atomicMax, x < v ? v : x)

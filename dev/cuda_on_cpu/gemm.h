@@ -1,7 +1,9 @@
-// gemm.h: the matrix product that stands in for cuBLASLt. Inputs are float or bfloat16, sums are float, the result is rounded once.
+// gemm.h: the matrix product that stands in for cuBLASLt. Inputs are float or bfloat16,
+// sums are float, the result is rounded once.
 //
-// It is queued, ordered and checked like a kernel: every matrix must lie within one allocation of device memory, and memory that
-// nothing was written to is an error. It says nothing about what cuBLASLt itself would refuse, nor about the order of its sums.
+// It is queued, ordered and checked like a kernel: every matrix must lie within one allocation of device
+// memory, and memory that nothing was written to is an error. It says nothing about what cuBLASLt itself
+// would refuse, nor about the order of its sums.
 #pragma once
 
 namespace simt {
@@ -12,7 +14,10 @@ struct Matrix {
     size_t rows, cols, ld;
     size_t bytes() const { return rows && cols ? ((rows - 1) * ld + cols) * size() : 0; }
     size_t size() const { return bf16 ? 2 : 4; }
-    float at(size_t r, size_t c) const { return bf16 ? __bfloat162float(((const __nv_bfloat16 *)p)[r * ld + c]) : ((const float *)p)[r * ld + c]; }
+    float at(size_t r, size_t c) const
+    {
+        return bf16 ? __bfloat162float(((const __nv_bfloat16 *)p)[r * ld + c]) : ((const float *)p)[r * ld + c];
+    }
     void put(size_t r, size_t c, float v) const
     {
         if (bf16) ((__nv_bfloat16 *)p)[r * ld + c] = __float2bfloat16(v);
@@ -20,7 +25,8 @@ struct Matrix {
     }
 };
 
-static void multiply(const Matrix &A, bool ta, const Matrix &B, bool tb, float beta, const Matrix &C, const Matrix &bias)
+static void multiply(const Matrix &A, bool ta, const Matrix &B, bool tb, float beta, const Matrix &C,
+    const Matrix &bias)
 {
     size_t K = ta ? A.rows : A.cols;
     std::vector<float> b(K * C.cols); // (K,N)
@@ -54,21 +60,26 @@ static void multiply(const Matrix &A, bool ta, const Matrix &B, bool tb, float b
 
 } // namespace simt
 
-void device_gemm(cudaStream_t stream, bool ta, bool tb, size_t M, size_t N, size_t K, const void *A, bool bf16, size_t lda,
-                 const void *B, size_t ldb, float beta, void *C, bool bf16_out, size_t ldc, const void *bias)
+void device_gemm(cudaStream_t stream, bool ta, bool tb, size_t M, size_t N, size_t K, const void *A, bool bf16,
+    size_t lda, const void *B, size_t ldb, float beta, void *C, bool bf16_out, size_t ldc, const void *bias)
 {
-    Matrix a = {A, bf16, ta ? K : M, ta ? M : K, lda}, b = {B, bf16, tb ? N : K, tb ? K : N, ldb}, c = {C, bf16_out, M, N, ldc}, d = {bias, bf16_out, 1, N, N};
+    Matrix a = {A, bf16, ta ? K : M, ta ? M : K, lda}, b = {B, bf16, tb ? N : K, tb ? K : N, ldb},
+           c = {C, bf16_out, M, N, ldc}, d = {bias, bf16_out, 1, N, N};
     std::vector<Range> uses;
     for (const Matrix *m : {&a, &b, &c, &d}) if (m->p) {
         if (m->ld < m->cols) fail("a matrix of %zu columns has a leading dimension of %zu", m->cols, m->ld);
         check_device_range("a matrix", m->p, m->bytes());
         uses.push_back({(const char *)m->p, m->bytes(), m == &c});
     }
-    queue(stream_of(stream), {say("the product (%zu,%zu) = (%zu,%zu) (%zu,%zu)", M, N, M, K, K, N), SIMT_CALLER, uses, [=](CUstream_st &) {
-        for (const Range &r : uses) {
-            TSAN(r.writes ? __tsan_write_range((void *)r.start, r.bytes) : __tsan_read_range((void *)r.start, r.bytes));
-            (void)r;
-        }
-        multiply(a, ta, b, tb, beta, c, d);
-    }, 0, {}, false, nullptr});
+    queue(stream_of(stream),
+        {say("the product (%zu,%zu) = (%zu,%zu) (%zu,%zu)", M, N, M, K, K, N), SIMT_CALLER, uses,
+            [=](CUstream_st &) {
+                for (const Range &r : uses) {
+                    TSAN(r.writes ? __tsan_write_range((void *)r.start, r.bytes)
+                                  : __tsan_read_range((void *)r.start, r.bytes));
+                    (void)r;
+                }
+                multiply(a, ta, b, tb, beta, c, d);
+            },
+            0, {}, false, nullptr});
 }

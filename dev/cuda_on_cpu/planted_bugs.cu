@@ -1,9 +1,11 @@
-// planted_bugs.cu: proof that the net holds. Every bug below must be reported, with its line; every clean program must pass unreported.
+// planted_bugs.cu: proof that the net holds. Every bug below must be reported, with its
+// line; every clean program must pass unreported.
 //
-// Without arguments the program runs each case again as a process of its own, in the orders that the case is to be seen in, and
-// looks for a phrase and for the line that carries the comment "// HERE: name" in what was printed. `planted_bugs NAME` runs one case.
-// It is built three times (plain, ASan+UBSan, TSan), and a case says in which builds it must be seen: an index beyond an array is
-// ASan's business, a missing barrier shows in the plain build when the order is unlucky, and under TSan in every order.
+// Without arguments the program runs each case again as a process of its own, in the orders that the case is to be seen
+// in, and looks for a phrase and for the line that carries the comment "// HERE: name" in what was printed.
+// `planted_bugs NAME` runs one case. It is built three times (plain, ASan+UBSan, TSan), and a case says in which builds
+// it must be seen: an index beyond an array is ASan's business, a missing barrier shows in the plain build when the
+// order is unlucky, and under TSan in every order.
 #include "dev/cuda_on_cpu/cuda_on_cpu.h"
 #include "dev/cuda_on_cpu/tensor_core.h"
 #include <stdio.h>
@@ -157,8 +159,16 @@ __global__ void deep_recursion(float *o, int depth)
 static void run_missing_barrier() { LAUNCH(missing_barrier<float>, 1, N, 0, 0, device<float>(N)); finish(); }
 static void run_reused_too_early() { LAUNCH(reused_too_early, 1, N, 0, 0, device<float>(N)); finish(); }
 static void run_missing_syncwarp() { LAUNCH(missing_syncwarp, 1, 32, 0, 0, device<float>(32)); finish(); }
-static void run_static_shared_write() { LAUNCH(static_shared_write<float>, 1, 1, 0, 0, device<float>(1), 40); finish(); }
-static void run_dynamic_shared_write() { LAUNCH(dynamic_shared_write, 1, 1, 63 * sizeof(float), 0, device<float>(1), 63); finish(); }
+static void run_static_shared_write()
+{
+    LAUNCH(static_shared_write<float>, 1, 1, 0, 0, device<float>(1), 40);
+    finish();
+}
+static void run_dynamic_shared_write()
+{
+    LAUNCH(dynamic_shared_write, 1, 1, 63 * sizeof(float), 0, device<float>(1), 63);
+    finish();
+}
 static void run_global_write() { LAUNCH(global_write, 1, 1, 0, 0, device<float>(63), 63); finish(); }
 static void run_misaligned_load() { LAUNCH(misaligned_load, 1, 1, 0, 0, device<float>(N)); finish(); }
 static void run_divergent_shuffle() { LAUNCH(divergent_shuffle, 1, 64, 0, 0, device<float>(N)); finish(); }
@@ -173,7 +183,11 @@ static void run_uninitialised_global()
     finish();
 }
 static void run_race_between_blocks() { LAUNCH(race_between_blocks, 4, 32, 0, 0, device<float>(1)); finish(); }
-static void run_missing_threadfence() { LAUNCH(last_block<false>, 4, 32, 0, 0, device<float>(1), device<float>(4), device<unsigned>(1)); finish(); }
+static void run_missing_threadfence()
+{
+    LAUNCH(last_block<false>, 4, 32, 0, 0, device<float>(1), device<float>(4), device<unsigned>(1));
+    finish();
+}
 static void run_stack_overflow() { LAUNCH(deep_recursion, 1, 1, 0, 0, device<float>(1), 1 << 20); finish(); }
 
 // ----------------------------------------------------------------------------
@@ -198,7 +212,8 @@ static void run_wrong_direction()
 static void run_copy_too_long()
 {
     std::vector<float> h(N + 1);
-    check(cudaMemcpy(device<float>(N), h.data(), (N + 1) * sizeof(float), cudaMemcpyHostToDevice)); // HERE: copy_too_long
+    size_t bytes = (N + 1) * sizeof(float);
+    check(cudaMemcpy(device<float>(N), h.data(), bytes, cudaMemcpyHostToDevice)); // HERE: copy_too_long
 }
 static void run_missing_sync()
 {
@@ -235,7 +250,8 @@ static void two_streams(bool wait, size_t offset)
     LAUNCH(copy_kernel, 1, N, 0, t, c, b + offset, N); // HERE: missing_event
     check(cudaStreamSynchronize(t));
     check(cudaEventRecord(end, s));
-    expect(cudaEventElapsedTime(&ms, e, end) == cudaErrorNotReady && cudaEventQuery(end) == cudaErrorNotReady, "an event that nobody waited for");
+    expect(cudaEventElapsedTime(&ms, e, end) == cudaErrorNotReady && cudaEventQuery(end) == cudaErrorNotReady,
+        "an event that nobody waited for");
     cudaGetLastError();
     check(cudaEventSynchronize(end));
     check(cudaEventElapsedTime(&ms, e, end));
@@ -262,20 +278,27 @@ static void run_use_after_free()
     LAUNCH(copy_kernel, 1, N, 0, 0, device<float>(2 * N), p, N); // HERE: use_after_free
     finish();
 }
-static void run_too_many_threads() { LAUNCH(copy_kernel, 1, 2048, 0, 0, device<float>(N), device<float>(N), N); } // HERE: too_many_threads
-static void run_too_much_shared() { LAUNCH(dynamic_shared_write, 1, 1, 50 << 10, 0, device<float>(1), 0); } // HERE: too_much_shared
+static void run_too_many_threads()
+{
+    LAUNCH(copy_kernel, 1, 2048, 0, 0, device<float>(N), device<float>(N), N); // HERE: too_many_threads
+}
+static void run_too_much_shared()
+{
+    LAUNCH(dynamic_shared_write, 1, 1, 50 << 10, 0, device<float>(1), 0); // HERE: too_much_shared
+}
 static void run_uninitialised_product()
 {
     float *a, *b = device<float>(6), *c = device<float>(4);
     check(cudaMalloc(&a, 6 * sizeof(float)));
-    device_gemm(0, false, true, 2, 2, 3, a, false, 3, b, false ? 0 : 3, 0, c, false, 2, nullptr); // HERE: uninitialised_product
+    device_gemm(0, false, true, 2, 2, 3, a, false, 3, b, 3, 0, c, false, 2, NULL); // HERE: uninitialised_product
     finish();
 }
 
 // ----------------------------------------------------------------------------
 // clean programs
 
-// Sum of the block by shuffles and shared memory, a vote, an integer reduction, a partial warp, and dynamic shared memory.
+// Sum of the block by shuffles and shared memory, a vote, an integer reduction, a partial
+// warp, and dynamic shared memory.
 __global__ void clean_kernel(float *o, const float *in, unsigned *votes)
 {
     __shared__ float part[32];
@@ -293,11 +316,14 @@ __global__ void clean_kernel(float *o, const float *in, unsigned *votes)
     s[threadIdx.x] = sum;
     __syncwarp();
     sum = s[threadIdx.x ^ 1];
-    unsigned even = __ballot_sync(~0u, lane % 2 == 0), most = __reduce_max_sync(~0u, lane), all = __reduce_add_sync(~0u, lane);
-    float up = __shfl_up_sync(~0u, x, 1), down = __shfl_down_sync(~0u, (float)lane, 1), first = __shfl_sync(~0u, (float)lane, 3, 8);
+    unsigned even = __ballot_sync(~0u, lane % 2 == 0), most = __reduce_max_sync(~0u, lane),
+             all = __reduce_add_sync(~0u, lane);
+    float up = __shfl_up_sync(~0u, x, 1), down = __shfl_down_sync(~0u, (float)lane, 1),
+          first = __shfl_sync(~0u, (float)lane, 3, 8);
     if (lane < 8) sum += __any_sync(0xffu, lane == 7) - __all_sync(0xffu, lane < 8);
     o[threadIdx.x] = sum + (up - x);
-    if (lane == 5) votes[warp] = (even == 0x55555555u && most == 31 && all == 31 * 16 && down == 6 && first == 3) ? 1 : 0;
+    if (lane == 5)
+        votes[warp] = (even == 0x55555555u && most == 31 && all == 31 * 16 && down == 6 && first == 3) ? 1 : 0;
 }
 static void run_clean()
 {
@@ -375,7 +401,8 @@ static void run_clean_graph()
     check(cudaEventSynchronize(e)); // of a stream that is gone
     check(cudaEventDestroy(e));
 }
-// C (16,8) = A (16,16) B (16,8) by one mma.sync; A is read row-major, and B both as stored and through the transposing ldmatrix.
+// C (16,8) = A (16,16) B (16,8) by one mma.sync; A is read row-major, and B both as
+// stored and through the transposing ldmatrix.
 __global__ void mma_kernel(float *c, const __nv_bfloat16 *a, const __nv_bfloat16 *b)
 {
     __shared__ __align__(16) __nv_bfloat16 A[16][24], B[16][8];
@@ -403,7 +430,8 @@ static void run_clean_mma()
     std::vector<float> r = download(c, 128), p = download(g, 128);
     for (int i = 0; i < 16; i++) for (int j = 0; j < 8; j++) {
         double sum = 0;
-        for (int k = 0; k < 16; k++) sum += (double)__bfloat162float(a[i * 16 + k]) * (double)__bfloat162float(b[k * 8 + j]);
+        for (int k = 0; k < 16; k++)
+            sum += (double)__bfloat162float(a[i * 16 + k]) * (double)__bfloat162float(b[k * 8 + j]);
         expect(fabs(r[(size_t)(i * 8 + j)] - 1 - sum) <= 1e-4, "mma.sync");
         expect(fabs(p[(size_t)(i * 8 + j)] - sum) <= 1e-4, "product");
     }
@@ -413,7 +441,8 @@ static void run_clean_errors()
     float *p;
     cudaDeviceProp prop;
     check(cudaGetDeviceProperties(&prop, 0));
-    expect(cudaMalloc(&p, prop.totalGlobalMem) == cudaErrorMemoryAllocation && !p, "running out of device memory is returned");
+    expect(cudaMalloc(&p, prop.totalGlobalMem) == cudaErrorMemoryAllocation && !p,
+        "running out of device memory is returned");
     expect(cudaGetLastError() == cudaErrorMemoryAllocation && cudaGetLastError() == cudaSuccess, "the last error");
     check(cudaFuncSetAttribute(dynamic_shared_write, cudaFuncAttributeMaxDynamicSharedMemorySize, 100 << 10));
     LAUNCH(dynamic_shared_write, 1, 1, 100 << 10, 0, device<float>(1), 0);
@@ -537,14 +566,18 @@ int main(int argc, char **argv)
             if (!c.seen) ok = status == 0 && out.empty();
             else {
                 bool line = false;
-                for (int n : lines_here(c.name)) line = line || out.find("planted_bugs.cu:" + std::to_string(n)) != std::string::npos;
+                for (int n : lines_here(c.name))
+                    line = line || out.find("planted_bugs.cu:" + std::to_string(n)) != std::string::npos;
                 std::string phrases = c.phrase, second = phrases.substr(phrases.find('|') + 1); // all of it without a |
-                ok = status != 0 && line && (out.find(phrases.substr(0, phrases.find('|'))) != std::string::npos || out.find(second) != std::string::npos);
+                ok = status != 0 && line &&
+                    (out.find(phrases.substr(0, phrases.find('|'))) != std::string::npos ||
+                        out.find(second) != std::string::npos);
             }
             if (ok) passed++;
             else {
                 failed++;
-                printf("%s, %s order: %s. It printed:\n%s\n", c.name, order, c.seen ? "not reported with its line" : "not clean", out.c_str());
+                printf("%s, %s order: %s. It printed:\n%s\n", c.name, order,
+                    c.seen ? "not reported with its line" : "not clean", out.c_str());
             }
         }
     }

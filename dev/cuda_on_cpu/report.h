@@ -1,9 +1,10 @@
-// report.h: how an error is told. One report names the kernel, the block and the thread (or the host), says what is wrong, and lists the
-// source lines that led there; then the program aborts, so that a debugger stops at it. Source lines come from addr2line (binutils,
-// which comes with gcc): it costs nothing until there is something to report.
+// report.h: how an error is told. One report names the kernel, the block and the thread (or the host), says what is
+// wrong, and lists the source lines that led there; then the program aborts, so that a debugger stops at it. Source
+// lines come from addr2line (binutils, which comes with gcc): it costs nothing until there is something to report.
 //
-// Faults are turned into such reports too. A device pointer that the host follows, or memory that waits for a copy, is a page without
-// permission (SIGSEGV); a NaN that is made, or the signalling NaN that fresh memory is filled with, raises SIGFPE in a kernel.
+// Faults are turned into such reports too. A device pointer that the host follows, or memory that waits for a
+// copy, is a page without permission (SIGSEGV); a NaN that is made, or the signalling NaN that fresh memory
+// is filled with, raises SIGFPE in a kernel.
 #pragma once
 #include <execinfo.h>
 #include <fenv.h>
@@ -20,20 +21,24 @@
 
 namespace simt {
 
-std::string kernel_context();                              // "kernel k launched at file:line, block .., thread ..", "" in host code (scheduler.h)
+// "kernel k launched at file:line, block .., thread ..", "" in host code (scheduler.h)
+std::string kernel_context();
 bool in_kernel();
-std::string explain_fault(const void *address, bool *resume); // what a fault at this address means; resume: it was harmless (runtime.h)
+// What a fault at this address means; resume: it was harmless (runtime.h)
+std::string explain_fault(const void *address, bool *resume);
 
 // The program's own place in memory, and its name.
 static const char *const self = "/proc/self/exe";
 static size_t load_bias()
 {
     size_t bias = 0;
-    dl_iterate_phdr([](dl_phdr_info *i, size_t, void *p) { *(size_t *)p = i->dlpi_addr; return 1; }, &bias); // the first is the program
+    // the first is the program
+    dl_iterate_phdr([](dl_phdr_info *i, size_t, void *p) { *(size_t *)p = i->dlpi_addr; return 1; }, &bias);
     return bias;
 }
 
-// "function at file.cu:12" for each address, inlined functions on lines of their own; what has no source line is left out.
+// "function at file.cu:12" for each address, inlined functions on lines of their own;
+// what has no source line is left out.
 static std::vector<std::string> lines_of(void *const *pcs, int n)
 {
     std::vector<std::string> lines;
@@ -79,7 +84,8 @@ static std::string line_of(const void *return_address)
 {
     void *pc = (char *)return_address - 1;
     std::vector<std::string> l = lines_of(&pc, 1);
-    return l.empty() ? "an unknown line (is the program built with -g, and addr2line installed?)" : l.back().substr(l.back().find(" at ") + 4);
+    return l.empty() ? "an unknown line (is the program built with -g, and addr2line installed?)"
+                     : l.back().substr(l.back().find(" at ") + 4);
 }
 
 // What a queued operation remembers of who queued it: a site for launches, a return address for the runtime's calls.
@@ -95,15 +101,17 @@ struct Where {
 };
 #define SIMT_CALLER simt::Where{{nullptr, 0}, __builtin_return_address(0)}
 
-// The source lines of the running thread, innermost first, without those of this folder's engine and of the C++ library.
+// The source lines of the running thread, innermost first, without those of this folder's
+// engine and of the C++ library.
 static void print_stack(const void *faulting_pc)
 {
-    static const char *const engine[] = {" report.h:", " scheduler.h:", " runtime.h:", " cuda_on_cpu.h:", " tensor_core.h:",
-                                         " std_function.h:", " invoke.h:", " functional:"};
+    static const char *const engine[] = {" report.h:", " scheduler.h:", " runtime.h:", " cuda_on_cpu.h:",
+        " tensor_core.h:", " std_function.h:", " invoke.h:", " functional:"};
     void *pcs[40];
     int n = backtrace(pcs, 40), first = 0;
     for (int i = 0; faulting_pc && i < n; i++) if (pcs[i] == faulting_pc) first = i;
-    for (int i = first; i < n; i++) if (pcs[i] != faulting_pc) pcs[i] = (char *)pcs[i] - 1; // a return address: the call is before it
+    // a return address: the call is before it
+    for (int i = first; i < n; i++) if (pcs[i] != faulting_pc) pcs[i] = (char *)pcs[i] - 1;
     int shown = 0;
     for (const std::string &line : lines_of(pcs + first, n - first)) {
         bool ours = false;
@@ -158,8 +166,10 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 #else
     (void)context;
 #endif
-    if (sig == SIGFPE) fail_at(pc, info->si_code == FPE_FLTINV ? "makes or compares a NaN, or computes with memory that nothing was written to" :
-                                   info->si_code == FPE_INTDIV ? "divides an integer by zero" : "floating-point exception");
+    if (sig == SIGFPE)
+        fail_at(pc, info->si_code == FPE_FLTINV ?
+            "makes or compares a NaN, or computes with memory that nothing was written to" :
+            info->si_code == FPE_INTDIV ? "divides an integer by zero" : "floating-point exception");
     bool resume = false;
     std::string what = explain_fault(info->si_addr, &resume);
     if (!resume) fail_at(pc, what);

@@ -1,20 +1,23 @@
 // runtime.h: the CUDA runtime's calls, strict where a GPU is merely unlucky.
 //
-// Memory. Device memory is one arena of address space which the host cannot read: it has permissions only while queued work runs. So a
-// host that follows a device pointer faults, and the report names the allocation. Every allocation is filled with signalling NaNs; under
-// AddressSanitizer it has red zones. SIMT_DEVICE_MB limits the arena (default 4096), so that running out can be tested.
+// Memory. Device memory is one arena of address space which the host cannot read: it has permissions only while
+// queued work runs. So a host that follows a device pointer faults, and the report names the allocation. Every
+// allocation is filled with signalling NaNs; under AddressSanitizer it has red zones. SIMT_DEVICE_MB limits the arena
+// (default 4096), so that running out can be tested.
 //
-// Streams. Work is queued and runs only when the host waits for it (a stream, an event, the device, a blocking copy), and then no more than
-// must run. Whoever forgot to wait therefore sees that nothing has happened: pinned memory that a queued copy will write has no
-// permissions until the copy has run, and what a queued copy will read cannot be written. Order between streams is a vector clock: an
-// operation carries for each stream the number of operations that come before it, by stream order, events and the host's waits. Two
-// operations on one address, one of them writing, that no such order connects are an error at once. (An address is a kernel's
-// argument or the range of a copy. What is inside a larger buffer is ThreadSanitizer's business, for which a stream is a thread.)
+// Streams. Work is queued and runs only when the host waits for it (a stream, an event, the device, a blocking copy),
+// and then no more than must run. Whoever forgot to wait therefore sees that nothing has happened: pinned memory that a
+// queued copy will write has no permissions until the copy has run, and what a queued copy will read cannot be written.
+// Order between streams is a vector clock: an operation carries for each stream the number of operations that come
+// before it, by stream order, events and the host's waits. Two operations on one address, one of them writing, that no
+// such order connects are an error at once. (An address is a kernel's argument or the range of a copy. What is inside a
+// larger buffer is ThreadSanitizer's business, for which a stream is a thread.)
 //
 // Graphs. A capturing stream collects its operations in a list; launching the graph queues them again.
 //
-// Calls return the error that the CUDA runtime returns, where a program might handle it (no memory, no such attribute). What no program
-// handles ends it with a report. One host thread calls. Left out: managed memory, pools, symbols, host functions, several devices.
+// Calls return the error that the CUDA runtime returns, where a program might handle it (no memory, no such
+// attribute). What no program handles ends it with a report. One host thread calls. Left out: managed memory,
+// pools, symbols, host functions, several devices.
 #pragma once
 #include <array>
 #include <chrono>
@@ -75,8 +78,8 @@ static std::string describe(const void *p)
 {
     auto a = find_in(device, p);
     if (a != device.end())
-        return say("%p, byte %zu of the %zu bytes of device memory allocated at %s", p, (size_t)((const char *)p - a->first), a->second.bytes,
-                   a->second.where.text().c_str());
+        return say("%p, byte %zu of the %zu bytes of device memory allocated at %s", p,
+            (size_t)((const char *)p - a->first), a->second.bytes, a->second.where.text().c_str());
     if (in_arena(p)) return say("%p, device memory that is not allocated", p);
     return find_in(pinned, p) != pinned.end() ? say("%p, pinned host memory", p) : say("%p, not device memory", p);
 }
@@ -96,10 +99,12 @@ int OpenDevice::depth;
 static void protect_waiting(std::pair<const char *const, Pinned> &p)
 {
     protect(p.first, pages(p.second.bytes), PROT_READ | PROT_WRITE);
-    for (int writes = 0; writes < 2; writes++) for (const Waiting &w : p.second.waiting) if (w.range.writes == (writes == 1)) {
-        const char *from = (const char *)((size_t)w.range.start / PAGE * PAGE);
-        protect(from, pages((size_t)(w.range.start + w.range.bytes - from)), writes ? PROT_NONE : PROT_READ);
-    }
+    for (int writes = 0; writes < 2; writes++)
+        for (const Waiting &w : p.second.waiting)
+            if (w.range.writes == (writes == 1)) {
+                const char *from = (const char *)((size_t)w.range.start / PAGE * PAGE);
+                protect(from, pages((size_t)(w.range.start + w.range.bytes - from)), writes ? PROT_NONE : PROT_READ);
+            }
 }
 
 std::string explain_fault(const void *p, bool *resume)
@@ -107,9 +112,11 @@ std::string explain_fault(const void *p, bool *resume)
     auto pin = find_in(pinned, p);
     if (pin != pinned.end() && !in_kernel()) {
         for (const Waiting &w : pin->second.waiting) if (w.range.contains(p))
-            return say("the host uses pinned memory that %s, queued at %s, has yet to %s: wait for its stream or an event first", w.what.c_str(),
-                       w.where.text().c_str(), w.range.writes ? "write" : "read");
-        protect((const char *)((size_t)p / PAGE * PAGE), PAGE, PROT_READ | PROT_WRITE); // beside what waits, on the same page
+                return say("the host uses pinned memory that %s, queued at %s, has yet to %s: "
+                           "wait for its stream or an event first",
+                    w.what.c_str(), w.where.text().c_str(), w.range.writes ? "write" : "read");
+        // beside what waits, on the same page
+        protect((const char *)((size_t)p / PAGE * PAGE), PAGE, PROT_READ | PROT_WRITE);
         *resume = true;
         return "";
     }
@@ -126,7 +133,8 @@ static void start()
     const char *mb = getenv("SIMT_DEVICE_MB");
     arena_bytes = round_up((mb ? strtoul(mb, nullptr, 10) : 4096) << 20, HUGE);
     arena = (char *)mmap(nullptr, arena_bytes + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (arena == MAP_FAILED) fail("no address space for %zu MiB of device memory: set SIMT_DEVICE_MB", arena_bytes >> 20);
+    if (arena == MAP_FAILED)
+        fail("no address space for %zu MiB of device memory: set SIMT_DEVICE_MB", arena_bytes >> 20);
     arena = (char *)round_up((size_t)arena, HUGE);
     madvise(arena, arena_bytes, MADV_HUGEPAGE); // permissions change often, and a page at a time
     handle_faults_here();
@@ -160,7 +168,8 @@ struct CUstream_st {
     unsigned queued, done;
     Clock clock;
     CUgraph_st *capture;
-    char side; // ThreadSanitizer: a stream is a thread, and this is what its operations release for the host and other streams
+    // ThreadSanitizer: a stream is a thread, and this is what its operations release for the host and other streams
+    char side;
     void *fiber;
     void *blocks[2];
 };
@@ -185,7 +194,10 @@ struct Past {
 };
 static std::vector<Past> past; // uses of memory that the host has not waited for; kept once there are several streams
 
-static void join(Clock &a, const Clock &b) { for (int i = 0; i < MAX_STREAMS; i++) if (a[(size_t)i] < b[(size_t)i]) a[(size_t)i] = b[(size_t)i]; }
+static void join(Clock &a, const Clock &b)
+{
+    for (int i = 0; i < MAX_STREAMS; i++) if (a[(size_t)i] < b[(size_t)i]) a[(size_t)i] = b[(size_t)i];
+}
 static bool several_streams()
 {
     int n = 0;
@@ -246,7 +258,8 @@ static void run_until(CUstream_st &s, unsigned number)
             auto p = find_in(pinned, r.start);
             if (p == pinned.end()) continue;
             std::vector<Waiting> &w = p->second.waiting;
-            for (size_t i = w.size(); i-- > 0;) if (w[i].stream == s.id && w[i].number == o.number) w.erase(w.begin() + (long)i);
+            for (size_t i = w.size(); i-- > 0;)
+                if (w[i].stream == s.id && w[i].number == o.number) w.erase(w.begin() + (long)i);
             protect_waiting(*p);
         }
     }
@@ -284,13 +297,16 @@ static void queue(CUstream_st &s, Operation o)
     if (s.id == 0) forbid_capture("work on the default stream");
     launches += o.launches;
     join(s.clock, host);
-    for (CUstream_st *t : streams) if (t && t != &s && s.blocking && t->blocking && (s.id == 0 || t->id == 0)) join(s.clock, t->clock);
+    for (CUstream_st *t : streams)
+        if (t && t != &s && s.blocking && t->blocking && (s.id == 0 || t->id == 0)) join(s.clock, t->clock);
     o.number = s.clock[(size_t)s.id] = ++s.queued;
     o.after = s.clock;
     if (several_streams()) {
         for (const Range &r : o.uses) for (const Past &p : past)
             if ((r.writes || p.range.writes) && r.overlaps(p.range) && p.number > o.after[(size_t)p.stream])
-                fail_at(nullptr, o.what + " at " + o.where.text() + " and " + p.what + " at " + p.where.text() + " use " + describe(r.start) +
+                fail_at(nullptr,
+                    o.what + " at " + o.where.text() + " and " + p.what + " at " + p.where.text() + " use " +
+                        describe(r.start) +
                         ", on two streams, and nothing orders them: cudaStreamWaitEvent is missing");
         for (const Range &r : o.uses) past.push_back({r, s.id, o.number, o.what, o.where});
     }
@@ -319,16 +335,20 @@ void launch(const Launch &l, cudaStream_t stream, const Argument *arguments, siz
     for (const Symbol &a : shared_arrays(l.kernel)) fixed += a.bytes;
     auto raised = shared_limit.find(l.kernel);
     size_t limit = raised == shared_limit.end() ? SHARED_DEFAULT : raised->second;
-    if (!g.x || !g.y || !g.z || g.x > 2147483647u || g.y > 65535 || g.z > 65535 || !threads || b.x > 1024 || b.y > 1024 || b.z > 64 || threads > 1024)
-        fail("%s at %s: grid (%u,%u,%u) of blocks (%u,%u,%u) is not possible: at most 1024 threads a block and 65535 blocks in y and z, none of it 0",
-             what.c_str(), where.c_str(), g.x, g.y, g.z, b.x, b.y, b.z);
+    if (!g.x || !g.y || !g.z || g.x > 2147483647u || g.y > 65535 || g.z > 65535 || !threads || b.x > 1024 ||
+        b.y > 1024 || b.z > 64 || threads > 1024)
+        fail("%s at %s: grid (%u,%u,%u) of blocks (%u,%u,%u) is not possible: at most 1024 threads a block and "
+             "65535 blocks in y and z, none of it 0",
+            what.c_str(), where.c_str(), g.x, g.y, g.z, b.x, b.y, b.z);
     if (fixed > SHARED_DEFAULT || l.shared + fixed > limit)
-        fail("%s at %s: %zu bytes of dynamic and %zu of static shared memory, the limit is %zu: see cudaFuncSetAttribute",
-             what.c_str(), where.c_str(), l.shared, fixed, limit);
+        fail("%s at %s: %zu bytes of dynamic and %zu of static shared memory, the limit is %zu: see "
+             "cudaFuncSetAttribute",
+            what.c_str(), where.c_str(), l.shared, fixed, limit);
     Operation o = {what, {l.at, nullptr}, {}, nullptr, 0, {}, true, nullptr};
     for (size_t i = 0; i < n; i++) if (arguments[i].pointer) {
         if (find_in(device, arguments[i].pointer) == device.end())
-            fail("%s at %s: argument %zu is %s", what.c_str(), where.c_str(), i + 1, describe(arguments[i].pointer).c_str());
+            fail("%s at %s: argument %zu is %s", what.c_str(), where.c_str(), i + 1,
+                describe(arguments[i].pointer).c_str());
         o.uses.push_back({(const char *)arguments[i].pointer, 1, arguments[i].writes});
     }
     o.run = [l, call](CUstream_st &on) { run_grid(l, call, on.blocks); };
@@ -339,19 +359,22 @@ static void check_device_range(const char *what, const void *p, size_t bytes)
 {
     auto a = find_in(device, p);
     if (a == device.end()) fail("%s: %s", what, describe(p).c_str());
-    if (bytes > a->second.bytes - (size_t)((const char *)p - a->first)) fail("%s of %zu bytes ends beyond it: %s", what, bytes, describe(p).c_str());
+    if (bytes > a->second.bytes - (size_t)((const char *)p - a->first))
+        fail("%s of %zu bytes ends beyond it: %s", what, bytes, describe(p).c_str());
 }
 
 static void move_bytes(void *to, const void *from, size_t bytes)
 {
     TSAN(__tsan_read_range((void *)from, bytes); __tsan_write_range(to, bytes));
 #ifdef SIMT_ASAN
-    if (__asan_region_is_poisoned(to, bytes) || __asan_region_is_poisoned((void *)from, bytes)) fail("a copy reads or writes out of bounds, or what was freed");
+    if (__asan_region_is_poisoned(to, bytes) || __asan_region_is_poisoned((void *)from, bytes))
+        fail("a copy reads or writes out of bounds, or what was freed");
 #endif
     memmove(to, from, bytes);
 }
 
-// Queues a copy. Pageable host memory is read at once, as the CUDA runtime does; a copy into it is over when the call returns.
+// Queues a copy. Pageable host memory is read at once, as the CUDA runtime does; a copy
+// into it is over when the call returns.
 static cudaError_t copy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream, Where where)
 {
     CUstream_st &s = stream_of(stream);
@@ -360,14 +383,17 @@ static cudaError_t copy(void *to, const void *from, size_t bytes, cudaMemcpyKind
     static const char *const names[] = {"from host to host", "to the device", "from the device", "within the device"};
     int is = (to_device ? 1 : 0) + (from_device ? 2 : 0);
     if (kind != cudaMemcpyDefault && (int)kind != is)
-        fail("a copy %s was called with memory for a copy %s: the destination is %s, the source %s", names[kind], names[is],
-             describe(to).c_str(), describe(from).c_str());
+        fail("a copy %s was called with memory for a copy %s: the destination is %s, the source %s", names[kind],
+            names[is], describe(to).c_str(), describe(from).c_str());
     if (to_device) check_device_range("the destination of a copy", to, bytes);
     if (from_device) check_device_range("the source of a copy", from, bytes);
-    bool to_pageable = !to_device && find_in(pinned, to) == pinned.end(), from_pageable = !from_device && find_in(pinned, from) == pinned.end();
-    if (s.capture && (to_pageable || from_pageable)) fail("a copy from or to pageable memory cannot be captured in a graph: use cudaMallocHost");
+    bool to_pageable = !to_device && find_in(pinned, to) == pinned.end(),
+         from_pageable = !from_device && find_in(pinned, from) == pinned.end();
+    if (s.capture && (to_pageable || from_pageable))
+        fail("a copy from or to pageable memory cannot be captured in a graph: use cudaMallocHost");
     std::shared_ptr<std::vector<char>> held;
-    if (from_pageable && !to_pageable) held = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
+    if (from_pageable && !to_pageable)
+        held = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
     Operation o = {say("a copy of %zu bytes %s", bytes, names[is]), where, {}, nullptr, 0, {}, false, nullptr};
     if (!from_pageable) o.uses.push_back({(const char *)from, bytes, false});
     if (!to_pageable) o.uses.push_back({(const char *)to, bytes, true});
@@ -486,12 +512,21 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind 
     wait_for(stream_of(nullptr));
     return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t s) { return copy(to, from, bytes, kind, s, SIMT_CALLER); }
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t s)
+{
+    return copy(to, from, bytes, kind, s, SIMT_CALLER);
+}
 cudaError_t cudaMemset(void *p, int value, size_t bytes) { return set(p, value, bytes, nullptr, SIMT_CALLER); }
-cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s) { return set(p, value, bytes, s, SIMT_CALLER); }
+cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
+{
+    return set(p, value, bytes, s, SIMT_CALLER);
+}
 
 cudaError_t cudaStreamCreate(cudaStream_t *s) { return new_stream(s, true); }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags) { return new_stream(s, flags != cudaStreamNonBlocking); }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags)
+{
+    return new_stream(s, flags != cudaStreamNonBlocking);
+}
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     CUstream_st &s = stream_of(stream);
@@ -592,12 +627,16 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsign
     (*out)->operations = graph->operations;
     return cudaSuccess;
 }
-cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags) { return cudaGraphInstantiate(out, graph, flags); }
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags)
+{
+    return cudaGraphInstantiate(out, graph, flags);
+}
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t s)
 {
     for (const Operation &o : graph->operations) {
         for (const Range &r : o.uses) if (in_arena(r.start) && find_in(device, r.start) == device.end())
-            fail("the graph's %s, captured at %s, uses %s", o.what.c_str(), o.where.text().c_str(), describe(r.start).c_str());
+                fail("the graph's %s, captured at %s, uses %s", o.what.c_str(), o.where.text().c_str(),
+                    describe(r.start).c_str());
         queue(stream_of(s), o);
     }
     return cudaSuccess;
@@ -623,13 +662,23 @@ cudaError_t cudaGetLastError()
 cudaError_t cudaPeekAtLastError() { return last_error; }
 const char *cudaGetErrorString(cudaError_t e)
 {
-    return e == cudaSuccess ? "no error" : e == cudaErrorMemoryAllocation ? "out of memory" : e == cudaErrorInvalidValue ? "invalid argument" :
-           e == cudaErrorNotReady ? "device not ready" : "an error of the CUDA runtime";
+    switch ((int)e) {
+    case cudaSuccess: return "no error";
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorInvalidValue: return "invalid argument";
+    case cudaErrorNotReady: return "device not ready";
+    }
+    return "an error of the CUDA runtime";
 }
 const char *cudaGetErrorName(cudaError_t e)
 {
-    return e == cudaSuccess ? "cudaSuccess" : e == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation" : e == cudaErrorInvalidValue ? "cudaErrorInvalidValue" :
-           e == cudaErrorNotReady ? "cudaErrorNotReady" : "cudaError";
+    switch ((int)e) {
+    case cudaSuccess: return "cudaSuccess";
+    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
+    case cudaErrorNotReady: return "cudaErrorNotReady";
+    }
+    return "cudaError";
 }
 cudaError_t cudaSetDevice(int n) { return n ? error(cudaErrorInvalidDevice) : cudaSuccess; }
 cudaError_t cudaGetDevice(int *n)

@@ -1,18 +1,20 @@
 // scheduler.h: one launch of a kernel, run on the CPU.
 //
-// A CUDA thread is a fiber: it runs until it must wait for others, then another takes over. Threads that never wait run one after
-// the other on one and the same stack, so a kernel without barriers costs no switches; only a thread that waits keeps its stack. There
-// is no preemption and no scheduler thread: who finds itself waiting picks the next and switches to it (28 lines of assembly). Every
-// thread's state is a bit in four masks for each warp: live, ready, waiting at a warp operation, waiting at a barrier. So who has not
-// arrived is known at any time, and when nobody is ready that is a report, not a hang.
+// A CUDA thread is a fiber: it runs until it must wait for others, then another takes over. Threads that never wait
+// run one after the other on one and the same stack, so a kernel without barriers costs no switches; only a thread
+// that waits keeps its stack. There is no preemption and no scheduler thread: who finds itself waiting picks the
+// next and switches to it (28 lines of assembly). Every thread's state is a bit in four masks for each warp: live,
+// ready, waiting at a warp operation, waiting at a barrier. So who has not arrived is known at any time, and when
+// nobody is ready that is a report, not a hang.
 //
-// SIMT_ORDER chooses who runs next: forward, reverse, or random:SEED. Random is depth-first: a warp goes on as far as it can
-// and now and then another gets the highest priority, since it is one warp far ahead of the others that shows a missing barrier
-// (a uniformly random choice hides most of them).
+// SIMT_ORDER chooses who runs next: forward, reverse, or random:SEED. Random is depth-first: a warp goes on as far as
+// it can and now and then another gets the highest priority, since it is one warp far ahead of the others that shows a
+// missing barrier (a uniformly random choice hides most of them).
 //
-// Blocks are spread over OpenMP threads. Under AddressSanitizer they run one after the other (see __shared__). Under ThreadSanitizer
-// each CUDA thread is a fiber of its own there too, the blocks take turns on two OS threads, and a switch orders nothing: only what
-// orders memory on a GPU (__syncthreads, __syncwarp, __threadfence) does. Then a missing one is reported whatever the order was.
+// Blocks are spread over OpenMP threads. Under AddressSanitizer they run one after the other (see __shared__). Under
+// ThreadSanitizer each CUDA thread is a fiber of its own there too, the blocks take turns on two OS threads, and a
+// switch orders nothing: only what orders memory on a GPU (__syncthreads, __syncwarp, __threadfence) does. Then a
+// missing one is reported whatever the order was.
 #pragma once
 #include <elf.h>
 #include <fcntl.h>
@@ -32,7 +34,8 @@
 #include <sanitizer/tsan_interface.h>
 extern "C" void __tsan_read_range(void *, unsigned long);
 extern "C" void __tsan_write_range(void *, unsigned long);
-extern "C" const char *__tsan_default_options() { return "report_signal_unsafe=0 atexit_sleep_ms=0"; } // a fault's report may allocate
+// A fault's report may allocate
+extern "C" const char *__tsan_default_options() { return "report_signal_unsafe=0 atexit_sleep_ms=0"; }
 #define TSAN(x) x
 #else
 #define TSAN(x)
@@ -90,7 +93,8 @@ namespace simt {
 
 __thread unsigned char *dynamic_shared;
 enum { WARP = 32, MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / WARP };
-static const uint32_t NEVER_WRITTEN = 0x7fa07fa0; // a signalling NaN as float and as bfloat16, a huge number as an int and as a double
+// A signalling NaN as float and as bfloat16, a huge number as an int and as a double
+static const uint32_t NEVER_WRITTEN = 0x7fa07fa0;
 
 static void fill(void *p, size_t bytes)
 {
@@ -140,7 +144,8 @@ struct Block {
     const Launch *launch;
     const std::function<void()> *call;
     unsigned live[MAX_WARPS], ready[MAX_WARPS], at_warp[MAX_WARPS], at_block[MAX_WARPS]; // a bit a lane
-    unsigned warps_ready;                                                               // a bit a warp with a ready lane
+    // a bit a warp with a ready lane
+    unsigned warps_ready;
     int n, n_live, n_at_block, current;
     uint32_t random;
     int first_warp; // the warp of highest priority
@@ -154,7 +159,8 @@ struct Block {
 #ifdef SIMT_TSAN
     void *fiber[MAX_THREADS], *os_fiber;
     char *started, *ended, previous, barrier[2], warp_barrier[MAX_THREADS][2]; // what release and acquire meet on
-    int turn, warp_turn[MAX_THREADS];                                          // a barrier's two sides alternate: nobody is two ahead
+    // a barrier's two sides alternate: nobody is two ahead
+    int turn, warp_turn[MAX_THREADS];
 #endif
 };
 static __thread Block *block;
@@ -165,8 +171,9 @@ bool in_kernel() { return block && block->launch; }
 std::string kernel_context()
 {
     if (!in_kernel()) return running_what.empty() ? "" : running_what + ", called at " + running_where.text();
-    return say("kernel %s launched at %s, block (%u,%u,%u), thread (%u,%u,%u)", block->launch->name, Where{block->launch->at, nullptr}.text().c_str(),
-               blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
+    return say("kernel %s launched at %s, block (%u,%u,%u), thread (%u,%u,%u)", block->launch->name,
+        Where{block->launch->at, nullptr}.text().c_str(), blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y,
+        threadIdx.z);
 }
 
 // The report of a meeting that cannot take place: where every thread of the block is.
@@ -182,7 +189,8 @@ std::string kernel_context()
             std::string line = t.at.file ? Where{t.at, nullptr}.text() : "";
             if (!(block->live[i / WARP] & bit)) now = "have returned";
             else if (block->at_block[i / WARP] & bit) now = "wait at __syncthreads, " + line;
-            else if (block->at_warp[i / WARP] & bit) now = say("wait at a warp operation, %s, mask %08x", line.c_str(), t.mask);
+            else if (block->at_warp[i / WARP] & bit)
+                now = say("wait at a warp operation, %s, mask %08x", line.c_str(), t.mask);
             else now = t.stack ? "run or could run" : "have not started";
         }
         if (i && now != previous) {
@@ -256,10 +264,12 @@ static Stack *new_stack(int t)
     Stack *s = block->n_spare ? block->spare[--block->n_spare] : &block->stacks[block->n_stacks++];
 #endif
     if (!s->base) {
-        s->base = (char *)mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        s->base = (char *)mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE,
+            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (s->base == MAP_FAILED || mprotect(s->base, 4096, PROT_NONE)) fail("no memory for a thread's stack");
     }
-    void **top = (void **)(s->base + STACK_BYTES - (s - block->stacks) % 32 * 64); // staggered, so that they do not share cache sets
+    // staggered, so that they do not share cache sets
+    void **top = (void **)(s->base + STACK_BYTES - (s - block->stacks) % 32 * 64);
     *--top = nullptr;
     *--top = nullptr;
     *--top = (void *)simt_start;
@@ -308,7 +318,8 @@ static void release_block_if_complete()
     for (int i = 0; i < block->n; i++) if (block->at_block[i / WARP] >> i % WARP & 1) {
         const Thread *t = &block->thread[i];
         if (!first) first = t;
-        if (t->at.line != first->at.line || strcmp(t->at.file, first->at.file)) fail_meeting("threads of one block wait at different __syncthreads");
+        if (t->at.line != first->at.line || strcmp(t->at.file, first->at.file))
+            fail_meeting("threads of one block wait at different __syncthreads");
     }
     for (int w = 0; w * WARP < block->n; w++) {
         make_ready(w, block->at_block[w]);
@@ -328,7 +339,8 @@ static void release_warp_if_complete(int w)
         if ((block->at_warp[w] & lanes) != lanes) continue;
         for (unsigned m = lanes; m; m &= m - 1) {
             const Thread &t = block->thread[w * WARP + lowest(m)];
-            if (t.mask != first.mask || t.exchange != first.exchange || t.at.line != first.at.line || strcmp(t.at.file, first.at.file))
+            if (t.mask != first.mask || t.exchange != first.exchange || t.at.line != first.at.line ||
+                strcmp(t.at.file, first.at.file))
                 fail_meeting("lanes of one warp wait at different operations, lines or masks");
         }
         first.exchange(&block->slot[w * WARP], lanes);
@@ -355,7 +367,9 @@ void meet_warp(unsigned mask, Exchange exchange, void *slot, Site at, bool order
 {
     int t = block->current, w = t / WARP;
     unsigned bit = 1u << t % WARP;
-    if (!(mask & bit)) fail("lane %d is not in the mask %08x of the operation it calls at %s", t % WARP, mask, Where{at, nullptr}.text().c_str());
+    if (!(mask & bit))
+        fail("lane %d is not in the mask %08x of the operation it calls at %s", t % WARP, mask,
+            Where{at, nullptr}.text().c_str());
     block->thread[t].at = at;
     block->thread[t].mask = mask;
     block->thread[t].exchange = exchange;
@@ -389,7 +403,9 @@ static void run_threads()
         Stack *mine = block->thread[t].stack = block->running;
         TSAN(__tsan_acquire(block->started); __tsan_acquire(&block->previous));
         (*block->call)();
-        TSAN(__tsan_release(block->ended); __tsan_release(&block->previous); __tsan_release(&block->barrier[block->turn & 1])); // returning counts as arriving
+        // returning counts as arriving
+        TSAN(__tsan_release(block->ended); __tsan_release(&block->previous);
+             __tsan_release(&block->barrier[block->turn & 1]));
         block->live[w] &= ~(1u << t % WARP);
         block->n_live--;
         release_warp_if_complete(w);
@@ -416,8 +432,8 @@ static void run_threads()
 // a kernel's static shared memory
 
 // The __shared__ arrays of a kernel are found by their names in the program's symbol table: the kernel _Z1kIfEvPT_ owns
-// _ZZ1kIfEvPT_E1s. So they can be filled before each block, and nothing else is. g++ guards arrays of class types (bfloat16), as if they
-// had to be constructed, by _ZGVZ1kIfEvPT_E1s: set, since shared memory is not.
+// _ZZ1kIfEvPT_E1s. So they can be filled before each block, and nothing else is. g++ guards arrays of class types
+// (bfloat16), as if they had to be constructed, by _ZGVZ1kIfEvPT_E1s: set, since shared memory is not.
 struct Symbol {
     size_t value, bytes;
     bool guard;
@@ -438,15 +454,17 @@ static const std::vector<Symbol> &shared_arrays(const void *kernel)
         const Elf64_Ehdr *head = (const Elf64_Ehdr *)file;
         const Elf64_Shdr *section = (const Elf64_Shdr *)(file + head->e_shoff);
         for (int i = 0; i < head->e_shnum; i++) if (section[i].sh_type == SHT_SYMTAB) {
-            const Elf64_Sym *s = (const Elf64_Sym *)(file + section[i].sh_offset), *end = s + section[i].sh_size / sizeof *s;
-            const char *names = file + section[section[i].sh_link].sh_offset;
-            for (; s < end; s++) {
-                const char *name = names + s->st_name;
-                int type = ELF64_ST_TYPE(s->st_info);
-                if (type == STT_FUNC && s->st_value && !strncmp(name, "_Z", 2)) functions.insert({s->st_value, name});
-                bool guard = !strncmp(name, "_ZGVZ", 5);
-                if ((type == STT_TLS || type == STT_OBJECT) && (guard || !strncmp(name, "_ZZ", 3)))
-                    variables[name] = {s->st_value, guard ? 0 : s->st_size, guard};
+                const Elf64_Sym *s = (const Elf64_Sym *)(file + section[i].sh_offset),
+                                *end = s + section[i].sh_size / sizeof *s;
+                const char *names = file + section[section[i].sh_link].sh_offset;
+                for (; s < end; s++) {
+                    const char *name = names + s->st_name;
+                    int type = ELF64_ST_TYPE(s->st_info);
+                    if (type == STT_FUNC && s->st_value && !strncmp(name, "_Z", 2))
+                        functions.insert({s->st_value, name});
+                    bool guard = !strncmp(name, "_ZGVZ", 5);
+                    if ((type == STT_TLS || type == STT_OBJECT) && (guard || !strncmp(name, "_ZZ", 3)))
+                        variables[name] = {s->st_value, guard ? 0 : s->st_size, guard};
             }
         }
         munmap(file, (size_t)st.st_size);
@@ -460,7 +478,9 @@ static const std::vector<Symbol> &shared_arrays(const void *kernel)
     for (auto f = range.first; f != range.second; ++f) { // several names where the compiler has merged equal functions
         for (std::string start : {"_ZZ", "_ZGVZ"}) {
             std::string prefix = start + f->second.substr(2) + "E"; // _Z1k.. owns _ZZ1k..E and what follows
-            for (auto v = variables.lower_bound(prefix); v != variables.end() && !v->first.compare(0, prefix.size(), prefix); ++v) list.push_back(v->second);
+            for (auto v = variables.lower_bound(prefix);
+                 v != variables.end() && !v->first.compare(0, prefix.size(), prefix); ++v)
+                list.push_back(v->second);
         }
     }
     return list;
@@ -472,7 +492,13 @@ static void fill_shared(const std::vector<Symbol> &arrays)
     char *base = (char *)load_bias(); // plain statics in this build
 #else
     static __thread char *base; // of this OS thread's copy of the program's thread-local variables
-    if (!base) dl_iterate_phdr([](dl_phdr_info *i, size_t, void *p) { *(char **)p = (char *)i->dlpi_tls_data; return 1; }, &base);
+    if (!base)
+        dl_iterate_phdr(
+            [](dl_phdr_info *i, size_t, void *p) {
+                *(char **)p = (char *)i->dlpi_tls_data;
+                return 1;
+            },
+            &base);
 #endif
     for (const Symbol &a : arrays) {
         if (a.guard) base[a.value] = 1;
@@ -486,11 +512,14 @@ static void fill_shared(const std::vector<Symbol> &arrays)
 
 static void run_block(long number, long blocks, const std::vector<Symbol> &arrays)
 {
-    static const unsigned long spread[] = {2654435761ul, 2246822519ul, 3266489917ul}; // primes, so that every block has its turn
+    // primes, so that every block has its turn
+    static const unsigned long spread[] = {2654435761ul, 2246822519ul, 3266489917ul};
     const dim3 &g = block->launch->grid;
     if (options.order == Options::REVERSE) number = blocks - 1 - number;
-    if (options.order == Options::RANDOM) number = (long)(((unsigned long)number * spread[options.seed % 3] + options.seed) % (unsigned long)blocks);
-    blockIdx = make_uint3((unsigned)(number % g.x), (unsigned)(number / g.x % g.y), (unsigned)(number / ((long)g.x * g.y)));
+    if (options.order == Options::RANDOM)
+        number = (long)(((unsigned long)number * spread[options.seed % 3] + options.seed) % (unsigned long)blocks);
+    blockIdx = make_uint3((unsigned)(number % g.x), (unsigned)(number / g.x % g.y),
+        (unsigned)(number / ((long)g.x * g.y)));
     block->random = (options.seed * 7919u + (unsigned)number) * 2654435761u | 1;
     block->n_live = block->n;
     block->n_at_block = block->current = block->first_warp = 0;
@@ -523,11 +552,13 @@ static void begin(const Launch *l, const std::function<void()> *call)
     dim3 b = l->block;
     int n = (int)(b.x * b.y * b.z);
     if (block->n != n || blockDim.x != b.x || blockDim.y != b.y || blockDim.z != b.z)
-        for (int i = 0; i < n; i++) block->index[i] = make_uint3((unsigned)i % b.x, (unsigned)i / b.x % b.y, (unsigned)i / (b.x * b.y));
+        for (int i = 0; i < n; i++)
+            block->index[i] = make_uint3((unsigned)i % b.x, (unsigned)i / b.x % b.y, (unsigned)i / (b.x * b.y));
     block->n = n;
     blockDim = b;
     gridDim = l->grid;
-    if (l->shared != block->dynamic_bytes || !block->dynamic) { // of exactly this size: AddressSanitizer knows where it ends
+    // of exactly this size: AddressSanitizer knows where it ends
+    if (l->shared != block->dynamic_bytes || !block->dynamic) {
         TSAN(__tsan_acquire(&block->previous));
         free(block->dynamic);
         if (posix_memalign((void **)&block->dynamic, 128, l->shared ? l->shared : 1)) fail("out of memory");
@@ -543,12 +574,14 @@ static void begin(const Launch *l, const std::function<void()> *call)
 #endif
 #ifdef SIMT_TSAN
     block->os_fiber = __tsan_get_current_fiber();
-    for (int i = 0; i < n; i++) if (!block->fiber[i]) block->fiber[i] = __tsan_create_fiber(0); // kept: they are slow to make
+    // kept: they are slow to make
+    for (int i = 0; i < n; i++) if (!block->fiber[i]) block->fiber[i] = __tsan_create_fiber(0);
     __tsan_release(&block->previous);
 #endif
 }
 
-// Runs a launch whose configuration has been checked. ThreadSanitizer: `kept` holds the fibers of the launch's stream, two blocks.
+// Runs a launch whose configuration has been checked. ThreadSanitizer: `kept` holds the
+// fibers of the launch's stream, two blocks.
 static void run_grid(const Launch &l, const std::function<void()> &call, void **kept)
 {
     long blocks = (long)l.grid.x * l.grid.y * l.grid.z;

@@ -18,7 +18,8 @@ template <bool TRANSPOSED> SIMT_EXCHANGE load_matrix(void **slots, unsigned lane
         uint32_t word;
         if (!TRANSPOSED) word = ((LoadMatrix *)slots[8 * m + g])->row[t];
         else {
-            uint32_t low = ((LoadMatrix *)slots[8 * m + 2 * t])->row[g / 2], high = ((LoadMatrix *)slots[8 * m + 2 * t + 1])->row[g / 2];
+            uint32_t low = ((LoadMatrix *)slots[8 * m + 2 * t])->row[g / 2],
+                     high = ((LoadMatrix *)slots[8 * m + 2 * t + 1])->row[g / 2];
             word = g % 2 ? (low >> 16) | (high & 0xffff0000u) : (low & 0xffffu) | high << 16;
         }
         ((LoadMatrix *)slots[i])->out[m] = word;
@@ -29,7 +30,8 @@ template <bool TRANSPOSED> inline void ldmatrix(uint32_t r[4], const void *share
     if ((uintptr_t)shared_row % 16) fail("ldmatrix: the row at %p is not aligned to 16 bytes", shared_row);
     uint32_t got[4];
     LoadMatrix slot = {{}, got};
-    for (int i = 0; i < 4; i++) slot.row[i] = ((const uint32_t *)shared_row)[i]; // by the lane itself, so that the sanitizers see whose access it is
+    // by the lane itself, so that the sanitizers see whose access it is
+    for (int i = 0; i < 4; i++) slot.row[i] = ((const uint32_t *)shared_row)[i];
     meet_warp(~0u, load_matrix<TRANSPOSED>, &slot, at);
     for (int i = 0; i < 4; i++) r[i] = got[i];
 }
@@ -43,7 +45,10 @@ void multiply_16_8_16(void **slots, unsigned lanes);
 } // namespace simt
 
 inline void ldmatrix_x4(uint32_t r[4], const void *shared_row, SIMT_SITE) { simt::ldmatrix<false>(r, shared_row, at); }
-inline void ldmatrix_x4_trans(uint32_t r[4], const void *shared_row, SIMT_SITE) { simt::ldmatrix<true>(r, shared_row, at); }
+inline void ldmatrix_x4_trans(uint32_t r[4], const void *shared_row, SIMT_SITE)
+{
+    simt::ldmatrix<true>(r, shared_row, at);
+}
 inline void mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint32_t b[2], SIMT_SITE)
 {
     simt::Multiply slot = {{d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
@@ -73,6 +78,7 @@ void simt::multiply_16_8_16(void **slots, unsigned lanes)
     for (int i = 0; i < 16; i++) for (int k = 0; k < 16; k++) for (int j = 0; j < 8; j++) D[i][j] += A[i][k] * B[k][j];
     feclearexcept(FE_INVALID);
     if (trapped & FE_INVALID) feenableexcept(FE_INVALID);
-    for (int i = 0; i < 32; i++) for (int q = 0; q < 4; q++) ((Multiply *)slots[i])->d[q] = D[i / 4 + q / 2 * 8][i % 4 * 2 + q % 2];
+    for (int i = 0; i < 32; i++)
+        for (int q = 0; q < 4; q++) ((Multiply *)slots[i])->d[q] = D[i / 4 + q / 2 * 8][i % 4 * 2 + q % 2];
 }
 #endif

@@ -1,4 +1,5 @@
-// short.c: an objective, an estimate of log F and a critic of one's own: a row each. Everything else (flags, --help, logs, checkpoints) follows.
+// short.c: an objective, an estimate of log F and a critic of one's own: a row each. Everything else
+// (flags, --help, logs, checkpoints) follows.
 //
 //     make build/short
 //     build/short train --objective short --fhat jeffreys --critic rollout-mean ...
@@ -7,7 +8,10 @@
 #undef main
 
 // log pi_bon, and half a nat taken off for every token.
-static double short_score(const ObjectiveSpec *o, const Response *y, double logF, double logp) { return vbon_score(o, y, logF, logp) - 0.5 * (double)y->n; }
+static double short_score(const ObjectiveSpec *o, const Response *y, double logF, double logp)
+{
+    return vbon_score(o, y, logF, logp) - 0.5 * (double)y->n;
+}
 
 // The posterior's mean under Jeffreys' prior.
 static double jeffreys_log_f(const Place *at) { return log((at->k + 0.5) / ((double)at->cdf->M + 1)); }
@@ -27,8 +31,11 @@ static void rollout_mean_values(Ppo *p)
 
 int main(int argc, char **argv)
 {
-    ROW_ADD(objectives, {"short", "log pi_bon less half a nat a token", TAKES_N, vbon_weights, short_score, true, false});
+    ROW_ADD(objectives,
+        {"short", "log pi_bon less half a nat a token", TAKES_N, vbon_weights, short_score, true, false});
     ROW_ADD(fhats, {"jeffreys", "log (k+1/2)/(M+1)", jeffreys_log_f, NULL, false, false});
-    ROW_ADD(critics, {"rollout-mean", "the mean total reward of the rollout's other responses", false, false, 0, rollout_mean_values, NULL});
+    ROW_ADD(critics,
+        {"rollout-mean", "the mean total reward of the rollout's other responses", false, false, 0, rollout_mean_values,
+            NULL});
     return vbon_main(argc, argv);
 }

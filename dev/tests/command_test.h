@@ -1,4 +1,5 @@
-// command_test.h: the binary itself (VBON, default ./vbon): JSONL and flags, bad input, runs that are killed and resumed.
+// command_test.h: the binary itself (VBON, default ./vbon): JSONL and flags, bad input,
+// runs that are killed and resumed.
 
 static char vbon_path[4096];
 static const char *vbon(void)
@@ -15,7 +16,8 @@ static void tiny_folders(void)
     if (made) return;
     made = true;
     for (int scalar = 0; scalar < 2; scalar++) {
-        Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = 24, .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
+        Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = 24, .act = ACT_GELU_TANH,
+            .tied = true, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
         Model m;
         model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
         model_random(&m, 4);
@@ -25,7 +27,7 @@ static void tiny_folders(void)
     }
     char *p = tmp_path("prompts.jsonl");
     const char *text = "{\"prompt\":\"This film\"}\n{\"prompt\":\"I\"}\n\n{\"prompt\":\"The acting in this\"}\n";
-    write_file(p, text, strlen(text));
+    write_text(p, text);
 }
 
 static int run_vbon(const char *args, char **err) // in the test folder; stdout dropped, stderr malloc'd when asked for
@@ -41,21 +43,47 @@ static int run_vbon(const char *args, char **err) // in the test folder; stdout 
 static void expect_failure(const char *args, int code, const char *says)
 {
     char *err, *old = getenv("ASAN_OPTIONS"), *options = old ? xstrdup(old) : NULL;
-    setenv("ASAN_OPTIONS", "detect_leaks=0:allocator_may_return_null=1", 1); // what a program that gives up still holds is no leak
+    // what a program that gives up still holds is no leak
+    setenv("ASAN_OPTIONS", "detect_leaks=0:allocator_may_return_null=1", 1);
     int got = run_vbon(args, &err);
     if (options) setenv("ASAN_OPTIONS", options, 1);
     else unsetenv("ASAN_OPTIONS");
     free(options);
     size_t lines = 0;
-    for (char *s = err; s && *s; s = strchr(s, '\n') ? strchr(s, '\n') + 1 : s + strlen(s)) lines += strncmp(s, "note:", 5) != 0;
-    CHECK(got == code && lines == 1 && strstr(err, says), "vbon %s: exit %d (want %d), want one line with \"%s\", got: %s", args, got, code, says, err);
+    for (char *s = err; s && *s; s = strchr(s, '\n') ? strchr(s, '\n') + 1 : s + strlen(s))
+        lines += strncmp(s, "note:", 5) != 0;
+    CHECK(got == code && lines == 1 && strstr(err, says),
+        "vbon %s: exit %d (want %d), want one line with \"%s\", got: %s", args, got, code, says, err);
 }
 
-static void expect_success(const char *args)
+// A command line that is refused: its exit code, and what stands in its one line on stderr
+typedef struct { const char *args; int code; const char *says; } Refused;
+static void expect_refusals(const char *in, const Refused *cases, size_t n) // in: a format with a %s for the arguments
 {
-    char *err;
+    for (size_t i = 0; i < n; i++) {
+        char *args = format(in, cases[i].args);
+        expect_failure(args, cases[i].code, cases[i].says);
+        free(args);
+    }
+}
+
+static void shell(const char *command) // in the test folder
+{
+    char *cmd = format("cd %s && { %s; }", test_folder, command);
+    CHECK(system(cmd) == 0, "%s: failed", command);
+    free(cmd);
+}
+
+PRINTF_LIKE(1, 2) static void expect_success(const char *fmt, ...)
+{
+    char *args, *err;
+    va_list list;
+    va_start(list, fmt);
+    if (vasprintf(&args, fmt, list) < 0) die("out of memory");
+    va_end(list);
     int got = run_vbon(args, &err);
     CHECK(got == 0, "vbon %s: exit %d: %s", args, got, err);
+    free(args);
 }
 
 static bool same_files(const char *a, const char *b)
@@ -69,124 +97,6 @@ static bool same_files(const char *a, const char *b)
 
 #define CACHE "cache --model lm --reward rm --prompts prompts.jsonl --samples 8 --max-new 6 --seed 3 --out "
 
-static void test_data(void)
-{
-    tiny_folders();
-    // a cache, and the same cut in the middle of a line and gone on with: no sample lost, none repeated
-    expect_success(CACHE "c1.jsonl");
-    size_t n;
-    char *c1 = tmp_path("c1.jsonl"), *c2 = tmp_path("c2.jsonl"), *s = read_file(c1, &n);
-    const size_t cuts[] = {0, 30, 200, 1000, n - 1, n};
-    for (size_t i = 0; i < 6; i++) {
-        write_file(c2, s, cuts[i]);
-        expect_success(CACHE "c2.jsonl");
-        CHECK(same_files("c1.jsonl", "c2.jsonl"), "a cache cut after %zu bytes differs when it is finished", cuts[i]);
-    }
-    expect_failure("cache --model lm --reward rm --prompts prompts.jsonl --samples 9 --max-new 6 --seed 3 --out c2.jsonl", 1, "samples");
-    Cache c;
-    cache_read(&c, c1, 0);
-    CHECK(c.n == 3 && c.prompts[2].n == 8 && cache_find(&c, "I") == 1 && cache_find(&c, "x") == -1, "what the cache holds");
-    for (size_t k = 0; k < 8; k++) {
-        const CacheSample *x = &c.prompts[1].samples[k];
-        CHECK(x->draw == (long)k && x->key == order_key(x->ids, x->n_ids) && x->reward == (double)(float)x->reward && x->has_logp && x->n_ids >= 1, "sample %zu", k);
-    }
-    cache_free(&c);
-    // the authors' two forms
-    char *path = tmp_path("theirs.jsonl");
-    const char *forms[] = {"{\"prompt\":\"a\",\"text\":\"x\",\"reward\":1.5}\n{\"prompt\":\"b\",\"text\":\"y\",\"reward\":-2}\n{\"prompt\":\"a\",\"text\":\"z\",\"reward\":0.25}\n",
-                           "{\"prompt\":\"a\",\"responses\":[\"x\",\"z\"],\"rewards\":[1.5,0.25]}\n{\"prompt\":\"b\",\"responses\":[\"y\"],\"rewards\":[-2]}\n"};
-    for (int f = 0; f < 2; f++) {
-        write_file(path, forms[f], strlen(forms[f]));
-        cache_read(&c, path, 0);
-        CHECK(c.n == 2 && c.prompts[0].n == 2 && c.prompts[0].samples[1].reward == 0.25 && !strcmp(c.prompts[0].samples[0].text, "x") && !c.prompts[0].samples[0].has_key, "form %d", f);
-        cache_free(&c);
-    }
-    const char *compact = "{\"prompt\":\"a\",\"rewards\":[1.5,0.25],\"keys\":[\"00000000000000ff\",\"8000000000000000\"],\"logps\":[-3.5,-4],\"texts\":{\"1\":\"z\"}}\n";
-    write_file(path, compact, strlen(compact));
-    cache_read(&c, path, 0);
-    CHECK(c.n == 1 && c.prompts[0].n == 2 && c.prompts[0].samples[1].key == 1ull << 63 && c.prompts[0].samples[0].logp == -3.5 && c.prompts[0].samples[1].draw == 1 &&
-          !c.prompts[0].samples[0].text && !strcmp(c.prompts[0].samples[1].text, "z"), "the compact form");
-    cache_free(&c);
-    // score: log-probabilities add up; what bon keeps is the best by the total order
-    char *in = tmp_path("in.jsonl");
-    const char *texts = "{\"prompt\":\"This film\",\"response\":\" is good.\",\"id\":7}\n{\"text\":\"A film\"}\n";
-    write_file(in, texts, strlen(texts));
-    expect_success("score --model lm --reward rm --in in.jsonl --out scored.jsonl");
-    Jsonl j;
-    json_t *r;
-    jsonl_open(&j, tmp_path("scored.jsonl"));
-    for (int line = 0; jsonl_next(&j, &r); line++) {
-        double sum = 0;
-        json_t *lps = json_object_get(r, "logps");
-        for (size_t k = 0; k < json_array_size(lps); k++) sum += at(lps, k);
-        CHECK_NEAR(num(r, "logp"), sum, 1e-6, "logp");
-        CHECK(json_array_size(lps) + (line == 1) == json_array_size(json_object_get(r, "tokens")) && json_is_real(json_object_get(r, "reward")), "scored line %d", line);
-        if (!line) CHECK(num(r, "id") == 7, "other fields stay");
-        json_decref(r);
-    }
-    jsonl_close(&j);
-    expect_success("bon --model lm --reward rm --prompts prompts.jsonl --n 5 --max-new 6 --out bon.jsonl");
-    expect_success("sample --model lm --prompts prompts.jsonl --samples 2 --top-k 5 --top-p 0.9 --max-new 6 --out sample.jsonl");
-    // training a reward model on pairs and on labels, a language model on prompt and response
-    char *pairs = tmp_path("pairs.jsonl"), *labels = tmp_path("labels.jsonl"), *chat = tmp_path("chat.jsonl"), line[400];
-    FILE *fp = fopen(pairs, "w"), *fl = fopen(labels, "w"), *fc = fopen(chat, "w");
-    for (int i = 0; i < 64; i++) {
-        snprintf(line, sizeof line, "{\"prompt\":\"Film %d\",\"chosen\":\" is good\",\"rejected\":\" is bad\"}\n", i); fputs(line, fp);
-        snprintf(line, sizeof line, "{\"text\":\"Film %d is %s, so %s\",\"label\":%d}\n", i, i % 2 ? "good" : "bad", i % 2 ? "nice" : "dull", i % 2); fputs(line, fl);
-        snprintf(line, sizeof line, "{\"prompt\":\"Film %d\",\"response\":\" is good\"}\n", i); fputs(line, fc);
-    }
-    fclose(fp); fclose(fl); fclose(fc);
-    const char *runs[] = {"reward --tokenizer lm --layers 1 --width 16 --heads 2 --context 24 --data pairs.jsonl --held-out pairs.jsonl --lr 1e-2 --steps 30 --batch 16 --out pair_rm",
-                          "reward --init lm --layers 2 --context 24 --from-position 4 --data labels.jsonl --held-out labels.jsonl --lr 1e-2 --steps 60 --batch 16 --out label_rm",
-                          "sft --model lm --data chat.jsonl --held-out chat.jsonl --lr 1e-2 --steps 100 --batch 16 --out chat_lm"};
-    const char *logs[] = {"pair_rm/log.jsonl", "label_rm/log.jsonl", "chat_lm/log.jsonl"}, *keys[] = {"held_out/pair_accuracy", "held_out/accuracy_whole", "held_out/nats_per_token"};
-    for (int k = 0; k < 3; k++) {
-        double last = NAN;
-        expect_success(runs[k]);
-        jsonl_open(&j, tmp_path(logs[k]));
-        while (jsonl_next(&j, &r)) { if (json_object_get(r, keys[k])) last = num(r, keys[k]); json_decref(r); }
-        jsonl_close(&j);
-        CHECK(k < 2 ? last >= 0.95 : last < 1, "%s is %g", keys[k], last);
-    }
-    expect_success("eval --model chat_lm --reference lm --reward rm --cache c1.jsonl --samples 3 --max-new 6 --out eval.json");
-    expect_success("eval --method bon --n 4 --reference lm --reward rm --cache c1.jsonl --samples 3 --max-new 6 --out eval_bon.json");
-    // a pool: two Best-of-4 a prompt among the 8 cached draws, chosen by the cache's rewards (worked out here) and judged by another reward: the number of ids
-    expect_success("cache --model lm --reward 'while read -r l; do echo ${#l}; done' --prompts prompts.jsonl --samples 8 --max-new 6 --seed 3 --out lengths.jsonl");
-    expect_success("eval --method bon --n 4 --reference lm --reward 'while read -r l; do echo ${#l}; done' --pool c1.jsonl --cache lengths.jsonl --samples 2 --max-new 6 --out eval_pool.json");
-    Cache other;
-    double judged = 0, wins = 0;
-    cache_read(&c, c1, 0); cache_read(&other, tmp_path("lengths.jsonl"), 0);
-    for (size_t i = 0; i < 6; i++) { // prompt i/2, draws 4 (i%2) on
-        const CacheSample *x = c.prompts[i / 2].samples, *y = other.prompts[i / 2].samples;
-        size_t best = i % 2 * 4, k = best + 1;
-        for (; k < i % 2 * 4 + 4; k++) if (x[k].reward > x[best].reward || (x[k].reward == x[best].reward && x[k].key > x[best].key)) best = k;
-        judged += y[best].reward / 6;
-        for (k = 0; k < 8; k++) wins += (y[k].reward < y[best].reward || (y[k].reward == y[best].reward && y[k].key < y[best].key)) / 48.0;
-    }
-    json_t *pool = json_file(tmp_path("eval_pool.json"));
-    CHECK_NEAR(at(json_object_get(pool, "reward"), 0), judged, 1e-6, "what the pool's choice is worth to its judge");
-    CHECK_NEAR(at(json_object_get(pool, "win_rate"), 0), wins, 1e-6, "and how often it wins");
-    CHECK(json_is_null(json_object_get(pool, "time/tokens_per_second")), "nothing was drawn");
-    double of_cache = 0; // by all 70 ways to take four of eight
-    for (size_t i = 0; i < 3; i++)
-        for (int four = 0; four < 256; four++) {
-            double best = -INFINITY;
-            if (__builtin_popcount((unsigned)four) != 4) continue;
-            for (int k = 0; k < 8; k++) if (four >> k & 1) best = fmax(best, other.prompts[i].samples[k].reward);
-            of_cache += best / 210;
-        }
-    CHECK_NEAR(at(json_object_get(pool, "reward_by_cache"), 0), of_cache, 1e-6, "Best-of-4's mean reward by the cache");
-    cache_free(&c); cache_free(&other);
-    json_decref(pool);
-    expect_success("info --model lm --memory 1GB");
-    // a program as the reward
-    expect_success("cache --model lm --reward 'while IFS= read -r l; do echo ${#l}; done' --prompts prompts.jsonl --samples 4 --max-new 6 --out c3.jsonl");
-    cache_read(&c, tmp_path("c3.jsonl"), 2);
-    CHECK(c.prompts[0].n == 2 && c.prompts[0].samples[0].reward > 10, "rewards from a program");
-    cache_free(&c);
-    arrfree(s);
-}
-
 // How many lines of a file are samples or texts: all but a cache's header
 static size_t count_lines(const char *name)
 {
@@ -199,7 +109,10 @@ static size_t count_lines(const char *name)
 }
 
 // Writes lines to a file of the test folder, reads one file's `key` of line i
-static void put(const char *name, const char *text) { char *p = tmp_path(name); write_file(p, text, strlen(text)); free(p); }
+static void put(const char *name, const char *text)
+{
+    char *p = tmp_path(name); write_text(p, text); free(p);
+}
 static json_t *get_line(const char *name, size_t i)
 {
     Jsonl in;
@@ -210,6 +123,305 @@ static json_t *get_line(const char *name, size_t i)
     jsonl_close(&in);
     free(path);
     return j;
+}
+
+// The last record of a training log: its value of `key`
+static double last_metric(const char *log, const char *key)
+{
+    double x = NAN;
+    Jsonl in;
+    json_t *j;
+    jsonl_open(&in, tmp_path(log));
+    while (jsonl_next(&in, &j)) { if (json_object_get(j, key)) x = num(j, key); json_decref(j); }
+    jsonl_close(&in);
+    return x;
+}
+
+// A cache again, every reward x as scale*x + offset; with texts >= 0 in the compact form:
+// keys, and so many draws' texts
+static void rewrite_cache(const char *from, const char *to, bool header, double scale, double offset, int texts)
+{
+    Cache c;
+    cache_read(&c, tmp_path(from), 0);
+    FILE *f = fopen(tmp_path(to), "w");
+    if (header) { json_dumpf(c.header, f, JSON_COMPACT); fputc('\n', f); }
+    for (size_t i = 0; i < c.n; i++) {
+        json_t *w = json_array(), *keys = json_array(), *kept = json_object();
+        for (size_t k = 0; k < c.prompts[i].n; k++) {
+            CacheSample x = c.prompts[i].samples[k];
+            char key[24], draw[24];
+            x.reward = scale * x.reward + offset;
+            if (texts < 0) { cache_write(f, c.prompts[i].prompt, &x); continue; }
+            snprintf(key, sizeof key, "%016llx", (unsigned long long)x.key); snprintf(draw, sizeof draw, "%zu", k);
+            json_array_append_new(w, json_real(x.reward)); json_array_append_new(keys, json_string(key));
+            if ((int)k < texts) json_object_set_new(kept, draw, json_string(x.text));
+        }
+        if (texts < 0) { json_decref(w); json_decref(keys); json_decref(kept); continue; }
+        json_t *line = json_pack("{s:s, s:o, s:o, s:o}", "prompt", c.prompts[i].prompt, "rewards", w, "keys", keys,
+            "texts", kept);
+        json_dumpf(line, f, JSON_COMPACT);
+        fputc('\n', f);
+        json_decref(line);
+    }
+    fclose(f);
+    cache_free(&c);
+}
+
+static void cache_goes_on(void) // cut anywhere, in the middle of a line too: no sample is lost, none repeated
+{
+    expect_success(CACHE "c1.jsonl");
+    size_t n;
+    char *c1 = tmp_path("c1.jsonl"), *c2 = tmp_path("c2.jsonl"), *s = read_file(c1, &n);
+    const size_t cuts[] = {0, 30, 200, 1000, n - 1, n};
+    for (size_t i = 0; i < COUNT(cuts); i++) {
+        write_file(c2, s, cuts[i]);
+        expect_success(CACHE "c2.jsonl");
+        CHECK(same_files("c1.jsonl", "c2.jsonl"), "a cache cut after %zu bytes differs when it is finished", cuts[i]);
+    }
+    expect_failure("cache --model lm --reward rm --prompts prompts.jsonl --samples 9 --max-new 6 --seed 3 "
+        "--out c2.jsonl", 1, "samples");
+    Cache c;
+    cache_read(&c, c1, 0);
+    CHECK(c.n == 3 && c.prompts[2].n == 8, "what the cache holds");
+    CHECK(cache_find(&c, "I") == 1 && cache_find(&c, "x") == -1, "what the cache finds");
+    for (size_t k = 0; k < 8; k++) {
+        const CacheSample *x = &c.prompts[1].samples[k];
+        CHECK(x->draw == (long)k && x->key == order_key(x->ids, x->n_ids), "sample %zu: its draw and key", k);
+        CHECK(x->reward == (double)(float)x->reward && x->has_logp && x->n_ids >= 1, "sample %zu", k);
+    }
+    cache_free(&c);
+    arrfree(s);
+    free(c1); free(c2);
+}
+
+static void other_cache_forms(void) // the authors' two, and the compact one
+{
+    Cache c;
+    char *path = tmp_path("theirs.jsonl");
+    static const char *const forms[] = {
+        "{\"prompt\":\"a\",\"text\":\"x\",\"reward\":1.5}\n"
+        "{\"prompt\":\"b\",\"text\":\"y\",\"reward\":-2}\n"
+        "{\"prompt\":\"a\",\"text\":\"z\",\"reward\":0.25}\n",
+        "{\"prompt\":\"a\",\"responses\":[\"x\",\"z\"],\"rewards\":[1.5,0.25]}\n"
+        "{\"prompt\":\"b\",\"responses\":[\"y\"],\"rewards\":[-2]}\n"};
+    for (size_t f = 0; f < COUNT(forms); f++) {
+        write_text(path, forms[f]);
+        cache_read(&c, path, 0);
+        const CacheSample *x = c.prompts[0].samples;
+        CHECK(c.n == 2 && c.prompts[0].n == 2, "form %zu: %zu prompts, %zu samples", f, c.n, c.prompts[0].n);
+        CHECK(x[1].reward == 0.25 && !strcmp(x[0].text, "x") && !x[0].has_key, "form %zu: its samples", f);
+        cache_free(&c);
+    }
+    write_text(path, "{\"prompt\":\"a\",\"rewards\":[1.5,0.25],\"keys\":[\"00000000000000ff\",\"8000000000000000\"],"
+        "\"logps\":[-3.5,-4],\"texts\":{\"1\":\"z\"}}\n");
+    cache_read(&c, path, 0);
+    const CacheSample *x = c.prompts[0].samples;
+    CHECK(c.n == 1 && c.prompts[0].n == 2, "the compact form: %zu prompts, %zu samples", c.n, c.prompts[0].n);
+    CHECK(x[1].key == 1ull << 63 && x[0].logp == -3.5 && x[1].draw == 1, "the compact form: its numbers");
+    CHECK(!x[0].text && !strcmp(x[1].text, "z"), "the compact form: the texts that it kept");
+    cache_free(&c);
+    free(path);
+}
+
+static void score_adds_up(void) // a response's log-probability is the sum over its tokens; other fields stay
+{
+    put("in.jsonl", "{\"prompt\":\"This film\",\"response\":\" is good.\",\"id\":7}\n{\"text\":\"A film\"}\n");
+    expect_success("score --model lm --reward rm --in in.jsonl --out scored.jsonl");
+    Jsonl j;
+    json_t *r;
+    jsonl_open(&j, tmp_path("scored.jsonl"));
+    for (int line = 0; jsonl_next(&j, &r); line++) {
+        double sum = 0;
+        json_t *lps = json_object_get(r, "logps"), *tokens = json_object_get(r, "tokens");
+        for (size_t k = 0; k < json_array_size(lps); k++) sum += at(lps, k);
+        CHECK_NEAR(num(r, "logp"), sum, 1e-6, "logp");
+        CHECK(json_array_size(lps) + (line == 1) == json_array_size(tokens), "scored line %d: its tokens", line);
+        CHECK(json_is_real(json_object_get(r, "reward")), "scored line %d: its reward", line);
+        if (!line) CHECK(num(r, "id") == 7, "other fields stay");
+        json_decref(r);
+    }
+    jsonl_close(&j);
+}
+
+static void supervised_learns(void) // a reward model from pairs and from labels, a language model from responses
+{
+    char *pairs = tmp_path("pairs.jsonl"), *labels = tmp_path("labels.jsonl"), *chat = tmp_path("chat.jsonl");
+    FILE *fp = fopen(pairs, "w"), *fl = fopen(labels, "w"), *fc = fopen(chat, "w");
+    for (int i = 0; i < 64; i++) {
+        const char *word = i % 2 ? "good" : "bad", *other = i % 2 ? "nice" : "dull";
+        fprintf(fp, "{\"prompt\":\"Film %d\",\"chosen\":\" is good\",\"rejected\":\" is bad\"}\n", i);
+        fprintf(fl, "{\"text\":\"Film %d is %s, so %s\",\"label\":%d}\n", i, word, other, i % 2);
+        fprintf(fc, "{\"prompt\":\"Film %d\",\"response\":\" is good\"}\n", i);
+    }
+    fclose(fp); fclose(fl); fclose(fc);
+    free(pairs); free(labels); free(chat);
+    static const struct { const char *args, *out, *key; double least, most; } cases[] = {
+        {"reward --tokenizer lm --layers 1 --width 16 --heads 2 --context 24 --data pairs.jsonl --held-out pairs.jsonl "
+         "--lr 1e-2 --steps 30 --batch 16", "pair_rm", "held_out/pair_accuracy", 0.95, 1},
+        {"reward --init lm --layers 2 --context 24 --from-position 4 --data labels.jsonl --held-out labels.jsonl "
+         "--lr 1e-2 --steps 60 --batch 16", "label_rm", "held_out/accuracy_whole", 0.95, 1},
+        {"sft --model lm --data chat.jsonl --held-out chat.jsonl --lr 1e-2 --steps 100 --batch 16", "chat_lm",
+         "held_out/nats_per_token", 0, 1}};
+    for (size_t k = 0; k < COUNT(cases); k++) {
+        expect_success("%s --out %s", cases[k].args, cases[k].out);
+        char *log = format("%s/log.jsonl", cases[k].out);
+        double last = last_metric(log, cases[k].key);
+        CHECK(last >= cases[k].least && last <= cases[k].most, "%s: %s is %g", cases[k].out, cases[k].key, last);
+        free(log);
+    }
+}
+
+// Of a pool: two Best-of-4 a prompt among the 8 cached draws, chosen by the cache's rewards (worked out here) and
+// judged by another reward: the number of ids.
+static bool worse_draw(const CacheSample *a, const CacheSample *b)
+{
+    return a->reward < b->reward || (a->reward == b->reward && a->key < b->key);
+}
+static void eval_of_a_pool(void)
+{
+    #define LENGTH "--reward 'while read -r l; do echo ${#l}; done' "
+    expect_success("cache --model lm " LENGTH "--prompts prompts.jsonl --samples 8 --max-new 6 --seed 3 "
+        "--out lengths.jsonl");
+    expect_success("eval --method bon --n 4 --reference lm " LENGTH "--pool c1.jsonl --cache lengths.jsonl --samples 2 "
+        "--max-new 6 --out eval_pool.json");
+    Cache pool, judge;
+    double judged = 0, wins = 0;
+    cache_read(&pool, tmp_path("c1.jsonl"), 0); cache_read(&judge, tmp_path("lengths.jsonl"), 0);
+    for (size_t i = 0; i < 6; i++) {
+        const CacheSample *x = pool.prompts[i / 2].samples, *y = judge.prompts[i / 2].samples;
+        size_t first = i % 2 * 4, best = first;
+        for (size_t k = first; k < first + 4; k++) if (worse_draw(&x[best], &x[k])) best = k;
+        judged += y[best].reward / 6;
+        for (size_t k = 0; k < 8; k++) wins += worse_draw(&y[k], &y[best]) / 48.0;
+    }
+    json_t *said = json_file(tmp_path("eval_pool.json"));
+    CHECK_NEAR(at(json_object_get(said, "reward"), 0), judged, 1e-6, "what the pool's choice is worth to its judge");
+    CHECK_NEAR(at(json_object_get(said, "win_rate"), 0), wins, 1e-6, "and how often it wins");
+    CHECK(json_is_null(json_object_get(said, "time/tokens_per_second")), "nothing was drawn");
+    double of_cache = 0; // by all 70 ways to take four of eight
+    for (size_t i = 0; i < 3; i++)
+        for (int four = 0; four < 256; four++) {
+            double best = -INFINITY;
+            if (__builtin_popcount((unsigned)four) != 4) continue;
+            for (int k = 0; k < 8; k++) if (four >> k & 1) best = fmax(best, judge.prompts[i].samples[k].reward);
+            of_cache += best / 210;
+        }
+    CHECK_NEAR(at(json_object_get(said, "reward_by_cache"), 0), of_cache, 1e-6,
+        "Best-of-4's mean reward by the cache");
+    cache_free(&pool); cache_free(&judge);
+    json_decref(said);
+}
+
+static void test_data(void)
+{
+    tiny_folders();
+    cache_goes_on();
+    other_cache_forms();
+    score_adds_up();
+    expect_success("bon --model lm --reward rm --prompts prompts.jsonl --n 5 --max-new 6 --out bon.jsonl");
+    expect_success("sample --model lm --prompts prompts.jsonl --samples 2 --top-k 5 --top-p 0.9 --max-new 6 "
+        "--out sample.jsonl");
+    supervised_learns();
+    expect_success("eval --model chat_lm --reference lm --reward rm --cache c1.jsonl --samples 3 --max-new 6 "
+        "--out eval.json");
+    expect_success("eval --method bon --n 4 --reference lm --reward rm --cache c1.jsonl --samples 3 --max-new 6 "
+        "--out eval_bon.json");
+    eval_of_a_pool();
+    expect_success("info --model lm --memory 1GB");
+    // a program as the reward
+    expect_success("cache --model lm --reward 'while IFS= read -r l; do echo ${#l}; done' --prompts prompts.jsonl "
+        "--samples 4 --max-new 6 --out c3.jsonl");
+    Cache c;
+    cache_read(&c, tmp_path("c3.jsonl"), 2);
+    CHECK(c.prompts[0].n == 2 && c.prompts[0].samples[0].reward > 10, "rewards from a program");
+    cache_free(&c);
+}
+
+static void lines_are_answered(void) // sample and bon: in order, each its own prompt
+{
+    put("lines.jsonl",
+        "\xef\xbb\xbf{\"prompt\":\"This film\"}\n{\"prompt\":\"I\",\"id\":123456789012345678901234567890}\n\n"
+        "{\"prompt\":\"This film\"}\n{\"prompt\":\"I\"}\r\n{\"prompt\":\"The acting\"}");
+    static const char *const prompts[] = {"This film", "I", "This film", "I", "The acting"};
+    expect_success(
+        "sample --model lm --prompts lines.jsonl --max-new 4 --samples 2 --decode-rows 3 --out lines_sample.jsonl");
+    expect_success(
+        "bon --model lm --reward rm --prompts lines.jsonl --max-new 4 --n 3 --decode-rows 3 --out lines_bon.jsonl");
+    CHECK(count_lines("lines_sample.jsonl") == 10 && count_lines("lines_bon.jsonl") == 5, "5 lines in, %zu and %zu out",
+        count_lines("lines_sample.jsonl"), count_lines("lines_bon.jsonl"));
+    for (size_t i = 0; i < 10; i++) {
+        json_t *s = get_line("lines_sample.jsonl", i), *b = get_line("lines_bon.jsonl", i / 2);
+        json_t *want = json_string(prompts[i / 2]);
+        CHECK(json_equal(json_object_get(s, "prompt"), want) && json_equal(json_object_get(b, "prompt"), want),
+            "line %zu answers another prompt", i);
+        json_decref(want);
+        json_decref(s); json_decref(b);
+    }
+}
+
+static void cache_has_a_prompt_once(void) // a cache has each prompt once, and says so
+{
+    char *said = format("cd %s && '%s' cache --model lm --reward rm --prompts lines.jsonl --max-new 4 --samples 2 "
+                        "--out lines_cache.jsonl 2>/dev/null | grep -q 'lines.jsonl: 2 lines repeat a prompt'",
+        test_folder, vbon());
+    CHECK(!system(said) && count_lines("lines_cache.jsonl") == 6,
+        "a prompt that stands there twice is cached once, and said");
+    free(said);
+}
+
+// Score: more lines than one block has, and each line's other fields to the last digit
+static void score_keeps_fields(void)
+{
+    FILE *f = fopen(tmp_path("many.jsonl"), "w");
+    for (int i = 0; i < 300; i++)
+        fprintf(f, "{\"text\":\"A film %d\", \"id\": 1234567890123456789012345%d,\"x\":0.1}\n", i % 7, i);
+    fclose(f);
+    expect_success("score --model lm --reward rm --in many.jsonl --out many_scored.jsonl");
+    CHECK(count_lines("many_scored.jsonl") == 300, "300 lines in, %zu out", count_lines("many_scored.jsonl"));
+    size_t n;
+    char *all = read_file(tmp_path("many_scored.jsonl"), &n);
+    for (int i = 0; i < 300; i++) {
+        char id[64];
+        snprintf(id, sizeof id, " \"id\": 1234567890123456789012345%d,\"x\":0.1,\"tokens\":[", i);
+        CHECK(all && strstr(all, id), "line %d is not kept as it was", i);
+    }
+    arrfree(all);
+    expect_failure("score --model lm --in many_scored.jsonl --out again.jsonl", 1,
+        "many_scored.jsonl:1: was scored before");
+}
+
+static void score_of_a_cache(void) // a cache's lines: the reward and log-probability that were cached
+{
+    expect_success(CACHE "lines_c.jsonl");
+    expect_success("score --model lm --reward rm --in lines_c.jsonl --out lines_cs.jsonl");
+    CHECK(count_lines("lines_cs.jsonl") == 24, "24 samples in, %zu out", count_lines("lines_cs.jsonl"));
+    for (size_t i = 0; i < 24; i++) {
+        json_t *c = get_line("lines_c.jsonl", i + 1), *s = get_line("lines_cs.jsonl", i);
+        CHECK_NEAR(num(s, "reward"), num(c, "reward"), 1e-5, "a cached reward, scored again");
+        CHECK_NEAR(num(s, "logp"), num(c, "logp"), 1e-4, "a cached log-probability, scored again");
+        CHECK(json_equal(json_object_get(c, "ids"), json_object_get(s, "tokens")) &&
+                json_equal(json_object_get(c, "key"), json_object_get(s, "key")),
+            "line %zu is scored by other tokens than were sampled", i);
+        json_decref(c); json_decref(s);
+    }
+}
+
+static void score_of_ends(void) // an empty response is one whose end was sampled at once
+{
+    put("ended.jsonl",
+        "{\"prompt\":\"I\",\"response\":\"\",\"ids\":[1999],\"logp\":-7.5,\"finished\":true}\n"
+        "{\"prompt\":\"I\",\"response\":\"<|endoftext|>\",\"ids\":[1999]}\n"
+        "{\"prompt\":\"I\",\"response\":\"\",\"finished\":true}\n"
+        "{\"prompt\":\"I\",\"text\":\" like\",\"finished\":true}\n");
+    expect_success("score --model lm --reward rm --in ended.jsonl --out ended_s.jsonl");
+    for (size_t i = 0; i < 4; i++) {
+        json_t *s = get_line("ended_s.jsonl", i), *first = get_line("ended_s.jsonl", 0),
+               *ids = json_object_get(s, "tokens");
+        CHECK(json_array_size(ids) == (i < 3 ? 1 : 2) && at(ids, json_array_size(ids) - 1) == 1999 &&
+                (i == 3 || num(s, "reward") == num(first, "reward")),
+            "line %zu of responses that ended", i);
+        json_decref(s); json_decref(first);
+    }
 }
 
 static void score_nothing(const char *folder) // neither a prompt nor a response, beside one that has both
@@ -223,101 +435,107 @@ static void score_nothing(const char *folder) // neither a prompt nor a response
     reward_score(&r, p, y, 2, false);
 }
 
-static void test_lines(void) // commands that map lines answer each one, in order
+static void score_refuses(void) // by line
 {
-    tiny_folders();
-    put("lines.jsonl", "\xef\xbb\xbf{\"prompt\":\"This film\"}\n{\"prompt\":\"I\",\"id\":123456789012345678901234567890}\n\n{\"prompt\":\"This film\"}\n{\"prompt\":\"I\"}\r\n{\"prompt\":\"The acting\"}");
-    static const char *const prompts[] = {"This film", "I", "This film", "I", "The acting"};
-    expect_success("sample --model lm --prompts lines.jsonl --max-new 4 --samples 2 --decode-rows 3 --out lines_sample.jsonl");
-    expect_success("bon --model lm --reward rm --prompts lines.jsonl --max-new 4 --n 3 --decode-rows 3 --out lines_bon.jsonl");
-    CHECK(count_lines("lines_sample.jsonl") == 10 && count_lines("lines_bon.jsonl") == 5, "5 lines in, %zu and %zu out", count_lines("lines_sample.jsonl"), count_lines("lines_bon.jsonl"));
-    for (size_t i = 0; i < 10; i++) {
-        json_t *s = get_line("lines_sample.jsonl", i), *b = get_line("lines_bon.jsonl", i / 2);
-        json_t *want = json_string(prompts[i / 2]);
-        CHECK(json_equal(json_object_get(s, "prompt"), want) && json_equal(json_object_get(b, "prompt"), want), "line %zu answers another prompt", i);
-        json_decref(want);
-        json_decref(s); json_decref(b);
-    }
-    // a cache has each prompt once, and says so
-    char *said = format("cd %s && '%s' cache --model lm --reward rm --prompts lines.jsonl --max-new 4 --samples 2 --out lines_cache.jsonl 2>/dev/null | grep -q 'lines.jsonl: 2 lines repeat a prompt'", test_folder, vbon());
-    CHECK(!system(said) && count_lines("lines_cache.jsonl") == 6, "a prompt that stands there twice is cached once, and said");
-    free(said);
-    // score: more lines than one block has, and each line's other fields to the last digit
-    FILE *f = fopen(tmp_path("many.jsonl"), "w");
-    for (int i = 0; i < 300; i++) fprintf(f, "{\"text\":\"A film %d\", \"id\": 1234567890123456789012345%d,\"x\":0.1}\n", i % 7, i);
-    fclose(f);
-    expect_success("score --model lm --reward rm --in many.jsonl --out many_scored.jsonl");
-    CHECK(count_lines("many_scored.jsonl") == 300, "300 lines in, %zu out", count_lines("many_scored.jsonl"));
-    size_t n;
-    char *all = read_file(tmp_path("many_scored.jsonl"), &n);
-    for (int i = 0; i < 300; i++) { char id[64]; snprintf(id, sizeof id, " \"id\": 1234567890123456789012345%d,\"x\":0.1,\"tokens\":[", i); CHECK(all && strstr(all, id), "line %d is not kept as it was", i); }
-    arrfree(all);
-    expect_failure("score --model lm --in many_scored.jsonl --out again.jsonl", 1, "many_scored.jsonl:1: was scored before");
-    // a cache's lines: the reward and log-probability that were cached
-    expect_success(CACHE "lines_c.jsonl");
-    expect_success("score --model lm --reward rm --in lines_c.jsonl --out lines_cs.jsonl");
-    CHECK(count_lines("lines_cs.jsonl") == 24, "24 samples in, %zu out", count_lines("lines_cs.jsonl"));
-    for (size_t i = 0; i < 24; i++) {
-        json_t *c = get_line("lines_c.jsonl", i + 1), *s = get_line("lines_cs.jsonl", i);
-        CHECK_NEAR(num(s, "reward"), num(c, "reward"), 1e-5, "a cached reward, scored again");
-        CHECK_NEAR(num(s, "logp"), num(c, "logp"), 1e-4, "a cached log-probability, scored again");
-        CHECK(json_equal(json_object_get(c, "ids"), json_object_get(s, "tokens")) && json_equal(json_object_get(c, "key"), json_object_get(s, "key")), "line %zu is scored by other tokens than were sampled", i);
-        json_decref(c); json_decref(s);
-    }
-    // an empty response is one whose end was sampled at once
-    put("ended.jsonl", "{\"prompt\":\"I\",\"response\":\"\",\"ids\":[1999],\"logp\":-7.5,\"finished\":true}\n{\"prompt\":\"I\",\"response\":\"<|endoftext|>\",\"ids\":[1999]}\n{\"prompt\":\"I\",\"response\":\"\",\"finished\":true}\n{\"prompt\":\"I\",\"text\":\" like\",\"finished\":true}\n");
-    expect_success("score --model lm --reward rm --in ended.jsonl --out ended_s.jsonl");
-    for (size_t i = 0; i < 4; i++) {
-        json_t *s = get_line("ended_s.jsonl", i), *first = get_line("ended_s.jsonl", 0), *ids = json_object_get(s, "tokens");
-        CHECK(json_array_size(ids) == (i < 3 ? 1 : 2) && at(ids, json_array_size(ids) - 1) == 1999 && (i == 3 || num(s, "reward") == num(first, "reward")), "line %zu of responses that ended", i);
-        json_decref(s); json_decref(first);
-    }
-    static const struct { const char *line, *says; } bad[] = {{"{\"prompt\":\"I\",\"text\":\"a\",\"response\":\"b\"}", "has \"text\" and \"response\""}, {"{\"response\":\"b\"}", "has \"response\" and no \"prompt\""}, {"{\"prompt\":\"b\"}", "\"text\" is missing"}, {"{\"texts\":\"b\"}", "\"text\" is missing"},
-        {"{\"prompt\":\"I\",\"responses\":[\"a\"],\"rewards\":[1]}", "a cache of a prompt a line"}, {"{\"text\":7}", "\"text\" is missing or no string"}, {"{\"prompt\":7,\"text\":\"a\"}", "\"prompt\" is missing or no string"}, {"{\"prompt\":\"I\",\"response\":\"\"}", "no text to score"}, {"{\"text\":\"\"}", "no text to score"},
-        {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[5,6]}", "\"ids\" are not this tokenizer's for the text"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[2000]}", "\"ids\" holds 2000"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[-1]}", "\"ids\"[0] is -1"}, {"{\"prompt\":\"I\",\"text\":\"a\",\"finished\":\"yes\"}", "\"finished\" is \"yes\""},
-        {"{\"text\":\"a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a\"}", "the model's own context is 24"}};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    static const struct { const char *line, *says; } bad[] = {
+        {"{\"prompt\":\"I\",\"text\":\"a\",\"response\":\"b\"}", "has \"text\" and \"response\""},
+        {"{\"response\":\"b\"}", "has \"response\" and no \"prompt\""},
+        {"{\"prompt\":\"b\"}", "\"text\" is missing"},
+        {"{\"texts\":\"b\"}", "\"text\" is missing"},
+        {"{\"prompt\":\"I\",\"responses\":[\"a\"],\"rewards\":[1]}", "a cache of a prompt a line"},
+        {"{\"text\":7}", "\"text\" is missing or no string"},
+        {"{\"prompt\":7,\"text\":\"a\"}", "\"prompt\" is missing or no string"},
+        {"{\"prompt\":\"I\",\"response\":\"\"}", "no text to score"},
+        {"{\"text\":\"\"}", "no text to score"},
+        {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[5,6]}", "\"ids\" are not this tokenizer's for the text"},
+        {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[2000]}", "\"ids\" holds 2000"},
+        {"{\"prompt\":\"I\",\"text\":\"a\",\"ids\":[-1]}", "\"ids\"[0] is -1"},
+        {"{\"prompt\":\"I\",\"text\":\"a\",\"finished\":\"yes\"}", "\"finished\" is \"yes\""},
+        {"{\"text\":\"a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a\"}",
+         "the model's own context is 24"}};
+    for (size_t i = 0; i < COUNT(bad); i++) {
         char *two = format("{\"text\":\"fine\"}\n%s\n", bad[i].line), *err;
         put("bad_line.jsonl", two);
-        CHECK(run_vbon("score --model lm --in bad_line.jsonl --out bad_scored.jsonl", &err) == 1 && strstr(err, "bad_line.jsonl:2: ") && strstr(err, bad[i].says), "%s: %s", bad[i].line, err);
+        CHECK(run_vbon("score --model lm --in bad_line.jsonl --out bad_scored.jsonl", &err) == 1 &&
+                strstr(err, "bad_line.jsonl:2: ") && strstr(err, bad[i].says),
+            "%s: %s", bad[i].line, err);
         free(two);
     }
     CHECK(access(tmp_path("bad_scored.jsonl"), F_OK), "a file that was refused was written");
-    put("long.jsonl", "{\"prompt\":\"I\"}\n{\"prompt\":\"a a a a a a a a a a a a a a a a a a a a a a\"}\n");
-    expect_failure("sample --model lm --prompts long.jsonl --max-new 8 --out long_s.jsonl", 1, "long.jsonl:2: the prompt has 22 tokens; with --max-new 8 the model's own context of 24 is too short");
     expect_death(score_nothing, tmp_path("rm"), 1, "texts.jsonl:1: a text without a token has no reward");
-    // the context of --context is not the model's own
-    put("long_pairs.jsonl", "{\"prompt\":\"a a a a a a a a a a a a a a a a\",\"chosen\":\" a a a a a a a a a a\",\"rejected\":\" b\"}\n");
-    expect_failure("reward --init lm --layers 1 --data long_pairs.jsonl --out long_rm", 1, "the model's own context is 24: shorten the text");
-    expect_failure("reward --init lm --layers 1 --context 16 --data long_pairs.jsonl --out long_rm", 1, "--context is 16: shorten the text or raise --context");
-    expect_failure("reward --tokenizer lm --layers 1 --width 16 --heads 2 --context 24 --data long_pairs.jsonl --out long_rm", 1, "--context is 24: shorten the text or raise --context");
 }
 
-static void test_last_batch(void) // of sft, reward and offline: it trains, and each of its items weighs what it would in a batch of its own size
+static void too_long_for_the_context(void) // of the model, or of --context, which is another
+{
+    put("long.jsonl", "{\"prompt\":\"I\"}\n{\"prompt\":\"a a a a a a a a a a a a a a a a a a a a a a\"}\n");
+    expect_failure("sample --model lm --prompts long.jsonl --max-new 8 --out long_s.jsonl", 1,
+        "long.jsonl:2: the prompt has 22 tokens; with --max-new 8 the model's own context of 24 is too short");
+    put("long_pairs.jsonl",
+        "{\"prompt\":\"a a a a a a a a a a a a a a a a\",\"chosen\":\" a a a a a a a a a a\",\"rejected\":\" b\"}\n");
+    expect_failure("reward --init lm --layers 1 --data long_pairs.jsonl --out long_rm", 1,
+        "the model's own context is 24: shorten the text");
+    expect_failure("reward --init lm --layers 1 --context 16 --data long_pairs.jsonl --out long_rm", 1,
+        "--context is 16: shorten the text or raise --context");
+    expect_failure("reward --tokenizer lm --layers 1 --width 16 --heads 2 --context 24 --data long_pairs.jsonl "
+        "--out long_rm", 1, "--context is 24: shorten the text or raise --context");
+}
+
+static void test_lines(void) // commands that map lines answer each one, in order
 {
     tiny_folders();
-    put("last.jsonl", "{\"text\":\"a film about a man\",\"label\":1}\n{\"text\":\"another one\",\"label\":0}\n{\"text\":\"the third of them is good\",\"label\":1}\n");
-    put("last_pairs.jsonl", "{\"prompt\":\"a\",\"chosen\":\" film\",\"rejected\":\" man\"}\n{\"prompt\":\"I\",\"chosen\":\" like it\",\"rejected\":\" do not\"}\n{\"prompt\":\"The\",\"chosen\":\" end\",\"rejected\":\" beginning of it\"}\n");
-    static const char *const runs[] = {"sft --model lm --data last.jsonl", "reward --init lm --layers 2 --from-position 1 --data last.jsonl", "reward --init lm --layers 2 --data last_pairs.jsonl", "offline --model lm --data last_pairs.jsonl --loss dpo --beta 0.5"};
-    for (int k = 0; k < 4; k++) { // at a rate of 0 nothing moves: the third item's gradient and loss, by itself and as the rest of a batch of two
+    lines_are_answered();
+    cache_has_a_prompt_once();
+    score_keeps_fields();
+    score_of_a_cache();
+    score_of_ends();
+    score_refuses();
+    too_long_for_the_context();
+}
+
+// Of sft, reward and offline: it trains, and each of its items weighs what it would in a batch of its own size
+static void test_last_batch(void)
+{
+    tiny_folders();
+    put("last.jsonl",
+        "{\"text\":\"a film about a man\",\"label\":1}\n{\"text\":\"another one\",\"label\":0}\n"
+        "{\"text\":\"the third of them is good\",\"label\":1}\n");
+    put("last_pairs.jsonl",
+        "{\"prompt\":\"a\",\"chosen\":\" film\",\"rejected\":\" man\"}\n"
+        "{\"prompt\":\"I\",\"chosen\":\" like it\",\"rejected\":\" do not\"}\n"
+        "{\"prompt\":\"The\",\"chosen\":\" end\",\"rejected\":\" beginning of it\"}\n");
+    static const char *const runs[] = {"sft --model lm --data last.jsonl",
+        "reward --init lm --layers 2 --from-position 1 --data last.jsonl",
+        "reward --init lm --layers 2 --data last_pairs.jsonl",
+        "offline --model lm --data last_pairs.jsonl --loss dpo --beta 0.5"};
+    // at a rate of 0 nothing moves: the third item's gradient and loss, by itself and as the rest of a batch of two
+    for (int k = 0; k < 4; k++) {
         json_t *want[2];
         for (int batch = 1; batch <= 3; batch++) {
-            char *dir = format("last%d_%d", k, batch), *log = format("%s/log.jsonl", dir), *args = format("%s --lr 0 --weight-decay 0 --batch %d%s --out %s", runs[k], batch < 3 ? batch : 2, batch == 3 ? " --drop-last" : "", dir);
-            expect_success(args);
+            char *dir = format("last%d_%d", k, batch), *log = format("%s/log.jsonl", dir),
+                 *args = format("%s --lr 0 --weight-decay 0 --batch %d%s --out %s", runs[k], batch < 3 ? batch : 2,
+                     batch == 3 ? " --drop-last" : "", dir);
+            expect_success("%s", args);
             size_t steps = count_lines(log) - 1; // and the config record
             CHECK(steps == (batch == 1 ? 3 : batch == 2 ? 2 : 1), "%s: %zu steps", args, steps);
             if (batch < 3) want[batch - 1] = get_line(log, steps);
             free(dir); free(log); free(args);
         }
         CHECK_NEAR(num(want[1], "loss"), num(want[0], "loss"), 1e-6, runs[k]);
-        CHECK(fabs(num(want[1], "grad_norm") / num(want[0], "grad_norm") - 1) < 1e-4 && num(want[0], "grad_norm") > 1e-3, "%s: the last batch's gradient is %g, the item's %g", runs[k], num(want[1], "grad_norm"), num(want[0], "grad_norm"));
+        CHECK(fabs(num(want[1], "grad_norm") / num(want[0], "grad_norm") - 1) < 1e-4 &&
+                num(want[0], "grad_norm") > 1e-3,
+            "%s: the last batch's gradient is %g, the item's %g", runs[k], num(want[1], "grad_norm"),
+            num(want[0], "grad_norm"));
         json_decref(want[0]); json_decref(want[1]);
     }
-    char *said = format("cd %s && '%s' sft --model lm --data last.jsonl --batch 2 --drop-last --out last_said 2>/dev/null | grep -q '2 of 3 rows are seen in 1 steps'", test_folder, vbon());
+    char *said = format("cd %s && '%s' sft --model lm --data last.jsonl --batch 2 --drop-last "
+                        "--out last_said 2>/dev/null | grep -q '2 of 3 rows are seen in 1 steps'",
+        test_folder, vbon());
     CHECK(!system(said), "what is left out is said");
     free(said);
-    expect_failure("sft --model lm --data last.jsonl --epochs 0.5 --batch 3 --drop-last --out last_none", 2, "no batch of 3 is whole");
-    expect_failure("sft --model lm --data last.jsonl --epochs 1e9 --batch 1 --out last_none", 2, "optimiser steps of 1: at most 1e9");
+    expect_failure("sft --model lm --data last.jsonl --epochs 0.5 --batch 3 --drop-last --out last_none", 2,
+        "no batch of 3 is whole");
+    expect_failure("sft --model lm --data last.jsonl --epochs 1e9 --batch 1 --out last_none", 2,
+        "optimiser steps of 1: at most 1e9");
 }
 
 static void test_pairs(void) // every command reads what every other writes, or refuses it by file and line
@@ -331,29 +549,48 @@ static void test_pairs(void) // every command reads what every other writes, or 
     expect_success("score --model lm --reward rm --in by_cache.jsonl --out by_score_cache.jsonl");
     expect_success("eval --model lm --reference lm --reward rm --cache by_cache.jsonl --max-new 4 --out by_eval.json");
     expect_success("sft --model lm --data by_sample.jsonl --steps 1 --out by_sft");
-    expect_success("train --model lm --reward rm --cache by_cache.jsonl --n 2 --max-new 4 --episodes 4 --rollout 4 --minibatch 4 --out by_train");
-    static const struct { const char *name; size_t lines; bool texts, cache; } written[] = {{"by_sample.jsonl", 6, true, false}, {"by_bon.jsonl", 3, true, false}, {"by_cache.jsonl", 12, true, true}, {"by_score_sample.jsonl", 6, true, false},
-        {"by_score_bon.jsonl", 3, true, false}, {"by_score_cache.jsonl", 12, true, true}, {"by_eval.json", 1, false, false}, {"by_train/log.jsonl", 2, false, false}};
+    expect_success("train --model lm --reward rm --cache by_cache.jsonl --n 2 --max-new 4 --episodes 4 --rollout 4 "
+                   "--minibatch 4 --out by_train");
+    static const struct { const char *name; size_t lines; bool texts, cache; } written[] = {
+        {"by_sample.jsonl", 6, true, false},
+        {"by_bon.jsonl", 3, true, false},
+        {"by_cache.jsonl", 12, true, true},
+        {"by_score_sample.jsonl", 6, true, false},
+        {"by_score_bon.jsonl", 3, true, false},
+        {"by_score_cache.jsonl", 12, true, true},
+        {"by_eval.json", 1, false, false},
+        {"by_train/log.jsonl", 2, false, false}};
     enum { LINES, TEXTS, SAMPLES, NEVER };
-    static const struct { const char *args; int needs; size_t each; } readers[] = {{"sample --model lm --max-new 2 --samples 2 --out pairs.out --prompts %s", LINES, 2}, {"bon --model lm --reward rm --max-new 2 --n 2 --out pairs.out --prompts %s", LINES, 1},
-        {"score --model lm --reward rm --out pairs.out --in %s", LINES, 1}, {"cache --model lm --reward rm --max-new 2 --samples 2 --out pairs.out --prompts %s", TEXTS, 0}, {"sft --model lm --steps 1 --out pairs.out --data %s", TEXTS, 0},
-        {"train --model lm --reward rm --n 2 --max-new 4 --episodes 4 --rollout 4 --minibatch 4 --out pairs.out --cache %s", SAMPLES, 0}, {"offline --model lm --loss dpo --beta 1 --draws 2 --steps 1 --out pairs.out --cache %s", SAMPLES, 0},
-        {"eval --model lm --reference lm --reward rm --max-new 4 --out pairs.out --cache %s", SAMPLES, 0}, {"eval --method bon --n 2 --reference lm --reward rm --max-new 4 --out pairs.out --cache by_cache.jsonl --pool %s", SAMPLES, 0},
-        {"reward --init lm --layers 1 --out pairs.out --data %s", NEVER, 0}, {"offline --model lm --loss dpo --beta 1 --out pairs.out --data %s", NEVER, 0}};
+    static const struct { const char *args; int needs; size_t each; } readers[] = {
+        {"sample --model lm --max-new 2 --samples 2 --out pairs.out --prompts %s", LINES, 2},
+        {"bon --model lm --reward rm --max-new 2 --n 2 --out pairs.out --prompts %s", LINES, 1},
+        {"score --model lm --reward rm --out pairs.out --in %s", LINES, 1},
+        {"cache --model lm --reward rm --max-new 2 --samples 2 --out pairs.out --prompts %s", TEXTS, 0},
+        {"sft --model lm --steps 1 --out pairs.out --data %s", TEXTS, 0},
+        {"train --model lm --reward rm --n 2 --max-new 4 --episodes 4 --rollout 4 --minibatch 4 "
+         "--out pairs.out --cache %s", SAMPLES, 0},
+        {"offline --model lm --loss dpo --beta 1 --draws 2 --steps 1 --out pairs.out --cache %s", SAMPLES, 0},
+        {"eval --model lm --reference lm --reward rm --max-new 4 --out pairs.out --cache %s", SAMPLES, 0},
+        {"eval --method bon --n 2 --reference lm --reward rm --max-new 4 --out pairs.out "
+         "--cache by_cache.jsonl --pool %s", SAMPLES, 0},
+        {"reward --init lm --layers 1 --out pairs.out --data %s", NEVER, 0},
+        {"offline --model lm --loss dpo --beta 1 --out pairs.out --data %s", NEVER, 0}};
     char *out = tmp_path("pairs.out"), *clean = format("rm -rf %s", out);
-    for (size_t r = 0; r < sizeof readers / sizeof *readers; r++)
-        for (size_t w = 0; w < sizeof written / sizeof *written; w++) {
+    for (size_t r = 0; r < COUNT(readers); r++)
+        for (size_t w = 0; w < COUNT(written); w++) {
             char *args = format(readers[r].args, written[w].name), *err, *where = format("%s:", written[w].name);
             bool works = readers[r].needs == SAMPLES ? written[w].cache : readers[r].needs != NEVER && written[w].texts;
             int code = run_vbon(args, &err);
             CHECK(works ? code == 0 : code == 1 && strstr(err, where), "vbon %s: exit %d: %s", args, code, err);
-            if (works && readers[r].needs == LINES) CHECK(count_lines("pairs.out") == written[w].lines * readers[r].each, "vbon %s: %zu lines from %zu", args, count_lines("pairs.out"), written[w].lines);
+            if (works && readers[r].needs == LINES)
+                CHECK(count_lines("pairs.out") == written[w].lines * readers[r].each, "vbon %s: %zu lines from %zu",
+                    args, count_lines("pairs.out"), written[w].lines);
             if (!works) CHECK(access(out, F_OK), "vbon %s: refused, and written", args);
             if (system(clean)) {}
             free(args); free(where);
         }
     static const char *const models[] = {"by_sft", "by_train"};
-    for (int i = 0; i < 2; i++) { char *args = format("sample --model %s --prompt a --max-new 2", models[i]); expect_success(args); free(args); }
+    for (size_t i = 0; i < COUNT(models); i++) expect_success("sample --model %s --prompt a --max-new 2", models[i]);
 }
 
 static void test_not_finite(void) // what is no number is named, with its likeliest cause, and nothing is written
@@ -366,7 +603,8 @@ static void test_not_finite(void) // what is no number is named, with its likeli
         for (size_t i = 0; i < m.n_list; i++)
             for (size_t k = 0; k < m.list[i].n; k++)
                 if (!strcmp(m.list[i].name, "ln_f.weight")) R_(m.data)[m.list[i].offset + k] = (real)2e38;
-                else if (!strcmp(m.list[i].name, "wte.weight") || !strcmp(m.list[i].name, "score.weight")) R_(m.data)[m.list[i].offset + k] *= (real)1e4;
+                else if (!strcmp(m.list[i].name, "wte.weight") || !strcmp(m.list[i].name, "score.weight"))
+                    R_(m.data)[m.list[i].offset + k] *= (real)1e4;
         model_save(&m, to, DT_F32, "dev/demo/tokenizer", 0);
         model_free(&m); free(from); free(to);
     }
@@ -376,33 +614,67 @@ static void test_not_finite(void) // what is no number is named, with its likeli
     put("headless.jsonl", strchr(cache, '\n') + 1);
     put("huge_reward.jsonl", "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1e39}\n");
     put("finite_text.jsonl", "{\"text\":\"This film\"}\n");
-    static const struct { const char *args; int code; const char *says; } cases[] = {
-        {"score --model lm --in finite_text.jsonl --temperature 1e-38 --out no.jsonl", 2, "--temperature 1e-38: must be at least 0.0001"}, {"sample --model lm --prompt a --temperature 1e-38 --out no.jsonl", 2, "--temperature 1e-38: must be at least"},
-        {"score --model lm --reward 'while read x; do echo 1e30; done' --reward-scale 1e9 --in finite_text.jsonl --out no.jsonl", 1, "by --reward-scale 1e+09 and --reward-offset 0, is no number that a float holds"},
-        {"cache --model lm --reward 'while read x; do echo 1e30; done' --reward-scale 1e9 --prompts prompts.jsonl --max-new 4 --samples 2 --out no_cache.jsonl", 1, "--reward-scale 1e+09"}, {"bon --model lm --reward rm --reward-offset 1e39 --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 2, "--reward-offset 1e39: must be"},
-        {"bon --model lm --reward rm --missing-eos 1e39 --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 2, "--missing-eos"}, {"offline --model lm --cache huge_reward.jsonl --loss bon-sft --n 1 --out no", 1, "huge_reward.jsonl:1: \"reward\" is 1"},
-        {"score --model huge_lm --in finite_text.jsonl --out no.jsonl", 1, "finite_text.jsonl:1: the log-probability of a token is"}, {"sample --model huge_lm --prompts prompts.jsonl --max-new 4 --out no.jsonl", 1, "has training diverged?"},
-        {"sample --model huge_lm --prompts prompts.jsonl --max-new 4 --out no.jsonl", 1, "prompts.jsonl:1: after 0 tokens"}, {"bon --model lm --reward huge_rm --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 1, "prompts.jsonl:1: the reward model's score is not finite"},
-        {"eval --model huge_lm --reference lm --reward rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1, "has training diverged?"}, {"eval --method bon --n 2 --reference lm --reward huge_rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1, "reward model's score is not finite"},
-        {"eval --model lm --reference huge_lm --reward rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1, "a log-probability by the reference is"}, {"offline --model huge_lm --cache headless.jsonl --loss bonbon --n 2 --out no", 1, "before training, a token's log-probability is"}, {"sft --model huge_lm --data finite_text.jsonl --out no", 1, "at optimiser step 1: the model's weights are too large"},
-        {"train --model huge_lm --reward rm --cache headless.jsonl --max-new 4 --n 2 --episodes 8 --rollout 8 --minibatch 8 --out no", 1, "has training diverged?"},
-        {"bon --model lm --reward 'while read x; do echo 0x8; done' --prompt a --n 2 --max-new 4 --out no.jsonl", 1, "\"0x8\", is no finite number"}, {"bon --model lm --reward 'while read x; do printf \"5\\0garbage\\n\"; done' --prompt a --n 2 --max-new 4 --out no.jsonl", 1, "is no finite number"}};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    static const Refused cases[] = {
+        {"score --model lm --in finite_text.jsonl --temperature 1e-38 --out no.jsonl", 2,
+         "--temperature 1e-38: must be at least 0.0001"},
+        {"sample --model lm --prompt a --temperature 1e-38 --out no.jsonl", 2, "--temperature 1e-38: must be at least"},
+        {"score --model lm --reward 'while read x; do echo 1e30; done' --reward-scale 1e9 "
+         "--in finite_text.jsonl --out no.jsonl", 1,
+         "by --reward-scale 1e+09 and --reward-offset 0, is no number that a float holds"},
+        {"cache --model lm --reward 'while read x; do echo 1e30; done' --reward-scale 1e9 "
+         "--prompts prompts.jsonl --max-new 4 --samples 2 --out no_cache.jsonl", 1, "--reward-scale 1e+09"},
+        {"bon --model lm --reward rm --reward-offset 1e39 --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 2,
+         "--reward-offset 1e39: must be"},
+        {"bon --model lm --reward rm --missing-eos 1e39 --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 2,
+         "--missing-eos"},
+        {"offline --model lm --cache huge_reward.jsonl --loss bon-sft --n 1 --out no", 1,
+         "huge_reward.jsonl:1: \"reward\" is 1"},
+        {"score --model huge_lm --in finite_text.jsonl --out no.jsonl", 1,
+         "finite_text.jsonl:1: the log-probability of a token is"},
+        {"sample --model huge_lm --prompts prompts.jsonl --max-new 4 --out no.jsonl", 1, "has training diverged?"},
+        {"sample --model huge_lm --prompts prompts.jsonl --max-new 4 --out no.jsonl", 1,
+         "prompts.jsonl:1: after 0 tokens"},
+        {"bon --model lm --reward huge_rm --prompts prompts.jsonl --n 2 --max-new 4 --out no.jsonl", 1,
+         "prompts.jsonl:1: the reward model's score is not finite"},
+        {"eval --model huge_lm --reference lm --reward rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1,
+         "has training diverged?"},
+        {"eval --method bon --n 2 --reference lm --reward huge_rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1,
+         "reward model's score is not finite"},
+        {"eval --model lm --reference huge_lm --reward rm --cache headless.jsonl --max-new 4 --out no.jsonl", 1,
+         "a log-probability by the reference is"},
+        {"offline --model huge_lm --cache headless.jsonl --loss bonbon --n 2 --out no", 1,
+         "before training, a token's log-probability is"},
+        {"sft --model huge_lm --data finite_text.jsonl --out no", 1,
+         "at optimiser step 1: the model's weights are too large"},
+        {"train --model huge_lm --reward rm --cache headless.jsonl --max-new 4 --n 2 --episodes 8 --rollout 8 "
+         "--minibatch 8 --out no", 1, "has training diverged?"},
+        {"bon --model lm --reward 'while read x; do echo 0x8; done' --prompt a --n 2 --max-new 4 --out no.jsonl", 1,
+         "\"0x8\", is no finite number"},
+        {"bon --model lm --reward 'while read x; do printf \"5\\0garbage\\n\"; done' --prompt a --n 2 --max-new 4 "
+         "--out no.jsonl", 1, "is no finite number"}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
         char *err;
         int code = run_vbon(cases[i].args, &err);
         CHECK(code == cases[i].code && strstr(err, cases[i].says), "vbon %s: exit %d: %s", cases[i].args, code, err);
-        CHECK(access(tmp_path("no.jsonl"), F_OK) && access(tmp_path("no/model.safetensors"), F_OK), "vbon %s: something was written", cases[i].args);
+        CHECK(access(tmp_path("no.jsonl"), F_OK) && access(tmp_path("no/model.safetensors"), F_OK),
+            "vbon %s: something was written", cases[i].args);
         unlink(tmp_path("no.jsonl"));
     }
     // training that runs away is named, and its model is not saved
     char *err;
-    CHECK(run_vbon("sft --model lm --data finite_text.jsonl --lr 1000 --weight-decay 1000 --schedule constant --clip-grad 0 --steps 20 --save-every 1 --out no", &err) == 1 && strstr(err, "lower --lr"), "a rate of 1000: %s", err);
+    int code = run_vbon("sft --model lm --data finite_text.jsonl --lr 1000 --weight-decay 1000 --schedule constant "
+        "--clip-grad 0 --steps 20 --save-every 1 --out no", &err);
+    CHECK(code == 1 && strstr(err, "lower --lr"), "a rate of 1000: exit %d: %s", code, err);
     CHECK(access(tmp_path("no/model.safetensors"), F_OK), "a model that ran away was saved");
     // one prompt has no standard error: the table says so
-    char *said = format("cd %s && '%s' eval --model lm --reference lm --reward rm --cache finite.jsonl --prompts-max 1 --max-new 4 --ns 2 --out one.json 2>&1", test_folder, vbon()), line[400];
+    char line[400], *said = format("cd %s && '%s' eval --model lm --reference lm --reward rm --cache finite.jsonl "
+        "--prompts-max 1 --max-new 4 --ns 2 --out one.json 2>&1", test_folder, vbon());
     FILE *f = popen(said, "r");
     bool words = false;
-    while (fgets(line, sizeof line, f)) { CHECK(!strstr(line, "nan") && !strstr(line, " inf"), "a table's line: %s", line); words |= strstr(line, "(no error: one prompt)") != NULL; }
+    while (fgets(line, sizeof line, f)) {
+        CHECK(!strstr(line, "nan") && !strstr(line, " inf"), "a table's line: %s", line);
+        words |= strstr(line, "(no error: one prompt)") != NULL;
+    }
     CHECK(!pclose(f) && words, "an evaluation of one prompt");
     free(said); arrfree(cache);
 }
@@ -417,34 +689,57 @@ static char *vbon_output(const char *args) // stdout, malloc'd; run in the folde
     return s;
 }
 
-static void test_info(void)
+static void info_knows_every_pythia(void) // by its public shape and parameter count
 {
     // every Pythia, by its public shape and parameter count
-    static const struct { const char *name; size_t L, C, NH, F, V, n; } sizes[] = {{"14m", 6, 128, 4, 512, 50304, 14067712}, {"70m", 6, 512, 8, 2048, 50304, 70426624},
-        {"160m", 12, 768, 12, 3072, 50304, 162322944}, {"410m", 24, 1024, 16, 4096, 50304, 405334016}, {"1b", 16, 2048, 8, 8192, 50304, 1011781632},
-        {"1.4b", 24, 2048, 16, 8192, 50304, 1414647808}, {"2.8b", 32, 2560, 32, 10240, 50304, 2775208960}, {"6.9b", 32, 4096, 32, 16384, 50432, 6857302016}, {"12b", 36, 5120, 40, 20480, 50688, 11846072320}};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        Config c = {.arch = &architectures[ARCH_NEOX], .L = sizes[i].L, .C = sizes[i].C, .NH = sizes[i].NH, .F = sizes[i].F, .V = sizes[i].V, .max_T = 2048, .rotary_pct = 0.25, .rotary_base = 10000, .parallel = true};
+    static const struct { const char *name; size_t L, C, NH, F, V, n; } sizes[] = {
+        {"14m", 6, 128, 4, 512, 50304, 14067712},
+        {"70m", 6, 512, 8, 2048, 50304, 70426624},
+        {"160m", 12, 768, 12, 3072, 50304, 162322944},
+        {"410m", 24, 1024, 16, 4096, 50304, 405334016},
+        {"1b", 16, 2048, 8, 8192, 50304, 1011781632},
+        {"1.4b", 24, 2048, 16, 8192, 50304, 1414647808},
+        {"2.8b", 32, 2560, 32, 10240, 50304, 2775208960},
+        {"6.9b", 32, 4096, 32, 16384, 50432, 6857302016},
+        {"12b", 36, 5120, 40, 20480, 50688, 11846072320}};
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        Config c = {.arch = &architectures[ARCH_NEOX], .L = sizes[i].L, .C = sizes[i].C, .NH = sizes[i].NH, .F = sizes[i].F,
+            .V = sizes[i].V, .max_T = 2048, .rotary_pct = 0.25, .rotary_base = 10000, .parallel = true};
         Model m;
         model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, true);
         CHECK(m.n_params == sizes[i].n, "Pythia %s has %zu parameters, not %zu", sizes[i].name, sizes[i].n, m.n_params);
         model_free(&m);
     }
-    // a plan from config.json alone: families, and the answer
+}
+
+static void info_says(void) // of a plan from config.json alone: families, and the answer
+{
     #define PLAN "info --max-prompt 512 --max-new 53 --train-layers 8 --model dev/fixtures/configs/pythia-"
     static const struct { const char *args, *says[6]; } plans[] = {
-        {PLAN "410m.json --memory 40GB", {"classifier of 3 labels", "405334016 parameters", "16 of 64 dimensions rotary", "in each of 24 blocks, of which the top 8 train", "fits in 40GB: yes"}},
+        {PLAN "410m.json --memory 40GB",
+         {"classifier of 3 labels", "405334016 parameters", "16 of 64 dimensions rotary",
+          "in each of 24 blocks, of which the top 8 train", "fits in 40GB: yes"}},
         {PLAN "2.8b.json --memory 40GB", {"2775208960 parameters", "20 of 80", "fits in 40GB: no"}},
         {PLAN "6.9b.json --memory 400GB", {"6857302016 parameters", "32 of 128", "fits in 400GB: yes"}},
-        {"info --model dev/demo/lm --reward dev/demo/rm --memory 1MiB", {"packed weights", "kv cache", "second moments", "copy of what trains", "fits in 1MiB: no", "other commands with these flags: sft and offline "}},
-        {"info --model dev/demo/lm --reward dev/demo/rm/config.json", {"reward model", "kv cache"}}, {"info --model dev/demo/lm --reward dev/fixtures/distilbert/config.json", {"reward model             weights"}},
-        {"info --model dev/fixtures/distilbert/config.json", {"label 0 of", "memory as a reward model"}}, {"info --model dev/demo/lm --reward 'cat -'", {"not in this plan: the reward's own program, cat -"}}, {"info --model dev/fixtures/pythia_cleanrl", {"gpt_neox reward model", "scalar_head.bias", "as a reward model"}}};
-    for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
+        {"info --model dev/demo/lm --reward dev/demo/rm --memory 1MiB",
+         {"packed weights", "kv cache", "second moments", "copy of what trains", "fits in 1MiB: no",
+          "other commands with these flags: sft and offline "}},
+        {"info --model dev/demo/lm --reward dev/demo/rm/config.json", {"reward model", "kv cache"}},
+        {"info --model dev/demo/lm --reward dev/fixtures/distilbert/config.json", {"reward model             weights"}},
+        {"info --model dev/fixtures/distilbert/config.json", {"label 0 of", "memory as a reward model"}},
+        {"info --model dev/demo/lm --reward 'cat -'", {"not in this plan: the reward's own program, cat -"}},
+        {"info --model dev/fixtures/pythia_cleanrl",
+         {"gpt_neox reward model", "scalar_head.bias", "as a reward model"}}};
+    for (size_t i = 0; i < COUNT(plans); i++) {
         char *s = vbon_output(plans[i].args);
-        for (size_t k = 0; k < 6 && plans[i].says[k]; k++) CHECK(strstr(s, plans[i].says[k]), "vbon %s does not say \"%s\"", plans[i].args, plans[i].says[k]);
+        for (size_t k = 0; k < 6 && plans[i].says[k]; k++)
+            CHECK(strstr(s, plans[i].says[k]), "vbon %s does not say \"%s\"", plans[i].args, plans[i].says[k]);
         arrfree(s);
     }
-    // the plan of a training run and of sampling is what these allocate
+}
+
+static void plans_are_what_is_allocated(void) // for sampling and training
+{
     Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .C = 32, .NH = 2, .F = 64, .V = 61, .max_T = 32, .eps = 1e-5, .tied = true};
     for (int training = 0; training < 2; training++) {
         Model plan, m;
@@ -456,123 +751,253 @@ static void test_info(void)
         model_create(&m, ops_cpu(), &c, training ? 1 : TRAIN_NONE, false, false);
         model_random(&m, 1);
         if (training) pass_create(&p, &m, 40, true);
-        else { generator_carve(&g, &m, &work, 5, 40, 7, 9); arena_place(&work); generator_carve(&g, &m, &work, 5, 40, 7, 9); model_pack(&m); }
+        else {
+            generator_carve(&g, &m, &work, 5, 40, 7, 9);
+            arena_place(&work);
+            generator_carve(&g, &m, &work, 5, 40, 7, 9);
+            model_pack(&m);
+        }
         size_t bytes = m.params.base.n + (training ? m.optim.base.n + p.own.base.n : m.packs.base.n + work.base.n);
-        CHECK(planned == (double)bytes, "%s: %.0f bytes planned, %zu allocated", training ? "sft" : "sample", planned, bytes);
+        const char *what = training ? "sft" : "sample";
+        CHECK(planned == (double)bytes, "%s: %.0f bytes planned, %zu allocated", what, planned, bytes);
         generator_free(&g); pass_free(&p); arena_release(&work);
         model_free(&m); model_free(&plan);
     }
-    // scaled rewards: the same texts, 2 r - 3
-    tiny_folders();
-    char *in = tmp_path("two.jsonl"), *a = tmp_path("r1.jsonl"), *b = tmp_path("r2.jsonl");
-    const char *text = "{\"prompt\":\"This film\",\"response\":\" is good\"}\n{\"text\":\"I like it\"}\n";
-    write_file(in, text, strlen(text));
+}
+
+static void scaled_rewards(void) // the same texts, 2 r - 3
+{
+    put("two.jsonl", "{\"prompt\":\"This film\",\"response\":\" is good\"}\n{\"text\":\"I like it\"}\n");
     expect_success("score --model lm --reward rm --in two.jsonl --out r1.jsonl");
     expect_success("score --model lm --reward rm --in two.jsonl --out r2.jsonl --reward-scale 2 --reward-offset -3");
     Jsonl ja, jb;
-    json_t *x, *y;
-    jsonl_open(&ja, a); jsonl_open(&jb, b);
-    for (int i = 0; i < 2 && jsonl_next(&ja, &x) && jsonl_next(&jb, &y); i++)
-        CHECK_NEAR(json_number_value(json_object_get(y, "reward")), 2 * json_number_value(json_object_get(x, "reward")) - 3, 1e-6, "scaled reward");
+    json_t *x = NULL, *y = NULL;
+    jsonl_open(&ja, tmp_path("r1.jsonl")); jsonl_open(&jb, tmp_path("r2.jsonl"));
+    for (int i = 0; i < 2; i++) {
+        CHECK(jsonl_next(&ja, &x) && jsonl_next(&jb, &y), "2 texts are scored");
+        CHECK_NEAR(num(y, "reward"), 2 * num(x, "reward") - 3, 1e-6, "scaled reward");
+    }
     jsonl_close(&ja); jsonl_close(&jb);
+}
+
+static void test_info(void)
+{
+    tiny_folders();
+    info_knows_every_pythia();
+    info_says();
+    plans_are_what_is_allocated();
+    scaled_rewards();
 }
 
 static void test_pythia(void) // every command once
 {
     char *text = tmp_path("nt.jsonl"), *labels = tmp_path("nl.jsonl");
-    const char *lines = "{\"text\":\"This film is good and long\"}\n{\"text\":\"I did not like the acting\"}\n", *labelled = "{\"text\":\"good\",\"label\":1}\n{\"text\":\"bad film\",\"label\":0}\n";
-    write_file(text, lines, strlen(lines)); write_file(labels, labelled, strlen(labelled));
+    const char *lines = "{\"text\":\"This film is good and long\"}\n{\"text\":\"I did not like the acting\"}\n",
+               *labelled = "{\"text\":\"good\",\"label\":1}\n{\"text\":\"bad film\",\"label\":0}\n";
+    write_text(text, lines); write_text(labels, labelled);
     tiny_folders();
-    expect_failure("sft --arch gpt_neox --tokenizer lm --data nt.jsonl --width 12 --heads 3 --out n0", 2, "multiples of 8");
-    expect_success("sft --arch gpt_neox --tokenizer lm --data nt.jsonl --layers 3 --width 32 --heads 2 --context 24 --steps 2 --lr 1e-3 --out neox");
+    expect_failure("sft --arch gpt_neox --tokenizer lm --data nt.jsonl --width 12 --heads 3 --out n0", 2,
+        "multiples of 8");
+    expect_success("sft --arch gpt_neox --tokenizer lm --data nt.jsonl --layers 3 --width 32 --heads 2 --context 24 "
+                   "--steps 2 --lr 1e-3 --out neox");
     expect_success("reward --init neox --layers 2 --data nl.jsonl --from-position 1 --steps 2 --lr 1e-3 --out neox_rm");
     char fixture[4096]; // with another tokenizer, in which another token ends a text
     if (!realpath("dev/fixtures/neox", fixture)) die("no fixture");
-    char *other = format("sft --model neox --tokenizer %s --data nt.jsonl --steps 1 --out neox_other", fixture);
-    expect_success(other);
+    expect_success("sft --model neox --tokenizer %s --data nt.jsonl --steps 1 --out neox_other", fixture);
     expect_success("sample --model neox_other --prompt a --max-new 2 --out neox_other.jsonl");
-    free(other);
-    // GPTNeoXConfig's own end of text beside a tokenizer with another: texts can be scored, but nothing can be sampled; and what only transformers reads is kept
-    char *config = tmp_path("neox_other/config.json"), *chat[] = {tmp_path("neox/chat_template.jinja"), tmp_path("neox_vbon/chat_template.jinja")}, *generation[] = {tmp_path("neox/generation_config.json"), tmp_path("neox_vbon/generation_config.json")};
+    // GPTNeoXConfig's own end of text beside a tokenizer with another: texts can be scored, but nothing can be
+    // sampled; and what only transformers reads is kept
+    char *config = tmp_path("neox_other/config.json"),
+         *chat[] = {tmp_path("neox/chat_template.jinja"), tmp_path("neox_vbon/chat_template.jinja")},
+         *generation[] = {tmp_path("neox/generation_config.json"), tmp_path("neox_vbon/generation_config.json")};
     json_t *j = json_load_file(config, 0, NULL);
     json_object_set_new(j, "eos_token_id", json_integer(2));
     json_dump_file(j, config, 0);
     json_decref(j);
     expect_success("score --model neox_other --in nt.jsonl --out neox_other.jsonl");
-    expect_failure("sample --model neox_other --prompt a --max-new 2 --out neox_other.jsonl", 1, "\"eos_token_id\" is 2, the tokenizer's <|endoftext|> is 0");
-    expect_failure("score --model neox_other --reward neox_rm --in nt.jsonl --out neox_other.jsonl", 1, "which ends a text");
+    expect_failure("sample --model neox_other --prompt a --max-new 2 --out neox_other.jsonl", 1,
+        "\"eos_token_id\" is 2, the tokenizer's <|endoftext|> is 0");
+    expect_failure("score --model neox_other --reward neox_rm --in nt.jsonl --out neox_other.jsonl", 1,
+        "which ends a text");
     write_file(chat[0], "{{ messages }}", 14); write_file(generation[0], "{\"do_sample\": true}", 19);
-    expect_success("cache --model neox --reward neox_rm --prompts prompts.jsonl --samples 8 --max-new 6 --seed 3 --out neox.jsonl");
-    expect_success("train --model neox --reward neox_rm --cache neox.jsonl --n 4 --max-new 6 --train-layers 1 --episodes 64 --rollout 32 --lr 1e-3 --out neox_vbon");
-    expect_success("eval --model neox_vbon --reference neox --reward neox_rm --cache neox.jsonl --ns 4 --samples 4 --max-new 6");
-    CHECK(!access(chat[1], R_OK) && !access(generation[1], R_OK), "chat_template.jinja and generation_config.json are copied");
+    expect_success("cache --model neox --reward neox_rm --prompts prompts.jsonl --samples 8 --max-new 6 --seed 3 "
+                   "--out neox.jsonl");
+    expect_success(
+        "train --model neox --reward neox_rm --cache neox.jsonl --n 4 --max-new 6 --train-layers 1 --episodes 64 "
+        "--rollout 32 --lr 1e-3 --out neox_vbon");
+    expect_success(
+        "eval --model neox_vbon --reference neox --reward neox_rm --cache neox.jsonl --ns 4 --samples 4 --max-new 6");
+    CHECK(!access(chat[1], R_OK) && !access(generation[1], R_OK),
+        "chat_template.jinja and generation_config.json are copied");
     Model before, after;
     char *a = tmp_path("neox"), *b = tmp_path("neox_vbon");
     model_load(&before, ops_cpu(), a, 1, false); model_load(&after, ops_cpu(), b, 1, false);
     for (size_t i = 0; i < before.n_list; i++) {
         const Param *q = &before.list[i];
         bool same = !memcmp(R_(before.data) + q->offset, R_(after.data) + q->offset, q->n * sizeof(real));
-        CHECK(same == (q->offset < before.first), "%s %s in a run that trains the top block, the final norm and the untied head", q->name, same ? "did not move" : "moved");
+        CHECK(same == (q->offset < before.first),
+            "%s %s in a run that trains the top block, the final norm and the untied head", q->name,
+            same ? "did not move" : "moved");
     }
     CHECK(!strcmp(before.list[before.n_list - 1].name, "embed_out.weight"), "the head is the last parameter");
     model_free(&before); model_free(&after);
     free(a); free(b);
 }
 
-static void test_commands(void)
+// ----------------------------------------------------------------------------
+// what is refused, and what is not
+
+static void odd_files(void) // those that the commands below are to refuse, and a few that are fine
 {
-    tiny_folders();
-    expect_success(CACHE "cc.jsonl");
-    #define POOL " --method bon --reference lm --reward rm --cache cc.jsonl --max-new 6 --pool "
-    static const struct { const char *args; int code; const char *says; } cases[] = {
-        {"trian", 2, "no command"}, {"sample --modle lm --prompt a", 2, "did you mean --model"}, {"sample --model lm --prompt a --samples 4x", 2, "whole number"},
-        {"sample --model lm --prompt a --temperature 1e999", 2, "number"}, {"sample --model lm --prompt a --samples", 2, "needs a value"}, {"sample --model lm --prompt a --n 3", 2, "belongs to"},
-        {"sample lm", 2, "begin with --"}, {"train --preset nosuch", 2, "no such preset"}, {"train --objective ppo", 2, "must be one of"}, {"sample --prompt a", 2, "--model is required"},
-        {"sample --model lm --prompt a --temperature 0", 2, "at least 0.0001"}, {"sample --model lm --prompts nosuch.jsonl", 1, "nosuch.jsonl"}, {"sample --model rm --prompt a", 1, "reward model"},
-        {"bon --model lm --reward lm --prompt a --max-new 4", 1, "--reward takes a reward model"}, {"sample --model lm --prompt a --max-new 100", 1, "context"},
-        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --n 0 --out t", 2, "at least 1"}, {"train --beta -1", 2, "at least 1e-06"}, {"train --beta2 1", 2, "less than 1"},
-        {"sample --model lm --prompt a --threads 100000", 2, "at most 1024"}, {"score --model rm --in in2.jsonl --out s.jsonl", 1, "--model takes a language model"}, {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out text.jsonl", 1, "something else than a cache"},
-        {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out notes.txt", 1, "something else than a cache"}, {"train --model lm --reward rm --cache newline.jsonl --prompts prompts.jsonl --max-new 6 --out t", 1, "stands there twice"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --objective rl --out t", 1, "--beta"},
-        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --n 4 --beta 0.1 --out t", 1, "exclude"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 7 --out t", 1, "--max-new 6"},
-        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --temperature 0.5 --out t", 1, "temperature"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --m 9 --out t", 1, "--m asks for 9"},
-        {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --compat foo --out t", 2, "--compat"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --train-layers 3 --out t", 1, "2 blocks"},
-        {"train --model lm --reward 'cat' --cache cc.jsonl --max-new 6 --out t", 1, "another reward"}, {"train --model lm --reward rm --cache other.jsonl --max-new 6 --out t", 1, "another reference model"},
-        {"train --model lm --reward rm --cache cc.jsonl --prompts more.jsonl --max-new 6 --out t", 1, "no samples for prompt"}, {"train --model lm --reward rm --cache cc.jsonl --max-new 6 --fhat exact --out t", 1, "needs \"F\""},
-        {"train --model lm --reward rm --cache nan.jsonl --max-new 6 --out t", 1, "nan.jsonl:2"}, {"train --model lm --reward rm --cache bad.jsonl --max-new 6 --out t", 1, "bad.jsonl:3"},
-        {"score --model lm --in utf8.jsonl --out s.jsonl", 1, "utf8.jsonl:2: byte"}, {"score --model lm --in nan.jsonl --out s.jsonl", 1, "nan.jsonl:2"}, {"score --model lm --in in2.jsonl --out /nonexistent/x", 1, "/nonexistent/x"},
-        {"sft --tokenizer lm --data utf8.jsonl --out t", 1, "utf8.jsonl:2"}, {"sft --tokenizer lm --data empty.jsonl --out t", 1, "no text"}, {"sft --tokenizer lm --data text.jsonl --width 15 --out t", 2, "head size"},
-        {"reward --tokenizer lm --data label2.jsonl --out t", 1, "label2.jsonl:1"}, {"reward --init lm --layers 5 --data label2.jsonl --out t", 2, "has 2"},
-        {"eval --model lm --reference lm --reward rm --cache cc.jsonl --pool cc.jsonl --max-new 6", 2, "--method bon"}, {"eval" POOL "cc.jsonl --n 4 --samples 3", 1, "need 12"},
-        {"eval" POOL "newline.jsonl", 1, "stands there twice"}, {"eval" POOL "bad.jsonl", 1, "bad.jsonl:3"}, {"eval" POOL "no_ids.jsonl --n 1", 1, "has no ids"},
-        {"eval" POOL "wild.jsonl --n 1", 1, "\"ids\" holds 2000"}, {"eval" POOL "more.jsonl", 1, "more.jsonl:1"}, {"eval" POOL "other.jsonl", 1, "another reference model"},
-        {"bon --model lm --reward 'exit 3' --prompt a --n 2 --max-new 4", 1, "ended with status 3"}, {"bon --model lm --reward 'nosuchprogram 2>/dev/null' --prompt a --n 2 --max-new 4", 1, "no such folder or program"},
-        {"bon --model lm --reward 'read x; echo 1' --prompt a --n 3 --max-new 4", 1, "1 of 3"}, {"bon --model lm --reward 'while read x; do echo nan; done' --prompt a --n 2 --max-new 4", 1, "no finite number"},
-        {"bon --model lm --reward 'while read x; do echo one; done' --prompt a --n 2 --max-new 4", 1, "no finite number"}, {"bon --model lm --reward 'kill -9 $$' --prompt a --n 2 --max-new 4", 1, "killed by signal 9"},
-        {"bon --model lm --reward 'sleep 9' --reward-timeout 0.2 --prompt a --n 2 --max-new 4", 1, "--reward-timeout"}, {"bon --model lm --reward rm --reward-scale 0 --prompt a --n 2 --max-new 4", 2, "--reward-scale"}, {"info --model lm --reward lm", 1, "--reward takes a reward model"}, {"info --model rm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model rm --reward rm", 1, "rm: a reward model itself"}, {"info --model lm --reward no/such", 1, "no such folder, config.json or program"}, {"info --model lm --reward nosuch_", 1, "no such folder, config.json or program"}, {"info --model lm --memory 4", 2, "--memory"}, {"info --model nosuch", 1, "nosuch: there is no such folder"}, {"sample --model nosuch --prompt a", 1, "nosuch: there is no such folder"}};
     static const struct { const char *name, *text; } files[] = {
-        {"more.jsonl", "{\"prompt\":\"This film\"}\n{\"prompt\":\"Unknown\"}\n"}, {"nan.jsonl", "{\"vbon_cache\":1}\n{\"prompt\":\"I\",\"text\":\"a\",\"reward\":NaN}\n"},
-        {"bad.jsonl", "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1}\n{\"prompt\":\"I\",\"text\":\"b\",\"reward\":2}\n{\"prompt\":\"I\",\"text\":\"c\"}\n"}, {"utf8.jsonl", "{\"prompt\":\"a\",\"response\":\"b\"}\n{\"prompt\":\"a\xff\",\"response\":\"b\"}\n"},
-        {"no_ids.jsonl", "{\"prompt\":\"This film\",\"text\":\"a\",\"reward\":1}\n"}, {"wild.jsonl", "{\"prompt\":\"This film\",\"ids\":[5,2000],\"reward\":1}\n"},
-        {"in2.jsonl", "{\"text\":\"some words\"}\n"}, {"empty.jsonl", "\n"}, {"text.jsonl", "{\"text\":\"some words\"}\n"}, {"label2.jsonl", "{\"text\":\"a\",\"label\":2}\n"}, {"notes.txt", "not to be lost"},
-        {"newline.jsonl", "{\"prompt\":\"This\\n\\nfilm\",\"text\":\"a\",\"reward\":1,\"draw\":3}\n{\"prompt\":\"This\\n\\nfilm\",\"text\":\"b\",\"reward\":1,\"draw\":3}\n"}};
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) { char *p = tmp_path(files[i].name); write_file(p, files[i].text, strlen(files[i].text)); free(p); }
-    size_t n;
-    char *c = tmp_path("cc.jsonl"), *other = tmp_path("other.jsonl"), *s = read_file(c, &n), *model = strstr(s, "\"model\":\"");
+        {"more.jsonl", "{\"prompt\":\"This film\"}\n{\"prompt\":\"Unknown\"}\n"},
+        {"nan.jsonl", "{\"vbon_cache\":1}\n{\"prompt\":\"I\",\"text\":\"a\",\"reward\":NaN}\n"},
+        {"bad.jsonl",
+         "{\"prompt\":\"I\",\"text\":\"a\",\"reward\":1}\n"
+         "{\"prompt\":\"I\",\"text\":\"b\",\"reward\":2}\n"
+         "{\"prompt\":\"I\",\"text\":\"c\"}\n"},
+        {"utf8.jsonl", "{\"prompt\":\"a\",\"response\":\"b\"}\n{\"prompt\":\"a\xff\",\"response\":\"b\"}\n"},
+        {"no_ids.jsonl", "{\"prompt\":\"This film\",\"text\":\"a\",\"reward\":1}\n"},
+        {"wild.jsonl", "{\"prompt\":\"This film\",\"ids\":[5,2000],\"reward\":1}\n"},
+        {"in2.jsonl", "{\"text\":\"some words\"}\n"},
+        {"empty.jsonl", "\n"},
+        {"text.jsonl", "{\"text\":\"some words\"}\n"},
+        {"label2.jsonl", "{\"text\":\"a\",\"label\":2}\n"},
+        {"notes.txt", "not to be lost"},
+        {"newline.jsonl",
+         "{\"prompt\":\"This\\n\\nfilm\",\"text\":\"a\",\"reward\":1,\"draw\":3}\n"
+         "{\"prompt\":\"This\\n\\nfilm\",\"text\":\"b\",\"reward\":1,\"draw\":3}\n"}};
+    for (size_t i = 0; i < COUNT(files); i++) put(files[i].name, files[i].text);
+    size_t n; // other.jsonl: cc.jsonl of another reference model
+    char *s = read_file(tmp_path("cc.jsonl"), &n), *model = strstr(s, "\"model\":\"");
     model[9] = model[9] == '0' ? '1' : '0';
-    write_file(other, s, n);
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) expect_failure(cases[i].args, cases[i].code, cases[i].says);
-    char *t = tmp_path("t"), *sj = tmp_path("s.jsonl");
-    CHECK(!is_folder(t) && access(sj, F_OK), "a run that cannot start leaves nothing behind");
-    char *notes = tmp_path("notes.txt"), *kept = read_file(notes, &n);
+    write_file(tmp_path("other.jsonl"), s, n);
+    arrfree(s);
+}
+
+static void flags_are_refused(void)
+{
+    static const Refused cases[] = {
+        {"trian", 2, "no command"},
+        {"sample --modle lm --prompt a", 2, "did you mean --model"},
+        {"sample --model lm --prompt a --samples 4x", 2, "whole number"},
+        {"sample --model lm --prompt a --temperature 1e999", 2, "number"},
+        {"sample --model lm --prompt a --samples", 2, "needs a value"},
+        {"sample --model lm --prompt a --n 3", 2, "belongs to"},
+        {"sample lm", 2, "begin with --"},
+        {"train --preset nosuch", 2, "no such preset"},
+        {"train --objective ppo", 2, "must be one of"},
+        {"sample --prompt a", 2, "--model is required"},
+        {"sample --model lm --prompt a --temperature 0", 2, "at least 0.0001"},
+        {"train --beta -1", 2, "at least 1e-06"},
+        {"train --beta2 1", 2, "less than 1"},
+        {"sample --model lm --prompt a --threads 100000", 2, "at most 1024"},
+        {"sample --model lm --prompt a --max-new 100", 1, "context"},
+        {"info --model lm --memory 4", 2, "--memory"}};
+    expect_refusals("%s", cases, COUNT(cases));
+}
+
+static void folders_are_refused(void) // that are not there, or hold a model of the other kind
+{
+    static const Refused cases[] = {
+        {"sample --model nosuch --prompt a", 1, "nosuch: there is no such folder"},
+        {"info --model nosuch", 1, "nosuch: there is no such folder"},
+        {"sample --model rm --prompt a", 1, "reward model"},
+        {"score --model rm --in in2.jsonl --out s.jsonl", 1, "--model takes a language model"},
+        {"bon --model lm --reward lm --prompt a --max-new 4", 1, "--reward takes a reward model"},
+        {"info --model lm --reward lm", 1, "--reward takes a reward model"},
+        {"info --model rm --reward rm", 1, "rm: a reward model itself"},
+        {"info --model rm --reward nosuch_", 1, "no such folder, config.json or program"},
+        {"info --model lm --reward nosuch_", 1, "no such folder, config.json or program"},
+        {"info --model lm --reward no/such", 1, "no such folder, config.json or program"}};
+    expect_refusals("%s", cases, COUNT(cases));
+}
+
+static void data_is_refused(void)
+{
+    static const Refused cases[] = {
+        {"sample --model lm --prompts nosuch.jsonl", 1, "nosuch.jsonl"},
+        {"score --model lm --in utf8.jsonl --out s.jsonl", 1, "utf8.jsonl:2: byte"},
+        {"score --model lm --in nan.jsonl --out s.jsonl", 1, "nan.jsonl:2"},
+        {"score --model lm --in in2.jsonl --out /nonexistent/x", 1, "/nonexistent/x"},
+        {"sft --tokenizer lm --data utf8.jsonl --out t", 1, "utf8.jsonl:2"},
+        {"sft --tokenizer lm --data empty.jsonl --out t", 1, "no text"},
+        {"sft --tokenizer lm --data text.jsonl --width 15 --out t", 2, "head size"},
+        {"reward --tokenizer lm --data label2.jsonl --out t", 1, "label2.jsonl:1"},
+        {"reward --init lm --layers 5 --data label2.jsonl --out t", 2, "has 2"},
+        {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out text.jsonl", 1,
+         "something else than a cache"},
+        {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out notes.txt", 1,
+         "something else than a cache"}};
+    expect_refusals("%s", cases, COUNT(cases));
+    size_t n;
+    char *kept = read_file(tmp_path("notes.txt"), &n);
     CHECK(n == 14 && !memcmp(kept, "not to be lost", n), "a file that is no cache is left as it was");
+    arrfree(kept);
+}
+
+static void training_is_refused(void) // on caches that do not fit the run, and by flags that do not fit the cache
+{
+    static const Refused cases[] = {
+        {"--reward rm --cache cc.jsonl --max-new 6 --n 0", 2, "at least 1"},
+        {"--reward rm --cache cc.jsonl --max-new 6 --objective rl", 1, "--beta"},
+        {"--reward rm --cache cc.jsonl --max-new 6 --n 4 --beta 0.1", 1, "exclude"},
+        {"--reward rm --cache cc.jsonl --max-new 7", 1, "--max-new 6"},
+        {"--reward rm --cache cc.jsonl --max-new 6 --temperature 0.5", 1, "temperature"},
+        {"--reward rm --cache cc.jsonl --max-new 6 --m 9", 1, "--m asks for 9"},
+        {"--reward rm --cache cc.jsonl --max-new 6 --compat foo", 2, "--compat"},
+        {"--reward rm --cache cc.jsonl --max-new 6 --train-layers 3", 1, "2 blocks"},
+        {"--reward rm --cache cc.jsonl --max-new 6 --fhat exact", 1, "needs \"F\""},
+        {"--reward 'cat' --cache cc.jsonl --max-new 6", 1, "another reward"},
+        {"--reward rm --cache other.jsonl --max-new 6", 1, "another reference model"},
+        {"--reward rm --cache cc.jsonl --prompts more.jsonl --max-new 6", 1, "no samples for prompt"},
+        {"--reward rm --cache newline.jsonl --prompts prompts.jsonl --max-new 6", 1, "stands there twice"},
+        {"--reward rm --cache nan.jsonl --max-new 6", 1, "nan.jsonl:2"},
+        {"--reward rm --cache bad.jsonl --max-new 6", 1, "bad.jsonl:3"}};
+    expect_refusals("train --model lm %s --out t", cases, COUNT(cases));
+}
+
+static void pools_are_refused(void)
+{
+    static const Refused cases[] = {
+        {"cc.jsonl --n 4 --samples 3", 1, "need 12"},
+        {"newline.jsonl", 1, "stands there twice"},
+        {"bad.jsonl", 1, "bad.jsonl:3"},
+        {"no_ids.jsonl --n 1", 1, "has no ids"},
+        {"wild.jsonl --n 1", 1, "\"ids\" holds 2000"},
+        {"more.jsonl", 1, "more.jsonl:1"},
+        {"other.jsonl", 1, "another reference model"}};
+    expect_refusals("eval --method bon --reference lm --reward rm --cache cc.jsonl --max-new 6 --pool %s", cases,
+        COUNT(cases));
+    expect_failure("eval --model lm --reference lm --reward rm --cache cc.jsonl --pool cc.jsonl --max-new 6", 2,
+        "--method bon");
+}
+
+static void rewards_are_refused(void)
+{
+    static const Refused cases[] = {
+        {"--n 2 --reward rm --reward-scale 0", 2, "--reward-scale"},
+        {"--n 2 --reward 'exit 3'", 1, "ended with status 3"},
+        {"--n 2 --reward 'nosuchprogram 2>/dev/null'", 1, "no such folder or program"},
+        {"--n 3 --reward 'read x; echo 1'", 1, "1 of 3"},
+        {"--n 2 --reward 'while read x; do echo nan; done'", 1, "no finite number"},
+        {"--n 2 --reward 'while read x; do echo one; done'", 1, "no finite number"},
+        {"--n 2 --reward 'kill -9 $$'", 1, "killed by signal 9"},
+        {"--n 2 --reward 'sleep 9' --reward-timeout 0.2", 1, "--reward-timeout"}};
+    expect_refusals("bon --model lm --prompt a --max-new 4 %s", cases, COUNT(cases));
     // one answer too many, whenever it is noticed (a progress line may come first): nothing is put in place
     char *said;
-    CHECK(run_vbon("bon --model lm --reward 'echo 0; while read x; do echo 1; done' --prompt a --n 2 --max-new 4 --out shifted.jsonl", &said) == 1 &&
-          (strstr(said, "not asked for") || strstr(said, "more answers")), "a reward program's extra answer: %s", said);
-    char *shifted = tmp_path("shifted.jsonl");
-    CHECK(access(shifted, F_OK), "shifted rewards were written");
-    // a finished run is not replaced, and another run's model is not taken for one's own
-    #define SHORT "train --model lm --reward rm --cache cc.jsonl --max-new 6 --episodes 8 --rollout 8 --minibatch 8 --out short"
+    int code = run_vbon("bon --model lm --reward 'echo 0; while read x; do echo 1; done' --prompt a --n 2 --max-new 4 "
+        "--out shifted.jsonl", &said);
+    CHECK(code == 1 && (strstr(said, "not asked for") || strstr(said, "more answers")),
+        "a reward program's extra answer: exit %d: %s", code, said);
+    CHECK(access(tmp_path("shifted.jsonl"), F_OK), "shifted rewards were written");
+}
+
+static void finished_runs_stay(void) // they are not replaced, and another run's model is not taken for one's own
+{
+    #define SHORT "train --model lm --reward rm --cache cc.jsonl --max-new 6 --episodes 8 --rollout 8 --minibatch 8 " \
+        "--out short"
     expect_success(SHORT);
     expect_success(SHORT " --resume");
     expect_failure(SHORT, 1, "holds a model already");
@@ -581,21 +1006,47 @@ static void test_commands(void)
     expect_success(SHORT "1 --preset sentiment --m 0 --objective rl --beta 0.5 --train-layers all");
     expect_success(SHORT "2 --preset sentiment-released --objective vbon --n 4");
     expect_success(SHORT "3 --preset best --rollout 8 --minibatch 4");
-    // a program of two lines, as plain C
+}
+
+static void two_lines_run(void) // ppo.h's mathematics in a program of two lines, as plain C
+{
     FILE *p = popen("build/two_lines", "r");
     double printed = NAN;
     CHECK(p && fscanf(p, "%lf", &printed) == 1 && !pclose(p), "build/two_lines does not run");
     CHECK_NEAR(printed, -47.6246189861594, 1e-12, "log_pi_bon(log .5, -40, 16), by decimal arithmetic of 60 digits");
-    for (size_t i = 0; i < n_commands; i++) { char *a = format("%s --help", commands[i].name); expect_success(a); free(a); }
-    // NaN in the weights
-    char *w = tmp_path("nan_lm"), *wf = tmp_path("nan_lm/model.safetensors"), *cmd = format("cp -r %s/lm %s", test_folder, w);
-    if (system(cmd)) {}
-    char *x = read_file(wf, &n);
+}
+
+static void nan_weights_are_refused(void)
+{
+    size_t n;
     float nan = NAN;
-    memcpy(x + n - 4, &nan, 4);
-    write_file(wf, x, n);
+    char *copy = format("cp -r %s/lm %s/nan_lm", test_folder, test_folder);
+    CHECK(!system(copy), "%s", copy);
+    char *weights = tmp_path("nan_lm/model.safetensors"), *s = read_file(weights, &n);
+    memcpy(s + n - 4, &nan, 4);
+    write_file(weights, s, n);
     expect_failure("sample --model nan_lm --prompt a", 1, "not finite");
-    arrfree(x); arrfree(s);
+    arrfree(s);
+    free(copy); free(weights);
+}
+
+static void test_commands(void)
+{
+    tiny_folders();
+    expect_success(CACHE "cc.jsonl");
+    odd_files();
+    flags_are_refused();
+    folders_are_refused();
+    data_is_refused();
+    training_is_refused();
+    pools_are_refused();
+    rewards_are_refused();
+    CHECK(!is_folder(tmp_path("t")) && access(tmp_path("s.jsonl"), F_OK),
+        "a run that cannot start leaves nothing behind");
+    finished_runs_stay();
+    two_lines_run();
+    for (size_t i = 0; i < n_commands; i++) expect_success("%s --help", commands[i].name);
+    nan_weights_are_refused();
 }
 
 // Everything in log.jsonl but what a clock measured, and the flags that may differ
@@ -619,7 +1070,8 @@ static char *log_without_times(const char *dir)
     return out;
 }
 
-static int kill_later(const char *args, double seconds, int sig) // starts vbon, kills it; returns 1 when it was still running
+// Starts vbon, kills it; returns 1 when it was still running
+static int kill_later(const char *args, double seconds, int sig)
 {
     fflush(NULL);
     pid_t pid = fork();
@@ -633,194 +1085,285 @@ static int kill_later(const char *args, double seconds, int sig) // starts vbon,
     int status, running = waitpid(pid, &status, WNOHANG) == 0;
     if (running) { kill(pid, sig); waitpid(pid, &status, 0); }
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    CHECK(!running || code == 0 || code == 128 + sig, "vbon %s: stopped by signal %d it ended with %d", args, sig, code);
+    CHECK(!running || code == 0 || code == 128 + sig, "vbon %s: stopped by signal %d it ended with %d", args, sig,
+        code);
     return running;
 }
 
-// The last record of a training log: its value of `key`
-static double last_metric(const char *log, const char *key)
-{
-    double x = NAN;
-    Jsonl in;
-    json_t *j;
-    jsonl_open(&in, tmp_path(log));
-    while (jsonl_next(&in, &j)) { if (json_object_get(j, key)) x = num(j, key); json_decref(j); }
-    jsonl_close(&in);
-    return x;
-}
+// ----------------------------------------------------------------------------
+// offline training
 
-static void test_offline(void) // on a cache, and on the same without ids, in the compact form
+static void comparisons_from_caches(void) // the same from a cache, and from its compact form, which keeps no ids
 {
-    tiny_folders();
-    expect_success(CACHE "co.jsonl");
     Cache full, compact;
     Comparisons a, b;
-    char *path = tmp_path("co.jsonl"), *small = tmp_path("compact.jsonl");
-    Tokenizer *t = tokenizer_load(tmp_path("lm"));
     Config cfg;
+    Tokenizer *t = tokenizer_load(tmp_path("lm"));
     config_read(&cfg, tmp_path("lm"));
-    cache_read(&full, path, 0);
-    FILE *f = fopen(small, "w");
-    for (size_t i = 0; i < full.n; i++) {
-        json_t *r = json_array(), *k = json_array(), *x = json_object();
-        for (size_t s = 0; s < full.prompts[i].n; s++) {
-            const CacheSample *c = &full.prompts[i].samples[s];
-            char *key = format("%016llx", (unsigned long long)c->key), *draw = format("%zu", s);
-            json_array_append_new(r, json_real(c->reward)); json_array_append_new(k, json_string(key)); json_object_set_new(x, draw, json_string(c->text));
-            free(key); free(draw);
-        }
-        json_t *line = json_pack("{s:s, s:o, s:o, s:o}", "prompt", full.prompts[i].prompt, "rewards", r, "keys", k, "texts", x);
-        json_dumpf(line, f, JSON_COMPACT);
-        fputc('\n', f);
-        json_decref(line);
-    }
-    fclose(f);
-    cache_read(&compact, small, 0);
+    rewrite_cache("co.jsonl", "compact.jsonl", false, 1, 0, INT_MAX);
+    cache_read(&full, tmp_path("co.jsonl"), 0);
+    cache_read(&compact, tmp_path("compact.jsonl"), 0);
     for (int kind = 0; kind < 4; kind++) {
-        OfflineLoss o = {.kind = (OfflineKind)kind, .beta = 0.1, .N = 5};
+        enum { N = 5 };
+        OfflineLoss o = {.kind = (OfflineKind)kind, .beta = 0.1, .N = N};
+        bool of_pairs = kind == OFFLINE_DPO || kind == OFFLINE_IPO; // the others compare the best and the worst of N
         comparisons_make(&a, &full, 0, &o, 6, 12, 1, t, &cfg);
         comparisons_make(&b, &compact, 0, &o, 6, 12, 1, t, &cfg);
-        size_t n = arrlenu(a.list), per_prompt = kind < 2 ? 12 : 1;
-        CHECK(n == 3 * per_prompt && n == arrlenu(b.list) && !memcmp(a.list, b.list, n * sizeof *a.list), "loss %d: %zu comparisons, %zu without ids", kind, n, arrlenu(b.list));
+        size_t n = arrlenu(a.list), per_prompt = of_pairs ? 12 : 1;
+        CHECK(n == 3 * per_prompt && n == arrlenu(b.list) && !memcmp(a.list, b.list, n * sizeof *a.list),
+            "loss %d: %zu comparisons, %zu without ids", kind, n, arrlenu(b.list));
         for (size_t i = 0; i < n; i++) {
-            const Response *w = &a.responses[a.list[i].w], *l = &a.responses[a.list[i].l];
-            if (kind != OFFLINE_BON_SFT) CHECK(w->reward > l->reward && w->prompt == l->prompt, "loss %d: comparison %zu: %g over %g", kind, i, w->reward, l->reward);
-            if (kind < 2) for (size_t k = 0; k < i; k++) CHECK(a.list[k].w != a.list[i].w || a.list[k].l != a.list[i].l, "loss %d: a pair stands there twice", kind);
-            const CacheSample *x = full.prompts[w->prompt].samples;
-            if (kind >= 2) for (size_t k = 0; k < 5; k++) CHECK(x[k].reward <= w->reward && (kind == OFFLINE_BON_SFT || x[k].reward >= l->reward), "loss %d: draw %zu is better or worse", kind, k);
+            const Comparison *x = &a.list[i];
+            const Response *w = &a.responses[x->w], *l = &a.responses[x->l];
+            if (kind != OFFLINE_BON_SFT) // whose second response is nobody's
+                CHECK(w->reward > l->reward && w->prompt == l->prompt, "loss %d: comparison %zu: %g over %g", kind, i,
+                    w->reward, l->reward);
+            for (size_t k = 0; k < i && of_pairs; k++)
+                CHECK(a.list[k].w != x->w || a.list[k].l != x->l, "loss %d: a pair stands there twice", kind);
+            const CacheSample *draws = full.prompts[w->prompt].samples;
+            for (size_t k = 0; k < N && !of_pairs; k++)
+                CHECK(draws[k].reward <= w->reward && (kind == OFFLINE_BON_SFT || draws[k].reward >= l->reward),
+                    "loss %d: draw %zu is better or worse", kind, k);
         }
-        for (size_t i = 0; i < arrlenu(a.responses); i++) CHECK(order_key(a.responses[i].ids, a.responses[i].n) == full.prompts[a.responses[i].prompt].samples[a.responses[i].sample].key, "loss %d: response %zu has not the ids that were sampled", kind, i);
+        for (size_t i = 0; i < arrlenu(a.responses); i++) {
+            const Response *y = &a.responses[i];
+            CHECK(order_key(y->ids, y->n) == full.prompts[y->prompt].samples[y->sample].key,
+                "loss %d: response %zu has not the ids that were sampled", kind, i);
+        }
         comparisons_free(&a); comparisons_free(&b);
     }
-    for (int end = 0; end < 3; end++) { // of a text without ids, the order key tells whether an end-of-text was sampled; without a key "finished" does
+    cache_free(&full); cache_free(&compact); tokenizer_free(t);
+}
+
+// Of a text without ids, the order key tells whether an end-of-text was sampled; without a key "finished" does.
+static void ends_without_ids(void)
+{
+    static const struct { const char *name; bool has_key, key_ends, finished; } cases[] = {
+        {"a key of a text cut off", true, false, false},
+        {"a key of a text that ended", true, true, false},
+        {"no key, and finished", false, false, true}};
+    Tokenizer *t = tokenizer_load(tmp_path("lm"));
+    for (size_t i = 0; i < COUNT(cases); i++) {
         size_t n, got;
+        bool same, ends = cases[i].key_ends || cases[i].finished;
         int *ids = tokenizer_encode(t, " is good", 8, &n), *all = xmalloc((n + 1) * sizeof *all);
         memcpy(all, ids, n * sizeof *ids);
         all[n] = tokenizer_eos(t);
-        CacheSample x = {.text = " is good", .has_key = end < 2, .key = order_key(all, n + (end == 1)), .finished = end == 2};
-        bool same;
+        CacheSample x = {.text = " is good", .has_key = cases[i].has_key, .key = order_key(all, n + cases[i].key_ends),
+            .finished = cases[i].finished};
         int *made = sample_ids(&x, t, &got, &same);
-        CHECK(same && got == n + (end > 0) && !memcmp(made, all, got * sizeof *all), "an end-of-text by key or flag, %d: %zu ids of %zu", end, got, n);
+        CHECK(same && got == n + ends && !memcmp(made, all, got * sizeof *all), "%s: %zu ids of %zu", cases[i].name,
+            got, n);
         free(made);
-        x.key++;
+        x.key++; // now the ids are not the key's, if there is one: they are the text's, and that is told
         made = sample_ids(&x, t, &got, &same);
-        CHECK(same == !x.has_key && got == n + (end == 2), "ids that are not the key's, %d: %zu of %zu", end, got, n);
+        CHECK(same == !x.has_key && got == n + cases[i].finished, "%s, of other ids: %zu of %zu", cases[i].name, got,
+            n);
         free(ids); free(all); free(made);
     }
-    cache_free(&full); cache_free(&compact); tokenizer_free(t);
-    // each loss goes down; one that was killed and resumed ends as if it had not been
-    #define OFFLINE "offline --model lm --cache co.jsonl --lr 3e-3 --batch 4 --steps 40 --log-every 40 "
-    static const struct { const char *flags, *key; double least, most; } runs[] = {{"--loss dpo --beta 0.5", "loss", 0, 0.5}, {"--loss ipo --beta 0.5", "offline/margin", 0.4, 1.2},
-        {"--loss bonbon --n 4 --alpha 0.01 --micro-tokens 3", "offline/margin", 0.5, 6}, {"--loss bon-sft --n 4 --train-layers 1", "loss", 0, 43}, {"--preset dpo --loss bonbon --n 2 --lr 3e-3", "rewards/accuracies", 0.6, 1}};
-    for (int k = 0; k < 5; k++) {
-        char *args = format(OFFLINE "%s --out off%d", runs[k].flags, k), *log = format("off%d/log.jsonl", k);
-        expect_success(args);
-        double x = last_metric(log, runs[k].key);
-        CHECK(x >= runs[k].least && x <= runs[k].most, "%s: %s is %g", runs[k].flags, runs[k].key, x);
-        free(args); free(log);
+    tokenizer_free(t);
+}
+
+static void each_loss_trains(void) // to where its loss or its margin must be after 40 steps
+{
+    static const struct { const char *flags, *key; double least, most; } cases[] = {
+        {"--loss dpo --beta 0.5", "loss", 0, 0.5},
+        {"--loss ipo --beta 0.5", "offline/margin", 0.4, 1.2},
+        {"--loss bonbon --n 4 --alpha 0.01 --micro-tokens 3", "offline/margin", 0.5, 6},
+        {"--loss bon-sft --n 4 --train-layers 1", "loss", 0, 43},
+        {"--preset dpo --loss bonbon --n 2 --lr 3e-3", "rewards/accuracies", 0.6, 1}};
+    for (size_t k = 0; k < COUNT(cases); k++) {
+        char *log = format("off%zu/log.jsonl", k);
+        expect_success("offline --model lm --cache co.jsonl --lr 3e-3 --batch 4 --steps 40 --log-every 40 "
+            "%s --out off%zu", cases[k].flags, k);
+        double x = last_metric(log, cases[k].key);
+        CHECK(x >= cases[k].least && x <= cases[k].most, "%s: %s is %g", cases[k].flags, cases[k].key, x);
+        free(log);
     }
-    #define KILLED "offline --model lm --cache co.jsonl --loss bonbon --n 8 --lr 3e-3 --batch 2 --steps 120 --log-every 7 --save-every 1 "
+}
+
+static void preferences_from_a_file(void) // 16 of them, in prefer.jsonl; only the first 3 are read here
+{
+    char *path = tmp_path("prefer.jsonl");
+    FILE *f = fopen(path, "w");
+    for (int i = 0; i < 16; i++)
+        fprintf(f, "{\"prompt\":\"Film %d\",\"chosen\":\" is good\",\"rejected\":\" is bad\"}\n", i);
+    fclose(f);
+    Comparisons c;
+    Config cfg;
+    Tokenizer *t = tokenizer_load(tmp_path("lm"));
+    config_read(&cfg, tmp_path("lm"));
+    comparisons_read(&c, path, 3, t, &cfg);
+    CHECK(arrlenu(c.list) == 3 && arrlenu(c.responses) == 6, "%zu comparisons, %zu responses", arrlenu(c.list),
+        arrlenu(c.responses));
+    size_t n;
+    int *good = tokenizer_encode(t, " is good", 8, &n);
+    const Response *chosen = &c.responses[c.list[2].w];
+    CHECK(chosen->prompt == 2 && chosen->n == n + 1 && !memcmp(chosen->ids, good, n * sizeof *good) &&
+            chosen->ids[n] == tokenizer_eos(t), "what was chosen is the text and its end");
+    comparisons_free(&c); tokenizer_free(t);
+    free(good); free(path);
+    expect_success("offline --model lm --data prefer.jsonl --loss dpo --beta 0.5 --lr 3e-3 --batch 8 --steps 20 "
+        "--out off_data");
+    double loss = last_metric("off_data/log.jsonl", "loss");
+    CHECK(loss < 0.5, "DPO on a file of preferences: loss %g", loss);
+}
+
+static void offline_resumes(void) // a run that was killed and resumed ends as if it had not been
+{
+    #define KILLED "offline --model lm --cache co.jsonl --loss bonbon --n 8 --lr 3e-3 --batch 2 --steps 120 " \
+        "--log-every 7 --save-every 1 "
     double s = clock_seconds();
     expect_success(KILLED "--out off_straight");
     s = clock_seconds() - s;
-    // preferences in a file; the first texts are chosen
-    char *prefer = tmp_path("prefer.jsonl");
-    f = fopen(prefer, "w");
-    for (int i = 0; i < 16; i++) fprintf(f, "{\"prompt\":\"Film %d\",\"chosen\":\" is good\",\"rejected\":\" is bad\"}\n", i);
-    fclose(f);
-    Tokenizer *tok = tokenizer_load(tmp_path("lm"));
-    comparisons_read(&a, prefer, 3, tok, &cfg);
-    size_t n_good;
-    int *good = tokenizer_encode(tok, " is good", 8, &n_good);
-    const Response *first = &a.responses[a.list[2].w];
-    CHECK(arrlenu(a.list) == 3 && arrlenu(a.responses) == 6 && first->prompt == 2 && first->n == n_good + 1 && !memcmp(first->ids, good, n_good * sizeof *good) && first->ids[n_good] == tokenizer_eos(tok), "a file of preferences");
-    comparisons_free(&a); tokenizer_free(tok);
-    expect_success("offline --model lm --data prefer.jsonl --loss dpo --beta 0.5 --lr 3e-3 --batch 8 --steps 20 --out off_data");
-    CHECK(last_metric("off_data/log.jsonl", "loss") < 0.5, "DPO on a file of preferences: loss %g", last_metric("off_data/log.jsonl", "loss"));
     int hits = 0;
     for (int k = 0; k < 3; k++) {
-        char *dir = format("off_killed%d", k), *model = format("%s/model.safetensors", dir), *args = format(KILLED "--out %s", dir), *again = format("%s --resume", args);
+        char *dir = format("off_killed%d", k), *model = format("%s/model.safetensors", dir);
+        char *args = format(KILLED "--out %s", dir);
         hits += kill_later(args, s * (0.5 + 0.12 * k), SIGKILL);
-        expect_success(again);
-        CHECK(same_files("off_straight/model.safetensors", model) && !strcmp(log_without_times("off_straight"), log_without_times(dir)), "a resumed offline run's weights or log differ");
-        free(dir); free(model); free(args); free(again);
+        expect_success("%s --resume", args);
+        CHECK(same_files("off_straight/model.safetensors", model), "killed and resumed, the weights differ");
+        CHECK(!strcmp(log_without_times("off_straight"), log_without_times(dir)),
+            "killed and resumed, the log differs");
+        free(dir); free(model); free(args);
     }
     CHECK(hits, "no offline run was still running when it was to be killed");
-    static const struct { const char *args; int code; const char *says; } bad[] = {{"--loss dpo", 2, "--beta is required"}, {"--loss bonbon --beta 1", 2, "--beta goes with"}, {"--loss dpo --beta 1 --n 2", 2, "--n goes with"},
-        {"--loss bonbon --alpha 1.5", 2, "--alpha"}, {"--loss bonbon --n 9", 1, "has 8 draws, 9 are needed"}, {"--loss dpo --beta 1 --draws 9", 1, "lower --draws"}, {"--loss bon-sft --temperature 2", 1, "temperature"},
-        {"--loss dpo --beta 1 --alpha 0.5", 2, "--alpha goes with"}, {"--loss bon-sft --pairs 3", 2, "--draws and --pairs go with"}, {"--preset nosuch", 2, "no such preset"}, {"--loss bon-sft --critic head", 2, "belongs to"}, {"--loss dpo --beta 1 --data prefer.jsonl", 2, "one of --cache and --data"}};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) { char *args = format("offline --model lm --cache co.jsonl --out off_bad %s", bad[i].args); expect_failure(args, bad[i].code, bad[i].says); free(args); }
-    expect_failure("offline --model lm --data prefer.jsonl --loss bon-sft --out off_bad", 2, "needs a cache");
-    expect_failure("offline --model lm --data prefer.jsonl --loss dpo --beta 1 --pairs 2 --out off_bad", 2, "go with --cache");
-    expect_failure("offline --model lm --data odd.jsonl --loss dpo --beta 1 --out off_bad", 1, "odd.jsonl");
-    expect_failure("offline --model rm --cache co.jsonl --loss bon-sft --out off_bad", 1, "a reward model");
-    const char *torn = "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\"}\n{\"prompt\":\"a\",\"chosen\":\"b\"}\n";
-    write_file(prefer, torn, strlen(torn));
-    expect_failure("offline --model lm --data prefer.jsonl --loss dpo --beta 1 --out off_bad", 1, "prefer.jsonl:2: \"rejected\"");
-    static const struct { const char *line, *says; } caches[] = {{"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"0\":\"a\"}}", "draw 1 of prompt \"I\" has neither ids nor text"},
-        {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"2\":\"a\"}}", "\"texts\" must hold"}, {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":[\"a\"]}", "\"texts\" must be an object"},
-        {"{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"],\"texts\":{\"0\":\"a\",\"00\":\"b\"}}", "\"texts\" must hold"},
-        {"{\"prompt\":\"I\",\"ids\":[5],\"key\":\"0000000000000001\",\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[6],\"key\":\"0000000000000001\",\"reward\":2}", "the file was edited"}, {"{\"prompt\":\"I\",\"responses\":[\"a\",\"b\"],\"rewards\":[1,1]}", "rewards of each prompt are equal"},
-        {"{\"prompt\":\"I\",\"ids\":[5],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2000],\"reward\":2}", "\"ids\" holds 2000"}, {"{\"prompt\":\"I\",\"ids\":[],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2],\"reward\":2}", "is empty"},
-        {"{\"prompt\":\"I\",\"ids\":[5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[2],\"reward\":2}", "context is 24"}};
-    char *odd = tmp_path("odd.jsonl");
-    for (size_t i = 0; i < sizeof caches / sizeof *caches; i++) {
-        write_file(odd, caches[i].line, strlen(caches[i].line));
-        expect_failure("offline --model lm --cache odd.jsonl --loss dpo --beta 1 --draws 2 --out off_bad", 1, caches[i].says);
-    }
-    char *bad_out = tmp_path("off_bad");
-    CHECK(!is_folder(bad_out), "a run that cannot start leaves nothing behind");
 }
 
-static void test_resume(void)
+static void offline_refuses(void)
+{
+    #define OF_CACHE "offline --model lm --cache co.jsonl --out off_bad "
+    #define OF_FILE "offline --model lm --data prefer.jsonl --out off_bad "
+    static const Refused cases[] = {
+        {OF_CACHE "--loss dpo", 2, "--beta is required"},
+        {OF_CACHE "--loss bonbon --beta 1", 2, "--beta goes with"},
+        {OF_CACHE "--loss dpo --beta 1 --n 2", 2, "--n goes with"},
+        {OF_CACHE "--loss bonbon --alpha 1.5", 2, "--alpha"},
+        {OF_CACHE "--loss bonbon --n 9", 1, "has 8 draws, 9 are needed"},
+        {OF_CACHE "--loss dpo --beta 1 --draws 9", 1, "lower --draws"},
+        {OF_CACHE "--loss bon-sft --temperature 2", 1, "temperature"},
+        {OF_CACHE "--loss dpo --beta 1 --alpha 0.5", 2, "--alpha goes with"},
+        {OF_CACHE "--loss bon-sft --pairs 3", 2, "--draws and --pairs go with"},
+        {OF_CACHE "--preset nosuch", 2, "no such preset"},
+        {OF_CACHE "--loss bon-sft --critic head", 2, "belongs to"},
+        {OF_CACHE "--loss dpo --beta 1 --data prefer.jsonl", 2, "one of --cache and --data"},
+        {OF_FILE "--loss bon-sft", 2, "needs a cache"},
+        {OF_FILE "--loss dpo --beta 1 --pairs 2", 2, "go with --cache"},
+        {"offline --model lm --data nosuch.jsonl --loss dpo --beta 1 --out off_bad", 1, "nosuch.jsonl"},
+        {"offline --model rm --cache co.jsonl --loss bon-sft --out off_bad", 1, "a reward model"}};
+    expect_refusals("%s", cases, COUNT(cases));
+    put("torn.jsonl",
+        "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\"}\n"
+        "{\"prompt\":\"a\",\"chosen\":\"b\"}\n");
+    expect_failure("offline --model lm --data torn.jsonl --loss dpo --beta 1 --out off_bad", 1,
+        "torn.jsonl:2: \"rejected\"");
+    // caches that hold no comparison, or none to be trusted
+    #define COMPACT(texts) "{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\"," \
+        "\"0000000000000002\"],\"texts\":" texts "}"
+    #define TWO_DRAWS(first, second) \
+        "{\"prompt\":\"I\"," first ",\"reward\":1}\n{\"prompt\":\"I\"," second ",\"reward\":2}"
+    static const struct { const char *text, *says; } caches[] = {
+        {COMPACT("{\"0\":\"a\"}"), "draw 1 of prompt \"I\" has neither ids nor text"},
+        {COMPACT("{\"2\":\"a\"}"), "\"texts\" must hold"},
+        {COMPACT("[\"a\"]"), "\"texts\" must be an object"},
+        {COMPACT("{\"0\":\"a\",\"00\":\"b\"}"), "\"texts\" must hold"},
+        {TWO_DRAWS("\"ids\":[5],\"key\":\"0000000000000001\"", "\"ids\":[6],\"key\":\"0000000000000001\""),
+         "the file was edited"},
+        {"{\"prompt\":\"I\",\"responses\":[\"a\",\"b\"],\"rewards\":[1,1]}", "rewards of each prompt are equal"},
+        {TWO_DRAWS("\"ids\":[5]", "\"ids\":[2000]"), "\"ids\" holds 2000"},
+        {TWO_DRAWS("\"ids\":[]", "\"ids\":[2]"), "is empty"},
+        {TWO_DRAWS("\"ids\":[5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5,5]", "\"ids\":[2]"), "context is 24"}};
+    for (size_t i = 0; i < COUNT(caches); i++) {
+        put("odd.jsonl", caches[i].text);
+        expect_failure("offline --model lm --cache odd.jsonl --loss dpo --beta 1 --draws 2 --out off_bad", 1,
+            caches[i].says);
+    }
+    CHECK(!is_folder(tmp_path("off_bad")), "a run that cannot start leaves nothing behind");
+}
+
+static void test_offline(void)
 {
     tiny_folders();
-    expect_success(CACHE "ck.jsonl");
-    #define TRAIN "train --model lm --reward rm --cache ck.jsonl --max-new 6 --n 8 --lr 1e-2 --rollout 32 --minibatch 16 --episodes 640 --save-every 1 "
-    const char *runs[] = {TRAIN, TRAIN "--critic prefix-rank --train-layers 1 "};
+    expect_success(CACHE "co.jsonl");
+    comparisons_from_caches();
+    ends_without_ids();
+    each_loss_trains();
+    preferences_from_a_file();
+    offline_resumes();
+    offline_refuses();
+}
+
+#define TRAIN "train --model lm --reward rm --cache ck.jsonl --max-new 6 --n 8 --lr 1e-2 --rollout 32 " \
+    "--minibatch 16 --episodes 640 --save-every 1 "
+
+static void killed_at_any_moment(void) // moments drawn by seed over the run's length; SIGTERM at every fifth
+{
+    static const char *const runs[] = {TRAIN, TRAIN "--critic prefix-rank --train-layers 1 "};
     const int moments = few() ? 3 : 10;
     for (int k = 0; k < 2; k++) {
-        char *straight = format("%s --out straight%d", runs[k], k), *dir = format("straight%d", k);
+        char *dir = format("straight%d", k), *wanted = format("%s/model.safetensors", dir);
         double t = clock_seconds();
-        expect_success(straight);
+        expect_success("%s --out %s", runs[k], dir);
         t = clock_seconds() - t;
         char *log = log_without_times(dir);
         int hits = 0;
-        for (int i = 0; i < moments; i++) { // moments drawn by seed over the run's length; sig 15 on every fifth
-            char *out = format("killed%d_%d", k, i), *args = format("%s --out %s", runs[k], out), *again = format("%s --resume --out %s", runs[k], out);
-            hits += kill_later(args, t * (0.1 + 0.85 * random_uniform(9, 1, (uint64_t)k, (uint64_t)i, 0)), i % 5 == 4 ? SIGTERM : SIGKILL);
-            expect_success(again);
-            char *model = format("%s/model.safetensors", out), *wanted = format("%s/model.safetensors", dir), *l = log_without_times(out);
+        for (int i = 0; i < moments; i++) {
+            double moment = t * (0.1 + 0.85 * random_uniform(9, 1, (uint64_t)k, (uint64_t)i, 0));
+            char *out = format("killed%d_%d", k, i), *args = format("%s --out %s", runs[k], out);
+            hits += kill_later(args, moment, i % 5 == 4 ? SIGTERM : SIGKILL);
+            expect_success("%s --resume", args);
+            char *model = format("%s/model.safetensors", out), *l = log_without_times(out);
             CHECK(same_files(model, wanted), "killed at moment %d and resumed, the weights differ", i);
             CHECK(!strcmp(l, log), "killed at moment %d and resumed, the log differs", i);
-            free(l); free(model); free(wanted); free(out); free(args); free(again);
+            free(l); free(model); free(out); free(args);
         }
         CHECK(hits >= moments / 2, "only %d of %d runs were still running when they were killed", hits, moments);
-        free(log);
+        free(log); free(dir); free(wanted);
     }
-    // inside a checkpoint write: what a crash between any two steps of it can leave behind
-    expect_success(TRAIN "--out whole");
-    char *args = format(TRAIN "--out torn"), *cmd = NULL, *step = tmp_path("torn/latest");
-    const char *wrecks[] = {"mkdir -p torn/step-999.tmp; echo junk > torn/step-999.tmp/model.safetensors", "cp -r torn/$(cat torn/latest) torn/step-998; rm torn/step-998/state.safetensors", "echo half > torn/latest.tmp; echo '{\"type\":\"train\",\"st' >> torn/log.jsonl"};
-    for (int i = 0; i < 3; i++) {
-        double wait = 0.15;
-        for (int tries = 0; tries < 20 && access(step, F_OK); tries++, wait *= 1.3) { cmd = format("rm -rf %s/torn", test_folder); if (system(cmd)) {} kill_later(args, wait, SIGKILL); }
-        cmd = format("cd %s && %s", test_folder, wrecks[i]);
-        CHECK(!access(step, F_OK) && !system(cmd), "wreck %d", i);
-        expect_success(TRAIN "--resume --out torn");
-        CHECK(same_files("torn/model.safetensors", "whole/model.safetensors"), "wreck %d: the weights differ", i);
-        cmd = format("rm -rf %s/torn", test_folder);
-        if (system(cmd)) {}
-    }
-    // an unfinished run is not overwritten, and not gone on with under other flags
+}
+
+static void half_a_run(void) // torn/: begun, and killed after its first checkpoint
+{
+    char *latest = tmp_path("torn/latest");
     double wait = 0.15;
-    for (int tries = 0; tries < 20 && access(step, F_OK); tries++, wait *= 1.3) { cmd = format("rm -rf %s/torn", test_folder); if (system(cmd)) {} kill_later(args, wait, SIGKILL); }
+    shell("rm -rf torn");
+    for (int tries = 0; tries < 20 && access(latest, F_OK); tries++, wait *= 1.3) {
+        shell("rm -rf torn");
+        kill_later(TRAIN "--out torn", wait, SIGKILL);
+    }
+    CHECK(!access(latest, F_OK), "no run could be killed after its first checkpoint");
+    free(latest);
+}
+
+static void killed_in_a_checkpoint(void) // what a crash between any two steps of writing one can leave behind
+{
+    static const char *const wrecks[] = {
+        "mkdir -p torn/step-999.tmp; echo junk > torn/step-999.tmp/model.safetensors",
+        "cp -r torn/$(cat torn/latest) torn/step-998; rm torn/step-998/state.safetensors",
+        "echo half > torn/latest.tmp; echo '{\"type\":\"train\",\"st' >> torn/log.jsonl"};
+    expect_success(TRAIN "--out whole");
+    for (size_t i = 0; i < COUNT(wrecks); i++) {
+        half_a_run();
+        shell(wrecks[i]);
+        expect_success(TRAIN "--resume --out torn");
+        CHECK(same_files("torn/model.safetensors", "whole/model.safetensors"), "the weights differ after %s",
+            wrecks[i]);
+    }
+}
+
+static void unfinished_runs_stay(void) // they are not overwritten, and not gone on with under other flags
+{
+    half_a_run();
     expect_failure(TRAIN "--out torn", 1, "unfinished run");
     expect_failure(TRAIN "--seed 2 --resume --out torn", 1, "another --seed");
-    // supervised runs resume too
-    char *text = tmp_path("sft.jsonl");
-    const char *line = "{\"text\":\"a film about a man who likes films about men\"}\n{\"text\":\"another one\"}\n{\"text\":\"the third of them is good\"}\n";
-    write_file(text, line, strlen(line));
+}
+
+static void supervised_resumes(void)
+{
+    put("sft.jsonl",
+        "{\"text\":\"a film about a man who likes films about men\"}\n"
+        "{\"text\":\"another one\"}\n"
+        "{\"text\":\"the third of them is good\"}\n");
     #define SFT "sft --model lm --data sft.jsonl --batch 2 --steps 60 --lr 1e-3 --save-every 1 "
     double t = clock_seconds();
     expect_success(SFT "--out sft1");
@@ -830,8 +1373,19 @@ static void test_resume(void)
     CHECK(same_files("sft1/model.safetensors", "sft2/model.safetensors"), "a resumed sft run differs");
 }
 
-// SIGTERM in the middle of a product leaves the product and the heap whole. oneDNN 2's AVX2 sgemm moves the stack pointer into a heap buffer, so a
-// handler that runs on the ordinary stack overwrites the heap beside it and the run aborts instead of saving.
+static void test_resume(void)
+{
+    tiny_folders();
+    expect_success(CACHE "ck.jsonl");
+    killed_at_any_moment();
+    killed_in_a_checkpoint();
+    unfinished_runs_stay();
+    supervised_resumes();
+}
+
+// SIGTERM in the middle of a product leaves the product and the heap whole. oneDNN 2's AVX2 sgemm moves
+// the stack pointer into a heap buffer, so a handler that runs on the ordinary stack overwrites the heap
+// beside it and the run aborts instead of saving.
 static void test_signals(void)
 {
     enum { M = 38, N = 128, K = 512 };
@@ -851,17 +1405,23 @@ static void test_signals(void)
         for (double end = clock_seconds() + 3; clock_seconds() < end && signals < 5000;) {
             gemm(false, true, M, N, K, R_(a), K, R_(b), K, 0, R_(c), N);
             if (memcmp(c.p, want.p, M * N * sizeof(real))) _exit(3);
-            if (stop_signal) { signals++; stop_signal = 0; stop_on_signals(); soon.it_value.tv_nsec = 300000 + signals * 997 % 100000; timer_settime(timer, 0, &soon, NULL); }
+            if (stop_signal) {
+                signals++;
+                stop_signal = 0;
+                stop_on_signals();
+                soon.it_value.tv_nsec = 300000 + signals * 997 % 100000;
+                timer_settime(timer, 0, &soon, NULL);
+            }
         }
         _exit(signals < 20 ? 4 : 0);
     }
     int status = 0;
     waitpid(pid, &status, 0);
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "products under signals: %s %d", WIFEXITED(status) ? "exit" : "killed by signal", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "products under signals: %s %d",
+        WIFEXITED(status) ? "exit" : "killed by signal", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
     cpu_release(&a); cpu_release(&b); cpu_release(&c); cpu_release(&want);
 }
 
-// DistilBERT as the reward of every command that takes one
 // A reward model whose tokenizer is not the policy's gets the text: the demo's, with one merge less
 static void test_other_tokenizer(void)
 {
@@ -870,7 +1430,8 @@ static void test_other_tokenizer(void)
     size_t n;
     make_folder(dir);
     for (int i = 0; i < 4; i++) {
-        char *from = format("dev/demo/rm/%s", files[i]), *to = format("%s/%s", dir, files[i]), *s = read_file(from, &n), *last = strstr(s, ",[\"at\",\"or\"]]}}");
+        char *from = format("dev/demo/rm/%s", files[i]), *to = format("%s/%s", dir, files[i]), *s = read_file(from, &n),
+             *last = strstr(s, ",[\"at\",\"or\"]]}}");
         if (last) n = (size_t)(last - s) + strlen(strcpy(last, "]}}"));
         write_file(to, s, n);
         free(from); free(to); arrfree(s);
@@ -899,13 +1460,9 @@ static void test_other_tokenizer(void)
     tokenizer_free(policy); tokenizer_free(own);
 }
 
-static void test_distilbert_commands(void)
+static void distilbert_scores(const char *rm) // its golden logits and probabilities, scaled
 {
-    tiny_folders();
-    char rm[4096], *in = tmp_path("bert_in.jsonl"), *args;
-    if (!realpath("dev/fixtures/distilbert", rm)) die("no fixture");
-    const char *lines = "{\"prompt\":\"This film\",\"response\":\" is wonderful.\"}\n{\"text\":\"No!\"}\n";
-    write_file(in, lines, strlen(lines));
+    put("bert_in.jsonl", "{\"prompt\":\"This film\",\"response\":\" is wonderful.\"}\n{\"text\":\"No!\"}\n");
     Jsonl f;
     json_t *j, *golden[8];
     size_t n = 0;
@@ -913,8 +1470,8 @@ static void test_distilbert_commands(void)
     while (jsonl_next(&f, &golden[n])) n++;
     jsonl_close(&f);
     for (int prob = 0; prob < 2; prob++) {
-        expect_success(args = format("score --model lm --reward %s --reward-output %s --reward-scale 2 --reward-offset 1 --in bert_in.jsonl --out bert_out.jsonl", rm, prob ? "prob" : "logit"));
-        free(args);
+        expect_success("score --model lm --reward %s --reward-output %s --reward-scale 2 --reward-offset 1 "
+            "--in bert_in.jsonl --out bert_out.jsonl", rm, prob ? "prob" : "logit");
         jsonl_open(&f, tmp_path("bert_out.jsonl"));
         for (int line = 0; jsonl_next(&f, &j); line++) {
             json_t *x = json_object_get(golden[line * 2], "logits"); // the fixture's texts 0 and 2
@@ -924,45 +1481,81 @@ static void test_distilbert_commands(void)
         }
         jsonl_close(&f);
     }
-    const char *runs[] = {"bon --model lm --prompts prompts.jsonl --n 3 --max-new 6 --out bert_bon.jsonl", "cache --model lm --prompts prompts.jsonl --samples 4 --max-new 6 --out bert_cache.jsonl",
-        "train --model lm --prompts prompts.jsonl --cache bert_cache.jsonl --episodes 8 --rollout 4 --minibatch 4 --max-new 6 --out bert_run", "eval --reference lm --model lm --cache bert_cache.jsonl --samples 2 --max-new 6 --out bert_eval.json",
+}
+
+static void distilbert_runs(const char *rm)
+{
+    static const char *const runs[] = {
+        "bon --model lm --prompts prompts.jsonl --n 3 --max-new 6 --out bert_bon.jsonl",
+        "cache --model lm --prompts prompts.jsonl --samples 4 --max-new 6 --out bert_cache.jsonl",
+        "train --model lm --prompts prompts.jsonl --cache bert_cache.jsonl --episodes 8 --rollout 4 --minibatch 4 "
+        "--max-new 6 --out bert_run",
+        "eval --reference lm --model lm --cache bert_cache.jsonl --samples 2 --max-new 6 --out bert_eval.json",
         "info --model lm --max-new 6"};
-    for (size_t i = 0; i < 5; i++) { expect_success(args = format("%s --reward %s", runs[i], rm)); free(args); }
-    static const struct { const char *args; int code; const char *says; } bad[] = {
-        {"cache --model lm --prompts prompts.jsonl --samples 4 --max-new 6 --reward-output prob --out bert_cache.jsonl", 1, "another reward"},
-        {"eval --reference lm --model lm --cache bert_cache.jsonl --samples 2 --max-new 6 --reward-output prob", 1, "another reward"},
-        {"train --critic prefix-rank --model lm --cache bert_cache.jsonl --max-new 6 --out bert_bad", 1, "causal reward model"}};
-    for (size_t i = 0; i < 3; i++) { expect_failure(args = format("%s --reward %s", bad[i].args, rm), bad[i].code, bad[i].says); free(args); }
+    for (size_t i = 0; i < COUNT(runs); i++) expect_success("%s --reward %s", runs[i], rm);
+    expect_success("info --model %s --memory 1GB", rm);
+    static const Refused cases[] = {
+        {"cache --model lm --prompts prompts.jsonl --samples 4 --max-new 6 --reward-output prob "
+         "--out bert_cache.jsonl", 1, "another reward"},
+        {"eval --reference lm --model lm --cache bert_cache.jsonl --samples 2 --max-new 6 --reward-output prob", 1,
+         "another reward"},
+        {"train --critic prefix-rank --model lm --cache bert_cache.jsonl --max-new 6 --out bert_bad", 1,
+         "causal reward model"}};
+    char *with_reward = format("%%s --reward %s", rm);
+    expect_refusals(with_reward, cases, COUNT(cases));
     expect_failure("bon --model lm --reward rm --reward-output prob --prompt a --n 2 --max-new 4", 2, "no classifier");
-    expect_success(args = format("info --model %s --memory 1GB", rm)); free(args);
-    // folders that are not whole
-    char *dir = tmp_path("bert_bad"), *config = tmp_path("bert_bad/config.json"), *weights = tmp_path("bert_bad/model.safetensors"), *vocab = tmp_path("bert_bad/vocab.txt"), *s;
+    free(with_reward);
+}
+
+static void distilbert_folders(void) // that are not whole, and configurations that are not what is computed here
+{
+    #define BERTS "dev/fixtures/distilbert/"
     const char *score = "score --model lm --reward bert_bad --in bert_in.jsonl --out bert_none.jsonl";
-    make_folder(dir);
-    s = read_file("dev/fixtures/distilbert/config.json", &n); write_file(config, s, n);
-    patch_header("dev/fixtures/distilbert/model.safetensors", weights, "layer.1.attention.k_lin.bias", "layer.1.attention.k_lim.bias");
-    expect_failure(score, 1, "missing: transformer.layer.1.attention.k_lin.bias unused: distilbert.transformer.layer.1.attention.k_lim.bias");
-    s = read_file("dev/fixtures/distilbert/model.safetensors", &n); write_file(weights, s, n);
+    char *config = tmp_path("bert_bad/config.json"), *weights = tmp_path("bert_bad/model.safetensors");
+    make_folder(tmp_path("bert_bad"));
+    copy_file(BERTS "config.json", config);
+    patch_header(BERTS "model.safetensors", weights, "layer.1.attention.k_lin.bias", "layer.1.attention.k_lim.bias");
+    expect_failure(score, 1,
+        "missing: transformer.layer.1.attention.k_lin.bias "
+        "unused: distilbert.transformer.layer.1.attention.k_lim.bias");
+    copy_file(BERTS "model.safetensors", weights);
     expect_failure(score, 1, "no vocab.txt");
-    s = read_file("dev/fixtures/distilbert/vocab.txt", &n); write_file(vocab, s, n);
-    expect_success(score);
-    static const struct { const char *text, *says; } configs[] = {{"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForMaskedLM\"]}", "DistilBertForMaskedLM"},
-        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}", "none called POSITIVE"},
-        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"id2label\":{\"0\":\"good\",\"1\":\"bad\"}}", "2 labels, none called POSITIVE or POS"},
-        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"problem_type\":\"multi_label_classification\"}", "multi_label_classification"},
-        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"activation\":\"silu\"}", "silu"},
-        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"dim\":10,\"n_heads\":3}", "head size"}};
-    for (size_t i = 0; i < 6; i++) { write_file(config, configs[i].text, strlen(configs[i].text)); expect_failure(score, 1, configs[i].says); }
-    const char *pos = "{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"],\"id2label\":{\"0\":\"pos\",\"1\":\"neg\"}}";
-    write_file(config, pos, strlen(pos));
+    copy_file(BERTS "vocab.txt", tmp_path("bert_bad/vocab.txt"));
+    expect_success("%s", score);
+    static const struct { const char *text, *says; } cases[] = {
+        {"{\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForMaskedLM\"]}", "DistilBertForMaskedLM"},
+        {BERT_CLASSIFIER "\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}", "none called POSITIVE"},
+        {BERT_CLASSIFIER "\"id2label\":{\"0\":\"good\",\"1\":\"bad\"}}", "2 labels, none called POSITIVE or POS"},
+        {BERT_CLASSIFIER "\"problem_type\":\"multi_label_classification\"}", "multi_label_classification"},
+        {BERT_CLASSIFIER "\"activation\":\"silu\"}", "silu"},
+        {BERT_CLASSIFIER "\"dim\":10,\"n_heads\":3}", "head size"}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        write_text(config, cases[i].text);
+        expect_failure(score, 1, cases[i].says);
+    }
+    CHECK(access(tmp_path("bert_none.jsonl.tmp"), F_OK), "nothing half-written");
+    write_text(config, BERT_CLASSIFIER "\"id2label\":{\"0\":\"pos\",\"1\":\"neg\"}}");
     char *plan = format("info --model %s", config), *said = vbon_output(plan);
     CHECK(strstr(said, "label 0 of 2 is the positive one"), "the label called pos is the positive one: %s", said);
-    free(plan); arrfree(said);
-    CHECK(access(tmp_path("bert_none.jsonl.tmp"), F_OK), "nothing half-written");
+    arrfree(said);
+    free(plan); free(config); free(weights);
+}
+
+// DistilBERT as the reward of every command that takes one
+static void test_distilbert_commands(void)
+{
+    tiny_folders();
+    char rm[4096];
+    if (!realpath("dev/fixtures/distilbert", rm)) die("no fixture");
+    distilbert_scores(rm);
+    distilbert_runs(rm);
+    distilbert_folders();
     // what is not UTF-8
-    write_file(in, "{\"text\":\"a\xff\"}\n", 14);
-    expect_failure("score --model lm --reward rm --in bert_in.jsonl --out bert_none.jsonl", 1, "bert_in.jsonl:1: byte 11 is not UTF-8");
-    expect_failure("bon --model lm --reward rm --prompt \"$(printf 'a\\377')\" --n 2 --max-new 4", 2, "--prompt: byte 2 is not UTF-8");
+    put("bert_in.jsonl", "{\"text\":\"a\xff\"}\n");
+    expect_failure("score --model lm --reward rm --in bert_in.jsonl --out bert_none.jsonl", 1,
+        "bert_in.jsonl:1: byte 11 is not UTF-8");
+    expect_failure("bon --model lm --reward rm --prompt \"$(printf 'a\\377')\" --n 2 --max-new 4", 2,
+        "--prompt: byte 2 is not UTF-8");
 }
 
 // ----------------------------------------------------------------------------
@@ -1023,33 +1616,33 @@ static void other_end(const char *dir)
     tokenizers_check(t, "one", &u, "the other");
 }
 
-static void test_agree(void)
+static void ids_are_in_the_vocabulary(void) // every id that is read or predicted
 {
-    tiny_folders();
-    // every id that is read or predicted
     expect_death(bad_target, "score", 1, "token 31: the model's vocabulary has 31");
     expect_death(bad_target, "trainer", 1, "token 31: the model's vocabulary has 31");
     expect_death(bad_target, "batch", 1, "token 31: the model's vocabulary has 31");
     expect_death(other_end, "dev/demo/lm", 1, "end a text differently, by token 1999 and -1");
-    // vocabularies: too small for the tokenizer, padded, and of another tokenizer
+}
+
+static void models_and_tokenizers(void)
+{
     folder_of("small_lm", 1999, false, true); folder_of("small_rm", 1999, true, true);
     folder_of("pad_lm", 2600, false, true); folder_of("pad_rm", 2600, true, true);
     folder_of("merge_lm", 2000, false, false);
     // classes
-    char *three = tmp_path("three"), *config = tmp_path("three/config.json"), bert[4096], *help;
-    const char *labels = "{\"model_type\":\"gpt2\",\"architectures\":[\"GPT2ForSequenceClassification\"],"
-        "\"vocab_size\":2000,\"n_positions\":24,\"n_embd\":16,\"n_layer\":1,\"n_head\":2,\"id2label\":{\"0\":\"a\","
-            "\"1\":\"b\",\"2\":\"c\"}}";
-    make_folder(three);
-    write_file(config, labels, strlen(labels));
+    char bert[4096];
+    make_folder(tmp_path("three"));
+    put("three/config.json", "{\"model_type\":\"gpt2\",\"architectures\":[\"GPT2ForSequenceClassification\"],"
+        "\"vocab_size\":2000,\"n_positions\":24,\"n_embd\":16,\"n_layer\":1,\"n_head\":2,"
+        "\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}");
     if (!realpath("dev/fixtures/distilbert", bert)) die("no fixture");
-    char *link = format("ln -s %s %s/bert", bert, test_folder), *text = tmp_path("agree.jsonl"),
-        *label = tmp_path("agree_labels.jsonl");
-    if (system(link)) die("no link");
-    const char *texts = "{\"prompt\":\"This film\",\"response\":\" is good\"}\n{\"prompt\":\"I\",\"response\":\" "
-        "like it\"}\n",
-        *labelled = "{\"text\":\"good\",\"label\":1}\n{\"text\":\"bad film\",\"label\":0}\n";
-    write_file(text, texts, strlen(texts)); write_file(label, labelled, strlen(labelled));
+    char *link = format("ln -s %s bert", bert);
+    shell(link);
+    free(link);
+    put("agree.jsonl",
+        "{\"prompt\":\"This film\",\"response\":\" is good\"}\n"
+        "{\"prompt\":\"I\",\"response\":\" like it\"}\n");
+    put("agree_labels.jsonl", "{\"text\":\"good\",\"label\":1}\n{\"text\":\"bad film\",\"label\":0}\n");
     expect_success(CACHE "agree_cache.jsonl");
     #define EVAL "eval --cache agree_cache.jsonl --reward rm --max-new 6 "
     #define LM_WANTED "a language model (GPT2LMHeadModel, GPTNeoXForCausalLM)"
@@ -1101,38 +1694,45 @@ static void test_agree(void)
          "--reward takes a reward model"},
         {"cache --model lm --reward lm --prompts agree.jsonl --max-new 6 --out agree_none",
          "--reward takes a reward model"}};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) expect_failure(cases[i][0], 1, cases[i][1]);
+    for (size_t i = 0; i < COUNT(cases); i++) expect_failure(cases[i][0], 1, cases[i][1]);
     CHECK(access(tmp_path("agree_none"), F_OK), "what cannot begin leaves nothing behind");
-    help = vbon_output("reward --help");
+    char *help = vbon_output("reward --help");
     CHECK(strstr(help, "language model's folder"), "reward --help names the class");
     help = vbon_output("score --help");
     CHECK(strstr(help, "folder of a language model") && strstr(help, "folder of a reward model (a classifier"),
           "score --help names the classes");
-    // a cache with another vocabulary's ids, whoever reads it
-    char *wild = tmp_path("agree_wild.jsonl"), *args;
-    const char *wild_lines = "{\"prompt\":\"I\",\"ids\":[5],\"reward\":1}\n{\"prompt\":\"I\",\"ids\":[5,2000],"
-        "\"reward\":2}\n",
-        *readers[] = {"train --model lm --reward rm --max-new 6 --out agree_none --cache",
+}
+
+static void wild_caches_are_refused(void) // a cache with another vocabulary's ids, whoever reads it
+{
+    put("agree_wild.jsonl",
+        "{\"prompt\":\"I\",\"ids\":[5],\"reward\":1}\n"
+        "{\"prompt\":\"I\",\"ids\":[5,2000],\"reward\":2}\n");
+    static const char *const readers[] = {
+        "train --model lm --reward rm --max-new 6 --out agree_none --cache",
         "offline --model lm --loss bon-sft --n 1 --out agree_none --cache",
         "eval --model lm --reference lm --reward rm --max-new 6 --cache",
-            "eval --method bon --n 1 --reference lm --reward rm --max-new 6 --prompts prompts.jsonl --cache "
-                "agree_cache.jsonl --pool"};
-    write_file(wild, wild_lines, strlen(wild_lines));
-    for (int i = 0; i < 4; i++) {
-        args = format("%s agree_wild.jsonl", readers[i]);
+        "eval --method bon --n 1 --reference lm --reward rm --max-new 6 --prompts prompts.jsonl "
+        "--cache agree_cache.jsonl --pool"};
+    for (size_t i = 0; i < COUNT(readers); i++) {
+        char *args = format("%s agree_wild.jsonl", readers[i]);
         expect_failure(args, 1, "agree_wild.jsonl: prompt \"I\", draw 1: \"ids\" holds 2000");
         free(args);
     }
-    // a padded vocabulary is fine: its further ids are drawn, are nothing in a text, and to a reward model without an
-    // embedding for them the response is its text
-    expect_success("cache --model pad_lm --reward rm --prompts prompts.jsonl --samples 16 --max-new 6 --out "
-        "agree_pad.jsonl");
+}
+
+// A padded vocabulary is fine: its further ids are drawn, are nothing in a text, and to a reward model without an
+// embedding for them the response is its text
+static void padded_vocabularies_work(void)
+{
+    expect_success("cache --model pad_lm --reward rm --prompts prompts.jsonl --samples 16 --max-new 6 "
+        "--out agree_pad.jsonl");
     expect_success("train --model pad_lm --reward rm --cache agree_pad.jsonl --n 2 --max-new 6 --episodes 8 "
         "--rollout 8 --minibatch 8 --out agree_pad");
     expect_success("eval --model agree_pad --reference pad_lm --reward rm --cache agree_pad.jsonl --samples 2 "
         "--max-new 6");
-    expect_success("cache --model pad_lm --reward pad_rm --prompts prompts.jsonl --samples 8 --max-new 6 --out "
-        "agree_pads.jsonl");
+    expect_success("cache --model pad_lm --reward pad_rm --prompts prompts.jsonl --samples 8 --max-new 6 "
+        "--out agree_pads.jsonl");
     expect_success("train --model pad_lm --reward pad_rm --cache agree_pads.jsonl --critic prefix-rank --n 2 "
         "--max-new 6 --episodes 8 --rollout 8 --minibatch 8 --out agree_pads");
     Cache c;
@@ -1164,33 +1764,13 @@ static void test_agree(void)
     reward_close(&r); tokenizer_free(t); cache_free(&c);
 }
 
-// A cache again, every reward x as scale*x + offset; with texts >= 0 in the compact form: keys, and so many draws' texts
-static void rewrite_cache(const char *from, const char *to, bool header, double scale, double offset, int texts)
+static void test_agree(void)
 {
-    Cache c;
-    cache_read(&c, tmp_path(from), 0);
-    FILE *f = fopen(tmp_path(to), "w");
-    if (header) { json_dumpf(c.header, f, JSON_COMPACT); fputc('\n', f); }
-    for (size_t i = 0; i < c.n; i++) {
-        json_t *w = json_array(), *keys = json_array(), *kept = json_object();
-        for (size_t k = 0; k < c.prompts[i].n; k++) {
-            CacheSample x = c.prompts[i].samples[k];
-            char key[24], draw[24];
-            x.reward = scale * x.reward + offset;
-            if (texts < 0) { cache_write(f, c.prompts[i].prompt, &x); continue; }
-            snprintf(key, sizeof key, "%016llx", (unsigned long long)x.key); snprintf(draw, sizeof draw, "%zu", k);
-            json_array_append_new(w, json_real(x.reward)); json_array_append_new(keys, json_string(key));
-            if ((int)k < texts) json_object_set_new(kept, draw, json_string(x.text));
-        }
-        if (texts < 0) { json_decref(w); json_decref(keys); json_decref(kept); continue; }
-        json_t *line = json_pack("{s:s, s:o, s:o, s:o}", "prompt", c.prompts[i].prompt, "rewards", w, "keys", keys,
-            "texts", kept);
-        json_dumpf(line, f, JSON_COMPACT);
-        fputc('\n', f);
-        json_decref(line);
-    }
-    fclose(f);
-    cache_free(&c);
+    tiny_folders();
+    ids_are_in_the_vocabulary();
+    models_and_tokenizers();
+    wild_caches_are_refused();
+    padded_vocabularies_work();
 }
 
 static double reward_spread(const char *name)
@@ -1207,45 +1787,48 @@ static double reward_spread(const char *name)
     return sqrt(squares / n - sum / n * sum / n);
 }
 
-static void test_stale(void) // a reward that is no longer what the cache was made with
+#define LENGTHS "while IFS= read -r l; do echo -${#l}; done\n"
+#define RULE_CACHE "cache --model lm --reward 'sh rule.sh' --prompts prompts.jsonl --samples 8 --max-new 6 --out "
+static void rewards_that_changed(void)
 {
-    tiny_folders();
-    char *script = tmp_path("rule.sh"), *args;
-    const char *length = "while IFS= read -r l; do echo -${#l}; done\n",
-        *other = "while IFS= read -r l; do echo $((5 * ${#l})); done\n",
-        *counter = "n=0; while IFS= read -r l; do n=$((n+1)); echo $n; done\n";
     static const char *const uses[] = {
         "train --model lm --n 2 --max-new 6 --episodes 8 --rollout 8 --minibatch 8 --out stale_run",
         "offline --model lm --loss bon-sft --n 2 --steps 1 --out stale_off",
         "eval --model lm --reference lm --samples 2 --max-new 6 --out stale_eval.json"};
-    write_file(script, length, strlen(length));
-    expect_success("cache --model lm --reward 'sh rule.sh' --prompts prompts.jsonl --samples 8 --max-new 6 --out "
-        "stale.jsonl");
+    enum { CHANGED, RANDOM, SAME };
+    static const char *const edits[] = {
+        [CHANGED] = "while IFS= read -r l; do echo $((5 * ${#l})); done\n",
+        [RANDOM] = "n=0; while IFS= read -r l; do n=$((n+1)); echo $n; done\n",
+        [SAME] = LENGTHS};
+    put("rule.sh", LENGTHS);
+    expect_success(RULE_CACHE "stale.jsonl");
     size_t n;
     char *whole = read_file(tmp_path("stale.jsonl"), &n), *end = whole;
     for (int i = 0; i < 12; i++) end = strchr(end, '\n') + 1;
     write_file(tmp_path("begun.jsonl"), whole, (size_t)(end - whole));
     write_file(tmp_path("begun_was.jsonl"), whole, (size_t)(end - whole));
     arrfree(whole);
-    for (int edit = 0; edit < 3; edit++) { // the program is another, is random, is the same again
-        const char *now = edit == 0 ? other : edit == 1 ? counter : length,
-            *on = "cache --model lm --reward 'sh rule.sh' --prompts prompts.jsonl --samples 8 --max-new 6 "
-                "--out begun.jsonl";
-        write_file(script, now, strlen(now));
-        if (edit == 2) expect_success(on);
-        else expect_failure(on, 1, edit ? "--reward sh rule.sh: random: to prompt" : "begun.jsonl: prompt \"");
-        CHECK(same_files("begun.jsonl", edit == 2 ? "stale.jsonl" : "begun_was.jsonl"),
+    for (size_t i = 0; i < COUNT(edits); i++) {
+        const char *random = "--reward sh rule.sh: random: to prompt";
+        put("rule.sh", edits[i]);
+        if (i == SAME) expect_success(RULE_CACHE "begun.jsonl");
+        else expect_failure(RULE_CACHE "begun.jsonl", 1, i == RANDOM ? random : "begun.jsonl: prompt \"");
+        CHECK(same_files("begun.jsonl", i == SAME ? "stale.jsonl" : "begun_was.jsonl"),
             "a cache gone on with by another reward");
-        for (int k = 0; k < 3; k++) {
-            args = format("%s --reward 'sh rule.sh' --cache stale.jsonl", uses[k]);
-            if (edit == 2) expect_success(args);
-            else expect_failure(args, 1, edit ? "--reward sh rule.sh: random: to prompt" : "stale.jsonl: prompt \"");
+        for (size_t k = 0; k < COUNT(uses); k++) {
+            char *args = format("%s --reward 'sh rule.sh' --cache stale.jsonl", uses[k]);
+            if (i == SAME) expect_success("%s", args);
+            else expect_failure(args, 1, i == RANDOM ? random : "stale.jsonl: prompt \"");
             free(args);
         }
     }
     expect_failure("train --model lm --n 2 --max-new 6 --out stale_no --reward 'echo 1' --cache stale.jsonl", 1,
         "another reward");
-    // how it is mapped, and what a missing end costs, in a cache whose header does not say
+}
+
+// How it is mapped, and what a missing end costs, in a cache whose header does not say
+static void mappings_that_changed(void)
+{
     expect_success("cache --model lm --reward rm --reward-scale 2 --reward-offset -3 --missing-eos -1.5 --prompts "
         "prompts.jsonl --samples 8 --max-new 6 --out mapped.jsonl");
     rewrite_cache("mapped.jsonl", "bare.jsonl", false, 1, 0, -1);
@@ -1256,11 +1839,14 @@ static void test_stale(void) // a reward that is no longer what the cache was ma
         "the cached reward is -1.5, the reward gives");
     expect_failure(STALE_EVAL "--reward-scale 2 --reward-offset -3 --missing-eos -2 --cache bare.jsonl", 1,
         "the cached reward is -1.5, the reward gives -2 now");
-    // rounding: both sides of what is let pass: in fp32, by the flag, with bfloat16 now, with bfloat16 when it was made
-    expect_success("cache --model lm --reward rm --prompts prompts.jsonl --samples 8 --max-new 6 --precision fp32 "
-        "--out exact.jsonl");
-    expect_success("cache --model lm --reward rm --prompts prompts.jsonl --samples 8 --max-new 6 --precision bf16 "
-        "--out rough.jsonl");
+}
+
+// Rounding: both sides of what is let pass: in fp32, by the flag, with bfloat16 now, with bfloat16 when it was made
+static void rounding_is_let_pass(void)
+{
+    #define RM_CACHE "cache --model lm --reward rm --prompts prompts.jsonl --samples 8 --max-new 6 "
+    expect_success(RM_CACHE "--precision fp32 --out exact.jsonl");
+    expect_success(RM_CACHE "--precision bf16 --out rough.jsonl");
     double spread = reward_spread("exact.jsonl");
     static const struct { const char *from; double off; const char *flags; bool fine; } cases[] = {
         {"exact.jsonl", 3e-5, "", true}, {"exact.jsonl", -3e-5, "", true},
@@ -1270,16 +1856,20 @@ static void test_stale(void) // a reward that is no longer what the cache was ma
         {"exact.jsonl", 0.03, "--precision bf16", true},
         {"exact.jsonl", 0.3, "--precision bf16", false},
         {"rough.jsonl", 0.03, "", true}, {"rough.jsonl", 0.3, "", false}, {"rough.jsonl", 0, "--precision bf16", true}};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < COUNT(cases); i++) {
         rewrite_cache(cases[i].from, "moved.jsonl", true, 1, cases[i].off * spread, -1);
-        args = format(STALE_EVAL "--cache moved.jsonl %s", cases[i].flags);
-        if (cases[i].fine) expect_success(args); else expect_failure(args, 1, "moved.jsonl: prompt \"");
+        char *args = format(STALE_EVAL "--cache moved.jsonl %s", cases[i].flags);
+        if (cases[i].fine) expect_success("%s", args); else expect_failure(args, 1, "moved.jsonl: prompt \"");
         free(args);
     }
-    // the compact form: where it has texts they are scored, where it has none it is said
-    char *folder = format("eval --model %s/lm --reference %s/lm --reward %s/rm --samples 1 --max-new 6 --cache "
-        "%s/compact_stale.jsonl 2>/dev/null",
-        test_folder, test_folder, test_folder, test_folder), *said;
+}
+
+// The compact form: where it has texts they are scored, where it has none it is said
+static void compact_caches_are_checked(void)
+{
+    const char *f = test_folder;
+    char *folder = format("eval --model %s/lm --reference %s/lm --reward %s/rm --samples 1 --max-new 6 "
+        "--cache %s/compact_stale.jsonl 2>/dev/null", f, f, f, f), *said;
     for (int texts = 0; texts < 3; texts += 2) {
         rewrite_cache("exact.jsonl", "compact_stale.jsonl", false, 1, 0, texts);
         said = vbon_output(folder);
@@ -1289,25 +1879,43 @@ static void test_stale(void) // a reward that is no longer what the cache was ma
         rewrite_cache("exact.jsonl", "compact_stale.jsonl", false, -1, 0, texts);
         if (texts) expect_failure(STALE_EVAL "--cache compact_stale.jsonl", 1, "compact_stale.jsonl: prompt \"");
     }
-    // texts by themselves: what reads text scores them; what reads ids cannot know theirs
-    const char *bare = "{\"prompt\":\"I\",\"text\":\"ab\",\"reward\":-34}\n{\"prompt\":\"I\",\"text\":\"abcd\","
-        "\"reward\":-36}\n";
-    write_file(tmp_path("texts_only.jsonl"), bare, strlen(bare));
-    expect_failure("offline --model lm --loss bon-sft --n 2 --steps 1 --out stale_no --reward 'sh rule.sh' --cache "
-        "texts_only.jsonl",
-        1, "the cached reward is -3");
-    expect_success("offline --model lm --loss bon-sft --n 2 --steps 1 --out stale_ok --reward rm --cache "
-        "texts_only.jsonl");
+}
+
+// Texts by themselves: what reads text scores them; what reads ids cannot know theirs
+static void texts_by_themselves(void)
+{
+    put("texts_only.jsonl",
+        "{\"prompt\":\"I\",\"text\":\"ab\",\"reward\":-34}\n"
+        "{\"prompt\":\"I\",\"text\":\"abcd\",\"reward\":-36}\n");
+    #define TEXTS_ONLY "offline --model lm --loss bon-sft --n 2 --steps 1 --cache texts_only.jsonl "
+    expect_failure(TEXTS_ONLY "--out stale_no --reward 'sh rule.sh'", 1, "the cached reward is -3");
+    expect_success(TEXTS_ONLY "--out stale_ok --reward rm");
     CHECK(access(tmp_path("stale_no"), F_OK), "what cannot begin leaves nothing behind");
-    // a sample without its ids, of which the key says that they were others: scored as a text, and it is said; a key of
-    // another kind is nobody's business
+}
+
+// A sample without its ids, of which the key says that they were others: scored as a text, and it is said; a key of
+// another kind is nobody's business
+static void keys_of_other_ids(void)
+{
     const int others[] = {1, 2};
-    char *keyed = format("{\"prompt\":\"I\",\"text\":\"ab\",\"key\":\"%016llx\"}\n{\"prompt\":\"I\",\"text\":"
-        "\"ab\",\"key\":\"mine\"}\n", (unsigned long long)order_key(others, 2));
-    write_file(tmp_path("keyed.jsonl"), keyed, strlen(keyed));
-    args = format("score --model %s/lm --in %s/keyed.jsonl --out %s/keyed_out.jsonl", test_folder, test_folder, test_folder);
-    said = vbon_output(args);
+    char *keyed = format("{\"prompt\":\"I\",\"text\":\"ab\",\"key\":\"%016llx\"}\n"
+        "{\"prompt\":\"I\",\"text\":\"ab\",\"key\":\"mine\"}\n", (unsigned long long)order_key(others, 2));
+    put("keyed.jsonl", keyed);
+    const char *f = test_folder;
+    char *args = format("score --model %s/lm --in %s/keyed.jsonl --out %s/keyed_out.jsonl", f, f, f);
+    char *said = vbon_output(args);
     CHECK(strstr(said, "keyed.jsonl: 1 texts encode to other tokens than were sampled"), "score of a key: %s", said);
     arrfree(said);
-    free(args); free(keyed); free(folder);
+    free(args); free(keyed);
+}
+
+static void test_stale(void) // a reward that is no longer what the cache was made with
+{
+    tiny_folders();
+    rewards_that_changed();
+    mappings_that_changed();
+    rounding_is_let_pass();
+    compact_caches_are_checked();
+    texts_by_themselves();
+    keys_of_other_ids();
 }

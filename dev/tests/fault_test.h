@@ -1,4 +1,5 @@
-// fault_test.h: failed writes and reads, closed descriptors, two runs at once, other people's files and links, early ends.
+// fault_test.h: failed writes and reads, closed descriptors, two runs at once, other people's files and links, early
+// ends.
 
 static void limit_files(long bytes) // the largest file this process may write; -1: any
 {
@@ -84,12 +85,6 @@ static void fill_json(const char *path)
     for (int i = 0; i < 1000; i++) json_string(s);
 }
 
-static void shell(const char *command) // in the test folder
-{
-    char *cmd = format("cd %s && { %s; }", test_folder, command);
-    CHECK(system(cmd) == 0, "%s: failed", command);
-    free(cmd);
-}
 static bool file_is(const char *name, const char *text)
 {
     size_t n;
@@ -98,8 +93,14 @@ static bool file_is(const char *name, const char *text)
     arrfree(s); free(path);
     return same;
 }
-static bool is_there(const char *name) { char *p = tmp_path(name); struct stat st; bool yes = !lstat(p, &st);
-    free(p); return yes; }
+static bool is_there(const char *name)
+{
+    struct stat st;
+    char *path = tmp_path(name);
+    bool yes = !lstat(path, &st);
+    free(path);
+    return yes;
+}
 static int vbon_status(const char *args) // its redirections are its own
 {
     char *cmd = format("cd %s && '%s' %s", test_folder, vbon(), args);
@@ -108,9 +109,8 @@ static int vbon_status(const char *args) // its redirections are its own
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-static void test_faults(void)
+static void failed_writes_and_reads(void)
 {
-    tiny_folders();
     char *grown = tmp_path("grown"), *once = tmp_path("once"), *folder = tmp_path("lm");
     bool address_space = true;
 #ifdef __SANITIZE_ADDRESS__
@@ -131,8 +131,10 @@ static void test_faults(void)
     expect_death(open_aside, folder, 1, "it is a folder");
     expect_failure("cache --model lm --reward \"$(printf 'a\\351')\" --prompts prompts.jsonl --out latin", 2,
         "--reward: byte 2 is not UTF-8");
+}
 
-    // a full disk behind standard output, and descriptors that are closed
+static void standard_streams(void) // a full disk behind standard output, and descriptors that are closed
+{
     static const char *const to_stdout[] = {"sample --model lm --prompt I --max-new 2", "info --model lm",
         "--help", "cache --help", "bon --model lm --reward rm --prompt I --max-new 2"};
     for (int i = 0; i < 5; i++)
@@ -141,34 +143,39 @@ static void test_faults(void)
             CHECK(vbon_status(args) == 1, "vbon %s ends with %d", args, vbon_status(args));
             free(args);
         }
-    expect_success(CACHE "f1.jsonl");
     CHECK(vbon_status(CACHE "f2.jsonl >/dev/null 2>&-") == 0 && same_files("f1.jsonl", "f2.jsonl"),
         "a closed standard error goes into the cache");
     CHECK(vbon_status(CACHE "f3.jsonl <&- >/dev/null 2>&-") == 0 && same_files("f1.jsonl", "f3.jsonl"),
         "closed descriptors go into the cache");
     CHECK(vbon_status(CACHE "f4.jsonl >&- 2>/dev/null") == 1 && !is_there("f4.jsonl"),
         "a closed standard output is noticed before the work");
-    CHECK(vbon_status("cache --model lm --reward rm --prompts prompts.jsonl --samples 8 --max-new 6 --seed 3 --out "
-        "- >/dev/full 2>/dev/null") == 1, "a full one too");
+    CHECK(vbon_status(CACHE "- >/dev/full 2>/dev/null") == 1, "a full one too");
+}
 
-    // --out is tried before the work: before models that are not there
-    static const char *const outs[] = {"eval --reference nosuch --reward rm --cache f1.jsonl --model nosuch",
-        "bon --model nosuch --reward rm --prompt I", "sample --model nosuch --prompt I",
-        "score --model nosuch --in prompts.jsonl", "cache --model nosuch --reward rm --prompts prompts.jsonl",
-            "train --model nosuch --reward rm --cache f1.jsonl"};
-    for (int i = 0; i < 6; i++) {
-        char *args = format("%s --out prompts.jsonl/x", outs[i]), *missing = format("%s --out begun", outs[i]);
-        expect_failure(args, 1, "prompts.jsonl");
-        expect_failure(missing, 1, "nosuch");
-        CHECK(!is_there("begun") && !is_there("begun.tmp"), "vbon %s leaves something behind", missing);
-        if (i < 5) { free(args); args = format("%s --out lm", outs[i]); expect_failure(args, 1,
-            i < 4 ? "it is a folder" : "cannot be written"); }
-        free(args); free(missing);
+static void out_is_tried_first(void) // --out is tried before the work: before models that are not there
+{
+    static const struct { const char *args, *of_a_folder; } outs[] = { // and what is said of --out lm, a folder
+        {"eval --reference nosuch --reward rm --cache f1.jsonl --model nosuch", "it is a folder"},
+        {"bon --model nosuch --reward rm --prompt I", "it is a folder"},
+        {"sample --model nosuch --prompt I", "it is a folder"},
+        {"score --model nosuch --in prompts.jsonl", "it is a folder"},
+        {"cache --model nosuch --reward rm --prompts prompts.jsonl", "cannot be written"},
+        {"train --model nosuch --reward rm --cache f1.jsonl", NULL}}; // whose --out is a folder
+    for (size_t i = 0; i < COUNT(outs); i++) {
+        const Refused cases[] = {{"prompts.jsonl/x", 1, "prompts.jsonl"}, {"begun", 1, "nosuch"},
+            {"lm", 1, outs[i].of_a_folder}};
+        char *in = format("%s --out %%s", outs[i].args);
+        expect_refusals(in, cases, outs[i].of_a_folder ? 3 : 2);
+        CHECK(!is_there("begun") && !is_there("begun.tmp"), "vbon %s leaves something behind", outs[i].args);
+        free(in);
     }
+}
 
-    // what is read is not written over, by whatever name
+static void inputs_are_kept(void) // what is read is not written over, by whatever name
+{
     shell("cp f1.jsonl f15.jsonl; ln -s f15.jsonl f16.jsonl");
-    static const char *const over[] = {"score --model lm --in f15.jsonl",
+    static const char *const over[] = {
+        "score --model lm --in f15.jsonl",
         "sample --model lm --max-new 2 --prompts f15.jsonl",
         "bon --model lm --reward rm --max-new 2 --prompts f15.jsonl",
         "eval --model lm --reference lm --reward rm --max-new 6 --cache f15.jsonl",
@@ -179,28 +186,36 @@ static void test_faults(void)
         CHECK(same_files("f1.jsonl", "f15.jsonl"), "vbon %s", args);
         free(args);
     }
-    expect_failure("sample --model lm --max-new 2 --prompt I --out f15.jsonl", 1, "holds a cache"); // nor any finished cache
+    // nor any finished cache
+    expect_failure("sample --model lm --max-new 2 --prompt I --out f15.jsonl", 1, "holds a cache");
     CHECK(same_files("f1.jsonl", "f15.jsonl"), "a cache that is no input was replaced");
+}
 
-    // a second run, also of another kind, is refused while one holds --out; a lock is nothing that stays
-    static const struct { const char *args, *held; } locks[] = {{CACHE "f5.jsonl", "f5.jsonl"},
-        {"bon --model lm --reward rm --prompt I --max-new 2 --out f6", "f6.tmp"},
-        {"train --model lm --reward rm --cache f1.jsonl --max-new 6 --episodes 8 --rollout 8 --minibatch 8 --out "
-            "f7", "f7"}, {"bon --model lm --reward rm --prompt I --max-new 2 --out f13", "f13"},
-        {CACHE "f14.jsonl", "f14.jsonl.tmp"}};
-    for (int i = 0; i < 5; i++) {
+// A second run, also of another kind, is refused while one holds --out; a lock is nothing that stays
+static void locks_hold(void)
+{
+    static const struct { const char *args, *held; bool folder; } locks[] = {
+        {CACHE "f5.jsonl", "f5.jsonl", false},
+        {"bon --model lm --reward rm --prompt I --max-new 2 --out f6", "f6.tmp", false},
+        {"train --model lm --reward rm --cache f1.jsonl --max-new 6 --episodes 8 --rollout 8 --minibatch 8 --out f7",
+         "f7", true},
+        {"bon --model lm --reward rm --prompt I --max-new 2 --out f13", "f13", false},
+        {CACHE "f14.jsonl", "f14.jsonl.tmp", false}};
+    for (size_t i = 0; i < COUNT(locks); i++) {
         char *held = tmp_path(locks[i].held);
-        if (i == 2) mkdir(held, 0777);
-        int fd = open(held, i == 2 ? O_RDONLY : O_RDWR | O_CREAT, 0666);
+        if (locks[i].folder) mkdir(held, 0777);
+        int fd = open(held, locks[i].folder ? O_RDONLY : O_RDWR | O_CREAT, 0666);
         CHECK(fd >= 0 && !flock(fd, LOCK_EX), "no lock");
         expect_failure(locks[i].args, 1, "another run is writing it");
         close(fd);
-        expect_success(locks[i].args);
+        expect_success("%s", locks[i].args);
         free(held);
     }
     CHECK(same_files("f1.jsonl", "f5.jsonl"), "a cache begun after a lock");
+}
 
-    // PATH.tmp: one's own is written over, a link is not followed
+static void links_are_not_followed(void) // PATH.tmp: one's own is written over, a link is not followed
+{
     shell("echo mine > victim; ln -s victim f8.tmp; echo left > f9.tmp; echo mine > hard; ln hard f10.tmp; "
         "mkfifo f17.tmp");
     expect_failure("sample --model lm --prompt I --max-new 2 --out f8", 1, "f8.tmp: is a link");
@@ -209,15 +224,17 @@ static void test_faults(void)
     expect_success("sample --model lm --prompt I --max-new 2 --out f9");
     CHECK(file_is("victim", "mine\n") && file_is("hard", "mine\n") && is_there("f9") && !is_there("f9.tmp"),
         "PATH.tmp");
+}
 
-    // cleaning up removes what this program made, and nothing else
-    shell("mkdir -p mine f11/step-notes f11/step-7 f11/step-8.tmp f11/step-9 f11/step-9x f11/plan-6 && echo a | tee "
-        "mine/config.json mine/notes f11/step-notes/a f11/step-7/a f11/step-7/config.json "
-          "f11/step-8.tmp/model.safetensors.tmp f11/step-9/model-00001-of-00002.safetensors "
-              "f11/step-9/model-1-of-2.safetensors f11/step-9x/config.json f11/plan-6/config.json f11/step-10 "
-              "> /dev/null && ln -s ../mine "
-              "f11/step-11 && "
-          "ln -s ../mine f11/step-12.tmp && ln -s ../mine/config.json f11/step-8.tmp/config.json");
+static void others_files_stay(void) // cleaning up removes what this program made, and nothing else
+{
+    shell("mkdir -p mine f11/step-notes f11/step-7 f11/step-8.tmp f11/step-9 f11/step-9x f11/plan-6 && echo a | "
+        "tee mine/config.json mine/notes f11/step-notes/a f11/step-7/a f11/step-7/config.json "
+        "f11/step-8.tmp/model.safetensors.tmp f11/step-9/model-00001-of-00002.safetensors "
+        "f11/step-9/model-1-of-2.safetensors f11/step-9x/config.json f11/plan-6/config.json "
+        "f11/step-10 > /dev/null");
+    shell("ln -s ../mine f11/step-11; ln -s ../mine f11/step-12.tmp; "
+        "ln -s ../mine/config.json f11/step-8.tmp/config.json");
     CHECK(vbon_status("train --model lm --reward rm --cache f1.jsonl --max-new 6 --episodes 32 --rollout 8 "
         "--minibatch 8 --save-every 1 --out f11 >/dev/null 2>&1") == 0, "a run beside other people's folders");
     static const char *const kept[] = {"mine/config.json", "mine/notes", "f11/step-notes/a", "f11/step-7/a",
@@ -226,13 +243,26 @@ static void test_faults(void)
         "f11/step-12.tmp"};
     static const char *const gone[] = {"f11/step-7/config.json", "f11/step-8.tmp",
         "f11/step-9/model-00001-of-00002.safetensors", "f11/step-1", "f11/step-2", "f11/step-3", "f11/latest"};
-    for (int i = 0; i < 10; i++) CHECK(is_there(kept[i]), "%s was removed", kept[i]);
-    for (int i = 0; i < 7; i++) CHECK(!is_there(gone[i]), "%s is still there", gone[i]);
+    for (size_t i = 0; i < COUNT(kept); i++) CHECK(is_there(kept[i]), "%s was removed", kept[i]);
+    for (size_t i = 0; i < COUNT(gone); i++) CHECK(!is_there(gone[i]), "%s is still there", gone[i]);
     // a kill after `latest` is gone leaves a checkpoint; the next start takes it away
     shell("mkdir f11/step-4 && cp f11/config.json f11/model.safetensors f11/step-4");
     CHECK(vbon_status("train --model lm --reward rm --cache f1.jsonl --max-new 6 --episodes 32 --rollout 8 "
         "--minibatch 8 --resume --out f11 >/dev/null 2>&1") == 0 && !is_there("f11/step-4"),
         "a checkpoint that a kill left stays");
+}
+
+static void test_faults(void)
+{
+    tiny_folders();
+    expect_success(CACHE "f1.jsonl");
+    failed_writes_and_reads();
+    standard_streams();
+    out_is_tried_first();
+    inputs_are_kept();
+    locks_hold();
+    links_are_not_followed();
+    others_files_stay();
 }
 
 static void test_incomplete(void)
@@ -244,37 +274,41 @@ static void test_incomplete(void)
     for (int i = 0; i < 25; i++) { line[i] = end; end = strchr(end, '\n') + 1; } // the header and 24 samples
     CHECK(end == s + n, "lines of the cache");
     // one that ends early, whole prompts or not, or lacks a line: refused by all that read caches, and gone on with
-    #define READ(cache) {"train --model lm --reward rm --cache " cache " --max-new 6 --episodes 8 --rollout 8 " \
-        "--minibatch 8 --out g_run", \
-        "eval --model lm --reference lm --reward rm --cache " cache " --max-new 6", \
-            "offline --model lm --cache " cache " --loss bon-sft --n 2 --out g_run", \
-        "eval --method bon --n 2 --reference lm --reward rm --cache g1.jsonl --pool " cache " --max-new 6"}
-    static const char *const readers[] = READ("g2.jsonl");
+    static const char *const readers[] = {
+        "train --model lm --reward rm --cache g2.jsonl --max-new 6 --episodes 8 --rollout 8 --minibatch 8 --out g_run",
+        "eval --model lm --reference lm --reward rm --cache g2.jsonl --max-new 6",
+        "offline --model lm --cache g2.jsonl --loss bon-sft --n 2 --out g_run",
+        "eval --method bon --n 2 --reference lm --reward rm --cache g1.jsonl --pool g2.jsonl --max-new 6"};
     const int cuts[] = {24, 17, 4};
     for (int i = 0; i < 3; i++) {
         char *says = format("holds %d of 24 samples", cuts[i] - 1);
-        for (int k = 0; k < 4; k++) { write_file(other, s, (size_t)(line[cuts[i]] - s)); expect_failure(readers[k],
-            1, says); }
+        for (int k = 0; k < 4; k++) {
+            write_file(other, s, (size_t)(line[cuts[i]] - s));
+            expect_failure(readers[k], 1, says);
+        }
         expect_success(CACHE "g2.jsonl");
         CHECK(same_files("g1.jsonl", "g2.jsonl"), "a cache of %d samples, gone on with", cuts[i] - 1);
         free(says);
     }
     // lines that are no samples of this cache: blank ones count for nothing, others are refused
     char *blank = format("%.*s\n \n%.*s", (int)(line[3] - s), s, (int)(line[9] - line[3]), line[3]);
-    write_file(other, blank, strlen(blank));
+    write_text(other, blank);
     expect_success(CACHE "g2.jsonl");
     Cache a, b;
     cache_read(&a, path, 0); cache_read(&b, other, 0);
-    for (size_t i = 0; i < 3; i++) for (size_t k = 0; k < 8;
-        k++) CHECK(a.prompts[i].samples[k].key == b.prompts[i].samples[k].key,
-        "draw %zu of prompt %zu after blank lines", k, i);
-    char *wrongs[] = {format("%.*sgarbage\n", (int)(line[3] - s), s), format("%.*s{}\n", (int)(line[3] - s), s),
+    for (size_t i = 0; i < 3; i++)
+        for (size_t k = 0; k < 8; k++)
+            CHECK(a.prompts[i].samples[k].key == b.prompts[i].samples[k].key,
+                "draw %zu of prompt %zu after blank lines", k, i);
+    char *wrongs[] = {
+        format("%.*sgarbage\n", (int)(line[3] - s), s),
+        format("%.*s{}\n", (int)(line[3] - s), s),
         format("%.*s%.*s", (int)(line[3] - s), s, (int)(line[5] - line[4]), line[4]),
         format("%.*s%.*s", (int)(line[3] - s), s, (int)(line[3] - line[2]), line[2]),
             format("%.*s{\"prompt\":\"This film\",\"text\":\"a\",\"reward\":1,\"draw\":2}\n", (int)(line[3] - s), s),
         format("%.*s%.*s", (int)(line[3] - s), s, (int)(line[10] - line[9]), line[9])}; // another prompt's
     for (int i = 0; i < 6; i++) {
-        write_file(other, wrongs[i], strlen(wrongs[i]));
+        write_text(other, wrongs[i]);
         expect_failure(CACHE "g2.jsonl", 1, i < 5 ? "g2.jsonl:4: " : "g2.jsonl:4: is not draw 2 of prompt 1");
         CHECK(file_is("g2.jsonl", wrongs[i]), "a cache that is refused is left as it was");
         free(wrongs[i]);
@@ -282,7 +316,7 @@ static void test_incomplete(void)
     // a header that says more is another's: a cache begun on another device
     char *elsewhere = format("%.*s,\"device\":\"cuda\"%.*s", (int)(line[1] - s) - 2, s,
         (int)(line[9] - line[1]) + 2, line[1] - 2);
-    write_file(other, elsewhere, strlen(elsewhere));
+    write_text(other, elsewhere);
     expect_failure(CACHE "g2.jsonl", 1, "another device");
     CHECK(file_is("g2.jsonl", elsewhere), "a cache of another device is left as it was");
     free(elsewhere);
@@ -290,8 +324,8 @@ static void test_incomplete(void)
     const size_t empties[] = {0, 20, (size_t)(line[1] - s), (size_t)(line[1] - s) + 9};
     for (int i = 0; i < 4; i++) {
         write_file(other, s, empties[i]);
-        expect_success("cache --model lm --reward rm --prompts prompts.jsonl --samples 2 --max-new 6 --seed 4 --out "
-            "g2.jsonl");
+        expect_success("cache --model lm --reward rm --prompts prompts.jsonl --samples 2 --max-new 6 --seed 4 "
+            "--out g2.jsonl");
         expect_failure(CACHE "g2.jsonl", 1, "another seed");
     }
     expect_failure("cache --model lm --reward 'nosuch_ 2>/dev/null' --prompts prompts.jsonl --samples 2 --max-new 6 "
@@ -314,14 +348,14 @@ static void test_programs(void)
 {
     tiny_folders();
     #define BON "bon --model lm --prompt I --n 2 --max-new 4 --reward "
-    static const struct { const char *reward, *says; } bad[] = {{"'while read x; do echo 0x8; done'",
-        "\"0x8\", is no finite number"}, {"'while read x; do printf \"5\\\\0garbage\\\\n\"; done'",
-        "is no finite number"},
-        {"'while read x; do echo 1 2; done'", "is no finite number"}, {"'while read x; do echo; done'",
-            "is no finite number"}, {"'while read x; do echo 1e999; done'", "is no finite number"},
-        {"'read x; tr \"\\\\0\" 1 < /dev/zero'", "longer than 256 bytes"}};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) { char *args = format(BON "%s", bad[i].reward);
-        expect_failure(args, 1, bad[i].says); free(args); }
+    static const Refused cases[] = {
+        {"'while read x; do echo 0x8; done'", 1, "\"0x8\", is no finite number"},
+        {"'while read x; do printf \"5\\\\0garbage\\\\n\"; done'", 1, "is no finite number"},
+        {"'while read x; do echo 1 2; done'", 1, "is no finite number"},
+        {"'while read x; do echo; done'", 1, "is no finite number"},
+        {"'while read x; do echo 1e999; done'", 1, "is no finite number"},
+        {"'read x; tr \"\\\\0\" 1 < /dev/zero'", 1, "longer than 256 bytes"}};
+    expect_refusals(BON "%s", cases, COUNT(cases));
     expect_failure(BON "'exec >&-; while :; do sleep 0.1; done'", 1,
         "closed its output after 0 of 2 answers, and lives on");
     expect_success(BON "'while read x; do printf \" -1.5e-3 \\\\r\\\\n\"; done'");
@@ -364,17 +398,20 @@ static char *vbon_says(const char *args) // both of its outputs, malloc'd; run i
 static void test_saving(void)
 {
     tiny_folders();
-    char *data = tmp_path("h.jsonl"), *said;
-    const char *lines = "{\"text\":\"a film about a man who likes films about men\"}\n{\"text\":\"another "
-        "one\"}\n{\"text\":\"the third of them is good\"}\n";
-    write_file(data, lines, strlen(lines));
+    char *said;
+    put("h.jsonl",
+        "{\"text\":\"a film about a man who likes films about men\"}\n"
+        "{\"text\":\"another one\"}\n"
+        "{\"text\":\"the third of them is good\"}\n");
     #define SAVED "sft --model lm --data h.jsonl --batch 2 --lr 1e-3 "
     // by the clock: at whatever step it saves, the end is the same
     double t = clock_seconds();
     expect_success(SAVED "--steps 100 --threads 2 --save-minutes 0 --out h1");
     t = clock_seconds() - t;
-    for (double wait = t * 0.7; !is_there("h2/latest") && wait < 20; wait *= 1.3) { shell("rm -rf h2");
-        kill_later(SAVED "--steps 100 --threads 2 --save-minutes 1e-5 --out h2", wait, SIGKILL); }
+    for (double wait = t * 0.7; !is_there("h2/latest") && wait < 20; wait *= 1.3) {
+        shell("rm -rf h2");
+        kill_later(SAVED "--steps 100 --threads 2 --save-minutes 1e-5 --out h2", wait, SIGKILL);
+    }
     said = vbon_says(SAVED "--steps 100 --threads 2 --save-minutes 1e-5 --resume --out h2");
     CHECK(strstr(said, "going on from") && same_files("h1/model.safetensors", "h2/model.safetensors"),
         "saved by the clock: %s", said);
@@ -383,11 +420,13 @@ static void test_saving(void)
     CHECK(strstr(said, "h3: no checkpoint: the run starts from the beginning"),
         "--resume without a checkpoint: %s", said);
     // another thread count, other data
-    for (double wait = t * 0.5; !is_there("h4/latest") && wait < 20; wait *= 1.5) { shell("rm -rf h4");
-        kill_later(SAVED "--steps 5000 --threads 2 --save-every 1 --out h4", wait, SIGKILL); }
+    for (double wait = t * 0.5; !is_there("h4/latest") && wait < 20; wait *= 1.5) {
+        shell("rm -rf h4");
+        kill_later(SAVED "--steps 5000 --threads 2 --save-every 1 --out h4", wait, SIGKILL);
+    }
     expect_failure(SAVED "--steps 5000 --threads 1 --save-every 1 --resume --out h4", 1,
         "another --threads (2, now 1)");
-    shell("OMP_NUM_THREADS=3 true; echo '{\"text\":\"a fourth\"}' >> h.jsonl");
+    shell("echo '{\"text\":\"a fourth\"}' >> h.jsonl");
     expect_failure(SAVED "--steps 5000 --threads 2 --save-every 1 --resume --out h4", 1,
         "the file of --data has changed");
     char *cmd = format("cd %s && OMP_NUM_THREADS=1 '%s' " SAVED "--steps 1 --out h5 >/dev/null 2>&1 && grep -q "

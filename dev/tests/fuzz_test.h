@@ -18,17 +18,19 @@ static void test_fuzz(void)
     // a first document without tokens was copied to an array that was not there yet (UBSan's builds see it)
     char *path = tmp_path("fuzz.jsonl");
     const char *docs = "{\"text\":\"\"}\n{\"text\":\" film\"}\n";
-    write_file(path, docs, strlen(docs));
+    write_text(path, docs);
     Tokenizer *t = tokenizer_load("dev/demo/tokenizer");
     Corpus c;
     corpus_read(&c, LOSS_LM, path, t, 8, SIZE_MAX, 0, 0);
     CHECK(c.n_docs == 1 && c.n_tokens == 2, "%zu documents, %zu tokens", c.n_docs, c.n_tokens);
     corpus_free(&c);
     // what was cut at the limit has no end, what ended by itself has one
-    docs = "{\"prompt\":\" film\",\"text\":\" film\",\"finished\":false}\n{\"prompt\":\" film\",\"text\":\" film\",\"finished\":true}\n";
-    write_file(path, docs, strlen(docs));
+    docs = "{\"prompt\":\" film\",\"text\":\" film\",\"finished\":false}\n"
+           "{\"prompt\":\" film\",\"text\":\" film\",\"finished\":true}\n";
+    write_text(path, docs);
     corpus_read(&c, LOSS_LM, path, t, 8, SIZE_MAX, 0, 0);
-    CHECK(c.n_docs == 2 && c.n_tokens == 5 && c.tokens[4] == tokenizer_eos(t), "%zu documents, %zu tokens", c.n_docs, c.n_tokens);
+    CHECK(c.n_docs == 2 && c.n_tokens == 5 && c.tokens[4] == tokenizer_eos(t), "%zu documents, %zu tokens", c.n_docs,
+        c.n_tokens);
     corpus_free(&c);
     tokenizer_free(t);
 

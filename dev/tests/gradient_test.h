@@ -1,4 +1,5 @@
-// gradient_test.h: finite differences in double. An op's loss is a fixed random combination of its outputs; the relative error is to the tensor's largest gradient.
+// gradient_test.h: finite differences in double. An op's loss is a fixed random combination of its outputs; the
+// relative error is to the tensor's largest gradient.
 
 typedef double (*Loss)(void *context);
 
@@ -18,9 +19,10 @@ static void check_gradient(const char *what, Buf x, Buf dx, Loss loss, void *con
         }
         R_(x)[i] = keep;
         double numeric = (4 * d[1] - d[0]) / 3, err = fabs(numeric - (double)R_(dx)[i]);
-        if (!(err <= worst)) { worst = err; where = i; }
+        if (worse(worst, err) != worst) { worst = err; where = i; } // NaN differs from itself
     }
-    CHECK(worst <= tol * fmax(largest, 1e-30), "%s: gradient %zu is off by %g of the largest, %g", what, where, worst / largest, largest);
+    CHECK(worst <= tol * fmax(largest, 1e-30), "%s: gradient %zu is off by %g of the largest, %g", what, where,
+        worst / largest, largest);
     CHECK(largest > 0, "%s: no gradient", what);
 }
 
@@ -54,25 +56,32 @@ static void test_op_gradients(void)
     const size_t shapes[][3] = {{1, 1, 1}, {1, 5, 3}, {7, 3, 11}, {33, 24, 17}, {130, 16, 20}};
     for (size_t s = 0; s < 5; s++) {
         size_t N = shapes[s][0], C = shapes[s][1], OC = shapes[s][2];
-        OpCase k = {.out = new_buf(N * OC), .dout = new_buf(N * OC), .a = new_buf(N * C), .b = new_buf(OC * C), .c = new_buf(OC), .N = N, .C = C, .OC = OC};
+        OpCase k = {.out = new_buf(N * OC), .dout = new_buf(N * OC), .a = new_buf(N * C), .b = new_buf(OC * C),
+            .c = new_buf(OC), .N = N, .C = C, .OC = OC};
         Buf dx = new_buf(N * C), dw = zeros(OC * C), db = zeros(OC);
         cpu_matmul_backward(dx, dw, db, k.dout, k.a, k.b, N, C, OC);
-        check_gradient("matmul input", k.a, dx, op_loss, &k, tol); check_gradient("matmul weight", k.b, dw, op_loss, &k, tol); check_gradient("matmul bias", k.c, db, op_loss, &k, tol);
+        check_gradient("matmul input", k.a, dx, op_loss, &k, tol);
+        check_gradient("matmul weight", k.b, dw, op_loss, &k, tol);
+        check_gradient("matmul bias", k.c, db, op_loss, &k, tol);
         // accumulates, and a none is left alone
         cpu_matmul_backward((Buf){0}, dw, (Buf){0}, k.dout, k.a, k.b, N, C, OC);
         for (size_t i = 0; i < dw.n; i++) R_(dw)[i] /= 2;
         check_gradient("matmul weight, accumulated", k.b, dw, op_loss, &k, tol);
         if (C > 1) {
-            k = (OpCase){.mode = 1, .out = new_buf(N * C), .dout = new_buf(N * C), .a = new_buf(N * C), .b = new_buf(C), .c = new_buf(C), .d = new_buf(N), .e = new_buf(N), .N = N, .C = C};
+            k = (OpCase){.mode = 1, .out = new_buf(N * C), .dout = new_buf(N * C), .a = new_buf(N * C), .b = new_buf(C),
+                .c = new_buf(C), .d = new_buf(N), .e = new_buf(N), .N = N, .C = C};
             op_loss(&k);
             Buf dres = zeros(N * C), dlw = zeros(C), dlb = zeros(C);
             cpu_layernorm_backward(dres, dlw, dlb, k.dout, k.a, k.b, k.d, k.e, N, C);
-            check_gradient("layernorm input", k.a, dres, op_loss, &k, tol); check_gradient("layernorm weight", k.b, dlw, op_loss, &k, tol); check_gradient("layernorm bias", k.c, dlb, op_loss, &k, tol);
+            check_gradient("layernorm input", k.a, dres, op_loss, &k, tol);
+            check_gradient("layernorm weight", k.b, dlw, op_loss, &k, tol);
+            check_gradient("layernorm bias", k.c, dlb, op_loss, &k, tol);
         }
     }
     for (int act = ACT_GELU_TANH; act <= ACT_RELU; act++) {
         OpCase k = {.mode = 2, .out = new_buf(50), .dout = new_buf(50), .a = new_buf(50), .OC = (size_t)act};
-        for (size_t i = 0; i < 50; i++) R_(k.a)[i] = R_(k.a)[i] * 4 + (R_(k.a)[i] > 0 ? (real)0.1 : (real)-0.1); // away from ReLU's kink
+        // away from ReLU's kink
+        for (size_t i = 0; i < 50; i++) R_(k.a)[i] = R_(k.a)[i] * 4 + (R_(k.a)[i] > 0 ? (real)0.1 : (real)-0.1);
         Buf dx = new_buf(50);
         cpu_activation_backward(dx, k.dout, k.a, (Activation)act, 50);
         check_gradient("activation", k.a, dx, op_loss, &k, tol);
@@ -81,7 +90,9 @@ static void test_op_gradients(void)
         for (int v = 0; v < 3; v++) {
             const int starts[3][5] = {{0, 1, 3, 8, 8 + 5}, {0, 70, 71, 200, 203}, {0, 1, 2, 3, 4}};
             size_t NH = v == 1 ? 2 : 3, HS = v == 1 ? 5 : 4, N = (size_t)starts[v][4];
-            OpCase k = {.mode = causal ? 3 : 4, .out = new_buf(N * NH * HS), .dout = new_buf(N * NH * HS), .a = new_buf(3 * N * NH * HS), .d = new_index(5, starts[v]), .e = new_buf(N * NH), .N = N, .C = NH, .OC = HS};
+            OpCase k = {.mode = causal ? 3 : 4, .out = new_buf(N * NH * HS), .dout = new_buf(N * NH * HS),
+                .a = new_buf(3 * N * NH * HS), .d = new_index(5, starts[v]), .e = new_buf(N * NH), .N = N, .C = NH,
+                .OC = HS};
             op_loss(&k);
             Buf dqkv = new_buf(3 * N * NH * HS);
             cpu_attention_backward(dqkv, k.dout, k.out, k.e, k.a, k.d, 4, N, NH, HS, causal);
@@ -89,40 +100,50 @@ static void test_op_gradients(void)
         }
     {
         int target[9] = {0, 6, 3, 3, 1, 5, 2, 2, 6};
-        OpCase k = {.mode = 5, .out = new_buf(9), .dout = new_buf(9), .a = new_buf(9 * 4), .b = new_buf(7 * 4), .d = new_index(9, target), .N = 9, .C = 4, .OC = 7, .T = 0.7};
+        OpCase k = {.mode = 5, .out = new_buf(9), .dout = new_buf(9), .a = new_buf(9 * 4), .b = new_buf(7 * 4),
+            .d = new_index(9, target), .N = 9, .C = 4, .OC = 7, .T = 0.7};
         Buf dx = new_buf(9 * 4), dw = zeros(7 * 4), logp = new_buf(9);
         op_loss(&k);
         cpu_logprob_backward(dx, dw, logp, k.dout, (Buf){0}, k.a, k.b, k.d, 0.7, 9, 4, 7);
         for (size_t i = 0; i < 9; i++) CHECK_NEAR(R_(logp)[i], R_(k.out)[i], 1e-14, "backward's log-probability");
-        check_gradient("head input", k.a, dx, op_loss, &k, tol); check_gradient("head weight", k.b, dw, op_loss, &k, tol);
-        Buf kept = new_buf(9 * 64), dx2 = new_buf(9 * 4), dw2 = zeros(7 * 4); // the same from the softmax that the forward kept
+        check_gradient("head input", k.a, dx, op_loss, &k, tol);
+        check_gradient("head weight", k.b, dw, op_loss, &k, tol);
+        // the same from the softmax that the forward kept
+        Buf kept = new_buf(9 * 64), dx2 = new_buf(9 * 4), dw2 = zeros(7 * 4);
         cpu_logprob_forward(logp, (Buf){0}, kept, k.a, k.b, k.d, 0.7, 9, 4, 7);
         cpu_logprob_backward(dx2, dw2, (Buf){0}, k.dout, kept, k.a, k.b, k.d, 0.7, 9, 4, 7);
-        check_gradient("head input, softmax kept", k.a, dx2, op_loss, &k, tol); check_gradient("head weight, softmax kept", k.b, dw2, op_loss, &k, tol);
+        check_gradient("head input, softmax kept", k.a, dx2, op_loss, &k, tol);
+        check_gradient("head weight, softmax kept", k.b, dw2, op_loss, &k, tol);
     }
     {
         int tokens[6] = {2, 0, 2, 4, 1, 2}, pos[6] = {0, 1, 2, 0, 1, 0};
-        OpCase k = {.mode = 6, .out = new_buf(6 * 20), .dout = new_buf(6 * 20), .a = new_buf(5 * 20), .b = new_buf(3 * 20), .d = new_index(6, tokens), .e = new_index(6, pos), .N = 6, .C = 20};
+        OpCase k = {.mode = 6, .out = new_buf(6 * 20), .dout = new_buf(6 * 20), .a = new_buf(5 * 20),
+            .b = new_buf(3 * 20), .d = new_index(6, tokens), .e = new_index(6, pos), .N = 6, .C = 20};
         Buf dwte = zeros(5 * 20), dwpe = zeros(3 * 20);
         cpu_embed_backward(dwte, dwpe, k.dout, k.d, k.e, 6, 20);
-        check_gradient("token embedding", k.a, dwte, op_loss, &k, tol); check_gradient("position embedding", k.b, dwpe, op_loss, &k, tol);
+        check_gradient("token embedding", k.a, dwte, op_loss, &k, tol);
+        check_gradient("position embedding", k.b, dwpe, op_loss, &k, tol);
     }
     {
         int pos[5] = {0, 1, 7, 2, 1000};
-        OpCase k = {.mode = 7, .out = new_buf(5 * 3 * 12), .dout = new_buf(5 * 3 * 12), .a = new_buf(5 * 3 * 12), .e = new_index(5, pos), .N = 5, .C = 2, .OC = 6};
+        OpCase k = {.mode = 7, .out = new_buf(5 * 3 * 12), .dout = new_buf(5 * 3 * 12), .a = new_buf(5 * 3 * 12),
+            .e = new_index(5, pos), .N = 5, .C = 2, .OC = 6};
         Buf dqkv = zeros(5 * 3 * 12), there = zeros(5 * 3 * 12);
         cpu_copy(dqkv, k.dout);
         cpu_rotary(dqkv, k.e, 5, 2, 6, 4, 100, true);
         check_gradient("rotary", k.a, dqkv, op_loss, &k, tol);
         cpu_copy(there, k.a);
         cpu_rotary(there, k.e, 5, 2, 6, 4, 100, false);
-        for (size_t i = 0; i < 5 * 3 * 12; i++) CHECK((R_(there)[i] != R_(k.a)[i]) == (i >= 36 && i % 36 < 24 && i % 6 < 4), "rotary: element %zu of token %zu turns or not", i % 36, i / 36);
+        for (size_t i = 0; i < 5 * 3 * 12; i++)
+            CHECK((R_(there)[i] != R_(k.a)[i]) == (i >= 36 && i % 36 < 24 && i % 6 < 4),
+                "rotary: element %zu of token %zu turns or not", i % 36, i / 36);
     }
     int index[3] = {4, 0, 2};
     Buf x = new_buf(5 * 3), g = new_buf(9), back = zeros(15), ix = new_index(3, index);
     cpu_gather_rows(g, x, ix, 3, 3);
     cpu_scatter_rows(back, g, ix, 3, 3);
-    for (size_t i = 0; i < 15; i++) CHECK(R_(back)[i] == (i / 3 == 1 || i / 3 == 3 ? 0 : R_(x)[i]), "gather and scatter");
+    for (size_t i = 0; i < 15; i++)
+        CHECK(R_(back)[i] == (i / 3 == 1 || i / 3 == 3 ? 0 : R_(x)[i]), "gather and scatter");
 }
 
 // ----------------------------------------------------------------------------
@@ -130,7 +151,8 @@ static void test_op_gradients(void)
 
 static Config tiny_config(size_t V, bool tied, bool scalar)
 {
-    return (Config){.arch = &architectures[ARCH_GPT2], .L = 3, .NH = 2, .C = 8, .F = 20, .V = V, .max_T = 12, .act = ACT_GELU_TANH, .tied = tied, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.3, .eos = 0};
+    return (Config){.arch = &architectures[ARCH_GPT2], .L = 3, .NH = 2, .C = 8, .F = 20, .V = V, .max_T = 12, .act = ACT_GELU_TANH,
+        .tied = tied, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.3, .eos = 0};
 }
 
 // The same size in each architecture: GPT-2, Pythia, Pythia with sequential residual
@@ -164,14 +186,16 @@ static double supervised_loss(void *context)
     return supervised_batch(k->p, k->c, four_rows, 4, 1, false, NULL);
 }
 
-// A PPO-shaped loss through a frozen trunk, policy head and value head: weights on log-probabilities and values at the responses
+// A PPO-shaped loss through a frozen trunk, policy head and value head: weights on
+// log-probabilities and values at the responses
 typedef struct { Model *m; Pass *p; ValueHead *v; Sequence *q; Buf wl, wv; } PolicyCase;
 static double policy_loss(void *context)
 {
     PolicyCase *k = context;
     const Pass *p = k->p;
     pass_forward(k->p, &k->m->p, k->q, 2);
-    cpu_logprob_forward(p->logp, (Buf){0}, (Buf){0}, p->hidden, head_weight(&k->m->p), p->target, 0.8, p->R, k->m->cfg.C, k->m->cfg.V);
+    cpu_logprob_forward(p->logp, (Buf){0}, (Buf){0}, p->hidden, head_weight(&k->m->p), p->target, 0.8, p->R,
+        k->m->cfg.C, k->m->cfg.V);
     value_forward(k->v, p);
     return weighted(p->logp, k->wl) + weighted(k->v->value, k->wv);
 }
@@ -183,7 +207,10 @@ static double offline_case_loss(void *context) // the mean over both comparisons
     double lp[16], sum[4] = {0}, loss = 0, dw, dl;
     sequence_logps(k->p, &k->m->p, k->c->sequences, 4, 0.8, lp, NULL);
     for (size_t i = 0, at = 0; i < 4; i++) for (size_t t = 0; t < k->c->responses[i].n; t++) sum[i] += lp[at++];
-    for (int i = 0; i < 2; i++) { const Comparison *x = &k->c->list[i]; loss += offline_loss(k->o, sum[x->w], sum[x->l], k->c->ref[x->w], k->c->ref[x->l], &dw, &dl) / 2; }
+    for (int i = 0; i < 2; i++) {
+        const Comparison *x = &k->c->list[i];
+        loss += offline_loss(k->o, sum[x->w], sum[x->l], k->c->ref[x->w], k->c->ref[x->l], &dw, &dl) / 2;
+    }
     return loss;
 }
 
@@ -195,11 +222,17 @@ static Comparisons tiny_comparisons(void)
     static Prompt p = {.ids = prompt_ids, .n = 2};
     Comparisons x = {0};
     for (int i = 0; i < 4; i++) arrput(x.responses, ((Response){.ids = ids[i], .n = lengths[i]}));
-    for (int i = 0; i < 4; i++) { arrput(x.sequences, sequence_of(&p, &x.responses[i])); arrput(x.ref, -2 - 1.5 * i); }
+    for (int i = 0; i < 4; i++) {
+        arrput(x.sequences, sequence_of(&p, &x.responses[i]));
+        arrput(x.ref, -2 - 1.5 * i);
+    }
     arrput(x.list, ((Comparison){0, 1})); arrput(x.list, ((Comparison){3, 2}));
     return x;
 }
-static void tiny_comparisons_free(Comparisons *x) { arrfree(x->responses); arrfree(x->sequences); arrfree(x->ref); arrfree(x->list); }
+static void tiny_comparisons_free(Comparisons *x)
+{
+    arrfree(x->responses); arrfree(x->sequences); arrfree(x->ref); arrfree(x->list);
+}
 
 static void check_parameters(Model *m, const char *what, Loss loss, void *context)
 {
@@ -210,8 +243,10 @@ static void check_parameters(Model *m, const char *what, Loss loss, void *contex
         if (!g.p) continue;
         char label[160];
         snprintf(label, sizeof label, "%s: %s", what, q->name);
-        if (!strcmp(what, "pairs") && q->field == IN_PARAMS(lnfb) && !(q->flags & P_LAYER)) { // a constant in both scores: their difference does not see it
-            for (size_t k = 0; k < q->n; k++) CHECK(fabs((double)R_(g)[k]) < 1e-14, "%s: gradient %g, not 0", label, (double)R_(g)[k]);
+        // a constant in both scores: their difference does not see it
+        if (!strcmp(what, "pairs") && q->field == IN_PARAMS(lnfb) && !(q->flags & P_LAYER)) {
+            for (size_t k = 0; k < q->n; k++)
+                CHECK(fabs((double)R_(g)[k]) < 1e-14, "%s: gradient %g, not 0", label, (double)R_(g)[k]);
             continue;
         }
         check_gradient(label, *param_field(&m->p, q), g, loss, context, 1e-7);
@@ -220,7 +255,8 @@ static void check_parameters(Model *m, const char *what, Loss loss, void *contex
 
 static void test_model_gradients(void)
 {
-    for (int i = 0; i < 5 * TINIES; i++) { // tied LM, untied LM, label reward, pair reward, tied LM with only the top block; each architecture
+    // tied LM, untied LM, label reward, pair reward, tied LM with only the top block; each architecture
+    for (int i = 0; i < 5 * TINIES; i++) {
         int v = i % 5;
         LossKind kind = v == 2 ? LOSS_LABEL : v == 3 ? LOSS_PAIR : LOSS_LM;
         Config c = tiny_of(i / 5, 13, v != 1, kind != LOSS_LM);
@@ -233,7 +269,8 @@ static void test_model_gradients(void)
         SupervisedCase k = {&p, &corpus};
         model_zero_grad(&m);
         supervised_batch(&p, &corpus, four_rows, 4, 1, true, NULL);
-        check_parameters(&m, v == 0 ? "tied" : v == 1 ? "untied" : v == 2 ? "labels" : v == 3 ? "pairs" : "top block", supervised_loss, &k);
+        static const char *const names[] = {"tied", "untied", "labels", "pairs", "top block"};
+        check_parameters(&m, names[v], supervised_loss, &k);
         pass_free(&p); model_free(&m); corpus_free(&corpus);
     }
     for (long v = 0; v < 4 * TINIES; v++) { // 3 blocks: 0 trains the norm and head only
@@ -245,8 +282,11 @@ static void test_model_gradients(void)
         Arena work = {.name = "work", .o = ops_cpu()};
         model_create(&m, ops_cpu(), &c, layers, true, false);
         model_random(&m, 11);
-        for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_VALUE) for (size_t j = 0; j < m.list[i].n; j++) R_(*param_field(&m.p, &m.list[i]))[j] = (real)(rnd() * 0.5);
-        for (size_t j = 0; j < m.p.v1b.n; j++) R_(m.p.v1b)[j] = j % 2 ? (real)4 : (real)-4; // far from ReLU's kink on both sides
+        for (size_t i = 0; i < m.n_list; i++)
+            if (m.list[i].flags & P_VALUE)
+                for (size_t j = 0; j < m.list[i].n; j++) R_(*param_field(&m.p, &m.list[i]))[j] = (real)(rnd() * 0.5);
+        // far from ReLU's kink on both sides
+        for (size_t j = 0; j < m.p.v1b.n; j++) R_(m.p.v1b)[j] = j % 2 ? (real)4 : (real)-4;
         for (int placed = 0; placed < 2; placed++) {
             if (placed) arena_place(&work);
             pass_carve(&s, &m, &work, 32, true);
@@ -260,13 +300,15 @@ static void test_model_gradients(void)
         policy_loss(&k);
         model_zero_grad(&m);
         cpu_copy(slice(s.dlogp, 0, 6), k.wl); cpu_copy(slice(head.dvalue, 0, 6), k.wv);
-        cpu_logprob_backward(s.dhidden, head_weight(&m.g), (Buf){0}, s.dlogp, (Buf){0}, s.hidden, head_weight(&m.p), s.target, 0.8, 6, c.C, 13);
+        cpu_logprob_backward(s.dhidden, head_weight(&m.g), (Buf){0}, s.dlogp, (Buf){0}, s.hidden, head_weight(&m.p),
+            s.target, 0.8, 6, c.C, 13);
         value_backward(&head, &s);
         pass_backward(&s);
         check_parameters(&m, "policy and value", policy_loss, &k);
         pass_free(&s); arena_release(&work); model_free(&m);
     }
-    for (int v = 0; v < 4 * TINIES; v++) { // each offline loss; every other one with only the top block, every third with a tied head
+    // each offline loss; every other one with only the top block, every third with a tied head
+    for (int v = 0; v < 4 * TINIES; v++) {
         Config c = tiny_of(v / 4, 13, v % 3 == 0, false);
         Model m;
         Pass s;

@@ -22,14 +22,18 @@ static void test_log_pi_bon(void)
     size_t i;
     json_array_foreach(table, i, row) {
         json_t *a = json_array_get(row, 0);
-        double logF = json_is_string(a) ? -INFINITY : json_number_value(a), logp = at(row, 1), want = at(row, 3), N = at(row, 2), got = log_pi_bon(logF, logp, (long)N);
+        double logF = json_is_string(a) ? -INFINITY : json_number_value(a), logp = at(row, 1), N = at(row, 2);
+        double want = at(row, 3), got = log_pi_bon(logF, logp, (long)N);
         double tol = 2e-12 * fabs(want) + (isfinite(logF) ? 4e-15 * N * fabs(logF) : 0) + 1e-300;
         CHECK(fabs(got - want) <= tol, "N=%g log F=%g log p=%g: got %.17g, want %.17g", N, logF, logp, got, want);
     }
     CHECK(i > 800, "only %zu rows in the table", i);
     json_decref(table);
-    CHECK(isnan(log_pi_bon(-1, -1, 0)) && isnan(log_pi_bon(NAN, -1, 2)) && isnan(log_pi_bon(-1, NAN, 2)), "NaN in, NaN out");
-    CHECK(log_pi_bon(-3, -7.25, 1) == -7.25 && log_pi_bon(-1, -INFINITY, 9) == -INFINITY && log_pi_bon(-INFINITY, -2, 9) == -18, "the special cases");
+    CHECK(isnan(log_pi_bon(-1, -1, 0)) && isnan(log_pi_bon(NAN, -1, 2)) && isnan(log_pi_bon(-1, NAN, 2)),
+        "NaN in, NaN out");
+    CHECK(log_pi_bon(-3, -7.25, 1) == -7.25 && log_pi_bon(-1, -INFINITY, 9) == -INFINITY &&
+            log_pi_bon(-INFINITY, -2, 9) == -18,
+        "the special cases");
 }
 
 static double log_f_at(const char *fhat, double k, double M) // log F-hat of k among M samples
@@ -61,7 +65,8 @@ static void test_fhat(void)
         CHECK_NEAR(c.a, num(row, "a"), 1e-6 * num(row, "a"), "a");
         CHECK_NEAR(c.b, num(row, "b"), 1e-6 * num(row, "b"), "b");
         numbers(row, "at", x);
-        for (size_t k = 0; k < numbers(row, "logF", y); k++) CHECK_NEAR(fitted(&c, x[k]), y[k], 1e-6 * (1 + fabs(y[k])), "fitted log F");
+        for (size_t k = 0; k < numbers(row, "logF", y); k++)
+            CHECK_NEAR(fitted(&c, x[k]), y[k], 1e-6 * (1 + fabs(y[k])), "fitted log F");
     }
     CHECK(i == 5, "five fits");
     json_decref(j);
@@ -93,7 +98,7 @@ static void test_ranks(void)
     // FNV-1a over little-endian words, by hand for one word: then the splitmix64 finaliser
     int id = 0x01020304;
     uint64_t h = 0xcbf29ce484222325ull;
-    h = (h ^ 4) * 0x100000001b3ull; h = (h ^ 3) * 0x100000001b3ull; h = (h ^ 2) * 0x100000001b3ull; h = (h ^ 1) * 0x100000001b3ull;
+    for (uint64_t byte = 4; byte; byte--) h = (h ^ byte) * 0x100000001b3ull;
     CHECK(order_key(&id, 1) == mix64(h), "order key");
     CHECK(mix64(0x9e3779b97f4a7c15ull) == 0xe220a8397b1dcdafull, "splitmix64's first output for seed 0");
 }
@@ -135,19 +140,22 @@ static void test_ppo_pieces(void)
     numbers(j, "advantage", want); for (size_t i = 0; i < n; i++) CHECK_NEAR(adv[i], want[i], 1e-12, "advantage");
     numbers(j, "returns", want); for (size_t i = 0; i < n; i++) CHECK_NEAR(ret[i], want[i], 1e-12, "return");
     whiten(adv, n);
-    numbers(j, "white", white); for (size_t i = 0; i < n; i++) CHECK_NEAR(adv[i], white[i], 1e-12, "whitened advantage");
+    numbers(j, "white", white);
+    for (size_t i = 0; i < n; i++) CHECK_NEAR(adv[i], white[i], 1e-12, "whitened advantage");
     const char *keys[] = {"logp", "value", "old_logp", "old_value", "white", "returns", "dlogp", "dvalue"};
     Buf b[8];
     for (int k = 0; k < 8; k++) { numbers(j, keys[k], x[k]); b[k] = buf_of(x[k], n); }
     Buf dlogp = new_buf(n), dvalue = new_buf(n), stats = cpu_alloc(8, DT_F64, "stats");
     cpu_fill(stats, 0);
-    cpu_ppo_loss(dlogp, dvalue, stats, b[0], b[1], b[2], b[3], b[4], b[5], 1 / (double)n, num(j, "clip"), num(j, "value_clip"), num(j, "vf_coef"), n);
+    cpu_ppo_loss(dlogp, dvalue, stats, b[0], b[1], b[2], b[3], b[4], b[5], 1 / (double)n, num(j, "clip"),
+        num(j, "value_clip"), num(j, "vf_coef"), n);
     for (size_t i = 0; i < n; i++) {
         CHECK_NEAR(R_(dlogp)[i], x[6][i], tol * (1 + fabs(x[6][i])), "policy gradient");
         CHECK_NEAR(R_(dvalue)[i], x[7][i], tol, "value gradient");
     }
     double *s = stats.p;
-    CHECK(fabs(s[0] / (double)n - num(j, "policy_loss")) <= tol * fabs(num(j, "policy_loss")) * 10, "policy loss %g", s[0] / (double)n);
+    CHECK(fabs(s[0] / (double)n - num(j, "policy_loss")) <= tol * fabs(num(j, "policy_loss")) * 10, "policy loss %g",
+        s[0] / (double)n);
     CHECK_NEAR(s[1] / (double)n, num(j, "value_loss"), tol * 10, "value loss");
     CHECK(fabs(s[2] / (double)n - num(j, "approx_kl")) <= tol * fabs(num(j, "approx_kl")) * 10, "approximate KL");
     json_decref(j);
@@ -171,8 +179,10 @@ static void test_adamw(void)
     }
     CHECK(i == 5, "five steps");
     json_decref(j);
-    CHECK_NEAR(schedule_lr(ROW(schedules, "linear"), 1, 0, 10, 0), 1, 1e-15, "linear"); CHECK_NEAR(schedule_lr(ROW(schedules, "linear"), 1, 9, 10, 0), 0.1, 1e-15, "linear");
-    CHECK_NEAR(schedule_lr(ROW(schedules, "cosine"), 1, 5, 10, 0), 0.5, 1e-15, "cosine"); CHECK_NEAR(schedule_lr(ROW(schedules, "constant"), 1, 1, 10, 4), 0.5, 1e-15, "warm-up");
+    CHECK_NEAR(schedule_lr(ROW(schedules, "linear"), 1, 0, 10, 0), 1, 1e-15, "linear");
+    CHECK_NEAR(schedule_lr(ROW(schedules, "linear"), 1, 9, 10, 0), 0.1, 1e-15, "linear");
+    CHECK_NEAR(schedule_lr(ROW(schedules, "cosine"), 1, 5, 10, 0), 0.5, 1e-15, "cosine");
+    CHECK_NEAR(schedule_lr(ROW(schedules, "constant"), 1, 1, 10, 4), 0.5, 1e-15, "warm-up");
 }
 
 static double score_of(const ObjectiveSpec *o, double reward, double logF, double logp)
@@ -184,10 +194,12 @@ static void test_objectives(void)
 {
     ObjectiveSpec o = {.row = ROW(objectives, "vbon"), .N = 5};
     objective_prepare(&o);
-    CHECK_NEAR(o.kappa, 0.25, 1e-15, "kappa"); CHECK_NEAR(score_of(&o, 0, -1, -20), 0.25 * (log_pi_bon(-1, -20, 5) + 20), 1e-14, "vbon");
+    CHECK_NEAR(o.kappa, 0.25, 1e-15, "kappa");
+    CHECK_NEAR(score_of(&o, 0, -1, -20), 0.25 * (log_pi_bon(-1, -20, 5) + 20), 1e-14, "vbon");
     o = (ObjectiveSpec){.row = ROW(objectives, "vbon"), .N = 1};
     objective_prepare(&o);
-    CHECK_NEAR(score_of(&o, 3, -1, -20), 0, 1e-15, "at N = 1 nothing is left of the score"); CHECK_NEAR(o.kappa, 1, 1e-15, "kappa at N = 1");
+    CHECK_NEAR(score_of(&o, 3, -1, -20), 0, 1e-15, "at N = 1 nothing is left of the score");
+    CHECK_NEAR(o.kappa, 1, 1e-15, "kappa at N = 1");
     o = (ObjectiveSpec){.row = ROW(objectives, "l"), .N = 1};
     objective_prepare(&o);
     CHECK(score_of(&o, 3, -1, -20) == 0, "L at N = 1");
@@ -196,7 +208,9 @@ static void test_objectives(void)
     CHECK(o.kappa == 0.3 && score_of(&o, 3, -1.5, -20) == -1.5, "L by beta");
     o = (ObjectiveSpec){.row = ROW(objectives, "l1"), .N = 4};
     objective_prepare(&o);
-    CHECK_NEAR(o.kappa, 1.0 / 3, 1e-15, "l1 kappa"); CHECK_NEAR(o.ref_weight, 9.0 / 3, 1e-15, "l1 reference"); CHECK_NEAR(score_of(&o, 0, -1, 0), -2, 1e-15, "l1 score");
+    CHECK_NEAR(o.kappa, 1.0 / 3, 1e-15, "l1 kappa");
+    CHECK_NEAR(o.ref_weight, 9.0 / 3, 1e-15, "l1 reference");
+    CHECK_NEAR(score_of(&o, 0, -1, 0), -2, 1e-15, "l1 score");
     o = (ObjectiveSpec){.row = ROW(objectives, "vbon"), .N = 4, .compat_scale = true};
     objective_prepare(&o);
     CHECK_NEAR(o.kappa, 1.0 / 3, 1e-15, "released kappa"); CHECK_NEAR(o.score_scale, 0.25, 1e-15, "released scale");
@@ -215,14 +229,22 @@ static void test_offline_losses(void)
     json_array_foreach(j, i, c) {
         OfflineLoss o = {.beta = num(c, "beta"), .alpha = num(c, "alpha"), .N = (long)num(c, "N")};
         double x[4], dw, dl;
-        for (int k = 0; k < 4; k++) if (!strcmp(json_string_value(json_object_get(c, "kind")), kinds[k])) { o.kind = (OfflineKind)k; seen[k]++; }
+        for (int k = 0; k < 4; k++)
+            if (!strcmp(json_string_value(json_object_get(c, "kind")), kinds[k])) {
+                o.kind = (OfflineKind)k;
+                seen[k]++;
+            }
         numbers(c, "logps", x);
-        double loss = offline_loss(&o, x[0], x[1], x[2], x[3], &dw, &dl), want[] = {num(c, "loss"), num(c, "dw"), num(c, "dl")}, got[] = {loss, dw, dl};
-        for (int k = 0; k < 3; k++) CHECK_NEAR(got[k], want[k], 1e-12 * (1 + fabs(want[k])), k == 0 ? "loss" : k == 1 ? "derivative by log pi(y_w)" : "derivative by log pi(y_l)");
+        double loss = offline_loss(&o, x[0], x[1], x[2], x[3], &dw, &dl);
+        double want[] = {num(c, "loss"), num(c, "dw"), num(c, "dl")}, got[] = {loss, dw, dl};
+        static const char *const names[] = {"loss", "derivative by log pi(y_w)", "derivative by log pi(y_l)"};
+        for (int k = 0; k < 3; k++)
+            CHECK_NEAR(got[k], want[k], 1e-12 * (1 + fabs(want[k])), names[k]);
     }
     CHECK(i == 134 && seen[0] && seen[1] && seen[2] && seen[3], "%zu cases", i);
     json_decref(j);
-    CHECK_NEAR(bonbon_target(8), 18.15, 1e-12, "BoNBoN's target at N = 8"); CHECK_NEAR(bonbon_target(1), 0, 0, "at N = 1");
+    CHECK_NEAR(bonbon_target(8), 18.15, 1e-12, "BoNBoN's target at N = 8");
+    CHECK_NEAR(bonbon_target(1), 0, 0, "at N = 1");
 }
 
 // What loops use in float in place of the library's functions
@@ -230,14 +252,20 @@ static void test_functions(void)
 {
     double worst[3] = {0}, tol[3] = {2e-7, 2e-7, 5e-7};
     for (double x = -12; x <= 12; x += 1e-4) {
-        double y = (double)(real)x, e[3] = {(double)exp_((real)x) / exp(y) - 1, (double)tanh_((real)x) - tanh(y), (double)erf_((real)x) - erf(y)};
-        for (int i = 0; i < 3; i++) if (!(fabs(e[i]) <= worst[i])) worst[i] = fabs(e[i]);
+        real z = (real)x;
+        double y = (double)z;
+        double e[3] = {(double)exp_(z) / exp(y) - 1, (double)tanh_(z) - tanh(y), (double)erf_(z) - erf(y)};
+        for (int i = 0; i < 3; i++) worst[i] = worse(worst[i], fabs(e[i]));
     }
-    for (int i = 0; i < 3; i++) CHECK(worst[i] <= (in_double ? 1e-15 : tol[i]), "%s is off by %g", i == 0 ? "exp (relative)" : i == 1 ? "tanh" : "erf", worst[i]);
-    CHECK(exp_(-INFINITY) == 0 && tanh_(INFINITY) == 1 && erf_(-INFINITY) == -1 && erf_(0) == 0 && isnan(erf_(NAN)) && isnan(exp_(NAN)) && isnan(tanh_(NAN)), "at the ends");
+    static const char *const names[] = {"exp (relative)", "tanh", "erf"};
+    for (int i = 0; i < 3; i++) CHECK(worst[i] <= (in_double ? 1e-15 : tol[i]), "%s is off by %g", names[i], worst[i]);
+    CHECK(exp_(-INFINITY) == 0 && tanh_(INFINITY) == 1 && erf_(-INFINITY) == -1 && erf_(0) == 0 && isnan(erf_(NAN)) &&
+            isnan(exp_(NAN)) && isnan(tanh_(NAN)),
+        "at the ends");
 }
 
-// Prefixes may score far below every whole response; the features stay those of ranks, also where log F-hat is a fit in the reward
+// Prefixes may score far below every whole response; the features stay those of ranks,
+// also where log F-hat is a fit in the reward
 static void test_prefix_features(void)
 {
     double rewards[32], scores[3] = {-1e4, 0.5, 1e4}, f[3], g[3];

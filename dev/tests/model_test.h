@@ -15,15 +15,17 @@ static void check_tensor(const char *what, const real *got, const double *want, 
 {
     double largest = 0, worst = 0;
     for (size_t i = 0; i < n; i++) largest = fmax(largest, fabs(want[i]));
-    for (size_t i = 0; i < n; i++) { double e = fabs((double)got[i] - want[i]); if (!(e <= worst)) worst = e; }
-    CHECK(worst <= tol * largest, "%s: off by %g of the largest, %g (tolerance %g)", what, worst / largest, largest, tol);
+    for (size_t i = 0; i < n; i++) worst = worse(worst, fabs((double)got[i] - want[i]));
+    CHECK(worst <= tol * largest, "%s: off by %g of the largest, %g (tolerance %g)", what, worst / largest, largest,
+        tol);
 }
 
 static void golden_folder(const char *name)
 {
     char *dir = format("dev/fixtures/%s", name), *expected = format("%s/expected.safetensors", dir);
     Safetensors *s = safetensors_open(expected);
-    double *ids = tensor_doubles(s, "ids"), *start = tensor_doubles(s, "start"), tol = in_double ? 1e-9 : 2e-4, total = 0;
+    double *ids = tensor_doubles(s, "ids"), *start = tensor_doubles(s, "start"), tol = in_double ? 1e-9 : 2e-4,
+           total = 0;
     Model m;
     Pass p;
     model_load(&m, ops_cpu(), dir, TRAIN_ALL, false);
@@ -52,13 +54,15 @@ static void golden_folder(const char *name)
         batch_set(&p.batch, &m, c.tokens, starts, NULL, 3); // each row whole: training does not read its last token
         Buf all = model_forward(&m, &m.p, &p.acts, &p.batch, 0, m.cfg.L, NULL);
         check_tensor("hidden", R_(all), hidden, 24 * m.cfg.C, tol);
-        gemm(false, true, 24, m.cfg.V, m.cfg.C, R_(all), m.cfg.C, R_(head_weight(&m.p)), m.cfg.C, 0, got, m.cfg.V);
+        gemm(false, true, 24, m.cfg.V, m.cfg.C, R_(all), m.cfg.C, R_(head_weight(&m.p)), m.cfg.C, 0, got,
+            m.cfg.V);
         check_tensor("logits", got, logits, 24 * m.cfg.V, tol);
     }
     for (size_t i = 0; i < m.n_list; i++) {
         const Param *q = &m.list[i];
         char key[128];
-        snprintf(key, sizeof key, "grad.%s%s", q->flags & P_HEAD ? "" : m.cfg.score_bias ? backbone : m.cfg.arch->prefix, q->name);
+        const char *prefix = q->flags & P_HEAD ? "" : m.cfg.score_bias ? backbone : m.cfg.arch->prefix;
+        snprintf(key, sizeof key, "grad.%s%s", prefix, q->name);
         double *want = tensor_doubles(s, key);
         real *g = xmalloc(q->n * sizeof *g);
         to_file_layout(&m, q, *param_field(&m.g, q), g);
@@ -69,12 +73,14 @@ static void golden_folder(const char *name)
     safetensors_close(s);
 }
 
-// A classifier's score of texts with its padding token, which may well be the end-of-text token, wherever prompt ends and response begins
+// A classifier's score of texts with its padding token, which may well be the end-of-text
+// token, wherever prompt ends and response begins
 static void golden_padded(const char *name)
 {
     char *dir = format("dev/fixtures/%s", name), *expected = format("%s/expected.safetensors", dir);
     Safetensors *s = safetensors_open(expected);
-    double *ids = tensor_doubles(s, "padded_ids"), *start = tensor_doubles(s, "padded_start"), *want = tensor_doubles(s, "padded_score");
+    double *ids = tensor_doubles(s, "padded_ids"), *start = tensor_doubles(s, "padded_start"),
+           *want = tensor_doubles(s, "padded_score");
     size_t rows = safetensors_find(s, "padded_score")->n;
     Reward r = {.same_tokenizer = true, .scale = 1, .to = -1, .from = -1, .tokens = 64};
     model_load(&r.m, ops_cpu(), dir, TRAIN_NONE, false);
@@ -94,10 +100,17 @@ static void golden_padded(const char *name)
         }
         reward_score(&r, p, y, n, true);
         for (size_t split = 0; split < n; split++) {
-            CHECK_NEAR(y[split].reward, want[i], in_double ? 2e-7 * fabs(want[i]) : 2e-4, name); // rewards are kept as floats
+            // rewards are kept as floats
+            CHECK_NEAR(y[split].reward, want[i], in_double ? 2e-7 * fabs(want[i]) : 2e-4, name);
             for (size_t t = split; t < n; t++) { // the score of every prefix is the reward of that text
                 double prefix = y[split].prefix[t - split];
-                if (t) { y[0].n = t; double *keep = y[0].prefix; reward_score(&r, p, y, 1, false); y[0].prefix = keep; CHECK_NEAR(prefix, y[0].reward, in_double ? 1e-6 : 2e-4, name); }
+                if (t) {
+                    y[0].n = t;
+                    double *keep = y[0].prefix;
+                    reward_score(&r, p, y, 1, false);
+                    y[0].prefix = keep;
+                    CHECK_NEAR(prefix, y[0].reward, in_double ? 1e-6 : 2e-4, name);
+                }
             }
         }
         for (size_t split = 0; split < n; split++) free(y[split].prefix);
@@ -141,11 +154,13 @@ static void test_golden(void)
     model_load(&a, ops_cpu(), "dev/fixtures/variants/fp32", TRAIN_NONE, false);
     model_load(&b, ops_cpu(), "dev/fixtures/variants/sharded", TRAIN_NONE, false);
     model_load(&c, ops_cpu(), "dev/fixtures/variants/old", TRAIN_NONE, false);
-    CHECK(model_fingerprint(&a) == model_fingerprint(&b) && model_fingerprint(&a) == model_fingerprint(&c), "shards, old names and masks hold the same weights");
+    CHECK(model_fingerprint(&a) == model_fingerprint(&b) && model_fingerprint(&a) == model_fingerprint(&c),
+        "shards, old names and masks hold the same weights");
     model_free(&a); model_free(&b); model_free(&c);
     model_load(&a, ops_cpu(), "dev/fixtures/pythia_tiny", TRAIN_NONE, false);
     model_load(&b, ops_cpu(), "dev/fixtures/variants/pythia_old", TRAIN_NONE, false);
-    CHECK(model_fingerprint(&a) == model_fingerprint(&b), "transformers 4's spelling, shards, no prefix and old buffers: the same model");
+    CHECK(model_fingerprint(&a) == model_fingerprint(&b),
+        "transformers 4's spelling, shards, no prefix and old buffers: the same model");
     model_free(&a); model_free(&b);
 }
 
@@ -159,7 +174,8 @@ static void test_head(void)
     for (int i = 0; i < 5; i++) b[i] = buf_of(tensor_doubles(s, names[i]), n[i]);
     int t[5];
     for (int i = 0; i < 5; i++) t[i] = (int)target[i];
-    Buf ti = new_index(5, t), logp = new_buf(5), entropy = new_buf(5), kl = new_buf(5), dx = new_buf(30), dw = zeros(66);
+    Buf ti = new_index(5, t), logp = new_buf(5), entropy = new_buf(5), kl = new_buf(5), dx = new_buf(30),
+        dw = zeros(66);
     cpu_logprob_forward(logp, entropy, (Buf){0}, b[0], b[2], ti, 0.7, 5, 6, 11);
     cpu_head_kl(kl, b[0], b[2], b[1], b[3], 0.7, 5, 6, 11);
     check_tensor("log-probability", R_(logp), tensor_doubles(s, "logp"), 5, tol);
@@ -178,7 +194,10 @@ static void draw_tiny(Model *m, Prompt *p, Response *r, size_t n, size_t rows, s
 {
     Generator g = {0};
     Arena work = {.name = "work", .o = m->o};
-    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); generator_carve(&g, m, &work, rows, tokens, 4, 8); }
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass) arena_place(&work);
+        generator_carve(&g, m, &work, rows, tokens, 4, 8);
+    }
     model_pack(m);
     Sampling s = {.temperature = temperature, .top_p = 1, .seed = 5, .stream = STREAM_SAMPLE, .eos = 0};
     generate(&g, &s, p, r, n);
@@ -205,10 +224,12 @@ static void decode_one(int which)
     for (size_t i = 0; i < N; i++) {
         Sequence q = sequence_of(&p[r[i].prompt], &r[i]);
         double lp[16];
-        CHECK(r[i].n == again[i].n && !memcmp(r[i].ids, again[i].ids, r[i].n * sizeof(int)), "response %zu depends on the batching", i);
+        CHECK(r[i].n == again[i].n && !memcmp(r[i].ids, again[i].ids, r[i].n * sizeof(int)),
+            "response %zu depends on the batching", i);
         sequence_logps(&s, &m.p, &q, 1, 0.8, lp, NULL);
         for (size_t t = 0; t < r[i].n; t++) {
-            CHECK_NEAR((double)r[i].logp[t], lp[t], fmax(tol, 1e-6), "log-probability at sampling and in a full forward");
+            CHECK_NEAR((double)r[i].logp[t], lp[t], fmax(tol, 1e-6),
+                "log-probability at sampling and in a full forward");
             CHECK((r[i].ids[t] == 0) == (t + 1 == r[i].n && r[i].finished), "cut after the first end of text");
         }
         finished += r[i].finished; long_ones += r[i].n == 8;
@@ -231,8 +252,10 @@ static void test_cut(void)
     double sorted[MOST];
     for (int trial = 0; trial < 400; trial++) {
         size_t V = 1 + (size_t)(random_uniform(8, 1, (uint64_t)trial, 0, 0) * MOST), keep = V;
-        double levels = trial % 4 == 0 ? 5 : 1e7, spread = trial % 3 == 0 ? 0.1 : trial % 3 == 1 ? 8 : 60, sum = 0, upto = 0;
-        for (size_t j = 0; j < V; j++) e[j] = (real)exp(-spread * floor(levels * random_uniform(8, 2, (uint64_t)trial, j, 0)) / levels);
+        static const double spreads[] = {0.1, 8, 60};
+        double levels = trial % 4 == 0 ? 5 : 1e7, spread = spreads[trial % 3], sum = 0, upto = 0;
+        for (size_t j = 0; j < V; j++)
+            e[j] = (real)exp(-spread * floor(levels * random_uniform(8, 2, (uint64_t)trial, j, 0)) / levels);
         e[(size_t)trial % V] = 1; // the likeliest token's
         long k = trial % 5 == 0 ? 0 : 1 + (long)(random_uniform(8, 3, (uint64_t)trial, 0, 0) * (double)V * 1.2);
         double p = trial % 5 == 1 ? 1 : random_uniform(8, 4, (uint64_t)trial, 0, 0);
@@ -242,9 +265,13 @@ static void test_cut(void)
         for (size_t j = 0; j < keep; j++) sum += sorted[j];
         bool close = false; // the last one kept is a matter of rounding
         size_t n = p < 1 ? 0 : keep;
-        while (p < 1 && n < keep && (n == 0 || upto < p * sum)) { upto += sorted[n++]; close |= fabs(upto - p * sum) < 1e-5 * sum; }
+        while (p < 1 && n < keep && (n == 0 || upto < p * sum)) {
+            upto += sorted[n++];
+            close |= fabs(upto - p * sum) < 1e-5 * sum;
+        }
         real want = keep < V || p < 1 ? (real)sorted[n - 1] : 0, got = least_weight(e, V, k, p);
-        CHECK(close || got == want, "trial %d: V %zu, k %ld, p %g: cut at %.9g, sorting says %.9g", trial, V, k, p, (double)got, (double)want);
+        CHECK(close || got == want, "trial %d: V %zu, k %ld, p %g: cut at %.9g, sorting says %.9g", trial, V, k, p,
+            (double)got, (double)want);
     }
 }
 
@@ -252,7 +279,8 @@ static void test_sampling(void)
 {
     test_cut();
     enum { R = 4000, V = 7 };
-    Buf h = cpu_alloc(R, DT_REAL, "h"), w = new_buf(V), u = cpu_alloc(R, DT_F64, "u"), token = cpu_alloc(R, DT_I32, "t"), logp = new_buf(R);
+    Buf h = cpu_alloc(R, DT_REAL, "h"), w = new_buf(V), u = cpu_alloc(R, DT_F64, "u"),
+        token = cpu_alloc(R, DT_I32, "t"), logp = new_buf(R);
     for (size_t i = 0; i < R; i++) { R_(h)[i] = 2; ((double *)u.p)[i] = random_uniform(1, STREAM_SAMPLE, 0, i, 0); }
     for (int mode = 0; mode < 3; mode++) {
         double T = 0.9, p[V], sum = 0, chi = 0, kept = 0;
@@ -260,8 +288,17 @@ static void test_sampling(void)
         cpu_sample(token, logp, h, w, u, T, mode == 1 ? 3 : 0, mode == 2 ? 0.5 : 1, R, 1, V);
         for (int v = 0; v < V; v++) sum += p[v] = exp(2 * (double)R_(w)[v] / T);
         for (int v = 0; v < V; v++) p[v] /= sum;
-        for (int a = 0; a < V; a++) for (int b = a + 1; b < V; b++) if (p[order[b]] > p[order[a]]) { int t = order[a]; order[a] = order[b]; order[b] = t; }
-        for (size_t i = 0; i < R; i++) { count[I_(token)[i]]++; CHECK_NEAR(R_(logp)[i], log(p[I_(token)[i]]), 1e-5, "log-probability, without top-k and top-p"); }
+        for (int a = 0; a < V; a++)
+            for (int b = a + 1; b < V; b++)
+                if (p[order[b]] > p[order[a]]) {
+                    int t = order[a];
+                    order[a] = order[b];
+                    order[b] = t;
+                }
+        for (size_t i = 0; i < R; i++) {
+            count[I_(token)[i]]++;
+            CHECK_NEAR(R_(logp)[i], log(p[I_(token)[i]]), 1e-5, "log-probability, without top-k and top-p");
+        }
         int keep = mode == 1 ? 3 : V;
         if (mode == 2) { double s = 0; keep = 0; while (s < 0.5) s += p[order[keep++]]; }
         for (int k = 0; k < keep; k++) kept += p[order[k]];
@@ -286,26 +323,37 @@ static void frozen_one(int which)
     real *before = xmalloc(m.n_params * sizeof *before);
     memcpy(before, m.data.p, m.n_params * sizeof *before);
     AdamW opt = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1};
-    for (int i = 0; i < 3; i++) { model_zero_grad(&m); supervised_batch(&p, &corpus, four_rows, 4, 18, true, NULL); model_update(&m, &opt); }
+    for (int i = 0; i < 3; i++) {
+        model_zero_grad(&m);
+        supervised_batch(&p, &corpus, four_rows, 4, 18, true, NULL);
+        model_update(&m, &opt);
+    }
     CHECK(!memcmp(before, m.data.p, m.first * sizeof *before), "a frozen parameter moved");
     for (size_t i = 0; i < m.n_list; i++)
-        if (m.list[i].offset >= m.first) CHECK(memcmp(before + m.list[i].offset, R_(m.data) + m.list[i].offset, m.list[i].n * sizeof *before), "%s did not move", m.list[i].name);
+        if (m.list[i].offset >= m.first)
+            CHECK(memcmp(before + m.list[i].offset, R_(m.data) + m.list[i].offset, m.list[i].n * sizeof *before),
+                "%s did not move", m.list[i].name);
     CHECK(m.list[0].offset < m.first && m.first_block == 2, "the tied embedding is frozen with the lower blocks");
     pass_free(&p); model_free(&m); corpus_free(&corpus);
 }
 
 static void test_frozen(void) { for (int i = 0; i < TINIES; i++) frozen_one(i); }
 
-// Plain and packed products against sums in double; a packed one gives a row the same bits alone, among others and with one thread.
+// Plain and packed products against sums in double; a packed one gives a row the same
+// bits alone, among others and with one thread.
 static void test_products(void)
 {
     int threads = omp_get_max_threads();
     for (int bf = 0; bf < 2; bf++) {
         cpu_bf16 = bf;
         for (size_t k = 0; k < 10; k++) {
-            const size_t shapes[10][3] = {{1, 1, 1}, {1, 64, 200}, {3, 17, 5}, {64, 96, 33}, {200, 128, 384}, {16, 512, 128}, {7, 768, 40}, {33, 8, 2000}, {450, 300, 50}, {9, 1500, 127}};
+            const size_t shapes[10][3] = {
+                {1, 1, 1}, {1, 64, 200}, {3, 17, 5}, {64, 96, 33}, {200, 128, 384}, {16, 512, 128},
+                {7, 768, 40}, {33, 8, 2000}, {450, 300, 50}, {9, 1500, 127}};
             size_t N = shapes[k][0], C = shapes[k][1], OC = shapes[k][2];
-            Buf x = new_buf(N * C), w = new_buf(OC * C), b = new_buf(OC), out = new_buf(N * OC), packed = cpu_alloc(cpu_packed_size(OC, C), DT_PACKED, "w"), again = new_buf(N * OC), bias = k % 2 ? b : (Buf){0};
+            Buf x = new_buf(N * C), w = new_buf(OC * C), b = new_buf(OC), out = new_buf(N * OC),
+                packed = cpu_alloc(cpu_packed_size(OC, C), DT_PACKED, "w"), again = new_buf(N * OC),
+                bias = k % 2 ? b : (Buf){0};
             cpu_pack(packed, w, OC, C);
             cpu_matmul_forward(out, x, packed, bias, N, C, OC);
             cpu_matmul_forward(again, x, packed, bias, N, C, OC);
@@ -314,10 +362,12 @@ static void test_products(void)
             size_t together = 0;
             for (size_t i = 0; i < N; i += together) { // 1, 2, 3, ... rows at a time
                 together = together + 1 < N - i ? together + 1 : N - i;
-                cpu_matmul_forward(slice(again, i * OC, together * OC), slice(x, i * C, together * C), packed, bias, together, C, OC);
+                cpu_matmul_forward(slice(again, i * OC, together * OC), slice(x, i * C, together * C), packed, bias,
+                    together, C, OC);
             }
             omp_set_num_threads(threads);
-            CHECK(!memcmp(out.p, again.p, N * OC * sizeof(real)), "%zux%zux%zu: a row's result depends on its batch or on the threads", N, C, OC);
+            CHECK(!memcmp(out.p, again.p, N * OC * sizeof(real)),
+                "%zux%zux%zu: a row's result depends on its batch or on the threads", N, C, OC);
             cpu_matmul_forward(again, x, w, bias, N, C, OC);
             double worst = 0, worst2 = 0;
             for (size_t i = 0; i < N; i++)
@@ -325,18 +375,22 @@ static void test_products(void)
                     double want = bias.p ? (double)R_(b)[j] : 0;
                     for (size_t c = 0; c < C; c++) {
                         double a = (double)R_(x)[i * C + c], b_ = (double)R_(w)[j * C + c];
-                        want += bf ? (double)bf16_value(bf16_round((float)a)) * (double)bf16_value(bf16_round((float)b_)) : a * b_;
+                        want += bf
+                            ? (double)bf16_value(bf16_round((float)a)) * (double)bf16_value(bf16_round((float)b_))
+                            : a * b_;
                     }
-                    worst = fmax(worst, fabs((double)R_(out)[i * OC + j] - want) / sqrt((double)C));
-                    worst2 = fmax(worst2, fabs((double)R_(again)[i * OC + j] - want) / sqrt((double)C));
+                    worst = worse(worst, fabs((double)R_(out)[i * OC + j] - want) / sqrt((double)C));
+                    worst2 = worse(worst2, fabs((double)R_(again)[i * OC + j] - want) / sqrt((double)C));
                 }
-            CHECK(worst <= 2e-6 && worst2 <= 2e-6, "%s %zux%zux%zu: packed off by %g, plain by %g", bf ? "bf16" : "fp32", N, C, OC, worst, worst2);
+            CHECK(worst <= 2e-6 && worst2 <= 2e-6, "%s %zux%zux%zu: packed off by %g, plain by %g",
+                bf ? "bf16" : "fp32", N, C, OC, worst, worst2);
         }
     }
     cpu_bf16 = false;
 }
 
-// DistilBERT: logits and probabilities of texts of several lengths, one of them over the context, in batches of any shape
+// DistilBERT: logits and probabilities of texts of several lengths, one of them over the
+// context, in batches of any shape
 static void test_distilbert(void)
 {
     const char *texts[16];
@@ -359,7 +413,9 @@ static void test_distilbert(void)
         CHECK(d.labels == 3 && d.positive == 0, "positive label %zu of %zu", d.positive, d.labels);
         for (int probability = 0; probability < 2; probability++) {
             distilbert_score(&d, texts, got, n, probability);
-            for (size_t i = 0; i < n; i++) CHECK_NEAR(got[i], probability ? wanted_p[i] : want[i], tol * (probability ? 1 : fmax(1, fabs(want[i]))), texts[i]);
+            for (size_t i = 0; i < n; i++)
+                CHECK_NEAR(got[i], probability ? wanted_p[i] : want[i],
+                    tol * (probability ? 1 : fmax(1, fabs(want[i]))), texts[i]);
         }
         CHECK(d.cut == 2, "%zu texts were cut, want 2 (one, twice)", d.cut);
         distilbert_score(&d, texts, got, 0, false);

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Cuts hand-made posts (dev/public_data.py) and compares with dev/fixtures/tldr_cut.jsonl: what Huang et al.'s published process_query makes of them, a
-character being a token. A null there: it cannot be cut so short. Run by dev/check_paper.sh."""
+"""Cuts hand-made posts (dev/public_data.py) and compares with dev/fixtures/tldr_cut.jsonl: what Huang et al.'s
+published process_query makes of them, a character being a token. A null there: it cannot be cut so short. Run by
+dev/check_paper.sh."""
 import json, os, sys
 DEV = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, DEV)

@@ -1,8 +1,10 @@
-// world_test.h: a language model so small that every string can be listed (vocabulary 4, at most 3 tokens: 40 strings), trained by the shipped
-// PPO loop with the exact F, and measured by enumeration: the total variation between the trained model and the optimum of its objective.
+// world_test.h: a language model so small that every string can be listed (vocabulary 4, at most 3 tokens: 40 strings),
+// trained by the shipped PPO loop with the exact F, and measured by enumeration: the total variation between the
+// trained model and the optimum of its objective.
 //
-// Rewards are structured (additive over tokens, or a count of one token with ties). With rewards that order the strings at random, PPO drops rare
-// branches early and N = 16 fails whatever the batch or rate: known, and no property of the objective.
+// Rewards are structured (additive over tokens, or a count of one token with ties). With rewards that
+// order the strings at random, PPO drops rare branches early and N = 16 fails whatever the batch or
+// rate: known, and no property of the objective.
 
 enum { STRINGS = 40, WORLD_V = 4, WORLD_T = 3 };
 typedef struct {
@@ -21,7 +23,8 @@ static void world_strings(World *w)
             bool valid = true;
             for (int t = 0; t < len; t++) { ids[t] = code >> 2 * t & 3; valid &= ids[t] != 0 || t == len - 1; }
             if (!valid || (len < WORLD_T && ids[len - 1] != 0)) continue; // token 0 ends a string
-            w->y[n] = (Response){.ids = xmalloc(sizeof ids), .n = (size_t)len, .finished = ids[len - 1] == 0, .key = order_key(ids, (size_t)len)};
+            w->y[n] = (Response){.ids = xmalloc(sizeof ids), .n = (size_t)len, .finished = ids[len - 1] == 0,
+                .key = order_key(ids, (size_t)len)};
             memcpy(w->y[n++].ids, ids, sizeof ids);
         }
     if (n != STRINGS) die("%zu strings, not 40", n);
@@ -32,12 +35,16 @@ static void world_rewards(World *w, bool ties, uint64_t seed)
     for (int i = 0; i < STRINGS; i++) {
         w->reward[i] = 0;
         for (size_t t = 0; t < w->y[i].n; t++)
-            w->reward[i] += ties ? w->y[i].ids[t] == 2 : 2 * random_uniform(seed, 77, t, (uint64_t)w->y[i].ids[t], 0) - 1;
+            if (ties) w->reward[i] += w->y[i].ids[t] == 2;
+            else w->reward[i] += 2 * random_uniform(seed, 77, t, (uint64_t)w->y[i].ids[t], 0) - 1;
         w->reward[i] = (double)(float)w->reward[i];
     }
 }
 
-static bool below(const World *w, int a, int b) { return w->reward[a] != w->reward[b] ? w->reward[a] < w->reward[b] : w->y[a].key < w->y[b].key; }
+static bool below(const World *w, int a, int b)
+{
+    return w->reward[a] != w->reward[b] ? w->reward[a] < w->reward[b] : w->y[a].key < w->y[b].key;
+}
 
 static void world_probabilities(World *w, Model *m, const Prompt *p, double *logp)
 {
@@ -61,7 +68,8 @@ static void world_reward(void *context, const Prompt *prompts, Response *r, size
         if (!prefixes) continue;
         r[i].prefix = xrealloc(r[i].prefix, r[i].n * sizeof(double));
         double score = -0.5; // what the tokens so far add up to, more or less
-        for (size_t t = 0; t < r[i].n; score += 0.3 * r[i].ids[t++]) r[i].prefix[t] = w->map ? w->map((double)(float)score) : (double)(float)score;
+        for (size_t t = 0; t < r[i].n; score += 0.3 * r[i].ids[t++])
+            r[i].prefix[t] = w->map ? w->map((double)(float)score) : (double)(float)score;
     }
 }
 
@@ -81,7 +89,8 @@ static void normalise(double *logp)
 
 static void world_model(Model *m, const Ops *o, long train_layers, uint64_t seed)
 {
-    Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .NH = 2, .C = 16, .F = 64, .V = WORLD_V, .max_T = 4, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.15, .eos = 0};
+    Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .NH = 2, .C = 16, .F = 64, .V = WORLD_V, .max_T = 4, .act = ACT_GELU_TANH,
+        .tied = true, .eps = 1e-5, .init_std = 0.15, .eos = 0};
     model_create(m, o, &c, train_layers, true, false);
     model_random(m, seed);
     value_head_random(m, seed);
@@ -89,8 +98,10 @@ static void world_model(Model *m, const Ops *o, long train_layers, uint64_t seed
 
 static PpoOptions world_options(ObjectiveSpec o, uint64_t seed)
 {
-    return (PpoOptions){.objective = o, .fhat = ROW(fhats, "exact"), .critic = ROW(critics, "head"), .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 1e-3,
-        .episodes = 256 * 200, .rollout = 256, .minibatch = 128, .epochs = 4, .max_new = WORLD_T, .schedule = ROW(schedules, "linear"), .tokens = 1024, .seed = seed, .eos = 0,
+    return (PpoOptions){.objective = o, .fhat = ROW(fhats, "exact"), .critic = ROW(critics, "head"), .temperature = 1,
+        .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 1e-3,
+        .episodes = 256 * 200, .rollout = 256, .minibatch = 128, .epochs = 4, .max_new = WORLD_T,
+        .schedule = ROW(schedules, "linear"), .tokens = 1024, .seed = seed, .eos = 0,
         .adamw = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}};
 }
 
@@ -129,78 +140,112 @@ static void world_train(World *w, ObjectiveSpec o, uint64_t seed, double *out)
 
 static void best_of_exactly(const World *w, double N, double *out) // log pi_bon; N may be fractional
 {
-    for (int i = 0; i < STRINGS; i++) { double F = exp(w->logF[i]), p = exp(w->logp[i]); out[i] = log(pow(F + p, N) - pow(F, N)); }
+    for (int i = 0; i < STRINGS; i++) {
+        double F = exp(w->logF[i]), p = exp(w->logp[i]);
+        out[i] = log(pow(F + p, N) - pow(F, N));
+    }
 }
 static double floored(double logF) { return logF > log(1.0 / 400) ? logF : log(1.0 / 400); }
 
-static void test_world(void)
+static void vbon_optima(void) // the trained policy against pi_bon, with and without ties, and beside argmax L
 {
     World w = {0};
     double got[STRINGS], want[STRINGS], other[STRINGS];
     world_strings(&w);
-    printf("    %-30s %3s  %-8s %-8s %-8s\n", "objective, reward", "N", "start", "end", "beside");
     for (int ties = 0; ties < 2; ties++) {
         world_rewards(&w, ties, 4);
         for (int k = 0; k < 3; k++) {
             long N = k == 0 ? 2 : k == 1 ? 4 : 16;
             if (few() && !(ties && N == 16)) continue;
-            world_train(&w, (ObjectiveSpec){.row = objectives + 0, .N = N}, 1, got);
+            world_train(&w, (ObjectiveSpec){.row = ROW(objectives, "vbon"), .N = N}, 1, got);
             best_of_exactly(&w, (double)N, want);
             double sum = 0, mass = 0, positive = 0, J = 0, L = 0, L1 = 0, n = (double)N;
             for (int i = 0; i < STRINGS; i++) {
                 sum += exp(want[i]);
                 mass += exp(w.logp[i]);
-                CHECK_NEAR(log_pi_bon(w.logF[i], w.logp[i], N), want[i], 1e-9 * fabs(want[i]) + 1e-9, "log pi_bon by enumeration");
+                CHECK_NEAR(log_pi_bon(w.logF[i], w.logp[i], N), want[i], 1e-9 * fabs(want[i]) + 1e-9,
+                    "log pi_bon by enumeration");
                 other[i] = w.logp[i] + (n - 1) * (isfinite(w.logF[i]) ? w.logF[i] : -700); // argmax L: 0 where F = 0
                 positive += isfinite(w.logF[i]) ? exp(got[i]) : 0;
             }
-            // Thms 2 and 3, J >= L >= L1, at the trained policy on the strings with F > 0 (where F = 0 the bounds are -inf)
+            // J >= L >= L1, the paper's theorems 2 and 3, at the trained policy on the strings with F > 0: where F = 0
+            // the bounds are -inf.
             for (int i = 0; i < STRINGS; i++) {
                 if (!isfinite(w.logF[i])) continue;
                 double logpi = got[i] - log(positive), pi = exp(logpi), logF = w.logF[i];
                 J += pi * (want[i] - logpi);
                 L += pi * ((n - 1) * logF + w.logp[i] - logpi);
-                L1 += pi * (n * (n - 1) / 2 * logF + (n + 2) * (n - 1) / 2 * logpi + n * (n + 1) / 2 * (w.logp[i] - logpi));
+                L1 += pi *
+                    (n * (n - 1) / 2 * logF + (n + 2) * (n - 1) / 2 * logpi + n * (n + 1) / 2 * (w.logp[i] - logpi));
             }
             normalise(other);
             double start = variation(w.logp, want), end = variation(got, want), argmax_l = variation(other, want);
-            printf("    %-30s %3ld  %.4f   %.4f   argmax L is at %.4f\n", ties ? "vbon, ties" : "vbon, additive", N, start, end, argmax_l);
-            CHECK_NEAR(sum, pow(mass, n), 1e-12, "sum of pi_bon"); // it telescopes to (sum of p)^N, and p is a float model's
+            printf("    %-30s %3ld  %.4f   %.4f   argmax L is at %.4f\n", ties ? "vbon, ties" : "vbon, additive", N,
+                start, end, argmax_l);
+            // it telescopes to (sum of p)^N, and p is a float model's
+            CHECK_NEAR(sum, pow(mass, n), 1e-12, "sum of pi_bon");
             CHECK_NEAR(mass, 1, 1e-6, "sum of p");
             CHECK(J >= L && L >= L1 && J <= 1e-9, "J %g >= L %g >= L1 %g, J <= 0", J, L, L1);
-            CHECK(start >= 0.2 && end <= 0.02 && end < argmax_l, "N=%ld: total variation %.4f -> %.4f, argmax L %.4f", N, start, end, argmax_l);
-        }
-    }
-    world_rewards(&w, false, 4);
-    static const struct { const char *name; ObjectiveSpec o; double N; } rest[] = {
-        {"rl, beta .5", {.row = objectives + 3, .beta = 0.5}, 0}, {"l", {.row = objectives + 1, .N = 4}, 4}, {"l, beta .4", {.row = objectives + 1, .beta = 0.4}, 3.5},
-        {"l1", {.row = objectives + 2, .N = 3}, 3}, {"vbon, --compat scale", {.row = objectives + 0, .N = 2, .compat_scale = true}, 2}, {"vbon, --compat scale", {.row = objectives + 0, .N = 4, .compat_scale = true}, 4}};
-    for (int k = 0; k < 6; k++) {
-        double N = rest[k].N;
-        if (few() && k != 3) continue;
-        world_train(&w, rest[k].o, 2, got);
-        for (int i = 0; i < STRINGS; i++) {
-            double lF = floored(w.logF[i]);
-            want[i] = k == 0 ? w.logp[i] + w.reward[i] / 0.5 : k < 3 ? w.logp[i] + (N - 1) * lF : N * (N + 1) / 2 * w.logp[i] + N * (N - 1) / 2 * lF;
-        }
-        if (k >= 4) best_of_exactly(&w, 1 + (N - 1) * (N - 1) / N, want); // N_eff
-        normalise(want);
-        double start = variation(w.logp, want), end = variation(got, want);
-        if (k >= 4) {
-            best_of_exactly(&w, N, other);
-            printf("    %-30s %3g  %.4f   %.4f   to Best-of-N %.4f\n", rest[k].name, N, start, end, variation(got, other));
-            CHECK(end < variation(got, other), "released scaling lands at N_eff");
-        } else {
-            printf("    %-30s %3g  %.4f   %.4f\n", rest[k].name, N, start, end);
-            CHECK(end <= 0.02 && end < start, "%s: total variation to its own optimum %.4f -> %.4f", rest[k].name, start, end);
+            CHECK(start >= 0.2 && end <= 0.02 && end < argmax_l, "N=%ld: total variation %.4f -> %.4f, argmax L %.4f",
+                N, start, end, argmax_l);
         }
     }
     for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
 }
 
+static void other_optima(void) // of the other objectives, and where --compat scale lands
+{
+    static const struct { const char *name, *objective; long N; double beta; bool compat; } cases[] = {
+        {"rl, beta .5", "rl", 0, 0.5, false},
+        {"l", "l", 4, 0, false},
+        {"l, beta .4", "l", 0, 0.4, false},
+        {"l1", "l1", 3, 0, false},
+        {"vbon, --compat scale", "vbon", 2, 0, true},
+        {"vbon, --compat scale", "vbon", 4, 0, true}};
+    World w = {0};
+    double got[STRINGS], want[STRINGS], best[STRINGS];
+    world_strings(&w);
+    world_rewards(&w, false, 4);
+    for (size_t k = 0; k < COUNT(cases); k++) {
+        const char *name = cases[k].name, *objective = cases[k].objective;
+        double beta = cases[k].beta, N = cases[k].N ? (double)cases[k].N : *objective == 'r' ? 0 : 1 / beta + 1;
+        if (few() && strcmp(objective, "l1")) continue;
+        ObjectiveSpec o = {.row = ROW(objectives, objective), .N = cases[k].N, .beta = beta,
+            .compat_scale = cases[k].compat};
+        world_train(&w, o, 2, got);
+        for (int i = 0; i < STRINGS; i++) {
+            double p = w.logp[i], F = floored(w.logF[i]);
+            if (!strcmp(objective, "rl")) want[i] = p + w.reward[i] / beta;
+            else if (!strcmp(objective, "l")) want[i] = p + (N - 1) * F;
+            else want[i] = N * (N + 1) / 2 * p + N * (N - 1) / 2 * F; // l1
+        }
+        if (cases[k].compat) best_of_exactly(&w, 1 + (N - 1) * (N - 1) / N, want); // N_eff
+        normalise(want);
+        double start = variation(w.logp, want), end = variation(got, want);
+        if (cases[k].compat) {
+            best_of_exactly(&w, N, best);
+            double beside = variation(got, best);
+            printf("    %-30s %3g  %.4f   %.4f   to Best-of-N %.4f\n", name, N, start, end, beside);
+            CHECK(end < beside, "released scaling lands at N_eff");
+        } else {
+            printf("    %-30s %3g  %.4f   %.4f\n", name, N, start, end);
+            CHECK(end <= 0.02 && end < start, "%s: total variation to its own optimum %.4f -> %.4f", name, start, end);
+        }
+    }
+    for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
+}
+
+static void test_world(void)
+{
+    printf("    %-30s %3s  %-8s %-8s %-8s\n", "objective, reward", "N", "start", "end", "beside");
+    vbon_optima();
+    other_optima();
+}
+
 // ----------------------------------------------------------------------------
-// offline: of enough comparisons drawn from the reference, bon-sft's optimum is pi_bon, and ipo's, over pairs of two draws, is ref exp(t (F - G)) / Z, t = 1/(2 beta), G the
-// probability that a draw is better: there the derivative of E (h - t)^2 is 0, for h is a difference f_w - f_l and f_i - E f = t (F_i - G_i).
+// offline: of enough comparisons drawn from the reference, bon-sft's optimum is pi_bon, and ipo's, over pairs of two
+// draws, is ref exp(t (F - G)) / Z, t = 1/(2 beta), G the probability that a draw is better: there the derivative of E
+// (h - t)^2 is 0, for h is a difference f_w - f_l and f_i - E f = t (F_i - G_i).
 
 static void world_offline(World *w, OfflineLoss o, double *out)
 {
@@ -239,7 +284,8 @@ static void world_offline(World *w, OfflineLoss o, double *out)
         for (size_t i = 0; i < B; i++) which[i] = ((size_t)m.step * B + i) % n;
         model_zero_grad(&m);
         offline_batch(&s, &o, &c, which, B, 1, sums);
-        AdamW opt = {.lr = schedule_lr(ROW(schedules, "linear"), 3e-3, m.step, STEPS, 0), .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1};
+        AdamW opt = {.lr = schedule_lr(ROW(schedules, "linear"), 3e-3, m.step, STEPS, 0), .beta1 = 0.9, .beta2 = 0.95,
+            .eps = 1e-8, .clip = 1};
         model_update(&m, &opt);
     }
     world_probabilities(w, &m, &p, out);
@@ -257,27 +303,37 @@ static void test_offline_world(void)
         OfflineLoss o = {.kind = k ? OFFLINE_IPO : OFFLINE_BON_SFT, .N = 4, .beta = 0.5};
         world_offline(&w, o, got);
         if (!k) best_of_exactly(&w, 4, want);
-        else for (int i = 0; i < STRINGS; i++) { double F = exp(w.logF[i]), G = 1 - F - exp(w.logp[i]); want[i] = w.logp[i] + (F - G) / (2 * o.beta); }
+        else
+            for (int i = 0; i < STRINGS; i++) {
+                double F = exp(w.logF[i]), G = 1 - F - exp(w.logp[i]);
+                want[i] = w.logp[i] + (F - G) / (2 * o.beta);
+            }
         normalise(want);
         double start = variation(w.logp, want), end = variation(got, want);
         printf("    %-30s %3g  %.4f   %.4f\n", k ? "ipo, beta" : "bon-sft, N", k ? o.beta : (double)o.N, start, end);
-        CHECK(start >= 0.2 && end <= 0.02, "%s: total variation to its own optimum %.4f -> %.4f", k ? "ipo" : "bon-sft", start, end);
+        CHECK(start >= 0.2 && end <= 0.02, "%s: total variation to its own optimum %.4f -> %.4f", k ? "ipo" : "bon-sft",
+            start, end);
     }
     for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
 }
 
 // ----------------------------------------------------------------------------
-// the reference against its own cache, drawn by the engine: a fresh sample's rank is uniform, log F-hat (digamma) has mean -1, and the best of N
-// lies above N/(N+1) of the cache. Cache, rollouts and Best-of-N must not share draws for that.
+// the reference against its own cache, drawn by the engine: a fresh sample's rank is uniform, log
+// F-hat (digamma) has mean -1, and the best of N lies above N/(N+1) of the cache. Cache, rollouts
+// and Best-of-N must not share draws for that.
 
 static void draw_stream(Model *m, Prompt *p, size_t P, size_t K, uint64_t stream, Response *r)
 {
     Generator g = {0};
     Arena work = {.name = "work", .o = m->o};
-    for (int pass = 0; pass < 2; pass++) { if (pass) arena_place(&work); generator_carve(&g, m, &work, 256, 512, 1, 8); }
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass) arena_place(&work);
+        generator_carve(&g, m, &work, 256, 512, 1, 8);
+    }
     for (size_t i = 0; i < P * K; i++) r[i] = (Response){.prompt = i / K, .sample = i % K};
     generate(&g, &(Sampling){.temperature = 1, .top_p = 1, .seed = 5, .stream = stream, .eos = -1}, p, r, P * K);
-    for (size_t i = 0; i < P * K; i++) r[i].reward = (double)(r[i].key >> 40); // any function of the string: continuous, so ranks are uniform
+    // any function of the string: continuous, so ranks are uniform
+    for (size_t i = 0; i < P * K; i++) r[i].reward = (double)(r[i].key >> 40);
     generator_free(&g); arena_release(&work);
 }
 
@@ -285,13 +341,15 @@ static void test_ranks_drawn(void)
 {
     enum { P = 3000, M = 9, N = 4 };
     Model m;
-    Config c = {.arch = &architectures[ARCH_GPT2], .L = 1, .NH = 2, .C = 16, .F = 32, .V = 60, .max_T = 12, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.3, .eos = 0};
+    Config c = {.arch = &architectures[ARCH_GPT2], .L = 1, .NH = 2, .C = 16, .F = 32, .V = 60, .max_T = 12, .act = ACT_GELU_TANH,
+        .tied = true, .eps = 1e-5, .init_std = 0.3, .eos = 0};
     model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
     model_random(&m, 8);
     model_pack(&m);
     static int id[1] = {7};
     Prompt *p = xcalloc(P, sizeof *p);
-    Response *cache = xcalloc(P * M, sizeof *cache), *fresh = xcalloc(P, sizeof *fresh), *best = xcalloc(P * N, sizeof *best);
+    Response *cache = xcalloc(P * M, sizeof *cache), *fresh = xcalloc(P, sizeof *fresh),
+             *best = xcalloc(P * N, sizeof *best);
     for (size_t i = 0; i < P; i++) p[i] = (Prompt){.ids = id, .n = 1};
     draw_stream(&m, p, P, M, STREAM_CACHE, cache);
     draw_stream(&m, p, P, 1, STREAM_ROLLOUT, fresh);
@@ -323,11 +381,13 @@ static void test_ranks_drawn(void)
 }
 
 // ----------------------------------------------------------------------------
-// a strictly increasing map of the rewards, applied to cache and rollouts alike, changes nothing but the raw rewards in the log
+// a strictly increasing map of the rewards, applied to cache and rollouts alike, changes
+// nothing but the raw rewards in the log
 
 static double cube(double r) { return (double)(float)(r * r * r * 0.01 + exp(r)); }
 
-static void monotone_run(double (*map)(double), const char *objective, const char *fhat, const char *critic, real *weights, double *kl)
+static void monotone_run(double (*map)(double), const char *objective, const char *fhat, const char *critic,
+    real *weights, double *kl)
 {
     static int prompt_ids[2][1] = {{1}, {3}};
     World w = {.map = map};
@@ -348,7 +408,8 @@ static void monotone_run(double (*map)(double), const char *objective, const cha
     }
     Ppo ppo;
     PpoOptions opt = world_options((ObjectiveSpec){.row = ROW(objectives, objective), .N = 4}, 3);
-    opt.fhat = ROW(fhats, fhat); opt.critic = ROW(critics, critic); opt.episodes = 64 * 6; opt.rollout = 64; opt.minibatch = 32;
+    opt.fhat = ROW(fhats, fhat); opt.critic = ROW(critics, critic); opt.episodes = 64 * 6; opt.rollout = 64;
+    opt.minibatch = 32;
     opt.has_missing_eos = true; opt.missing_eos = map ? map(-3) : -3;
     ppo_create(&ppo, &opt, &m, p, cdf, 2, world_reward, &w);
     for (int i = 0; i < 6; i++) { ppo_iteration(&ppo); kl[i] = metric(&ppo, "objective/kl"); }
@@ -358,8 +419,12 @@ static void monotone_run(double (*map)(double), const char *objective, const cha
     for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
 }
 
-// Rows added at run time are found by name and train differently: an objective that sees lengths, an estimate of log F, a critic.
-static double short_score(const ObjectiveSpec *o, const Response *y, double logF, double logp) { return vbon_score(o, y, logF, logp) - 0.5 * (double)y->n; }
+// Rows added at run time are found by name and train differently: an objective that sees
+// lengths, an estimate of log F, a critic.
+static double short_score(const ObjectiveSpec *o, const Response *y, double logF, double logp)
+{
+    return vbon_score(o, y, logF, logp) - 0.5 * (double)y->n;
+}
 static double half_log_f(const Place *at) { return log((at->k + 0.5) / ((double)at->cdf->M + 1)); }
 static int learned;
 static void zero_values(Ppo *p) { for (size_t j = 0; j < p->rollout.actions; j++) p->rollout.value[j] = p->critic[0]; }
@@ -370,7 +435,9 @@ static void test_rows(void)
     ROW_ADD(objectives, {"short", NULL, TAKES_N, vbon_weights, short_score, true, false});
     ROW_ADD(fhats, {"half", NULL, half_log_f, NULL, false, false});
     ROW_ADD(critics, {"constant", NULL, false, false, 1, zero_values, count_learn});
-    static const char *const runs[][3] = {{"vbon", "digamma", "head"}, {"short", "digamma", "head"}, {"vbon", "half", "head"}, {"vbon", "digamma", "constant"}};
+    static const char *const runs[][3] = {
+        {"vbon", "digamma", "head"}, {"short", "digamma", "head"}, {"vbon", "half", "head"},
+        {"vbon", "digamma", "constant"}};
     Model m;
     world_model(&m, ops_cpu(), TRAIN_ALL, 6);
     size_t n = m.n_params;
@@ -380,10 +447,12 @@ static void test_rows(void)
     for (size_t k = 0; k < 4; k++) monotone_run(NULL, runs[k][0], runs[k][1], runs[k][2], weights + k * n, kl);
     for (size_t a = 0; a < 4; a++)
         for (size_t b = 0; b < a; b++)
-            CHECK(memcmp(weights + a * n, weights + b * n, n * sizeof *weights), "%s, %s, %s trains to the same bits as %s, %s, %s",
-                  runs[a][0], runs[a][1], runs[a][2], runs[b][0], runs[b][1], runs[b][2]);
+            CHECK(memcmp(weights + a * n, weights + b * n, n * sizeof *weights),
+                "%s, %s, %s trains to the same bits as %s, %s, %s", runs[a][0], runs[a][1], runs[a][2], runs[b][0],
+                runs[b][1], runs[b][2]);
     CHECK(learned == 6, "the critic learned %d times in 6 iterations", learned);
-    size_t last = row_named(objectives, sizeof *objectives, "short"), fhat = row_named(fhats, sizeof *fhats, "half"), critic = row_named(critics, sizeof *critics, "constant");
+    size_t last = row_named(objectives, sizeof *objectives, "short"), fhat = row_named(fhats, sizeof *fhats, "half"),
+           critic = row_named(critics, sizeof *critics, "constant");
     CHECK(!row_name(objectives, sizeof *objectives, last + 1), "the new row is the last");
     objectives[last] = (Objective){0}; fhats[fhat] = (Fhat){0}; critics[critic] = (Critic){0};
     free(weights);
@@ -397,11 +466,14 @@ static void test_monotone(void)
     model_free(&m);
     real *a = xmalloc(n * sizeof *a), *b = xmalloc(n * sizeof *b);
     double ka[6], kb[6];
-    static const char *const kinds[][3] = {{"vbon", "digamma", "head"}, {"l", "mc", "head"}, {"l1", "add1", "head"}, {"vbon", "digamma", "prefix-rank"}};
+    static const char *const kinds[][3] = {
+        {"vbon", "digamma", "head"}, {"l", "mc", "head"}, {"l1", "add1", "head"},
+        {"vbon", "digamma", "prefix-rank"}};
     for (int k = 0; k < 4; k++) {
         monotone_run(NULL, kinds[k][0], kinds[k][1], kinds[k][2], a, ka);
         monotone_run(cube, kinds[k][0], kinds[k][1], kinds[k][2], b, kb);
-        CHECK(!memcmp(a, b, n * sizeof *a) && !memcmp(ka, kb, sizeof ka), "weights or KL differ under a monotone map, objective %s", kinds[k][0]);
+        CHECK(!memcmp(a, b, n * sizeof *a) && !memcmp(ka, kb, sizeof ka),
+            "weights or KL differ under a monotone map, objective %s", kinds[k][0]);
         CHECK(fabs(ka[5]) > 1e-4, "the run moved: KL %g", ka[5]);
     }
     free(a); free(b);
