@@ -89,6 +89,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"the tiny world: trained models against enumeration", test_world, 1},
     {"the tiny world: offline losses against enumeration", test_offline_world, 1},
     {"ranks of the reference's own draws", test_ranks_drawn, 1},
+    {"measured: Best-of-N's own samples are at distance 0", test_measured, 1},
     {"monotone maps of the reward change nothing", test_monotone, 1},
     {"rows of one's own train differently", test_rows, 1},
     {"info: plans, and scaled rewards", test_info, 1},

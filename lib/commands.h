@@ -994,8 +994,10 @@ static void cmd_eval(const Args *a)
         if (both > spec.tokens) spec.tokens = both;
     }
     evaluate(&e, &spec, d.prompts, cdf, kept, d.n * K, K);
-    json_t *j = json_make("{s:s, s:s, s:I, s:I, s:I, s:I}", "method", methods[a->method].name, "model", policy, "n", (json_int_t)N, "prompts", (json_int_t)d.n,
-                          "samples", (json_int_t)K, "seed", (json_int_t)a->seed), *distances = json_object();
+    size_t M = SIZE_MAX; // cached samples of the prompt that has fewest
+    for (size_t i = 0; i < d.n; i++) if (cdf[i].M < M) M = cdf[i].M;
+    json_t *j = json_make("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "method", methods[a->method].name, "model", policy, "n", (json_int_t)N, "prompts", (json_int_t)d.n,
+                          "samples", (json_int_t)K, "m", (json_int_t)M, "seed", (json_int_t)a->seed), *distances = json_object();
     struct { const char *key; Estimate e; } out[] = {{"reward", e.reward}, {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1}, {"kl_k3", e.k3}, {"kl_rb", e.rb},
         {"kl_released", e.released}, {"length", e.length}, {"finished", e.finished}};
     for (size_t i = 0; i < sizeof out / sizeof *out; i++) json_object_set_new(j, out[i].key, estimate_json(out[i].e));

@@ -161,7 +161,12 @@ static void test_data(void)
         size_t best = i % 2 * 4, k = best + 1;
         for (; k < i % 2 * 4 + 4; k++) if (x[k].reward > x[best].reward || (x[k].reward == x[best].reward && x[k].key > x[best].key)) best = k;
         judged += y[best].reward / 6;
-        for (k = 0; k < 8; k++) wins += (y[k].reward < y[best].reward || (y[k].reward == y[best].reward && y[k].key < y[best].key)) / 48.0;
+        size_t others = 0, won = 0; // a draw is not compared with itself
+        for (k = 0; k < 8; k++) {
+            others += y[k].key != y[best].key;
+            won += y[k].reward < y[best].reward || (y[k].reward == y[best].reward && y[k].key < y[best].key);
+        }
+        wins += (double)won / (double)others / 6;
     }
     json_t *pool = json_file(tmp_path("eval_pool.json"));
     CHECK_NEAR(at(json_object_get(pool, "reward"), 0), judged, 1e-6, "what the pool's choice is worth to its judge");
