@@ -96,6 +96,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"commands: Pythia through all of them", test_pythia, 1},
     {"a reward model with another tokenizer gets the text", test_other_tokenizer, 1},
     {"commands: DistilBERT as the reward", test_distilbert_commands, 1},
+    {"presets", test_presets, 1},
     {"commands: bad input", test_commands, 1},
     {"sizes: absurd numbers, odd files, little memory", test_sizes, 1},
     {"commands: offline, from whole and compacted caches", test_offline, 1},

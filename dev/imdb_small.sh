@@ -5,10 +5,13 @@
 #     dev/imdb_small.sh [NAME ...]        all runs in the order below, or those whose name begins with one of NAME
 #
 # Two recipes. `paper` is --preset sentiment (top 2 blocks, value head, 128 episodes x 4 epochs) at ten times its rate, because 3e-5 is a rate for 124 million
-# parameters (control-paper-3e-5 shows what it does here); `best` is --preset best. Both at 12,800 episodes of 40 tokens, four strengths (RL five), two seeds. RL's optima
+# parameters (control-paper-3e-5 shows what it does here), with a falling rate and a clipped gradient, unless LM is given; `best` is --preset best. Both at 12,800 episodes of 40 tokens, four strengths (RL five), two seeds. RL's optima
 # have about the KL of Best-of-2 to Best-of-64 from beta = 3 to 0.5, but training goes only part of the way there: so beta goes on to 0.2. The l of N
 # has beta = 1/(N-1): the bound of the vbon of that N. Then what matters, one change at a time, at N=16. `offline`: DPO and IPO on 12 comparisons of 6 cached samples a
 # prompt, once; BoNBoN and supervised training on the best of the first N cached samples, six times over; all at 1e-4, a hundred times the rate for 124 million parameters (bon-sft: twenty), untuned.
+# `scaled`: RL by the recipe `paper` on rewards divided by the standard deviation of the cache's, beta too, so that its optimum stays: the value loss
+# grows with the square of the returns, and through the trunk that the head shares with the policy it drowns the policy's gradient where rewards are large. (vBoN's
+# returns are in nats and have no such unit.) The beta in a run's name is the one before the division.
 # The order is that of the questions: stopped after any run, what there is says most. A run that fails is named at the end and tried again the next time.
 # Models and caches: dev/models/imdb (dev/imdb_models.sh DATA=DIR made them). Tables and figure: dev/imdb_results.py.
 #
@@ -18,6 +21,8 @@ set -eu
 M=${MODELS:-dev/models/imdb}; OUT=${OUT:-runs/imdb}; RESULTS=${RESULTS:-dev/results/imdb/results.jsonl}
 LM=${LM:-}; RM=${RM:-}; PROMPTS=${PROMPTS:-}; PROMPTS_TEST=${PROMPTS_TEST:-}; M_TRAIN=${M_TRAIN:-200}; M_TEST=${M_TEST:-600}
 GRID=${GRID:-}; MS=${MS:-}; SEEDS=${SEEDS:-1 2}; PAPER_LR=${PAPER_LR:-3e-4}; OFFLINE_LR=${OFFLINE_LR-1e-4}; FLAGS=${FLAGS:-} # FLAGS: for every command, e.g. --device cuda
+[ -n "$LM" ] && PAPER=${PAPER-} || PAPER=${PAPER---schedule linear --clip-grad 1 --score-clip 0} # what the recipe `paper` changes of --preset sentiment
+SCALE=${SCALE:-0.435}                                                          # of `scaled`: 1 over the deviation of the cache's rewards, 2.298
 EPISODES=${EPISODES:-12800}; SAMPLES=${SAMPLES:-8}; PROMPTS_MAX=${PROMPTS_MAX:-0} # smaller for a rehearsal: name another RESULTS then
 ASKED=
 for a in "$@"; do case $a in DATA=*) ;; *) ASKED="$ASKED $a";; esac; done # DATA=DIR: the data went into models and caches, nothing more is read from it
@@ -65,7 +70,11 @@ run() { # run NAME COMMAND FLAGS: train, evaluate, keep the log and the line. CO
     [ -n "${KEEP_MODELS:-}" ] || rm -f "$OUT/$name"/*.safetensors
 }
 best() { run "best-$1-$2$3-s$4" "$TRAIN $EPISODES" --preset best --objective "$1" "--$2" "$3" --seed "$4"; } # OBJECTIVE FLAG STRENGTH SEED
-paper() { run "paper-$1-$2$3-s$4" "$TRAIN $EPISODES" --preset sentiment --lr "$PAPER_LR" --objective "$1" "--$2" "$3" --seed "$4"; }
+paper() { run "paper-$1-$2$3-s$4" "$TRAIN $EPISODES" --preset sentiment $PAPER --lr "$PAPER_LR" --objective "$1" "--$2" "$3" --seed "$4"; }
+scaled() { # the same; without the cache, whose rewards are not divided
+    run "scaled-$1-$2$3-s$4" "$(echo "$TRAIN" | sed "s#--cache [^ ]*#--prompts ${PROMPTS:-dev/imdb/prompts.jsonl}#") $EPISODES" \
+        --preset sentiment $PAPER --lr "$PAPER_LR" --objective "$1" "--$2" "$(awk "BEGIN { printf \"%g\", $3 * $SCALE }")" --reward-scale "$SCALE" --seed "$4"
+}
 strengths() { # strengths RECIPE SEED: all of them but N=16 and what stands beside it
     $1 vbon n 4 $2; $1 rl beta 1.5 $2; $1 vbon n 64 $2; $1 rl beta 0.4 $2; $1 rl beta 0.2 $2; $1 vbon n 2 $2; $1 rl beta 3 $2; $1 l n 4 $2; $1 l n 64 $2; $1 l n 2 $2
 }
@@ -81,7 +90,7 @@ for n in 2 4 16 64; do if wanted bon-$n; then evaluate bon-$n "" --method bon --
             case $x in dpo:*|ipo:*|bonbon:*|bon-sft:*) recipe=offline;; esac
             $recipe "${x%%:*}" "${flag%:*}" "${x##*:}" "$s"
         done
-        for m in $MS; do run "m-$m-s$s" "$TRAIN $EPISODES" --preset sentiment --lr "$PAPER_LR" --objective vbon --n 10 --m "$m" --seed "$s"; done
+        for m in $MS; do run "m-$m-s$s" "$TRAIN $EPISODES" --preset sentiment $PAPER --lr "$PAPER_LR" --objective vbon --n 10 --m "$m" --seed "$s"; done
     done
     end
 }
@@ -106,6 +115,7 @@ strengths best 2
 offline bon-sft n 16 1 bon-sft 6; offline bonbon n 16 1 bonbon 6; offline dpo beta 0.1 1
 offline bonbon n 4 1 bonbon 6; offline bonbon n 64 1 bonbon 6; offline bon-sft n 4 1 bon-sft 6; offline bon-sft n 64 1 bon-sft 6; offline dpo beta 0.5 1; offline ipo beta 0.1 1
 strengths paper 1
+scaled rl beta 0.8 1; scaled rl beta 1.5 1; scaled rl beta 0.4 1
 run control-rl-critic-head "$TRAIN $EPISODES" --preset best --objective rl --beta 0.8 --seed 1 --critic head --vf-coef 0.1 --lambda 0.95
 run control-rl-0.1 "$TRAIN $EPISODES" --preset best --objective rl --beta 0.1 --seed 1
 run control-paper-3e-5 "$TRAIN $EPISODES" --preset sentiment --objective vbon --n 16 --seed 1
