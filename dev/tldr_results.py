@@ -12,6 +12,13 @@ runs = {r["run"]: r for r in map(json.loads, open(sys.argv[1], encoding="utf-8")
 evals = [r for r in runs.values() if "eval" in r]
 temperatures = sorted({r["temperature"] for r in evals})
 N = re.search(r" N (\d+)", runs["split"]["settings"])[1]
+# Without a pool-seed the pool was the reference samples themselves. A draw never wins against itself, so it has to be compared with the other M-1 alone; lines
+# without "m" divided by M. (Draws that repeat each other, and a policy's responses that are among the samples, would need the draws.)
+pool_apart = "pool-seed" in runs["split"]["settings"]
+M = int(N) * len(re.search(r" seeds ([\d ]+?) temp", runs["split"]["settings"])[1].split())
+for r in evals:
+    if r["method"] in ("SFT", "BoN") and not pool_apart and "m" not in r["eval"]:
+        r["eval"]["win_rate"] = [x * M / (M - 1) for x in r["eval"]["win_rate"]]
 METHODS = ("SFT", "RL", "vBoN", "DPO", "BoNBoN", "BoN")
 
 def cell(rows, key):
@@ -27,6 +34,8 @@ print("Written by `python3 dev/tldr_results.py` from results.jsonl, which `dev/t
       "billion, its reward models were trained on 800 preferences, and N is %s, not 100. What the tables show is that every step of the pipeline runs, and what it gives at this size. A response\n"
       "without an end counts %g, so a policy gains first by ending: look at the last two tables of each half beside the first two.\n" % (N, MISSING) if small else "A response without an end counts %g.\n" % MISSING))
 print("Settings: `%s`\n" % runs["split"]["settings"])
+if any("m" not in r["eval"] for r in evals):
+    print("results.jsonl holds distances to Best-of-N too, which no table here shows: in lines without `m` they are (N−1)/(M+1) too large.\n")
 if small:
     print("## Models\n\n| | measured on what was held out |\n|---|---|")
     h = {m: runs[m]["held_out"] for m in ("lm", "sft", "rm", "judge")}
@@ -55,7 +64,8 @@ for half, what in (("in", "In-distribution (relationships, relationship_advice)"
             cells = [cell([r for r in here if r["method"] == m and r["temperature"] == t], key) for t in temperatures]
             if any(cells): print("| %s | %s |" % (m if m != "BoN" else "Best-of-" + N, " | ".join(cells)))
         print()
-print("SFT and Best-of-N are draws of the reference samples themselves, which they are compared with; a draw never wins against itself, so with M of them\nSFT wins (M-1)/2M where no rewards are equal.\n")
+if not pool_apart:
+    print("SFT and Best-of-N are draws of the reference samples themselves, each compared with the other %d. Of those Best-of-N has %d that it was preferred to: its win rate is flattered.\n" % (M - 1, int(N) - 1))
 
 print("## One response each\n\nThe first posts of the split, not chosen by eye; rewards by the training model and the judge; a response without an end (…) counts %g.\n" % MISSING)
 def text(s): return s.replace("<|endoftext|>", "").replace("|", "\\|").replace("\n", "<br>").strip()

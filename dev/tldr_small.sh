@@ -4,7 +4,7 @@
 #
 # Stages: split the posts; language model (GPT-NeoX, reviews and training posts); SFT on the human summaries; a training reward model from its lower half and a larger one,
 # the judge, from all of it, each centred on the human summaries; reward cache; vBoN and RL on the training reward, DPO and BoNBoN on the cache alone; at each temperature reference samples judged by the
-# judge and, the same draws, a pool rewarded by the training reward; SFT, the four policies and Best-of-N (chosen from the pool) judged by the judge; one response each to look at.
+# judge and a pool of other draws rewarded by the training reward; SFT, the four policies and Best-of-N (chosen from the pool) judged by the judge; one response each to look at.
 # --preset tldr but for: N and M (no 100 of 200 at two cores), --lr (3e-6 is for billions of parameters), --episodes, --train-layers and --critic prefix-rank (few episodes).
 #
 # DIR holds imdb/train.jsonl.gz, imdb/test.jsonl.gz and tldr/posts.jsonl.gz (lines {"prompt","reference","policy","subreddit","preferred"?}). The split and the tables need
@@ -33,7 +33,7 @@ LM_LR=${LM_LR:-2e-3}; SFT_LR=${SFT_LR:-5e-4}; RM_LR=${RM_LR:-5e-4}; PPO_LR=${PPO
 TEST=${TEST:-196}; QUERY=${QUERY:-512}; CONTEXT=${CONTEXT:-576}; MAX_NEW=${MAX_NEW:-53}  # posts in each half of the test; tokens
 TRAIN=${TRAIN---m 0 --critic prefix-rank}; SHARD_MIB=${SHARD_MIB:-4}; SAVE_EVERY=${SAVE_EVERY:-2}  # of vBoN and RL: what departs from --preset tldr
 PROMPTS=${PROMPTS:-600}; M=${M:-32}; N=${N:-8}; BETA=${BETA:-0.05}; DPO_BETA=${DPO_BETA:-0.1}; EPISODES=${EPISODES:-1536}; T=${T:-0.7}
-HELD_OUT=${HELD_OUT:-200}; FLAGS=${FLAGS:-}                                              # FLAGS: for every command, e.g. --device cuda
+HELD_OUT=${HELD_OUT:-200}; POOL_SEED=$((SEED + 1)); FLAGS=${FLAGS:-}                      # FLAGS: for every command, e.g. --device cuda
 if [ -n "$SPLIT$SFT$RM$JUDGE" ]; then
     GIVEN=" given $SPLIT $SFT $RM $JUDGE train $TRAIN"
     for f in "$SPLIT/prompts.jsonl" "$SPLIT/test_in.jsonl" "$SPLIT/test_out.jsonl" "$SPLIT/test.jsonl" "$SFT/config.json" "$RM/config.json" "$JUDGE/config.json"; do
@@ -46,7 +46,7 @@ else
 fi
 mkdir -p "$OUT"
 exec 9> "$OUT/lock"; flock -n 9 || { echo "tldr_small.sh: waiting for another one at work in $OUT, or a command that a killed one left running"; flock 9; }
-SETTINGS="seed $SEED seeds $SEEDS temperatures $TEMPERATURES layers $LAYERS width $WIDTH heads $HEADS rm-layers $RM_LAYERS train-layers $TRAIN_LAYERS reviews $REVIEWS epochs $LM_EPOCHS $SFT_EPOCHS $RM_EPOCHS centre $CENTRE lr $LM_LR $SFT_LR $RM_LR $PPO_LR $OFFLINE_LR test $TEST query $QUERY context $CONTEXT max-new $MAX_NEW prompts $PROMPTS M $M N $N beta $BETA $DPO_BETA episodes $EPISODES T $T held-out $HELD_OUT $FLAGS$GIVEN"
+SETTINGS="seed $SEED seeds $SEEDS temperatures $TEMPERATURES layers $LAYERS width $WIDTH heads $HEADS rm-layers $RM_LAYERS train-layers $TRAIN_LAYERS reviews $REVIEWS epochs $LM_EPOCHS $SFT_EPOCHS $RM_EPOCHS centre $CENTRE lr $LM_LR $SFT_LR $RM_LR $PPO_LR $OFFLINE_LR test $TEST query $QUERY context $CONTEXT max-new $MAX_NEW prompts $PROMPTS M $M N $N beta $BETA $DPO_BETA episodes $EPISODES T $T held-out $HELD_OUT pool-seed $POOL_SEED $FLAGS$GIVEN"
 [ -f "$OUT/settings" ] || { echo "$SETTINGS" > "$OUT/settings.tmp"; mv "$OUT/settings.tmp" "$OUT/settings"; }
 [ "$SETTINGS" = "$(cat "$OUT/settings")" ] || { echo "tldr_small.sh: $OUT was begun with other sizes (see $OUT/settings): name another OUT"; exit 1; }
 LINES=$OUT/results.jsonl
@@ -99,11 +99,11 @@ done
 BY_RM="--reward $RM --reward-offset $(cat "$OUT/rm.offset")"; BY_JUDGE="--reward $JUDGE --reward-offset $(cat "$OUT/judge.offset")"; RULES="--missing-eos -1 --max-new $MAX_NEW"
 
 # 3. the reward cache, vBoN and RL; DPO and BoNBoN
-cache() { # cache NAME FLAGS: goes on by itself, then is renamed
-    name=$1; shift
-    [ -f "$OUT/$name.jsonl" ] || { step "$name" cache --model "$SFT" "$@" $RULES --seed "$SEED" --out "$OUT/$name.part"; mv "$OUT/$name.part" "$OUT/$name.jsonl"; }
+cache() { # cache NAME SEED FLAGS: goes on by itself, then is renamed
+    name=$1; seed=$2; shift 2
+    [ -f "$OUT/$name.jsonl" ] || { step "$name" cache --model "$SFT" "$@" $RULES --seed "$seed" --out "$OUT/$name.part"; mv "$OUT/$name.part" "$OUT/$name.jsonl"; }
 }
-cache cache $BY_RM --temperature "$T" --prompts "$D/prompts.jsonl" --prompts-max "$PROMPTS" --samples "$M"
+cache cache "$SEED" $BY_RM --temperature "$T" --prompts "$D/prompts.jsonl" --prompts-max "$PROMPTS" --samples "$M"
 policy() { # policy NAME COMMAND FLAGS
     name=$1; command=$2; shift 2
     wanted "$name" || return 0
@@ -117,7 +117,8 @@ policy rl "$PPO" --objective rl --beta "$BETA"
 policy dpo "offline --preset dpo --lr $OFFLINE_LR" --loss dpo --beta "$DPO_BETA"
 policy bonbon "offline --preset bonbon --lr $OFFLINE_LR" --loss bonbon --n "$N"
 
-# 4. evaluation: at each temperature against reference samples of that temperature; Best-of-N chooses from the same draws by the training reward; the judge judges
+# 4. evaluation: at each temperature against reference samples of that temperature; SFT's responses and Best-of-N's come from a pool of other draws: among those
+# they are compared with, a response would meet itself and those that it was preferred to. Best-of-N chooses by the training reward; the judge judges
 evaluate() { # evaluate NAME FLAGS
     name=$1; shift
     wanted "$name" || return 0
@@ -125,8 +126,8 @@ evaluate() { # evaluate NAME FLAGS
     line "$name" "\"method\":\"$method\",\"half\":\"$half\",\"temperature\":$(printf '%g' "$t"),\"eval\":$(cat "$OUT/$name.json")"
 }
 for t in $TEMPERATURES; do
-    cache "reference-$t" $BY_JUDGE --temperature "$t" --prompts "$D/test.jsonl" --samples "$DRAWS"
-    cache "pool-$t" $BY_RM --temperature "$t" --prompts "$D/test.jsonl" --samples "$DRAWS"
+    cache "reference-$t" "$SEED" $BY_JUDGE --temperature "$t" --prompts "$D/test.jsonl" --samples "$DRAWS"
+    cache "pool-$t" "$POOL_SEED" $BY_RM --temperature "$t" --prompts "$D/test.jsonl" --samples "$DRAWS"
     for half in in out; do
         method=SFT; evaluate "SFT-$half-$t" --method bon --n 1 --pool "$OUT/pool-$t.jsonl" --samples "$(set -- $SEEDS; echo $#)"
         method=BoN; evaluate "BoN-$half-$t" --method bon --n "$N" --pool "$OUT/pool-$t.jsonl" --samples "$(set -- $SEEDS; echo $#)"
