@@ -63,6 +63,10 @@ bool cdf_fit(Cdf *c);
 // Where a response stands among its prompt's cached samples: all that an estimate of log F may look at.
 typedef struct { const Cdf *cdf; double reward; uint64_t key; double k; bool tie; } Place; // k of M samples are below; it may be half-integer
 Place cdf_place(const Cdf *c, double reward, uint64_t key);
+// log F for measuring, psi(k+1) - psi(M+1): for k ~ Bin(M, F) its mean is log F + sum_{j>M} (1-F)^j/j, so Best-of-N's own
+// samples come out at a distance of 0. (Training's digamma is the posterior mean, 1/(M+1) lower: a constant in the score,
+// but N-1 times that in a distance. Under the reference itself, where F < 1/M happens, this one is as much too high.)
+double measured_log_f(const Place *at);
 
 // An estimate of log F, by --fhat.
 typedef struct {
@@ -332,6 +336,11 @@ static double exact_log_f(const Place *at)
     die("--fhat exact: a response with order key %016llx is not in the cache's table: list every string with its F", (unsigned long long)at->key);
 }
 static double exact_least(const Cdf *c, bool finite) { (void)c; return finite ? log(1.0 / 400) : -INFINITY; } // the worst string has F = 0
+
+double measured_log_f(const Place *at)
+{
+    return at->cdf->logF ? exact_log_f(at) : digamma(at->k + 1) - digamma((double)at->cdf->M + 1);
+}
 
 Fhat fhats[ROWS_MAX] = {
     {"digamma", "the posterior mean of log F", digamma_log_f, NULL, false, false},
@@ -868,15 +877,26 @@ static double logp_gap(const Rollout *r) // mean |log pi at sampling - log pi in
     return gap;
 }
 
-static double explained_variance(const Rollout *r) // 1 - Var[returns - V] / Var[returns]
+static double explained_variance(const Rollout *r, const double *returns) // 1 - Var[returns - V] / Var[returns]
 {
     double mean_r = 0, mean_e = 0, var_r = 0, var_e = 0, n = (double)r->actions;
-    for (size_t j = 0; j < r->actions; j++) { mean_r += r->returns[j] / n; mean_e += (r->returns[j] - r->value[j]) / n; }
+    for (size_t j = 0; j < r->actions; j++) { mean_r += returns[j] / n; mean_e += (returns[j] - r->value[j]) / n; }
     for (size_t j = 0; j < r->actions; j++) {
-        double d = r->returns[j] - mean_r, e = r->returns[j] - r->value[j] - mean_e;
+        double d = returns[j] - mean_r, e = returns[j] - r->value[j] - mean_e;
         var_r += d * d; var_e += e * e;
     }
     return var_r > 0 ? 1 - var_e / var_r : NAN;
+}
+
+static double explained_sums(const Rollout *r, double gamma) // the same of Monte-Carlo returns: the rewards that came, summed
+{
+    double *G = (double *)xmalloc(r->actions * sizeof *G), explained;
+    for (size_t i = 0; i < r->E; i++)
+        for (size_t end = r->at[i + 1], j = end; j-- > r->at[i];)
+            G[j] = r->reward[j] + (j + 1 < end ? gamma * G[j + 1] : 0);
+    explained = explained_variance(r, G);
+    free(G);
+    return explained;
 }
 
 static void report(Ppo *p, const double began[4], const PpoSums *sums, double grad_norm, double lr)
@@ -884,8 +904,8 @@ static void report(Ppo *p, const double began[4], const PpoSums *sums, double gr
     const Rollout *r = &p->rollout;
     const ObjectiveSpec *o = &p->opt.objective;
     size_t E = r->E;
-    double e = (double)E, n = sums->actions, reward = 0, rewards = 0, entropy = 0, logF = 0, logp_ref = 0, distance = 0, best = 0, worst = 0, ties = 0, eos = 0;
-    double *k1 = (double *)xcalloc(2 * E, sizeof *k1), *k3 = k1 + E;
+    double e = (double)E, n = sums->actions, reward = 0, rewards = 0, entropy = 0, logF = 0, logp_ref = 0, best = 0, worst = 0, ties = 0, eos = 0;
+    double *k1 = (double *)xcalloc(3 * E, sizeof *k1), *k3 = k1 + E, *distance = k3 + E;
     bool cached = p->cdf != NULL;
     for (size_t i = 0; i < E; i++) {
         const Response *y = &r->y[i];
@@ -901,9 +921,9 @@ static void report(Ppo *p, const double began[4], const PpoSums *sums, double gr
         }
         reward += y->reward; logF += r->logF[i]; logp_ref += r->ref_logp_y[i]; eos += y->finished;
         if (at->cdf) { best += at->k >= (double)at->cdf->M; worst += at->k <= 0; ties += at->tie; }
-        if (cached && o->N > 0) distance += logp - log_pi_bon(r->logF[i], r->ref_logp_y[i], o->N);
+        distance[i] = cached && o->N > 0 ? logp - log_pi_bon(measured_log_f(at), r->ref_logp_y[i], o->N) : NAN;
     }
-    Estimate kl1 = estimate(k1, E), kl3 = estimate(k3, E);
+    Estimate kl1 = estimate(k1, E), kl3 = estimate(k3, E), far = estimate(distance, E);
     free(k1);
     p->n_metrics = 0;
     measure(p, "episode", (double)p->iteration * e);         // responses seen so far
@@ -916,8 +936,9 @@ static void report(Ppo *p, const double began[4], const PpoSums *sums, double gr
     measure(p, "objective/kl_k3_se", kl3.se);
     measure(p, "objective/entropy", entropy / e);            // nats, of the next-token distributions summed along a response: towards 0 it collapses
     measure(p, "objective/rlhf_reward", rewards / e);        // mean of what PPO maximises, score and KL terms together: should rise
-    // nats, KL(pi || pi_bon) = -J, estimated on this rollout: should fall. The one number to watch
-    measure(p, "vbon/distance", cached && o->N > 0 ? distance / e : NAN);
+    // nats, KL(pi || pi_bon) = -J, estimated on this rollout (measured_log_f, whatever --fhat): should fall. The one number to watch
+    measure(p, "vbon/distance", far.mean);
+    measure(p, "vbon/distance_se", far.se);
     measure(p, "vbon/logF", cached ? logF / e : NAN);        // mean log F-hat: -1 for the reference (digamma), about -1/N for Best-of-N
     measure(p, "vbon/saturation", cached ? best / e : NAN);  // share above every cached sample, where all get one score: 1/(M+1) for the reference; over .5: draw more
     measure(p, "vbon/zero", cached ? worst / e : NAN);       // share below every cached sample
@@ -932,7 +953,10 @@ static void report(Ppo *p, const double began[4], const PpoSums *sums, double gr
     measure(p, "val/ratio_var", sums->ratio_spread / n - (sums->ratio / n - 1) * (sums->ratio / n - 1));
     measure(p, "val/num_eos_tokens", eos);                   // responses that ended by themselves
     measure(p, "val/logp_gap", logp_gap(r));                 // nats a token: 1e-6 in fp32, up to 3e-2 in bf16; the run stops over .2
-    measure(p, "val/explained_variance", explained_variance(r)); // of the returns by V: 1 is perfect, 0 no help, below 0 harm
+    // of the returns by V: 1 is perfect, 0 no help, below 0 harm. GAE's returns hold the more of V itself the smaller lambda
+    // is: only runs of one lambda can be compared by it. Of the sums of rewards any two can; they are noisier, so it is lower
+    measure(p, "val/explained_variance", explained_variance(r, r->returns));
+    measure(p, "val/explained_variance_mc", explained_sums(r, p->opt.gamma));
     measure(p, "val/response_length", (double)r->actions / e); // tokens, the end-of-text included
     measure(p, "grad_norm", grad_norm);                      // mean before clipping
     measure(p, "lr", lr);                                    // of the last step

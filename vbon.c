@@ -910,7 +910,7 @@ static const Flag flag_table[] = {
     FLAG("weight-decay", FLAG_DOUBLE, weight_decay, "sft reward train offline", "1e-6", "0..1000", "of AdamW, on matrices and embeddings"),
     FLAG("clip-grad", FLAG_DOUBLE, clip_grad, "sft reward train offline", "1", "0..1e9", "largest gradient norm (0: no clipping)"),
     // running
-    FLAG("preset", FLAG_STRING, preset, "train offline", NULL, NULL, "a named set of flags. train: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: the demo's recipe, longer (without one: sentiment's numbers, all layers, all samples). offline: dpo, bonbon, bon-sft: rates and batches for 124 million parameters"),
+    FLAG("preset", FLAG_STRING, preset, "train offline", NULL, NULL, "a named set of flags. train: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: the demo's recipe, longer (without one: sentiment's numbers, but the rate falls, the gradient and not the score is clipped, and all layers and samples are used). offline: dpo, bonbon, bon-sft: rates and batches for 124 million parameters"),
     FLAG("seed", FLAG_LONG, seed, "sft reward sample bon cache train offline eval", "1", "0..", "of every random draw"),
     FLAG("resume", FLAG_BOOL, resume, "sft reward train offline", "false", NULL, "go on from the last checkpoint in --out"),
     FLAG("log-every", FLAG_LONG, log_every, "sft reward train offline", "1", "1..1e9", "optimiser steps (train: iterations) between records"),
@@ -929,10 +929,14 @@ static const Flag flag_table[] = {
 static const size_t n_flags = sizeof flag_table / sizeof *flag_table;
 
 // Presets are flags, read before the command line (the paper's appendix F and the released code; the README says where they differ).
+// sentiment: the paper names trlx's defaults, which are a constant rate, a score clip of 10 and no clip of the gradient norm.
+// sentiment-released: what the authors' README runs; of beta their code makes n = int(1/beta) + 1 = 11.
+// tldr: of the paper's two strengths, N = 100 and beta = .05, which contradict each other (1/beta + 1 = 21), N = 100.
 static const struct { const char *name, *flags; } presets[] = {
-    {"sentiment", "--train-layers 2 --objective vbon --n 4 --fhat digamma --lr 3e-5 --schedule linear --beta1 0.9 --beta2 0.95 --eps 1e-8 --weight-decay 1e-6 "
-                  "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 1 --clip 0.2 --value-clip 0.2 --clip-grad 1 --episodes 12800 --max-new 40 --temperature 1 --m 200"},
-    {"sentiment-released", "--train-layers 2 --objective l --beta 0.1 --fhat add1 --lr 3e-5 --schedule constant --beta1 0.9 --beta2 0.95 --eps 1e-8 --weight-decay 1e-6 "
+    {"sentiment", "--train-layers 2 --objective vbon --n 4 --fhat digamma --lr 3e-5 --schedule constant --beta1 0.9 --beta2 0.95 --eps 1e-8 --weight-decay 1e-6 "
+                  "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 1 --clip 0.2 --value-clip 0.2 --score-clip 10 --clip-grad 0 --episodes 12800 --max-new 40 --temperature 1 --m 200"},
+    {"sentiment-released", "--train-layers 2 --objective vbon --compat scale,jointp --beta 0.1 --fhat add1 --lr 3e-5 --schedule constant --beta1 0.9 --beta2 0.95 "
+                  "--eps 1e-8 --weight-decay 1e-6 "
                   "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 1 --score-clip 10 --clip-grad 0 --episodes 12800 --max-new 40 --temperature 1"},
     {"tldr", "--train-layers all --objective vbon --n 100 --fhat expfit --lr 3e-6 --schedule linear --beta1 0.9 --beta2 0.95 --eps 1e-5 --weight-decay 1e-6 "
                   "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 0.2 --clip 0.2 --value-clip 0.2 --clip-grad 1 --episodes 10000 --max-new 53 --temperature 0.7 --m 200 --missing-eos -1"},

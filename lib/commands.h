@@ -149,12 +149,6 @@ static void ppo_options(PpoOptions *o, const Args *a)
         .warmup = a->warmup, .schedule = &schedules[a->schedule], .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed,
         .fhat = &fhats[a->fhat], .critic = &critics[a->critic], .objective.row = &objectives[a->objective],
         .adamw = adamw(a)};
-    // the strength is n or beta: what the command line says, or what the objective takes, undoes the other one of a preset
-    int n = flag_given("n"), beta = flag_given("beta"), takes = o->objective.row->takes;
-    if (n == 1 && (beta == 2 || !(takes & TAKES_N))) n = 0;
-    if (beta == 1 && (n == 2 || !(takes & TAKES_BETA))) beta = 0;
-    o->objective.beta = beta ? a->beta : 0;
-    o->objective.N = n || (!beta && takes & TAKES_N) ? a->n : 0;
     for (const char *c = a->compat; *c;) {
         size_t len = strcspn(c, ",");
         if (len == 5 && !strncmp(c, "scale", 5)) o->objective.compat_scale = true;
@@ -162,6 +156,14 @@ static void ppo_options(PpoOptions *o, const Args *a)
         else usage("--compat %s: scale, jointp, or both with a comma", a->compat);
         c += len + (c[len] == ',');
     }
+    // the strength is n or beta: what the command line says, or what the objective takes, undoes the other one of a preset, and its scaling
+    int n = flag_given("n"), beta = flag_given("beta"), takes = o->objective.row->takes;
+    if (flag_given("compat") == 1 && o->objective.row->score != vbon_score) o->objective.compat_scale = false;
+    if (o->objective.compat_scale) takes |= TAKES_BETA; // as the released code, which makes n of it
+    if (n == 1 && (beta == 2 || !(takes & TAKES_N))) n = 0;
+    if (beta == 1 && (n == 2 || !(takes & TAKES_BETA))) beta = 0;
+    o->objective.beta = beta ? a->beta : 0;
+    o->objective.N = n || (!beta && takes & TAKES_N) ? a->n : 0;
     o->missing_eos = missing_eos(a);
     o->has_missing_eos = !isnan(o->missing_eos);
     ObjectiveSpec tried = o->objective; // strengths that exclude each other are refused now, before anything is read

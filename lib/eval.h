@@ -2,9 +2,9 @@
 //
 // On held-out prompts, with K responses each: the KL to the reference three ways (k1, k3, and Rao-Blackwellised over the vocabulary along the
 // path) and in the released code's form; the distance to Best-of-N, KL(pi || pi_bon) = KL(pi || ref) + E[log ref - log pi_bon], its first term
-// Rao-Blackwellised too, F-hat (digamma) from the prompts' own cache; the win rate against all cached reference samples (BoN's N/(N+1) is
-// exact for it) and in the released form (one reference sample a prompt, ties lose); the mean reward. Means are over prompts, with their
-// standard errors.
+// Rao-Blackwellised too, log F by measured_log_f from the prompts' own cache; the win rate against all cached reference samples but those that
+// are the response itself (BoN's N/(N+1) is exact for it) and in the released form (one reference sample a prompt, ties lose); the mean
+// reward. Means are over prompts, with their standard errors.
 //
 // Win rate alone rewards drift: look at the distance beside it.
 #ifndef EVAL_H
@@ -108,8 +108,10 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
     for (size_t s = 0; s < n; s++) {
         const Cdf *c = &cdf[r[s].prompt];
         Place at = cdf_place(c, r[s].reward, r[s].key);
-        double k = at.k, logF = ROW(fhats, "digamma")->log_f(&at);
-        win[s] = k / (double)c->M;
+        double logF = measured_log_f(&at);
+        size_t others = c->M; // cached samples that are not the response itself: against those nothing can be won
+        for (size_t i = 0; i < c->M && c->key; i++) others -= c->key[i] == r[s].key;
+        win[s] = others ? at.k / (double)others : 0.5;
         win_released[s] = r[s].reward > c->reward[0];
         reward[s] = r[s].reward;
         length[s] = (double)r[s].n;
@@ -245,8 +247,11 @@ static void cmd_eval(const Args *a)
         if (both > spec.tokens) spec.tokens = both;
     }
     evaluate(&e, &spec, d.prompts, cdf, kept, d.n * K, K);
-    json_t *j = json_make("{s:s, s:s, s:I, s:I, s:I, s:I}", "method", methods[a->method].name, "model", policy, "n", (json_int_t)N, "prompts", (json_int_t)d.n,
-                          "samples", (json_int_t)K, "seed", (json_int_t)a->seed), *distances = json_object();
+    size_t M = SIZE_MAX; // cached samples of the prompt that has fewest
+    for (size_t i = 0; i < d.n; i++) if (cdf[i].M < M) M = cdf[i].M;
+    json_t *distances = json_object();
+    json_t *j = json_make("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "method", methods[a->method].name, "model", policy, "n", (json_int_t)N,
+                          "prompts", (json_int_t)d.n, "samples", (json_int_t)K, "m", (json_int_t)M, "seed", (json_int_t)a->seed);
     struct { const char *key; Estimate e; } out[] = {{"reward", e.reward}, {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1}, {"kl_k3", e.k3}, {"kl_rb", e.rb},
         {"kl_released", e.released}, {"length", e.length}, {"finished", e.finished}};
     for (size_t i = 0; i < sizeof out / sizeof *out; i++) json_object_set_new(j, out[i].key, estimate_json(out[i].e));

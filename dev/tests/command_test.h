@@ -292,7 +292,9 @@ static void eval_of_a_pool(void)
         size_t first = i % 2 * 4, best = first;
         for (size_t k = first; k < first + 4; k++) if (worse_draw(&x[best], &x[k])) best = k;
         judged += y[best].reward / 6;
-        for (size_t k = 0; k < 8; k++) wins += worse_draw(&y[k], &y[best]) / 48.0;
+        size_t others = 0, won = 0; // a draw is not compared with itself
+        for (size_t k = 0; k < 8; k++) { others += y[k].key != y[best].key; won += worse_draw(&y[k], &y[best]); }
+        wins += (double)won / (double)others / 6;
     }
     json_t *said = json_file(tmp_path("eval_pool.json"));
     CHECK_NEAR(at(json_object_get(said, "reward"), 0), judged, 1e-6, "what the pool's choice is worth to its judge");
@@ -842,6 +844,40 @@ static void test_pythia(void) // every command once
     CHECK(!strcmp(before.list[before.n_list - 1].name, "embed_out.weight"), "the head is the last parameter");
     model_free(&before); model_free(&after);
     free(a); free(b);
+}
+
+// What `train` with these flags (the last of them NULL) would maximise, and how
+static PpoOptions options_of(const char **flags)
+{
+    PpoOptions o;
+    Args a;
+    int n = 0;
+    while (flags[n]) n++;
+    flags_parse(&a, flag_table, n_flags, "train", n, (char **)flags, preset_flags);
+    ppo_options(&o, &a);
+    objective_prepare(&o.objective);
+    return o;
+}
+#define OPTIONS(...) options_of((const char *[]){__VA_ARGS__, NULL})
+
+static void test_presets(void)
+{
+    PpoOptions o = OPTIONS("--preset", "sentiment");
+    CHECK(o.objective.row == ROW(objectives, "vbon") && o.schedule == ROW(schedules, "constant") && o.score_clip == 10 && o.adamw.clip == 0,
+          "sentiment: trlx's constant rate, score clip 10, no gradient clip");
+    o = OPTIONS("--preset", "sentiment", "--objective", "rl", "--beta", "0.5");
+    CHECK(o.objective.N == 0 && o.objective.kappa == 0.5, "a preset's n gives way to --beta");
+    o = OPTIONS("--preset", "sentiment-released");
+    CHECK(o.objective.row == ROW(objectives, "vbon") && o.objective.N == 11 && o.objective.kappa == 0.1 && o.objective.score_scale == 1 / 11.0 && o.joint_p,
+          "sentiment-released: n = int(1/beta) + 1 is %ld, the KL's weight %g, the score's %g", o.objective.N, o.objective.kappa, o.objective.score_scale);
+    o = OPTIONS("--preset", "sentiment-released", "--n", "4");
+    CHECK(o.objective.N == 4 && o.objective.beta == 0 && o.objective.score_scale == 0.25, "its beta gives way to --n");
+    o = OPTIONS("--preset", "sentiment-released", "--objective", "l");
+    CHECK(o.objective.kappa == 0.1 && o.objective.score_scale == 1, "its scaling is vbon's alone");
+    o = OPTIONS("--preset", "tldr");
+    CHECK(o.objective.N == 100 && o.schedule == ROW(schedules, "linear") && o.adamw.clip == 1 && o.score_clip == 0, "tldr: N = 100");
+    o = OPTIONS("--preset", "tldr-released");
+    CHECK(o.objective.row == ROW(objectives, "l") && o.objective.kappa == 0.005, "tldr-released");
 }
 
 // ----------------------------------------------------------------------------

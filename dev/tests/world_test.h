@@ -381,6 +381,87 @@ static void test_ranks_drawn(void)
 }
 
 // ----------------------------------------------------------------------------
+// Best-of-N's own samples are at distance 0 from Best-of-N, in the log and by evaluate, whatever M. Rewards of the reference are uniform on [0, 1],
+// so that F is the reward, and the largest of N uniform numbers is Best-of-N's. The policy is the reference, so its KL to it is 0 and what is
+// measured is E[log ref - log pi_bon]; the exact E[log pi_bon - log ref] = E[log N + (N-1) log F] is added.
+
+enum { OWN_N = 16 };
+static void own_rewards(void *context, const Prompt *prompts, Response *r, size_t n, bool prefixes)
+{
+    (void)context; (void)prompts; (void)prefixes;
+    for (size_t i = 0; i < n; i++) r[i].reward = pow(random_uniform(4, 1, r[i].prompt, 0, 0), 1.0 / OWN_N);
+}
+
+static void test_measured(void)
+{
+    enum { P = 2048, MOST = 600 };
+    static const size_t Ms[] = {32, 200, MOST};
+    static int id[1] = {7};
+    static double reward[P][MOST];
+    static uint64_t key[P][MOST];
+    Config c = {.arch = &architectures[ARCH_GPT2], .L = 1, .NH = 2, .C = 16, .F = 32, .V = 60, .max_T = 12, .act = ACT_GELU_TANH, .tied = true,
+                .eps = 1e-5, .init_std = 0.3, .eos = 0};
+    Prompt *p = xcalloc(P, sizeof *p);
+    Cdf *cdf = xcalloc(P, sizeof *cdf);
+    for (size_t i = 0; i < P; i++) {
+        p[i] = (Prompt){.ids = id, .n = 1};
+        for (size_t k = 0; k < MOST; k++) {
+            reward[i][k] = random_uniform(4, 2, i, k, 0);
+            key[i][k] = mix64(i * MOST + k);
+        }
+    }
+    for (int v = 0; v < 3; v++) {
+        double exact = 0, error = 0, M = (double)Ms[v], n = OWN_N - 1;
+        Model m;
+        Ppo ppo;
+        Evaluation e;
+        model_create(&m, ops_cpu(), &c, TRAIN_ALL, true, false);
+        model_random(&m, 8);
+        value_head_random(&m, 8);
+        for (size_t i = 0; i < P; i++) cdf[i] = (Cdf){.M = Ms[v], .reward = reward[i], .key = key[i]};
+        PpoOptions opt = world_options((ObjectiveSpec){.row = ROW(objectives, "vbon"), .N = OWN_N}, 3);
+        opt.fhat = ROW(fhats, "add1"); // distances do not look at it
+        opt.episodes = opt.rollout = P; opt.epochs = 1; opt.max_new = 8; opt.eos = -1; opt.lr = 0;
+        ppo_create(&ppo, &opt, &m, p, cdf, P, own_rewards, NULL);
+        ppo_iteration(&ppo);
+        const Rollout *r = &ppo.rollout;
+        for (size_t i = 0; i < P; i++) {
+            double F = r->y[i].reward;
+            exact += (log(OWN_N) + n * log(F)) / P;
+            error += n * n * (1 - F) / (F * M) / P / P; // of log(k/M), k being binomial, near log F
+        }
+        error = sqrt(error);
+        double logged = metric(&ppo, "vbon/distance") + exact;
+        evaluate(&e, &(EvalSpec){.policy = &m, .reference = &m, .temperature = 1, .ns = {OWN_N}, .n_ns = 1, .tokens = 1024},
+                 p, cdf, r->y, P, 1);
+        double evaluated = e.distance[0].mean + exact;
+        CHECK(fabs(logged) <= 4 * error, "M = %g: Best-of-16's own samples are at %g +- %g in the log, not 0", M, logged, error);
+        CHECK(fabs(evaluated) <= 4 * error, "M = %g: Best-of-16's own samples are at %g +- %g by evaluate, not 0", M, evaluated, error);
+        CHECK_NEAR(metric(&ppo, "vbon/distance_se"), e.distance[0].se, 1e-4, "the error in the log");
+        CHECK(fabs(e.win.mean - OWN_N / (OWN_N + 1.0)) <= 4 * e.win.se, "they win %g +- %g, not 16/17", e.win.mean, e.win.se);
+
+        // with lambda = 1 the returns are the sums of the rewards, whatever the values
+        for (size_t j = 0; j < r->actions; j++) r->value[j] = r->reward[j] * random_uniform(4, 3, j, 0, 0);
+        for (size_t i = 0, a; i < P; i++) {
+            a = r->at[i];
+            gae(r->advantage + a, r->returns + a, r->reward + a, r->value + a, r->y[i].n, 0.9, 1);
+        }
+        CHECK_NEAR(explained_sums(r, 0.9), explained_variance(r, r->returns), 1e-9, "explained of Monte-Carlo returns");
+        ppo_free(&ppo); model_free(&m);
+    }
+    free(p); free(cdf);
+
+    // all of a prompt's cached samples, each compared with the others: half of the pairs are won
+    Response own[5];
+    Evaluation e;
+    for (size_t k = 0; k < 5; k++) own[k] = (Response){.reward = reward[0][k], .key = key[0][k], .n = 1};
+    evaluate(&e, &(EvalSpec){0}, NULL, &(Cdf){.M = 5, .reward = reward[0], .key = key[0]}, own, 5, 5);
+    CHECK_NEAR(e.win.mean, 0.5, 1e-12, "the reference's own cached samples win half");
+    evaluate(&e, &(EvalSpec){0}, NULL, &(Cdf){.M = 1, .reward = reward[0], .key = key[0]}, own, 1, 1);
+    CHECK(e.win.mean == 0.5, "nothing but itself to be compared with: %g", e.win.mean);
+}
+
+// ----------------------------------------------------------------------------
 // a strictly increasing map of the rewards, applied to cache and rollouts alike, changes
 // nothing but the raw rewards in the log
 
