@@ -20,8 +20,7 @@
 //
 // Left out on purpose: dropout (it makes PPO's ratios differ from 1), left padding, gradient accumulation across calls
 // as a mode (gradients always accumulate; zero them when you mean to), any file format (lib/safetensors.h, lib/config.h).
-#ifndef GPT2_H
-#define GPT2_H
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -464,11 +463,9 @@ double schedule_lr(const Schedule *schedule, double lr, long step, long steps, l
 #ifdef __cplusplus
 }
 #endif
-#endif // GPT2_H
 
 // ============================================================================
-#if defined(VBON_IMPLEMENTATION) && !defined(GPT2_IMPLEMENTED)
-#define GPT2_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 
 static void complain(const char *fmt, va_list ap)
 {

@@ -29,8 +29,7 @@
 //  - What is frozen runs once a rollout: its output is kept and reused by the reference, the value and every epoch.
 //
 // Left out on purpose: a separate critic started from the reward model (it would see more than ranks), adaptive KL, reward whitening.
-#ifndef PPO_H
-#define PPO_H
+#pragma once
 #include "gpt2.h"
 #include "lib/pass.h"
 
@@ -212,11 +211,9 @@ void ppo_iteration(Ppo *p);
 #ifdef __cplusplus
 }
 #endif
-#endif // PPO_H
 
 // ============================================================================
-#if defined(VBON_IMPLEMENTATION) && !defined(PPO_IMPLEMENTED)
-#define PPO_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 
 // ----------------------------------------------------------------------------
 // log pi_bon and log F

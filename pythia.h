@@ -17,8 +17,7 @@
 //    spellings are read and must agree; the first and the last are written.
 //
 // Left out on purpose: scaled rotary positions (linear, dynamic, yarn: no Pythia has them), attention without biases.
-#ifndef PYTHIA_H
-#define PYTHIA_H
+#pragma once
 
 static const ParamSpec neox_params[] = {
     {"embed_in.weight",        IN_PARAMS(wte),  D_V,  D_C, P_DECAY},
@@ -140,4 +139,3 @@ static void neox_fresh(Config *c) // as the Pythias are
         usage("--width %zu over --heads %zu: a gpt_neox turns a quarter of each head in pairs, so heads must be "
               "multiples of 8", c->C, c->NH);
 }
-#endif

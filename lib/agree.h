@@ -4,8 +4,7 @@
 // A vocabulary may be padded: a model may have more ids than its tokenizer (every Pythia does), never fewer. Such ids
 // are the model's like all others: it may draw them, and their probability counts. No text has them: they decode to
 // nothing, and to a reward model that has no embedding for one the response is its text.
-#ifndef AGREE_H
-#define AGREE_H
+#pragma once
 #include "config.h"
 #include "data.h"
 
@@ -22,10 +21,8 @@ void cache_ids_check(const Cache *c, const char *path, const Model *m); // dies 
 // malloc'd ids of a cached sample: those sampled where the cache has them, else its text's; *same: they are known to be,
 // or cannot be told from, what was sampled
 int *sample_ids(const CacheSample *s, const Tokenizer *t, size_t *n, bool *same);
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(AGREE_IMPLEMENTED)
-#define AGREE_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 
 void config_read_as(Config *c, const char *dir, const char *flag, bool reward)
 {

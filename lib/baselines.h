@@ -20,8 +20,7 @@
 // learned from, and counted.
 //
 // Left out on purpose: BOND, which samples; label smoothing and the other losses of the DPO family.
-#ifndef BASELINES_H
-#define BASELINES_H
+#pragma once
 #include "../ppo.h"
 #include "agree.h"
 
@@ -46,10 +45,8 @@ void comparisons_reference(Comparisons *c, Pass *p, double temperature); // ref:
 enum { OFFLINE_LOSS, OFFLINE_MARGIN, OFFLINE_RIGHT, OFFLINE_W, OFFLINE_L, OFFLINE_SUMS }; // sums over comparisons: loss, h, h > 0, log pi(y_w), log pi(y_l)
 // Accumulates into m->g the gradient of the mean loss of comparisons which[0..n), and their sums into sums (OFFLINE_SUMS). p: made for backward.
 void offline_batch(Pass *p, const OfflineLoss *o, const Comparisons *c, const size_t *which, size_t n, double temperature, double *sums);
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(BASELINES_IMPLEMENTED)
-#define BASELINES_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 
 double bonbon_target(long N)
 {

@@ -15,8 +15,7 @@
 // (listed in dev/tokenizer_fixtures.py), so beside another mark they stand in another order there. Nothing else is
 // known. Left out on purpose: training (dev/make_bpe.py), other pre-tokenisers, offsets, truncation, and the
 // post-processor: no token is put around a text.
-#ifndef BPE_H
-#define BPE_H
+#pragma once
 #include "../gpt2.h"
 
 typedef struct Tokenizer Tokenizer;
@@ -33,10 +32,8 @@ int tokenizer_eos(const Tokenizer *t);
 int tokenizer_end(const Tokenizer *t, bool needed);
 uint64_t tokenizer_fingerprint(const Tokenizer *t);  // of vocabulary and merges, whichever files they came from
 void tokenizer_copy(const char *from_dir, const char *to_dir); // the files of a tokenizer, and what generation goes by
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(BPE_IMPLEMENTED)
-#define BPE_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 #include "special.h"
 #include "unicode.h"
 

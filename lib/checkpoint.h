@@ -7,8 +7,7 @@
 // generator state is kept. Ctrl-C and SIGTERM set a flag; loops look at it between steps, save and stop with exit code 130 or 143.
 //
 // Easy to get wrong: weights must be saved in the run's own precision (not in the --dtype of the final model), or the resumed run differs.
-#ifndef CHECKPOINT_H
-#define CHECKPOINT_H
+#pragma once
 #include <signal.h>
 extern volatile sig_atomic_t stop_signal;  // the signal that asked the program to stop, or 0
 void stop_on_signals(void);
@@ -21,10 +20,8 @@ char *checkpoint_latest(const char *out);
 // Weights, moments, value head and state from a checkpoint folder into a model created with the same flags; dies naming what differs.
 void checkpoint_load(Model *m, const char *folder, State *state, size_t n_state);
 void checkpoint_clear(const char *out);    // after the final model is in place: removes latest and step-N
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(CHECKPOINT_IMPLEMENTED)
-#define CHECKPOINT_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 #include "files.h"
 
 volatile sig_atomic_t stop_signal;

@@ -3,13 +3,10 @@
 //
 // Before a command begins main prints its start-up table. A command shows its progress, and writes nothing in place until it is whole. Runs that take long (sft, reward,
 // train, offline, cache) can be killed at any moment and go on with --resume (cache: by itself).
-#ifndef COMMANDS_H
-#define COMMANDS_H
+#pragma once
 typedef struct { const char *name; void (*run)(const Args *a); const char *summary, *example; } Command;
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(COMMANDS_IMPLEMENTED)
-#define COMMANDS_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 
 #include "run.h"
 #include "inputs.h"

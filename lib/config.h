@@ -8,8 +8,7 @@
 // there. What is written loads with AutoModelForCausalLM and AutoModelForSequenceClassification of transformers 4 and
 // 5. Reward models of summarize_from_feedback_details (https://github.com/vwxyzjn/summarize_from_feedback_details),
 // here called cleanrl's form, are read and not written: `lm_backbone.*`, `scalar_head.*` and a nested base_config.
-#ifndef CONFIG_H
-#define CONFIG_H
+#pragma once
 #include "../gpt2.h"
 
 void config_read(Config *c, const char *dir); // a folder, or a config.json by itself; dies naming the file and the field
@@ -21,10 +20,8 @@ size_t model_fill_partial(Model *m, const char *dir);
 // Writes a new folder aside and renames it; into an existing one file by file, weights last. shard_bytes 0: one file.
 void model_save(const Model *m, const char *dir, DType type, const char *tokenizer_dir, size_t shard_bytes);
 uint64_t model_fingerprint(const Model *m);   // of configuration and weights as float32, value head excepted
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(CONFIG_IMPLEMENTED)
-#define CONFIG_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 
 // ----------------------------------------------------------------------------
 // config.json

@@ -10,8 +10,7 @@
 //
 // What each field may hold stands in the tables of Field below; what is outside is refused by file, line and field.
 // Fields nobody reads are not looked at.
-#ifndef DATA_H
-#define DATA_H
+#pragma once
 #include "../ppo.h"
 #include "files.h"
 
@@ -53,10 +52,8 @@ void cache_write(FILE *f, const char *prompt, const CacheSample *s);
 // How many samples a cache that was begun holds: draws 0..M-1 of each prompt, in order; a torn last line is cut off. A file
 // without a whole sample is begun anew. Dies when a line is none of these samples, or they stand under another header.
 size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, size_t n, size_t M);
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(DATA_IMPLEMENTED)
-#define DATA_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 #include "json.h"
 #include <float.h>
 #define WEIGHTS_OR_TEMPERATURE "the weights are too large to compute with (has a training run diverged?), or --temperature is too low"

@@ -14,8 +14,7 @@
 // precision: that is little time beside the policy's, and its rewards stay close to those of a cache from elsewhere.
 //
 // Left out on purpose: training, attention masks (a row has a length), pairs of texts, other heads than the classifier.
-#ifndef DISTILBERT_H
-#define DISTILBERT_H
+#pragma once
 #include "../gpt2.h"
 #include "wordpiece.h"
 
@@ -56,10 +55,8 @@ void distilbert_free(DistilBert *d);
 // Rewards (n) of n UTF-8 texts: the positive label's logit, or its probability. Dies when one is not finite.
 void distilbert_score(DistilBert *d, const char *const *texts, double *out, size_t n, bool probability);
 uint64_t distilbert_fingerprint(const DistilBert *d); // of configuration, weights, vocabulary and the positive label
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(DISTILBERT_IMPLEMENTED)
-#define DISTILBERT_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 #include <strings.h>
 
 #define IN_DISTIL(f) offsetof(DistilParams, f)

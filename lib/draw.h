@@ -1,6 +1,6 @@
 // draw.h: drawing from a model: `vbon sample`, `vbon bon` and `vbon cache`, and what `vbon eval` draws.
-#if defined(VBON_IMPLEMENTATION) && !defined(DRAW_IMPLEMENTED)
-#define DRAW_IMPLEMENTED
+#pragma once
+#ifdef VBON_IMPLEMENTATION
 
 typedef struct { Model m; Tokenizer *t; Arena work; Generator g; Prompt *prompts; size_t n, rows; Sampling s; } Drawing;
 

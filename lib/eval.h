@@ -7,8 +7,7 @@
 // reward. Means are over prompts, with their standard errors.
 //
 // Win rate alone rewards drift: look at the distance beside it.
-#ifndef EVAL_H
-#define EVAL_H
+#pragma once
 
 enum { MAX_NS = 8 };
 typedef struct {
@@ -22,10 +21,8 @@ typedef struct { Model *policy, *reference; double temperature; long ns[MAX_NS];
 void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Cdf *cdf, const Response *r, size_t n, size_t K);
 // What Best-of-N's mean reward is by the n prompts' cached samples alone, unbiased; NaN where a prompt has fewer than N.
 Estimate best_of_cached(const Cdf *cdf, size_t n, long N);
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(EVAL_IMPLEMENTED)
-#define EVAL_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 
 static Estimate over_prompts(const double *x, size_t n, size_t K) // x (n): means of K, then over the n/K prompts
 {

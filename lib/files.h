@@ -9,8 +9,7 @@
 // What is being written is locked (flock) until it is in place, so two runs cannot share an --out; the system lets go
 // of the lock whenever and however a run ends, and no file stands for it. When the program ends it removes what it had
 // not finished and the folders it made and put nothing into: by exact names, and never through a link.
-#ifndef FILES_H
-#define FILES_H
+#pragma once
 #include "process.h"
 #include <dirent.h>
 #include <sys/file.h>
@@ -45,10 +44,8 @@ void sync_file(const char *path);          // to the disk, where there is one
 // What is ours in it, and it if nothing is left, never through a link. The first dies when that fails, the other is false.
 void remove_folder(const char *path, bool (*ours)(const char *name));
 bool folder_removed(const char *path, bool (*ours)(const char *name));
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(FILES_IMPLEMENTED)
-#define FILES_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 
 // ----------------------------------------------------------------------------
 // what is left and what is locked

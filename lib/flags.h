@@ -2,8 +2,7 @@
 //
 // Each flag names the commands it belongs to. A preset is a string of flags read before the command line. Numbers are parsed to their
 // last character and must lie in the flag's range; an unknown flag is an error that names the nearest known one. `--flag value` and `--flag=value` are the same.
-#ifndef FLAGS_H
-#define FLAGS_H
+#pragma once
 #include <stddef.h>
 
 typedef enum { FLAG_STRING, FLAG_LONG, FLAG_DOUBLE, FLAG_BOOL, FLAG_CHOICE } FlagType;
@@ -28,10 +27,8 @@ void flags_help(const Flag *table, size_t n, const char *command, const char *su
 void flags_table(const void *args, const Flag *table, size_t n, const char *command);   // to stdout
 json_t *flags_json(const void *args, const Flag *table, size_t n, const char *command); // a new object
 const char *require(const char *value, const char *flag); // the value of a flag that must be given; dies by usage()
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(FLAGS_IMPLEMENTED)
-#define FLAGS_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 #include <ctype.h>
 
 const char *require(const char *value, const char *flag)

@@ -3,8 +3,7 @@
 // A step runs the rows that are not finished. Each prompt is prefilled once for all its responses and lies in a cache of its own; a
 // response's keys and values follow it in another. A response ends with its end-of-text token or at the limit; there is no padding. What is
 // drawn is a pure function of (seed, stream, prompt, sample, position) and the logits, in any batching.
-#ifndef GENERATE_H
-#define GENERATE_H
+#pragma once
 #include "../gpt2.h"
 #ifdef __cplusplus
 extern "C" {
@@ -43,10 +42,8 @@ size_t best_of(const Response *r, size_t n); // which of r[0..n), n >= 1, is the
 #ifdef __cplusplus
 }
 #endif
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(GENERATE_IMPLEMENTED)
-#define GENERATE_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 
 uint64_t order_key(const int *ids, size_t n)
 {

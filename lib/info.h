@@ -4,8 +4,8 @@
 // their measuring pass, for the flags given. It works from config.json alone; where the folder has weights, their names and shapes are checked too.
 // Not in it: the program itself, the tokenizer, the prompts, their cached rewards and their prefixes' scores, and the
 // scratch of single operations (a few chunks of logits, on the CPU of 64 MiB each).
-#if defined(VBON_IMPLEMENTATION) && !defined(INFO_IMPLEMENTED)
-#define INFO_IMPLEMENTED
+#pragma once
+#ifdef VBON_IMPLEMENTATION
 
 // One line a piece (without a family: none), and its bytes are added to the total
 static void arena_print(const char *family, const Arena *a, double *total)

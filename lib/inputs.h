@@ -1,6 +1,6 @@
 // inputs.h: what a command reads by its flags: prompts, a reward, and a reward cache, each checked against the models that it meets.
-#if defined(VBON_IMPLEMENTATION) && !defined(INPUTS_IMPLEMENTED)
-#define INPUTS_IMPLEMENTED
+#pragma once
+#ifdef VBON_IMPLEMENTATION
 
 static size_t decode_rows(const Args *a, size_t fallback) { return a->decode_rows ? (size_t)a->decode_rows : fallback; }
 

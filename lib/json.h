@@ -1,6 +1,5 @@
 // json.h: JSON files read, JSON records made: none of it half, and nothing that is no JSON written as null.
-#ifndef JSON_H
-#define JSON_H
+#pragma once
 #include "files.h"
 
 // Integers beyond 64 bits, as some model_max_length, are made reals. NULL: e says why.
@@ -16,10 +15,8 @@ json_t *json_number(double x, const char *what, const char *cause); // a new ref
 bool same_number(const json_t *a, const json_t *b);
 size_t bom_length(const char *s, size_t n); // of a byte order mark, which some editors put first: 3 or 0
 void must_be_there(const char *folder);     // dies when it is not
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(JSON_IMPLEMENTED)
-#define JSON_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 #include <ctype.h>
 
 size_t bom_length(const char *s, size_t n) { return n >= 3 && !memcmp(s, "\xef\xbb\xbf", 3) ? 3 : 0; }

@@ -4,8 +4,7 @@
 // written with nine digits; NaN, which stands for what was not measured, as null; infinity is an error. Everything
 // measured by a clock has a key that begins with "time/": apart from those a resumed run's log
 // equals that of a run never stopped, for it is first cut back to the checkpoint.
-#ifndef LOG_H
-#define LOG_H
+#pragma once
 #include "../ppo.h"
 
 typedef struct Log Log;
@@ -17,10 +16,8 @@ void print_metrics(long step, const Metric *m, size_t n, const char *const *keys
 typedef struct { const char *what, *unit; size_t total; double began, shown; size_t first; bool terminal; } Progress;
 Progress progress_begin(const char *what, size_t total, size_t done, const char *unit); // done: of an earlier run
 void progress_show(Progress *p, size_t done, const char *extra); // on a terminal a bar; else a line every ten seconds and at the end
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(LOG_IMPLEMENTED)
-#define LOG_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 #include "json.h"
 
 struct Log { Append file; };

@@ -7,8 +7,7 @@
 // `describe` and `create`. All matrices are row-major.
 //
 // Left out on purpose: int8, fused activations (the op table hides fusion where it pays; on this side it is under 2 %).
-#ifndef ONEDNN_H
-#define ONEDNN_H
+#pragma once
 #include <stddef.h>
 #include <stdint.h>
 #include <stdbool.h>
@@ -19,10 +18,8 @@ void onednn_sgemm(bool ta, bool tb, size_t M, size_t N, size_t K, const float *A
 void onednn_bf16gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const uint16_t *A, const uint16_t *B, float beta, float *C);
 void onednn_prepare(void);  // has it write the code of its products now
 bool onednn_has_bf16(void); // this CPU multiplies bfloat16 (AVX-512, or AMX); onednn_bf16gemm needs it
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && defined(VBON_ONEDNN) && !defined(ONEDNN_IMPLEMENTED)
-#define ONEDNN_IMPLEMENTED
+#if defined(VBON_IMPLEMENTATION) && defined(VBON_ONEDNN)
 #include <dnnl.h>
 #include <dnnl_version.h>
 

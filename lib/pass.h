@@ -7,8 +7,7 @@
 //
 // A language model predicts: its state at token t-1 is gathered for token t, and a sequence's last token is never read. A
 // model with a scalar head judges what it has read: its state at token t is gathered for token t.
-#ifndef PASS_H
-#define PASS_H
+#pragma once
 #include "generate.h"
 #ifdef __cplusplus
 extern "C" {
@@ -52,10 +51,8 @@ void download_doubles(const Ops *o, double *out, Buf b, size_t n, real *host);
 #ifdef __cplusplus
 }
 #endif
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(PASS_IMPLEMENTED)
-#define PASS_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 
 Sequence sequence_of(const Prompt *p, const Response *r)
 {

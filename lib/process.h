@@ -5,8 +5,7 @@
 //
 // Past bugs: a signal handler on the ordinary stack. oneDNN 2's AVX2 sgemm moves the stack pointer into a heap block,
 // and the kernel then writes the signal's frame over the heap beside it. Handlers here run on a stack of their own.
-#ifndef PROCESS_H
-#define PROCESS_H
+#pragma once
 #include "../gpt2.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -17,10 +16,8 @@ void begin_program(void);                  // first of all in main
 void handle_signals(void (*handler)(int)); // for SIGINT and SIGTERM, once: a second Ctrl-C ends the program
 void clean_at_end(void (*f)(void));        // f is called when the program ends, by exit or by one of these signals
 char *format(const char *fmt, ...) PRINTF_LIKE(1, 2); // malloc'd
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(PROCESS_IMPLEMENTED)
-#define PROCESS_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 
 // For messages, which are one line whatever a stranger's file holds.
 static const char *shown(const char *s)

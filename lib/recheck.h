@@ -2,8 +2,7 @@
 //
 // Headers tell one reward model from another, and one command from another; a program whose file was edited they do not,
 // and caches of other software have none. Ranks among stale rewards mean nothing, and nothing later would show it.
-#ifndef RECHECK_H
-#define RECHECK_H
+#pragma once
 #include "reward.h"
 
 // Scores eight cached responses of different prompts, chosen by seed, as they were (missing: the reward of one without an
@@ -11,10 +10,8 @@
 // has it. t: the policy's. Says so when the cache keeps nothing that can be scored.
 void reward_recheck(Reward *r, const Cache *c, const char *path, const Tokenizer *t, uint64_t seed,
                     const double *missing, double share);
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(RECHECK_IMPLEMENTED)
-#define RECHECK_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 
 enum { RECHECKED = 8 };
 

@@ -8,8 +8,7 @@
 // reward_map rescales: scale > 0 keeps the order, and so everything that is made of ranks. cleanrl's constant (config.bias) is subtracted before it.
 //
 // Left out on purpose: rewards that depend on the batch, or on the step: the cache's ranks would mean nothing.
-#ifndef REWARD_H
-#define REWARD_H
+#pragma once
 
 typedef struct {
     char *what;                       // for headers: the fingerprint of weights and tokenizer, or the command
@@ -31,10 +30,8 @@ void reward_carve(Reward *r, size_t prompt, size_t response);
 void reward_close(Reward *r); // dies when a program has written more than it was asked for: call it before results are put in place
 void reward_score(void *reward, const Prompt *prompts, Response *r, size_t n, bool prefixes); // a RewardFn
 char *response_text(const Tokenizer *t, const Response *r);                                   // malloc'd, without the end-of-text token
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(REWARD_IMPLEMENTED)
-#define REWARD_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 #include <poll.h>
 #include <sys/wait.h>
 

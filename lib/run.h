@@ -3,8 +3,7 @@
 //
 // A run can be killed at any moment and goes on with --resume as if it had not been: checkpoint.h says how. What a command adds is one step, and what it
 // has to say of its last steps.
-#ifndef RUN_H
-#define RUN_H
+#pragma once
 
 // The order in which training sees its items: shuffled passes, one after the other without a break, `batch` items a step. By epochs, the last
 // step has what is left of them (or, drop_last, is not made); given steps are all whole. What a step has depends on its number alone, so that a
@@ -40,10 +39,8 @@ static bool run_open(Run *r, const Args *a, const char *command);
 static void run_steps(Run *r);
 static AdamW adamw(const Args *a);               // of the flags
 static void adamw_step(Run *r);                  // the gradient is in r->m->g
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(RUN_IMPLEMENTED)
-#define RUN_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 
 // ----------------------------------------------------------------------------
 // --out, and what a run in it began with

@@ -8,8 +8,7 @@
 // SIGBUS), and reading costs no more than mmap (500 MB: 1.30 s of one processor, by mmap 1.38).
 //
 // Left out on purpose: types nobody stores language models in (complex, fp8), pickles.
-#ifndef SAFETENSORS_H
-#define SAFETENSORS_H
+#pragma once
 #include "../gpt2.h"
 
 typedef struct {
@@ -40,10 +39,8 @@ void real_to_type(void *out, DType type, const real *in, size_t n);     // round
 // i's elements, in order of i, good until the next call: so only one tensor at a time need exist in the file's form.
 // Without that function they are tensors[i].data.
 void safetensors_write(const char *path, const Tensor *tensors, size_t n, const char *const *meta, const void *(*data)(void *, size_t), void *context);
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(SAFETENSORS_IMPLEMENTED)
-#define SAFETENSORS_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 #include "json.h"
 
 // Bytes of a header at most. The format allows 100 MB, for which jansson would need gigabytes of memory; a model of

@@ -17,8 +17,7 @@
 // Easy to get wrong: the tokenizers library numbers special tokens itself, whatever ids the files say: as the
 // vocabulary does, else on from its end. Where that differs from the files, or transformers 4 from 5, nobody knows what
 // the model's ids mean, and the folder is refused.
-#ifndef SPECIAL_H
-#define SPECIAL_H
+#pragma once
 #include "../gpt2.h"
 
 // A set of texts with ids, which finds the longest of them that stands at a place of another text. They are sorted.
@@ -66,10 +65,8 @@ void special_read(Special *s, const char *dir, json_t *tokenizer_json, const cha
 void special_number(Special *s, int (*id_of)(const void *vocab, const char *text), const void *vocab, int entries);
 int special_id(const Special *s, const char *text);                 // of an added token, or -1
 void special_free(Special *s);
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(SPECIAL_IMPLEMENTED)
-#define SPECIAL_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 #include "files.h"
 
 // ----------------------------------------------------------------------------

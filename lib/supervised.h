@@ -10,8 +10,7 @@
 // whole texts (mean of the scores at the ends of their windows); of preference pairs, how often the chosen one scores higher.
 //
 // Left out on purpose: sequence packing across documents, label smoothing, learning-rate search.
-#ifndef SUPERVISED_H
-#define SUPERVISED_H
+#pragma once
 
 typedef enum { LOSS_LM, LOSS_LABEL, LOSS_PAIR } LossKind;
 // Tokens [at, at+len) of the corpus. LM: positions from..len-1 are predicted. Reward: scored from position `from` on (LOSS_PAIR: at the last).
@@ -31,10 +30,8 @@ void corpus_free(Corpus *c);
 double supervised_batch(Pass *p, const Corpus *c, const size_t *rows, size_t n, double total, bool backward, double *score);
 size_t supervised_positions(const Corpus *c, const size_t *rows, size_t n);
 size_t rows_longest(const Corpus *c); // tokens of the longest row
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(SUPERVISED_IMPLEMENTED)
-#define SUPERVISED_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 
 // ----------------------------------------------------------------------------
 // corpora

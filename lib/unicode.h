@@ -4,18 +4,15 @@
 // sorts combining marks by swapping neighbours, which takes hours for a megabyte of nothing else; here each run of marks is counted into order.
 //
 // utf8proc 2.8 has Unicode 14's tables; other versions know other characters. Left out on purpose: compatibility forms, grapheme clusters.
-#ifndef UNICODE_H
-#define UNICODE_H
+#pragma once
 #include "../gpt2.h"
 
 size_t utf8_valid(const char *s, size_t n);                      // the offset of the first byte that is not UTF-8, or n
 char *utf8_mend(char *s);                                        // takes s; malloc'd, with U+FFFD where it is not UTF-8, once for each broken character
 char *nfc(const char *s, size_t n, size_t *out_n);               // of valid UTF-8, malloc'd
 int32_t *nfd(const int32_t *c, size_t n, size_t *out_n);         // code points in and out, malloc'd
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(UNICODE_IMPLEMENTED)
-#define UNICODE_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 #include <utf8proc.h>
 
 size_t utf8_valid(const char *s, size_t n)

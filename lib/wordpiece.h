@@ -17,8 +17,7 @@
 // differ: Hugging Face's tables are of Unicode 8 here, utf8proc's of 14 or later. 504 characters that came or changed
 // in between (386 marks, 105 punctuation marks and symbols, 13 format characters; listed in dev/tokenizer_fixtures.py)
 // are treated as what they are now. BERT's vocabulary has none of them. Left out on purpose: pairs of texts, decoding.
-#ifndef WORDPIECE_H
-#define WORDPIECE_H
+#pragma once
 #include "../gpt2.h"
 
 typedef struct WordPiece WordPiece;
@@ -28,10 +27,8 @@ void wordpiece_free(WordPiece *w);
 int *wordpiece_encode(const WordPiece *w, const char *text, size_t bytes, size_t limit, size_t *n);
 int wordpiece_vocab(const WordPiece *w);                // largest id + 1
 uint64_t wordpiece_fingerprint(const WordPiece *w);     // of the vocabulary, whichever file it came from
-#endif
 
-#if defined(VBON_IMPLEMENTATION) && !defined(WORDPIECE_IMPLEMENTED)
-#define WORDPIECE_IMPLEMENTED
+#ifdef VBON_IMPLEMENTATION
 #include "special.h"
 #include "unicode.h"
 
