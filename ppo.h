@@ -17,6 +17,10 @@
 //  - PPO: Schulman et al., Proximal Policy Optimization Algorithms, 2017, arXiv:1707.06347.
 //  - GAE: Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage Estimation, 2016, arXiv:1506.02438.
 //
+// Three words: a *score* is what a reward model's head says of a text; the *reward* of a response is made of it (--reward-scale, --missing-eos), or is
+// what a program answers; the *terminal score* is what an objective makes of a response, and PPO's reward of its last action. `rollout.reward` is the
+// reward of an action.
+//
 // What is easy to get wrong, and how it is done here:
 //  - A response is sampled to the limit and cut after the first end-of-text (N+ detail 23). A row has a length; there is no pad token.
 //  - The terminal score goes to the last sampled action, the per-token KL to each (the released code puts it on a masked entry).
@@ -55,7 +59,7 @@ typedef struct {
 // k: cached samples below y; y itself never counts. tie: equal rewards, other key
 double cdf_rank(const Cdf *c, double reward, uint64_t key, bool *tie);
 // The same for a score that is no response's: ties count half.
-double cdf_rank_score(const Cdf *c, double score);
+double cdf_rank_of(const Cdf *c, double score);
 // Footnote 18 by Levenberg-Marquardt on (z_(i), log(i/(M+1))); false (and sd 0) when it does not converge or rewards have no spread.
 bool cdf_fit(Cdf *c);
 
@@ -254,7 +258,7 @@ double cdf_rank(const Cdf *c, double reward, uint64_t key, bool *tie)
     return k;
 }
 
-double cdf_rank_score(const Cdf *c, double score)
+double cdf_rank_of(const Cdf *c, double score)
 {
     double k = 0;
     for (size_t i = 0; i < c->M; i++) k += c->reward[i] < score ? 1 : c->reward[i] == score ? 0.5 : 0;
@@ -812,7 +816,7 @@ static void ridge_solve(const double *ab, double w[FEATURES])
 static void prefix_features(const Ppo *p, const Response *y, size_t t, double f[FEATURES])
 {
     const Cdf *c = &p->cdf[y->prompt];
-    Place at = {.cdf = c, .k = cdf_rank_score(c, y->prefix[t])};
+    Place at = {.cdf = c, .k = cdf_rank_of(c, y->prefix[t])};
     f[0] = 1;
     f[1] = 1 + digamma_log_f(&at); // whatever --fhat is: a fit in the reward has no bounds where prefixes score
     f[2] = at.k / (double)c->M - 0.5;

@@ -92,7 +92,7 @@ static void cmd_score(const Args *a)
             room = tokens;
         }
         file_flush(out->f, a->out, false);
-        if (a->reward) reward_score(&reward, p, r, n, false);
+        if (a->reward) reward_assign(&reward, p, r, n, false);
         for (size_t i = 0; i < n; i++) {
             q = sequence_of(&p[i], &r[i]); // of a text without a prompt the first token has nothing to be predicted from
             json_t *lps = json_array();
@@ -208,7 +208,7 @@ static void cmd_train(const Args *a)
     if (cached && N > (double)least && !opt.fhat->exact)
         printf("warning: N = %g is larger than M = %zu: every response above the best cached sample gets the same score\n", N, least);
     Ppo p;
-    ppo_create(&p, &opt, &m, prompts, cdf, n, reward_score, &reward); // the reference is the model as loaded
+    ppo_create(&p, &opt, &m, prompts, cdf, n, reward_assign, &reward); // the reference is the model as loaded
     p.clock = clock_seconds;
     double MiB[] = {(double)m.params.high, (double)m.optim.high, (double)p.ref_arena.high, (double)p.work.high};
     for (int i = 0; i < 4; i++) MiB[i] /= 1048576;

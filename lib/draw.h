@@ -34,7 +34,7 @@ static double response_logp(const Response *r) { double s = 0; for (size_t t = 0
 static void judge(Reward *reward, const Args *a, const Prompt *prompts, Response *r, size_t n)
 {
     double value = missing_eos(a);
-    reward_score(reward, prompts, r, n, false);
+    reward_assign(reward, prompts, r, n, false);
     for (size_t i = 0; i < n; i++) if (!isnan(value) && !r[i].finished) r[i].reward = value;
 }
 

@@ -71,7 +71,7 @@ void reward_recheck(Reward *r, const Cache *c, const char *path, const Tokenizer
         n++;
     }
     for (int again = 0; n && again <= (r->command != NULL); again++) { // a program twice: it may be random
-        reward_score(r, p, y, n, false);
+        reward_assign(r, p, y, n, false);
         for (size_t i = 0; i < n; i++) {
             if (again && fabs(y[i].reward - first[i]) > tolerance)
                 die("--reward %s: random: to prompt \"%.40s\", draw %ld of %s, it gave %.9g, then %.9g: a reward must be"

@@ -28,7 +28,7 @@ void reward_map(Reward *r, double scale, double offset); // from now on rewards 
 // r->m is created, r->tokens and r->work are set. At most a GiB of keys and values of responses and one of prompts: what is longer or more goes in groups.
 void reward_carve(Reward *r, size_t prompt, size_t response);
 void reward_close(Reward *r); // dies when a program has written more than it was asked for: call it before results are put in place
-void reward_score(void *reward, const Prompt *prompts, Response *r, size_t n, bool prefixes); // a RewardFn
+void reward_assign(void *reward, const Prompt *prompts, Response *r, size_t n, bool prefixes); // a RewardFn
 char *response_text(const Tokenizer *t, const Response *r);                                   // malloc'd, without the end-of-text token
 
 #ifdef VBON_IMPLEMENTATION
@@ -100,7 +100,7 @@ static double answer_number(const char *s, size_t n) // a decimal number with bl
     return decimal && end == text + n ? x : NAN;
 }
 
-static void program_score(Reward *r, const Prompt *prompts, Response *y, size_t n)
+static void program_assign(Reward *r, const Prompt *prompts, Response *y, size_t n)
 {
     char *out = NULL, chunk[65536];
     size_t sent = 0, got = 0;
@@ -270,7 +270,7 @@ static size_t last_real(const int *ids, size_t n, int pad)
 }
 
 // Scores responses of ids the model knows. Groups of rows: their distinct prompts first (equal ones side by side once), then the responses on them.
-static void model_score(Reward *r, const Prompt *prompts, Response *y, size_t n, bool prefixes)
+static void model_assign(Reward *r, const Prompt *prompts, Response *y, size_t n, bool prefixes)
 {
     size_t longest = 0, response = 1, max_T = r->m.cfg.max_T;
     for (size_t i = 0; i < n; i++) {
@@ -351,7 +351,7 @@ static char **whole_texts(const Reward *r, const Prompt *prompts, const Response
     return out;
 }
 
-static void text_score(Reward *r, const Prompt *prompts, Response *y, size_t n)
+static void text_assign(Reward *r, const Prompt *prompts, Response *y, size_t n)
 {
     char **texts = whole_texts(r, prompts, y, n);
     if (r->bert) {
@@ -374,7 +374,7 @@ static void text_score(Reward *r, const Prompt *prompts, Response *y, size_t n)
                 copy[i].ids[copy[i].n++] = eos;
             }
         }
-        model_score(r, whole, copy, n, false);
+        model_assign(r, whole, copy, n, false);
         for (size_t i = 0; i < n; i++) { y[i].reward = copy[i].reward; response_free(&copy[i]); }
         free(whole); free(copy);
     }
@@ -395,18 +395,18 @@ static bool ids_known(const Reward *r, const Response *y)
     return true;
 }
 
-void reward_score(void *reward, const Prompt *prompts, Response *y, size_t n, bool prefixes)
+void reward_assign(void *reward, const Prompt *prompts, Response *y, size_t n, bool prefixes)
 {
     Reward *r = (Reward *)reward;
     if (prefixes) reward_prefixes(r, 0);
-    if (r->command) program_score(r, prompts, y, n);
-    else if (!r->same_tokenizer) text_score(r, prompts, y, n);
+    if (r->command) program_assign(r, prompts, y, n);
+    else if (!r->same_tokenizer) text_assign(r, prompts, y, n);
     else for (size_t i = 0, run; i < n; i += run) {
         // a response with an id of a vocabulary padded further than the reward model's is its text, where that is nothing
         bool known = ids_known(r, &y[i]);
         for (run = 1; i + run < n && ids_known(r, &y[i + run]) == known;) run++;
-        if (known) model_score(r, prompts, y + i, run, prefixes);
-        else text_score(r, prompts, y + i, run);
+        if (known) model_assign(r, prompts, y + i, run, prefixes);
+        else text_assign(r, prompts, y + i, run);
     }
     for (size_t i = 0; i < n; i++) { // floats, as the cache keeps them
         double own = y[i].reward;

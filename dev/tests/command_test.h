@@ -434,7 +434,7 @@ static void score_nothing(const char *folder) // neither a prompt nor a response
     Prompt p[] = {{.where = "texts.jsonl:1"}, {.ids = ids, .n = 1}};
     Response y[] = {{.prompt = 0}, {.prompt = 1, .ids = ids, .n = 1}};
     reward_open(&r, folder, t, ops_cpu(), 64, 1);
-    reward_score(&r, p, y, 2, false);
+    reward_assign(&r, p, y, 2, false);
 }
 
 static void score_refuses(void) // by line
@@ -1486,8 +1486,8 @@ static void test_other_tokenizer(void)
         if (finished) { y.ids = xrealloc(y.ids, (y.n + 1) * sizeof(int)); y.ids[y.n++] = tokenizer_eos(policy); }
         p.ids = tokenizer_encode(policy, p.text, strlen(p.text), &p.n);
         CHECK(z.n > p.n + y.n, "the text has the merge");
-        reward_score(&r, &p, &y, 1, false);
-        reward_score(&same, &none, &z, 1, false);
+        reward_assign(&r, &p, &y, 1, false);
+        reward_assign(&same, &none, &z, 1, false);
         CHECK(y.reward == z.reward, "finished %d: %g from the text, %g from its ids", finished, y.reward, z.reward);
         free(p.text); free(p.ids); free(text);
         response_free(&y); response_free(&z);
@@ -1790,7 +1790,7 @@ static void padded_vocabularies_work(void)
                 Prompt none = {0};
                 Response y = {.ids = tokenizer_encode(t, all, strlen(all), &n)};
                 y.n = n;
-                reward_score(&r, &none, &y, 1, false);
+                reward_assign(&r, &none, &y, 1, false);
                 CHECK_NEAR(x->reward, y.reward, 1e-6, "a response with an id beyond the reward model's is its text");
                 response_free(&y);
             }

@@ -98,7 +98,7 @@ static void golden_padded(const char *name)
             p[split] = (Prompt){.ids = text, .n = split};
             y[split] = (Response){.prompt = split, .ids = text + split, .n = n - split};
         }
-        reward_score(&r, p, y, n, true);
+        reward_assign(&r, p, y, n, true);
         for (size_t split = 0; split < n; split++) {
             // rewards are kept as floats
             CHECK_NEAR(y[split].reward, want[i], in_double ? 2e-7 * fabs(want[i]) : 2e-4, name);
@@ -107,7 +107,7 @@ static void golden_padded(const char *name)
                 if (t) {
                     y[0].n = t;
                     double *keep = y[0].prefix;
-                    reward_score(&r, p, y, 1, false);
+                    reward_assign(&r, p, y, 1, false);
                     y[0].prefix = keep;
                     CHECK_NEAR(prefix, y[0].reward, in_double ? 1e-6 : 2e-4, name);
                 }
