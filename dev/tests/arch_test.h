@@ -181,9 +181,9 @@ static void test_word_flags(void)
         free(is);
     }
     static const struct { const char *flag, *says; } bad[] = {
-        {"--train-layers=al", "must be all or a whole number"}, {"--train-layers=alls", "must be all"},
-        {"--train-layers=-1", "must be all, or at least 0 and at most 1000"},
+        {"--train-layers=al", "neither \"all\" nor a whole number"}, {"--train-layers=alls", "neither \"all\""},
+        {"--train-layers=-1", "must be all, or at least 0 and at most 1e+09"},
         {"--alpha=1.5", "must be auto, or at least 0 and at most 1"},
-        {"--alpha=nan", "must be auto or a number"}, {"--missing-eos=", "must be none or a number"}};
+        {"--alpha=nan", "neither \"auto\" nor a number"}, {"--missing-eos=", "neither \"none\" nor a number"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) expect_death(parse_words, bad[i].flag, 2, bad[i].says);
 }
