@@ -45,6 +45,7 @@ base() { # the command line that each flag is added to: the last of two equal fl
         train) echo "--model lm --reward rm --cache cache.jsonl --max-new 4 --n 2 --episodes 4 --rollout 2 --minibatch 1 --ppo-epochs 1 --out out_tr";;
         offline) echo "--model lm --cache cache.jsonl --loss dpo --beta 0.1 --draws 2 --pairs 2 --steps 1 --out out_off";;
         eval) echo "--model lm --reference lm --reward rm --cache cache.jsonl --max-new 4 --samples 1 --ns 2 --out e.json";;
+        ks) echo "--cache cache.jsonl --ms 2 --out k.json";;
         info) echo "--model lm --reward rm";;
     esac
 }
@@ -52,7 +53,7 @@ for c in $("$VBON" --help | sed -n 's/^  \([a-z]*\) .*/\1/p'); do
     [ "$(base "$c")" ] || { echo "check_flags.sh: no command line for vbon $c: add one"; exit 1; }
     # name, kind, lowest, highest of each number; of those that are text something like it
     "$VBON" "$c" --help | sed -n -e 's/^  --\([a-z0-9-]*\) \(INT\|NUMBER\) .* (>\{0,1\}\([-0-9.e]*\)\.\.<\{0,1\}\([0-9e]*\))$/\1 \2 \3 \4/p' \
-        -e 's/^  --\(missing-eos\|ns\|alpha\|train-layers\|memory\) \(TEXT\) .*/\1 \2 0 1e9/p' |
+        -e 's/^  --\(missing-eos\|ns\|ms\|curves\|alpha\|train-layers\|memory\) \(TEXT\) .*/\1 \2 0 1e9/p' |
     while read -r flag kind low high; do
         [ "$kind $high" != "INT 1e9" ] || high=1000000000
         for v in $low ${high:-9223372036854775807} 0 -1 1 2147483647 2147483648 4611686018427387904 9223372036854775807 9223372036854775808 1e-38 1e308 nan inf 0x10 ''; do

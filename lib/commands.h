@@ -108,6 +108,27 @@ static void check_reward(const Cache *c, const char *path, const Args *a, Reward
     reward_recheck(reward, c, path, t, (uint64_t)a->seed, has ? &value : NULL, a->reward_tolerance);
 }
 
+// A prompt's cached rewards in draw order, and their order keys where all have one.
+static Cdf cdf_of_cached(const CachePrompt *p, const char *path)
+{
+    Cdf d = {.M = p->n, .reward = (double *)xmalloc(p->n * sizeof(double))};
+    bool keyed = true;
+    if (!p->n) die("%s: prompt \"%.40s\" has no samples", path, p->prompt);
+    for (size_t k = 0; k < p->n; k++) {
+        const CacheSample *x = &p->samples[k];
+        d.reward[k] = x->reward;
+        keyed &= x->has_key || x->ids;
+    }
+    if (keyed) d.key = (uint64_t *)xmalloc(p->n * sizeof(uint64_t));
+    for (size_t k = 0; k < p->n && keyed; k++) {
+        const CacheSample *x = &p->samples[k];
+        d.key[k] = x->ids ? order_key(x->ids, x->n_ids) : x->key;
+        bool edited = x->has_key && x->ids && x->key != d.key[k];
+        if (edited) die("%s: a key of prompt \"%.40s\" is not that of its ids: the file was edited", path, p->prompt);
+    }
+    return d;
+}
+
 // What is cached of each prompt, malloc'd. The cache must know every prompt.
 static Cdf *cdfs_load(const Prompt *p, size_t n, const Args *a, const Model *reference, const Tokenizer *t, Reward *reward)
 {
@@ -123,22 +144,12 @@ static Cdf *cdfs_load(const Prompt *p, size_t n, const Args *a, const Model *ref
         if (at < 0) die("%s: has no samples for prompt %zu, \"%.40s\": make the cache with these prompts", a->cache, i + 1, p[i].text);
         const CachePrompt *s = &c.prompts[at];
         Cdf *d = &cdf[i];
-        d->M = s->n;
-        d->reward = (double *)xmalloc(s->n * sizeof(double));
-        bool keyed = true;
-        for (size_t k = 0; k < s->n; k++) { d->reward[k] = s->samples[k].reward; keyed &= s->samples[k].has_key || s->samples[k].ids; }
-        if (!s->n) die("%s: prompt \"%.40s\" has no samples", a->cache, p[i].text);
-        if (keyed) d->key = (uint64_t *)xmalloc(s->n * sizeof(uint64_t));
-        else no_keys++;
-        for (size_t k = 0; k < s->n && keyed; k++) {
-            const CacheSample *x = &s->samples[k];
-            d->key[k] = x->ids ? order_key(x->ids, x->n_ids) : x->key;
-            if (x->has_key && x->ids && x->key != d->key[k]) die("%s: a key of prompt \"%.40s\" is not that of its ids: the file was edited", a->cache, p[i].text);
-        }
+        *d = cdf_of_cached(s, a->cache);
+        no_keys += !d->key;
         if (exact) {
             d->logF = (double *)xmalloc(s->n * sizeof(double));
             for (size_t k = 0; k < s->n; k++) {
-                if (!s->samples[k].has_F || !keyed) die("%s: --fhat exact needs \"F\" and \"ids\" (or \"key\") in every record of prompt \"%.40s\"", a->cache, p[i].text);
+                if (!s->samples[k].has_F || !d->key) die("%s: --fhat exact needs \"F\" and \"ids\" (or \"key\") in every record of prompt \"%.40s\"", a->cache, p[i].text);
                 d->logF[k] = log(s->samples[k].F);
             }
         }
@@ -741,19 +752,21 @@ static void cmd_train(const Args *a)
 // ----------------------------------------------------------------------------
 // eval
 
-static size_t parse_ns(const char *text, long *ns)
+// Numbers with commas between, of --FLAG: how many there are
+static size_t parse_counts(const char *flag, const char *text, long *out, size_t most)
 {
     size_t n = 0;
     for (const char *p = text; *p; p += *p == ',') {
         char *end;
-        if (n == MAX_NS) usage("--ns %s: at most %d numbers", text, MAX_NS);
-        if (!whole_number(p, &end, &ns[n]) || (*end && *end != ',') || ns[n] < 1 || ns[n] > 1000000000)
-            usage("--ns %s: numbers from 1 to 1e9 with commas between", text);
+        if (n == most) usage("--%s %s: at most %zu numbers", flag, text, most);
+        if (!whole_number(p, &end, &out[n]) || (*end && *end != ',') || out[n] < 1 || out[n] > 1000000000)
+            usage("--%s %s: numbers from 1 to 1e9 with commas between", flag, text);
         n++;
         p = end;
     }
     return n;
 }
+static size_t parse_ns(const char *text, long *ns) { return parse_counts("ns", text, ns, MAX_NS); }
 
 // Of the evaluation: null is not measured, or beyond the largest double, as exp(log ref - log pi) may be; the table
 // says which.
@@ -903,6 +916,7 @@ static void cmd_eval(const Args *a)
 
 #include "baselines.h"
 #include "info.h"
+#include "ks.h"
 
 static const Command commands[] = {
     {"sft", cmd_sft, "train a language model from scratch, or fine-tune one, on JSONL text", "vbon sft --tokenizer dev/demo/tokenizer --data train.jsonl --held-out test.jsonl --layers 4 --width 128 --lr 3e-3 --out runs/lm"},
@@ -914,6 +928,8 @@ static const Command commands[] = {
     {"train", cmd_train, "PPO: vBoN (exact, or the bounds L and L1), or KL-regularised reward", "vbon train --model dev/demo/lm --reward dev/demo/rm --cache cache.jsonl --n 16 --max-new 24 --lr 6e-4 --out runs/vbon16"},
     {"offline", cmd_offline, "the baselines that learn from the cache or from preferences alone: DPO, IPO, BoNBoN, supervised training on the best of N", "vbon offline --model dev/demo/lm --cache cache.jsonl --loss bonbon --n 16 --lr 1e-4 --out runs/bonbon16"},
     {"eval", cmd_eval, "KL, distance to Best-of-N, win rate and reward on held-out prompts", "vbon eval --model runs/vbon16 --reference dev/demo/lm --reward dev/demo/rm --cache cache_test.jsonl --ns 4,16 --samples 8 --max-new 24"},
+    {"ks", cmd_ks, "do M samples a prompt suffice? Kolmogorov-Smirnov tests and the error of log F-hat, by M",
+     "vbon ks --cache cache_test.jsonl --ms 5,20,50 --curves auto --out ks.json"},
     {"info", cmd_info, "a model's configuration, parameters and memory plan", "vbon info --model dev/demo/lm --memory 1GB"},
 };
 static const size_t n_commands = sizeof commands / sizeof *commands;

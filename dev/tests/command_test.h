@@ -339,6 +339,7 @@ static void test_pairs(void) // every command reads what every other writes, or 
         {"score --model lm --reward rm --out pairs.out --in %s", LINES, 1}, {"cache --model lm --reward rm --max-new 2 --samples 2 --out pairs.out --prompts %s", TEXTS, 0}, {"sft --model lm --steps 1 --out pairs.out --data %s", TEXTS, 0},
         {"train --model lm --reward rm --n 2 --max-new 4 --episodes 4 --rollout 4 --minibatch 4 --out pairs.out --cache %s", SAMPLES, 0}, {"offline --model lm --loss dpo --beta 1 --draws 2 --steps 1 --out pairs.out --cache %s", SAMPLES, 0},
         {"eval --model lm --reference lm --reward rm --max-new 4 --out pairs.out --cache %s", SAMPLES, 0}, {"eval --method bon --n 2 --reference lm --reward rm --max-new 4 --out pairs.out --cache by_cache.jsonl --pool %s", SAMPLES, 0},
+        {"ks --ms 2 --out pairs.out --cache %s", SAMPLES, 0},
         {"reward --init lm --layers 1 --out pairs.out --data %s", NEVER, 0}, {"offline --model lm --loss dpo --beta 1 --out pairs.out --data %s", NEVER, 0}};
     char *out = tmp_path("pairs.out"), *clean = format("rm -rf %s", out);
     for (size_t r = 0; r < sizeof readers / sizeof *readers; r++)
