@@ -105,7 +105,7 @@ static KsPrompt ks_prompt(const Cdf *all, const double *log_all, size_t M)
 
 static KsShare ks_share(const KsPrompt *k, bool nested, size_t n)
 {
-    double *rejected = (double *)xmalloc(n * sizeof *rejected), count = 0, statistic = 0, p = 0;
+    double *rejected = (double *)xcalloc(n, sizeof *rejected), count = 0, statistic = 0, p = 0;
     for (size_t i = 0; i < n; i++) {
         const KsTest *t = nested ? &k[i].nested : &k[i].independent;
         rejected[i] = t->p < ks_level;
@@ -134,7 +134,7 @@ static json_t *ks_share_json(const KsShare *s)
 static json_t *ks_row(const Cdf *cdf, const double *log_all, size_t n, size_t M)
 {
     KsPrompt *k = (KsPrompt *)xmalloc(n * sizeof *k);
-    double *error = (double *)xmalloc(n * sizeof *error);
+    double *error = (double *)xcalloc(n, sizeof *error);
     #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < n; i++) k[i] = ks_prompt(&cdf[i], log_all + i * cdf->M, M);
     for (size_t i = 0; i < n; i++) error[i] = k[i].error;
