@@ -78,6 +78,7 @@ static void model_load(Model *m, const Ops *o, const char *dir, long train_layer
 #include "dev/tests/command_test.h"
 #include "dev/tests/fault_test.h"
 #include "dev/tests/sizes_test.h"
+#include "dev/tests/ks_test.h"
 #ifdef VBON_CUDA
 #include "dev/tests/cuda_test.h"
 #endif
@@ -88,6 +89,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"log F-hat against SciPy, its fits, its mean", test_fhat, 3},
     {"ranks, keys and ties", test_ranks, 3},
     {"best-of-N means and bounds", test_bon_mean, 3},
+    {"ks: p-values against SciPy and counted paths", test_ks, 3},
     {"advantages and PPO losses against torch", test_ppo_pieces, 3},
     {"AdamW and clipping against torch", test_adamw, 3},
     {"objectives' constants", test_objectives, 3},
@@ -133,6 +135,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"commands: bad input", test_commands, 1},
     {"sizes: absurd numbers, odd files, little memory", test_sizes, 1},
     {"commands: offline, from whole and compacted caches", test_offline, 1},
+    {"commands: ks, Table 1 and Figure 3 from a cache", test_ks_command, 1},
     {"commands: models, tokenizers and caches that do not fit together", test_agree, 1},
     {"commands: a reward that has changed since the cache", test_stale, 1},
     {"commands: killed at random moments, resumed bit for bit", test_resume, 1},

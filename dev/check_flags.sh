@@ -53,6 +53,7 @@ base() { # the command line that each flag is added to: the last of two equal fl
             "--out out_off";;
         eval) echo "--model lm --reference lm --reward rm --cache cache.jsonl --max-new 4 --samples 1 --ns 2" \
             "--out e.json";;
+        ks) echo "--cache cache.jsonl --ms 2 --out k.json";;
         info) echo "--model lm --reward rm";;
     esac
 }
@@ -62,7 +63,7 @@ for c in $("$VBON" --help | sed -n 's/^  \([a-z]*\) .*/\1/p'); do
     range=' .* (\([a-z]*|\)\{0,1\}>\{0,1\}\([-0-9.e]*\)\.\.<\{0,1\}\([0-9e]*\))$'
     "$VBON" "$c" --help |
     sed -n -e "s/^  --\([a-z0-9-]*\) \(INT\|NUMBER\)$range/\1 \2 \4 \5/p" \
-        -e 's/^  --\(ns\|memory\) \(TEXT\) .*/\1 \2 0 1e9/p' |
+        -e 's/^  --\(ns\|ms\|curves\|memory\) \(TEXT\) .*/\1 \2 0 1e9/p' |
     while read -r flag kind low high; do
         [ "$kind $high" != "INT 1e9" ] || high=1000000000
         for v in $low ${high:-9223372036854775807} 0 \

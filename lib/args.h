@@ -5,7 +5,7 @@
 
 typedef struct {
     const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache;
-    const char *compat, *preset, *pool, *ns, *memory;
+    const char *compat, *preset, *pool, *ns, *ms, *curves, *memory;
     size_t objective, fhat, critic, loss, arch, dtype, schedule, method, reward_output, precision, device; // rows of the tables below
     long train_layers, max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows, threads, prompts_max;
@@ -48,8 +48,8 @@ static const Flag flag_table[] = {
     FLAG("prompts", FLAG_STRING, prompts, "sample bon cache train eval", NULL, NULL, "JSONL lines {\"prompt\"}; train and eval default to the cache's"),
     FLAG("prompt", FLAG_STRING, prompt, "sample bon", NULL, NULL, "one prompt, in place of a file"),
     FLAG("prompts-max", FLAG_LONG, prompts_max, "sample bon cache train offline eval", "0", "0..1e9", "use only the first so many prompts (0: all)"),
-    FLAG("cache", FLAG_STRING, cache, "train offline eval", NULL, NULL, "reward cache (JSONL) of the reference model"),
-    FLAG("out", FLAG_STRING, out, "sft reward score cache train offline eval sample bon", NULL, NULL, "folder or file to write"),
+    FLAG("cache", FLAG_STRING, cache, "train offline eval ks", NULL, NULL, "reward cache (JSONL) of the reference model"),
+    FLAG("out", FLAG_STRING, out, "sft reward score cache train offline eval ks sample bon", NULL, NULL, "folder or file to write"),
     // the model
     CHOICE("arch", arch, "sft reward", "gpt2", architectures, "architecture of a model made from scratch"),
     FLAG("layers", FLAG_LONG, layers, "sft reward", "4", "1..1000", "blocks of a model made from scratch"),
@@ -76,9 +76,14 @@ static const Flag flag_table[] = {
     CHOICE("method", method, "eval", "policy", methods, "measure --model, or Best-of-N drawn from the reference"),
     FLAG("pool", FLAG_STRING, pool, "eval", NULL, NULL, "bon: choose among this cache's draws by the rewards in it, in place of drawing; --reward and --cache may be another reward's and judge the choice"),
     FLAG("ns", FLAG_STRING, ns, "eval", "4,16", NULL, "measure the distance to Best-of-N for these N"),
+    FLAG("ms", FLAG_STRING, ms, "ks", "5,20,100,200,250", NULL,
+         "compare the first M samples of a prompt with all of them, for these M"),
+    FLAG("curves", FLAG_STRING, curves, "ks", NULL, NULL,
+         "write the CDFs of these prompts too, by M (numbers from 1 on with commas between, or auto: the prompts of "
+         "lowest, median and highest mean reward)"),
     FLAG("beta", FLAG_DOUBLE, beta, "train offline", NULL, "1e-6..1e6", "strength of the KL penalty, for rl, l, dpo and ipo (never converted into N)"),
     CHOICE("fhat", fhat, "train", "digamma", fhats, "estimate of log F from k of M cached samples below"),
-    FLAG("m", FLAG_LONG, m, "train eval", "0", "0..1e9", "use the first M samples drawn for each prompt (0: all)"),
+    FLAG("m", FLAG_LONG, m, "train eval ks", "0", "0..1e9", "use the first M samples drawn for each prompt (0: all)"),
     FLAG("compat", FLAG_STRING, compat, "train", "", NULL, "reproduce the released code: scale, jointp, or both, comma-separated"),
     CHOICE("critic", critic, "train", "head", critics, "what the values are"),
     // PPO

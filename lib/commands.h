@@ -15,6 +15,7 @@ typedef struct { const char *name; void (*run)(const Args *a); const char *summa
 #include "eval.h"
 #include "baselines.h"
 #include "info.h"
+#include "ks.h"
 
 // ----------------------------------------------------------------------------
 // score
@@ -236,8 +237,12 @@ static const Command commands[] = {
     {"score", cmd_score, "log-probabilities and rewards of given texts", "vbon score --model dev/demo/lm --reward dev/demo/rm --in texts.jsonl --out scored.jsonl"},
     {"cache", cmd_cache, "sample the reference and its rewards: what F-hat is made from", "vbon cache --model dev/demo/lm --reward dev/demo/rm --prompts dev/demo/prompts.jsonl --samples 32 --max-new 24 --out cache.jsonl"},
     {"train", cmd_train, "PPO: vBoN (exact, or the bounds L and L1), or KL-regularised reward", "vbon train --model dev/demo/lm --reward dev/demo/rm --cache cache.jsonl --n 16 --max-new 24 --lr 6e-4 --out runs/vbon16"},
+    {"ks", cmd_ks, "do M samples a prompt suffice? Kolmogorov-Smirnov tests and the error of log F-hat, by M",
+     "vbon ks --cache cache_test.jsonl --ms 5,20,50 --curves auto --out ks.json"},
     {"offline", cmd_offline, "the baselines that learn from the cache or from preferences alone: DPO, IPO, BoNBoN, supervised training on the best of N", "vbon offline --model dev/demo/lm --cache cache.jsonl --loss bonbon --n 16 --lr 1e-4 --out runs/bonbon16"},
     {"eval", cmd_eval, "KL, distance to Best-of-N, win rate and reward on held-out prompts", "vbon eval --model runs/vbon16 --reference dev/demo/lm --reward dev/demo/rm --cache cache_test.jsonl --ns 4,16 --samples 8 --max-new 24"},
+    {"ks", cmd_ks, "do M samples a prompt suffice? Kolmogorov-Smirnov tests and the error of log F-hat, by M",
+     "vbon ks --cache cache_test.jsonl --ms 5,20,50 --curves auto --out ks.json"},
     {"info", cmd_info, "a model's configuration, parameters and memory plan", "vbon info --model dev/demo/lm --memory 1GB"},
 };
 static const size_t n_commands = sizeof commands / sizeof *commands;

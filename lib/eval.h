@@ -131,19 +131,7 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
 // ----------------------------------------------------------------------------
 // the command
 
-static size_t parse_ns(const char *text, long *ns)
-{
-    size_t n = 0;
-    for (const char *p = text; *p; p += *p == ',') {
-        char *end;
-        if (n == MAX_NS) usage("--ns %s: at most %d numbers", text, MAX_NS);
-        if (!whole_number(p, &end, &ns[n]) || (*end && *end != ',') || ns[n] < 1 || ns[n] > 1000000000)
-            usage("--ns %s: numbers from 1 to 1e9 with commas between", text);
-        n++;
-        p = end;
-    }
-    return n;
-}
+static size_t parse_ns(const char *text, long *ns) { return parse_counts("ns", text, ns, MAX_NS); }
 
 // Of the evaluation: null is not measured, or beyond the largest double, as exp(log ref - log pi) may be; the table
 // says which.

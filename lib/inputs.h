@@ -2,6 +2,21 @@
 #pragma once
 #ifdef VBON_IMPLEMENTATION
 
+// Numbers with commas between, of --FLAG: how many there are
+static size_t parse_counts(const char *flag, const char *text, long *out, size_t most)
+{
+    size_t n = 0;
+    for (const char *p = text; *p; p += *p == ',') {
+        char *end;
+        if (n == most) usage("--%s %s: at most %zu numbers", flag, text, most);
+        if (!whole_number(p, &end, &out[n]) || (*end && *end != ',') || out[n] < 1 || out[n] > 1000000000)
+            usage("--%s %s: numbers from 1 to 1e9 with commas between", flag, text);
+        n++;
+        p = end;
+    }
+    return n;
+}
+
 static size_t decode_rows(const Args *a, size_t fallback) { return a->decode_rows ? (size_t)a->decode_rows : fallback; }
 
 static double missing_eos(const Args *a) { return (float)a->missing_eos; } // as rewards are; NaN: none
@@ -89,6 +104,27 @@ static void check_reward(const Cache *c, const char *path, const Args *a, Reward
     reward_recheck(reward, c, path, t, (uint64_t)a->seed, isnan(value) ? NULL : &value, a->reward_tolerance);
 }
 
+// A prompt's cached rewards in draw order, and their order keys where all have one.
+static Cdf cdf_of_cached(const CachePrompt *p, const char *path)
+{
+    Cdf d = {.M = p->n, .reward = (double *)xmalloc(p->n * sizeof(double))};
+    bool keyed = true;
+    if (!p->n) die("%s: prompt \"%.40s\" has no samples", path, p->prompt);
+    for (size_t k = 0; k < p->n; k++) {
+        const CacheSample *x = &p->samples[k];
+        d.reward[k] = x->reward;
+        keyed &= x->has_key || x->ids;
+    }
+    if (keyed) d.key = (uint64_t *)xmalloc(p->n * sizeof(uint64_t));
+    for (size_t k = 0; k < p->n && keyed; k++) {
+        const CacheSample *x = &p->samples[k];
+        d.key[k] = x->ids ? order_key(x->ids, x->n_ids) : x->key;
+        bool edited = x->has_key && x->ids && x->key != d.key[k];
+        if (edited) die("%s: a key of prompt \"%.40s\" is not that of its ids: the file was edited", path, p->prompt);
+    }
+    return d;
+}
+
 // What is cached of each prompt, malloc'd. The cache must know every prompt.
 static Cdf *cdfs_load(const Prompt *p, size_t n, const Args *a, const Model *reference, const Tokenizer *t, Reward *reward)
 {
@@ -104,22 +140,12 @@ static Cdf *cdfs_load(const Prompt *p, size_t n, const Args *a, const Model *ref
         if (at < 0) die("%s: has no samples for prompt %zu, \"%.40s\": make the cache with these prompts", a->cache, i + 1, p[i].text);
         const CachePrompt *s = &c.prompts[at];
         Cdf *d = &cdf[i];
-        d->M = s->n;
-        d->reward = (double *)xmalloc(s->n * sizeof(double));
-        bool keyed = true;
-        for (size_t k = 0; k < s->n; k++) { d->reward[k] = s->samples[k].reward; keyed &= s->samples[k].has_key || s->samples[k].ids; }
-        if (!s->n) die("%s: prompt \"%.40s\" has no samples", a->cache, p[i].text);
-        if (keyed) d->key = (uint64_t *)xmalloc(s->n * sizeof(uint64_t));
-        else no_keys++;
-        for (size_t k = 0; k < s->n && keyed; k++) {
-            const CacheSample *x = &s->samples[k];
-            d->key[k] = x->ids ? order_key(x->ids, x->n_ids) : x->key;
-            if (x->has_key && x->ids && x->key != d->key[k]) die("%s: a key of prompt \"%.40s\" is not that of its ids: the file was edited", a->cache, p[i].text);
-        }
+        *d = cdf_of_cached(s, a->cache);
+        no_keys += !d->key;
         if (exact) {
             d->logF = (double *)xmalloc(s->n * sizeof(double));
             for (size_t k = 0; k < s->n; k++) {
-                if (!s->samples[k].has_F || !keyed) die("%s: --fhat exact needs \"F\" and \"ids\" (or \"key\") in every record of prompt \"%.40s\"", a->cache, p[i].text);
+                if (!s->samples[k].has_F || !d->key) die("%s: --fhat exact needs \"F\" and \"ids\" (or \"key\") in every record of prompt \"%.40s\"", a->cache, p[i].text);
                 d->logF[k] = log(s->samples[k].F);
             }
         }

@@ -575,6 +575,7 @@ static void test_pairs(void) // every command reads what every other writes, or 
         {"eval --model lm --reference lm --reward rm --max-new 4 --out pairs.out --cache %s", SAMPLES, 0},
         {"eval --method bon --n 2 --reference lm --reward rm --max-new 4 --out pairs.out "
          "--cache by_cache.jsonl --pool %s", SAMPLES, 0},
+        {"ks --ms 2 --out pairs.out --cache %s", SAMPLES, 0},
         {"reward --init lm --layers 1 --out pairs.out --data %s", NEVER, 0},
         {"offline --model lm --loss dpo --beta 1 --out pairs.out --data %s", NEVER, 0}};
     char *out = tmp_path("pairs.out"), *clean = format("rm -rf %s", out);
