@@ -1,25 +1,28 @@
 // gpt2.h: the seam between the model and the machine, and the model itself: GPT-2, and all that Pythia shares with it.
 //
-// Everything above this file (ppo.h, lib/) speaks of models, batches and losses; everything below it
-// (vbon.c, vbon.cu) is one table of operations on buffers. A model is compiled once: it calls
-// o->matmul_forward(...) through `const Ops *o`, and ops_cpu or ops_cuda does the work. So there is one
-// GPT-2 here, not one per backend and precision.
+// Everything above this file (ppo.h, lib/) speaks of models, batches and losses; everything below it (vbon.c, vbon.cu)
+// is one table of operations on buffers. A model is compiled once: it calls o->matmul_forward(...) through `const Ops
+// *o`, and ops_cpu or ops_cuda does the work. So there is one GPT-2 here, not one per backend and precision.
 //
 // What to know before reading on:
-//  - Batches are packed. The rows' tokens stand end to end, N in all; `start` (B+1) says where each row begins.
-//    There is no padding and no pad token: a row has a length, and a mask is a length.
-//  - Parameters live in one buffer, in the order of one list (Param): embeddings, blocks from the bottom up, final norm, heads.
-//    What trains is always a suffix of it, so freezing is one offset, and gradients and moments are as long as that suffix.
-//  - Weights are kept as (out, in) rows whatever the file says: normalise at load (param_set), undo at save (param_get).
-//  - An architecture is a row (Architecture): the names of its tensors, its config.json, and functions for what is
-//    its own. GPT-2's tables are here, Pythia's in pythia.h, the rows in lib/config.h. The block is one function: it
-//    asks Config whether the MLP stands beside the attention or after it and which activation it has, and the row for
-//    the positions.
-//  - Logits never exist as a whole: the head is part of the ops logprob_*, head_kl and sample, which work in chunks of rows.
+//  - Batches are packed. The rows' tokens stand end to end, N in all; `start` (B+1) says where each row begins. There
+//    is no padding and no pad token: a row has a length, and a mask is a length.
+//  - Parameters live in one buffer, in the order of one list (Param): embeddings, blocks from the bottom up, final
+//    norm, heads. What trains is always a suffix of it, so freezing is one offset, and gradients and moments are as
+//    long as that suffix.
+//  - Weights are kept as (out, in) rows whatever the file says: normalise at load (param_set), undo at save
+//    (param_get).
+//  - An architecture is a row (Architecture): the names of its tensors, its config.json, and functions for what is its
+//    own. GPT-2's tables are here, Pythia's in pythia.h, the rows in lib/config.h. The block is one function: it asks
+//    Config whether the MLP stands beside the attention or after it and which activation it has, and the row for the
+//    positions.
+//  - Logits never exist as a whole: the head is part of the ops logprob_*, head_kl and sample, which work in chunks of
+//    rows.
 //  - Memory is an Arena a family, carved by one function that runs twice: once to measure, once to place.
 //
 // Left out on purpose: dropout (it makes PPO's ratios differ from 1), left padding, gradient accumulation across calls
-// as a mode (gradients always accumulate; zero them when you mean to), any file format (lib/safetensors.h, lib/config.h).
+// as a mode (gradients always accumulate; zero them when you mean to), any file format (lib/safetensors.h,
+// lib/config.h).
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -52,8 +55,8 @@ extern "C" {
 NORETURN void die(const char *fmt, ...) PRINTF_LIKE(1, 2);   // "vbon: ..." on stderr, exit code 1
 NORETURN void usage(const char *fmt, ...) PRINTF_LIKE(1, 2); // the same for a wrong command line, exit code 2
 // a times b elements. Every product of numbers that come from flags or files goes through it before it becomes a size:
-// beyond 2^56 it ends the program, naming `what` and the flags to lower. What it returns can be multiplied by the size of
-// an element, and a few of them added, without a further look.
+// beyond 2^56 it ends the program, naming `what` and the flags to lower. What it returns can be multiplied by the size
+// of an element, and a few of them added, without a further look.
 size_t checked_product(const char *what, size_t a, size_t b);
 void *xmalloc(size_t bytes);                                 // these four end the program when memory runs out
 void *xcalloc(size_t count, size_t size);
@@ -72,9 +75,22 @@ size_t row_room(const void *table, size_t row_size);                    // the i
 #define ROW_ADD(table, ...) ((table)[row_room(table, sizeof *(table))] = (__typeof__(*(table)))__VA_ARGS__)
 
 // ----------------------------------------------------------------------------
-// random numbers: a pure function of (seed, stream, prompt, sample, position), so that a draw is the same in any batching and after any resume
+// random numbers: a pure function of (seed, stream, prompt, sample, position), so that a draw is the same in any
+// batching and after any resume
 
-enum { STREAM_INIT = 1, STREAM_SHUFFLE, STREAM_CACHE, STREAM_ROLLOUT, STREAM_EVAL, STREAM_SAMPLE, STREAM_BON, STREAM_MINIBATCH, STREAM_SPLIT, STREAM_PAIRS, STREAM_RECHECK };
+enum {
+    STREAM_INIT = 1,
+    STREAM_SHUFFLE,
+    STREAM_CACHE,
+    STREAM_ROLLOUT,
+    STREAM_EVAL,
+    STREAM_SAMPLE,
+    STREAM_BON,
+    STREAM_MINIBATCH,
+    STREAM_SPLIT,
+    STREAM_PAIRS,
+    STREAM_RECHECK
+};
 
 static inline uint64_t mix64(uint64_t x) // the finaliser of splitmix64 (Steele, Lea, Flood 2014)
 {
@@ -91,7 +107,8 @@ static inline uint64_t random_bits(uint64_t seed, uint64_t stream, uint64_t prom
     return hash_more(hash_more(hash_more(hash_more(hash_more(seed, 0), stream), prompt), sample), position);
 }
 
-static inline double random_uniform(uint64_t seed, uint64_t stream, uint64_t prompt, uint64_t sample, uint64_t position) // in [0, 1)
+// in [0, 1)
+static inline double random_uniform(uint64_t seed, uint64_t stream, uint64_t prompt, uint64_t sample, uint64_t position)
 {
     return (double)(random_bits(seed, stream, prompt, sample, position) >> 11) * 0x1p-53;
 }
@@ -131,7 +148,8 @@ typedef struct {
 static inline Buf slice(Buf b, size_t first, size_t n) // n elements from `first`; none of none
 {
     if (!b.p) return b;
-    if (first > b.n || n > b.n - first) die("slice of %s: %zu elements from %zu, it has %zu: a bug, please report it", b.name, n, first, b.n);
+    if (first > b.n || n > b.n - first)
+        die("slice of %s: %zu elements from %zu, it has %zu: a bug, please report it", b.name, n, first, b.n);
     b.p = (char *)b.p + first * dtype_size(b.type);
     b.n = n;
     return b;
@@ -151,9 +169,12 @@ typedef struct {
     size_t n_pieces;
     Piece pieces[48]; // by name, for the memory table (equal names are added up)
 } Arena;
-void arena_reset(Arena *a);                                            // the next carving starts; debug builds poison what was there
-Buf arena_take(Arena *a, size_t n, DType type, const char *name);      // 256-byte aligned; a Buf without memory while measuring
-void arena_place(Arena *a);                                            // after the last measuring: allocate `high` bytes
+// the next carving starts; debug builds poison what was there
+void arena_reset(Arena *a);
+// 256-byte aligned; a Buf without memory while measuring
+Buf arena_take(Arena *a, size_t n, DType type, const char *name);
+// after the last measuring: allocate `high` bytes
+void arena_place(Arena *a);
 void arena_release(Arena *a);
 
 // ----------------------------------------------------------------------------
@@ -163,11 +184,13 @@ void arena_release(Arena *a);
 // their gradients, weights and cached keys and values are of the table's `type`; statistics, log-probabilities, losses
 // and the gradients and moments of parameters are `real`, indices int32. On the host all are real. (The outputs of
 // scalar heads, rewards and values, are statistics in this sense: a matmul may write real outputs, and read their
-// gradient. And a forward pass may have everything real, whatever the type: DistilBERT's has.) A forward overwrites its output. A backward overwrites activation gradients, and accumulates parameter
-// gradients and the residual stream (marked +=). A Buf without memory as a gradient means: frozen, do not compute. No
-// op reads what it did not get, keeps state between calls, or lets a row's result depend on what its neighbours
-// contain. Reductions have a fixed order at a given thread count.
-//   N tokens in all rows, B rows, R gathered positions, C width, OC/V outputs, NH heads of size HS, S slots, T positions a slot.
+// gradient. And a forward pass may have everything real, whatever the type: DistilBERT's has.) A forward overwrites its
+// output. A backward overwrites activation gradients, and accumulates parameter gradients and the residual stream
+// (marked +=). A Buf without memory as a gradient means: frozen, do not compute. No op reads what it did not get, keeps
+// state between calls, or lets a row's result depend on what its neighbours contain. Reductions have a fixed order at a
+// given thread count.
+//   N tokens in all rows, B rows, R gathered positions, C width, OC/V outputs, NH heads of size HS, S slots,
+//   T positions a slot.
 
 typedef enum { ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU } Activation;
 
@@ -177,53 +200,77 @@ struct Ops {
     // memory
     Buf (*alloc)(size_t n, DType type, const char *name);
     void (*release)(Buf *b);
-    void (*upload)(Buf dst, const void *src);                    // host to buffer, dst.n elements of dst.type (real for DT_BF16, rounded on the way)
+    // host to buffer, dst.n elements of dst.type (real for DT_BF16, rounded on the way)
+    void (*upload)(Buf dst, const void *src);
     void (*download)(void *dst, Buf src);
     void (*copy)(Buf dst, Buf src);                              // of equal types, or from real to DT_BF16
     void (*fill)(Buf dst, double value);
     // layers
-    void (*embed_forward)(Buf out, Buf tokens, Buf pos, Buf wte, Buf wpe, size_t N, size_t C);                   // out (N,C); wpe may be none
-    void (*embed_backward)(Buf dwte, Buf dwpe, Buf dout, Buf tokens, Buf pos, size_t N, size_t C);               // dwte, dwpe +=
+    // out (N,C); wpe may be none
+    void (*embed_forward)(Buf out, Buf tokens, Buf pos, Buf wte, Buf wpe, size_t N, size_t C);
+    // dwte, dwpe +=
+    void (*embed_backward)(Buf dwte, Buf dwpe, Buf dout, Buf tokens, Buf pos, size_t N, size_t C);
     void (*layernorm_forward)(Buf out, Buf mean, Buf rstd, Buf inp, Buf w, Buf b, size_t N, size_t C, double eps);
-    void (*layernorm_backward)(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, Buf mean, Buf rstd, size_t N, size_t C); // dinp += (residual)
-    size_t (*packed_size)(size_t OC, size_t C);                  // elements (bytes) of a packed weight; 0: this device packs nothing
-    void (*pack)(Buf out, Buf w, size_t OC, size_t C);           // out DT_PACKED: w laid out for many products with few rows
-    void (*matmul_forward)(Buf out, Buf inp, Buf w, Buf b, size_t N, size_t C, size_t OC);                       // out (N,OC) = inp (N,C) w^T (OC,C) + b
-    void (*matmul_backward)(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, size_t N, size_t C, size_t OC);  // dinp =, dw, db +=
+    // dinp += (residual)
+    void (*layernorm_backward)(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, Buf mean, Buf rstd, size_t N,
+                               size_t C);
+    // elements (bytes) of a packed weight; 0: this device packs nothing
+    size_t (*packed_size)(size_t OC, size_t C);
+    // out DT_PACKED: w laid out for many products with few rows
+    void (*pack)(Buf out, Buf w, size_t OC, size_t C);
+    // out (N,OC) = inp (N,C) w^T (OC,C) + b
+    void (*matmul_forward)(Buf out, Buf inp, Buf w, Buf b, size_t N, size_t C, size_t OC);
+    // dinp =, dw, db +=
+    void (*matmul_backward)(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, size_t N, size_t C, size_t OC);
     void (*activation_forward)(Buf out, Buf inp, Activation kind, size_t n);
-    void (*activation_backward)(Buf dinp, Buf dout, Buf inp, Activation kind, size_t n);                         // dinp may be dout
-    void (*add)(Buf out, Buf a, Buf b, size_t n);                                                                // out may be a
-    // rotary positions: in place on the q and k parts of qkv (N,3C), on the first `dims` (even) elements of each head. Element j < dims/2 and
-    // j + dims/2 turn as one complex number by pos[i] * base^(-2j/dims) (GPT-NeoX's halves); inverse turns back, which is the backward pass
+    // dinp may be dout
+    void (*activation_backward)(Buf dinp, Buf dout, Buf inp, Activation kind, size_t n);
+    // out may be a
+    void (*add)(Buf out, Buf a, Buf b, size_t n);
+    // rotary positions: in place on the q and k parts of qkv (N,3C), on the first `dims` (even) elements of each head.
+    // Element j < dims/2 and j + dims/2 turn as one complex number by pos[i] * base^(-2j/dims) (GPT-NeoX's halves);
+    // inverse turns back, which is the backward pass
     void (*rotary)(Buf qkv, Buf pos, size_t N, size_t NH, size_t HS, size_t dims, double base, bool inverse);
     // attention over packed rows: qkv (N,3C), start (B+1), lse (N,NH)
-    void (*attention_forward)(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS, bool causal);
-    void (*attention_backward)(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS, bool causal);
-    // the new tokens of row b see, in this order: the first plen[b] positions of slot pslot[b] of the prefix cache pkv (SP,2,NH,TP,HS; may be
-    // none), the len[b] positions already in slot[b] of kv (S,2,NH,T,HS), and themselves causally; their keys and values are stored in kv
-    void (*attention_decode)(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T, Buf pkv, Buf pslot, Buf plen, size_t TP,
-                             size_t B, size_t N, size_t NH, size_t HS);
-    void (*gather_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);                                        // out (R,C) = inp[index]
-    void (*scatter_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);                                       // out[index] += inp, indices distinct
+    void (*attention_forward)(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS,
+                              bool causal);
+    void (*attention_backward)(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH,
+                               size_t HS, bool causal);
+    // the new tokens of row b see, in this order: the first plen[b] positions of slot pslot[b] of the prefix cache pkv
+    // (SP,2,NH,TP,HS; may be none), the len[b] positions already in slot[b] of kv (S,2,NH,T,HS), and themselves
+    // causally; their keys and values are stored in kv
+    void (*attention_decode)(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T, Buf pkv, Buf pslot,
+                             Buf plen, size_t TP, size_t B, size_t N, size_t NH, size_t HS);
+    // out (R,C) = inp[index]
+    void (*gather_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);
+    // out[index] += inp, indices distinct
+    void (*scatter_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);
     // the head: softmax(inp (R,C) w^T (V,C) / temperature), never stored as (R,V)
     size_t (*head_rows)(size_t V);                               // how many rows' logits are in memory at once
     // entropy and kept may be none. kept holds the probabilities of all R rows (R <= head_rows(V), V rounded up to 64),
     // so that a backward call on the same rows need not compute them again
-    void (*logprob_forward)(Buf logp, Buf entropy, Buf kept, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V);
+    void (*logprob_forward)(Buf logp, Buf entropy, Buf kept, Buf inp, Buf w, Buf target, double temperature, size_t R,
+                            size_t C, size_t V);
     // kept: as logprob_forward left it, and overwritten here; or none
-    void (*logprob_backward)(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target, double temperature,
-                             size_t R, size_t C, size_t V);  // dinp =, dw +=; logp is written too (or none), so a loss linear in logp needs no forward
-    void (*head_kl)(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C, size_t V); // (R): KL(p||q) over the vocabulary
+    void (*logprob_backward)(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target,
+                             double temperature,
+                             // dinp =, dw +=; logp is written too (or none), so a loss linear in logp needs no forward
+                             size_t R, size_t C, size_t V);
+    // (R): KL(p||q) over the vocabulary
+    void (*head_kl)(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C, size_t V);
     void (*sample)(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double temperature, long top_k, double top_p,
                    size_t R, size_t C, size_t V); // inverse CDF at uniform (R, float64); logp before any cut
     // losses and optimiser
-    void (*ppo_loss)(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, Buf old_logp, Buf old_value, Buf advantage, Buf returns,
-                     double scale, double clip, double value_clip, double vf_coef, size_t R); // stats (8, float64) +=: see ppo.h
+    void (*ppo_loss)(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, Buf old_logp, Buf old_value, Buf advantage,
+                     Buf returns,
+                     // stats (8, float64) +=: see ppo.h
+                     double scale, double clip, double value_clip, double vf_coef, size_t R);
     double (*sumsq)(Buf a);
-    void (*adamw)(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay, double grad_scale, long step);
-    // what is between is launched as one: `if (o->region_begin(key)) { ops...; o->region_end(); }`. True: run the ops; false: the device has run them
-    // itself, as recorded under this key. A key stands for all their arguments, buffers and numbers; what buffers contain may change. Only ops on
-    // buffers may be inside, no transfer to or from the host.
+    void (*adamw)(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay,
+                  double grad_scale, long step);
+    // what is between is launched as one: `if (o->region_begin(key)) { ops...; o->region_end(); }`. True: run the ops;
+    // false: the device has run them itself, as recorded under this key. A key stands for all their arguments, buffers
+    // and numbers; what buffers contain may change. Only ops on buffers may be inside, no transfer to or from the host.
     bool (*region_begin)(uint64_t key);
     void (*region_end)(void);
 };
@@ -364,19 +411,25 @@ typedef struct {
 
 #define TRAIN_ALL (-1)  // train_layers: everything, embeddings too
 #define TRAIN_NONE (-2) // inference: no gradients, no moments
-// Lays out the parameters of cfg (values undefined until param_set or model_random). train_layers K >= 0 trains the top K blocks, the
-// final norm, and the head if it is untied; value_head adds Linear(C,2C)-ReLU-Linear(2C,1). measure_only: sizes only, nothing is allocated.
+// Lays out the parameters of cfg (values undefined until param_set or model_random). train_layers K >= 0 trains the top
+// K blocks, the final norm, and the head if it is untied; value_head adds Linear(C,2C)-ReLU-Linear(2C,1). measure_only:
+// sizes only, nothing is allocated.
 void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, bool value_head, bool measure_only);
 void model_free(Model *m);
-void model_random(Model *m, uint64_t seed);             // GPT-2's initialisation for all; projections scaled by 1/sqrt(2L)
+// GPT-2's initialisation for all; projections scaled by 1/sqrt(2L)
+void model_random(Model *m, uint64_t seed);
 void value_head_random(Model *m, uint64_t seed);        // first layer uniform +-1/sqrt(C), output layer zero
-void param_set(Model *m, const Param *q, const real *rows, size_t first, size_t n); // n of the file's rows from `first` on; all of them if transposed
+// n of the file's rows from `first` on; all of them if transposed
+void param_set(Model *m, const Param *q, const real *rows, size_t first, size_t n);
 void param_get(const Model *m, const Param *q, real *file_layout);                  // all
-// A frozen twin: shares what m keeps frozen, copies what it trains (the reference of a policy). The copy lives in `arena`.
+// A frozen twin: shares what m keeps frozen, copies what it trains (the reference of a policy). The copy lives in
+// `arena`.
 void params_twin(Params *out, const Model *m, Buf copy); // copy (n_params - first)
 void params_free(Params *p);
-void packs_carve(Model *m);                             // what model_pack does: lays out m->packs and packs into it what is there already
-void model_pack(Model *m);                              // fills m->packed from m->p; call after every change of the weights, before decoding
+// what model_pack does: lays out m->packs and packs into it what is there already
+void packs_carve(Model *m);
+// fills m->packed from m->p; call after every change of the weights, before decoding
+void model_pack(Model *m);
 
 // ----------------------------------------------------------------------------
 // batches, activations, forward and backward
@@ -391,7 +444,8 @@ typedef struct {
     size_t cap_N, cap_B; // room for so many
 } Batch;
 void batch_carve(Batch *b, Arena *a, size_t N, size_t B);
-// tokens (N) on the host; start (B+1); first_pos (B) is each row's first position, or NULL for 0. Dies when a position is outside the context.
+// tokens (N) on the host; start (B+1); first_pos (B) is each row's first position, or NULL for 0. Dies when a position
+// is outside the context.
 void batch_set(Batch *b, const Model *m, const int *tokens, const int *start, const int *first_pos, size_t B);
 
 // Keys and values of decoding.
@@ -434,15 +488,17 @@ typedef struct {
 // Room for N tokens. Blocks from `keep` on keep their activations for a backward pass (keep = L: none).
 void acts_carve(Acts *a, const Model *m, Arena *arena, size_t N, size_t keep);
 void acts_free(Acts *a);
-// Blocks [from, to) over a packed batch, reading a->x when from > 0 (else the embedding fills it); p is any view of m's parameters.
-// Returns what block to-1 wrote (N,C), or with to == L the normalised final hidden state. kv != NULL decodes.
+// Blocks [from, to) over a packed batch, reading a->x when from > 0 (else the embedding fills it); p is any view of m's
+// parameters. Returns what block to-1 wrote (N,C), or with to == L the normalised final hidden state. kv != NULL
+// decodes.
 Buf model_forward(const Model *m, const Params *p, Acts *a, const Batch *b, size_t from, size_t to, const KVCache *kv);
-// From a->dhidden (N,C), the gradient of the final hidden state, down to m->first_block; parameter gradients accumulate in m->g.
+// From a->dhidden (N,C), the gradient of the final hidden state, down to m->first_block; parameter gradients accumulate
+// in m->g.
 void model_backward(Model *m, Acts *a, const Batch *b);
 void model_zero_grad(Model *m);
 Buf head_weight(const Params *p);                       // (V,C): the LM head, which is wte where it is tied
-// One AdamW step over all that trains, the gradient scaled to a norm of at most clip (0: no clipping). Returns the norm before
-// clipping; dies naming the parameter when it is not finite, before any weight has changed.
+// One AdamW step over all that trains, the gradient scaled to a norm of at most clip (0: no clipping). Returns the norm
+// before clipping; dies naming the parameter when it is not finite, before any weight has changed.
 typedef struct {
     double lr;           // step size
     double beta1, beta2; // how much of the moments is kept at each step
@@ -471,7 +527,8 @@ static void complain(const char *fmt, va_list ap)
 {
     char line[32768];
     vsnprintf(line, sizeof line, fmt, ap);
-    for (char *p = line; *p; p++) if ((unsigned char)*p < 32 || *p == 127) *p = ' '; // one line, whatever a file or prompt holds
+    // one line, whatever a file or prompt holds
+    for (char *p = line; *p; p++) if ((unsigned char)*p < 32 || *p == 127) *p = ' ';
     fflush(stdout);
     fprintf(stderr, "vbon: %s\n", line);
 }
@@ -491,7 +548,8 @@ void usage(const char *fmt, ...)
 }
 
 static const size_t absurd = (size_t)1 << 56;
-#define LOWER "lower the largest of --micro-tokens, --decode-rows, --rollout, --samples, --n, --max-new and --context, " \
+#define LOWER \
+    "lower the largest of --micro-tokens, --decode-rows, --rollout, --samples, --n, --max-new and --context, " \
     "or see vbon info"
 NORETURN static void too_large(const char *what) { die("%s: more than any memory holds: " LOWER, what); }
 
@@ -517,7 +575,8 @@ size_t row_room(const void *table, size_t row_size)
 {
     size_t n = 0;
     while (row_name(table, row_size, n)) n++;
-    if (n + 1 >= ROWS_MAX) die("\"%s\" and its table: no room for another row: raise ROWS_MAX", row_name(table, row_size, 0));
+    if (n + 1 >= ROWS_MAX)
+        die("\"%s\" and its table: no room for another row: raise ROWS_MAX", row_name(table, row_size, 0));
     return n;
 }
 
@@ -562,7 +621,9 @@ Buf arena_take(Arena *a, size_t n, DType type, const char *name)
     size_t bytes = (checked_product(name, n, dtype_size(type)) + 255) / 256 * 256;
     Buf b = {NULL, n, type, name};
     if (a->base.p) {
-        if (bytes > a->base.n - a->used) die("arena %s: %s needs %zu bytes, %zu of %zu are left: a bug, please report it", a->name, name, bytes, a->base.n - a->used, a->base.n);
+        if (bytes > a->base.n - a->used)
+            die("arena %s: %s needs %zu bytes, %zu of %zu are left: a bug, please report it", a->name, name, bytes,
+                a->base.n - a->used, a->base.n);
         b.p = (char *)a->base.p + a->used;
     }
     a->used += bytes;
@@ -719,14 +780,16 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
                 if (!(k->flags & P_HEAD) || (!cfg->tied && !cfg->scalar_head)) list_add(m, k, l);
     }
     for (const ParamSpec *s = head_table; s->hf; s++)
-        if (s->flags & P_VALUE ? value_head : cfg->scalar_head && cfg->score_bias == (bool)(s->flags & P_BIASED)) list_add(m, s, 0);
+        if (s->flags & P_VALUE ? value_head : cfg->scalar_head && cfg->score_bias == (bool)(s->flags & P_BIASED))
+            list_add(m, s, 0);
     // What trains is a suffix of the list. K blocks: from the first parameter of block L-K on.
     if (train_layers > (long)L) die("--train-layers %ld: the model has %zu blocks", train_layers, L);
     m->first_block = train_layers == TRAIN_ALL ? 0 : train_layers == TRAIN_NONE ? L : L - (size_t)train_layers;
     m->first = m->n_params;
     for (size_t i = m->n_list; i > 0; i--) {
         const Param *q = &m->list[i - 1];
-        bool below = q->flags & P_LAYER ? q->layer < m->first_block : q->field == IN_PARAMS(wte) || q->field == IN_PARAMS(wpe);
+        bool below =
+            q->flags & P_LAYER ? q->layer < m->first_block : q->field == IN_PARAMS(wte) || q->field == IN_PARAMS(wpe);
         if (train_layers == TRAIN_NONE || (below && train_layers != TRAIN_ALL)) break;
         m->first = q->offset;
     }
@@ -737,7 +800,8 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
         if (pass) { arena_place(&m->params); if (m->first < m->n_params) arena_place(&m->optim); }
         m->data = arena_take(&m->params, m->n_params, o->type, "weights");
         if (m->first == m->n_params) continue;
-        m->master = o->type == DT_REAL ? slice(m->data, m->first, m->n_params - m->first) : arena_take(&m->optim, m->n_params - m->first, DT_REAL, "master weights");
+        m->master = o->type == DT_REAL ? slice(m->data, m->first, m->n_params - m->first)
+                                       : arena_take(&m->optim, m->n_params - m->first, DT_REAL, "master weights");
         m->grad = arena_take(&m->optim, m->n_params - m->first, DT_REAL, "gradients");
         m->m = arena_take(&m->optim, m->n_params - m->first, DT_REAL, "first moments");
         m->v = arena_take(&m->optim, m->n_params - m->first, DT_REAL, "second moments");
@@ -761,7 +825,8 @@ void model_free(Model *m)
 static bool has_master(const Model *m, const Param *q) { return m->o->type != DT_REAL && q->offset >= m->first; }
 static Buf param_master(const Model *m, const Param *q) { return slice(m->master, q->offset - m->first, q->n); }
 
-static void param_write(Model *m, const Param *q, size_t first, size_t n, const real *x) // n elements from `first`, in the layout kept here
+// n elements from `first`, in the layout kept here
+static void param_write(Model *m, const Param *q, size_t first, size_t n, const real *x)
 {
     m->o->upload(slice(slice(m->data, q->offset, q->n), first, n), x);
     if (has_master(m, q)) m->o->upload(slice(param_master(m, q), first, n), x);
@@ -779,7 +844,9 @@ void model_random(Model *m, uint64_t seed)
     real *x = (real *)xmalloc(m->n_params * sizeof *x);
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
-        double std = q->flags & P_VALUE || !q->cols ? 0 : q->flags & P_PROJ ? m->cfg.init_std / sqrt(2.0 * (double)m->cfg.L) : m->cfg.init_std;
+        double std = q->flags & P_VALUE || !q->cols ? 0
+            : q->flags & P_PROJ                     ? m->cfg.init_std / sqrt(2.0 * (double)m->cfg.L)
+                                                    : m->cfg.init_std;
         if (q->field == IN_PARAMS(score)) std = 1 / sqrt((double)m->cfg.C + 1); // as Huang et al. 2024 (ppo.h) have it
         for (size_t j = 0; j < q->n; j++)
             x[j] = (real)(q->flags & P_NORM ? 1 : std > 0 ? std * random_normal(seed, STREAM_INIT, i, j) : 0);
@@ -795,7 +862,9 @@ void value_head_random(Model *m, uint64_t seed)
         const Param *q = &m->list[i];
         if (!(q->flags & P_VALUE)) continue;
         real *w = (real *)xcalloc(q->n, sizeof *w);
-        if (q->field == IN_PARAMS(v1w)) for (size_t j = 0; j < q->n; j++) w[j] = (real)(bound * (2 * random_uniform(seed, STREAM_INIT, 1u << 20, j, 0) - 1));
+        if (q->field == IN_PARAMS(v1w))
+            for (size_t j = 0; j < q->n; j++)
+                w[j] = (real)(bound * (2 * random_uniform(seed, STREAM_INIT, 1u << 20, j, 0) - 1));
         param_write(m, q, 0, q->n, w);
         free(w);
     }
@@ -848,7 +917,10 @@ static void to_file_layout(const Model *m, const Param *q, Buf b, real *file_lay
     }
 }
 
-void param_get(const Model *m, const Param *q, real *file_layout) { to_file_layout(m, q, has_master(m, q) ? param_master(m, q) : slice(m->data, q->offset, q->n), file_layout); }
+void param_get(const Model *m, const Param *q, real *file_layout)
+{
+    to_file_layout(m, q, has_master(m, q) ? param_master(m, q) : slice(m->data, q->offset, q->n), file_layout);
+}
 
 void params_twin(Params *out, const Model *m, Buf copy)
 {
@@ -856,7 +928,8 @@ void params_twin(Params *out, const Model *m, Buf copy)
     params_view(out, m, m->data, 0);
     m->o->copy(copy, slice(m->data, m->first, m->n_params - m->first));
     for (size_t i = 0; i < m->n_list; i++)
-        if (m->list[i].offset >= m->first) *param_field(out, &m->list[i]) = slice(copy, m->list[i].offset - m->first, m->list[i].n);
+        if (m->list[i].offset >= m->first)
+            *param_field(out, &m->list[i]) = slice(copy, m->list[i].offset - m->first, m->list[i].n);
 }
 
 void packs_carve(Model *m)
@@ -902,12 +975,15 @@ void ids_check(const Model *m, const int *ids, size_t n)
 void batch_set(Batch *b, const Model *m, const int *tokens, const int *start, const int *first_pos, size_t B)
 {
     size_t N = (size_t)start[B];
-    if (N > b->cap_N || B > b->cap_B) die("batch of %zu tokens in %zu rows, room for %zu in %zu: a bug, please report it", N, B, b->cap_N, b->cap_B);
+    if (N > b->cap_N || B > b->cap_B)
+        die("batch of %zu tokens in %zu rows, room for %zu in %zu: a bug, please report it", N, B, b->cap_N, b->cap_B);
     int *pos = (int *)xmalloc(N * sizeof *pos);
     for (size_t r = 0; r < B; r++)
         for (int i = start[r]; i < start[r + 1]; i++) {
             pos[i] = i - start[r] + (first_pos ? first_pos[r] : 0);
-            if ((size_t)pos[i] >= m->cfg.max_T) die("position %d: the model's context is %zu tokens: shorten the prompts or --max-new", pos[i], m->cfg.max_T);
+            if ((size_t)pos[i] >= m->cfg.max_T)
+                die("position %d: the model's context is %zu tokens: shorten the prompts or --max-new", pos[i],
+                    m->cfg.max_T);
         }
     ids_check(m, tokens, N);
     b->N = N; b->B = B;
@@ -941,9 +1017,18 @@ void acts_carve(Acts *a, const Model *m, Arena *arena, size_t N, size_t keep)
     for (size_t l = 0; l < L; l++) {
         if (l > 0 && l < keep) { h[l] = h[0]; continue; }
         const char *name = l < keep ? "frozen blocks" : "activations";
-        h[l] = (BlockActs){.ln1 = TAKE(C, name), .mean1 = STATISTIC(1, name), .rstd1 = STATISTIC(1, name), .qkv = TAKE(3 * C, name), .lse = STATISTIC(NH, name),
-            .att = TAKE(C, name), .mid = TAKE(C, name), .ln2 = TAKE(C, name), .mean2 = STATISTIC(1, name), .rstd2 = STATISTIC(1, name),
-            .fc = TAKE(F, name), .act = TAKE(F, name)};
+        h[l] = (BlockActs){.ln1 = TAKE(C, name),
+                           .mean1 = STATISTIC(1, name),
+                           .rstd1 = STATISTIC(1, name),
+                           .qkv = TAKE(3 * C, name),
+                           .lse = STATISTIC(NH, name),
+                           .att = TAKE(C, name),
+                           .mid = TAKE(C, name),
+                           .ln2 = TAKE(C, name),
+                           .mean2 = STATISTIC(1, name),
+                           .rstd2 = STATISTIC(1, name),
+                           .fc = TAKE(F, name),
+                           .act = TAKE(F, name)};
         h[l].out = l < keep ? a->x : TAKE(C, name); // a frozen block writes over what it read
     }
     a->lnf = TAKE(C, "activations"); a->meanf = STATISTIC(1, "activations"); a->rstdf = STATISTIC(1, "activations");
@@ -958,9 +1043,11 @@ void acts_carve(Acts *a, const Model *m, Arena *arena, size_t N, size_t keep)
 void acts_free(Acts *a) { free(a->h); a->h = NULL; }
 
 // ----------------------------------------------------------------------------
-// one block, forward and backward: x -> mid = x + attention(norm1(x)) -> mid + mlp(norm2(mid)), or with `parallel` mid + mlp(norm2(x))
+// one block, forward and backward: x -> mid = x + attention(norm1(x)) -> mid + mlp(norm2(mid)), or with `parallel` mid
+// + mlp(norm2(x))
 
-static void block_forward(const Ops *o, const Config *c, const Block *p, const BlockActs *a, Buf x, const Batch *b, const KVCache *kv, size_t l)
+static void block_forward(const Ops *o, const Config *c, const Block *p, const BlockActs *a, Buf x, const Batch *b,
+                          const KVCache *kv, size_t l)
 {
     size_t N = b->N, C = c->C, F = c->F, NH = c->NH;
     o->layernorm_forward(a->ln1, a->mean1, a->rstd1, x, p->ln1w, p->ln1b, N, C, c->eps);
@@ -968,7 +1055,8 @@ static void block_forward(const Ops *o, const Config *c, const Block *p, const B
     if (c->arch->turn) c->arch->turn(o, c, a->qkv, b->pos, N, false);
     if (kv) {
         const KVCache *f = kv->prefix;
-        o->attention_decode(a->att, kv->kv[l], a->qkv, b->start, kv->slot, kv->len, kv->T, f ? f->kv[l] : (Buf){0}, kv->pslot, kv->plen, f ? f->T : 0, b->B, N, NH, C / NH);
+        o->attention_decode(a->att, kv->kv[l], a->qkv, b->start, kv->slot, kv->len, kv->T, f ? f->kv[l] : (Buf){0},
+                            kv->pslot, kv->plen, f ? f->T : 0, b->B, N, NH, C / NH);
     } else {
         o->attention_forward(a->att, a->lse, a->qkv, b->start, b->B, N, NH, C / NH, true);
     }
@@ -982,7 +1070,8 @@ static void block_forward(const Ops *o, const Config *c, const Block *p, const B
 }
 
 // dx (N,C) comes in as the gradient of the block's output and leaves as that of its input x.
-static void block_backward(const Ops *o, const Config *c, const Block *p, const Block *g, const BlockActs *a, const Acts *s, Buf x, const Batch *b)
+static void block_backward(const Ops *o, const Config *c, const Block *p, const Block *g, const BlockActs *a,
+                           const Acts *s, Buf x, const Batch *b)
 {
     size_t N = b->N, C = c->C, F = c->F, NH = c->NH;
     o->matmul_backward(s->dfc, g->fc2w, g->fc2b, s->dx, a->act, p->fc2w, N, F, C);
@@ -1041,16 +1130,20 @@ double model_update(Model *m, const AdamW *opt)
     for (size_t i = 0; i < m->n_list && !isfinite(sum); i++) {
         const Param *q = &m->list[i];
         if (q->offset >= m->first && !isfinite(m->o->sumsq(*param_field(&m->g, q))))
-            die("step %ld: the gradient of %s is not finite: lower --lr, or look for NaN in the data; no weight was changed", m->step + 1, q->name);
+            die("step %ld: the gradient of %s is not finite: lower --lr, or look for NaN in the data; no weight was "
+                "changed",
+                m->step + 1, q->name);
     }
-    double norm = sqrt(sum), scale = opt->clip > 0 && norm > opt->clip ? opt->clip / (norm + 1e-6) : 1; // as torch.nn.utils.clip_grad_norm_
+    // as torch.nn.utils.clip_grad_norm_
+    double norm = sqrt(sum), scale = opt->clip > 0 && norm > opt->clip ? opt->clip / (norm + 1e-6) : 1;
     m->step++;
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
         if (q->offset < m->first) continue;
         size_t at = q->offset - m->first;
         m->o->adamw(slice(m->master, at, q->n), slice(m->grad, at, q->n), slice(m->m, at, q->n), slice(m->v, at, q->n),
-                    opt->lr, opt->beta1, opt->beta2, opt->eps, q->flags & P_DECAY ? opt->weight_decay : 0, scale, m->step);
+                    opt->lr, opt->beta1, opt->beta2, opt->eps, q->flags & P_DECAY ? opt->weight_decay : 0, scale,
+                    m->step);
     }
     if (m->o->type != DT_REAL) m->o->copy(slice(m->data, m->first, m->n_params - m->first), m->master);
     return norm;
@@ -1059,7 +1152,10 @@ double model_update(Model *m, const AdamW *opt)
 static double constant_rate(double left) { (void)left; return 1; }
 static double linear_rate(double left) { return left; }
 static double cosine_rate(double left) { return 0.5 * (1 + cos(3.141592653589793 * (1 - left))); }
-const Schedule schedules[] = {{"constant", NULL, constant_rate}, {"linear", NULL, linear_rate}, {"cosine", NULL, cosine_rate}, {NULL, NULL, NULL}};
+const Schedule schedules[] = {{"constant", NULL, constant_rate},
+                              {"linear", NULL, linear_rate},
+                              {"cosine", NULL, cosine_rate},
+                              {NULL, NULL, NULL}};
 
 double schedule_lr(const Schedule *schedule, double lr, long step, long steps, long warmup)
 {

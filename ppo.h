@@ -1,38 +1,45 @@
 // ppo.h: variational Best-of-N by PPO.
 //
-// Best-of-N draws N samples from the reference and keeps the best. Its distribution is known in closed form (Prop. 1): with F(y) the
-// probability that one reference sample is worse than y, and p(y) the reference's probability of y,
+// Best-of-N draws N samples from the reference and keeps the best. Its distribution is known in closed form (Prop. 1):
+// with F(y) the probability that one reference sample is worse than y, and p(y) the reference's probability of y,
 //
 //     pi_bon(y) = (F(y) + p(y))^N - F(y)^N
 //
-// so a policy can be trained towards it: maximise J = E[log pi_bon(y)] + H = -KL(pi_theta || pi_bon). This file is that mathematics in plain
-// doubles (log_pi_bon, the estimates of log F, the objectives), which a program of two lines can include alone, and PPO: the numbered
-// steps of ppo_iteration, each a function under it. An objective, an estimate of log F and a critic (lib/critics.h) are rows of tables; add yours there.
+// so a policy can be trained towards it: maximise J = E[log pi_bon(y)] + H = -KL(pi_theta || pi_bon). This file is that
+// mathematics in plain doubles (log_pi_bon, the estimates of log F, the objectives), which a program of two lines can
+// include alone, and PPO: the numbered steps of ppo_iteration, each a function under it. An objective, an estimate of
+// log F and a critic (lib/critics.h) are rows of tables; add yours there.
 //
 // Sources, by the names that are used in this project:
-//  - the paper: Amini, Vieira, Ash, Cotterell, Variational Best-of-N Alignment, ICLR 2025, arXiv:2407.06057. Numbers of equations (Eq.),
-//    propositions, theorems, footnotes and appendices are the paper's.
+//  - the paper: Amini, Vieira, Ash, Cotterell, Variational Best-of-N Alignment, ICLR 2025, arXiv:2407.06057. Numbers of
+//    equations (Eq.), propositions, theorems, footnotes and appendices are the paper's.
 //  - the released code: its authors' program, https://github.com/rycolab/vbon.
-//  - N+: Huang et al., The N+ Implementation Details of RLHF with PPO, 2024, arXiv:2403.17031; its details are numbered.
+//  - N+: Huang et al., The N+ Implementation Details of RLHF with PPO, 2024, arXiv:2403.17031; its details are
+//    numbered.
 //  - PPO: Schulman et al., Proximal Policy Optimization Algorithms, 2017, arXiv:1707.06347.
-//  - GAE: Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage Estimation, 2016, arXiv:1506.02438.
+//  - GAE: Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage Estimation, 2016,
+//    arXiv:1506.02438.
 //
-// Three words: a *score* is what a reward model's head says of a text; the *reward* of a response is made of it (--reward-scale, --missing-eos), or is
-// what a program answers; the *terminal score* is what an objective makes of a response, and PPO's reward of its last action. `rollout.reward` is the
-// reward of an action.
+// Three words: a *score* is what a reward model's head says of a text; the *reward* of a response is made of it
+// (--reward-scale, --missing-eos), or is what a program answers; the *terminal score* is what an objective makes of a
+// response, and PPO's reward of its last action. `rollout.reward` is the reward of an action.
 //
 // What is easy to get wrong, and how it is done here:
-//  - A response is sampled to the limit and cut after the first end-of-text (N+ detail 23). A row has a length; there is no pad token.
-//  - The terminal score goes to the last sampled action, the per-token KL to each (the released code puts it on a masked entry).
+//  - A response is sampled to the limit and cut after the first end-of-text (N+ detail 23). A row has a length; there
+//    is no pad token.
+//  - The terminal score goes to the last sampled action, the per-token KL to each (the released code puts it on a
+//    masked entry).
 //  - Log-probabilities come from logits / temperature, divided before the log-softmax; no dropout (N+ detail 7).
-//  - Old log-probabilities come from the training forward, over the first epoch's minibatches in their shapes, so that on the first
-//    minibatch the ratio is 1 bit for bit. It is checked at every iteration. Those kept at sampling time must agree (val/logp_gap).
+//  - Old log-probabilities come from the training forward, over the first epoch's minibatches in their shapes, so that
+//    on the first minibatch the ratio is 1 bit for bit. It is checked at every iteration. Those kept at sampling time
+//    must agree (val/logp_gap).
 //  - Advantages are whitened once a rollout over response tokens only; returns use the unwhitened ones (N+ detail 25).
 //  - Losses are sums over response tokens divided by those of the whole minibatch, whatever the micro-batches.
 //  - The value head is Linear-ReLU-Linear on the shared trunk, its output layer zero at the start.
 //  - What is frozen runs once a rollout: its output is kept and reused by the reference, the value and every epoch.
 //
-// Left out on purpose: a separate critic started from the reward model (it would see more than ranks), adaptive KL, reward whitening.
+// Left out on purpose: a separate critic started from the reward model (it would see more than ranks), adaptive KL,
+// reward whitening.
 #pragma once
 #include "gpt2.h"
 #include "lib/pass.h"
@@ -44,8 +51,9 @@ extern "C" {
 // ----------------------------------------------------------------------------
 // the mathematics
 
-// log pi_bon(y) from log F(y), log p(y) and N (Prop. 1, Eq. 4 and 11): log[(F+p)^N - F^N], stable for any N >= 1 (never the binomial sum,
-// never the difference). NaN for N < 1 or NaN input. log F = -inf gives N log p; log p = -inf gives -inf; N = 1 gives log p.
+// log pi_bon(y) from log F(y), log p(y) and N (Prop. 1, Eq. 4 and 11): log[(F+p)^N - F^N], stable for any N >= 1 (never
+// the binomial sum, never the difference). NaN for N < 1 or NaN input. log F = -inf gives N log p; log p = -inf gives
+// -inf; N = 1 gives log p.
 double log_pi_bon(double logF, double logp, long N);
 
 double digamma(double x); // x > 0
@@ -60,22 +68,26 @@ typedef struct {
 double cdf_rank(const Cdf *c, double reward, uint64_t key, bool *tie);
 // The same for a score that is no response's: ties count half.
 double cdf_rank_of(const Cdf *c, double score);
-// Footnote 18 by Levenberg-Marquardt on (z_(i), log(i/(M+1))); false (and sd 0) when it does not converge or rewards have no spread.
+// Footnote 18 by Levenberg-Marquardt on (z_(i), log(i/(M+1))); false (and sd 0) when it does not converge or rewards
+// have no spread.
 bool cdf_fit(Cdf *c);
 
 // Where a response stands among its prompt's cached samples: all that an estimate of log F may look at.
-typedef struct { const Cdf *cdf; double reward; uint64_t key; double k; bool tie; } Place; // k of M samples are below; it may be half-integer
+// k of M samples are below; it may be half-integer
+typedef struct { const Cdf *cdf; double reward; uint64_t key; double k; bool tie; } Place;
 Place cdf_place(const Cdf *c, double reward, uint64_t key);
-// log F for measuring, psi(k+1) - psi(M+1): for k ~ Bin(M, F) its mean is log F + sum_{j>M} (1-F)^j/j, so Best-of-N's own
-// samples come out at a distance of 0. (Training's digamma is the posterior mean, 1/(M+1) lower: a constant in the score,
-// but N-1 times that in a distance. Under the reference itself, where F < 1/M happens, this one is as much too high.)
+// log F for measuring, psi(k+1) - psi(M+1): for k ~ Bin(M, F) its mean is log F + sum_{j>M} (1-F)^j/j, so Best-of-N's
+// own samples come out at a distance of 0. (Training's digamma is the posterior mean, 1/(M+1) lower: a constant in the
+// score, but N-1 times that in a distance. Under the reference itself, where F < 1/M happens, this one is as much too
+// high.)
 double measured_log_f(const Place *at);
 
 // An estimate of log F, by --fhat.
 typedef struct {
     const char *name, *help;
     double (*log_f)(const Place *at);             // -inf where the estimate says F = 0
-    double (*least)(const Cdf *c, bool finite);   // what stands for a smaller log F in training (finite: the score must be); NULL: nothing does
+    // what stands for a smaller log F in training (finite: the score must be); NULL: nothing does
+    double (*least)(const Cdf *c, bool finite);
     bool fits, exact;                             // wants cdf_fit of every prompt, the exact value of every string
 } Fhat;
 extern Fhat fhats[ROWS_MAX];
@@ -85,15 +97,16 @@ double bon_kl_bound(long N);                                    // log N - (N-1)
 typedef struct { double mean, se; } Estimate;
 Estimate estimate(const double *x, size_t n);                   // mean and its standard error (n < 2: NaN)
 
-// What PPO maximises, by --objective: a terminal score, and at every action the reward -kappa (log pi - log ref) + ref_weight log ref.
-// One scale for all of it, or the optimum moves (App. B, Thms 2 and 3).
+// What PPO maximises, by --objective: a terminal score, and at every action the reward -kappa (log pi - log ref) +
+// ref_weight log ref. One scale for all of it, or the optimum moves (App. B, Thms 2 and 3).
 typedef struct ObjectiveSpec ObjectiveSpec;
 enum { TAKES_N = 1, TAKES_BETA = 2 };
 typedef struct {
     const char *name, *help;
     int takes;                            // how its strength is given: TAKES_N, TAKES_BETA, or either
     void (*weights)(ObjectiveSpec *o);    // sets kappa, ref_weight and score_scale from N or beta
-    double (*score)(const ObjectiveSpec *o, const Response *y, double logF, double logp); // of a whole response; logp: the reference's
+    // of a whole response; logp: the reference's
+    double (*score)(const ObjectiveSpec *o, const Response *y, double logF, double logp);
     bool cached;                          // the score is made of log F: a reward cache is needed
     bool finite;                          // and is not finite where log F is not
 } Objective;
@@ -106,8 +119,10 @@ struct ObjectiveSpec {
 };
 void objective_prepare(ObjectiveSpec *o); // checks the strength, dies on what does not make sense, sets the weights
 // One row's advantages and returns: rewards, values -> (n) each; V after the last action is 0 (GAE, Eq. 16)
-void gae(double *advantage, double *returns, const double *reward, const double *value, size_t n, double gamma, double lambda);
-void whiten(double *x, size_t n);                                                             // to mean 0, population variance 1, eps 1e-8
+void gae(double *advantage, double *returns, const double *reward, const double *value, size_t n, double gamma,
+         double lambda);
+// to mean 0, population variance 1, eps 1e-8
+void whiten(double *x, size_t n);
 
 // ----------------------------------------------------------------------------
 // PPO
@@ -142,21 +157,27 @@ typedef struct {
 typedef struct {
     size_t E, actions;                             // an action is a sampled token
     Response *y; Sequence *seq, *micro;            // (E) each; micro: the sequences of the micro-batch at hand
-    size_t *at;                                    // (E+1): the actions of y[i] are at[i] .. at[i+1]-1 of the arrays below
+    // (E+1): the actions of y[i] are at[i] .. at[i+1]-1 of the arrays below
+    size_t *at;
     double *old_logp, *ref_logp, *entropy, *value; // (actions)
     double *reward, *advantage, *returns;          // (actions)
-    double *ref_logp_y, *score_logp_y;             // (E) log p of the whole response; what the terminal score takes for it
+    // (E) log p of the whole response; what the terminal score takes for it
+    double *ref_logp_y, *score_logp_y;
     double *logF; Place *place;                    // (E)
 } Rollout;
 
 // The value head: V = v2(relu(v1(state))), v1 (C,2C), at the states that a Pass gathered.
-typedef struct { Buf v1, value, dv1, dvalue, dhidden; } ValueHead; // (R,2C), (R), (R,2C), (R), (R,C): its part of the states' gradient
-void value_carve(ValueHead *v, const Model *m, Arena *a, size_t tokens); // without the head's parameters: value and dvalue alone
+// (R,2C), (R), (R,2C), (R), (R,C): its part of the states' gradient
+typedef struct { Buf v1, value, dv1, dvalue, dhidden; } ValueHead;
+// without the head's parameters: value and dvalue alone
+void value_carve(ValueHead *v, const Model *m, Arena *a, size_t tokens);
 void value_forward(ValueHead *v, const Pass *p);
 void value_backward(ValueHead *v, const Pass *p);                        // adds to p->dhidden
 
 // Sums over actions that the loss of a minibatch leaves. Doubles only: devices add them up as an array.
-typedef struct { double policy_loss, value_loss, approx_kl, clipped, value_clipped, ratio, ratio_spread, actions; } PpoSums;
+typedef struct {
+    double policy_loss, value_loss, approx_kl, clipped, value_clipped, ratio, ratio_spread, actions;
+} PpoSums;
 enum { PPO_SUMS = sizeof(PpoSums) / sizeof(double) };
 
 #ifdef __CUDACC__
@@ -164,17 +185,21 @@ enum { PPO_SUMS = sizeof(PpoSums) / sizeof(double) };
 #else
 #define HOST_DEVICE
 #endif
-// PPO's clipped losses of one action (PPO, Eq. 7 and 9) and their derivatives by its log-probability and its value. A loss is
-// the larger, that is the worse, of the clipped and the unclipped one. Both devices' ppo_loss are a loop over this.
-static inline HOST_DEVICE void ppo_action_loss(double *dlogp, double *dvalue, PpoSums *sums, double logp, double value, double old_logp,
-                                               double old_value, double advantage, double returns, double clip, double value_clip)
+// PPO's clipped losses of one action (PPO, Eq. 7 and 9) and their derivatives by its log-probability and its value. A
+// loss is the larger, that is the worse, of the clipped and the unclipped one. Both devices' ppo_loss are a loop over
+// this.
+static inline HOST_DEVICE void ppo_action_loss(double *dlogp, double *dvalue, PpoSums *sums, double logp, double value,
+                                               double old_logp, double old_value, double advantage, double returns,
+                                               double clip, double value_clip)
 {
     double diff = logp - old_logp, logratio = diff > 20 ? 20 : diff < -20 ? -20 : diff, ratio = exp(logratio);
     double clipped = ratio < 1 - clip ? 1 - clip : ratio > 1 + clip ? 1 + clip : ratio;
     double loss = -advantage * ratio, loss_clipped = -advantage * clipped;
     *dlogp = loss >= loss_clipped && logratio == diff ? loss : 0;
 
-    double near_old = value < old_value - value_clip ? old_value - value_clip : value > old_value + value_clip ? old_value + value_clip : value;
+    double near_old = value < old_value - value_clip ? old_value - value_clip
+        : value > old_value + value_clip             ? old_value + value_clip
+                                                     : value;
     double square = (value - returns) * (value - returns), square_clipped = (near_old - returns) * (near_old - returns);
     *dvalue = square >= square_clipped ? value - returns : 0;
 
@@ -193,10 +218,12 @@ typedef struct { const char *key; double value; } Metric;
 struct Ppo {
     PpoOptions opt;
     Model *policy; Params reference; Arena ref_arena, work;
-    const Prompt *prompts; const Cdf *cdf; size_t n_prompts, max_prompt; // (n_prompts) each; cdf NULL: nothing is cached
+    // (n_prompts) each; cdf NULL: nothing is cached
+    const Prompt *prompts; const Cdf *cdf; size_t n_prompts, max_prompt;
     RewardFn reward; void *reward_context;
     Generator gen; Pass pass; ValueHead head; Buf trunk;
-    Buf old_logp, old_value, advantage, returns, kept, sums; // a micro-batch's: (actions) each; what the LM head keeps; PpoSums
+    // a micro-batch's: (actions) each; what the LM head keeps; PpoSums
+    Buf old_logp, old_value, advantage, returns, kept, sums;
     Rollout rollout; size_t *order;
     double *critic;                // (max_new, critic->state)
     long iteration, updates;       // done; optimiser steps of the whole run
@@ -204,12 +231,13 @@ struct Ppo {
     double (*clock)(void);         // seconds, for the time/ metrics; NULL: not timed
     double seconds_rollout, seconds_reward, seconds_update;
 };
-// policy must be loaded with a value head if the critic is one; prompts and their Cdfs (NULL if neither objective nor critic
-// looks at the cache) must outlive p. The reference is the policy as it is now.
+// policy must be loaded with a value head if the critic is one; prompts and their Cdfs (NULL if neither objective nor
+// critic looks at the cache) must outlive p. The reference is the policy as it is now.
 void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, const Prompt *prompts, const Cdf *cdf, size_t n_prompts,
                 RewardFn reward, void *context);
 void ppo_free(Ppo *p);
-// One iteration (App. F): roll out, score, advantages, epochs of clipped updates. Fills p->metrics; p->rollout keeps what it is made of.
+// One iteration (App. F): roll out, score, advantages, epochs of clipped updates. Fills p->metrics; p->rollout keeps
+// what it is made of.
 void ppo_iteration(Ppo *p);
 
 #ifdef __cplusplus
@@ -228,7 +256,8 @@ double log_pi_bon(double logF, double logp, long N)
     if (N == 1) return logp;
     if (logp == -INFINITY) return -INFINITY;
     if (logF == -INFINITY) return (double)N * logp;
-    // (F+p)^N - F^N = F^N (exp(N log(1 + p/F)) - 1); with x = log(p/F): log(1 + p/F) = softplus(x), kept as its logarithm ls
+    // (F+p)^N - F^N = F^N (exp(N log(1 + p/F)) - 1); with x = log(p/F): log(1 + p/F) = softplus(x), kept as its
+    // logarithm ls
     double x = logp - logF;
     double ls = x < -36.7 ? x : x > 36.7 ? log(x + exp(-x)) : log(log1p(exp(x)));
     double lz = log((double)N) + ls, z = exp(lz);
@@ -241,7 +270,10 @@ double digamma(double x) // recurrence up to 10, then the asymptotic series: abs
     double sum = 0;
     while (x < 10) sum -= 1 / x++;
     double i = 1 / (x * x);
-    return sum + log(x) - 0.5 / x - i * (1.0 / 12 - i * (1.0 / 120 - i * (1.0 / 252 - i * (1.0 / 240 - i * (1.0 / 132 - i * (691.0 / 32760 - i / 12))))));
+    return sum + log(x) - 0.5 / x -
+        i *
+        (1.0 / 12 -
+         i * (1.0 / 120 - i * (1.0 / 252 - i * (1.0 / 240 - i * (1.0 / 132 - i * (691.0 / 32760 - i / 12))))));
 }
 
 double cdf_rank(const Cdf *c, double reward, uint64_t key, bool *tie)
@@ -272,7 +304,11 @@ Place cdf_place(const Cdf *c, double reward, uint64_t key)
     return at;
 }
 
-static int ascending(const void *a, const void *b) { double x = *(const double *)a, y = *(const double *)b; return (x > y) - (x < y); }
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
 
 bool cdf_fit(Cdf *c)
 {
@@ -310,7 +346,11 @@ bool cdf_fit(Cdf *c)
                 break;
             }
             damping *= 10;
-            if (!(damping < 1e12)) { converged = isfinite(cost) && fabs(ga) + fabs(gb) <= 1e-6 * (1 + cost); it = 500; break; }
+            if (!(damping < 1e12)) {
+                converged = isfinite(cost) && fabs(ga) + fabs(gb) <= 1e-6 * (1 + cost);
+                it = 500;
+                break;
+            }
         }
     }
     free(z);
@@ -319,7 +359,8 @@ bool cdf_fit(Cdf *c)
     return true;
 }
 
-// Eq. 6: the share of the samples that are below. At k = 0 training takes half a sample: L would be -inf there, and log pi_bon hundreds of nats off.
+// Eq. 6: the share of the samples that are below. At k = 0 training takes half a sample: L would be -inf there, and log
+// pi_bon hundreds of nats off.
 static double mc_log_f(const Place *at) { return log(at->k / (double)at->cdf->M); }
 static double mc_least(const Cdf *c, bool finite) { (void)finite; return log(0.5 / (double)c->M); }
 // The posterior mean of log F under a uniform prior; its own mean under the reference is exactly -1.
@@ -334,9 +375,11 @@ static double exact_log_f(const Place *at)
 {
     const Cdf *c = at->cdf;
     for (size_t i = 0; i < c->M && c->logF; i++) if (c->key[i] == at->key) return c->logF[i];
-    die("--fhat exact: a response with order key %016llx is not in the cache's table: list every string with its F", (unsigned long long)at->key);
+    die("--fhat exact: a response with order key %016llx is not in the cache's table: list every string with its F",
+        (unsigned long long)at->key);
 }
-static double exact_least(const Cdf *c, bool finite) { (void)c; return finite ? log(1.0 / 400) : -INFINITY; } // the worst string has F = 0
+// the worst string has F = 0
+static double exact_least(const Cdf *c, bool finite) { (void)c; return finite ? log(1.0 / 400) : -INFINITY; }
 
 double measured_log_f(const Place *at)
 {
@@ -347,7 +390,8 @@ Fhat fhats[ROWS_MAX] = {
     {"digamma", "the posterior mean of log F", digamma_log_f, NULL, false, false},
     {"mc", "log k/M, Eq. 6", mc_log_f, mc_least, false, false},
     {"add1", "log (k+1)/(M+1), the released code's", add1_log_f, NULL, false, false},
-    {"expfit", "an exponential of the reward fitted to each prompt's samples, footnote 18", expfit_log_f, NULL, true, false},
+    {"expfit", "an exponential of the reward fitted to each prompt's samples, footnote 18", expfit_log_f, NULL, true,
+     false},
     {"exact", "F from the cache, where all strings can be listed", exact_log_f, exact_least, false, true},
 };
 
@@ -356,8 +400,10 @@ double bon_mean(const double *rewards, size_t M, long N)
     double *r = (double *)xmalloc(M * sizeof *r), sum = 0, n = (double)N, m = (double)M;
     memcpy(r, rewards, M * sizeof *r);
     qsort(r, M, sizeof *r, ascending);
-    for (size_t i = (size_t)N; i <= M; i++) { // C(i-1, N-1) / C(M, N): the best of N distinct draws is the i-th smallest
-        double x = (double)i, w = lgamma(x) - lgamma(n) - lgamma(x - n + 1) - (lgamma(m + 1) - lgamma(n + 1) - lgamma(m - n + 1));
+    // C(i-1, N-1) / C(M, N): the best of N distinct draws is the i-th smallest
+    for (size_t i = (size_t)N; i <= M; i++) {
+        double x = (double)i,
+               w = lgamma(x) - lgamma(n) - lgamma(x - n + 1) - (lgamma(m + 1) - lgamma(n + 1) - lgamma(m - n + 1));
         sum += r[i - 1] * exp(w);
     }
     free(r);
@@ -393,8 +439,13 @@ static double vbon_score(const ObjectiveSpec *o, const Response *y, double logF,
 }
 
 // The bound L = (N-1) E[log F] - KL (Thm 2, Eq. 8), times c; with beta any strength between the whole N = 1/beta + 1.
-static void l_weights(ObjectiveSpec *o) { o->kappa = o->beta > 0 ? o->beta : strength_scale(o); o->score_scale = o->N == 1 ? 0 : 1; }
-// The bound L1 = gamma1 E[log F] - alpha1 H - beta1 KL (Thm 3, Eq. 16), times c; the entropy folds into the reference's term.
+static void l_weights(ObjectiveSpec *o)
+{
+    o->kappa = o->beta > 0 ? o->beta : strength_scale(o);
+    o->score_scale = o->N == 1 ? 0 : 1;
+}
+// The bound L1 = gamma1 E[log F] - alpha1 H - beta1 KL (Thm 3, Eq. 16), times c; the entropy folds into the reference's
+// term.
 static void l1_weights(ObjectiveSpec *o)
 {
     double N = (double)o->N, c = strength_scale(o);
@@ -439,7 +490,8 @@ void objective_prepare(ObjectiveSpec *o)
     o->row->weights(o);
 }
 
-void gae(double *advantage, double *returns, const double *reward, const double *value, size_t n, double gamma, double lambda)
+void gae(double *advantage, double *returns, const double *reward, const double *value, size_t n, double gamma,
+         double lambda)
 {
     double A = 0;
     for (size_t t = n; t > 0;) {
@@ -508,7 +560,8 @@ static void take_prompts(Ppo *p)
     Rollout *r = &p->rollout;
     for (size_t i = 0; i < r->E; i++) {
         size_t episode = (size_t)p->iteration * r->E + i, epoch = episode / p->n_prompts;
-        if (i == 0 || episode % p->n_prompts == 0) random_permutation(p->order, p->n_prompts, p->opt.seed, STREAM_SHUFFLE, epoch);
+        if (i == 0 || episode % p->n_prompts == 0)
+            random_permutation(p->order, p->n_prompts, p->opt.seed, STREAM_SHUFFLE, epoch);
         response_free(&r->y[i]);
         r->y[i] = (Response){.prompt = p->order[episode % p->n_prompts], .sample = episode};
     }
@@ -517,7 +570,11 @@ static void take_prompts(Ppo *p)
 static void sample_responses(Ppo *p)
 {
     Rollout *r = &p->rollout;
-    Sampling s = {.temperature = p->opt.temperature, .top_p = 1, .seed = p->opt.seed, .stream = STREAM_ROLLOUT, .eos = p->opt.eos};
+    Sampling s = {.temperature = p->opt.temperature,
+                  .top_p = 1,
+                  .seed = p->opt.seed,
+                  .stream = STREAM_ROLLOUT,
+                  .eos = p->opt.eos};
     phase_sample(p);
     model_pack(p->policy);
     generate(&p->gen, &s, p->prompts, r->y, r->E);
@@ -536,12 +593,15 @@ static void reward_responses(Ppo *p)
     p->reward(p->reward_context, p->prompts, y, p->rollout.E, opt->critic->prefixes);
     for (size_t i = 0; i < p->rollout.E; i++) {
         const char *where = p->prompts[y[i].prompt].where;
-        if (!isfinite(y[i].reward)) die("iteration %ld: the reward of a response to %s is not finite: check --reward", p->iteration + 1, where ? where : "a prompt");
+        if (!isfinite(y[i].reward))
+            die("iteration %ld: the reward of a response to %s is not finite: check --reward", p->iteration + 1,
+                where ? where : "a prompt");
         if (opt->has_missing_eos && !y[i].finished) y[i].reward = opt->missing_eos; // before anything looks at it
     }
 }
 
-// From here on the work memory is the pass's. What is frozen runs once; the reference and all that follows go on from its output.
+// From here on the work memory is the pass's. What is frozen runs once; the reference and all that follows go on from
+// its output.
 static void reference_logps(Ppo *p)
 {
     Rollout *r = &p->rollout;
@@ -558,7 +618,8 @@ static void reference_logps(Ppo *p)
         n += sequence_states(&r->micro[i]);
     }
     if (!p->opt.joint_p) return;
-    double *joint = (double *)xmalloc(n * sizeof *joint), *next = joint; // the released code's log p: the prompt's tokens too
+    // the released code's log p: the prompt's tokens too
+    double *joint = (double *)xmalloc(n * sizeof *joint), *next = joint;
     sequence_logps(&p->pass, &p->reference, r->micro, E, p->opt.temperature, joint, NULL);
     for (size_t i = 0; i < E; i++) {
         r->score_logp_y[i] = 0;
@@ -580,7 +641,8 @@ static void old_logps_and_values(Ppo *p)
         for (size_t i = b, end = b + MB < E ? b + MB : E, fit; i < end; i += fit) {
             fit = next_micro(p, p->order + i, end - i);
             pass_forward(s, &m->p, r->micro, fit);
-            m->o->logprob_forward(s->logp, s->entropy, (Buf){0}, s->hidden, head_weight(&m->p), s->target, opt->temperature, s->R, m->cfg.C, m->cfg.V);
+            m->o->logprob_forward(s->logp, s->entropy, (Buf){0}, s->hidden, head_weight(&m->p), s->target,
+                                  opt->temperature, s->R, m->cfg.C, m->cfg.V);
             download_actions(p, r->old_logp, s->logp, p->order + i, fit);
             download_actions(p, r->entropy, s->entropy, p->order + i, fit);
             if (!opt->critic->value_head) continue;
@@ -589,7 +651,9 @@ static void old_logps_and_values(Ppo *p)
         }
     double gap = logp_gap(r);
     if (!(gap <= 0.2))
-        die("iteration %ld: log-probabilities at sampling and in training differ by %.3g on average (at most 0.2): weights or kernels disagree", p->iteration + 1, gap);
+        die("iteration %ld: log-probabilities at sampling and in training differ by %.3g on average (at most 0.2): "
+            "weights or kernels disagree",
+            p->iteration + 1, gap);
 }
 
 static void action_rewards(Ppo *p)
@@ -610,7 +674,8 @@ static void action_rewards(Ppo *p)
         }
         double score = o->row->score(o, y, r->logF[i], r->score_logp_y[i]);
         if (!isfinite(score))
-            die("iteration %ld: a terminal score is not finite (log F %g, log p %g): use another --fhat", p->iteration + 1, r->logF[i], r->score_logp_y[i]);
+            die("iteration %ld: a terminal score is not finite (log F %g, log p %g): use another --fhat",
+                p->iteration + 1, r->logF[i], r->score_logp_y[i]);
         for (size_t j = r->at[i]; j < r->at[i + 1]; j++)
             r->reward[j] = -o->kappa * (r->old_logp[j] - r->ref_logp[j]) + o->ref_weight * r->ref_logp[j];
         r->reward[r->at[i + 1] - 1] += fmin(fmax(score, -most), most); // at the last sampled action
@@ -639,12 +704,14 @@ static void clipped_updates(Ppo *p, PpoSums *sums, double *grad_norm, double *lr
     *sums = (PpoSums){0};
     *grad_norm = *lr = 0;
     for (long epoch = 0; epoch < opt->epochs; epoch++) {
-        random_permutation(p->order, E, opt->seed, STREAM_MINIBATCH, (uint64_t)p->iteration * (uint64_t)opt->epochs + (uint64_t)epoch);
+        random_permutation(p->order, E, opt->seed, STREAM_MINIBATCH,
+                           (uint64_t)p->iteration * (uint64_t)opt->epochs + (uint64_t)epoch);
         for (size_t b = 0; b < E; b += MB) {
             PpoSums own;
             minibatch_gradient(p, p->order + b, b + MB < E ? MB : E - b, &own);
             if (!updates++ && (own.approx_kl != 0 || own.ratio_spread != 0))
-                die("iteration %ld: on the first minibatch the ratio is not 1 (approximate KL %g): the old log-probabilities were not computed by the same kernels",
+                die("iteration %ld: on the first minibatch the ratio is not 1 (approximate KL %g): the old "
+                    "log-probabilities were not computed by the same kernels",
                     p->iteration + 1, own.approx_kl);
             for (int i = 0; i < PPO_SUMS; i++) ((double *)sums)[i] += ((double *)&own)[i];
             AdamW a = opt->adamw;
@@ -678,8 +745,8 @@ static void run_trunk(Ppo *p)
     }
 }
 
-// How many of the responses rows[0..n) make the next micro-batch, whose sequences are left in r->micro. The old log-probabilities and every
-// epoch walk a minibatch by this, so that shapes are equal.
+// How many of the responses rows[0..n) make the next micro-batch, whose sequences are left in r->micro. The old
+// log-probabilities and every epoch walk a minibatch by this, so that shapes are equal.
 static size_t next_micro(Ppo *p, const size_t *rows, size_t n)
 {
     Rollout *r = &p->rollout;
@@ -736,10 +803,12 @@ static void minibatch_gradient(Ppo *p, const size_t *rows, size_t n, PpoSums *su
             Buf hidden = slice(s->hidden, a * C, k * C), dhidden = slice(s->dhidden, a * C, k * C);
             Buf logp = AT(s->logp), dlogp = AT(s->dlogp), target = AT(s->target);
             o->logprob_forward(logp, (Buf){0}, p->kept, hidden, head, target, opt->temperature, k, C, V);
-            o->ppo_loss(dlogp, value_head ? AT(p->head.dvalue) : (Buf){0}, p->sums, logp, AT(p->head.value), AT(p->old_logp),
-                        AT(p->old_value), AT(p->advantage), AT(p->returns), 1 / (double)tokens, opt->clip, opt->value_clip, opt->vf_coef, k);
-            o->logprob_backward(dhidden, dhead, (Buf){0}, dlogp, p->kept, hidden, head, target, opt->temperature, k, C, V);
-            #undef AT
+            o->ppo_loss(dlogp, value_head ? AT(p->head.dvalue) : (Buf){0}, p->sums, logp, AT(p->head.value),
+                        AT(p->old_logp), AT(p->old_value), AT(p->advantage), AT(p->returns), 1 / (double)tokens,
+                        opt->clip, opt->value_clip, opt->vf_coef, k);
+            o->logprob_backward(dhidden, dhead, (Buf){0}, dlogp, p->kept, hidden, head, target, opt->temperature, k, C,
+                                V);
+#undef AT
         }
         if (value_head) value_backward(&p->head, s);
         pass_backward(s);
@@ -753,7 +822,8 @@ static void minibatch_gradient(Ppo *p, const size_t *rows, size_t n, PpoSums *su
 #include "lib/critics.h"
 
 // ----------------------------------------------------------------------------
-// metrics: names are TRL's where TRL has one. A mean over responses is called mean here, one over their actions is called a token's.
+// metrics: names are TRL's where TRL has one. A mean over responses is called mean here, one over their actions is
+// called a token's.
 
 static void measure(Ppo *p, const char *key, double value)
 {
@@ -765,7 +835,8 @@ static double logp_gap(const Rollout *r) // mean |log pi at sampling - log pi in
 {
     double gap = 0;
     for (size_t i = 0; i < r->E; i++)
-        for (size_t t = 0; t < r->y[i].n; t++) gap += fabs(r->old_logp[r->at[i] + t] - (double)r->y[i].logp[t]) / (double)r->actions;
+        for (size_t t = 0; t < r->y[i].n; t++)
+            gap += fabs(r->old_logp[r->at[i] + t] - (double)r->y[i].logp[t]) / (double)r->actions;
     return gap;
 }
 
@@ -780,7 +851,8 @@ static double explained_variance(const Rollout *r, const double *returns) // 1 -
     return var_r > 0 ? 1 - var_e / var_r : NAN;
 }
 
-static double explained_sums(const Rollout *r, double gamma) // the same of Monte-Carlo returns: the rewards that came, summed
+// the same of Monte-Carlo returns: the rewards that came, summed
+static double explained_sums(const Rollout *r, double gamma)
 {
     double *G = (double *)xmalloc(r->actions * sizeof *G), explained;
     for (size_t i = 0; i < r->E; i++)
@@ -796,7 +868,8 @@ static void report(Ppo *p, const double began[4], const PpoSums *sums, double gr
     const Rollout *r = &p->rollout;
     const ObjectiveSpec *o = &p->opt.objective;
     size_t E = r->E;
-    double e = (double)E, n = sums->actions, reward = 0, rewards = 0, entropy = 0, logF = 0, logp_ref = 0, best = 0, worst = 0, ties = 0, eos = 0;
+    double e = (double)E, n = sums->actions, reward = 0, rewards = 0, entropy = 0, logF = 0, logp_ref = 0, best = 0,
+           worst = 0, ties = 0, eos = 0;
     double *k1 = (double *)xcalloc(3 * E, sizeof *k1), *k3 = k1 + E, *distance = k3 + E;
     bool cached = p->cdf != NULL;
     for (size_t i = 0; i < E; i++) {
@@ -820,33 +893,44 @@ static void report(Ppo *p, const double began[4], const PpoSums *sums, double gr
     p->n_metrics = 0;
     measure(p, "episode", (double)p->iteration * e);         // responses seen so far
     measure(p, "objective/scores", reward / e);              // mean reward, as the reward model gives it: should rise
-    // nats, KL(pi || ref) of whole responses, k1 = sum log pi/ref, with its standard error: rises from 0 to a few; tens: the policy drifts
+    // nats, KL(pi || ref) of whole responses, k1 = sum log pi/ref, with its standard error: rises from 0 to a few;
+    // tens: the policy drifts
     measure(p, "objective/kl", kl1.mean);
     measure(p, "objective/kl_se", kl1.se);
     // the same by k3, never negative: far above k1 when some responses are much likelier under the reference
     measure(p, "objective/kl_k3", kl3.mean);
     measure(p, "objective/kl_k3_se", kl3.se);
-    measure(p, "objective/entropy", entropy / e);            // nats, of the next-token distributions summed along a response: towards 0 it collapses
-    measure(p, "objective/rlhf_reward", rewards / e);        // mean of what PPO maximises, score and KL terms together: should rise
-    // nats, KL(pi || pi_bon) = -J, estimated on this rollout (measured_log_f, whatever --fhat): should fall. The one number to watch
+    // nats, of the next-token distributions summed along a response: towards 0 it collapses
+    measure(p, "objective/entropy", entropy / e);
+    // mean of what PPO maximises, score and KL terms together: should rise
+    measure(p, "objective/rlhf_reward", rewards / e);
+    // nats, KL(pi || pi_bon) = -J, estimated on this rollout (measured_log_f, whatever --fhat): should fall. The one
+    // number to watch
     measure(p, "vbon/distance", far.mean);
     measure(p, "vbon/distance_se", far.se);
-    measure(p, "vbon/logF", cached ? logF / e : NAN);        // mean log F-hat: -1 for the reference (digamma), about -1/N for Best-of-N
-    measure(p, "vbon/saturation", cached ? best / e : NAN);  // share above every cached sample, where all get one score: 1/(M+1) for the reference; over .5: draw more
+    // mean log F-hat: -1 for the reference (digamma), about -1/N for Best-of-N
+    measure(p, "vbon/logF", cached ? logF / e : NAN);
+    // share above every cached sample, where all get one score: 1/(M+1) for the reference; over .5: draw more
+    measure(p, "vbon/saturation", cached ? best / e : NAN);
     measure(p, "vbon/zero", cached ? worst / e : NAN);       // share below every cached sample
-    measure(p, "vbon/tie_rate", cached ? ties / e : NAN);    // share with a cached sample's reward: the order key decides. Near 1: rewards are coarse
+    // share with a cached sample's reward: the order key decides. Near 1: rewards are coarse
+    measure(p, "vbon/tie_rate", cached ? ties / e : NAN);
     measure(p, "vbon/logpi_ref", logp_ref / e);              // nats, mean log p of a response under the reference
-    measure(p, "policy/approxkl_avg", sums->approx_kl / n);  // nats a token, new policy to old (k3): .001 to .1; more: the rate is too high
+    // nats a token, new policy to old (k3): .001 to .1; more: the rate is too high
+    measure(p, "policy/approxkl_avg", sums->approx_kl / n);
     measure(p, "policy/clipfrac_avg", sums->clipped / n);    // share of actions whose ratio was clipped: 0 to .3
     measure(p, "loss/policy_avg", sums->policy_loss / n);    // a token's: advantages are whitened, so near 0
-    measure(p, "loss/value_avg", sums->value_loss / n);      // a token's, half a squared error, in squares of the return's unit
+    // a token's, half a squared error, in squares of the return's unit
+    measure(p, "loss/value_avg", sums->value_loss / n);
     measure(p, "val/clipfrac_avg", sums->value_clipped / n); // share of actions whose value was clipped
     measure(p, "val/ratio", sums->ratio / n);                // mean probability ratio, new to old: 1 +- .1
     measure(p, "val/ratio_var", sums->ratio_spread / n - (sums->ratio / n - 1) * (sums->ratio / n - 1));
     measure(p, "val/num_eos_tokens", eos);                   // responses that ended by themselves
-    measure(p, "val/logp_gap", logp_gap(r));                 // nats a token: 1e-6 in fp32, up to 3e-2 in bf16; the run stops over .2
-    // of the returns by V: 1 is perfect, 0 no help, below 0 harm. GAE's returns hold the more of V itself the smaller lambda
-    // is: only runs of one lambda can be compared by it. Of the sums of rewards any two can; they are noisier, so it is lower
+    // nats a token: 1e-6 in fp32, up to 3e-2 in bf16; the run stops over .2
+    measure(p, "val/logp_gap", logp_gap(r));
+    // of the returns by V: 1 is perfect, 0 no help, below 0 harm. GAE's returns hold the more of V itself the smaller
+    // lambda is: only runs of one lambda can be compared by it. Of the sums of rewards any two can; they are noisier,
+    // so it is lower
     measure(p, "val/explained_variance", explained_variance(r, r->returns));
     measure(p, "val/explained_variance_mc", explained_sums(r, p->opt.gamma));
     measure(p, "val/response_length", (double)r->actions / e); // tokens, the end-of-text included
@@ -894,19 +978,29 @@ static void phase_update(Ppo *p)
 }
 
 // The arrays of a rollout: all, so that none is forgotten by ppo_free.
-#define ROLLOUT_ARRAYS(r) {&(r)->old_logp, &(r)->ref_logp, &(r)->entropy, &(r)->value, &(r)->reward, &(r)->advantage, &(r)->returns, \
-                           &(r)->ref_logp_y, &(r)->score_logp_y, &(r)->logF}
+#define ROLLOUT_ARRAYS(r) \
+    { \
+        &(r)->old_logp, &(r)->ref_logp, &(r)->entropy, &(r)->value, &(r)->reward, &(r)->advantage, &(r)->returns, \
+            &(r)->ref_logp_y, &(r)->score_logp_y, &(r)->logF \
+    }
 
 void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, const Prompt *prompts, const Cdf *cdf, size_t n_prompts,
                 RewardFn reward, void *context)
 {
     const Ops *o = policy->o;
-    *p = (Ppo){.opt = *opt, .policy = policy, .prompts = prompts, .cdf = cdf, .n_prompts = n_prompts, .reward = reward, .reward_context = context};
+    *p = (Ppo){.opt = *opt,
+               .policy = policy,
+               .prompts = prompts,
+               .cdf = cdf,
+               .n_prompts = n_prompts,
+               .reward = reward,
+               .reward_context = context};
     objective_prepare(&p->opt.objective);
     size_t minibatches = ((size_t)opt->rollout + (size_t)opt->minibatch - 1) / (size_t)opt->minibatch;
     size_t iterations = ((size_t)opt->episodes + (size_t)opt->rollout - 1) / (size_t)opt->rollout;
     double updates = (double)minibatches * (double)opt->epochs * (double)iterations;
-    if (updates > 1e15) usage("--episodes, --ppo-epochs and --minibatch make %.3g optimiser steps: at most 1e15; lower them", updates);
+    if (updates > 1e15)
+        usage("--episodes, --ppo-epochs and --minibatch make %.3g optimiser steps: at most 1e15; lower them", updates);
     p->updates = (long)updates;
     for (size_t i = 0; i < n_prompts; i++) if (prompts[i].n > p->max_prompt) p->max_prompt = prompts[i].n;
     size_t n = policy->n_params - policy->first, E = (size_t)opt->rollout;
@@ -921,8 +1015,12 @@ void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, const Prompt *prom
     phase_sample(p); phase_update(p);
     arena_place(&p->work);
     Rollout *r = &p->rollout;
-    *r = (Rollout){.E = E, .y = (Response *)xcalloc(E, sizeof *r->y), .seq = (Sequence *)xcalloc(E, sizeof *r->seq), .micro = (Sequence *)xcalloc(E, sizeof *r->micro),
-        .at = (size_t *)xcalloc(E + 1, sizeof *r->at), .place = (Place *)xcalloc(E, sizeof *r->place)};
+    *r = (Rollout){.E = E,
+                   .y = (Response *)xcalloc(E, sizeof *r->y),
+                   .seq = (Sequence *)xcalloc(E, sizeof *r->seq),
+                   .micro = (Sequence *)xcalloc(E, sizeof *r->micro),
+                   .at = (size_t *)xcalloc(E + 1, sizeof *r->at),
+                   .place = (Place *)xcalloc(E, sizeof *r->place)};
     double **arrays[] = ROLLOUT_ARRAYS(r);
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) *arrays[i] = (double *)xcalloc(actions, sizeof(double));
     p->order = (size_t *)xmalloc((n_prompts > E ? n_prompts : E) * sizeof *p->order);

@@ -101,20 +101,27 @@ static void neox_read(Config *c, json_t *j, const char *path)
         if (!json_is_object(rope)) die("%s: \"%s\" must be an object", path, places[i]);
         fields_read(&said[i], rope_fields, rope, path);
         json_t *kind = i == 2 ? NULL : json_object_get(rope, json_object_get(rope, "rope_type") ? "rope_type" : "type");
-        if (i < 2 && json_object_get(rope, "factor") && !kind) die("%s: \"%s\" has a factor and no type: scaled rotary positions are not supported", path, places[i]);
+        if (i < 2 && json_object_get(rope, "factor") && !kind)
+            die("%s: \"%s\" has a factor and no type: scaled rotary positions are not supported", path, places[i]);
         if (kind && !json_is_string(kind)) die("%s: \"%s\": its type must be a string", path, places[i]);
-        if (kind && strcmp(json_string_value(kind), "default")) die("%s: rotary positions of type %s are not supported (default is)", path, shown(json_string_value(kind)));
+        if (kind && strcmp(json_string_value(kind), "default"))
+            die("%s: rotary positions of type %s are not supported (default is)", path, shown(json_string_value(kind)));
     }
     json_t *head = json_object_get(j, "head_dim"); // if it is there, transformers counts the dimensions by it
-    if (head && !json_is_null(head) && json_integer_value(head) != (json_int_t)(c->C / c->NH)) die("%s: \"head_dim\" must be %zu, or left out", path, c->C / c->NH);
+    if (head && !json_is_null(head) && json_integer_value(head) != (json_int_t)(c->C / c->NH))
+        die("%s: \"head_dim\" must be %zu, or left out", path, c->C / c->NH);
     const Config *first = &said[json_object_size(json_object_get(j, "rope_scaling")) ? 0 : 1];
     double share = first->rotary_pct, base = first->rotary_base;
     if (!(share > 0)) share = c->rotary_pct > 0 ? c->rotary_pct : 0.25;
     if (!(base > 0)) base = c->rotary_base > 0 ? c->rotary_base : 10000;
     for (int i = 0; i < 4; i++) {
         double other = said[i].rotary_pct, other_base = said[i].rotary_base;
-        if (other > 0 && other != share) die("%s: rotary_pct (or partial_rotary_factor) is %g, and %g at another place: which is it?", path, share, other);
-        if (other_base > 0 && other_base != base) die("%s: rotary_emb_base (or rope_theta) is %g, and %g at another place: which is it?", path, base, other_base);
+        if (other > 0 && other != share)
+            die("%s: rotary_pct (or partial_rotary_factor) is %g, and %g at another place: which is it?", path, share,
+                other);
+        if (other_base > 0 && other_base != base)
+            die("%s: rotary_emb_base (or rope_theta) is %g, and %g at another place: which is it?", path, base,
+                other_base);
     }
     c->rotary_pct = share;
     c->rotary_base = base;

@@ -1,13 +1,14 @@
 // vbon.c: the CPU operations (ops_cpu), the flag table and main.
 //
-// It implements the op table of gpt2.h on the CPU: plain loops with OpenMP, around the matrix products of lib/products.h. These are the
-// reference that the CUDA kernels of vbon.cu are compared with, op by op, so they stay plain where speed does not matter; where it
-// does (attention, the softmax over the vocabulary) they are written so that the compiler vectorises them. `real` is float;
-// -Dreal=double builds all of it in double, without oneDNN, and is what gradients are checked in.
+// It implements the op table of gpt2.h on the CPU: plain loops with OpenMP, around the matrix products of
+// lib/products.h. These are the reference that the CUDA kernels of vbon.cu are compared with, op by op, so they stay
+// plain where speed does not matter; where it does (attention, the softmax over the vocabulary) they are written so
+// that the compiler vectorises them. `real` is float; -Dreal=double builds all of it in double, without oneDNN, and is
+// what gradients are checked in.
 //
 // Easy to get wrong:
-//  - A reduction's order must not depend on the thread schedule, or two equal runs differ: sums over rows are kept per thread
-//    under a static schedule and added in thread order; sumsq adds fixed chunks.
+//  - A reduction's order must not depend on the thread schedule, or two equal runs differ: sums over rows are kept per
+//    thread under a static schedule and added in thread order; sumsq adds fixed chunks.
 //  - Never -Ofast or -ffast-math here: under it isnan() is constant 0 and a NaN passes every check.
 //  - Few and large parallel regions, and threads that soon sleep when they wait (main sees to it): beside one busy
 //    foreign thread spinning barriers cost 20 to 100 times the work.
@@ -47,7 +48,9 @@ static inline int *I_(Buf b) { return (int *)b.p; }
 #ifdef DEBUG
 static void need(const char *op, Buf b, size_t n, DType type)
 {
-    if (b.p && (b.n < n || b.type != type)) die("%s: %s has %zu elements of type %d, needs %zu of type %d", op, b.name ? b.name : "?", b.n, b.type, n, type);
+    if (b.p && (b.n < n || b.type != type))
+        die("%s: %s has %zu elements of type %d, needs %zu of type %d", op, b.name ? b.name : "?", b.n, b.type, n,
+            type);
 }
 #define NEED(b, count) need(__func__, b, count, DT_REAL)
 #define NEED_INDEX(b, count) need(__func__, b, count, DT_I32)
@@ -75,10 +78,10 @@ static double machine_memory(void)
     return bytes;
 }
 
-// Memory is asked for before a run begins, and so must be refused then. The system grants more than it has, and ends the
-// program when it is used: so the sum is held against the machine's. And where address space is limited some must be left
-// for the products: oneDNN 2's sgemm writes through what its own malloc returned, NULL too, in its calls and when it writes
-// the code for the first of a kind.
+// Memory is asked for before a run begins, and so must be refused then. The system grants more than it has, and ends
+// the program when it is used: so the sum is held against the machine's. And where address space is limited some must
+// be left for the products: oneDNN 2's sgemm writes through what its own malloc returned, NULL too, in its calls and
+// when it writes the code for the first of a kind.
 static size_t granted;
 static void grant(size_t bytes, const char *name)
 {
@@ -106,7 +109,8 @@ static Buf cpu_alloc(size_t n, DType type, const char *name)
     grant(bytes, name);
     size_t align = bytes >= huge ? huge : 256;
     Buf b = {aligned_alloc(align, (bytes + align - 1) / align * align + (bytes ? 0 : align)), n, type, name};
-    if (!b.p) die("out of memory: %s needs %.1f MiB: lower --micro-tokens, or see vbon info", name, (double)bytes / 1048576);
+    if (!b.p)
+        die("out of memory: %s needs %.1f MiB: lower --micro-tokens, or see vbon info", name, (double)bytes / 1048576);
 #ifdef MADV_HUGEPAGE
     if (bytes >= huge) madvise(b.p, bytes, MADV_HUGEPAGE); // 10 to 35 % of read bandwidth
 #endif
@@ -144,9 +148,13 @@ static inline real exp_(real x)
     float y = x < -87 ? -87.0f : x > 88 ? 88.0f : (float)x;
     float n = rintf(y * 1.44269504f), r = fmaf(n, -0.693359375f, y);
     r = fmaf(n, 2.12194440e-4f, r);
-    float e = fmaf(fmaf(fmaf(fmaf(fmaf(1.9875691500e-4f, r, 1.3981999507e-3f), r, 8.3334519073e-3f), r, 4.1665795894e-2f), r, 1.6666665459e-1f), r, 5.0000001201e-1f);
+    float e =
+        fmaf(fmaf(fmaf(fmaf(fmaf(1.9875691500e-4f, r, 1.3981999507e-3f), r, 8.3334519073e-3f), r, 4.1665795894e-2f), r,
+                  1.6666665459e-1f),
+             r, 5.0000001201e-1f);
     e = fmaf(e * r, r, r) + 1.0f;
-    union { float f; int32_t i; } scale = {.i = ((int32_t)(n >= -126 ? n : -126.0f) + 127) << 23}; // of NaN: it stays in e
+    // of NaN: it stays in e
+    union { float f; int32_t i; } scale = {.i = ((int32_t)(n >= -126 ? n : -126.0f) + 127) << 23};
     return x < -87 ? 0 : e * scale.f;
 }
 
@@ -157,12 +165,15 @@ static inline real tanh_(real x)
     return copysignf(a < 1e-3f ? a : t, (float)x); // tanh x = x - x^3/3, below float's rounding there
 }
 
-// In float 1 - exp(-x^2) t P(t), t = 1/(1 + 0.4 |x|); P's coefficients minimise the largest error, 3e-8 before rounding and 4e-7 with it.
+// In float 1 - exp(-x^2) t P(t), t = 1/(1 + 0.4 |x|); P's coefficients minimise the largest error, 3e-8 before rounding
+// and 4e-7 with it.
 static inline real erf_(real x)
 {
     if (sizeof(real) == 8) return (real)erf(x);
     float a = fabsf((float)x), t = 1 / fmaf(0.4f, a, 1);
-    float p = fmaf(fmaf(fmaf(fmaf(fmaf(-0.20025976f, t, 0.70914941f), t, -0.37091131f), t, 0.46827689f), t, 0.16182247f), t, 0.23192227f);
+    float p =
+        fmaf(fmaf(fmaf(fmaf(fmaf(-0.20025976f, t, 0.70914941f), t, -0.37091131f), t, 0.46827689f), t, 0.16182247f), t,
+             0.23192227f);
     return copysignf(fmaf(-t * p, (float)exp_((real)(-a * a)), 1), (float)x);
 }
 
@@ -219,7 +230,8 @@ static void cpu_embed_forward(Buf out, Buf tokens, Buf pos, Buf wte, Buf wpe, si
 static void cpu_embed_backward(Buf dwte, Buf dwpe, Buf dout, Buf tokens, Buf pos, size_t N, size_t C)
 {
     NEED(dout, N * C);
-    #pragma omp parallel for schedule(static) if (N * C > 4 * SMALL) // a column belongs to one thread: no two add to one place
+#pragma omp parallel for schedule(static) if (N * C > \
+                                              4 * SMALL) // a column belongs to one thread: no two add to one place
     for (size_t j0 = 0; j0 < C; j0 += 16)
         for (size_t i = 0; i < N; i++) {
             const real *d = R_(dout) + i * C;
@@ -248,7 +260,8 @@ static void cpu_layernorm_forward(Buf out, Buf mean, Buf rstd, Buf inp, Buf w, B
     }
 }
 
-static void cpu_layernorm_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, Buf mean, Buf rstd, size_t N, size_t C)
+static void cpu_layernorm_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, Buf mean, Buf rstd, size_t N,
+                                   size_t C)
 {
     NEED(dinp, N * C); NEED(dw, C); NEED(db, C); NEED(dout, N * C); NEED(inp, N * C);
     static Scratch s;
@@ -287,14 +300,22 @@ static void cpu_layernorm_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, 
         }
 }
 
-static inline real gelu_tanh(real x) { return (real)0.5 * x * (1 + tanh_((real)0.7978845608028654 * (x + (real)0.044715 * x * x * x))); }
+static inline real gelu_tanh(real x)
+{
+    return (real)0.5 * x * (1 + tanh_((real)0.7978845608028654 * (x + (real)0.044715 * x * x * x)));
+}
 static inline real gelu_tanh_gradient(real x)
 {
     real u = (real)0.7978845608028654 * (x + (real)0.044715 * x * x * x), t = tanh_(u);
-    return (real)0.5 * (1 + t) + (real)0.5 * x * (1 - t * t) * (real)0.7978845608028654 * (1 + 3 * (real)0.044715 * x * x);
+    return (real)0.5 * (1 + t) +
+        (real)0.5 * x * (1 - t * t) * (real)0.7978845608028654 * (1 + 3 * (real)0.044715 * x * x);
 }
 static inline real gelu_erf(real x) { return (real)0.5 * x * (1 + erf_(x * (real)0.7071067811865476)); }
-static inline real gelu_erf_gradient(real x) { return (real)0.5 * (1 + erf_(x * (real)0.7071067811865476)) + x * (real)0.3989422804014327 * exp_((real)-0.5 * x * x); }
+static inline real gelu_erf_gradient(real x)
+{
+    return (real)0.5 * (1 + erf_(x * (real)0.7071067811865476)) +
+        x * (real)0.3989422804014327 * exp_((real)-0.5 * x * x);
+}
 
 static void cpu_activation_forward(Buf out, Buf inp, Activation kind, size_t n)
 {
@@ -355,7 +376,8 @@ static void cpu_rotary(Buf qkv, Buf pos, size_t N, size_t NH, size_t HS, size_t 
     for (size_t i = 0; i < N; i++) {
         real c[half + 1], s[half + 1];
         for (size_t j = 0; j < half; j++) {
-            double angle = (double)I_(pos)[i] * pow(base, -2.0 * (double)j / (double)dims); // in double: thousands of radians lose float's digits
+            // in double: thousands of radians lose float's digits
+            double angle = (double)I_(pos)[i] * pow(base, -2.0 * (double)j / (double)dims);
             c[j] = (real)cos(angle);
             s[j] = (real)(inverse ? -sin(angle) : sin(angle));
         }
@@ -371,18 +393,21 @@ static void cpu_rotary(Buf qkv, Buf pos, size_t N, size_t NH, size_t HS, size_t 
 }
 
 // ----------------------------------------------------------------------------
-// attention: for each row and head, tiles of queries against all keys they may see. Five matrix products make the backward pass.
+// attention: for each row and head, tiles of queries against all keys they may see. Five matrix products make the
+// backward pass.
 
 enum { QUERIES = 64 }; // a tile
 
 static size_t longest_row(const int *start, size_t B)
 {
     size_t most = 1;
-    for (size_t b = 0; b < B; b++) if ((size_t)(start[b + 1] - start[b]) > most) most = (size_t)(start[b + 1] - start[b]);
+    for (size_t b = 0; b < B; b++)
+        if ((size_t)(start[b + 1] - start[b]) > most) most = (size_t)(start[b + 1] - start[b]);
     return most;
 }
 
-static void cpu_attention_forward(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS, bool causal)
+static void cpu_attention_forward(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS,
+                                  bool causal)
 {
     NEED(out, N * NH * HS); NEED(lse, N * NH); NEED(qkv, 3 * N * NH * HS); NEED_INDEX(start, B + 1);
     (void)N;
@@ -414,9 +439,14 @@ static void cpu_attention_forward(Buf out, Buf lse, Buf qkv, Buf start, size_t B
         }
 }
 
-static void cpu_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS, bool causal)
+static void cpu_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N,
+                                   size_t NH, size_t HS, bool causal)
 {
-    NEED(dqkv, 3 * N * NH * HS); NEED(dout, N * NH * HS); NEED(out, N * NH * HS); NEED(lse, N * NH); NEED(qkv, 3 * N * NH * HS);
+    NEED(dqkv, 3 * N * NH * HS);
+    NEED(dout, N * NH * HS);
+    NEED(out, N * NH * HS);
+    NEED(lse, N * NH);
+    NEED(qkv, 3 * N * NH * HS);
     static Scratch s;
     const size_t C = NH * HS, T = longest_row(I_(start), B), threads = (size_t)omp_get_max_threads();
     real *all = scratch(&s, threads * 2 * QUERIES * T * sizeof *all), scale = (real)(1 / sqrt((double)HS));
@@ -437,12 +467,19 @@ static void cpu_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv
                     size_t see = causal ? t0 + i + 1 : n;
                     for (size_t j = 0; j < HS; j++) delta += o[i * C + j] * d[i * C + j]; // sum_j p_j dp_j
                     #pragma omp simd
-                    for (size_t j = 0; j < see; j++) { p[j] = exp_(p[j] * scale - l); dp[j] = p[j] * (dp[j] - delta) * scale; }
+                    for (size_t j = 0; j < see; j++) {
+                        p[j] = exp_(p[j] * scale - l);
+                        dp[j] = p[j] * (dp[j] - delta) * scale;
+                    }
                     for (size_t j = see; j < keys; j++) p[j] = dp[j] = 0;
                 }
-                // the first tile overwrites dk and dv up to its keys, later tiles add to what is there and overwrite the rest
+                // the first tile overwrites dk and dv up to its keys, later tiles add to what is there and overwrite
+                // the rest
                 size_t old = t0 == 0 ? 0 : causal ? t0 : n;
-                for (size_t j = old; j < keys; j++) { memset(dk + j * 3 * C, 0, HS * sizeof(real)); memset(dv + j * 3 * C, 0, HS * sizeof(real)); }
+                for (size_t j = old; j < keys; j++) {
+                    memset(dk + j * 3 * C, 0, HS * sizeof(real));
+                    memset(dv + j * 3 * C, 0, HS * sizeof(real));
+                }
                 gemm(false, false, rows, HS, keys, dP, T, k, 3 * C, 0, dq + t0 * 3 * C, 3 * C);
                 gemm(true, false, keys, HS, rows, dP, T, q + t0 * 3 * C, 3 * C, 1, dk, 3 * C);
                 gemm(true, false, keys, HS, rows, P, T, d, C, 1, dv, 3 * C);
@@ -466,14 +503,16 @@ static inline void weighted_sum(real *restrict o, const real *restrict w, const 
 {
     size_t j = 0;
     for (; j + 4 <= n; j += 4)
-        for (size_t c = 0; c < HS; c++) o[c] += w[j] * v[j * HS + c] + w[j + 1] * v[(j + 1) * HS + c] + w[j + 2] * v[(j + 2) * HS + c] + w[j + 3] * v[(j + 3) * HS + c];
+        for (size_t c = 0; c < HS; c++)
+            o[c] += w[j] * v[j * HS + c] + w[j + 1] * v[(j + 1) * HS + c] + w[j + 2] * v[(j + 2) * HS + c] +
+                w[j + 3] * v[(j + 3) * HS + c];
     for (; j < n; j++)
         for (size_t c = 0; c < HS; c++) o[c] += w[j] * v[j * HS + c];
 }
 
 // The cache: for each slot all keys, then all values, (2,NH,T,HS): what one head reads lies in one piece.
-static void cpu_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T, Buf pkv, Buf pslot, Buf plen, size_t TP,
-                                 size_t B, size_t N, size_t NH, size_t HS)
+static void cpu_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T, Buf pkv, Buf pslot,
+                                 Buf plen, size_t TP, size_t B, size_t N, size_t NH, size_t HS)
 {
     NEED(out, N * NH * HS); NEED(qkv, 3 * N * NH * HS); NEED_INDEX(slot, B); NEED_INDEX(len, B);
     static Scratch s;
@@ -486,7 +525,8 @@ static void cpu_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, 
             size_t first = (size_t)I_(start)[b], n = (size_t)I_(start)[b + 1] - first, past = (size_t)I_(len)[b];
             size_t before = pkv.p ? (size_t)I_(plen)[b] : 0;
             real *keys = R_(kv) + ((size_t)I_(slot)[b] * 2 * NH + h) * T * HS, *values = keys + NH * T * HS;
-            const real *shared_keys = before ? R_(pkv) + ((size_t)I_(pslot)[b] * 2 * NH + h) * TP * HS : NULL, *shared_values = before ? shared_keys + NH * TP * HS : NULL;
+            const real *shared_keys = before ? R_(pkv) + ((size_t)I_(pslot)[b] * 2 * NH + h) * TP * HS : NULL,
+                       *shared_values = before ? shared_keys + NH * TP * HS : NULL;
             for (size_t i = 0; i < n; i++) {
                 const real *q = R_(qkv) + (first + i) * 3 * C + h * HS;
                 real *o = R_(out) + (first + i) * C + h * HS, most, sum = 0;
@@ -526,7 +566,9 @@ static void cpu_scatter_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
 // ----------------------------------------------------------------------------
 // the head: softmax over the vocabulary, in chunks of rows, so that (R,V) never exists
 
-static size_t cpu_head_rows(size_t V) // rows whose logits fit about 64 MiB: fewer would stay in the cache, but each chunk reads the weights and adds to their gradient anew
+// rows whose logits fit about 64 MiB: fewer would stay in the cache, but each chunk reads the weights and adds to their
+// gradient anew
+static size_t cpu_head_rows(size_t V)
 {
     size_t rows = (16u << 20) / V;
     return rows < 16 ? 16 : rows > 512 ? 512 : rows;
@@ -541,7 +583,8 @@ static real *head_logits(real *logits, Buf inp, Buf w, size_t r, size_t n, size_
     return logits;
 }
 
-// x (V) becomes softmax's exponentials e = exp(z), z = x/temperature - max. Returns their sum; max + log sum through lse; the entropy too
+// x (V) becomes softmax's exponentials e = exp(z), z = x/temperature - max. Returns their sum; max + log sum through
+// lse; the entropy too
 static real exponentials(real *x, size_t V, real inverse_temperature, real *lse, real *entropy)
 {
     real most = x[0], sum = 0, dot = 0;
@@ -559,7 +602,8 @@ static real exponentials(real *x, size_t V, real inverse_temperature, real *lse,
     return sum;
 }
 
-static void cpu_logprob_forward(Buf logp, Buf entropy, Buf kept, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+static void cpu_logprob_forward(Buf logp, Buf entropy, Buf kept, Buf inp, Buf w, Buf target, double temperature,
+                                size_t R, size_t C, size_t V)
 {
     NEED(logp, R); NEED(entropy, R); NEED(kept, R * V); NEED(inp, R * C); NEED_INDEX(target, R);
     static Scratch s;
@@ -569,17 +613,24 @@ static void cpu_logprob_forward(Buf logp, Buf entropy, Buf kept, Buf inp, Buf w,
         real *logits = head_logits(kept.p ? R_(kept) + r * V : head_scratch(&s, V), inp, w, r, n, C, V);
         #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
-            real *x = logits + i * V, at = x[I_(target)[r + i]] * it, lse, sum = exponentials(x, V, it, &lse, entropy.p ? R_(entropy) + r + i : NULL);
+            real *x = logits + i * V, at = x[I_(target)[r + i]] * it, lse,
+                 sum = exponentials(x, V, it, &lse, entropy.p ? R_(entropy) + r + i : NULL);
             R_(logp)[r + i] = at - lse;
             for (size_t j = 0; j < V && kept.p; j++) x[j] /= sum;
         }
     }
 }
 
-static void cpu_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target, double temperature,
-                                 size_t R, size_t C, size_t V)
+static void cpu_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target,
+                                 double temperature, size_t R, size_t C, size_t V)
 {
-    NEED(dinp, R * C); NEED(dw, V * C); NEED(logp, R); NEED(dlogp, R); NEED(kept, R * V); NEED(inp, R * C); NEED_INDEX(target, R);
+    NEED(dinp, R * C);
+    NEED(dw, V * C);
+    NEED(logp, R);
+    NEED(dlogp, R);
+    NEED(kept, R * V);
+    NEED(inp, R * C);
+    NEED_INDEX(target, R);
     static Scratch s;
     real it = (real)(1 / temperature);
     for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
@@ -603,15 +654,17 @@ static void cpu_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept
     }
 }
 
-static void cpu_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C, size_t V)
+static void cpu_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C,
+                        size_t V)
 {
     NEED(kl, R); NEED(p_inp, R * C); NEED(q_inp, R * C);
     static Scratch sp, sq;
     real it = (real)(1 / temperature);
     for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        real *p = head_logits(head_scratch(&sp, V), p_inp, p_w, r, n, C, V), *q = head_logits(head_scratch(&sq, V), q_inp, q_w, r, n, C, V);
-        #pragma omp parallel for schedule(static) if (n * V > SMALL)
+        real *p = head_logits(head_scratch(&sp, V), p_inp, p_w, r, n, C, V),
+             *q = head_logits(head_scratch(&sq, V), q_inp, q_w, r, n, C, V);
+#pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
             // KL = sum_j p_j (z^p_j - z^q_j) - lse_p + lse_q
             real *a = p + i * V, *b = q + i * V, lp, lq, dot = 0;
@@ -646,8 +699,8 @@ static double mass(const real *e, size_t V, real least, bool count)
     return total;
 }
 
-// The largest weight whose mass still reaches `goal`. The bits of a positive number are in its order, so it is found bit by bit
-// from the top: a selection in 30 passes over the vocabulary (62 in double), and no sort.
+// The largest weight whose mass still reaches `goal`. The bits of a positive number are in its order, so it is found
+// bit by bit from the top: a selection in 30 passes over the vocabulary (62 in double), and no sort.
 static real cut(const real *e, size_t V, double goal, bool count)
 {
     typedef __typeof__(_Generic((real)0, float: (uint32_t)0, default: (uint64_t)0)) Bits;
@@ -664,8 +717,8 @@ static real cut(const real *e, size_t V, double goal, bool count)
     return x;
 }
 
-// The smallest weight that top-k and top-p keep, of weights up to 1; ties with it are kept too. Top-p is a share of the k
-// likeliest: of those that tie for the last place as many as k has room for.
+// The smallest weight that top-k and top-p keep, of weights up to 1; ties with it are kept too. Top-p is a share of the
+// k likeliest: of those that tie for the last place as many as k has room for.
 static real least_weight(const real *e, size_t V, long top_k, double top_p)
 {
     bool some = top_k > 0 && (size_t)top_k < V;
@@ -679,7 +732,8 @@ static real least_weight(const real *e, size_t V, long top_k, double top_p)
     return least;
 }
 
-static void cpu_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double temperature, long top_k, double top_p, size_t R, size_t C, size_t V)
+static void cpu_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double temperature, long top_k, double top_p,
+                       size_t R, size_t C, size_t V)
 {
     NEED_INDEX(token, R); NEED(logp, R); NEED(inp, R * C);
     static Scratch s;
@@ -706,7 +760,9 @@ static void cpu_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double 
                 double span = 0;
                 for (size_t e = j0; e < j0 + SPAN && e < V; e++) span += (double)x[e];
                 if (below + span <= u && j0 + SPAN < V) { below += span; continue; }
-                for (j = j0; j < V; j++) { // the token whose interval [below, below + weight) holds u; the last one with weight if rounding ran past the end
+                // the token whose interval [below, below + weight) holds u; the last one with weight if rounding ran
+                // past the end
+                for (j = j0; j < V; j++) {
                     double e = (double)x[j];
                     if (e > 0) last = j;
                     if (u < below + e) break;
@@ -724,12 +780,14 @@ static void cpu_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double 
 // ----------------------------------------------------------------------------
 // losses and optimiser
 
-static void cpu_ppo_loss(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, Buf old_logp, Buf old_value, Buf advantage, Buf returns,
-                         double scale, double clip, double value_clip, double vf_coef, size_t R)
+static void cpu_ppo_loss(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, Buf old_logp, Buf old_value,
+                         Buf advantage, Buf returns, double scale, double clip, double value_clip, double vf_coef,
+                         size_t R)
 {
     for (size_t i = 0; i < R; i++) {
         double dl, dv;
-        ppo_action_loss(&dl, &dv, stats.p, R_(logp)[i], R_(value)[i], R_(old_logp)[i], R_(old_value)[i], R_(advantage)[i], R_(returns)[i], clip, value_clip);
+        ppo_action_loss(&dl, &dv, stats.p, R_(logp)[i], R_(value)[i], R_(old_logp)[i], R_(old_value)[i],
+                        R_(advantage)[i], R_(returns)[i], clip, value_clip);
         R_(dlogp)[i] = (real)(scale * dl);
         if (dvalue.p) R_(dvalue)[i] = (real)(scale * vf_coef * dv);
     }
@@ -745,7 +803,8 @@ static double cpu_sumsq(Buf a)
         size_t end = (c + 1) * CHUNK < a.n ? (c + 1) * CHUNK : a.n;
         double s[SUMS] = {0}; // one sum alone would wait for itself
         size_t i = c * CHUNK;
-        for (; i + SUMS <= end; i += SUMS) for (size_t j = 0; j < SUMS; j++) s[j] += (double)R_(a)[i + j] * (double)R_(a)[i + j];
+        for (; i + SUMS <= end; i += SUMS)
+            for (size_t j = 0; j < SUMS; j++) s[j] += (double)R_(a)[i + j] * (double)R_(a)[i + j];
         for (; i < end; i++) s[0] += (double)R_(a)[i] * (double)R_(a)[i];
         partial[c] = 0;
         for (size_t j = 0; j < SUMS; j++) partial[c] += s[j];
@@ -755,14 +814,18 @@ static double cpu_sumsq(Buf a)
     return sum;
 }
 
-static void cpu_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay, double grad_scale, long step)
+static void cpu_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay,
+                      double grad_scale, long step)
 {
     real *w = R_(p), *mm = R_(m), *vv = R_(v);
     const real *gg = R_(g);
-    // PyTorch's form: eps is added to sqrt(v / (1 - beta2^t)), which is more aggressive in the first steps than TensorFlow's
-    real b1 = (real)beta1, b2 = (real)beta2, c1 = (real)(1 - beta1), c2 = (real)(1 - beta2), e = (real)eps, gs = (real)grad_scale;
-    real keep = (real)(1 - lr * decay), rate = (real)(lr / (1 - pow(beta1, (double)step))), root = (real)(1 / sqrt(1 - pow(beta2, (double)step)));
-    #pragma omp parallel for simd schedule(static) if (p.n > 2 * SMALL)
+    // PyTorch's form: eps is added to sqrt(v / (1 - beta2^t)), which is more aggressive in the first steps than
+    // TensorFlow's
+    real b1 = (real)beta1, b2 = (real)beta2, c1 = (real)(1 - beta1), c2 = (real)(1 - beta2), e = (real)eps,
+         gs = (real)grad_scale;
+    real keep = (real)(1 - lr * decay), rate = (real)(lr / (1 - pow(beta1, (double)step))),
+         root = (real)(1 / sqrt(1 - pow(beta2, (double)step)));
+#pragma omp parallel for simd schedule(static) if (p.n > 2 * SMALL)
     for (size_t i = 0; i < p.n; i++) {
         real d = gg[i] * gs;
         mm[i] = b1 * mm[i] + c1 * d;
@@ -775,14 +838,41 @@ static bool cpu_region_begin(uint64_t key) { (void)key; return true; }
 static void cpu_region_end(void) {}
 
 static const Ops cpu_table = {
-    .name = "cpu", .type = DT_REAL, .alloc = cpu_alloc, .release = cpu_release, .upload = cpu_upload, .download = cpu_download, .copy = cpu_copy, .fill = cpu_fill,
-    .embed_forward = cpu_embed_forward, .embed_backward = cpu_embed_backward, .layernorm_forward = cpu_layernorm_forward, .layernorm_backward = cpu_layernorm_backward,
-    .packed_size = cpu_packed_size, .pack = cpu_pack, .matmul_forward = cpu_matmul_forward, .matmul_backward = cpu_matmul_backward,
-    .activation_forward = cpu_activation_forward, .activation_backward = cpu_activation_backward, .add = cpu_add, .rotary = cpu_rotary,
-    .attention_forward = cpu_attention_forward, .attention_backward = cpu_attention_backward, .attention_decode = cpu_attention_decode,
-    .gather_rows = cpu_gather_rows, .scatter_rows = cpu_scatter_rows, .logprob_forward = cpu_logprob_forward, .logprob_backward = cpu_logprob_backward,
-    .head_rows = cpu_head_rows, .head_kl = cpu_head_kl, .sample = cpu_sample, .ppo_loss = cpu_ppo_loss, .sumsq = cpu_sumsq, .adamw = cpu_adamw,
-    .region_begin = cpu_region_begin, .region_end = cpu_region_end,
+    .name = "cpu",
+    .type = DT_REAL,
+    .alloc = cpu_alloc,
+    .release = cpu_release,
+    .upload = cpu_upload,
+    .download = cpu_download,
+    .copy = cpu_copy,
+    .fill = cpu_fill,
+    .embed_forward = cpu_embed_forward,
+    .embed_backward = cpu_embed_backward,
+    .layernorm_forward = cpu_layernorm_forward,
+    .layernorm_backward = cpu_layernorm_backward,
+    .packed_size = cpu_packed_size,
+    .pack = cpu_pack,
+    .matmul_forward = cpu_matmul_forward,
+    .matmul_backward = cpu_matmul_backward,
+    .activation_forward = cpu_activation_forward,
+    .activation_backward = cpu_activation_backward,
+    .add = cpu_add,
+    .rotary = cpu_rotary,
+    .attention_forward = cpu_attention_forward,
+    .attention_backward = cpu_attention_backward,
+    .attention_decode = cpu_attention_decode,
+    .gather_rows = cpu_gather_rows,
+    .scatter_rows = cpu_scatter_rows,
+    .logprob_forward = cpu_logprob_forward,
+    .logprob_backward = cpu_logprob_backward,
+    .head_rows = cpu_head_rows,
+    .head_kl = cpu_head_kl,
+    .sample = cpu_sample,
+    .ppo_loss = cpu_ppo_loss,
+    .sumsq = cpu_sumsq,
+    .adamw = cpu_adamw,
+    .region_begin = cpu_region_begin,
+    .region_end = cpu_region_end,
 };
 const Ops *ops_cpu(void) { return &cpu_table; }
 
@@ -815,7 +905,8 @@ static const char *cpu_libraries(void)
     static char s[128];
 #ifdef VBON_ONEDNN
     const dnnl_version_t *v = dnnl_version();
-    snprintf(s, sizeof s, "oneDNN %d.%d.%d, jansson %s, utf8proc %s", v->major, v->minor, v->patch, JANSSON_VERSION, utf8proc_version());
+    snprintf(s, sizeof s, "oneDNN %d.%d.%d, jansson %s, utf8proc %s", v->major, v->minor, v->patch, JANSSON_VERSION,
+             utf8proc_version());
 #else
     snprintf(s, sizeof s, "no oneDNN, jansson %s, utf8proc %s", JANSSON_VERSION, utf8proc_version());
 #endif
@@ -829,7 +920,8 @@ static const Ops *device_ops(const Args *a)
 #ifdef VBON_CUDA
     return ops_cuda(a->precision == PRECISION_FP32 ? DT_F32 : DT_BF16);
 #else
-    die("--device cuda: this vbon was built without CUDA: install its toolkit (nvcc) and build again, or leave --device out");
+    die("--device cuda: this vbon was built without CUDA: install its toolkit (nvcc) and build again, or leave "
+        "--device out");
 #endif
 }
 
@@ -838,8 +930,9 @@ static const Ops *device_ops(const Args *a)
 // ----------------------------------------------------------------------------
 // main
 
-// OpenMP reads its environment before main: have waiting threads sleep rather than spin (see the top of this file), then start again. libgomp's first look
-// around 500 times, some 10 microseconds: waking a thread between two short regions takes longer, and decoding is made of them.
+// OpenMP reads its environment before main: have waiting threads sleep rather than spin (see the top of this file),
+// then start again. libgomp's first look around 500 times, some 10 microseconds: waking a thread between two short
+// regions takes longer, and decoding is made of them.
 static void wait_by_sleeping(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY")) return;
@@ -853,7 +946,10 @@ static void wait_by_sleeping(char **argv)
 #ifndef TESTING
 static void help(FILE *f)
 {
-    fprintf(f, "vbon %s: variational Best-of-N alignment\n\nusage: vbon COMMAND [--flag value ...]; vbon COMMAND --help lists the flags\n\n", VBON_VERSION);
+    fprintf(f,
+            "vbon %s: variational Best-of-N alignment\n\nusage: vbon COMMAND [--flag value ...]; vbon COMMAND --help "
+            "lists the flags\n\n",
+            VBON_VERSION);
     for (size_t i = 0; i < n_commands; i++) fprintf(f, "  %-8s %s\n", commands[i].name, commands[i].summary);
 }
 
@@ -873,14 +969,21 @@ int main(int argc, char **argv)
     const Command *c = NULL;
     for (size_t i = 0; i < n_commands; i++) if (!strcmp(argv[1], commands[i].name)) c = &commands[i];
     if (!c) { fprintf(stderr, "vbon: no command \"%s\": see vbon --help\n", argv[1]); return 2; }
-    for (int i = 2; i < argc; i++) if (!strcmp(argv[i], "--help")) { flags_help(flag_table, n_flags, c->name, c->summary, c->example); return output_written(); }
+    for (int i = 2; i < argc; i++)
+        if (!strcmp(argv[i], "--help")) {
+            flags_help(flag_table, n_flags, c->name, c->summary, c->example);
+            return output_written();
+        }
     static Args a;
     flags_parse(&a, flag_table, n_flags, c->name, argc - 2, argv + 2, preset_flags);
     if (a.threads) omp_set_num_threads((int)a.threads);
     a.threads = omp_get_max_threads(); // what a run is resumed with must be the same number
     cpu_bf16 = a.precision == PRECISION_BF16 && a.device == DEVICE_CPU;
-    if (cpu_bf16 && !bf16_native()) fprintf(stderr, "note: no bfloat16 products on this CPU or in this build: inputs are rounded to bfloat16 and multiplied in fp32; %s faster than --precision fp32\n",
-                                            BF16_DOT ? "only what samples and scores is" : "only decoding few rows is");
+    if (cpu_bf16 && !bf16_native())
+        fprintf(stderr,
+                "note: no bfloat16 products on this CPU or in this build: inputs are rounded to bfloat16 and "
+                "multiplied in fp32; %s faster than --precision fp32\n",
+                BF16_DOT ? "only what samples and scores is" : "only decoding few rows is");
     bool to_stdout = !strcmp(c->name, "info") || (!a.out && (!strcmp(c->name, "sample") || !strcmp(c->name, "bon")));
     if (!to_stdout) flags_table(&a, flag_table, n_flags, c->name);
     file_flush(stdout, "standard output", false);

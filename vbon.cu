@@ -1,20 +1,27 @@
-// vbon.cu: the CUDA operations (ops_cuda). No model, no algorithm, no main: every op cuda_NAME here has its plain twin cpu_NAME in
-// vbon.c, and the two are compared op by op (dev/tests/cuda_test.h). Matrix products are cuBLASLt's, all else is written out.
+// vbon.cu: the CUDA operations (ops_cuda). No model, no algorithm, no main: every op cuda_NAME here has its plain twin
+// cpu_NAME in vbon.c, and the two are compared op by op (dev/tests/cuda_test.h). Matrix products are cuBLASLt's, all
+// else is written out.
 //
-// How to read it: an op is a kernel or two and a function cuda_NAME that launches them; the table at the end lists the ops.
-//  - Kernels are templates over T, the type of weights and activations (float or bfloat16). Whatever is summed is summed in float,
-//    sums over many rows or a vocabulary in double; statistics, log-probabilities and parameter gradients are float in both.
-//  - Memory is touched 16 bytes at a time through load and store, which fall back to single elements at odd ends and odd
-//    addresses: so any width works, and the usual ones are fast.
-//  - Nothing is added with float atomics. A sum over rows is made of fixed parts added in a fixed order: equal runs are equal to the bit.
-//  - Attention never stores the scores of all pairs. A block owns a tile of packed positions, which may belong to several rows;
-//    a mask says which pairs see each other. So there is no padding, and the grid does not depend on lengths only the device knows.
+// How to read it: an op is a kernel or two and a function cuda_NAME that launches them; the table at the end lists the
+// ops.
+//  - Kernels are templates over T, the type of weights and activations (float or bfloat16). Whatever is summed is
+//    summed in float, sums over many rows or a vocabulary in double; statistics, log-probabilities and parameter
+//    gradients are float in both.
+//  - Memory is touched 16 bytes at a time through load and store, which fall back to single elements at odd ends and
+//    odd addresses: so any width works, and the usual ones are fast.
+//  - Nothing is added with float atomics. A sum over rows is made of fixed parts added in a fixed order: equal runs are
+//    equal to the bit.
+//  - Attention never stores the scores of all pairs. A block owns a tile of packed positions, which may belong to
+//    several rows; a mask says which pairs see each other. So there is no padding, and the grid does not depend on
+//    lengths only the device knows.
 //  - The head's logits exist for a chunk of rows at a time, with a leading dimension that keeps every row aligned.
 //
-// The same file is compiled by g++ with -DCUDA_ON_CPU and run by dev/cuda_on_cpu, which is how it is tested where there is no GPU. Hence
-// LAUNCH instead of <<<>>>, DYNAMIC_SHARED, no warp function without a full mask, and no barrier in a divergent branch.
+// The same file is compiled by g++ with -DCUDA_ON_CPU and run by dev/cuda_on_cpu, which is how it is tested where there
+// is no GPU. Hence LAUNCH instead of <<<>>>, DYNAMIC_SHARED, no warp function without a full mask, and no barrier in a
+// divergent branch.
 //
-// Left out on purpose: several GPUs, tensor-core instructions newer than mma.sync (they would need a second kernel for each card).
+// Left out on purpose: several GPUs, tensor-core instructions newer than mma.sync (they would need a second kernel for
+// each card).
 #ifdef CUDA_ON_CPU
 #include "dev/cuda_on_cpu/cuda_on_cpu.h" // device_gemm too
 #include "dev/cuda_on_cpu/tensor_core.h"
@@ -22,8 +29,11 @@
 #include <cuda_runtime.h>
 #include "lib/cublaslt.h"    // device_gemm
 #include "lib/tensor_core.h" // ldmatrix and mma.sync as functions
-#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
-#define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) unsigned char dynamic_shared_[]; type *name = (type *)dynamic_shared_
+#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+    kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#define DYNAMIC_SHARED(type, name) \
+    extern __shared__ __align__(16) unsigned char dynamic_shared_[]; \
+    type *name = (type *)dynamic_shared_
 #endif
 #include <cuda_bf16.h>
 #include "ppo.h" // the loss of one action
@@ -47,7 +57,9 @@ static void check(cudaError_t e, const char *what)
 // More than 48 KiB of shared memory must be asked for, once a kernel.
 template <class Kernel> static void allow_shared(Kernel kernel, size_t bytes, const char *name)
 {
-    if (bytes > 48 * 1024) check(cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), name);
+    if (bytes > 48 * 1024)
+        check(cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+              name);
 }
 
 #define RUN(kernel, grid, block, shared_bytes, ...) do { \
@@ -66,7 +78,9 @@ template <class Kernel> static void allow_shared(Kernel kernel, size_t bytes, co
 static void need(const char *op, Buf b, size_t n, bool index)
 {
     bool type = index ? b.type == DT_I32 : b.type == DT_F32 || b.type == DT_BF16;
-    if (b.p && (b.n < n || !type)) die("%s: %s has %zu elements of type %d, needs %zu: a bug, please report it", op, b.name ? b.name : "?", b.n, (int)b.type, n);
+    if (b.p && (b.n < n || !type))
+        die("%s: %s has %zu elements of type %d, needs %zu: a bug, please report it", op, b.name ? b.name : "?", b.n,
+            (int)b.type, n);
 }
 #define NEED(b, count) need(__func__, b, count, false)
 #define NEED_INDEX(b, count) need(__func__, b, count, true)
@@ -87,7 +101,8 @@ static Buf cuda_alloc(size_t n, DType type, const char *name)
     cudaError_t e = cudaMalloc(&b.p, bytes ? bytes : 256);
     if (e == cudaErrorMemoryAllocation) {
         if (cudaMemGetInfo(&unused, &total) != cudaSuccess) unused = total = 0;
-        die("out of device memory: %s needs %.1f MiB, %.1f of %.1f are free: lower --micro-tokens or --rollout, or see vbon info",
+        die("out of device memory: %s needs %.1f MiB, %.1f of %.1f are free: lower --micro-tokens or --rollout, or see "
+            "vbon info",
             name, (double)bytes / 1048576, (double)unused / 1048576, (double)total / 1048576);
     }
     check(e, name);
@@ -126,7 +141,10 @@ static void cuda_upload(Buf dst, const void *src)
 {
     if (dst.type == DT_BF16) {
         uint16_t *h = staging(dst.n);
-        for (size_t i = 0; i < dst.n; i++) { bf16 x = (bf16)((const float *)src)[i]; memcpy(&h[i], (const void *)&x, 2); }
+        for (size_t i = 0; i < dst.n; i++) {
+            bf16 x = (bf16)((const float *)src)[i];
+            memcpy(&h[i], (const void *)&x, 2);
+        }
         src = h;
     }
     check(cudaMemcpyAsync(dst.p, src, dst.n * dtype_size(dst.type), cudaMemcpyHostToDevice, stream), "upload");
@@ -136,7 +154,8 @@ static void cuda_upload(Buf dst, const void *src)
 static void cuda_download(void *dst, Buf src)
 {
     uint16_t *h = src.type == DT_BF16 ? staging(src.n) : NULL;
-    check(cudaMemcpyAsync(h ? (void *)h : dst, src.p, src.n * dtype_size(src.type), cudaMemcpyDeviceToHost, stream), "download");
+    check(cudaMemcpyAsync(h ? (void *)h : dst, src.p, src.n * dtype_size(src.type), cudaMemcpyDeviceToHost, stream),
+          "download");
     check(cudaStreamSynchronize(stream), "download");
     for (size_t i = 0; h && i < src.n; i++) { bf16 x; memcpy((void *)&x, &h[i], 2); ((float *)dst)[i] = (float)x; }
 }
@@ -144,7 +163,8 @@ static void cuda_download(void *dst, Buf src)
 // ----------------------------------------------------------------------------
 // what kernels share: 128-bit accesses, sums over a warp and over a block
 
-// Before a loop over an array in registers that the compiler would not unroll by itself: an index known only at run time moves the array to memory.
+// Before a loop over an array in registers that the compiler would not unroll by itself: an index known only at run
+// time moves the array to memory.
 #ifdef CUDA_ON_CPU
 #define UNROLL
 #else
@@ -220,7 +240,10 @@ __device__ inline size_t row_of(const int *start, size_t B, size_t i)
 }
 
 // Elementwise kernels: a thread owns W neighbouring elements.
-#define EACH_CHUNK(i, n) enum { W = Wide<T>::n }; const size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * W; if (i >= (n)) return
+#define EACH_CHUNK(i, n) \
+    enum { W = Wide<T>::n }; \
+    const size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * W; \
+    if (i >= (n)) return
 static unsigned chunk_blocks(size_t n, DType type) { return (unsigned)ceil_div(n, THREADS * 16 / dtype_size(type)); }
 
 template <class V> __global__ void fill_kernel(V *p, V value, size_t n)
@@ -233,7 +256,8 @@ static void cuda_fill(Buf dst, double value)
 {
     if (!dst.n) return;
     unsigned blocks = (unsigned)ceil_div(dst.n, THREADS);
-    if (value == 0 || dst.type == DT_U8 || dst.type == DT_PACKED) check(cudaMemsetAsync(dst.p, (int)value, dst.n * dtype_size(dst.type), stream), "fill");
+    if (value == 0 || dst.type == DT_U8 || dst.type == DT_PACKED)
+        check(cudaMemsetAsync(dst.p, (int)value, dst.n * dtype_size(dst.type), stream), "fill");
     else if (dst.type == DT_F64) RUN(fill_kernel<double>, blocks, THREADS, 0, at<double>(dst), value, dst.n);
     else if (dst.type == DT_I32) RUN(fill_kernel<int>, blocks, THREADS, 0, at<int>(dst), (int)value, dst.n);
     else BY_TYPE(dst, RUN(fill_kernel<T>, blocks, THREADS, 0, at<T>(dst), (T)(float)value, dst.n));
@@ -249,27 +273,39 @@ template <class T> __global__ void convert_kernel(T *out, const float *inp, size
 
 static void cuda_copy(Buf dst, Buf src)
 {
-    if (dst.type == DT_BF16 && src.type == DT_F32) RUN(convert_kernel<bf16>, chunk_blocks(dst.n, dst.type), THREADS, 0, at<bf16>(dst), F_(src), dst.n);
+    if (dst.type == DT_BF16 && src.type == DT_F32)
+        RUN(convert_kernel<bf16>, chunk_blocks(dst.n, dst.type), THREADS, 0, at<bf16>(dst), F_(src), dst.n);
     else check(cudaMemcpyAsync(dst.p, src.p, dst.n * dtype_size(dst.type), cudaMemcpyDeviceToDevice, stream), "copy");
 }
 
 // ----------------------------------------------------------------------------
-// matrix products: C (M,N) = op(A) op(B) + beta C (+ bias of N), row-major; ta: A is stored (K,M), tb: B is stored (N,K). A and B are of
-// one type; C is of theirs or float.
+// matrix products: C (M,N) = op(A) op(B) + beta C (+ bias of N), row-major; ta: A is stored (K,M), tb: B is stored
+// (N,K). A and B are of one type; C is of theirs or float.
 
-static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, Buf A, size_t lda, Buf B, size_t ldb, float beta, Buf C, size_t ldc, Buf bias)
+static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, Buf A, size_t lda, Buf B, size_t ldb, float beta,
+                 Buf C, size_t ldc, Buf bias)
 {
-    if (A.type != B.type) die("product of %s and %s: types %d and %d: a bug, please report it", A.name, B.name, (int)A.type, (int)B.type);
-    device_gemm(stream, ta, tb, M, N, K, A.p, A.type == DT_BF16, lda, B.p, ldb, beta, C.p, C.type == DT_BF16, ldc, bias.p);
+    if (A.type != B.type)
+        die("product of %s and %s: types %d and %d: a bug, please report it", A.name, B.name, (int)A.type, (int)B.type);
+    device_gemm(stream, ta, tb, M, N, K, A.p, A.type == DT_BF16, lda, B.p, ldb, beta, C.p, C.type == DT_BF16, ldc,
+                bias.p);
 }
 
 static size_t cuda_packed_size(size_t OC, size_t C) { (void)OC; (void)C; return 0; } // plain weights serve decoding too
-static void cuda_pack(Buf out, Buf w, size_t OC, size_t C) { (void)w; (void)OC; (void)C; die("pack: %s: weights are not packed on CUDA: a bug, please report it", out.name); }
+static void cuda_pack(Buf out, Buf w, size_t OC, size_t C)
+{
+    (void)w;
+    (void)OC;
+    (void)C;
+    die("pack: %s: weights are not packed on CUDA: a bug, please report it", out.name);
+}
 
-// Column sums in two steps: slabs of rows, then the slabs in order. PLAIN: of d (N,C), for a bias. NORM: of d and of d times the normalised
-// input as well, for a layer norm's bias and weight.
+// Column sums in two steps: slabs of rows, then the slabs in order. PLAIN: of d (N,C), for a bias. NORM: of d and of d
+// times the normalised input as well, for a layer norm's bias and weight.
 enum { SLAB_ROWS = 8 }; // rows a block works on at a time
-template <class T, bool NORM> __global__ void column_sums_kernel(float *partial, const T *d, const T *inp, const float *mean, const float *rstd, size_t N, size_t C, size_t rows)
+template <class T, bool NORM>
+__global__ void column_sums_kernel(float *partial, const T *d, const T *inp, const float *mean, const float *rstd,
+                                   size_t N, size_t C, size_t rows)
 {
     enum { W = Wide<T>::n };
     __shared__ float db[SLAB_ROWS][32 * W], dw[SLAB_ROWS][32 * W];
@@ -314,8 +350,14 @@ static void column_sums(Buf db, Buf dw, Buf d, Buf inp, Buf mean, Buf rstd, size
     size_t slabs = ceil_div(N, 64) < 64 ? ceil_div(N, 64) : 64, rows = ceil_div(N, slabs);
     float *partial = (float *)scratch(&s, slabs * 2 * C * sizeof *partial);
     dim3 grid((unsigned)ceil_div(C, 32 * 16 / dtype_size(d.type)), (unsigned)slabs);
-    if (dw.p) BY_TYPE(d, RUN((column_sums_kernel<T, true>), grid, THREADS, 0, partial, at<T>(d), at<T>(inp), F_(mean), F_(rstd), N, C, rows));
-    else BY_TYPE(d, RUN((column_sums_kernel<T, false>), grid, THREADS, 0, partial, at<T>(d), (T *)NULL, (float *)NULL, (float *)NULL, N, C, rows));
+    if (dw.p)
+        BY_TYPE(d,
+                RUN((column_sums_kernel<T, true>), grid, THREADS, 0, partial, at<T>(d), at<T>(inp), F_(mean), F_(rstd),
+                    N, C, rows));
+    else
+        BY_TYPE(d,
+                RUN((column_sums_kernel<T, false>), grid, THREADS, 0, partial, at<T>(d), (T *)NULL, (float *)NULL,
+                    (float *)NULL, N, C, rows));
     RUN(add_slabs_kernel, (unsigned)ceil_div(C, THREADS), THREADS, 0, F_(db), F_(dw), partial, slabs, C);
 }
 
@@ -330,7 +372,8 @@ static void cuda_matmul_forward(Buf out, Buf inp, Buf w, Buf b, size_t N, size_t
     NEED(out, N * OC); NEED(inp, N * C); NEED(w, OC * C); NEED(b, OC);
     bool apart = b.p && b.type != out.type; // a bias of another type than the output: no epilogue for it
     gemm(false, true, N, OC, C, inp, C, w, C, 0, out, OC, apart ? none : b);
-    if (apart) BY_TYPE(b, RUN(add_bias_kernel<T>, (unsigned)ceil_div(N * OC, THREADS), THREADS, 0, F_(out), at<T>(b), N, OC));
+    if (apart)
+        BY_TYPE(b, RUN(add_bias_kernel<T>, (unsigned)ceil_div(N * OC, THREADS), THREADS, 0, F_(out), at<T>(b), N, OC));
 }
 
 static void cuda_matmul_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, size_t N, size_t C, size_t OC)
@@ -350,10 +393,13 @@ static void cuda_matmul_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Bu
 // ----------------------------------------------------------------------------
 // embedding, layer norm, activations, rotary positions
 
-template <class T> __global__ void embed_forward_kernel(T *out, const int *tokens, const int *pos, const T *wte, const T *wpe, size_t N, size_t C)
+template <class T>
+__global__ void embed_forward_kernel(T *out, const int *tokens, const int *pos, const T *wte, const T *wpe, size_t N,
+                                     size_t C)
 {
     enum { W = Wide<T>::n };
-    size_t chunks = (C + W - 1) / W, k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, i = k / chunks, c = k % chunks * W;
+    size_t chunks = (C + W - 1) / W, k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, i = k / chunks,
+           c = k % chunks * W;
     if (i >= N) return;
     float x[W], p[W];
     load(x, wte + (size_t)tokens[i] * C + c, C - c);
@@ -364,16 +410,23 @@ template <class T> __global__ void embed_forward_kernel(T *out, const int *token
     store(out + i * C + c, x, C - c);
 }
 
-static unsigned row_chunk_blocks(size_t N, size_t C, DType type) { return (unsigned)ceil_div(N * ceil_div(C, 16 / dtype_size(type)), THREADS); }
+static unsigned row_chunk_blocks(size_t N, size_t C, DType type)
+{
+    return (unsigned)ceil_div(N * ceil_div(C, 16 / dtype_size(type)), THREADS);
+}
 
 static void cuda_embed_forward(Buf out, Buf tokens, Buf pos, Buf wte, Buf wpe, size_t N, size_t C)
 {
     NEED(out, N * C); NEED_INDEX(tokens, N); NEED_INDEX(pos, N);
-    BY_TYPE(out, RUN(embed_forward_kernel<T>, row_chunk_blocks(N, C, out.type), THREADS, 0, at<T>(out), I_(tokens), I_(pos), at<T>(wte), at<T>(wpe), N, C));
+    BY_TYPE(out,
+            RUN(embed_forward_kernel<T>, row_chunk_blocks(N, C, out.type), THREADS, 0, at<T>(out), I_(tokens), I_(pos),
+                at<T>(wte), at<T>(wpe), N, C));
 }
 
-// dtable[index[i]] += dout[i]. The block of the first token with an index adds up all tokens that have it, in their order.
-template <class T> __global__ void embed_backward_kernel(float *dtable, const T *dout, const int *index, size_t N, size_t C)
+// dtable[index[i]] += dout[i]. The block of the first token with an index adds up all tokens that have it, in their
+// order.
+template <class T>
+__global__ void embed_backward_kernel(float *dtable, const T *dout, const int *index, size_t N, size_t C)
 {
     enum { W = Wide<T>::n };
     __shared__ int seen[THREADS], part[WARPS_MAX];
@@ -406,7 +459,9 @@ static void cuda_embed_backward(Buf dwte, Buf dwpe, Buf dout, Buf tokens, Buf po
 }
 
 // A warp a row.
-template <class T> __global__ void layernorm_forward_kernel(T *out, float *mean, float *rstd, const T *inp, const T *w, const T *b, size_t N, size_t C, float eps)
+template <class T>
+__global__ void layernorm_forward_kernel(T *out, float *mean, float *rstd, const T *inp, const T *w, const T *b,
+                                         size_t N, size_t C, float eps)
 {
     enum { W = Wide<T>::n };
     const size_t i = (size_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -435,11 +490,15 @@ template <class T> __global__ void layernorm_forward_kernel(T *out, float *mean,
 static void cuda_layernorm_forward(Buf out, Buf mean, Buf rstd, Buf inp, Buf w, Buf b, size_t N, size_t C, double eps)
 {
     NEED(out, N * C); NEED(mean, N); NEED(rstd, N); NEED(inp, N * C); NEED(w, C); NEED(b, C);
-    BY_TYPE(out, RUN(layernorm_forward_kernel<T>, (unsigned)ceil_div(N, THREADS / 32), THREADS, 0, at<T>(out), F_(mean), F_(rstd), at<T>(inp), at<T>(w), at<T>(b), N, C, (float)eps));
+    BY_TYPE(out,
+            RUN(layernorm_forward_kernel<T>, (unsigned)ceil_div(N, THREADS / 32), THREADS, 0, at<T>(out), F_(mean),
+                F_(rstd), at<T>(inp), at<T>(w), at<T>(b), N, C, (float)eps));
 }
 
 // dinp += the norm's gradient: with n = (x - m) r and g = w d, dx = r (g - mean(g) - n mean(g n)). A warp a row.
-template <class T> __global__ void layernorm_backward_kernel(T *dinp, const T *dout, const T *inp, const T *w, const float *mean, const float *rstd, size_t N, size_t C)
+template <class T>
+__global__ void layernorm_backward_kernel(T *dinp, const T *dout, const T *inp, const T *w, const float *mean,
+                                          const float *rstd, size_t N, size_t C)
 {
     enum { W = Wide<T>::n };
     const size_t i = (size_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -453,16 +512,22 @@ template <class T> __global__ void layernorm_backward_kernel(T *dinp, const T *d
     sum = lanes_sum(sum, 32) / (float)C;
     dot = lanes_sum(dot, 32) / (float)C;
     for (size_t c = lane * W; c < C; c += 32 * W) {
-        load(x, inp + i * C + c, C - c); load(d, dout + i * C + c, C - c); load(ww, w + c, C - c); load(dx, dinp + i * C + c, C - c);
+        load(x, inp + i * C + c, C - c);
+        load(d, dout + i * C + c, C - c);
+        load(ww, w + c, C - c);
+        load(dx, dinp + i * C + c, C - c);
         for (int j = 0; j < W; j++) dx[j] += r * (ww[j] * d[j] - sum - (x[j] - m) * r * dot);
         store(dinp + i * C + c, dx, C - c);
     }
 }
 
-static void cuda_layernorm_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, Buf mean, Buf rstd, size_t N, size_t C)
+static void cuda_layernorm_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, Buf mean, Buf rstd, size_t N,
+                                    size_t C)
 {
     NEED(dinp, N * C); NEED(dw, C); NEED(db, C); NEED(dout, N * C); NEED(inp, N * C); NEED(w, C);
-    BY_TYPE(dinp, RUN(layernorm_backward_kernel<T>, (unsigned)ceil_div(N, THREADS / 32), THREADS, 0, at<T>(dinp), at<T>(dout), at<T>(inp), at<T>(w), F_(mean), F_(rstd), N, C));
+    BY_TYPE(dinp,
+            RUN(layernorm_backward_kernel<T>, (unsigned)ceil_div(N, THREADS / 32), THREADS, 0, at<T>(dinp), at<T>(dout),
+                at<T>(inp), at<T>(w), F_(mean), F_(rstd), N, C));
     if (dw.p) column_sums(db, dw, dout, inp, mean, rstd, N, C);
 }
 
@@ -497,7 +562,8 @@ template <class T> __global__ void activation_forward_kernel(T *out, const T *in
     store(out + i, x, n - i);
 }
 
-template <class T> __global__ void activation_backward_kernel(T *dinp, const T *dout, const T *inp, Activation kind, size_t n)
+template <class T>
+__global__ void activation_backward_kernel(T *dinp, const T *dout, const T *inp, Activation kind, size_t n)
 {
     EACH_CHUNK(i, n);
     float x[W], d[W];
@@ -510,13 +576,16 @@ template <class T> __global__ void activation_backward_kernel(T *dinp, const T *
 static void cuda_activation_forward(Buf out, Buf inp, Activation kind, size_t n)
 {
     NEED(out, n); NEED(inp, n);
-    BY_TYPE(out, RUN(activation_forward_kernel<T>, chunk_blocks(n, out.type), THREADS, 0, at<T>(out), at<T>(inp), kind, n));
+    BY_TYPE(out,
+            RUN(activation_forward_kernel<T>, chunk_blocks(n, out.type), THREADS, 0, at<T>(out), at<T>(inp), kind, n));
 }
 
 static void cuda_activation_backward(Buf dinp, Buf dout, Buf inp, Activation kind, size_t n)
 {
     NEED(dinp, n); NEED(dout, n); NEED(inp, n);
-    BY_TYPE(dinp, RUN(activation_backward_kernel<T>, chunk_blocks(n, dinp.type), THREADS, 0, at<T>(dinp), at<T>(dout), at<T>(inp), kind, n));
+    BY_TYPE(dinp,
+            RUN(activation_backward_kernel<T>, chunk_blocks(n, dinp.type), THREADS, 0, at<T>(dinp), at<T>(dout),
+                at<T>(inp), kind, n));
 }
 
 template <class T> __global__ void add_kernel(T *out, const T *a, const T *b, size_t n)
@@ -535,8 +604,11 @@ static void cuda_add(Buf out, Buf a, Buf b, size_t n)
     BY_TYPE(out, RUN(add_kernel<T>, chunk_blocks(n, out.type), THREADS, 0, at<T>(out), at<T>(a), at<T>(b), n));
 }
 
-// A thread turns one pair of every head of q and k of one token: the angle is found once, in double (thousands of radians lose float's digits).
-template <class T> __global__ void rotary_kernel(T *qkv, const int *pos, size_t N, size_t NH, size_t HS, size_t pairs, double base, float sign)
+// A thread turns one pair of every head of q and k of one token: the angle is found once, in double (thousands of
+// radians lose float's digits).
+template <class T>
+__global__ void rotary_kernel(T *qkv, const int *pos, size_t N, size_t NH, size_t HS, size_t pairs, double base,
+                              float sign)
 {
     size_t k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, i = k / pairs, j = k % pairs;
     if (i >= N) return;
@@ -554,28 +626,33 @@ static void cuda_rotary(Buf qkv, Buf pos, size_t N, size_t NH, size_t HS, size_t
 {
     NEED(qkv, 3 * N * NH * HS); NEED_INDEX(pos, N);
     if (dims < 2) return;
-    BY_TYPE(qkv, RUN(rotary_kernel<T>, (unsigned)ceil_div(N * (dims / 2), THREADS), THREADS, 0, at<T>(qkv), I_(pos), N, NH, HS, dims / 2, base, inverse ? -1.0f : 1.0f));
+    BY_TYPE(qkv,
+            RUN(rotary_kernel<T>, (unsigned)ceil_div(N * (dims / 2), THREADS), THREADS, 0, at<T>(qkv), I_(pos), N, NH,
+                HS, dims / 2, base, inverse ? -1.0f : 1.0f));
 }
 
 // ----------------------------------------------------------------------------
-// attention in tiles. A block of 16 x 16 threads owns TILE = 16 M packed positions of one head and walks over tiles of the others. Tiles of
-// vectors lie in shared memory as TILE rows of HS floats (HS: the head size rounded up to 64, 128 or 256; what is over is 0) with a stride of
-// HS + 4; tiles of scores with TILE + 4: so a quarter of a warp that reads 16 bytes of each of 8 rows touches every bank once.
-// Thread (ty, tx) has rows ty M + i; of the scores columns tx + 16 j; of the vectors columns 4 tx + 64 g + 0..3, kept at [i][4 g + 0..3].
+// attention in tiles. A block of 16 x 16 threads owns TILE = 16 M packed positions of one head and walks over tiles of
+// the others. Tiles of vectors lie in shared memory as TILE rows of HS floats (HS: the head size rounded up to 64, 128
+// or 256; what is over is 0) with a stride of HS + 4; tiles of scores with TILE + 4: so a quarter of a warp that reads
+// 16 bytes of each of 8 rows touches every bank once. Thread (ty, tx) has rows ty M + i; of the scores columns tx + 16
+// j; of the vectors columns 4 tx + 64 g + 0..3, kept at [i][4 g + 0..3].
 
 #define QUERY_ROW(i) (ty * M + (i))
 #define SCORE_COLUMN(j) (tx + 16 * (j))
 #define VECTOR_COLUMN(g) (4 * tx + 64 * (g))
 
 // rows [first, first + TILE) of a head's vectors into shared memory; rows from `end` on are 0
-template <class T, int HS, int M> __device__ inline void tile_load(float *tile, const T *head, size_t stride, size_t first, size_t end, size_t hs)
+template <class T, int HS, int M>
+__device__ inline void tile_load(float *tile, const T *head, size_t stride, size_t first, size_t end, size_t hs)
 {
     enum { W = Wide<T>::n, CHUNKS = HS / W };
     for (int k = threadIdx.x; k < 16 * M * CHUNKS; k += THREADS) {
         size_t r = k / CHUNKS, c = k % CHUNKS * W;
         float x[W] = {0};
         if (first + r < end && c < hs) load(x, head + (first + r) * stride + c, hs - c);
-        for (int j = 0; j < W; j += 4) *(float4 *)(tile + r * (HS + 4) + c + j) = make_float4(x[j], x[j + 1], x[j + 2], x[j + 3]);
+        for (int j = 0; j < W; j += 4)
+            *(float4 *)(tile + r * (HS + 4) + c + j) = make_float4(x[j], x[j + 1], x[j + 2], x[j + 3]);
     }
 }
 
@@ -588,25 +665,32 @@ template <int HS, int M> __device__ inline void tile_dot(float s[M][M], const fl
         for (int i = 0; i < M; i++) x[i] = *(const float4 *)(a + QUERY_ROW(i) * (HS + 4) + c);
         for (int j = 0; j < M; j++) y[j] = *(const float4 *)(b + SCORE_COLUMN(j) * (HS + 4) + c);
         for (int i = 0; i < M; i++)
-            for (int j = 0; j < M; j++) s[i][j] += x[i].x * y[j].x + x[i].y * y[j].y + x[i].z * y[j].z + x[i].w * y[j].w;
+            for (int j = 0; j < M; j++)
+                s[i][j] += x[i].x * y[j].x + x[i].y * y[j].y + x[i].z * y[j].z + x[i].w * y[j].w;
     }
 }
 
 // acc += w (TILE,TILE) x (TILE,HS)
-template <int HS, int M> __device__ inline void tile_multiply(float acc[M][HS / 16], const float *w, const float *x, int tx, int ty)
+template <int HS, int M>
+__device__ inline void tile_multiply(float acc[M][HS / 16], const float *w, const float *x, int tx, int ty)
 {
     for (int k = 0; k < 16 * M; k++)
         for (int g = 0; g < HS / 64; g++) {
             float4 v = *(const float4 *)(x + k * (HS + 4) + VECTOR_COLUMN(g));
             for (int i = 0; i < M; i++) {
                 float p = w[QUERY_ROW(i) * (16 * M + 4) + k];
-                acc[i][4 * g] += p * v.x; acc[i][4 * g + 1] += p * v.y; acc[i][4 * g + 2] += p * v.z; acc[i][4 * g + 3] += p * v.w;
+                acc[i][4 * g] += p * v.x;
+                acc[i][4 * g + 1] += p * v.y;
+                acc[i][4 * g + 2] += p * v.z;
+                acc[i][4 * g + 3] += p * v.w;
             }
         }
 }
 
 // acc, each row i times factor[i], to the block's rows of a head's vectors
-template <class T, int HS, int M> __device__ inline void tile_store(T *head, size_t stride, size_t first, size_t end, size_t hs, float acc[M][HS / 16], const float *factor, int tx, int ty)
+template <class T, int HS, int M>
+__device__ inline void tile_store(T *head, size_t stride, size_t first, size_t end, size_t hs, float acc[M][HS / 16],
+                                  const float *factor, int tx, int ty)
 {
     for (int i = 0; i < M; i++)
         for (int j = 0; j < HS / 16; j++) {
@@ -615,9 +699,11 @@ template <class T, int HS, int M> __device__ inline void tile_store(T *head, siz
         }
 }
 
-// Of each of a tile's positions, which positions of the other kind it is paired with: [low, high). QUERIES: the keys a query sees;
-// else: the queries that see a key. A tile's lows and highs ascend.
-template <bool QUERIES, int TILE> __device__ inline void tile_partners(int *low, int *high, const int *start, size_t B, size_t N, size_t first, bool causal)
+// Of each of a tile's positions, which positions of the other kind it is paired with: [low, high). QUERIES: the keys a
+// query sees; else: the queries that see a key. A tile's lows and highs ascend.
+template <bool QUERIES, int TILE>
+__device__ inline void tile_partners(int *low, int *high, const int *start, size_t B, size_t N, size_t first,
+                                     bool causal)
 {
     if (threadIdx.x >= TILE) return;
     size_t i = first + threadIdx.x, row = row_of(start, B, i < N ? i : N - 1);
@@ -625,15 +711,18 @@ template <bool QUERIES, int TILE> __device__ inline void tile_partners(int *low,
     high[threadIdx.x] = i >= N ? 0 : QUERIES && causal ? (int)i + 1 : start[row + 1];
 }
 
-template <class T, int HS, int M> __global__ void __launch_bounds__(THREADS) attention_forward_kernel(T *out, float *lse, const T *qkv, const int *start, size_t B, size_t N,
-                                                                                                     size_t NH, size_t hs, bool causal, float scale)
+template <class T, int HS, int M>
+__global__ void __launch_bounds__(THREADS)
+    attention_forward_kernel(T *out, float *lse, const T *qkv, const int *start, size_t B, size_t N, size_t NH,
+                             size_t hs, bool causal, float scale)
 {
     enum { TILE = 16 * M };
     DYNAMIC_SHARED(float, shared);
     float *q = shared, *kv = q + TILE * (HS + 4), *p = kv + TILE * (HS + 4); // kv: keys, then values
     __shared__ int low[TILE], high[TILE];
     const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
-    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * TILE, n = N - first < TILE ? N - first : (size_t)TILE;
+    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * TILE,
+                 n = N - first < TILE ? N - first : (size_t)TILE;
     const T *head = qkv + h * hs;
     tile_partners<true, TILE>(low, high, start, B, N, first, causal);
     tile_load<T, HS, M>(q, head, 3 * C, first, N, hs);
@@ -678,7 +767,8 @@ template <class T, int HS, int M> __global__ void __launch_bounds__(THREADS) att
 }
 
 // delta (N,NH) = out . dout of each token and head, which is sum_j p_j dp_j. A warp each.
-template <class T> __global__ void attention_delta_kernel(float *delta, const T *out, const T *dout, size_t n, size_t hs)
+template <class T>
+__global__ void attention_delta_kernel(float *delta, const T *out, const T *dout, size_t n, size_t hs)
 {
     const size_t k = (size_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (k >= n) return;
@@ -688,18 +778,22 @@ template <class T> __global__ void attention_delta_kernel(float *delta, const T 
     if (lane == 0) delta[k] = dot;
 }
 
-// Backward, run twice: KEYS: a block owns keys and values and walks over the queries that see them, for dk and dv; else it owns queries and walks
-// over the keys, for dq. Either way with (a, b) = the block's own (k, v) or (q, dout) and (x, y) = the others' (q, dout) or (k, v):
-// p = exp(a.x scale - lse), ds = p (b.y - delta) scale, da += ds x, and for KEYS db += p y.
-template <class T, int HS, int M, bool KEYS> __global__ void __launch_bounds__(THREADS) attention_backward_kernel(
-    T *dqkv, const T *dout, const float *lse, const float *delta, const T *qkv, const int *start, size_t B, size_t N, size_t NH, size_t hs, bool causal, float scale)
+// Backward, run twice: KEYS: a block owns keys and values and walks over the queries that see them, for dk and dv; else
+// it owns queries and walks over the keys, for dq. Either way with (a, b) = the block's own (k, v) or (q, dout) and (x,
+// y) = the others' (q, dout) or (k, v): p = exp(a.x scale - lse), ds = p (b.y - delta) scale, da += ds x, and for KEYS
+// db += p y.
+template <class T, int HS, int M, bool KEYS>
+__global__ void __launch_bounds__(THREADS)
+    attention_backward_kernel(T *dqkv, const T *dout, const float *lse, const float *delta, const T *qkv,
+                              const int *start, size_t B, size_t N, size_t NH, size_t hs, bool causal, float scale)
 {
     enum { TILE = 16 * M, VECTORS = TILE * (HS + 4), SCORES = TILE * (TILE + 4) };
     DYNAMIC_SHARED(float, shared);
     float *a = shared, *b = a + VECTORS, *x = b + VECTORS, *y = x + VECTORS, *p = y + VECTORS, *ds = p + SCORES;
     __shared__ int low[TILE], high[TILE];
     const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
-    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * TILE, n = N - first < TILE ? N - first : (size_t)TILE;
+    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * TILE,
+                 n = N - first < TILE ? N - first : (size_t)TILE;
     const T *q = qkv + h * hs, *d = dout + h * hs;
     tile_partners<!KEYS, TILE>(low, high, start, B, N, first, causal);
     tile_load<T, HS, M>(a, KEYS ? q + C : q, 3 * C, first, N, hs);
@@ -733,13 +827,15 @@ template <class T, int HS, int M, bool KEYS> __global__ void __launch_bounds__(T
     if (KEYS) tile_store<T, HS, M>(dqkv + h * hs + 2 * C, 3 * C, first, N, hs, db, one, tx, ty);
 }
 
-// The same in bfloat16 on tensor cores (mma.sync m16n8k16; tensor_core.h says which lane holds what). A block of 4 warps owns 64 positions, 16 a warp,
-// and walks over tiles of TILE others. Tiles lie in shared memory as bfloat16 rows of HS with a stride of HS + 8, which spreads the 8 rows of a
-// matrix over all banks. A warp's scores s[n] are 16 x 8 for the others 8 n..8 n + 7; rounded, they are the next product's left side as they are.
+// The same in bfloat16 on tensor cores (mma.sync m16n8k16; tensor_core.h says which lane holds what). A block of 4
+// warps owns 64 positions, 16 a warp, and walks over tiles of TILE others. Tiles lie in shared memory as bfloat16 rows
+// of HS with a stride of HS + 8, which spreads the 8 rows of a matrix over all banks. A warp's scores s[n] are 16 x 8
+// for the others 8 n..8 n + 7; rounded, they are the next product's left side as they are.
 
 enum { MMA_THREADS = 128, MMA_ROWS = 64 };
 
-template <int HS, int ROWS> __device__ inline void mma_load(bf16 *tile, const bf16 *head, size_t stride, size_t first, size_t end, size_t hs)
+template <int HS, int ROWS>
+__device__ inline void mma_load(bf16 *tile, const bf16 *head, size_t stride, size_t first, size_t end, size_t hs)
 {
     for (int k = threadIdx.x; k < ROWS * (HS / 8); k += MMA_THREADS) {
         size_t r = k / (HS / 8), c = k % (HS / 8) * 8;
@@ -750,7 +846,8 @@ template <int HS, int ROWS> __device__ inline void mma_load(bf16 *tile, const bf
 }
 
 // s (16, TILE) = 16 rows of a . rows of x
-template <int HS, int TILE> __device__ inline void mma_dot(float s[TILE / 8][4], const bf16 *a, const bf16 *x, size_t hs)
+template <int HS, int TILE>
+__device__ inline void mma_dot(float s[TILE / 8][4], const bf16 *a, const bf16 *x, size_t hs)
 {
     const int lane = threadIdx.x % 32;
     UNROLL
@@ -776,12 +873,15 @@ __device__ inline uint32_t two_bf16(float low, float high)
 }
 
 // acc (16, HS) += w (16, TILE) x
-template <int HS, int TILE> __device__ inline void mma_multiply(float acc[HS / 8][4], const float w[TILE / 8][4], const bf16 *x, size_t hs)
+template <int HS, int TILE>
+__device__ inline void mma_multiply(float acc[HS / 8][4], const float w[TILE / 8][4], const bf16 *x, size_t hs)
 {
     const int lane = threadIdx.x % 32;
     UNROLL
     for (int n = 0; n < TILE / 8; n += 2) {
-        uint32_t left[4] = {two_bf16(w[n][0], w[n][1]), two_bf16(w[n][2], w[n][3]), two_bf16(w[n + 1][0], w[n + 1][1]), two_bf16(w[n + 1][2], w[n + 1][3])}, right[4];
+        uint32_t left[4] = {two_bf16(w[n][0], w[n][1]), two_bf16(w[n][2], w[n][3]), two_bf16(w[n + 1][0], w[n + 1][1]),
+                            two_bf16(w[n + 1][2], w[n + 1][3])},
+                 right[4];
         UNROLL
         for (int c = 0; c < HS / 8; c += 2) {
             if ((size_t)c * 8 >= hs) break; // the same for all
@@ -792,13 +892,17 @@ template <int HS, int TILE> __device__ inline void mma_multiply(float acc[HS / 8
     }
 }
 
-// acc, rows g and g + 8 of it times the two factors, through the warp's own 16 rows of a tile (nobody reads them any more) to a head's vectors
-template <int HS> __device__ inline void mma_store(bf16 *head, size_t stride, size_t first, size_t end, size_t hs, float acc[HS / 8][4], float factor, float factor8, bf16 *rows)
+// acc, rows g and g + 8 of it times the two factors, through the warp's own 16 rows of a tile (nobody reads them any
+// more) to a head's vectors
+template <int HS>
+__device__ inline void mma_store(bf16 *head, size_t stride, size_t first, size_t end, size_t hs, float acc[HS / 8][4],
+                                 float factor, float factor8, bf16 *rows)
 {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4 * 2;
     UNROLL
     for (int c = 0; c < HS / 8; c++)
-        for (int e = 0; e < 4; e++) rows[(g + e / 2 * 8) * (HS + 8) + c * 8 + t + e % 2] = (bf16)(acc[c][e] * (e < 2 ? factor : factor8));
+        for (int e = 0; e < 4; e++)
+            rows[(g + e / 2 * 8) * (HS + 8) + c * 8 + t + e % 2] = (bf16)(acc[c][e] * (e < 2 ? factor : factor8));
     __syncwarp();
     for (int k = lane; k < 16 * (HS / 8); k += 32) {
         size_t r = k / (HS / 8), c = k % (HS / 8) * 8;
@@ -810,14 +914,18 @@ template <int HS> __device__ inline void mma_store(bf16 *head, size_t stride, si
     __syncwarp();
 }
 
-template <int HS, int TILE> __global__ void __launch_bounds__(MMA_THREADS, 2) attention_forward_mma_kernel(bf16 *out, float *lse, const bf16 *qkv, const int *start, size_t B, size_t N,
-                                                                                                       size_t NH, size_t hs, bool causal, float scale)
+template <int HS, int TILE>
+__global__ void __launch_bounds__(MMA_THREADS, 2)
+    attention_forward_mma_kernel(bf16 *out, float *lse, const bf16 *qkv, const int *start, size_t B, size_t N,
+                                 size_t NH, size_t hs, bool causal, float scale)
 {
     DYNAMIC_SHARED(bf16, shared);
     bf16 *q = shared, *k = q + MMA_ROWS * (HS + 8), *v = k + TILE * (HS + 8);
     __shared__ int low[MMA_ROWS], high[MMA_ROWS];
-    const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, g = lane / 4, t = lane % 4 * 2; // own: the warp's first row
-    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS, n = N - first < MMA_ROWS ? N - first : (size_t)MMA_ROWS;
+    // own: the warp's first row
+    const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, g = lane / 4, t = lane % 4 * 2;
+    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS,
+                 n = N - first < MMA_ROWS ? N - first : (size_t)MMA_ROWS;
     const bf16 *head = qkv + h * hs;
     tile_partners<true, MMA_ROWS>(low, high, start, B, N, first, causal);
     mma_load<HS, MMA_ROWS>(q, head, 3 * C, first, N, hs);
@@ -860,17 +968,22 @@ template <int HS, int TILE> __global__ void __launch_bounds__(MMA_THREADS, 2) at
         size_t row = first + own + g + 8 * r;
         if (t == 0 && row < N) lse[row * NH + h] = most[r] + logf(sum[r]);
     }
-    mma_store<HS>(out + h * hs, C, first + own, N, hs, o, sum[0] > 0 ? 1 / sum[0] : 0, sum[1] > 0 ? 1 / sum[1] : 0, q + own * (HS + 8));
+    mma_store<HS>(out + h * hs, C, first + own, N, hs, o, sum[0] > 0 ? 1 / sum[0] : 0, sum[1] > 0 ? 1 / sum[1] : 0,
+                  q + own * (HS + 8));
 }
 
-template <int HS, int TILE, bool KEYS> __global__ void __launch_bounds__(MMA_THREADS, 2) attention_backward_mma_kernel( // as attention_backward_kernel
-    bf16 *dqkv, const bf16 *dout, const float *lse, const float *delta, const bf16 *qkv, const int *start, size_t B, size_t N, size_t NH, size_t hs, bool causal, float scale)
+// as attention_backward_kernel
+template <int HS, int TILE, bool KEYS>
+__global__ void __launch_bounds__(MMA_THREADS, 2)
+    attention_backward_mma_kernel(bf16 *dqkv, const bf16 *dout, const float *lse, const float *delta, const bf16 *qkv,
+                                  const int *start, size_t B, size_t N, size_t NH, size_t hs, bool causal, float scale)
 {
     DYNAMIC_SHARED(bf16, shared);
     bf16 *a = shared, *b = a + MMA_ROWS * (HS + 8), *x = b + MMA_ROWS * (HS + 8), *y = x + TILE * (HS + 8);
     __shared__ int low[MMA_ROWS], high[MMA_ROWS];
     const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, g = lane / 4, t = lane % 4 * 2;
-    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS, n = N - first < MMA_ROWS ? N - first : (size_t)MMA_ROWS;
+    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS,
+                 n = N - first < MMA_ROWS ? N - first : (size_t)MMA_ROWS;
     const bf16 *q = qkv + h * hs, *d = dout + h * hs;
     tile_partners<!KEYS, MMA_ROWS>(low, high, start, B, N, first, causal);
     mma_load<HS, MMA_ROWS>(a, KEYS ? q + C : q, 3 * C, first, N, hs);
@@ -911,32 +1024,54 @@ template <int HS, int TILE, bool KEYS> __global__ void __launch_bounds__(MMA_THR
 
 static dim3 tiles(size_t N, size_t tile, size_t NH) { return dim3((unsigned)ceil_div(N, tile), (unsigned)NH); }
 
-static void cuda_attention_forward(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS_, bool causal)
+static void cuda_attention_forward(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS_,
+                                   bool causal)
 {
     NEED(out, N * NH * HS_); NEED(lse, N * NH); NEED(qkv, 3 * N * NH * HS_); NEED_INDEX(start, B + 1);
     float scale = (float)(1 / sqrt((double)HS_));
     if (qkv.type == DT_BF16)
-        BY_HEAD_SIZE(HS_, 4, 4, 4, RUN((attention_forward_mma_kernel<HS, 16 * M>), tiles(N, MMA_ROWS, NH), MMA_THREADS, (MMA_ROWS + 2 * 16 * M) * (HS + 8) * sizeof(bf16),
-            at<bf16>(out), F_(lse), at<bf16>(qkv), I_(start), B, N, NH, HS_, causal, scale));
+        BY_HEAD_SIZE(HS_, 4, 4, 4,
+                     RUN((attention_forward_mma_kernel<HS, 16 * M>), tiles(N, MMA_ROWS, NH), MMA_THREADS,
+                         (MMA_ROWS + 2 * 16 * M) * (HS + 8) * sizeof(bf16), at<bf16>(out), F_(lse), at<bf16>(qkv),
+                         I_(start), B, N, NH, HS_, causal, scale));
     else
-        BY_HEAD_SIZE(HS_, 4, 2, 1, RUN((attention_forward_kernel<float, HS, M>), tiles(N, 16 * M, NH), THREADS, (2 * 16 * M * (HS + 4) + 16 * M * (16 * M + 4)) * sizeof(float),
-            at<float>(out), F_(lse), at<float>(qkv), I_(start), B, N, NH, HS_, causal, scale));
+        BY_HEAD_SIZE(HS_, 4, 2, 1,
+                     RUN((attention_forward_kernel<float, HS, M>), tiles(N, 16 * M, NH), THREADS,
+                         (2 * 16 * M * (HS + 4) + 16 * M * (16 * M + 4)) * sizeof(float), at<float>(out), F_(lse),
+                         at<float>(qkv), I_(start), B, N, NH, HS_, causal, scale));
 }
 
-static void cuda_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS_, bool causal)
+static void cuda_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N,
+                                    size_t NH, size_t HS_, bool causal)
 {
-    NEED(dqkv, 3 * N * NH * HS_); NEED(dout, N * NH * HS_); NEED(out, N * NH * HS_); NEED(lse, N * NH); NEED(qkv, 3 * N * NH * HS_); NEED_INDEX(start, B + 1);
+    NEED(dqkv, 3 * N * NH * HS_);
+    NEED(dout, N * NH * HS_);
+    NEED(out, N * NH * HS_);
+    NEED(lse, N * NH);
+    NEED(qkv, 3 * N * NH * HS_);
+    NEED_INDEX(start, B + 1);
     static Scratch s;
     float *delta = (float *)scratch(&s, N * NH * sizeof *delta), scale = (float)(1 / sqrt((double)HS_));
-    BY_TYPE(qkv, RUN(attention_delta_kernel<T>, (unsigned)ceil_div(N * NH, THREADS / 32), THREADS, 0, delta, at<T>(out), at<T>(dout), N * NH, HS_));
-    #define BACKWARD(T, HS, M, keys) RUN((attention_backward_kernel<T, HS, M, keys>), tiles(N, 16 * M, NH), THREADS, \
-        (4 * 16 * M * (HS + 4) + 2 * 16 * M * (16 * M + 4)) * sizeof(float), at<T>(dqkv), at<T>(dout), F_(lse), delta, at<T>(qkv), I_(start), B, N, NH, HS_, causal, scale)
-    #define BACKWARD_MMA(HS, keys) RUN((attention_backward_mma_kernel<HS, 32, keys>), tiles(N, MMA_ROWS, NH), MMA_THREADS, 2 * (MMA_ROWS + 32) * (HS + 8) * sizeof(bf16), \
-        at<bf16>(dqkv), at<bf16>(dout), F_(lse), delta, at<bf16>(qkv), I_(start), B, N, NH, HS_, causal, scale)
-    if (qkv.type == DT_F32) BY_HEAD_SIZE(HS_, 2, 2, 1, { BACKWARD(float, HS, M, true); BACKWARD(float, HS, M, false); });
+    BY_TYPE(qkv,
+            RUN(attention_delta_kernel<T>, (unsigned)ceil_div(N * NH, THREADS / 32), THREADS, 0, delta, at<T>(out),
+                at<T>(dout), N * NH, HS_));
+#define BACKWARD(T, HS, M, keys) \
+    RUN((attention_backward_kernel<T, HS, M, keys>), tiles(N, 16 * M, NH), THREADS, \
+        (4 * 16 * M * (HS + 4) + 2 * 16 * M * (16 * M + 4)) * sizeof(float), at<T>(dqkv), at<T>(dout), F_(lse), delta, \
+        at<T>(qkv), I_(start), B, N, NH, HS_, causal, scale)
+#define BACKWARD_MMA(HS, keys) \
+    RUN((attention_backward_mma_kernel<HS, 32, keys>), tiles(N, MMA_ROWS, NH), MMA_THREADS, \
+        2 * (MMA_ROWS + 32) * (HS + 8) * sizeof(bf16), at<bf16>(dqkv), at<bf16>(dout), F_(lse), delta, at<bf16>(qkv), \
+        I_(start), B, N, NH, HS_, causal, scale)
+    if (qkv.type == DT_F32)
+        BY_HEAD_SIZE(HS_, 2, 2, 1, {
+            BACKWARD(float, HS, M, true);
+            BACKWARD(float, HS, M, false);
+        });
     else if (HS_ <= 64) { BACKWARD_MMA(64, true); BACKWARD_MMA(64, false); }
     else if (HS_ <= 128) { BACKWARD_MMA(128, true); BACKWARD_MMA(128, false); }
-    else if (HS_ <= 256) { BACKWARD(bf16, 256, 1, true); BACKWARD(bf16, 256, 1, false); } // two accumulators of mma.sync's do not fit the registers
+    // two accumulators of mma.sync's do not fit the registers
+    else if (HS_ <= 256) { BACKWARD(bf16, 256, 1, true); BACKWARD(bf16, 256, 1, false); }
     else die("head size %zu: at most 256", HS_);
     #undef BACKWARD
     #undef BACKWARD_MMA
@@ -946,10 +1081,13 @@ static void cuda_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qk
 // decoding: kv is (S, 2, NH, T, HS): of a slot all keys, then all values, each head's positions side by side
 
 // The new tokens' keys and values into their slots. A thread a chunk.
-template <class T> __global__ void kv_store_kernel(T *kv, const T *qkv, const int *start, const int *slot, const int *len, size_t positions, size_t B, size_t N, size_t NH, size_t hs)
+template <class T>
+__global__ void kv_store_kernel(T *kv, const T *qkv, const int *start, const int *slot, const int *len,
+                                size_t positions, size_t B, size_t N, size_t NH, size_t hs)
 {
     enum { W = Wide<T>::n };
-    const size_t chunks = (hs + W - 1) / W, k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, c = k % chunks * W, part = k / chunks % (2 * NH), i = k / chunks / (2 * NH);
+    const size_t chunks = (hs + W - 1) / W, k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, c = k % chunks * W,
+                 part = k / chunks % (2 * NH), i = k / chunks / (2 * NH);
     if (i >= N) return;
     const size_t b = row_of(start, B, i), t = (size_t)len[b] + i - (size_t)start[b];
     float x[W];
@@ -957,15 +1095,21 @@ template <class T> __global__ void kv_store_kernel(T *kv, const T *qkv, const in
     store(kv + (((size_t)slot[b] * 2 * NH + part) * positions + t) * hs + c, x, hs - c);
 }
 
-// A block a token and head. Groups of LANES threads take every GROUPS-th position and keep an online softmax each; then the groups are added up.
-template <class T, int HS> __global__ void __launch_bounds__(128) attention_decode_kernel(T *out, const T *kv, const T *qkv, const int *start, const int *slot, const int *len, size_t positions,
-    const T *pkv, const int *pslot, const int *plen, size_t prefix_positions, size_t B, size_t NH, size_t hs, float scale)
+// A block a token and head. Groups of LANES threads take every GROUPS-th position and keep an online softmax each; then
+// the groups are added up.
+template <class T, int HS>
+__global__ void __launch_bounds__(128)
+    attention_decode_kernel(T *out, const T *kv, const T *qkv, const int *start, const int *slot, const int *len,
+                            size_t positions, const T *pkv, const int *pslot, const int *plen, size_t prefix_positions,
+                            size_t B, size_t NH, size_t hs, float scale)
 {
     enum { W = Wide<T>::n, LANES = HS / W < 32 ? HS / W : 32, PER = HS / W / LANES, GROUPS = 128 / LANES };
     __shared__ float group_most[GROUPS], group_sum[GROUPS], group_out[GROUPS][HS];
-    const size_t i = blockIdx.x, h = blockIdx.y, b = row_of(start, B, i), lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
+    const size_t i = blockIdx.x, h = blockIdx.y, b = row_of(start, B, i), lane = threadIdx.x % LANES,
+                 group = threadIdx.x / LANES;
     const size_t before = pkv ? (size_t)plen[b] : 0, see = before + (size_t)len[b] + i - (size_t)start[b] + 1;
-    const T *own = kv + ((size_t)slot[b] * 2 * NH + h) * positions * hs, *shared = before ? pkv + ((size_t)pslot[b] * 2 * NH + h) * prefix_positions * hs : NULL;
+    const T *own = kv + ((size_t)slot[b] * 2 * NH + h) * positions * hs,
+            *shared = before ? pkv + ((size_t)pslot[b] * 2 * NH + h) * prefix_positions * hs : NULL;
     float q[PER][W], o[PER][W], most = -INFINITY, sum = 0;
     for (int u = 0; u < PER; u++) {
         size_t c = (u * LANES + lane) * W;
@@ -975,7 +1119,8 @@ template <class T, int HS> __global__ void __launch_bounds__(128) attention_deco
     for (size_t j0 = 0; j0 < see; j0 += GROUPS) {
         const size_t j = j0 + group;
         const bool there = j < see, old = j < before;
-        const T *k = there ? old ? shared + j * hs : own + (j - before) * hs : own, *v = k + (old ? prefix_positions : positions) * NH * hs;
+        const T *k = there ? old ? shared + j * hs : own + (j - before) * hs : own,
+                *v = k + (old ? prefix_positions : positions) * NH * hs;
         float dot = 0, value[PER][W];
         for (int u = 0; u < PER; u++) {
             size_t c = (u * LANES + lane) * W;
@@ -1004,23 +1149,36 @@ template <class T, int HS> __global__ void __launch_bounds__(128) attention_deco
     }
 }
 
-static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T_, Buf pkv, Buf pslot, Buf plen, size_t TP, size_t B, size_t N, size_t NH, size_t HS_)
+static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T_, Buf pkv, Buf pslot,
+                                  Buf plen, size_t TP, size_t B, size_t N, size_t NH, size_t HS_)
 {
-    NEED(out, N * NH * HS_); NEED(qkv, 3 * N * NH * HS_); NEED_INDEX(start, B + 1); NEED_INDEX(slot, B); NEED_INDEX(len, B);
+    NEED(out, N * NH * HS_);
+    NEED(qkv, 3 * N * NH * HS_);
+    NEED_INDEX(start, B + 1);
+    NEED_INDEX(slot, B);
+    NEED_INDEX(len, B);
     size_t chunks = N * 2 * NH * ceil_div(HS_, 16 / dtype_size(qkv.type));
     float scale = (float)(1 / sqrt((double)HS_));
-    BY_TYPE(qkv, RUN(kv_store_kernel<T>, (unsigned)ceil_div(chunks, THREADS), THREADS, 0, at<T>(kv), at<T>(qkv), I_(start), I_(slot), I_(len), T_, B, N, NH, HS_));
-    BY_HEAD_SIZE(HS_, 1, 1, 1, BY_TYPE(qkv, RUN((attention_decode_kernel<T, HS>), dim3((unsigned)N, (unsigned)NH), 128, 0, at<T>(out), at<T>(kv), at<T>(qkv), I_(start), I_(slot), I_(len), T_,
-        at<T>(pkv), I_(pslot), I_(plen), TP, B, NH, HS_, scale)));
+    BY_TYPE(qkv,
+            RUN(kv_store_kernel<T>, (unsigned)ceil_div(chunks, THREADS), THREADS, 0, at<T>(kv), at<T>(qkv), I_(start),
+                I_(slot), I_(len), T_, B, N, NH, HS_));
+    BY_HEAD_SIZE(HS_, 1, 1, 1,
+                 BY_TYPE(qkv,
+                         RUN((attention_decode_kernel<T, HS>), dim3((unsigned)N, (unsigned)NH), 128, 0, at<T>(out),
+                             at<T>(kv), at<T>(qkv), I_(start), I_(slot), I_(len), T_, at<T>(pkv), I_(pslot), I_(plen),
+                             TP, B, NH, HS_, scale)));
 }
 
 // ----------------------------------------------------------------------------
 // rows by index
 
-template <class T, bool ADD> __global__ void move_rows_kernel(T *out, const T *inp, const int *index, size_t R, size_t C) // ADD: out[index] += inp; else out = inp[index]
+// ADD: out[index] += inp; else out = inp[index]
+template <class T, bool ADD>
+__global__ void move_rows_kernel(T *out, const T *inp, const int *index, size_t R, size_t C)
 {
     enum { W = Wide<T>::n };
-    size_t chunks = (C + W - 1) / W, k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, i = k / chunks, c = k % chunks * W;
+    size_t chunks = (C + W - 1) / W, k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, i = k / chunks,
+           c = k % chunks * W;
     if (i >= R) return;
     size_t far = (size_t)index[i] * C + c, near = i * C + c;
     float x[W], y[W];
@@ -1035,27 +1193,36 @@ template <class T, bool ADD> __global__ void move_rows_kernel(T *out, const T *i
 static void cuda_gather_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
 {
     NEED(out, R * C); NEED_INDEX(index, R);
-    BY_TYPE(out, RUN((move_rows_kernel<T, false>), row_chunk_blocks(R, C, out.type), THREADS, 0, at<T>(out), at<T>(inp), I_(index), R, C));
+    BY_TYPE(out,
+            RUN((move_rows_kernel<T, false>), row_chunk_blocks(R, C, out.type), THREADS, 0, at<T>(out), at<T>(inp),
+                I_(index), R, C));
 }
 
 static void cuda_scatter_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
 {
     NEED(inp, R * C); NEED_INDEX(index, R);
-    BY_TYPE(out, RUN((move_rows_kernel<T, true>), row_chunk_blocks(R, C, out.type), THREADS, 0, at<T>(out), at<T>(inp), I_(index), R, C));
+    BY_TYPE(out,
+            RUN((move_rows_kernel<T, true>), row_chunk_blocks(R, C, out.type), THREADS, 0, at<T>(out), at<T>(inp),
+                I_(index), R, C));
 }
 
 // ----------------------------------------------------------------------------
 // the head: softmax over the vocabulary, in chunks of rows, so that (R,V) never exists
 
-enum { ROW_THREADS = 512 }; // at most, in the kernels with a block a row of logits: as many as find 128 bits each to read
-static unsigned row_threads(size_t V) { return V > ROW_THREADS * 4 ? (unsigned)ROW_THREADS : 32 * (unsigned)ceil_div(V, 128); }
+// at most, in the kernels with a block a row of logits: as many as find 128 bits each to read
+enum { ROW_THREADS = 512 };
+static unsigned row_threads(size_t V)
+{
+    return V > ROW_THREADS * 4 ? (unsigned)ROW_THREADS : 32 * (unsigned)ceil_div(V, 128);
+}
 
 static size_t cuda_head_rows(size_t V) // rows whose logits fit about 128 MiB
 {
     size_t rows = ((size_t)32 << 20) / V / 64 * 64;
     return rows < 64 ? 64 : rows > 1024 ? 1024 : rows;
 }
-static size_t head_stride(size_t V) { return ceil_div(V, 64) * 64; } // of a row of logits: every one aligned, for us and for tensor cores
+// of a row of logits: every one aligned, for us and for tensor cores
+static size_t head_stride(size_t V) { return ceil_div(V, 64) * 64; }
 
 static Buf rows_of(Buf b, size_t first, size_t n, size_t C) { return slice(b, first * C, n * C); }
 
@@ -1074,11 +1241,13 @@ static Buf head_logits(Buf room, Buf inp, Buf w, size_t r, size_t n, size_t C, s
     return room;
 }
 
-// What one pass over logits z leaves: the largest, sum exp(z - most), sum exp(z - most) x with x any number that comes with z
+// What one pass over logits z leaves: the largest, sum exp(z - most), sum exp(z - most) x with x any number that comes
+// with z
 typedef struct { float most, sum, dot; } Online;
 __device__ inline Online online_none() { Online a = {-INFINITY, 0, 0}; return a; }
 
-__device__ inline void online_scale(Online *a, float most) // as if `most` had been there; exp(-inf - -inf) never happens
+// as if `most` had been there; exp(-inf - -inf) never happens
+__device__ inline void online_scale(Online *a, float most)
 {
     if (a->most >= most) return;
     float f = expf(a->most - most);
@@ -1119,7 +1288,9 @@ __device__ inline Online online_block(Online a, Online *part) // over the block,
 }
 
 // A block a row. Entropy is log sum - dot / sum + most with x = z: x = z - z_0 keeps the numbers small.
-__global__ void __launch_bounds__(ROW_THREADS) logprob_forward_kernel(float *logp, float *entropy, const float *logits, const int *target, float it, size_t V, size_t stride)
+__global__ void __launch_bounds__(ROW_THREADS)
+    logprob_forward_kernel(float *logp, float *entropy, const float *logits, const int *target, float it, size_t V,
+                           size_t stride)
 {
     __shared__ Online part[WARPS_MAX];
     const float *z = logits + blockIdx.x * stride, z0 = z[0] * it;
@@ -1136,19 +1307,25 @@ __global__ void __launch_bounds__(ROW_THREADS) logprob_forward_kernel(float *log
     if (entropy) entropy[blockIdx.x] = (a.most - z0) + logf(a.sum) - a.dot / a.sum;
 }
 
-static void cuda_logprob_forward(Buf logp, Buf entropy, Buf kept, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+static void cuda_logprob_forward(Buf logp, Buf entropy, Buf kept, Buf inp, Buf w, Buf target, double temperature,
+                                 size_t R, size_t C, size_t V)
 {
     NEED(logp, R); NEED(entropy, R); NEED(inp, R * C); NEED(w, V * C); NEED_INDEX(target, R);
     static Scratch s;
     for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
         Buf logits = head_logits(head_room(kept, &s, n, V), inp, w, r, n, C, V);
-        RUN(logprob_forward_kernel, (unsigned)n, row_threads(V), 0, F_(logp) + r, entropy.p ? F_(entropy) + r : NULL, F_(logits), I_(target) + r, (float)(1 / temperature), V, head_stride(V));
+        RUN(logprob_forward_kernel, (unsigned)n, row_threads(V), 0, F_(logp) + r, entropy.p ? F_(entropy) + r : NULL,
+            F_(logits), I_(target) + r, (float)(1 / temperature), V, head_stride(V));
     }
 }
 
-// dlogits = dlogp (onehot - softmax) / temperature; dlogits (T) may lie over logits (float) where T is float. What pads a row becomes 0.
-template <class T> __global__ void __launch_bounds__(ROW_THREADS) logprob_backward_kernel(T *dlogits, float *logp, const float *dlogp, const float *logits, const int *target, float it, size_t V, size_t stride)
+// dlogits = dlogp (onehot - softmax) / temperature; dlogits (T) may lie over logits (float) where T is float. What pads
+// a row becomes 0.
+template <class T>
+__global__ void __launch_bounds__(ROW_THREADS)
+    logprob_backward_kernel(T *dlogits, float *logp, const float *dlogp, const float *logits, const int *target,
+                            float it, size_t V, size_t stride)
 {
     __shared__ Online part[WARPS_MAX];
     const float *z = logits + blockIdx.x * stride;
@@ -1165,29 +1342,41 @@ template <class T> __global__ void __launch_bounds__(ROW_THREADS) logprob_backwa
         float x[8];
         load(x, z + j, 4);
         load(x + 4, z + j + 4, 4);
-        for (int k = 0; k < 8; k++) x[k] = j + k < V ? (j + k == t ? d : 0) - d * (expf(x[k] * it - a.most) / a.sum) : 0;
+        for (int k = 0; k < 8; k++)
+            x[k] = j + k < V ? (j + k == t ? d : 0) - d * (expf(x[k] * it - a.most) / a.sum) : 0;
         for (int k = 0; k < 8; k += Wide<T>::n) store(dlogits + blockIdx.x * stride + j + k, x + k, Wide<T>::n);
     }
     if (threadIdx.x == 0 && logp) logp[blockIdx.x] = at_ - (a.most + logf(a.sum));
 }
 
-static void cuda_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target, double temperature, size_t R, size_t C, size_t V)
+static void cuda_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target,
+                                  double temperature, size_t R, size_t C, size_t V)
 {
-    NEED(dinp, R * C); NEED(dw, V * C); NEED(logp, R); NEED(dlogp, R); NEED(inp, R * C); NEED(w, V * C); NEED_INDEX(target, R);
+    NEED(dinp, R * C);
+    NEED(dw, V * C);
+    NEED(logp, R);
+    NEED(dlogp, R);
+    NEED(inp, R * C);
+    NEED(w, V * C);
+    NEED_INDEX(target, R);
     static Scratch s, sd;
     size_t stride = head_stride(V);
     for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        Buf room = head_room(kept, &s, n, V), logits = kept.p ? room : head_logits(room, inp, w, r, n, C, V), d = logits, x = rows_of(inp, r, n, C);
+        Buf room = head_room(kept, &s, n, V), logits = kept.p ? room : head_logits(room, inp, w, r, n, C, V),
+            d = logits, x = rows_of(inp, r, n, C);
         if (inp.type != DT_F32) { d.type = inp.type; d.p = scratch(&sd, n * stride * dtype_size(d.type)); }
-        BY_TYPE(d, RUN(logprob_backward_kernel<T>, (unsigned)n, row_threads(V), 0, at<T>(d), logp.p ? F_(logp) + r : NULL, F_(dlogp) + r, F_(logits), I_(target) + r, (float)(1 / temperature), V, stride));
+        BY_TYPE(d,
+                RUN(logprob_backward_kernel<T>, (unsigned)n, row_threads(V), 0, at<T>(d), logp.p ? F_(logp) + r : NULL,
+                    F_(dlogp) + r, F_(logits), I_(target) + r, (float)(1 / temperature), V, stride));
         if (dinp.p) gemm(false, false, n, C, V, d, stride, w, C, 0, rows_of(dinp, r, n, C), C, none);
         if (dw.p) gemm(true, false, V, C, n, d, stride, x, C, 1, dw, C, none);
     }
 }
 
 // KL = sum_j p_j (zp_j - zq_j) - lse_p + lse_q. A block a row.
-__global__ void __launch_bounds__(ROW_THREADS) head_kl_kernel(float *kl, const float *p, const float *q, float it, size_t V, size_t stride)
+__global__ void __launch_bounds__(ROW_THREADS)
+    head_kl_kernel(float *kl, const float *p, const float *q, float it, size_t V, size_t stride)
 {
     __shared__ Online part[WARPS_MAX];
     Online a = online_none(), b = online_none();
@@ -1195,21 +1384,28 @@ __global__ void __launch_bounds__(ROW_THREADS) head_kl_kernel(float *kl, const f
         float x[4], y[4];
         load(x, p + blockIdx.x * stride + j, V - j);
         load(y, q + blockIdx.x * stride + j, V - j);
-        for (int k = 0; k < 4; k++) if (j + k < V) { online_add(&a, x[k] * it, (x[k] - y[k]) * it); online_add(&b, y[k] * it, 0); }
+        for (int k = 0; k < 4; k++)
+            if (j + k < V) {
+                online_add(&a, x[k] * it, (x[k] - y[k]) * it);
+                online_add(&b, y[k] * it, 0);
+            }
     }
     a = online_block(a, part);
     b = online_block(b, part);
     if (threadIdx.x == 0) kl[blockIdx.x] = a.dot / a.sum - (a.most - b.most) - (logf(a.sum) - logf(b.sum));
 }
 
-static void cuda_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C, size_t V)
+static void cuda_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C,
+                         size_t V)
 {
     NEED(kl, R); NEED(p_inp, R * C); NEED(q_inp, R * C); NEED(p_w, V * C); NEED(q_w, V * C);
     static Scratch sp, sq;
     for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        Buf p = head_logits(head_room(none, &sp, n, V), p_inp, p_w, r, n, C, V), q = head_logits(head_room(none, &sq, n, V), q_inp, q_w, r, n, C, V);
-        RUN(head_kl_kernel, (unsigned)n, row_threads(V), 0, F_(kl) + r, F_(p), F_(q), (float)(1 / temperature), V, head_stride(V));
+        Buf p = head_logits(head_room(none, &sp, n, V), p_inp, p_w, r, n, C, V),
+            q = head_logits(head_room(none, &sq, n, V), q_inp, q_w, r, n, C, V);
+        RUN(head_kl_kernel, (unsigned)n, row_threads(V), 0, F_(kl) + r, F_(p), F_(q), (float)(1 / temperature), V,
+            head_stride(V));
     }
 }
 
@@ -1221,18 +1417,24 @@ __device__ inline unsigned ordered(float x)
 }
 
 // The weight of a token whose logit is z when those below `least` are cut off.
-__device__ inline double weight(float z, unsigned least, float most, float it) { return ordered(z) >= least ? (double)expf((z - most) * it) : 0; }
+__device__ inline double weight(float z, unsigned least, float most, float it)
+{
+    return ordered(z) >= least ? (double)expf((z - most) * it) : 0;
+}
 
 // The weight (COUNT: the number) of the logits from `least` on. Every thread gets the same sum.
-template <bool COUNT> __device__ inline double mass(const float *z, size_t V, unsigned least, float most, float it, double *part)
+template <bool COUNT>
+__device__ inline double mass(const float *z, size_t V, unsigned least, float most, float it, double *part)
 {
     double s = 0;
-    for (size_t j = threadIdx.x; j < V; j += blockDim.x) s += COUNT ? (double)(ordered(z[j]) >= least) : weight(z[j], least, most, it);
+    for (size_t j = threadIdx.x; j < V; j += blockDim.x)
+        s += COUNT ? (double)(ordered(z[j]) >= least) : weight(z[j], least, most, it);
     return block_sum(s, part);
 }
 
 // The largest `least` whose mass still reaches `goal`, found bit by bit from the top: selection without sorting.
-template <bool COUNT> __device__ inline unsigned cut(const float *z, size_t V, double goal, float most, float it, double *part)
+template <bool COUNT>
+__device__ inline unsigned cut(const float *z, size_t V, double goal, float most, float it, double *part)
 {
     unsigned least = 0;
     for (unsigned bit = 0x80000000u; bit; bit /= 2)
@@ -1240,13 +1442,17 @@ template <bool COUNT> __device__ inline unsigned cut(const float *z, size_t V, d
     return least;
 }
 
-// A block a row. Each warp owns a span of the vocabulary and sums its weights; the warp in whose span u falls then looks for the token.
-__global__ void __launch_bounds__(ROW_THREADS) sample_kernel(int *token, float *logp, const float *logits, const double *uniform, float it, size_t top_k, double top_p, size_t V, size_t stride)
+// A block a row. Each warp owns a span of the vocabulary and sums its weights; the warp in whose span u falls then
+// looks for the token.
+__global__ void __launch_bounds__(ROW_THREADS)
+    sample_kernel(int *token, float *logp, const float *logits, const double *uniform, float it, size_t top_k,
+                  double top_p, size_t V, size_t stride)
 {
     __shared__ double spans[WARPS_MAX], part[WARPS_MAX];
     __shared__ Online online[WARPS_MAX];
     const float *z = logits + blockIdx.x * stride;
-    const size_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, span = (V + warps - 1) / warps;
+    const size_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32,
+                 span = (V + warps - 1) / warps;
     Online a = online_none();
     for (size_t j = threadIdx.x; j < V; j += blockDim.x) online_add(&a, z[j], 0);
     const float most = online_block(a, online).most; // of the logits before the temperature
@@ -1256,7 +1462,9 @@ __global__ void __launch_bounds__(ROW_THREADS) sample_kernel(int *token, float *
     if (top_p < 1) { // of the top k: those above the last one, and as many of its equals as k allows
         kept = mass<false>(z, V, least, most, it, part);
         if (top_k) {
-            double over = mass<true>(z, V, least + 1, most, it, part), equal = mass<true>(z, V, least, most, it, part) - over, above = mass<false>(z, V, least + 1, most, it, part);
+            double over = mass<true>(z, V, least + 1, most, it, part),
+                   equal = mass<true>(z, V, least, most, it, part) - over,
+                   above = mass<false>(z, V, least + 1, most, it, part);
             kept = above + (kept - above) * ((double)top_k - over) / equal;
         }
         unsigned by_mass = cut<false>(z, V, top_p * kept, most, it, part);
@@ -1298,7 +1506,8 @@ __global__ void __launch_bounds__(ROW_THREADS) sample_kernel(int *token, float *
     logp[blockIdx.x] = (z[found] - most) * it - (float)log(all);
 }
 
-static void cuda_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double temperature, long top_k, double top_p, size_t R, size_t C, size_t V)
+static void cuda_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double temperature, long top_k, double top_p,
+                        size_t R, size_t C, size_t V)
 {
     NEED_INDEX(token, R); NEED(logp, R); NEED(inp, R * C); NEED(w, V * C);
     static Scratch s;
@@ -1306,21 +1515,25 @@ static void cuda_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double
     for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
         Buf logits = head_logits(head_room(none, &s, n, V), inp, w, r, n, C, V);
-        RUN(sample_kernel, (unsigned)n, row_threads(V), 0, I_(token) + r, F_(logp) + r, F_(logits), at<double>(uniform) + r, (float)(1 / temperature), k, top_p, V, head_stride(V));
+        RUN(sample_kernel, (unsigned)n, row_threads(V), 0, I_(token) + r, F_(logp) + r, F_(logits),
+            at<double>(uniform) + r, (float)(1 / temperature), k, top_p, V, head_stride(V));
     }
 }
 
 // ----------------------------------------------------------------------------
 // losses and optimiser
 
-__global__ void ppo_loss_kernel(float *dlogp, float *dvalue, double *stats, const float *logp, const float *value, const float *old_logp, const float *old_value, const float *advantage,
-                                const float *returns, double scale, double clip, double value_clip, double vf_coef, size_t R)
+__global__ void ppo_loss_kernel(float *dlogp, float *dvalue, double *stats, const float *logp, const float *value,
+                                const float *old_logp, const float *old_value, const float *advantage,
+                                const float *returns, double scale, double clip, double value_clip, double vf_coef,
+                                size_t R)
 {
     __shared__ double part[WARPS_MAX];
     PpoSums sums = {};
     for (size_t i = threadIdx.x; i < R; i += THREADS) {
         double dl, dv;
-        ppo_action_loss(&dl, &dv, &sums, logp[i], value[i], old_logp[i], old_value[i], advantage[i], returns[i], clip, value_clip);
+        ppo_action_loss(&dl, &dv, &sums, logp[i], value[i], old_logp[i], old_value[i], advantage[i], returns[i], clip,
+                        value_clip);
         dlogp[i] = (float)(scale * dl);
         if (dvalue) dvalue[i] = (float)(scale * vf_coef * dv);
     }
@@ -1330,11 +1543,20 @@ __global__ void ppo_loss_kernel(float *dlogp, float *dvalue, double *stats, cons
     }
 }
 
-static void cuda_ppo_loss(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, Buf old_logp, Buf old_value, Buf advantage, Buf returns,
-                          double scale, double clip, double value_clip, double vf_coef, size_t R)
+static void cuda_ppo_loss(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, Buf old_logp, Buf old_value,
+                          Buf advantage, Buf returns, double scale, double clip, double value_clip, double vf_coef,
+                          size_t R)
 {
-    NEED(dlogp, R); NEED(dvalue, R); NEED(logp, R); NEED(value, R); NEED(old_logp, R); NEED(old_value, R); NEED(advantage, R); NEED(returns, R);
-    RUN(ppo_loss_kernel, 1, THREADS, 0, F_(dlogp), F_(dvalue), at<double>(stats), F_(logp), F_(value), F_(old_logp), F_(old_value), F_(advantage), F_(returns), scale, clip, value_clip, vf_coef, R);
+    NEED(dlogp, R);
+    NEED(dvalue, R);
+    NEED(logp, R);
+    NEED(value, R);
+    NEED(old_logp, R);
+    NEED(old_value, R);
+    NEED(advantage, R);
+    NEED(returns, R);
+    RUN(ppo_loss_kernel, 1, THREADS, 0, F_(dlogp), F_(dvalue), at<double>(stats), F_(logp), F_(value), F_(old_logp),
+        F_(old_value), F_(advantage), F_(returns), scale, clip, value_clip, vf_coef, R);
 }
 
 __global__ void sumsq_kernel(double *partial, const float *a, size_t n)
@@ -1363,7 +1585,8 @@ static double cuda_sumsq(Buf a)
 {
     NEED(a, a.n);
     static Scratch s;
-    size_t blocks = ceil_div(a.n, 4096) < 1024 ? ceil_div(a.n, 4096) : 1024; // fixed by the length alone, and so is the order of the sum
+    // fixed by the length alone, and so is the order of the sum
+    size_t blocks = ceil_div(a.n, 4096) < 1024 ? ceil_div(a.n, 4096) : 1024;
     double *partial = (double *)scratch(&s, 1025 * sizeof *partial), sum;
     RUN(sumsq_kernel, (unsigned)blocks, THREADS, 0, partial, F_(a), a.n);
     RUN(sum_kernel, 1, THREADS, 0, partial + 1024, partial, blocks);
@@ -1388,17 +1611,26 @@ __global__ void adamw_kernel(float *p, const float *g, float *m, float *v, AdamW
     store(p + i, pp, n - i); store(m + i, mm, n - i); store(v + i, vv, n - i);
 }
 
-static void cuda_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay, double grad_scale, long step)
+static void cuda_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay,
+                       double grad_scale, long step)
 {
     NEED(p, p.n); NEED(g, p.n); NEED(m, p.n); NEED(v, p.n);
-    AdamWStep s = {(float)beta1, (float)beta2, (float)(1 - beta1), (float)(1 - beta2), (float)eps, (float)grad_scale, (float)(1 - lr * decay),
-        (float)(lr / (1 - pow(beta1, (double)step))), (float)(1 / sqrt(1 - pow(beta2, (double)step)))};
+    AdamWStep s = {(float)beta1,
+                   (float)beta2,
+                   (float)(1 - beta1),
+                   (float)(1 - beta2),
+                   (float)eps,
+                   (float)grad_scale,
+                   (float)(1 - lr * decay),
+                   (float)(lr / (1 - pow(beta1, (double)step))),
+                   (float)(1 / sqrt(1 - pow(beta2, (double)step)))};
     RUN(adamw_kernel, chunk_blocks(p.n, DT_F32), THREADS, 0, F_(p), F_(g), F_(m), F_(v), s, p.n);
 }
 
 // ----------------------------------------------------------------------------
-// regions: a decode step is some hundred small kernels, and launching them one by one takes longer than running them. So the first time a region
-// runs as it is (and its scratch memory is grown and its products are planned); the second time it is recorded as a graph; from then on replayed.
+// regions: a decode step is some hundred small kernels, and launching them one by one takes longer than running them.
+// So the first time a region runs as it is (and its scratch memory is grown and its products are planned); the second
+// time it is recorded as a graph; from then on replayed.
 
 typedef struct { uint64_t key; cudaGraphExec_t graph; } Region;
 static Region regions[256], *recording;
@@ -1415,7 +1647,10 @@ static bool cuda_region_begin(uint64_t key)
     size_t i = 0;
     while (i < n_regions && regions[i].key != key) i++;
     if (i == n_regions) {
-        if (n_regions == sizeof regions / sizeof *regions) { check(cudaStreamSynchronize(stream), "graph"); regions_forget(); }
+        if (n_regions == sizeof regions / sizeof *regions) {
+            check(cudaStreamSynchronize(stream), "graph");
+            regions_forget();
+        }
         Region fresh = {key, NULL};
         regions[n_regions++] = fresh;
         return true;
@@ -1442,7 +1677,8 @@ static void cuda_region_end(void)
 }
 
 // ----------------------------------------------------------------------------
-// for measurements (dev/gpu_bench.c): the time between two points of the stream as the device saw it, waiting included, and free memory
+// for measurements (dev/gpu_bench.c): the time between two points of the stream as the device saw it, waiting included,
+// and free memory
 
 extern "C" void cuda_timer_begin(void);
 extern "C" double cuda_timer_seconds(void);
@@ -1478,10 +1714,34 @@ static Ops make_table(void)
     t.name = "cuda";
     #define OP(f) t.f = cuda_##f
     OP(alloc); OP(release); OP(upload); OP(download); OP(copy); OP(fill);
-    OP(embed_forward); OP(embed_backward); OP(layernorm_forward); OP(layernorm_backward); OP(packed_size); OP(pack); OP(matmul_forward); OP(matmul_backward);
-    OP(activation_forward); OP(activation_backward); OP(add); OP(rotary); OP(attention_forward); OP(attention_backward); OP(attention_decode);
-    OP(gather_rows); OP(scatter_rows); OP(logprob_forward); OP(logprob_backward); OP(head_rows); OP(head_kl); OP(sample); OP(ppo_loss); OP(sumsq); OP(adamw); OP(region_begin); OP(region_end);
-    #undef OP
+    OP(embed_forward);
+    OP(embed_backward);
+    OP(layernorm_forward);
+    OP(layernorm_backward);
+    OP(packed_size);
+    OP(pack);
+    OP(matmul_forward);
+    OP(matmul_backward);
+    OP(activation_forward);
+    OP(activation_backward);
+    OP(add);
+    OP(rotary);
+    OP(attention_forward);
+    OP(attention_backward);
+    OP(attention_decode);
+    OP(gather_rows);
+    OP(scatter_rows);
+    OP(logprob_forward);
+    OP(logprob_backward);
+    OP(head_rows);
+    OP(head_kl);
+    OP(sample);
+    OP(ppo_loss);
+    OP(sumsq);
+    OP(adamw);
+    OP(region_begin);
+    OP(region_end);
+#undef OP
     return t;
 }
 
@@ -1490,9 +1750,13 @@ static void start_device(void)
     int n = 0;
     cudaDeviceProp device;
     cudaError_t e = cudaGetDeviceCount(&n);
-    if (e != cudaSuccess || !n) die("--device cuda: no CUDA device (%s): run where there is one, or leave --device out", e == cudaSuccess ? "none found" : cudaGetErrorString(e));
+    if (e != cudaSuccess || !n)
+        die("--device cuda: no CUDA device (%s): run where there is one, or leave --device out",
+            e == cudaSuccess ? "none found" : cudaGetErrorString(e));
     check(cudaGetDeviceProperties(&device, 0), "device properties");
-    if (device.major < 8) die("--device cuda: %s has compute capability %d.%d; 8.0 (A100) or later is needed: leave --device out", device.name, device.major, device.minor);
+    if (device.major < 8)
+        die("--device cuda: %s has compute capability %d.%d; 8.0 (A100) or later is needed: leave --device out",
+            device.name, device.major, device.minor);
     check(cudaSetDevice(0), device.name);
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
     device_gemm_start();

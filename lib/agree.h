@@ -18,8 +18,8 @@ void vocabulary_check(const Tokenizer *t, const char *tokenizer_dir, size_t V, c
 // Dies unless ids mean the same in both folders, and end texts alike.
 void tokenizers_check(const Tokenizer *a, const char *folder_a, const Tokenizer *b, const char *folder_b);
 void cache_ids_check(const Cache *c, const char *path, const Model *m); // dies when it holds an id that m does not have
-// malloc'd ids of a cached sample: those sampled where the cache has them, else its text's; *same: they are known to be,
-// or cannot be told from, what was sampled
+// malloc'd ids of a cached sample: those sampled where the cache has them, else its text's; *same: they are known to
+// be, or cannot be told from, what was sampled
 int *sample_ids(const CacheSample *s, const Tokenizer *t, size_t *n, bool *same);
 
 #ifdef VBON_IMPLEMENTATION
@@ -46,7 +46,8 @@ void vocabulary_check(const Tokenizer *t, const char *tokenizer_dir, size_t V, c
     int last = tokenizer_vocab(t) - 1;
     if (last < 0 || (size_t)last < V) return;
     die("%s: the tokenizer has %d ids (the last is \"%s\"), the model %s only %zu: name the model's own tokenizer, "
-        "or take out the tokens that its files add", tokenizer_dir, last + 1, tokenizer_decode(t, &last, 1, NULL), model, V);
+        "or take out the tokens that its files add",
+        tokenizer_dir, last + 1, tokenizer_decode(t, &last, 1, NULL), model, V);
 }
 
 Tokenizer *model_load_as(Model *m, const Ops *o, const char *dir, const char *flag, bool reward, long train_layers,
@@ -89,7 +90,8 @@ int *sample_ids(const CacheSample *s, const Tokenizer *t, size_t *n, bool *same)
     else {
         ids = tokenizer_encode(t, s->text, strlen(s->text), n);
         ids = (int *)xrealloc(ids, (*n + 1) * sizeof *ids);
-        ids[*n] = s->has_key || s->finished ? tokenizer_eos(t) : -1; // no text shows it; where there is an order key, that does
+        // no text shows it; where there is an order key, that does
+        ids[*n] = s->has_key || s->finished ? tokenizer_eos(t) : -1;
         *n += ids[*n] >= 0 && (s->has_key ? order_key(ids, *n + 1) == s->key : s->finished);
     }
     *same = !s->has_key || order_key(ids, *n) == s->key;

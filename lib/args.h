@@ -1,15 +1,20 @@
-// args.h: every flag of every command, and the presets. The parser of flags.h, --help, the start-up table and the config record of log.jsonl
-// all come from this table. A new flag is a field of Args and a row here.
+// args.h: every flag of every command, and the presets. The parser of flags.h, --help, the start-up table and the
+// config record of log.jsonl all come from this table. A new flag is a field of Args and a row here.
 #pragma once
 #ifdef VBON_IMPLEMENTATION
 
 typedef struct {
     const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache;
     const char *compat, *preset, *pool, *ns, *ms, *curves, *memory;
-    size_t objective, fhat, critic, loss, arch, dtype, schedule, method, reward_output, precision, device; // rows of the tables below
-    long train_layers, max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt, top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
-    long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows, threads, prompts_max;
-    double missing_eos, alpha, reward_timeout, reward_scale, reward_offset, reward_tolerance, temperature, top_p, beta, clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad, save_minutes;
+    // rows of the tables below
+    size_t objective, fhat, critic, loss, arch, dtype, schedule, method, reward_output, precision, device;
+    long train_layers, max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt,
+        top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
+    long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows,
+        threads, prompts_max;
+    double missing_eos, alpha, reward_timeout, reward_scale, reward_offset, reward_tolerance, temperature, top_p, beta,
+        clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad,
+        save_minutes;
     bool resume, drop_last;
 } Args;
 
@@ -23,68 +28,114 @@ enum { METHOD_POLICY, METHOD_BON };
 static const Named methods[] = {{"policy", NULL}, {"bon", NULL}, {NULL, NULL}};
 enum { REWARD_LOGIT, REWARD_PROB };
 static const Named reward_outputs[] = {{"logit", NULL}, {"prob", NULL}, {NULL, NULL}};
-static const Named offline_losses[] = {{"dpo", NULL}, {"ipo", NULL}, {"bonbon", NULL}, {"bon-sft", NULL}, {NULL, NULL}}; // OfflineKind
-static const struct { const char *name, *help; DType type; } dtypes[] = {{"fp32", NULL, DT_F32}, {"fp16", NULL, DT_F16}, {"bf16", NULL, DT_BF16}, {"fp64", NULL, DT_F64}, {NULL, NULL, DT_F32}};
+// OfflineKind
+static const Named offline_losses[] = {{"dpo", NULL}, {"ipo", NULL}, {"bonbon", NULL}, {"bon-sft", NULL}, {NULL, NULL}};
+static const struct {
+    const char *name, *help;
+    DType type;
+} dtypes[] = {{"fp32", NULL, DT_F32},
+              {"fp16", NULL, DT_F16},
+              {"bf16", NULL, DT_BF16},
+              {"fp64", NULL, DT_F64},
+              {NULL, NULL, DT_F32}};
 
-#define FLAG(name, type, field, commands, fallback, range, help) {name, type, offsetof(Args, field), commands, fallback, range, help, NULL, 0}
-#define CHOICE(name, field, commands, fallback, rows, help) {name, FLAG_CHOICE, offsetof(Args, field), commands, fallback, NULL, help, rows, sizeof *(rows)}
+#define FLAG(name, type, field, commands, fallback, range, help) \
+    { \
+        name, type, offsetof(Args, field), commands, fallback, range, help, NULL, 0 \
+    }
+#define CHOICE(name, field, commands, fallback, rows, help) \
+    { \
+        name, FLAG_CHOICE, offsetof(Args, field), commands, fallback, NULL, help, rows, sizeof *(rows) \
+    }
 static const Flag flag_table[] = {
     // what goes in and out
-    FLAG("model", FLAG_STRING, model, "sft sample bon score cache train offline eval info", NULL, NULL, "Hugging Face folder of a language model (sft: to fine-tune; info: or of a reward model)"),
-    FLAG("init", FLAG_STRING, init, "reward", NULL, NULL, "start from the lower blocks of this language model's folder"),
-    FLAG("tokenizer", FLAG_STRING, tokenizer, "sft reward", NULL, NULL, "folder with the tokenizer, for a model made from scratch"),
-    FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL, "folder of the reference, a language model with the policy's tokenizer"),
-    FLAG("reward", FLAG_STRING, reward, "bon score cache train offline eval info", NULL, NULL, "folder of a reward model (a classifier, no language model), or a program that reads JSONL and writes a number a line (offline: to check that the cache's rewards are its)"),
-    FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train offline eval", "600", "1e-3..1e6", "seconds a reward program may take for one batch"),
-    CHOICE("reward-output", reward_output, "bon score cache train offline eval", "logit", reward_outputs, "of a classifier: the positive label's logit, or its probability"),
-    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train offline eval", "1", "1e-9..1e9", "rewards are multiplied by it"),
-    FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train offline eval", "0", "-1e9..1e9", "and this is added"),
-    FLAG("reward-tolerance", FLAG_DOUBLE, reward_tolerance, "cache train offline eval", "0", "0..1e9", "stop when a cached response, scored again, differs by more than this share of the rewards' spread (0: 1e-4, and 0.1 where bf16 was or is used)"),
-    FLAG("missing-eos", FLAG_DOUBLE, missing_eos, "bon cache train offline eval", "none", "none|-1e9..1e9", "reward of a response without an end-of-text token, in place of its own (none: its own)"),
-    FLAG("data", FLAG_STRING, data, "sft reward offline", NULL, NULL, "JSONL to train on (offline: in place of --cache, lines {\"prompt\",\"chosen\",\"rejected\"})"),
+    FLAG("model", FLAG_STRING, model, "sft sample bon score cache train offline eval info", NULL, NULL,
+         "Hugging Face folder of a language model (sft: to fine-tune; info: or of a reward model)"),
+    FLAG("init", FLAG_STRING, init, "reward", NULL, NULL,
+         "start from the lower blocks of this language model's folder"),
+    FLAG("tokenizer", FLAG_STRING, tokenizer, "sft reward", NULL, NULL,
+         "folder with the tokenizer, for a model made from scratch"),
+    FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL,
+         "folder of the reference, a language model with the policy's tokenizer"),
+    FLAG("reward", FLAG_STRING, reward, "bon score cache train offline eval info", NULL, NULL,
+         "folder of a reward model (a classifier, no language model), or a program that reads JSONL and writes a "
+         "number a line (offline: to check that the cache's rewards are its)"),
+    FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train offline eval", "600", "1e-3..1e6",
+         "seconds a reward program may take for one batch"),
+    CHOICE("reward-output", reward_output, "bon score cache train offline eval", "logit", reward_outputs,
+           "of a classifier: the positive label's logit, or its probability"),
+    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train offline eval", "1", "1e-9..1e9",
+         "rewards are multiplied by it"),
+    FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train offline eval", "0", "-1e9..1e9",
+         "and this is added"),
+    FLAG("reward-tolerance", FLAG_DOUBLE, reward_tolerance, "cache train offline eval", "0", "0..1e9",
+         "stop when a cached response, scored again, differs by more than this share of the rewards' spread (0: 1e-4, "
+         "and 0.1 where bf16 was or is used)"),
+    FLAG("missing-eos", FLAG_DOUBLE, missing_eos, "bon cache train offline eval", "none", "none|-1e9..1e9",
+         "reward of a response without an end-of-text token, in place of its own (none: its own)"),
+    FLAG("data", FLAG_STRING, data, "sft reward offline", NULL, NULL,
+         "JSONL to train on (offline: in place of --cache, lines {\"prompt\",\"chosen\",\"rejected\"})"),
     FLAG("held-out", FLAG_STRING, held_out, "sft reward", NULL, NULL, "JSONL to measure on"),
-    FLAG("max-docs", FLAG_LONG, max_docs, "sft reward", "0", "0..1e9", "use only the first so many held-out lines (0: all)"),
+    FLAG("max-docs", FLAG_LONG, max_docs, "sft reward", "0", "0..1e9",
+         "use only the first so many held-out lines (0: all)"),
     FLAG("in", FLAG_STRING, in, "score", NULL, NULL, "JSONL lines {\"prompt\",\"response\"} or {\"text\"}"),
-    FLAG("prompts", FLAG_STRING, prompts, "sample bon cache train eval", NULL, NULL, "JSONL lines {\"prompt\"}; train and eval default to the cache's"),
+    FLAG("prompts", FLAG_STRING, prompts, "sample bon cache train eval", NULL, NULL,
+         "JSONL lines {\"prompt\"}; train and eval default to the cache's"),
     FLAG("prompt", FLAG_STRING, prompt, "sample bon", NULL, NULL, "one prompt, in place of a file"),
-    FLAG("prompts-max", FLAG_LONG, prompts_max, "sample bon cache train offline eval", "0", "0..1e9", "use only the first so many prompts (0: all)"),
-    FLAG("cache", FLAG_STRING, cache, "train offline eval ks", NULL, NULL, "reward cache (JSONL) of the reference model"),
-    FLAG("out", FLAG_STRING, out, "sft reward score cache train offline eval ks sample bon", NULL, NULL, "folder or file to write"),
+    FLAG("prompts-max", FLAG_LONG, prompts_max, "sample bon cache train offline eval", "0", "0..1e9",
+         "use only the first so many prompts (0: all)"),
+    FLAG("cache", FLAG_STRING, cache, "train offline eval ks", NULL, NULL,
+         "reward cache (JSONL) of the reference model"),
+    FLAG("out", FLAG_STRING, out, "sft reward score cache train offline eval ks sample bon", NULL, NULL,
+         "folder or file to write"),
     // the model
     CHOICE("arch", arch, "sft reward", "gpt2", architectures, "architecture of a model made from scratch"),
     FLAG("layers", FLAG_LONG, layers, "sft reward", "4", "1..1000", "blocks of a model made from scratch"),
     FLAG("width", FLAG_LONG, width, "sft reward", "128", "1..65536", "its width"),
     FLAG("heads", FLAG_LONG, heads, "sft reward", "4", "1..65536", "its attention heads"),
-    FLAG("context", FLAG_LONG, context, "sft reward", "128", "2..1e9", "its context; training rows are at most so long"),
-    FLAG("train-layers", FLAG_LONG, train_layers, "sft reward train offline info", "all", "all|0..1e9", "all, or K: the top K blocks, the final norm and an untied head"),
+    FLAG("context", FLAG_LONG, context, "sft reward", "128", "2..1e9",
+         "its context; training rows are at most so long"),
+    FLAG("train-layers", FLAG_LONG, train_layers, "sft reward train offline info", "all", "all|0..1e9",
+         "all, or K: the top K blocks, the final norm and an untied head"),
     CHOICE("dtype", dtype, "sft reward train offline", "fp32", dtypes, "type of the weights written at the end"),
-    FLAG("shard-mib", FLAG_LONG, shard_mib, "sft reward train offline", "0", "0..1e9", "split the written weights into files of at most so many MiB (0: one file)"),
+    FLAG("shard-mib", FLAG_LONG, shard_mib, "sft reward train offline", "0", "0..1e9",
+         "split the written weights into files of at most so many MiB (0: one file)"),
     // sampling
     FLAG("samples", FLAG_LONG, samples, "sample cache eval", "1", "1..1e9", "responses a prompt"),
     FLAG("max-new", FLAG_LONG, max_new, "sample bon cache train eval info", "40", "1..1e9", "new tokens at most"),
-    FLAG("temperature", FLAG_DOUBLE, temperature, "sample bon cache train offline eval score", "1", "1e-4..1e4", "logits are divided by it, in sampling and in every log-probability"),
+    FLAG("temperature", FLAG_DOUBLE, temperature, "sample bon cache train offline eval score", "1", "1e-4..1e4",
+         "logits are divided by it, in sampling and in every log-probability"),
     FLAG("max-prompt", FLAG_LONG, max_prompt, "info", NULL, "1..1e9", "tokens of the longest prompt, for the plan"),
     FLAG("top-k", FLAG_LONG, top_k, "sample bon", "0", "0..1e9", "sample from the k likeliest tokens (0: all)"),
-    FLAG("top-p", FLAG_DOUBLE, top_p, "sample bon", "1", "1e-9..1", "sample from the smallest set with this probability (1: all)"),
+    FLAG("top-p", FLAG_DOUBLE, top_p, "sample bon", "1", "1e-9..1",
+         "sample from the smallest set with this probability (1: all)"),
     // the objective
     CHOICE("objective", objective, "train", "vbon", objectives, "what to maximise"),
-    CHOICE("loss", loss, "offline", "dpo", offline_losses, "what to minimise over comparisons of cached responses (lib/baselines.h has the formulas)"),
-    FLAG("alpha", FLAG_DOUBLE, alpha, "offline", "auto", "auto|0..1", "bonbon: weight of the likelihood of the best (auto: both terms weigh the same at the start)"),
-    FLAG("draws", FLAG_LONG, draws, "offline", "6", "2..4096", "dpo, ipo: compare each prompt's first so many cached draws"),
-    FLAG("pairs", FLAG_LONG, pairs, "offline", "12", "1..1e9", "dpo, ipo: comparisons a prompt at most, chosen by seed"),
+    CHOICE("loss", loss, "offline", "dpo", offline_losses,
+           "what to minimise over comparisons of cached responses (lib/baselines.h has the formulas)"),
+    FLAG("alpha", FLAG_DOUBLE, alpha, "offline", "auto", "auto|0..1",
+         "bonbon: weight of the likelihood of the best (auto: both terms weigh the same at the start)"),
+    FLAG("draws", FLAG_LONG, draws, "offline", "6", "2..4096",
+         "dpo, ipo: compare each prompt's first so many cached draws"),
+    FLAG("pairs", FLAG_LONG, pairs, "offline", "12", "1..1e9",
+         "dpo, ipo: comparisons a prompt at most, chosen by seed"),
     FLAG("n", FLAG_LONG, n, "train offline bon eval", "4", "1..1e9", "the N of Best-of-N"),
     CHOICE("method", method, "eval", "policy", methods, "measure --model, or Best-of-N drawn from the reference"),
-    FLAG("pool", FLAG_STRING, pool, "eval", NULL, NULL, "bon: choose among this cache's draws by the rewards in it, in place of drawing; --reward and --cache may be another reward's and judge the choice"),
+    FLAG("pool", FLAG_STRING, pool, "eval", NULL, NULL,
+         "bon: choose among this cache's draws by the rewards in it, in place of drawing; --reward and --cache may be "
+         "another reward's and judge the choice"),
     FLAG("ns", FLAG_STRING, ns, "eval", "4,16", NULL, "measure the distance to Best-of-N for these N"),
     FLAG("ms", FLAG_STRING, ms, "ks", "5,20,100,200,250", NULL,
          "compare the first M samples of a prompt with all of them, for these M"),
     FLAG("curves", FLAG_STRING, curves, "ks", NULL, NULL,
          "write the CDFs of these prompts too, by M (numbers from 1 on with commas between, or auto: the prompts of "
          "lowest, median and highest mean reward)"),
-    FLAG("beta", FLAG_DOUBLE, beta, "train offline", NULL, "1e-6..1e6", "strength of the KL penalty, for rl, l, dpo and ipo (never converted into N)"),
+    FLAG("beta", FLAG_DOUBLE, beta, "train offline", NULL, "1e-6..1e6",
+         "strength of the KL penalty, for rl, l, dpo and ipo (never converted into N)"),
     CHOICE("fhat", fhat, "train", "digamma", fhats, "estimate of log F from k of M cached samples below"),
     FLAG("m", FLAG_LONG, m, "train eval ks", "0", "0..1e9", "use the first M samples drawn for each prompt (0: all)"),
-    FLAG("compat", FLAG_STRING, compat, "train", "", NULL, "reproduce the released code: scale, jointp, or both, comma-separated"),
+    FLAG("compat", FLAG_STRING, compat, "train", "", NULL,
+         "reproduce the released code: scale, jointp, or both, comma-separated"),
     CHOICE("critic", critic, "train", "head", critics, "what the values are"),
     // PPO
     FLAG("episodes", FLAG_LONG, episodes, "train", "12800", "1..1e9", "responses to train on in all"),
@@ -94,65 +145,104 @@ static const Flag flag_table[] = {
     FLAG("clip", FLAG_DOUBLE, clip, "train", "0.2", "1e-9..1e9", "of the probability ratio"),
     FLAG("value-clip", FLAG_DOUBLE, value_clip, "train", "0.2", "1e-9..1e9", "of the value's change"),
     FLAG("vf-coef", FLAG_DOUBLE, vf_coef, "train", "1", "0..1e6", "weight of the value loss"),
-    FLAG("score-clip", FLAG_DOUBLE, score_clip, "train", "0", "0..1e9", "clip the terminal score to +- this (0: no clipping)"),
+    FLAG("score-clip", FLAG_DOUBLE, score_clip, "train", "0", "0..1e9",
+         "clip the terminal score to +- this (0: no clipping)"),
     FLAG("gamma", FLAG_DOUBLE, gamma, "train", "1", "0..1", "discount"),
     FLAG("lambda", FLAG_DOUBLE, lambda, "train", "0.95", "0..1", "of generalised advantage estimation"),
     // optimisation
-    FLAG("epochs", FLAG_DOUBLE, epochs, "sft reward offline", "1", ">0..1e9", "passes over the data (a fraction is allowed)"),
-    FLAG("steps", FLAG_LONG, steps, "sft reward offline", "0", "0..1e9", "optimiser steps, in place of epochs (0: by epochs)"),
+    FLAG("epochs", FLAG_DOUBLE, epochs, "sft reward offline", "1", ">0..1e9",
+         "passes over the data (a fraction is allowed)"),
+    FLAG("steps", FLAG_LONG, steps, "sft reward offline", "0", "0..1e9",
+         "optimiser steps, in place of epochs (0: by epochs)"),
     FLAG("batch", FLAG_LONG, batch, "sft reward offline", "32", "1..1e9", "rows (or comparisons) an optimiser step"),
-    FLAG("drop-last", FLAG_BOOL, drop_last, "sft reward offline", "false", NULL, "by epochs: leave out what does not fill a last batch (otherwise the last step has fewer)"),
-    FLAG("from-position", FLAG_LONG, from_position, "reward", "12", "0..1e9", "labels: train the score at every position from here on"),
+    FLAG("drop-last", FLAG_BOOL, drop_last, "sft reward offline", "false", NULL,
+         "by epochs: leave out what does not fill a last batch (otherwise the last step has fewer)"),
+    FLAG("from-position", FLAG_LONG, from_position, "reward", "12", "0..1e9",
+         "labels: train the score at every position from here on"),
     FLAG("lr", FLAG_DOUBLE, lr, "sft reward train offline", "3e-5", "0..1e9", "learning rate"),
-    CHOICE("schedule", schedule, "sft reward train offline", "linear", schedules, "of the learning rate, to 0, per optimiser step"),
-    FLAG("warmup", FLAG_LONG, warmup, "sft reward train offline", "0", "0..1e9", "optimiser steps over which the rate rises"),
+    CHOICE("schedule", schedule, "sft reward train offline", "linear", schedules,
+           "of the learning rate, to 0, per optimiser step"),
+    FLAG("warmup", FLAG_LONG, warmup, "sft reward train offline", "0", "0..1e9",
+         "optimiser steps over which the rate rises"),
     FLAG("beta1", FLAG_DOUBLE, beta1, "sft reward train offline", "0.9", "0..<1", "of AdamW"),
     FLAG("beta2", FLAG_DOUBLE, beta2, "sft reward train offline", "0.95", "0..<1", "of AdamW"),
     FLAG("eps", FLAG_DOUBLE, eps, "sft reward train offline", "1e-8", "1e-20..1e9", "of AdamW"),
-    FLAG("weight-decay", FLAG_DOUBLE, weight_decay, "sft reward train offline", "1e-6", "0..1000", "of AdamW, on matrices and embeddings"),
-    FLAG("clip-grad", FLAG_DOUBLE, clip_grad, "sft reward train offline", "1", "0..1e9", "largest gradient norm (0: no clipping)"),
+    FLAG("weight-decay", FLAG_DOUBLE, weight_decay, "sft reward train offline", "1e-6", "0..1000",
+         "of AdamW, on matrices and embeddings"),
+    FLAG("clip-grad", FLAG_DOUBLE, clip_grad, "sft reward train offline", "1", "0..1e9",
+         "largest gradient norm (0: no clipping)"),
     // running
-    FLAG("preset", FLAG_STRING, preset, "train offline", NULL, NULL, "a named set of flags. train: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: the demo's recipe, longer (without one: sentiment's numbers, but the rate falls, the gradient and not the score is clipped, and all layers and samples are used). offline: dpo, bonbon, bon-sft: rates and batches for 124 million parameters"),
+    FLAG("preset", FLAG_STRING, preset, "train offline", NULL, NULL,
+         "a named set of flags. train: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: the "
+         "demo's recipe, longer (without one: sentiment's numbers, but the rate falls, the gradient and not the score "
+         "is clipped, and all layers and samples are used). offline: dpo, bonbon, bon-sft: rates and batches for 124 "
+         "million parameters"),
     FLAG("seed", FLAG_LONG, seed, "sft reward sample bon cache train offline eval", "1", "0..", "of every random draw"),
-    FLAG("resume", FLAG_BOOL, resume, "sft reward train offline", "false", NULL, "go on from the last checkpoint in --out"),
-    FLAG("log-every", FLAG_LONG, log_every, "sft reward train offline", "1", "1..1e9", "optimiser steps (train: iterations) between records"),
-    FLAG("eval-every", FLAG_LONG, eval_every, "sft reward", "0", "0..1e9", "optimiser steps between held-out measurements (0: at the end)"),
-    FLAG("save-every", FLAG_LONG, save_every, "sft reward train offline", "0", "0..1e9", "optimiser steps (train: iterations) between checkpoints (0: by the clock alone)"),
+    FLAG("resume", FLAG_BOOL, resume, "sft reward train offline", "false", NULL,
+         "go on from the last checkpoint in --out"),
+    FLAG("log-every", FLAG_LONG, log_every, "sft reward train offline", "1", "1..1e9",
+         "optimiser steps (train: iterations) between records"),
+    FLAG("eval-every", FLAG_LONG, eval_every, "sft reward", "0", "0..1e9",
+         "optimiser steps between held-out measurements (0: at the end)"),
+    FLAG("save-every", FLAG_LONG, save_every, "sft reward train offline", "0", "0..1e9",
+         "optimiser steps (train: iterations) between checkpoints (0: by the clock alone)"),
     FLAG("save-minutes", FLAG_DOUBLE, save_minutes, "sft reward train offline", "10", "0..1e9",
          "minutes between checkpoints (0: none by the clock); one writes 12 bytes a parameter that trains: "
          "0.2 s for a million of them, 15 s for 87 million, beside other work on two cores"),
-    FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train offline eval sample bon info", "4096", "1..1e9", "tokens in one forward pass; results do not depend on it beyond rounding"),
-    FLAG("decode-rows", FLAG_LONG, decode_rows, "sample bon cache train eval info", "0", "0..1e9", "responses decoded at once at most; fewer need less memory for keys and values (0: 256, train 512)"),
+    FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train offline eval sample bon info", "4096",
+         "1..1e9", "tokens in one forward pass; results do not depend on it beyond rounding"),
+    FLAG("decode-rows", FLAG_LONG, decode_rows, "sample bon cache train eval info", "0", "0..1e9",
+         "responses decoded at once at most; fewer need less memory for keys and values (0: 256, train 512)"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
-    CHOICE("precision", precision, "all", "auto", precisions, "bf16: on the CPU of matrix products' inputs, on CUDA of weights and activations; what trains, its sums and statistics stay fp32 (auto: fp32 on the CPU, bf16 on CUDA)"),
+    CHOICE("precision", precision, "all", "auto", precisions,
+           "bf16: on the CPU of matrix products' inputs, on CUDA of weights and activations; what trains, its sums and "
+           "statistics stay fp32 (auto: fp32 on the CPU, bf16 on CUDA)"),
     CHOICE("device", device, "all", "cpu", devices, "where to compute"),
     FLAG("threads", FLAG_LONG, threads, "all", "0", "0..1024", "CPU threads (0: one a core)"),
 };
 static const size_t n_flags = sizeof flag_table / sizeof *flag_table;
 
-// Presets are flags, read before the command line (the paper's appendix F and the released code; the README says where they differ).
-// sentiment: the paper names trlx's defaults, which are a constant rate, a score clip of 10 and no clip of the gradient norm.
-// sentiment-released: what the authors' README runs; of beta their code makes n = int(1/beta) + 1 = 11.
-// tldr: of the paper's two strengths, N = 100 and beta = .05, which contradict each other (1/beta + 1 = 21), N = 100.
-static const struct { const char *name, *flags; } presets[] = {
-    {"sentiment", "--train-layers 2 --objective vbon --n 4 --fhat digamma --lr 3e-5 --schedule constant --beta1 0.9 --beta2 0.95 --eps 1e-8 --weight-decay 1e-6 "
-                  "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 1 --clip 0.2 --value-clip 0.2 --score-clip 10 --clip-grad 0 --episodes 12800 --max-new 40 --temperature 1 --m 200"},
-    {"sentiment-released", "--train-layers 2 --objective vbon --compat scale,jointp --beta 0.1 --fhat add1 --lr 3e-5 --schedule constant --beta1 0.9 --beta2 0.95 "
-                  "--eps 1e-8 --weight-decay 1e-6 "
-                  "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 1 --score-clip 10 --clip-grad 0 --episodes 12800 --max-new 40 --temperature 1"},
-    {"tldr", "--train-layers all --objective vbon --n 100 --fhat expfit --lr 3e-6 --schedule linear --beta1 0.9 --beta2 0.95 --eps 1e-5 --weight-decay 1e-6 "
-                  "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 0.2 --clip 0.2 --value-clip 0.2 --clip-grad 1 --episodes 10000 --max-new 53 --temperature 0.7 --m 200 --missing-eos -1"},
-    {"tldr-released", "--train-layers 8 --objective l --beta 0.005 --fhat add1 --lr 3e-6 --schedule constant --beta1 0.9 --beta2 0.999 --eps 1e-5 --weight-decay 0.01 "
-                  "--rollout 128 --minibatch 4 --ppo-epochs 4 --vf-coef 0.2 --clip-grad 0 --episodes 10000 --max-new 50 --temperature 0.7 --missing-eos -20"},
+// Presets are flags, read before the command line (the paper's appendix F and the released code; the README says where
+// they differ). sentiment: the paper names trlx's defaults, which are a constant rate, a score clip of 10 and no clip
+// of the gradient norm. sentiment-released: what the authors' README runs; of beta their code makes n = int(1/beta) + 1
+// = 11. tldr: of the paper's two strengths, N = 100 and beta = .05, which contradict each other (1/beta + 1 = 21), N =
+// 100.
+static const struct { const char *name, *flags;
+} presets[] = {
+    {"sentiment",
+     "--train-layers 2 --objective vbon --n 4 --fhat digamma --lr 3e-5 --schedule constant --beta1 0.9 --beta2 0.95 "
+     "--eps 1e-8 --weight-decay 1e-6 "
+     "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 1 --clip 0.2 --value-clip 0.2 --score-clip 10 --clip-grad "
+     "0 --episodes 12800 --max-new 40 --temperature 1 --m 200"},
+    {"sentiment-released",
+     "--train-layers 2 --objective vbon --compat scale,jointp --beta 0.1 --fhat add1 --lr 3e-5 --schedule constant "
+     "--beta1 0.9 --beta2 0.95 "
+     "--eps 1e-8 --weight-decay 1e-6 "
+     "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 1 --score-clip 10 --clip-grad 0 --episodes 12800 --max-new "
+     "40 --temperature 1"},
+    {"tldr",
+     "--train-layers all --objective vbon --n 100 --fhat expfit --lr 3e-6 --schedule linear --beta1 0.9 --beta2 0.95 "
+     "--eps 1e-5 --weight-decay 1e-6 "
+     "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 0.2 --clip 0.2 --value-clip 0.2 --clip-grad 1 --episodes "
+     "10000 --max-new 53 --temperature 0.7 --m 200 --missing-eos -1"},
+    {"tldr-released",
+     "--train-layers 8 --objective l --beta 0.005 --fhat add1 --lr 3e-6 --schedule constant --beta1 0.9 --beta2 0.999 "
+     "--eps 1e-5 --weight-decay 0.01 "
+     "--rollout 128 --minibatch 4 --ppo-epochs 4 --vf-coef 0.2 --clip-grad 0 --episodes 10000 --max-new 50 "
+     "--temperature 0.7 --missing-eos -20"},
     {"dpo", "--loss dpo --beta 0.1 --draws 6 --pairs 12 --lr 1e-6 --batch 64 --epochs 1"},
     {"bonbon", "--loss bonbon --n 8 --alpha auto --lr 1e-6 --batch 64 --epochs 1"},
     {"bon-sft", "--loss bon-sft --n 8 --lr 5e-6 --batch 8 --epochs 1"},
-    {"best", "--train-layers all --objective vbon --n 16 --fhat digamma --critic prefix-rank --lambda 0.7 --lr 2e-4 --schedule linear --warmup 12 --beta1 0.9 --beta2 0.95 --eps 1e-8 "
-                  "--weight-decay 1e-6 --rollout 512 --minibatch 64 --ppo-epochs 1 --clip 0.2 --clip-grad 1 --episodes 65536 --max-new 40 --temperature 1 --m 0"},
+    {"best",
+     "--train-layers all --objective vbon --n 16 --fhat digamma --critic prefix-rank --lambda 0.7 --lr 2e-4 --schedule "
+     "linear --warmup 12 --beta1 0.9 --beta2 0.95 --eps 1e-8 "
+     "--weight-decay 1e-6 --rollout 512 --minibatch 64 --ppo-epochs 1 --clip 0.2 --clip-grad 1 --episodes 65536 "
+     "--max-new 40 --temperature 1 --m 0"},
 };
 static const char *preset_flags(const char *name)
 {
-    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) if (!strcmp(presets[i].name, name)) return presets[i].flags;
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
+        if (!strcmp(presets[i].name, name)) return presets[i].flags;
     return NULL;
 }
 #endif

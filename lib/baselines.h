@@ -1,23 +1,28 @@
-// baselines.h: what vBoN is compared with that learns from the reward cache alone: DPO, IPO, BoNBoN, and supervised training on the best of N (`vbon offline`).
+// baselines.h: what vBoN is compared with that learns from the reward cache alone: DPO, IPO, BoNBoN, and supervised
+// training on the best of N (`vbon offline`).
 //
-// All four are one loop over comparisons (y_w, y_l) of two responses to one prompt: y_w is the better one in the cache's total order (or, for dpo and ipo, the one that a
-// file of preferences calls chosen). With the margin
+// All four are one loop over comparisons (y_w, y_l) of two responses to one prompt: y_w is the better one in the
+// cache's total order (or, for dpo and ipo, the one that a file of preferences calls chosen). With the margin
 //
 //     h = [log pi(y_w) - log pi(y_l)] - [log ref(y_w) - log ref(y_l)]
 //
-// of log-probabilities summed over a response's tokens (an end-of-text included if it was sampled), the loss of a comparison is
+// of log-probabilities summed over a response's tokens (an end-of-text included if it was sampled), the loss of a
+// comparison is
 //
 //     dpo      -log sigmoid(beta h)                                      Rafailov et al. 2023, Eq. 7
 //     ipo      (h - 1/(2 beta))^2                                        Azar et al. 2024, Eq. 17
-//     bonbon   -alpha log pi(y_w) + (1 - alpha) (h - 1/(2 beta*))^2      Gui et al. 2024; y_w and y_l the best and worst of N,
-//                                                                        1/(2 beta*) = (N - 1) (1 + 1/2 + ... + 1/(N-1))
+//     bonbon   -alpha log pi(y_w) + (1 - alpha) (h - 1/(2 beta*))^2      Gui et al. 2024; y_w and y_l the best and
+//                                                                        worst of N, 1/(2 beta*) =
+//                                                                        (N - 1) (1 + 1/2 + ... + 1/(N-1))
 //     bon-sft  -log pi(y_w)                                              y_w the best of N
 //
-// and a step's loss is the mean of its comparisons'. The texts are fixed, so the reference is read once, before the first step; its sums are all that is kept of it.
+// and a step's loss is the mean of its comparisons'. The texts are fixed, so the reference is read once, before the
+// first step; its sums are all that is kept of it.
 //
-// Easy to get wrong: sums over tokens, also for ipo (TRL's is given means: its beta is another); 1/(2 beta*) is a target of many nats (18 at N = 8), not its reciprocal; ties in reward are no preference (dpo, ipo leave them out; best and
-// worst of N follow the total order); ids that were sampled are used as they are: their text may encode to others, and where only the text is kept, these are what is
-// learned from, and counted.
+// Easy to get wrong: sums over tokens, also for ipo (TRL's is given means: its beta is another); 1/(2 beta*) is a
+// target of many nats (18 at N = 8), not its reciprocal; ties in reward are no preference (dpo, ipo leave them out;
+// best and worst of N follow the total order); ids that were sampled are used as they are: their text may encode to
+// others, and where only the text is kept, these are what is learned from, and counted.
 //
 // Left out on purpose: BOND, which samples; label smoothing and the other losses of the DPO family.
 #pragma once
@@ -28,23 +33,39 @@
 typedef enum { OFFLINE_DPO, OFFLINE_IPO, OFFLINE_BONBON, OFFLINE_BON_SFT } OfflineKind;
 typedef struct { OfflineKind kind; double beta, alpha; long N; } OfflineLoss; // beta: dpo, ipo; alpha and N: bonbon
 double bonbon_target(long N);                                                 // 1/(2 beta*), nats; 0 for N = 1
-// The loss of one comparison from the four sums, in nats; its derivatives by log pi(y_w) and log pi(y_l). bon-sft: what is said of y_l is not read.
+// The loss of one comparison from the four sums, in nats; its derivatives by log pi(y_w) and log pi(y_l). bon-sft: what
+// is said of y_l is not read.
 double offline_loss(const OfflineLoss *o, double w, double l, double ref_w, double ref_l, double *dw, double *dl);
 
 typedef struct { size_t w, l; } Comparison; // of responses; bon-sft: w alone
 // All comparisons of a cache, prompt by prompt. It owns everything; stb arrays.
-typedef struct { Prompt *prompts; Response *responses; Sequence *sequences; double *ref; Comparison *list; size_t retokenised; } Comparisons; // retokenised: texts that encode to other ids than were sampled
-// bonbon, bon-sft: the best (and the worst) of each prompt's first N draws. dpo, ipo: of the first `draws`, at most `pairs` of all pairs with unequal rewards, chosen by seed.
-// Dies naming the prompt that has too few draws, a text that is not kept, or more tokens than its context.
-void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, const OfflineLoss *o, size_t draws, size_t pairs, uint64_t seed, const Tokenizer *t, const Config *cfg);
-// dpo, ipo: from JSONL lines {"prompt","chosen","rejected"}; an end-of-text token closes both texts if the tokenizer has one. Dies with file and line.
+// retokenised: texts that encode to other ids than were sampled
+typedef struct {
+    Prompt *prompts;
+    Response *responses;
+    Sequence *sequences;
+    double *ref;
+    Comparison *list;
+    size_t retokenised;
+} Comparisons;
+// bonbon, bon-sft: the best (and the worst) of each prompt's first N draws. dpo, ipo: of the first `draws`, at most
+// `pairs` of all pairs with unequal rewards, chosen by seed. Dies naming the prompt that has too few draws, a text that
+// is not kept, or more tokens than its context.
+void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, const OfflineLoss *o, size_t draws,
+                      size_t pairs, uint64_t seed, const Tokenizer *t, const Config *cfg);
+// dpo, ipo: from JSONL lines {"prompt","chosen","rejected"}; an end-of-text token closes both texts if the tokenizer
+// has one. Dies with file and line.
 void comparisons_read(Comparisons *c, const char *path, size_t prompts_max, const Tokenizer *t, const Config *cfg);
 void comparisons_free(Comparisons *c);
-void comparisons_reference(Comparisons *c, Pass *p, double temperature); // ref: log-probabilities of every response by the model as it is
+// ref: log-probabilities of every response by the model as it is
+void comparisons_reference(Comparisons *c, Pass *p, double temperature);
 
-enum { OFFLINE_LOSS, OFFLINE_MARGIN, OFFLINE_RIGHT, OFFLINE_W, OFFLINE_L, OFFLINE_SUMS }; // sums over comparisons: loss, h, h > 0, log pi(y_w), log pi(y_l)
-// Accumulates into m->g the gradient of the mean loss of comparisons which[0..n), and their sums into sums (OFFLINE_SUMS). p: made for backward.
-void offline_batch(Pass *p, const OfflineLoss *o, const Comparisons *c, const size_t *which, size_t n, double temperature, double *sums);
+// sums over comparisons: loss, h, h > 0, log pi(y_w), log pi(y_l)
+enum { OFFLINE_LOSS, OFFLINE_MARGIN, OFFLINE_RIGHT, OFFLINE_W, OFFLINE_L, OFFLINE_SUMS };
+// Accumulates into m->g the gradient of the mean loss of comparisons which[0..n), and their sums into sums
+// (OFFLINE_SUMS). p: made for backward.
+void offline_batch(Pass *p, const OfflineLoss *o, const Comparisons *c, const size_t *which, size_t n,
+                   double temperature, double *sums);
 
 #ifdef VBON_IMPLEMENTATION
 
@@ -63,7 +84,8 @@ double offline_loss(const OfflineLoss *o, double w, double l, double ref_w, doub
         loss = softplus(-o->beta * h);
         dh = -o->beta / (1 + exp(o->beta * h));
     } else {
-        double d = h - (o->kind == OFFLINE_IPO ? 1 / (2 * o->beta) : bonbon_target(o->N)), weight = o->kind == OFFLINE_IPO ? 1 : 1 - o->alpha;
+        double d = h - (o->kind == OFFLINE_IPO ? 1 / (2 * o->beta) : bonbon_target(o->N)),
+               weight = o->kind == OFFLINE_IPO ? 1 : 1 - o->alpha;
         loss = weight * d * d;
         dh = weight * 2 * d;
     }
@@ -84,7 +106,9 @@ static void add_prompt(Comparisons *c, const char *where, const char *text, cons
     arrput(c->prompts, p);
 }
 
-static size_t add_response(Comparisons *c, const char *where, const CacheSample *s, const Tokenizer *t, const Config *cfg) // to the last prompt
+// to the last prompt
+static size_t add_response(Comparisons *c, const char *where, const CacheSample *s, const Tokenizer *t,
+                           const Config *cfg)
 {
     bool same;
     Response r = {.prompt = arrlenu(c->prompts) - 1, .reward = s->reward};
@@ -106,7 +130,8 @@ static size_t response_of(Comparisons *c, const Cache *cache, const CachePrompt 
 {
     if (placed[k] >= 0) return (size_t)placed[k];
     char *where = format("%s:%zu: draw %zu of prompt \"%.40s\"", cache->path, p->samples[k].line, k, p->prompt);
-    if (!p->samples[k].ids && !p->samples[k].text) die("%s has neither ids nor text: it was compacted for other comparisons", where);
+    if (!p->samples[k].ids && !p->samples[k].text)
+        die("%s has neither ids nor text: it was compacted for other comparisons", where);
     placed[k] = (long)add_response(c, where, &p->samples[k], t, cfg);
     c->responses[placed[k]].sample = k;
     free(where);
@@ -121,16 +146,19 @@ static void comparisons_finish(Comparisons *c) // when all responses are in thei
     }
 }
 
-static bool draw_below(const CacheSample *a, const CacheSample *b) // in the total order; without keys the earlier draw is the lower one
+// in the total order; without keys the earlier draw is the lower one
+static bool draw_below(const CacheSample *a, const CacheSample *b)
 {
     uint64_t x = a->ids ? order_key(a->ids, a->n_ids) : a->key, y = b->ids ? order_key(b->ids, b->n_ids) : b->key;
     return a->reward == b->reward && x == y ? a->draw < b->draw : order_below(a->reward, x, b->reward, y);
 }
 
-void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, const OfflineLoss *o, size_t draws, size_t pairs, uint64_t seed, const Tokenizer *t, const Config *cfg)
+void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, const OfflineLoss *o, size_t draws,
+                      size_t pairs, uint64_t seed, const Tokenizer *t, const Config *cfg)
 {
     bool best_of = o->kind == OFFLINE_BONBON || o->kind == OFFLINE_BON_SFT;
-    size_t first = best_of ? (size_t)o->N : draws, n_prompts = prompts_max && prompts_max < cache->n ? prompts_max : cache->n;
+    size_t first = best_of ? (size_t)o->N : draws,
+           n_prompts = prompts_max && prompts_max < cache->n ? prompts_max : cache->n;
     for (size_t i = 0; i < n_prompts; i++) {
         const CachePrompt *p = &cache->prompts[i];
         if (p->n < first)
@@ -158,7 +186,10 @@ void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, co
         Comparison *all = NULL; // by number of draw first: only those that are chosen become responses
         for (size_t a = 0; a < first; a++)
             for (size_t b = a + 1; b < first; b++)
-                if (p->samples[a].reward != p->samples[b].reward) arrput(all, ((Comparison){p->samples[a].reward > p->samples[b].reward ? a : b, p->samples[a].reward > p->samples[b].reward ? b : a}));
+                if (p->samples[a].reward != p->samples[b].reward)
+                    arrput(all,
+                           ((Comparison){p->samples[a].reward > p->samples[b].reward ? a : b,
+                                         p->samples[a].reward > p->samples[b].reward ? b : a}));
         random_permutation(order, arrlenu(all), seed, STREAM_PAIRS, i);
         for (size_t k = 0; k < arrlenu(all) && k < pairs; k++) {
             Comparison x = all[order[k]];
@@ -186,7 +217,8 @@ void comparisons_read(Comparisons *c, const char *path, size_t prompts_max, cons
         for (int k = 0; k < 2; k++) {
             const char *key = k ? "rejected" : "chosen";
             char *which = format("%s: the %s text", where, key);
-            side[k] = add_response(c, which, &(CacheSample){.text = (char *)jsonl_string(&in, j, key, true), .finished = true}, t, cfg);
+            side[k] = add_response(
+                c, which, &(CacheSample){.text = (char *)jsonl_string(&in, j, key, true), .finished = true}, t, cfg);
             free(which);
         }
         arrput(c->list, ((Comparison){side[0], side[1]}));
@@ -223,7 +255,8 @@ void comparisons_reference(Comparisons *c, Pass *p, double temperature)
 // ----------------------------------------------------------------------------
 // training
 
-void offline_batch(Pass *p, const OfflineLoss *o, const Comparisons *c, const size_t *which, size_t n, double temperature, double *sums)
+void offline_batch(Pass *p, const OfflineLoss *o, const Comparisons *c, const size_t *which, size_t n,
+                   double temperature, double *sums)
 {
     Model *m = p->m;
     const Ops *ops = m->o;
@@ -248,20 +281,24 @@ void offline_batch(Pass *p, const OfflineLoss *o, const Comparisons *c, const si
             size_t length[2] = {c->responses[x->w].n, unit == 2 ? c->responses[x->l].n : 0};
             for (size_t u = 0, t = 0; u < unit; u++) for (size_t k = 0; k < length[u]; k++) y[u] += (double)token[t++];
             if (x->w == x->l) y[1] = y[0]; // the best is the worst: h is 0 without rounding, for Adam would magnify it
-            double loss = offline_loss(o, y[0], y[1], c->ref[x->w], ref_l, &d[0], &d[1]), h = (y[0] - y[1]) - (c->ref[x->w] - ref_l);
+            double loss = offline_loss(o, y[0], y[1], c->ref[x->w], ref_l, &d[0], &d[1]),
+                   h = (y[0] - y[1]) - (c->ref[x->w] - ref_l);
             if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: %s", m->step + 1, loss_cause(m));
-            for (size_t u = 0; u < unit; u++) for (size_t k = 0; k < length[u]; k++) *token++ = (real)(d[u] / (double)n);
+            for (size_t u = 0; u < unit; u++)
+                for (size_t k = 0; k < length[u]; k++) *token++ = (real)(d[u] / (double)n);
             const double add[OFFLINE_SUMS] = {loss, h, h > 0, y[0], y[1]};
             for (int k = 0; k < OFFLINE_SUMS; k++) sums[k] += add[k];
         }
         ops->upload(slice(p->dlogp, 0, p->R), p->h_real);
-        ops->logprob_backward(p->dhidden, dhead, (Buf){0}, p->dlogp, (Buf){0}, p->hidden, head, p->target, temperature, p->R, C, V);
+        ops->logprob_backward(p->dhidden, dhead, (Buf){0}, p->dlogp, (Buf){0}, p->hidden, head, p->target, temperature,
+                              p->R, C, V);
         pass_backward(p);
     }
     free(q);
 }
 
-// alpha that weighs both terms of bonbon equally (Variational Best-of-N, footnote 12), from the first 512 comparisons: before the first step h is 0 in all of them
+// alpha that weighs both terms of bonbon equally (Variational Best-of-N, footnote 12), from the first 512 comparisons:
+// before the first step h is 0 in all of them
 static double bonbon_alpha(const Comparisons *c, long N)
 {
     size_t n = arrlenu(c->list) < 512 ? arrlenu(c->list) : 512;
@@ -323,7 +360,8 @@ static void cmd_offline(const Args *a)
     if (!pairwise && flag_given("beta") == 2) usage("--beta goes with --loss dpo and ipo; %s has --n", name);
     if (pairwise && flag_given("n") == 2) usage("--n goes with --loss bonbon and bon-sft; %s has --beta", name);
     if (loss->kind != OFFLINE_BONBON && flag_given("alpha") == 2) usage("--alpha goes with --loss bonbon");
-    if (!pairwise && (flag_given("draws") == 2 || flag_given("pairs") == 2)) usage("--draws and --pairs go with --loss dpo and ipo; %s has --n", name);
+    if (!pairwise && (flag_given("draws") == 2 || flag_given("pairs") == 2))
+        usage("--draws and --pairs go with --loss dpo and ipo; %s has --n", name);
     if (!automatic) loss->alpha = a->alpha;
     require(a->model, "model");
     if (!a->data == !a->cache) usage("one of --cache and --data is required");
@@ -345,11 +383,16 @@ static void cmd_offline(const Args *a)
             open_reward(&reward, a, t);
             check_reward(&cache, a->cache, a, &reward, t);
             reward_close(&reward);
-        } else printf("%s: its rewards are taken as they stand (--reward names what made them, and checks)\n", a->cache);
-        comparisons_make(c, &cache, (size_t)a->prompts_max, loss, (size_t)a->draws, (size_t)a->pairs, (uint64_t)a->seed, t, &m.cfg);
+        } else
+            printf("%s: its rewards are taken as they stand (--reward names what made them, and checks)\n", a->cache);
+        comparisons_make(c, &cache, (size_t)a->prompts_max, loss, (size_t)a->draws, (size_t)a->pairs, (uint64_t)a->seed,
+                         t, &m.cfg);
         cache_free(&cache);
     }
-    if (c->retokenised) printf("%s: %zu of %zu texts encode to other tokens than were sampled, and are learned as texts (a cache with ids has the tokens)\n", a->cache, c->retokenised, arrlenu(c->responses));
+    if (c->retokenised)
+        printf("%s: %zu of %zu texts encode to other tokens than were sampled, and are learned as texts (a cache with "
+               "ids has the tokens)\n",
+               a->cache, c->retokenised, arrlenu(c->responses));
     size_t tokens = (size_t)a->micro_tokens;
     for (size_t i = 0; i < arrlenu(c->list); i++) { // a comparison is never split
         const Comparison *x = &c->list[i];
@@ -363,7 +406,8 @@ static void cmd_offline(const Args *a)
     passes_create(&s.passes, arrlenu(c->list), (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
     s.which = (size_t *)xmalloc(s.passes.batch * sizeof *s.which);
     printf("%zu parameters, %zu train; %zu prompts, %zu responses, %zu comparisons; %ld steps of %zu\n", m.n_params,
-        m.n_params - m.first, arrlenu(c->prompts), arrlenu(c->responses), s.passes.items, s.passes.steps, s.passes.batch);
+           m.n_params - m.first, arrlenu(c->prompts), arrlenu(c->responses), s.passes.items, s.passes.steps,
+           s.passes.batch);
     passes_report(&s.passes, "comparisons");
     if (loss->kind == OFFLINE_BONBON) printf("alpha %.4g, target %.4g nats\n", loss->alpha, bonbon_target(loss->N));
     r.weights = weights_json("model", &m, t, NULL); // of its rewards the cache tells

@@ -23,7 +23,8 @@ Tokenizer *tokenizer_load(const char *dir);          // dies with one line namin
 void tokenizer_free(Tokenizer *t);
 // Ids of a UTF-8 text, malloc'd, *n of them. NULL when the text is not UTF-8: *n is the offset of the first bad byte.
 int *tokenizer_encode(const Tokenizer *t, const char *text, size_t bytes, size_t *n);
-char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *bytes); // malloc'd, NUL-terminated; exactly the tokens' bytes. bytes may be NULL
+// malloc'd, NUL-terminated; exactly the tokens' bytes. bytes may be NULL
+char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *bytes);
 int tokenizer_vocab(const Tokenizer *t);             // largest id + 1
 // What ends a text: the tokenizer's eos_token (lib/special.h), else the eos_token_id of generation_config.json, or of
 // config.json where that is missing; -1: none. Dies when they differ, or name an ordinary word. tokenizer_end does so
@@ -63,12 +64,14 @@ static int byte_char(int byte)
     static int table[256];
     if (!table['!']) {
         int next = 256;
-        for (int b = 0; b < 256; b++) table[b] = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174 ? b : next++;
+        for (int b = 0; b < 256; b++)
+            table[b] = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174 ? b : next++;
     }
     return table[byte];
 }
 
-// The bytes a vocabulary entry spells, malloc'd; characters outside the alphabet (added tokens) stand for their own bytes.
+// The bytes a vocabulary entry spells, malloc'd; characters outside the alphabet (added tokens) stand for their own
+// bytes.
 static char *spelled_bytes(const char *s, size_t *n)
 {
     static int byte_of[512];
@@ -127,7 +130,8 @@ static void add_merge(Tokenizer *t, const char *path, size_t line, const char *a
     strcat(strcpy(ab, a), b);
     ptrdiff_t ia = shgeti(t->vocab, a), ib = shgeti(t->vocab, b), iab = shgeti(t->vocab, ab);
     if (ia < 0 || ib < 0 || iab < 0) die("%s: merge %zu, \"%s %s\": not in the vocabulary", path, line, a, b);
-    arrput(t->merges, ((Merge){(uint64_t)t->vocab[ia].value << 32 | (uint32_t)t->vocab[ib].value, t->vocab[iab].value}));
+    arrput(t->merges,
+           ((Merge){(uint64_t)t->vocab[ia].value << 32 | (uint32_t)t->vocab[ib].value, t->vocab[iab].value}));
     free(ab);
 }
 
@@ -149,16 +153,25 @@ static void index_merges(Tokenizer *t)
 
 static void load_tokenizer_json(Tokenizer *t, const char *path, json_t *j)
 {
-    json_t *model = json_object_get(j, "model"), *merges = json_object_get(model, "merges"), *norm = json_object_get(j, "normalizer"), *v;
+    json_t *model = json_object_get(j, "model"), *merges = json_object_get(model, "merges"),
+           *norm = json_object_get(j, "normalizer"), *v;
     json_t *pre = json_object_get(j, "pre_tokenizer"), *post = json_object_get(j, "post_processor");
-    const char *post_type = json_string_value(json_object_get(post, "type")), *type = json_string_value(json_object_get(model, "type")), *pre_type = json_string_value(json_object_get(pre, "type"));
+    const char *post_type = json_string_value(json_object_get(post, "type")),
+               *type = json_string_value(json_object_get(model, "type")),
+               *pre_type = json_string_value(json_object_get(pre, "type"));
     size_t i;
     if (type && strcmp(type, "BPE")) die("%s: a %s model: only byte-level BPE is supported here", path, type);
-    if (json_is_true(json_object_get(model, "byte_fallback")) || json_is_true(json_object_get(model, "ignore_merges")) || json_number_value(json_object_get(model, "dropout")) > 0)
+    if (json_is_true(json_object_get(model, "byte_fallback")) ||
+        json_is_true(json_object_get(model, "ignore_merges")) ||
+        json_number_value(json_object_get(model, "dropout")) > 0)
         die("%s: byte_fallback, ignore_merges and dropout are not supported", path);
     const char *affix[] = {"continuing_subword_prefix", "end_of_word_suffix"};
-    for (int k = 0; k < 2; k++) { const char *s = json_string_value(json_object_get(model, affix[k])); if (s && *s) die("%s: %s is not supported", path, affix[k]); }
-    if (!pre_type || strcmp(pre_type, "ByteLevel") || json_is_true(json_object_get(pre, "add_prefix_space")) || json_is_false(json_object_get(pre, "use_regex")))
+    for (int k = 0; k < 2; k++) {
+        const char *s = json_string_value(json_object_get(model, affix[k]));
+        if (s && *s) die("%s: %s is not supported", path, affix[k]);
+    }
+    if (!pre_type || strcmp(pre_type, "ByteLevel") || json_is_true(json_object_get(pre, "add_prefix_space")) ||
+        json_is_false(json_object_get(pre, "use_regex")))
         die("%s: its pre-tokeniser is not GPT-2's ByteLevel without prefix space", path);
     if (json_is_object(norm)) {
         const char *n = json_string_value(json_object_get(norm, "type"));
@@ -166,7 +179,9 @@ static void load_tokenizer_json(Tokenizer *t, const char *path, json_t *j)
         t->nfc = true;
     }
     bool adds = json_is_object(post) && (!post_type || strcmp(post_type, "ByteLevel"));
-    if (adds && post_type && !strcmp(post_type, "TemplateProcessing")) adds = json_array_size(json_object_get(post, "single")) != 1 || !json_object_get(json_array_get(json_object_get(post, "single"), 0), "Sequence");
+    if (adds && post_type && !strcmp(post_type, "TemplateProcessing"))
+        adds = json_array_size(json_object_get(post, "single")) != 1 ||
+            !json_object_get(json_array_get(json_object_get(post, "single"), 0), "Sequence");
     if (adds) die("%s: post_processor %s is not supported: no token is put around a text", path, shown(post_type));
     load_vocab(t, path, json_object_get(model, "vocab"));
     if (!json_is_array(merges)) die("%s: no merges: is it whole?", path);
@@ -257,8 +272,9 @@ static void load_end(Tokenizer *t, const Special *s, const char *dir)
         if (t->eos < 0) t->eos = (int)id;
         else if (id == t->eos || t->doubt) continue;
         else if (named)
-            t->doubt = format("%s: \"eos_token_id\" is %.0f, the tokenizer's %s is %d: which ends a text? make them agree",
-                path, id, shown(named), t->eos);
+            t->doubt =
+                format("%s: \"eos_token_id\" is %.0f, the tokenizer's %s is %d: which ends a text? make them agree",
+                       path, id, shown(named), t->eos);
         else t->doubt = format("%s: \"eos_token_id\" names %d and %.0f: which ends a text?", path, t->eos, id);
     }
     for (size_t i = 0; i < arrlenu(s->added) && named; i++)
@@ -337,10 +353,18 @@ uint64_t tokenizer_fingerprint(const Tokenizer *t) { return t->fingerprint; }
 typedef enum { LETTER, NUMBER, SPACE, OTHER } CharClass;
 static CharClass char_class(int c)
 {
-    if (c < 128) return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ? LETTER : c >= '0' && c <= '9' ? NUMBER : c == ' ' || (c >= 9 && c <= 13) ? SPACE : OTHER;
-    if (c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000) return SPACE;
+    if (c < 128)
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ? LETTER
+            : c >= '0' && c <= '9'                              ? NUMBER
+            : c == ' ' || (c >= 9 && c <= 13)                   ? SPACE
+                                                                : OTHER;
+    if (c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
+        c == 0x202f || c == 0x205f || c == 0x3000)
+        return SPACE;
     utf8proc_category_t k = utf8proc_category(c);
-    return k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LO ? LETTER : k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO ? NUMBER : OTHER;
+    return k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LO ? LETTER
+        : k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO  ? NUMBER
+                                                                  : OTHER;
 }
 
 static CharClass class_at(const char *s, const char *end, size_t *len)
@@ -454,7 +478,8 @@ static int *encode_plain(const Tokenizer *t, Merger *m, const char *s, size_t n,
     return out;
 }
 
-// Cuts out the longest added token at each place, those matched before (false) or after (true) normalisation; what is between goes on.
+// Cuts out the longest added token at each place, those matched before (false) or after (true) normalisation; what is
+// between goes on.
 static int *encode_added(const Tokenizer *t, Merger *m, const char *s, size_t n, bool normalized, int *out)
 {
     size_t from = 0;
@@ -498,7 +523,8 @@ char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *byt
     for (size_t i = 0; i < n; i++) total += ids[i] >= 0 && ids[i] < t->size ? t->token[ids[i]].n : 0;
     char *s = (char *)xmalloc(total + 1);
     for (size_t i = 0; i < n; i++) {
-        if (ids[i] < 0 || ids[i] >= t->size || !t->token[ids[i]].bytes) continue; // a padded vocabulary's unused ids are nothing
+        // a padded vocabulary's unused ids are nothing
+        if (ids[i] < 0 || ids[i] >= t->size || !t->token[ids[i]].bytes) continue;
         memcpy(s + at, t->token[ids[i]].bytes, t->token[ids[i]].n);
         at += t->token[ids[i]].n;
     }

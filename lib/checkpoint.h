@@ -4,9 +4,11 @@
 // keeps (counters, a regression). It is written beside (step-N.tmp), fsynced and renamed; the log is fsynced; then
 // OUT/latest is replaced by a file that names it; only then are older ones removed. So at any moment `latest` names a
 // whole checkpoint, and the log has the records up to it. Everything random is a function of counters (gpt2.h), so no
-// generator state is kept. Ctrl-C and SIGTERM set a flag; loops look at it between steps, save and stop with exit code 130 or 143.
+// generator state is kept. Ctrl-C and SIGTERM set a flag; loops look at it between steps, save and stop with exit code
+// 130 or 143.
 //
-// Easy to get wrong: weights must be saved in the run's own precision (not in the --dtype of the final model), or the resumed run differs.
+// Easy to get wrong: weights must be saved in the run's own precision (not in the --dtype of the final model), or the
+// resumed run differs.
 #pragma once
 #include <signal.h>
 extern volatile sig_atomic_t stop_signal;  // the signal that asked the program to stop, or 0
@@ -14,10 +16,12 @@ void stop_on_signals(void);
 
 // What a loop keeps beside the model: named arrays of doubles, restored in place.
 typedef struct { const char *name; double *values; size_t n; } State;
-void checkpoint_save(const Model *m, const char *out, long step, const char *tokenizer_dir, const State *state, size_t n_state);
+void checkpoint_save(const Model *m, const char *out, long step, const char *tokenizer_dir, const State *state,
+                     size_t n_state);
 // The folder `latest` names, malloc'd, or NULL when there is none. Dies when it names a folder that is not there.
 char *checkpoint_latest(const char *out);
-// Weights, moments, value head and state from a checkpoint folder into a model created with the same flags; dies naming what differs.
+// Weights, moments, value head and state from a checkpoint folder into a model created with the same flags; dies naming
+// what differs.
 void checkpoint_load(Model *m, const char *folder, State *state, size_t n_state);
 void checkpoint_clear(const char *out);    // after the final model is in place: removes latest and step-N
 
@@ -50,7 +54,8 @@ static void remove_checkpoints(const char *out, const char *keep)
     closedir(d);
 }
 
-typedef struct { const Model *m; Tensor *t; const Param **values; real *x; } Saved; // t: the two moments, the value head, the caller's state
+// t: the two moments, the value head, the caller's state
+typedef struct { const Model *m; Tensor *t; const Param **values; real *x; } Saved;
 static const void *saved_state(void *context, size_t i)
 {
     Saved *s = (Saved *)context;
@@ -60,7 +65,8 @@ static const void *saved_state(void *context, size_t i)
     return s->x;
 }
 
-void checkpoint_save(const Model *m, const char *out, long step, const char *tokenizer_dir, const State *state, size_t n_state)
+void checkpoint_save(const Model *m, const char *out, long step, const char *tokenizer_dir, const State *state,
+                     size_t n_state)
 {
     char *name = format("step-%ld", step), *folder = format("%s/%s", out, name), *tmp = format("%s.tmp", folder);
     char *file = format("%s/state.safetensors", tmp), *latest = format("%s/latest", out);
@@ -70,17 +76,25 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
         if (q && !(q->flags & P_VALUE)) continue;
         double sum = m->o->sumsq(q ? param_master(m, q) : i ? m->v : m->m);
         if (!isfinite(sum))
-            die("%s: step %ld: %s not finite: lower --lr; nothing was saved", out, step, q ? "the value head is" : "the optimiser's moments are");
+            die("%s: step %ld: %s not finite: lower --lr; nothing was saved", out, step,
+                q ? "the value head is" : "the optimiser's moments are");
     }
     for (size_t i = 0; i < n_state; i++)
-        for (size_t k = 0; k < state[i].n; k++) must_be_finite(state[i].values[k], state[i].name, "lower --lr; no checkpoint was saved");
+        for (size_t k = 0; k < state[i].n; k++)
+            must_be_finite(state[i].values[k], state[i].name, "lower --lr; no checkpoint was saved");
     remove_folder(tmp, model_file);
     make_folder(tmp);
     model_save(m, tmp, DT_REAL, tokenizer_dir, 0);
     Saved s = {.m = m};
     const Buf moments[] = {m->m, m->v};
     size_t largest = m->m.n;
-    for (int i = 0; i < 2; i++) arrput(s.t, ((Tensor){.name = i ? "grad.second_moments" : "grad.first_moments", .type = DT_REAL, .rank = 1, .shape = {moments[i].n}, .n = moments[i].n}));
+    for (int i = 0; i < 2; i++)
+        arrput(s.t,
+               ((Tensor){.name = i ? "grad.second_moments" : "grad.first_moments",
+                         .type = DT_REAL,
+                         .rank = 1,
+                         .shape = {moments[i].n},
+                         .n = moments[i].n}));
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
         if (!(q->flags & P_VALUE)) continue;
@@ -88,7 +102,14 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
         arrput(s.t, ((Tensor){.name = q->name, .type = DT_REAL, .rank = 1, .shape = {q->n}, .n = q->n}));
         arrput(s.values, q);
     }
-    for (size_t i = 0; i < n_state; i++) arrput(s.t, ((Tensor){.name = state[i].name, .type = DT_F64, .rank = 1, .shape = {state[i].n}, .n = state[i].n, .data = state[i].values}));
+    for (size_t i = 0; i < n_state; i++)
+        arrput(s.t,
+               ((Tensor){.name = state[i].name,
+                         .type = DT_F64,
+                         .rank = 1,
+                         .shape = {state[i].n},
+                         .n = state[i].n,
+                         .data = state[i].values}));
     s.x = (real *)xmalloc(largest * sizeof *s.x);
     char steps[32];
     snprintf(steps, sizeof steps, "%ld", m->step);
@@ -97,7 +118,8 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
     arrfree(s.t); arrfree(s.values);
     free(s.x);
     sync_folder(tmp);
-    remove_folder(folder, model_file); // left by a run that died after the rename and before `latest`: not the one latest names, for that one is older
+    // left by a run that died after the rename and before `latest`: not the one latest names, for that one is older
+    remove_folder(folder, model_file);
     if (rename(tmp, folder)) die("%s: cannot be renamed to %s: %s", tmp, folder, strerror(errno));
     char *log = format("%s/log.jsonl", out);
     sync_file(log);
@@ -128,7 +150,9 @@ char *checkpoint_latest(const char *out)
 static void state_get(const Safetensors *s, const char *folder, const char *name, DType type, size_t n, void *out)
 {
     const Tensor *t = safetensors_find(s, name);
-    if (!t || t->type != type || t->n != n) die("%s/state.safetensors: %s is missing or of another size: resume with the flags the run began with", folder, name);
+    if (!t || t->type != type || t->n != n)
+        die("%s/state.safetensors: %s is missing or of another size: resume with the flags the run began with", folder,
+            name);
     tensor_read(out, t, safetensors_path(s));
 }
 

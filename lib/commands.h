@@ -1,8 +1,10 @@
-// commands.h: what `vbon COMMAND` does, in plain code: read flags, load, loop, write. Here stand score, train and the table of all; the others stand
-// beside what they are about: sft and reward in supervised.h, sample, bon and cache in draw.h, eval in eval.h, offline in baselines.h, info in info.h.
+// commands.h: what `vbon COMMAND` does, in plain code: read flags, load, loop, write. Here stand score, train and the
+// table of all; the others stand beside what they are about: sft and reward in supervised.h, sample, bon and cache in
+// draw.h, eval in eval.h, offline in baselines.h, info in info.h.
 //
-// Before a command begins main prints its start-up table. A command shows its progress, and writes nothing in place until it is whole. Runs that take long (sft, reward,
-// train, offline, cache) can be killed at any moment and go on with --resume (cache: by itself).
+// Before a command begins main prints its start-up table. A command shows its progress, and writes nothing in place
+// until it is whole. Runs that take long (sft, reward, train, offline, cache) can be killed at any moment and go on
+// with --resume (cache: by itself).
 #pragma once
 typedef struct { const char *name; void (*run)(const Args *a); const char *summary, *example; } Command;
 
@@ -62,7 +64,8 @@ static void cmd_score(const Args *a)
     int eos = tokenizer_end(t, a->reward != NULL); // for the text, which a reward gets without its end
     if (a->reward) open_reward(&reward, a, t);
     Pass pass = {0};
-    size_t room = 0; // as many tokens as the longest text so far: the context may be any number where positions are rotary
+    // as many tokens as the longest text so far: the context may be any number where positions are rotary
+    size_t room = 0;
     Jsonl in;
     jsonl_open(&in, a->in);
     enum { BLOCK = 256 };
@@ -76,7 +79,12 @@ static void cmd_score(const Args *a)
     for (bool more = true; more;) {
         size_t n = 0, tokens = (size_t)a->micro_tokens;
         while (n < BLOCK && (more = jsonl_next(&in, &record[n]))) {
-            if (jsonl_header(record[n])) { printf("%s:%zu: a cache's header is not copied: what is written is no cache of its reward\n", a->in, in.line); json_decref(record[n]); continue; }
+            if (jsonl_header(record[n])) {
+                printf("%s:%zu: a cache's header is not copied: what is written is no cache of its reward\n", a->in,
+                       in.line);
+                json_decref(record[n]);
+                continue;
+            }
             retokenised += !score_line(&in, record[n], t, eos, m.cfg.V, n, &p[n], &r[n]);
             if (p[n].n + r[n].n > m.cfg.max_T)
                 die("%s: %zu tokens; the model's own context is %zu: shorten the text", p[n].where, p[n].n + r[n].n,
@@ -95,7 +103,8 @@ static void cmd_score(const Args *a)
         file_flush(out->f, a->out, false);
         if (a->reward) reward_assign(&reward, p, r, n, false);
         for (size_t i = 0; i < n; i++) {
-            q = sequence_of(&p[i], &r[i]); // of a text without a prompt the first token has nothing to be predicted from
+            // of a text without a prompt the first token has nothing to be predicted from
+            q = sequence_of(&p[i], &r[i]);
             json_t *lps = json_array();
             double sum = 0;
             size_t count = sequence_states(&q);
@@ -116,7 +125,9 @@ static void cmd_score(const Args *a)
             json_object_foreach(ours, key, v) scored |= !json_object_del(record[i], key);
             json_t *exact = scored ? json_loads(line[i], 0, NULL) : NULL;
             if (scored && !exact)
-                die("%s: was scored before and has an integer of more than 64 bits: leave \"tokens\", \"logps\", \"logp\" and \"reward\" out", p[i].where);
+                die("%s: was scored before and has an integer of more than 64 bits: leave \"tokens\", \"logps\", "
+                    "\"logp\" and \"reward\" out",
+                    p[i].where);
             json_decref(exact);
             char *theirs = scored ? json_text(record[i], JSON_COMPACT | JSON_REAL_PRECISION(17)) : xstrdup(line[i]),
                 *more_fields = json_text(ours, JSON_COMPACT | JSON_REAL_PRECISION(9));
@@ -142,11 +153,28 @@ static void cmd_score(const Args *a)
 
 static void ppo_options(PpoOptions *o, const Args *a)
 {
-    *o = (PpoOptions){.temperature = a->temperature, .clip = a->clip, .value_clip = a->value_clip, .vf_coef = a->vf_coef, .gamma = a->gamma, .lambda = a->lambda,
-        .score_clip = a->score_clip, .lr = a->lr, .episodes = a->episodes, .rollout = a->rollout, .minibatch = a->minibatch, .epochs = a->ppo_epochs, .max_new = a->max_new,
-        .warmup = a->warmup, .schedule = &schedules[a->schedule], .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed,
-        .fhat = &fhats[a->fhat], .critic = &critics[a->critic], .objective.row = &objectives[a->objective],
-        .adamw = adamw(a)};
+    *o = (PpoOptions){.temperature = a->temperature,
+                      .clip = a->clip,
+                      .value_clip = a->value_clip,
+                      .vf_coef = a->vf_coef,
+                      .gamma = a->gamma,
+                      .lambda = a->lambda,
+                      .score_clip = a->score_clip,
+                      .lr = a->lr,
+                      .episodes = a->episodes,
+                      .rollout = a->rollout,
+                      .minibatch = a->minibatch,
+                      .epochs = a->ppo_epochs,
+                      .max_new = a->max_new,
+                      .warmup = a->warmup,
+                      .schedule = &schedules[a->schedule],
+                      .tokens = (size_t)a->micro_tokens,
+                      .rows = decode_rows(a, 0),
+                      .seed = (uint64_t)a->seed,
+                      .fhat = &fhats[a->fhat],
+                      .critic = &critics[a->critic],
+                      .objective.row = &objectives[a->objective],
+                      .adamw = adamw(a)};
     for (const char *c = a->compat; *c;) {
         size_t len = strcspn(c, ",");
         if (len == 5 && !strncmp(c, "scale", 5)) o->objective.compat_scale = true;
@@ -154,7 +182,8 @@ static void ppo_options(PpoOptions *o, const Args *a)
         else usage("--compat %s: scale, jointp, or both with a comma", a->compat);
         c += len + (c[len] == ',');
     }
-    // the strength is n or beta: what the command line says, or what the objective takes, undoes the other one of a preset, and its scaling
+    // the strength is n or beta: what the command line says, or what the objective takes, undoes the other one of a
+    // preset, and its scaling
     int n = flag_given("n"), beta = flag_given("beta"), takes = o->objective.row->takes;
     if (flag_given("compat") == 1 && o->objective.row->score != vbon_score) o->objective.compat_scale = false;
     if (o->objective.compat_scale) takes |= TAKES_BETA; // as the released code, which makes n of it
@@ -166,7 +195,8 @@ static void ppo_options(PpoOptions *o, const Args *a)
     o->has_missing_eos = !isnan(o->missing_eos);
     ObjectiveSpec tried = o->objective; // strengths that exclude each other are refused now, before anything is read
     objective_prepare(&tried);
-    if (o->critic->prefixes && o->fhat->exact) usage("--critic prefix-rank ranks prefixes among cached samples: it does not go with --fhat exact");
+    if (o->critic->prefixes && o->fhat->exact)
+        usage("--critic prefix-rank ranks prefixes among cached samples: it does not go with --fhat exact");
 }
 
 static void train_step(Run *r)
@@ -185,7 +215,14 @@ static size_t train_record(Run *r, Metric *x)
 
 static void cmd_train(const Args *a)
 {
-    static const char *const shown[] = {"objective/scores", "objective/kl", "vbon/distance", "vbon/logF", "policy/clipfrac_avg", "val/explained_variance", "lr", NULL};
+    static const char *const shown[] = {"objective/scores",
+                                        "objective/kl",
+                                        "vbon/distance",
+                                        "vbon/logF",
+                                        "policy/clipfrac_avg",
+                                        "val/explained_variance",
+                                        "lr",
+                                        NULL};
     PpoOptions opt;
     ppo_options(&opt, a);
     require(a->model, "model"); require(a->reward, "reward");
@@ -205,45 +242,70 @@ static void cmd_train(const Args *a)
     Cdf *cdf = cached ? cdfs_load(prompts, n, a, &m, t, &reward) : NULL;
     size_t least = SIZE_MAX;
     for (size_t i = 0; i < n && cached; i++) if (cdf[i].M < least) least = cdf[i].M;
-    double N = opt.objective.N > 0 ? (double)opt.objective.N : opt.objective.row->cached ? 1 / opt.objective.beta + 1 : 1;
+    double N = opt.objective.N > 0  ? (double)opt.objective.N
+        : opt.objective.row->cached ? 1 / opt.objective.beta + 1
+                                    : 1;
     if (cached && N > (double)least && !opt.fhat->exact)
-        printf("warning: N = %g is larger than M = %zu: every response above the best cached sample gets the same score\n", N, least);
+        printf(
+            "warning: N = %g is larger than M = %zu: every response above the best cached sample gets the same score\n",
+            N, least);
     Ppo p;
     ppo_create(&p, &opt, &m, prompts, cdf, n, reward_assign, &reward); // the reference is the model as loaded
     p.clock = clock_seconds;
     double MiB[] = {(double)m.params.high, (double)m.optim.high, (double)p.ref_arena.high, (double)p.work.high};
     for (int i = 0; i < 4; i++) MiB[i] /= 1048576;
-    printf("memory: weights %.1f, gradients and moments %.1f, reference %.1f, work %.1f MiB, and the packed weights (vbon info has the pieces)\n", MiB[0], MiB[1], MiB[2], MiB[3]);
+    printf("memory: weights %.1f, gradients and moments %.1f, reference %.1f, work %.1f MiB, and the packed weights "
+           "(vbon info has the pieces)\n",
+           MiB[0], MiB[1], MiB[2], MiB[3]);
     long iterations = (opt.episodes + opt.rollout - 1) / opt.rollout;
     r.weights = weights_json("model", &m, t, &reward);
-    printf("%zu parameters, %zu train; %zu prompts; %ld iterations of %ld episodes\n", m.n_params, m.n_params - m.first, n, iterations, opt.rollout);
+    printf("%zu parameters, %zu train; %zu prompts; %ld iterations of %ld episodes\n", m.n_params, m.n_params - m.first,
+           n, iterations, opt.rollout);
     r.m = &m; r.context = &p; r.tokenizer_dir = a->model; r.steps = iterations; r.unit = "iterations";
     r.state[0] = (State){"critic", p.critic, (size_t)opt.max_new * opt.critic->state};
     r.n_state = opt.critic->state ? 1 : 0;
     r.step = train_step; r.record = train_record; r.shown = shown;
     run_steps(&r);
     reward_close(&reward);
-    printf("seconds: rollouts %.1f, rewards %.1f, updates %.1f\n", p.seconds_rollout, p.seconds_reward, p.seconds_update);
+    printf("seconds: rollouts %.1f, rewards %.1f, updates %.1f\n", p.seconds_rollout, p.seconds_reward,
+           p.seconds_update);
     ppo_free(&p); prompts_free(prompts, n); cdfs_free(cdf, n); model_free(&m); tokenizer_free(t);
 }
 
 // ----------------------------------------------------------------------------
 
 static const Command commands[] = {
-    {"sft", cmd_sft, "train a language model from scratch, or fine-tune one, on JSONL text", "vbon sft --tokenizer dev/demo/tokenizer --data train.jsonl --held-out test.jsonl --layers 4 --width 128 --lr 3e-3 --out runs/lm"},
-    {"reward", cmd_reward, "train a reward model on labels or on preference pairs", "vbon reward --init runs/lm --layers 3 --context 64 --data train.jsonl --held-out test.jsonl --lr 1e-3 --out runs/rm"},
+    {"sft", cmd_sft, "train a language model from scratch, or fine-tune one, on JSONL text",
+     "vbon sft --tokenizer dev/demo/tokenizer --data train.jsonl --held-out test.jsonl --layers 4 --width 128 --lr "
+     "3e-3 --out runs/lm"},
+    {"reward", cmd_reward, "train a reward model on labels or on preference pairs",
+     "vbon reward --init runs/lm --layers 3 --context 64 --data train.jsonl --held-out test.jsonl --lr 1e-3 --out "
+     "runs/rm"},
     {"sample", cmd_sample, "draw responses", "vbon sample --model dev/demo/lm --prompt \"This film\" --samples 3"},
-    {"bon", cmd_bon, "Best-of-N at inference", "vbon bon --model dev/demo/lm --reward dev/demo/rm --prompts dev/demo/prompts_test.jsonl --n 16 --max-new 24 --out bon.jsonl"},
-    {"score", cmd_score, "log-probabilities and rewards of given texts", "vbon score --model dev/demo/lm --reward dev/demo/rm --in texts.jsonl --out scored.jsonl"},
-    {"cache", cmd_cache, "sample the reference and its rewards: what F-hat is made from", "vbon cache --model dev/demo/lm --reward dev/demo/rm --prompts dev/demo/prompts.jsonl --samples 32 --max-new 24 --out cache.jsonl"},
-    {"train", cmd_train, "PPO: vBoN (exact, or the bounds L and L1), or KL-regularised reward", "vbon train --model dev/demo/lm --reward dev/demo/rm --cache cache.jsonl --n 16 --max-new 24 --lr 6e-4 --out runs/vbon16"},
+    {"bon", cmd_bon, "Best-of-N at inference",
+     "vbon bon --model dev/demo/lm --reward dev/demo/rm --prompts dev/demo/prompts_test.jsonl --n 16 --max-new 24 "
+     "--out bon.jsonl"},
+    {"score", cmd_score, "log-probabilities and rewards of given texts",
+     "vbon score --model dev/demo/lm --reward dev/demo/rm --in texts.jsonl --out scored.jsonl"},
+    {"cache", cmd_cache, "sample the reference and its rewards: what F-hat is made from",
+     "vbon cache --model dev/demo/lm --reward dev/demo/rm --prompts dev/demo/prompts.jsonl --samples 32 --max-new 24 "
+     "--out cache.jsonl"},
+    {"train", cmd_train, "PPO: vBoN (exact, or the bounds L and L1), or KL-regularised reward",
+     "vbon train --model dev/demo/lm --reward dev/demo/rm --cache cache.jsonl --n 16 --max-new 24 --lr 6e-4 --out "
+     "runs/vbon16"},
     {"ks", cmd_ks, "do M samples a prompt suffice? Kolmogorov-Smirnov tests and the error of log F-hat, by M",
      "vbon ks --cache cache_test.jsonl --ms 5,20,50 --curves auto --out ks.json"},
-    {"offline", cmd_offline, "the baselines that learn from the cache or from preferences alone: DPO, IPO, BoNBoN, supervised training on the best of N", "vbon offline --model dev/demo/lm --cache cache.jsonl --loss bonbon --n 16 --lr 1e-4 --out runs/bonbon16"},
-    {"eval", cmd_eval, "KL, distance to Best-of-N, win rate and reward on held-out prompts", "vbon eval --model runs/vbon16 --reference dev/demo/lm --reward dev/demo/rm --cache cache_test.jsonl --ns 4,16 --samples 8 --max-new 24"},
+    {"offline", cmd_offline,
+     "the baselines that learn from the cache or from preferences alone: DPO, IPO, BoNBoN, supervised training on the "
+     "best of N",
+     "vbon offline --model dev/demo/lm --cache cache.jsonl --loss bonbon --n 16 --lr 1e-4 --out runs/bonbon16"},
+    {"eval", cmd_eval, "KL, distance to Best-of-N, win rate and reward on held-out prompts",
+     "vbon eval --model runs/vbon16 --reference dev/demo/lm --reward dev/demo/rm --cache cache_test.jsonl --ns 4,16 "
+     "--samples 8 --max-new 24"},
     {"ks", cmd_ks, "do M samples a prompt suffice? Kolmogorov-Smirnov tests and the error of log F-hat, by M",
      "vbon ks --cache cache_test.jsonl --ms 5,20,50 --curves auto --out ks.json"},
-    {"info", cmd_info, "a model's configuration, parameters and memory plan", "vbon info --model dev/demo/lm --memory 1GB"},
+    {"info", cmd_info, "a model's configuration, parameters and memory plan",
+     "vbon info --model dev/demo/lm --memory 1GB"},
 };
 static const size_t n_commands = sizeof commands / sizeof *commands;
 #endif

@@ -11,11 +11,13 @@
 #pragma once
 #include "../gpt2.h"
 
-void config_read(Config *c, const char *dir); // a folder, or a config.json by itself; dies naming the file and the field
+// a folder, or a config.json by itself; dies naming the file and the field
+void config_read(Config *c, const char *dir);
 // All parameters of a created model from a folder of the same configuration, but a value head, which no folder has;
 // of one measured only, names and shapes are checked.
 void model_fill(Model *m, const char *dir);
-// Fills what the folder has under the same name and shape; returns how many parameters it did not find (their values are kept).
+// Fills what the folder has under the same name and shape; returns how many parameters it did not find (their values
+// are kept).
 size_t model_fill_partial(Model *m, const char *dir);
 // Writes a new folder aside and renames it; into an existing one file by file, weights last. shard_bytes 0: one file.
 void model_save(const Model *m, const char *dir, DType type, const char *tokenizer_dir, size_t shard_bytes);
@@ -28,8 +30,17 @@ uint64_t model_fingerprint(const Model *m);   // of configuration and weights as
 
 // The names of activations, all that transformers has for these functions. The first three, in the order of Activation,
 // are those that are written.
-static const struct { const char *name; Activation act; } activations[] = {{"gelu_new", ACT_GELU_TANH}, {"gelu", ACT_GELU_ERF}, {"relu", ACT_RELU},
-    {"gelu_pytorch_tanh", ACT_GELU_TANH}, {"gelu_python_tanh", ACT_GELU_TANH}, {"gelu_fast", ACT_GELU_TANH}, {"gelu_accurate", ACT_GELU_TANH}, {"gelu_python", ACT_GELU_ERF}};
+static const struct {
+    const char *name;
+    Activation act;
+} activations[] = {{"gelu_new", ACT_GELU_TANH},
+                   {"gelu", ACT_GELU_ERF},
+                   {"relu", ACT_RELU},
+                   {"gelu_pytorch_tanh", ACT_GELU_TANH},
+                   {"gelu_python_tanh", ACT_GELU_TANH},
+                   {"gelu_fast", ACT_GELU_TANH},
+                   {"gelu_accurate", ACT_GELU_TANH},
+                   {"gelu_python", ACT_GELU_ERF}};
 
 // The fields that every architecture has beside its own.
 static const ConfigField common_fields[] = {
@@ -130,15 +141,18 @@ static void labels_read(Config *c, json_t *j, const char *path)
     json_t *names = json_object_get(j, "id2label");
     size_t n = json_object_size(names);
     if (names && !json_is_null(names) && !n) die("%s: \"id2label\" must be an object with a name for each label", path);
-    if (n && c->labels && n != c->labels) die("%s: \"num_labels\" is %zu, \"id2label\" has %zu: which is it?", path, c->labels, n);
+    if (n && c->labels && n != c->labels)
+        die("%s: \"num_labels\" is %zu, \"id2label\" has %zu: which is it?", path, c->labels, n);
     c->labels = n ? n : c->labels ? c->labels : 2;
 }
 
 static void config_check(const Config *c, const char *path) // what no field by itself shows
 {
-    double C = (double)c->C, size = (double)c->L * C * (4 * C + 2 * (double)c->F) + ((double)c->V + (double)c->max_T) * C;
+    double C = (double)c->C,
+           size = (double)c->L * C * (4 * C + 2 * (double)c->F) + ((double)c->V + (double)c->max_T) * C;
     if (size > 1e12) die("%s: a model of %.0e parameters: its dimensions are absurd", path, size);
-    if (c->C % c->NH || c->C / c->NH > 256) die("%s: width %zu over %zu heads is no whole head size up to 256", path, c->C, c->NH);
+    if (c->C % c->NH || c->C / c->NH > 256)
+        die("%s: width %zu over %zu heads is no whole head size up to 256", path, c->C, c->NH);
 }
 
 // ----------------------------------------------------------------------------
@@ -175,7 +189,11 @@ static char *architecture_names(size_t at)
 // ----------------------------------------------------------------------------
 // reading a folder
 
-static char *config_path(const char *dir) { return !is_folder(dir) && exists(dir) ? xstrdup(dir) : format("%s/config.json", dir); } // of a folder, or the file itself
+// of a folder, or the file itself
+static char *config_path(const char *dir)
+{
+    return !is_folder(dir) && exists(dir) ? xstrdup(dir) : format("%s/config.json", dir);
+}
 
 // Dies where the folder holds what would be left out: an adapter, which transformers puts on the weights
 static json_t *config_file(const char *dir)
@@ -183,7 +201,8 @@ static json_t *config_file(const char *dir)
     static const char *const adapters[] = {"adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"};
     for (size_t i = 0; i < sizeof adapters / sizeof *adapters && is_folder(dir); i++) {
         char *adapter = format("%s/%s", dir, adapters[i]);
-        if (exists(adapter)) die("%s: adapters are not applied: merge it into the weights, save those, and take it away", adapter);
+        if (exists(adapter))
+            die("%s: adapters are not applied: merge it into the weights, save those, and take it away", adapter);
         free(adapter);
     }
     must_be_there(dir);
@@ -194,19 +213,23 @@ static json_t *config_file(const char *dir)
     return j;
 }
 
-// The causal model, the classifier, and the trunk by itself (GPT2Model); transformers 4 put FSDP before the name after sharded training
+// The causal model, the classifier, and the trunk by itself (GPT2Model); transformers 4 put FSDP before the name after
+// sharded training
 static bool is_own_class(const Architecture *a, const char *class)
 {
     if (!strncmp(class, "FSDP", 4)) class += 4;
     size_t stem = (size_t)(strstr(a->classifier, "For") - a->classifier);
-    return !strcmp(class, a->lm) || !strcmp(class, a->classifier) || (!strncmp(class, a->classifier, stem) && !strcmp(class + stem, "Model"));
+    return !strcmp(class, a->lm) || !strcmp(class, a->classifier) ||
+        (!strncmp(class, a->classifier, stem) && !strcmp(class + stem, "Model"));
 }
 
 void config_read(Config *c, const char *dir)
 {
     char *path = config_path(dir);
-    json_t *file = config_file(dir), *base = json_object_get(file, "base_config"), *j = base ? base : file, *types = json_object_get(file, "architectures");
-    const char *type = json_string_value(json_object_get(j, "model_type")), *class = json_string_value(json_array_get(types, 0));
+    json_t *file = config_file(dir), *base = json_object_get(file, "base_config"), *j = base ? base : file,
+           *types = json_object_get(file, "architectures");
+    const char *type = json_string_value(json_object_get(j, "model_type")),
+               *class = json_string_value(json_array_get(types, 0));
     const Architecture *own = architectures;
     while (own->name && (!type || strcmp(own->name, type))) own++;
     if (!own->name)
@@ -219,7 +242,8 @@ void config_read(Config *c, const char *dir)
     config_check(c, path);
     if (own->read) own->read(c, j, path);
     if (types && !json_is_null(types) && !class) die("%s: \"architectures\" must be a list that names the class", path);
-    if (class && !base && !is_own_class(own, class)) die("%s: architecture %s is not supported (%s and %s are)", path, shown(class), own->lm, own->classifier);
+    if (class && !base && !is_own_class(own, class))
+        die("%s: architecture %s is not supported (%s and %s are)", path, shown(class), own->lm, own->classifier);
     c->scalar_head = base || (class && strstr(class, "ForSequenceClassification"));
     if (base) { // cleanrl's form
         json_t *shift = json_object_get(file, "bias");
@@ -234,7 +258,11 @@ void config_read(Config *c, const char *dir)
     free(path);
 }
 
-static bool ends_with(const char *s, const char *end) { size_t a = strlen(s), b = strlen(end); return a >= b && !strcmp(s + a - b, end); }
+static bool ends_with(const char *s, const char *end)
+{
+    size_t a = strlen(s), b = strlen(end);
+    return a >= b && !strcmp(s + a - b, end);
+}
 
 static const char *const backbone = "lm_backbone."; // of cleanrl's reward models
 static const char *bare_name(const Model *m, const char *s)
@@ -259,7 +287,8 @@ static const Tensor *find_param(const Model *m, const Safetensors *s, const Para
 static bool same_shape(const Tensor *t, const Param *q)
 {
     bool transposed = q->flags & P_TRANSPOSE;
-    return q->cols ? t->rank == 2 && t->shape[transposed] == q->rows && t->shape[!transposed] == q->cols : t->rank == 1 && t->shape[0] == q->rows;
+    return q->cols ? t->rank == 2 && t->shape[transposed] == q->rows && t->shape[!transposed] == q->cols
+                   : t->rank == 1 && t->shape[0] == q->rows;
 }
 
 static const char *head_name(const Architecture *a)
@@ -269,7 +298,8 @@ static const char *head_name(const Architecture *a)
     return s->hf;
 }
 
-typedef struct { char *text; size_t n; } Names; // all of them in one line, unless a stranger's file would fill the screen
+// all of them in one line, unless a stranger's file would fill the screen
+typedef struct { char *text; size_t n; } Names;
 static void add_name(Names *list, const char *name)
 {
     if (list->n++ && strlen(list->text) > 20000) return;
@@ -294,15 +324,19 @@ static size_t fill(Model *m, const char *dir, bool partial)
             bool transposed = q->flags & P_TRANSPOSE;
             char what[400];
             int at = snprintf(what, sizeof what, "%s (", q->name);
-            for (int d = 0; d < t->rank; d++) at += snprintf(what + at, sizeof what - (size_t)at, "%s%zu", d ? "x" : "", t->shape[d]);
-            if (q->cols) snprintf(what + at, sizeof what - (size_t)at, ", not %zux%zu)", transposed ? q->cols : q->rows, transposed ? q->rows : q->cols);
+            for (int d = 0; d < t->rank; d++)
+                at += snprintf(what + at, sizeof what - (size_t)at, "%s%zu", d ? "x" : "", t->shape[d]);
+            if (q->cols)
+                snprintf(what + at, sizeof what - (size_t)at, ", not %zux%zu)", transposed ? q->cols : q->rows,
+                         transposed ? q->rows : q->cols);
             else snprintf(what + at, sizeof what - (size_t)at, ", not %zu)", q->rows);
             absent++;
             add_name(&wrong, what);
             continue;
         }
         if (!m->data.p) continue;
-        size_t rows = q->flags & P_TRANSPOSE ? q->cols : q->rows, width = q->n / rows, step = q->flags & P_TRANSPOSE ? rows : load_piece / width + 1;
+        size_t rows = q->flags & P_TRANSPOSE ? q->cols : q->rows, width = q->n / rows,
+               step = q->flags & P_TRANSPOSE ? rows : load_piece / width + 1;
         real *x = (real *)xmalloc((step < rows ? step : rows) * width * sizeof *x);
         for (size_t r = 0; r < rows; r += step) {
             size_t n = rows - r < step ? rows - r : step;
@@ -316,16 +350,22 @@ static size_t fill(Model *m, const char *dir, bool partial)
         const char *name = bare_name(m, t->name);
         bool known = false;
         for (const char *const *end = m->cfg.arch->buffers; *end; end++) known |= ends_with(t->name, *end);
-        for (size_t k = 0; k < m->n_list && !known; k++) known = !strcmp(name, m->list[k].name) && find_param(m, s, &m->list[k]) == t; // not twice, with and without the prefix
+        // not twice, with and without the prefix
+        for (size_t k = 0; k < m->n_list && !known; k++)
+            known = !strcmp(name, m->list[k].name) && find_param(m, s, &m->list[k]) == t;
         const Param *wte = &m->list[0];
-        if (!known && m->cfg.tied && !m->cfg.scalar_head && !strcmp(name, head_name(m->cfg.arch)) && same_shape(t, wte)) { // a copy of the tied head
+        // a copy of the tied head
+        if (!known && m->cfg.tied && !m->cfg.scalar_head && !strcmp(name, head_name(m->cfg.arch)) &&
+            same_shape(t, wte)) {
             known = !m->data.p;
             if (!known) {
                 real *a = (real *)xmalloc(t->n * sizeof *a), *b = (real *)xmalloc(t->n * sizeof *b);
                 tensor_to_real(a, t, 0, t->n, path);
                 param_get(m, wte, b);
                 known = !memcmp(a, b, t->n * sizeof *a);
-                if (!known) die("%s: %s differs from %s though config.json ties them: set tie_word_embeddings to false", path, name, wte->name);
+                if (!known)
+                    die("%s: %s differs from %s though config.json ties them: set tie_word_embeddings to false", path,
+                        name, wte->name);
                 free(a); free(b);
             }
         }
@@ -357,9 +397,14 @@ size_t model_fill_partial(Model *m, const char *dir) { return fill(m, dir, true)
 static void config_write(const Model *m, const char *dir, DType type)
 {
     const Config *c = &m->cfg;
-    const char *dtype = type == DT_F64 ? "float64" : type == DT_F16 ? "float16" : type == DT_BF16 ? "bfloat16" : "float32";
+    const char *dtype = type == DT_F64 ? "float64"
+        : type == DT_F16               ? "float16"
+        : type == DT_BF16              ? "bfloat16"
+                                       : "float32";
     char *path = format("%s/config.json", dir);
-    json_t *j = json_make("{s:[s], s:s, s:s}", "architectures", c->scalar_head ? m->cfg.arch->classifier : m->cfg.arch->lm, "model_type", m->cfg.arch->name, "torch_dtype", dtype);
+    json_t *j =
+        json_make("{s:[s], s:s, s:s}", "architectures", c->scalar_head ? m->cfg.arch->classifier : m->cfg.arch->lm,
+                  "model_type", m->cfg.arch->name, "torch_dtype", dtype);
     fields_write(c, c->arch->fields, j);
     fields_write(c, common_fields, j);
     if (c->arch->write) c->arch->write(c, j);
@@ -367,7 +412,8 @@ static void config_write(const Model *m, const char *dir, DType type)
         json_object_set_new(j, "id2label", json_make("{s:s}", "0", "LABEL_0"));
         json_object_set_new(j, "label2id", json_make("{s:i}", "LABEL_0", 0));
     }
-    char *text = json_text(j, JSON_INDENT(2) | JSON_REAL_PRECISION(17)); // exact: int(head size * rotary share) must not move
+    // exact: int(head size * rotary share) must not move
+    char *text = json_text(j, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
     AsideFile *a = aside_open(path);
     fprintf(a->f, "%s\n", text);
     aside_commit(a);
@@ -394,9 +440,11 @@ static bool model_file(const char *name)
 }
 
 static char *unfinished; // the folder being written; an error leaves none behind
-static void remove_unfinished(void) { if (unfinished) folder_removed(unfinished, model_file); } // at the end nothing dies any more
+// at the end nothing dies any more
+static void remove_unfinished(void) { if (unfinished) folder_removed(unfinished, model_file); }
 
-typedef struct { const Model *m; DType type; const Param **params; size_t first; real *x; void *data; } Saving; // one parameter at a time in the file's form
+// one parameter at a time in the file's form
+typedef struct { const Model *m; DType type; const Param **params; size_t first; real *x; void *data; } Saving;
 static const void *saved_data(void *context, size_t i)
 {
     Saving *s = (Saving *)context;
@@ -419,7 +467,8 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
         unfinished = to;
     }
     make_folder(to);
-    double limit = type == DT_F16 ? 65520 : type == DT_BF16 ? 0x1.ffp127 : type == DT_F32 ? 0x1.ffffffp127 : INFINITY; // from here on a value rounds to infinity
+    // from here on a value rounds to infinity
+    double limit = type == DT_F16 ? 65520 : type == DT_BF16 ? 0x1.ffp127 : type == DT_F32 ? 0x1.ffffffp127 : INFINITY;
     Saving s = {.m = m, .type = type};
     Tensor *t = NULL;
     size_t *shard = NULL, shards = 1, bytes = 0, total = 0, largest = 0;
@@ -431,9 +480,14 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
         if (q->flags & P_VALUE) continue;
         param_get(m, q, s.x);
         for (size_t k = 0; k < q->n; k++)
-            if (!(fabs((double)s.x[k]) < limit)) die("%s: %s: element %zu is %g, which %s: nothing was saved", dir, q->name, k, (double)s.x[k],
-                isfinite(s.x[k]) ? "the type cannot hold (choose --dtype bf16 or fp32)" : "is not a number to train on (lower --lr)");
-        Tensor e = {.name = format("%s%s", q->flags & P_HEAD ? "" : m->cfg.arch->prefix, q->name), .type = type, .rank = q->cols ? 2 : 1, .n = q->n};
+            if (!(fabs((double)s.x[k]) < limit))
+                die("%s: %s: element %zu is %g, which %s: nothing was saved", dir, q->name, k, (double)s.x[k],
+                    isfinite(s.x[k]) ? "the type cannot hold (choose --dtype bf16 or fp32)"
+                                     : "is not a number to train on (lower --lr)");
+        Tensor e = {.name = format("%s%s", q->flags & P_HEAD ? "" : m->cfg.arch->prefix, q->name),
+                    .type = type,
+                    .rank = q->cols ? 2 : 1,
+                    .n = q->n};
         bool transposed = q->flags & P_TRANSPOSE;
         e.shape[0] = transposed ? q->cols : q->rows;
         e.shape[1] = transposed ? q->rows : q->cols;
@@ -450,10 +504,12 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
     const char *meta[] = {"format", "pt", NULL};
     json_t *map = json_object();
     char *one = format("%s/model.safetensors", to), *index = format("%s/model.safetensors.index.json", to);
-    if (shards > 1 && !fresh && remove_file(index)) sync_folder(to); // shards of two saves are never mixed: until the new index is there, there is no model
+    // shards of two saves are never mixed: until the new index is there, there is no model
+    if (shards > 1 && !fresh && remove_file(index)) sync_folder(to);
     for (size_t k = 1, i = 0; k <= shards; k++) {
         size_t first = i;
-        char *name = shards == 1 ? xstrdup("model.safetensors") : format("model-%05zu-of-%05zu.safetensors", k, shards), *path = format("%s/%s", to, name);
+        char *name = shards == 1 ? xstrdup("model.safetensors") : format("model-%05zu-of-%05zu.safetensors", k, shards),
+             *path = format("%s/%s", to, name);
         for (; i < arrlenu(t) && shard[i] == k; i++) json_object_set_new(map, t[i].name, json_string(name));
         s.first = first;
         safetensors_write(path, t + first, i - first, meta, saved_data, &s);
@@ -473,7 +529,8 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
     if (fresh) {
         if (rename(to, dir)) die("%s: cannot be renamed to %s: %s", to, dir, strerror(errno));
         unfinished = NULL;
-        char *slash = strrchr(dir, '/'), *parent = slash ? format("%.*s", slash == dir ? 1 : (int)(slash - dir), dir) : xstrdup(".");
+        char *slash = strrchr(dir, '/'),
+             *parent = slash ? format("%.*s", slash == dir ? 1 : (int)(slash - dir), dir) : xstrdup(".");
         sync_folder(parent);
         free(parent);
     }
@@ -488,7 +545,9 @@ uint64_t model_fingerprint(const Model *m)
 {
     const Config *c = &m->cfg;
     union { double f; uint64_t u; } eps = {c->eps}, base = {c->rotary_base}, shift = {c->score_shift};
-    const uint64_t of_config[] = {c->C, c->L, c->V, c->NH, c->F, c->max_T, (uint64_t)c->act, c->scalar_head, eps.u, rotary_dims(c), base.u, c->parallel, shift.u};
+    const uint64_t of_config[] = {
+        c->C,           c->L,  c->V,           c->NH,  c->F,        c->max_T, (uint64_t)c->act,
+        c->scalar_head, eps.u, rotary_dims(c), base.u, c->parallel, shift.u};
     uint64_t h = c->scalar_head && c->pad >= 0 ? mix64((uint64_t)c->pad + 1) : 0;
     for (size_t i = 0; i < sizeof of_config / sizeof *of_config; i++) h = hash_more(h, of_config[i]);
     for (size_t i = 0; i < m->n_list; i++) {

@@ -1,5 +1,5 @@
-// critics.h: where PPO's values V come from: a head on the policy's trunk, or a regression on the ranks of prefixes. The table at the end is what
-// --critic chooses from; a critic of one's own is a row there, and two functions.
+// critics.h: where PPO's values V come from: a head on the policy's trunk, or a regression on the ranks of prefixes.
+// The table at the end is what --critic chooses from; a critic of one's own is a row there, and two functions.
 #pragma once
 #ifdef VBON_IMPLEMENTATION
 
@@ -41,8 +41,9 @@ void value_backward(ValueHead *v, const Pass *p)
 // ----------------------------------------------------------------------------
 // the prefix-rank baseline
 //
-// V_t = w_t . (1, 1 + log F-hat(s_t), k(s_t)/M - 1/2), s_t the reward model's score of prompt + y_<t. w_t comes from past rollouts only, so the
-// gradient stays unbiased; it sees rewards through ranks only, so monotone maps change nothing.
+// V_t = w_t . (1, 1 + log F-hat(s_t), k(s_t)/M - 1/2), s_t the reward model's score of prompt + y_<t. w_t comes from
+// past rollouts only, so the gradient stays unbiased; it sees rewards through ranks only, so monotone maps change
+// nothing.
 
 enum { FEATURES = 3, RIDGE = FEATURES * FEATURES + FEATURES }; // a position's regression: A (3,3), b (3)
 

@@ -17,8 +17,11 @@
 #include <dlfcn.h>
 #include "../gpt2.h"
 
-#define LT_FUNCTIONS(X) X(Create) X(GetStatusString) X(Matmul) X(MatmulAlgoGetHeuristic) X(MatmulDescCreate) X(MatmulDescDestroy) \
-    X(MatmulDescSetAttribute) X(MatmulPreferenceCreate) X(MatmulPreferenceDestroy) X(MatmulPreferenceSetAttribute) X(MatrixLayoutCreate) X(MatrixLayoutDestroy)
+#define LT_FUNCTIONS(X) \
+    X(Create) \
+    X(GetStatusString) X(Matmul) X(MatmulAlgoGetHeuristic) X(MatmulDescCreate) X(MatmulDescDestroy) \
+        X(MatmulDescSetAttribute) X(MatmulPreferenceCreate) X(MatmulPreferenceDestroy) X(MatmulPreferenceSetAttribute) \
+            X(MatrixLayoutCreate) X(MatrixLayoutDestroy)
 #define X(f) decltype(&cublasLt##f) f;
 static struct { LT_FUNCTIONS(X) } blas;
 #undef X
@@ -58,7 +61,8 @@ static void device_gemm_start(void)
     lt_load();
     lt(blas.Create(&lt_handle), "cannot start");
     cudaError_t e = cudaMalloc(&lt_room, lt_workspace);
-    if (e != cudaSuccess) die("--device cuda: no 32 MiB for matrix products (%s): end what else uses the device", cudaGetErrorString(e));
+    if (e != cudaSuccess)
+        die("--device cuda: no 32 MiB for matrix products (%s): end what else uses the device", cudaGetErrorString(e));
 }
 
 static GemmPlan *gemm_plan(const GemmKey *k)
@@ -70,11 +74,14 @@ static GemmPlan *gemm_plan(const GemmKey *k)
     if (p->ready && !memcmp(&p->key, k, sizeof *k)) return p;
     if (p->ready) {
         lt(blas.MatmulDescDestroy(p->op), "plan");
-        lt(blas.MatrixLayoutDestroy(p->a), "plan"); lt(blas.MatrixLayoutDestroy(p->b), "plan"); lt(blas.MatrixLayoutDestroy(p->c), "plan");
+        lt(blas.MatrixLayoutDestroy(p->a), "plan");
+        lt(blas.MatrixLayoutDestroy(p->b), "plan");
+        lt(blas.MatrixLayoutDestroy(p->c), "plan");
     }
     p->key = *k;
     p->ready = true;
-    cublasOperation_t opa = k->tb ? CUBLAS_OP_T : CUBLAS_OP_N, opb = k->ta ? CUBLAS_OP_T : CUBLAS_OP_N; // theirs: A is our B
+    // theirs: A is our B
+    cublasOperation_t opa = k->tb ? CUBLAS_OP_T : CUBLAS_OP_N, opb = k->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
     lt(blas.MatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "plan");
     lt(blas.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &opa, sizeof opa), "plan");
     lt(blas.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSB, &opb, sizeof opb), "plan");
@@ -92,7 +99,9 @@ static GemmPlan *gemm_plan(const GemmKey *k)
     // where it is not told otherwise it takes addresses to be multiples of 256
     uint32_t aa = (uint32_t)k->align_b, ab = (uint32_t)k->align_a, ac = (uint32_t)k->align_c;
     lt(blas.MatmulPreferenceCreate(&pref), "plan");
-    lt(blas.MatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &lt_workspace, sizeof lt_workspace), "plan");
+    lt(blas.MatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &lt_workspace,
+                                         sizeof lt_workspace),
+       "plan");
     lt(blas.MatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &aa, sizeof aa), "plan");
     lt(blas.MatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &ab, sizeof ab), "plan");
     lt(blas.MatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &ac, sizeof ac), "plan");

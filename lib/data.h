@@ -1,12 +1,14 @@
 // data.h: JSONL in and out: texts, prompts, the reward cache.
 //
-// The reward cache holds, for each prompt, M samples of the reference with their rewards: all that log F-hat needs. What we write is a header
-// line (which model, tokenizer, reward, temperature, ...) and one record a sample,
+// The reward cache holds, for each prompt, M samples of the reference with their rewards: all that log F-hat needs.
+// What we write is a header line (which model, tokenizer, reward, temperature, ...) and one record a sample,
 //     {"prompt","text","reward","ids":[...],"logp","draw","key":"16 hex digits","finished"}
-// with the prompts in order and each prompt's draws in order. Read are also the two forms of the authors' code: {"prompt","text","reward"} a
-// sample, and {"prompt","responses":[...],"rewards":[...]} a prompt; they have no keys, so ties are broken by mid-rank (the second form may carry
-// "keys" and "logps" and then needs no texts, or has some in "texts", by draw: dev/compact_cache.py makes it, for caches that are kept). A sample may carry "F",
-// its exact CDF value, for --fhat exact. Rewards are floats, live and here, and written with nine digits: they come back exactly, so that equal is equal.
+// with the prompts in order and each prompt's draws in order. Read are also the two forms of the authors' code:
+// {"prompt","text","reward"} a sample, and {"prompt","responses":[...],"rewards":[...]} a prompt; they have no keys, so
+// ties are broken by mid-rank (the second form may carry "keys" and "logps" and then needs no texts, or has some in
+// "texts", by draw: dev/compact_cache.py makes it, for caches that are kept). A sample may carry "F", its exact CDF
+// value, for --fhat exact. Rewards are floats, live and here, and written with nine digits: they come back exactly, so
+// that equal is equal.
 //
 // What each field may hold stands in the tables of Field below; what is outside is refused by file, line and field.
 // Fields nobody reads are not looked at.
@@ -17,7 +19,8 @@
 // text (length): the line without a byte order mark and its end.
 typedef struct { Lines lines; const char *path; size_t line, length; const char *text; } Jsonl;
 void jsonl_open(Jsonl *in, const char *path);
-bool jsonl_next(Jsonl *in, json_t **record);       // the next non-empty line, an object the caller owns; bad JSON or UTF-8 dies with file and line
+// the next non-empty line, an object the caller owns; bad JSON or UTF-8 dies with file and line
+bool jsonl_next(Jsonl *in, json_t **record);
 void jsonl_close(Jsonl *in);
 const char *jsonl_string(const Jsonl *in, const json_t *j, const char *key, bool required);
 // HEX: 16 digits; WHOLE: an integer of 64 bits, exactly
@@ -41,22 +44,24 @@ typedef struct { char *text; int *ids; size_t n_ids; double reward, logp, F; uin
 typedef struct { char *prompt; CacheSample *samples; size_t n; } CachePrompt; // in draw order
 typedef struct { CachePrompt *prompts; size_t n; json_t *header; struct { char *key; size_t value; } *index;
     const char *path; } Cache;
-// first_m > 0: only the first so many drawn for each prompt. Dies with file and line, and when the cache has not all the
-// samples its header promises.
+// first_m > 0: only the first so many drawn for each prompt. Dies with file and line, and when the cache has not all
+// the samples its header promises.
 void cache_read(Cache *c, const char *path, long first_m);
 void cache_read_begun(Cache *c, const char *path); // one that may lack samples at its end
 void cache_free(Cache *c);
 long cache_find(const Cache *c, const char *prompt);       // -1: not there
 // One record as a line; ids may be NULL.
 void cache_write(FILE *f, const char *prompt, const CacheSample *s);
-// How many samples a cache that was begun holds: draws 0..M-1 of each prompt, in order; a torn last line is cut off. A file
-// without a whole sample is begun anew. Dies when a line is none of these samples, or they stand under another header.
+// How many samples a cache that was begun holds: draws 0..M-1 of each prompt, in order; a torn last line is cut off. A
+// file without a whole sample is begun anew. Dies when a line is none of these samples, or they stand under another
+// header.
 size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, size_t n, size_t M);
 
 #ifdef VBON_IMPLEMENTATION
 #include "json.h"
 #include <float.h>
-#define WEIGHTS_OR_TEMPERATURE "the weights are too large to compute with (has a training run diverged?), or --temperature is too low"
+#define WEIGHTS_OR_TEMPERATURE \
+    "the weights are too large to compute with (has a training run diverged?), or --temperature is too low"
 
 static void open_lines(Jsonl *in, const char *path, bool pipes)
 {
@@ -214,15 +219,27 @@ long cache_find(const Cache *c, const char *prompt)
     return i < 0 ? -1 : (long)c->index[i].value;
 }
 
-static int by_draw(const void *a, const void *b) { long x = ((const CacheSample *)a)->draw, y = ((const CacheSample *)b)->draw; return (x > y) - (x < y); }
+static int by_draw(const void *a, const void *b)
+{
+    long x = ((const CacheSample *)a)->draw, y = ((const CacheSample *)b)->draw;
+    return (x > y) - (x < y);
+}
 
 // What a cache's fields may hold. "key" is the order key, "draw" counts a prompt's samples from 0, a real reward must
 // fit a float; log p may be above 0 by rounding.
-static const Field header_fields[] = {{"vbon_cache", FIELD_WHOLE, 1, 1, 0}, {"model", FIELD_HEX, 0, 0, 0},
-    {"tokenizer", FIELD_HEX, 0, 0, 0}, {"reward", FIELD_TEXT, 0, 0, 0}, {"prompts", FIELD_HEX, 0, 0, 0},
-    {"missing_eos", FIELD_TEXT, 0, 0, 0}, {"precision", FIELD_TEXT, 0, 0, 0}, {"device", FIELD_TEXT, 0, 0, 0}, {"temperature", FIELD_NUMBER, 1e-6,
-        DBL_MAX, 0}, {"max_new", FIELD_WHOLE, 1, INT_MAX, 0}, {"seed", FIELD_WHOLE, 0, 0x1p63, 0},
-    {"samples", FIELD_WHOLE, 1, 0x1p63, 0}, {"total", FIELD_WHOLE, 1, 0x1p63, 0}};
+static const Field header_fields[] = {{"vbon_cache", FIELD_WHOLE, 1, 1, 0},
+                                      {"model", FIELD_HEX, 0, 0, 0},
+                                      {"tokenizer", FIELD_HEX, 0, 0, 0},
+                                      {"reward", FIELD_TEXT, 0, 0, 0},
+                                      {"prompts", FIELD_HEX, 0, 0, 0},
+                                      {"missing_eos", FIELD_TEXT, 0, 0, 0},
+                                      {"precision", FIELD_TEXT, 0, 0, 0},
+                                      {"device", FIELD_TEXT, 0, 0, 0},
+                                      {"temperature", FIELD_NUMBER, 1e-6, DBL_MAX, 0},
+                                      {"max_new", FIELD_WHOLE, 1, INT_MAX, 0},
+                                      {"seed", FIELD_WHOLE, 0, 0x1p63, 0},
+                                      {"samples", FIELD_WHOLE, 1, 0x1p63, 0},
+                                      {"total", FIELD_WHOLE, 1, 0x1p63, 0}};
 static const Field sample_fields[] = {{"prompt", FIELD_TEXT, 0, 0, 0}, {"text", FIELD_TEXT, 0, 0, 0}, {"reward",
     FIELD_NUMBER, -3.4028235e38, 3.4028235e38, 0}, {"ids", FIELD_WHOLE, 0, INT_MAX, '['},
     {"logp", FIELD_NUMBER, -DBL_MAX, 1e-3, 0}, {"draw", FIELD_WHOLE, 0, INT_MAX, 0}, {"key", FIELD_HEX, 0, 0, 0}, {"F",
@@ -265,8 +282,8 @@ static void read_sample(const Jsonl *in, const json_t *j, CacheSample *s, long f
     if (ids) s->ids = read_ids(ids, &s->n_ids);
 }
 
-// What vbon cache writes says in its header how many samples it will have; one that is not finished, or that lost lines,
-// has fewer. Older headers have no total: then each prompt that is there must be whole.
+// What vbon cache writes says in its header how many samples it will have; one that is not finished, or that lost
+// lines, has fewer. Older headers have no total: then each prompt that is there must be whole.
 static void cache_whole(const Cache *c, const char *path)
 {
     json_t *promised = json_object_get(c->header, "total");
@@ -295,13 +312,16 @@ static void cache_read_samples(Cache *c, const char *path, long first_m)
             CHECK_FIELDS(&in, j, header_fields);
             c->header = json_incref(j);
         } else if (json_object_get(j, "rewards")) { // a prompt a line
-            json_t *w = json_object_get(j, "rewards"), *r = json_object_get(j, "responses"), *keys = json_object_get(j, "keys"), *logps = json_object_get(j, "logps"), *texts = json_object_get(j, "texts"), *v;
+            json_t *w = json_object_get(j, "rewards"), *r = json_object_get(j, "responses"),
+                   *keys = json_object_get(j, "keys"), *logps = json_object_get(j, "logps"),
+                   *texts = json_object_get(j, "texts"), *v;
             size_t i, n = json_array_size(w);
             CHECK_FIELDS(&in, j, prompt_fields);
             CachePrompt *p = cache_prompt(c, jsonl_string(&in, j, "prompt", true));
             if ((!r && !keys) || (r && json_array_size(r) != n) || (keys && json_array_size(keys) != n) || (logps
                 && json_array_size(logps) != n))
-                die("%s:%zu: \"rewards\" and \"responses\" or \"keys\" (and \"logps\") must be arrays of one length", path, in.line);
+                die("%s:%zu: \"rewards\" and \"responses\" or \"keys\" (and \"logps\") must be arrays of one length",
+                    path, in.line);
             json_array_foreach(w, i, v) {
                 CacheSample x = {.text = r ? xstrdup(json_string_value(json_array_get(r, i))) : NULL,
                     .reward = (float)json_number_value(v), .draw = (long)arrlen(p->samples), .line = in.line};
@@ -338,9 +358,12 @@ static void cache_read_samples(Cache *c, const char *path, long first_m)
                 die("%s:%zu: \"draw\" %ld of prompt \"%.40s\" stands there twice, also in line %zu", path, next->line,
                 s->draw, p->prompt, s->line);
             if (s->draw != (long)k)
-                die("%s:%zu: \"draw\" is %ld, and draw %zu of prompt \"%.40s\" is missing: they are numbered from 0 without a gap", path, s->line, s->draw, k, p->prompt);
+                die("%s:%zu: \"draw\" is %ld, and draw %zu of prompt \"%.40s\" is missing: they are numbered from 0 "
+                    "without a gap",
+                    path, s->line, s->draw, k, p->prompt);
         }
-        if (first_m > 0 && p->n < (size_t)first_m) die("%s: prompt \"%.40s\" has %zu samples, --m asks for %ld", path, p->prompt, p->n, first_m);
+        if (first_m > 0 && p->n < (size_t)first_m)
+            die("%s: prompt \"%.40s\" has %zu samples, --m asks for %ld", path, p->prompt, p->n, first_m);
         if (first_m > 0) p->n = (size_t)first_m;
         total += p->n;
         for (size_t k = 0; k < p->n; k++) keyed += p->samples[k].has_key;
@@ -349,13 +372,20 @@ static void cache_read_samples(Cache *c, const char *path, long first_m)
     if (keyed && keyed < total) die("%s: some samples have order keys and some have none: make it again", path);
 }
 
-void cache_read(Cache *c, const char *path, long first_m) { cache_read_samples(c, path, first_m); cache_whole(c, path); }
+void cache_read(Cache *c, const char *path, long first_m)
+{
+    cache_read_samples(c, path, first_m);
+    cache_whole(c, path);
+}
 void cache_read_begun(Cache *c, const char *path) { cache_read_samples(c, path, 0); }
 
 void cache_free(Cache *c)
 {
     for (size_t i = 0; i < c->n; i++) {
-        for (size_t k = 0; k < arrlenu(c->prompts[i].samples); k++) { free(c->prompts[i].samples[k].text); free(c->prompts[i].samples[k].ids); }
+        for (size_t k = 0; k < arrlenu(c->prompts[i].samples); k++) {
+            free(c->prompts[i].samples[k].text);
+            free(c->prompts[i].samples[k].ids);
+        }
         arrfree(c->prompts[i].samples);
         free(c->prompts[i].prompt);
     }

@@ -1,17 +1,20 @@
-// distilbert.h: DistilBertForSequenceClassification, forward only: the paper's sentiment reward model (lvwerra/distilbert-imdb).
+// distilbert.h: DistilBertForSequenceClassification, forward only: the paper's sentiment reward model
+// (lvwerra/distilbert-imdb).
 //
-// The op table's largest pieces in another order: embeddings with a norm of their own, blocks that norm after each addition, attention that sees both
-// ways, and on the first token, [CLS], Linear-ReLU-Linear to a logit for each label. The reward is the logit of the positive label, as the
-// authors' code has it, or that label's softmax probability, p(POS given y) in the paper. The positive label is the one called POSITIVE or POS in
-// config.json, else LABEL_1 of two without names of their own.
+// The op table's largest pieces in another order: embeddings with a norm of their own, blocks that norm after each
+// addition, attention that sees both ways, and on the first token, [CLS], Linear-ReLU-Linear to a logit for each label.
+// The reward is the logit of the positive label, as the authors' code has it, or that label's softmax probability,
+// p(POS given y) in the paper. The positive label is the one called POSITIVE or POS in config.json, else LABEL_1 of two
+// without names of their own.
 //
-// Texts come in, since the tokenizer is another one than the policy's; a text over the context keeps its beginning. Rows
-// are packed end to end: no padding, and a row's result does not depend on its neighbours. A folder is read like any
-// other, through a table of parameters. The file has q, k and v apart; they stand one behind the other in the table, and
-// so in memory, where they are one matrix (3C,C).
+// Texts come in, since the tokenizer is another one than the policy's; a text over the context keeps its beginning.
+// Rows are packed end to end: no padding, and a row's result does not depend on its neighbours. A folder is read like
+// any other, through a table of parameters. The file has q, k and v apart; they stand one behind the other in the
+// table, and so in memory, where they are one matrix (3C,C).
 //
-// On the CPU --precision bf16 rounds the inputs of its products like all others. On CUDA it computes in fp32 whatever the
-// precision: that is little time beside the policy's, and its rewards stay close to those of a cache from elsewhere.
+// On the CPU --precision bf16 rounds the inputs of its products like all others. On CUDA it computes in fp32 whatever
+// the precision: that is little time beside the policy's, and its rewards stay close to those of a cache from
+// elsewhere.
 //
 // Left out on purpose: training, attention masks (a row has a length), pairs of texts, other heads than the classifier.
 #pragma once
@@ -49,7 +52,8 @@ typedef struct {
     Buf logits;                  // (B,labels)
 } DistilBert;
 bool is_distilbert(const char *dir);                // by config.json's model_type; dies when that is no JSON
-// Reads a folder; work memory for at least `tokens` tokens at a time. measure_only: sizes of the arenas only, from config.json alone.
+// Reads a folder; work memory for at least `tokens` tokens at a time. measure_only: sizes of the arenas only, from
+// config.json alone.
 void distilbert_load(DistilBert *d, const Ops *o, const char *dir, size_t tokens, bool measure_only);
 void distilbert_free(DistilBert *d);
 // Rewards (n) of n UTF-8 texts: the positive label's logit, or its probability. Dies when one is not finite.
@@ -129,9 +133,12 @@ static void distilbert_config(DistilBert *d, Config *c, const char *dir)
     char *path = config_path(dir);
     json_t *j = config_file(dir), *names = json_object_get(j, "id2label"), *ids = json_object_get(j, "label2id"), *id;
     const char *class = json_string_value(json_array_get(json_object_get(j, "architectures"), 0)), *label;
-    if (!class || strcmp(class, distilbert.classifier)) die("%s: %s is not a reward model: a %s is", path, class ? shown(class) : "a DistilBERT without \"architectures\"", distilbert.classifier);
+    if (!class || strcmp(class, distilbert.classifier))
+        die("%s: %s is not a reward model: a %s is", path,
+            class ? shown(class) : "a DistilBERT without \"architectures\"", distilbert.classifier);
     const char *problem = json_string_value(json_object_get(j, "problem_type"));
-    if (problem && !strcmp(problem, "multi_label_classification")) die("%s: problem_type %s is not supported: its labels have probabilities of their own", path, problem);
+    if (problem && !strcmp(problem, "multi_label_classification"))
+        die("%s: problem_type %s is not supported: its labels have probabilities of their own", path, problem);
     *c = (Config){.arch = &distilbert, .eps = 1e-12};
     fields_read(c, distilbert.fields, j, path);
     fields_read(c, common_fields, j, path);
@@ -146,7 +153,8 @@ static void distilbert_config(DistilBert *d, Config *c, const char *dir)
         if (name && is_positive(name)) d->positive = i;
     }
     json_object_foreach(ids, label, id) // which transformers does not read
-        if (is_positive(label) && (d->positive == c->labels || json_integer_value(id) != (json_int_t)d->positive)) die("%s: \"label2id\" and \"id2label\" do not agree about %s", path, shown(label));
+        if (is_positive(label) && (d->positive == c->labels || json_integer_value(id) != (json_int_t)d->positive))
+            die("%s: \"label2id\" and \"id2label\" do not agree about %s", path, shown(label));
     const char *one = json_string_value(json_object_get(names, "1"));
     if (d->positive == c->labels && (c->labels > 2 || (c->labels == 2 && names && !(one && !strcmp(one, "LABEL_1")))))
         die("%s: %zu labels, none called POSITIVE or POS in \"id2label\": name the one to reward", path, c->labels);
@@ -215,7 +223,9 @@ void distilbert_load(DistilBert *d, const Ops *o, const char *dir, size_t tokens
     if (measure_only) return;
     model_fill(m, dir);
     d->tokenizer = wordpiece_load(dir);
-    if ((size_t)wordpiece_vocab(d->tokenizer) > c.V) die("%s: the tokenizer has %d tokens, the model %zu: copy the model's own there", dir, wordpiece_vocab(d->tokenizer), c.V);
+    if ((size_t)wordpiece_vocab(d->tokenizer) > c.V)
+        die("%s: the tokenizer has %d tokens, the model %zu: copy the model's own there", dir,
+            wordpiece_vocab(d->tokenizer), c.V);
 }
 
 void distilbert_free(DistilBert *d)
@@ -286,7 +296,9 @@ void distilbert_score(DistilBert *d, const char *const *texts, double *out, size
                 double sum = 0, mine = (double)x[d->positive];
                 for (size_t k = 0; k < K; k++) sum += exp((double)x[k] - mine);
                 out[done + b] = probability ? 1 / sum : mine;
-                if (!isfinite(mine) || isnan(sum)) die("--reward: the classifier's score is not finite: its weights are too large to compute with (has training diverged?)");
+                if (!isfinite(mine) || isnan(sum))
+                    die("--reward: the classifier's score is not finite: its weights are too large to compute with "
+                        "(has training diverged?)");
             }
             done += B;
             B = 0;

@@ -19,7 +19,12 @@ static void drawing_open(Drawing *d, const Args *a, const char *model, uint64_t 
         generator_carve(&d->g, &d->m, &d->work, d->rows, (size_t)a->micro_tokens, longest, (size_t)a->max_new);
     }
     model_pack(&d->m);
-    d->s = (Sampling){.temperature = a->temperature, .top_p = a->top_p, .top_k = a->top_k, .seed = (uint64_t)a->seed, .stream = stream, .eos = tokenizer_eos(d->t)};
+    d->s = (Sampling){.temperature = a->temperature,
+                      .top_p = a->top_p,
+                      .top_k = a->top_k,
+                      .seed = (uint64_t)a->seed,
+                      .stream = stream,
+                      .eos = tokenizer_eos(d->t)};
 }
 
 static void drawing_close(Drawing *d)
@@ -28,7 +33,12 @@ static void drawing_close(Drawing *d)
     model_free(&d->m); tokenizer_free(d->t);
 }
 
-static double response_logp(const Response *r) { double s = 0; for (size_t t = 0; t < r->n; t++) s += (double)r->logp[t]; return s; }
+static double response_logp(const Response *r)
+{
+    double s = 0;
+    for (size_t t = 0; t < r->n; t++) s += (double)r->logp[t];
+    return s;
+}
 
 // Rewards, with the missing-EOS rule
 static void judge(Reward *reward, const Args *a, const Prompt *prompts, Response *r, size_t n)
@@ -82,7 +92,8 @@ static void sample_run(const Args *a, bool bon)
         Response *r = draw(&d, bon ? &reward : NULL, a, M, i * M, end * M);
         for (size_t q = i; q < end; q++) {
             Response *mine = r + (q - i) * M;
-            for (size_t k = 0; k < (bon ? 1 : M); k++) write_response(out ? out->f : stdout, d.t, &d.prompts[q], &mine[bon ? best_of(mine, M) : k], bon);
+            for (size_t k = 0; k < (bon ? 1 : M); k++)
+                write_response(out ? out->f : stdout, d.t, &d.prompts[q], &mine[bon ? best_of(mine, M) : k], bon);
         }
         for (size_t k = 0; k < (end - i) * M; k++) response_free(&r[k]);
         free(r);
@@ -108,12 +119,17 @@ static void cmd_cache(const Args *a)
     open_reward(&reward, a, d.t);
     uint64_t prompts = 0;
     for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
-    char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *eos = missing_eos_text(a), *ps = format("%016llx", (unsigned long long)prompts);
+    char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)),
+         *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *eos = missing_eos_text(a),
+         *ps = format("%016llx", (unsigned long long)prompts);
     size_t total = checked_product("--samples for all prompts", d.n, M);
-    json_t *header = json_make("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer", tok, "reward", reward.what, "prompts", ps,
-                               "missing_eos", eos, "precision", precisions[a->precision].name, "temperature", json_number(a->temperature, "--temperature", "choose another"), "max_new", (json_int_t)a->max_new, "seed", (json_int_t)a->seed,
-                               "samples", (json_int_t)M, "total", (json_int_t)total);
-    if (a->device != DEVICE_CPU) json_object_set_new(header, "device", json_make("s", devices[a->device].name)); // "auto" is bf16 there
+    json_t *header = json_make(
+        "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer",
+        tok, "reward", reward.what, "prompts", ps, "missing_eos", eos, "precision", precisions[a->precision].name,
+        "temperature", json_number(a->temperature, "--temperature", "choose another"), "max_new",
+        (json_int_t)a->max_new, "seed", (json_int_t)a->seed, "samples", (json_int_t)M, "total", (json_int_t)total);
+    // "auto" is bf16 there
+    if (a->device != DEVICE_CPU) json_object_set_new(header, "device", json_make("s", devices[a->device].name));
     size_t done = cache_resume(&file, header, d.prompts, d.n, M);
     if (done) printf("%s: %zu of %zu samples are there already\n", a->out, done, total);
     if (done && done < total) { // of two rewards' numbers no later look at a few would be sure to tell
@@ -125,7 +141,8 @@ static void cmd_cache(const Args *a)
     stop_on_signals();
     Progress p = progress_begin("cache", total, done, "samples");
     while (done < total && !stop_signal) {
-        size_t begin = done / d.rows * d.rows, end = begin + d.rows < total ? begin + d.rows : total; // always the same blocks, so the same last digits
+        // always the same blocks, so the same last digits
+        size_t begin = done / d.rows * d.rows, end = begin + d.rows < total ? begin + d.rows : total;
         Response *r = draw(&d, &reward, a, M, begin, end);
         char *block;
         size_t bytes;
@@ -138,8 +155,16 @@ static void cmd_cache(const Args *a)
         for (size_t i = done - begin; i < end - begin; i++) {
             char *text = response_text(d.t, &r[i]);
             text = utf8_mend(text);
-            CacheSample s = {.text = text, .ids = r[i].ids, .n_ids = r[i].n, .reward = r[i].reward, .logp = response_logp(&r[i]), .has_logp = true,
-                .draw = (long)r[i].sample, .key = r[i].key, .has_key = true, .finished = r[i].finished};
+            CacheSample s = {.text = text,
+                             .ids = r[i].ids,
+                             .n_ids = r[i].n,
+                             .reward = r[i].reward,
+                             .logp = response_logp(&r[i]),
+                             .has_logp = true,
+                             .draw = (long)r[i].sample,
+                             .key = r[i].key,
+                             .has_key = true,
+                             .finished = r[i].finished};
             cache_write(f, d.prompts[r[i].prompt].text, &s);
             free(text);
             response_free(&r[i]);
@@ -153,7 +178,10 @@ static void cmd_cache(const Args *a)
         progress_show(&p, done, NULL);
     }
     append_close(&file);
-    if (done < total) { printf("stopped by signal %d; the same command goes on\n", (int)stop_signal); exit(128 + stop_signal); }
+    if (done < total) {
+        printf("stopped by signal %d; the same command goes on\n", (int)stop_signal);
+        exit(128 + stop_signal);
+    }
     reward_close(&reward);
     drawing_close(&d);
     json_decref(header);

@@ -1,10 +1,12 @@
-// eval.h: the paper's evaluation (sections 5 and 6, appendices F to I) of one policy against a reference and its reward cache.
+// eval.h: the paper's evaluation (sections 5 and 6, appendices F to I) of one policy against a reference and its reward
+// cache.
 //
-// On held-out prompts, with K responses each: the KL to the reference three ways (k1, k3, and Rao-Blackwellised over the vocabulary along the
-// path) and in the released code's form; the distance to Best-of-N, KL(pi || pi_bon) = KL(pi || ref) + E[log ref - log pi_bon], its first term
-// Rao-Blackwellised too, log F by measured_log_f from the prompts' own cache; the win rate against all cached reference samples but those that
-// are the response itself (BoN's N/(N+1) is exact for it) and in the released form (one reference sample a prompt, ties lose); the mean
-// reward. Means are over prompts, with their standard errors.
+// On held-out prompts, with K responses each: the KL to the reference three ways (k1, k3, and Rao-Blackwellised over
+// the vocabulary along the path) and in the released code's form; the distance to Best-of-N, KL(pi || pi_bon) = KL(pi
+// || ref) + E[log ref - log pi_bon], its first term Rao-Blackwellised too, log F by measured_log_f from the prompts'
+// own cache; the win rate against all cached reference samples but those that are the response itself (BoN's N/(N+1) is
+// exact for it) and in the released form (one reference sample a prompt, ties lose); the mean reward. Means are over
+// prompts, with their standard errors.
 //
 // Win rate alone rewards drift: look at the distance beside it.
 #pragma once
@@ -18,8 +20,10 @@ typedef struct {
 typedef struct { Model *policy, *reference; double temperature; long ns[MAX_NS]; size_t n_ns, tokens; } EvalSpec;
 // policy NULL: whose log-probabilities nobody knows; KLs and distances are NaN.
 // r: `n` responses, K in a row for each of the n/K prompts, rewards set.
-void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Cdf *cdf, const Response *r, size_t n, size_t K);
-// What Best-of-N's mean reward is by the n prompts' cached samples alone, unbiased; NaN where a prompt has fewer than N.
+void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Cdf *cdf, const Response *r, size_t n,
+              size_t K);
+// What Best-of-N's mean reward is by the n prompts' cached samples alone, unbiased; NaN where a prompt has fewer than
+// N.
 Estimate best_of_cached(const Cdf *cdf, size_t n, long N);
 
 #ifdef VBON_IMPLEMENTATION
@@ -35,7 +39,8 @@ static Estimate over_prompts(const double *x, size_t n, size_t K) // x (n): mean
 }
 
 // Fills what is made of log-probabilities: (n) each; sum_r is log ref of the response
-static void evaluate_logps(const EvalSpec *spec, const Prompt *prompts, const Response *r, size_t n, double *k1, double *k3, double *rb, double *released, double *sum_r)
+static void evaluate_logps(const EvalSpec *spec, const Prompt *prompts, const Response *r, size_t n, double *k1,
+                           double *k3, double *rb, double *released, double *sum_r)
 {
     Model *pi = spec->policy, *ref = spec->reference;
     const Ops *o = pi->o;
@@ -64,11 +69,13 @@ static void evaluate_logps(const EvalSpec *spec, const Prompt *prompts, const Re
             at += sequence_states(&q[s]);
             size_t from = at - r[s].n, own = r[s].n;
             Buf ours = slice(sp.hidden, from * C, own * C), theirs = slice(sr.hidden, from * C, own * C);
-            o->head_kl(slice(kl_of, from, own), ours, head_weight(&pi->p), theirs, head_weight(&ref->p), spec->temperature, own, C, V);
+            o->head_kl(slice(kl_of, from, own), ours, head_weight(&pi->p), theirs, head_weight(&ref->p),
+                       spec->temperature, own, C, V);
         }
         download_doubles(o, kl, kl_of, sp.R, sp.h_real);
         for (size_t s = i; s < i + fit; s++) {
-            size_t count = sequence_states(&q[s]), drop = r[s].finished; // released form: the response's end-of-text left out
+            // released form: the response's end-of-text left out
+            size_t count = sequence_states(&q[s]), drop = r[s].finished;
             for (size_t t = 0; t < count; t++, a++) {
                 double d = must_be_finite(lr[a], "a log-probability by the reference", WEIGHTS_OR_TEMPERATURE)
                     - must_be_finite(lp[a], "a log-probability by the policy", WEIGHTS_OR_TEMPERATURE);
@@ -96,10 +103,13 @@ Estimate best_of_cached(const Cdf *cdf, size_t n, long N)
     return e;
 }
 
-void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Cdf *cdf, const Response *r, size_t n, size_t K)
+void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Cdf *cdf, const Response *r, size_t n,
+              size_t K)
 {
-    double *all = (double *)xcalloc(n * (9 + MAX_NS), sizeof *all), *k1 = all, *k3 = all + n, *rb = all + 2 * n, *released = all + 3 * n, *sum_r = all + 4 * n;
-    double *win = all + 5 * n, *win_released = all + 6 * n, *reward = all + 7 * n, *length = all + 8 * n, *distance = all + 9 * n;
+    double *all = (double *)xcalloc(n * (9 + MAX_NS), sizeof *all), *k1 = all, *k3 = all + n, *rb = all + 2 * n,
+           *released = all + 3 * n, *sum_r = all + 4 * n;
+    double *win = all + 5 * n, *win_released = all + 6 * n, *reward = all + 7 * n, *length = all + 8 * n,
+           *distance = all + 9 * n;
     if (spec->policy) evaluate_logps(spec, prompts, r, n, k1, k3, rb, released, sum_r);
     else for (size_t i = 0; i < 5 * n; i++) all[i] = NAN;
     for (size_t s = 0; s < n; s++) {
@@ -112,7 +122,8 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
         win_released[s] = r[s].reward > c->reward[0];
         reward[s] = r[s].reward;
         length[s] = (double)r[s].n;
-        for (size_t v = 0; v < spec->n_ns; v++) distance[v * n + s] = (isnan(rb[s]) ? k1[s] : rb[s]) + sum_r[s] - log_pi_bon(logF, sum_r[s], spec->ns[v]);
+        for (size_t v = 0; v < spec->n_ns; v++)
+            distance[v * n + s] = (isnan(rb[s]) ? k1[s] : rb[s]) + sum_r[s] - log_pi_bon(logF, sum_r[s], spec->ns[v]);
     }
     double reference = 0;
     for (size_t i = 0; i < n; i += K) {
@@ -120,8 +131,15 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
         for (size_t k = 0; k < c->M; k++) reference += c->reward[k] / (double)c->M / (double)(n / K);
     }
     double *finished = length; // reused below, after length has been read
-    *e = (Evaluation){.reward = over_prompts(reward, n, K), .win = over_prompts(win, n, K), .win_released = over_prompts(win_released, n, K), .k1 = over_prompts(k1, n, K),
-        .k3 = over_prompts(k3, n, K), .rb = over_prompts(rb, n, K), .released = over_prompts(released, n, K), .length = over_prompts(length, n, K), .reference_reward = reference};
+    *e = (Evaluation){.reward = over_prompts(reward, n, K),
+                      .win = over_prompts(win, n, K),
+                      .win_released = over_prompts(win_released, n, K),
+                      .k1 = over_prompts(k1, n, K),
+                      .k3 = over_prompts(k3, n, K),
+                      .rb = over_prompts(rb, n, K),
+                      .released = over_prompts(released, n, K),
+                      .length = over_prompts(length, n, K),
+                      .reference_reward = reference};
     for (size_t i = 0; i < n; i++) finished[i] = r[i].finished;
     e->finished = over_prompts(finished, n, K);
     for (size_t v = 0; v < spec->n_ns; v++) e->distance[v] = over_prompts(distance + v * n, n, K);
@@ -145,8 +163,10 @@ static void estimate_line(const char *what, Estimate e)
     else printf("  %-44s %9.4f +- %.4f\n", what, e.mean, e.se);
 }
 
-// Of each prompt's draws in the cache `path`, K times N in a row, the best of N by the rewards that stand there: K responses a prompt, rewards not set.
-static void pool_choose(Response *out, const char *path, const Prompt *prompts, size_t n, size_t K, size_t N, const Args *a, const Model *reference, const Tokenizer *t)
+// Of each prompt's draws in the cache `path`, K times N in a row, the best of N by the rewards that stand there: K
+// responses a prompt, rewards not set.
+static void pool_choose(Response *out, const char *path, const Prompt *prompts, size_t n, size_t K, size_t N,
+                        const Args *a, const Model *reference, const Tokenizer *t)
 {
     Cache c;
     cache_read(&c, path, 0);
@@ -155,16 +175,26 @@ static void pool_choose(Response *out, const char *path, const Prompt *prompts, 
     Response *draws = (Response *)xmalloc(N * sizeof *draws);
     for (size_t i = 0; i < n; i++) {
         long at = cache_find(&c, prompts[i].text);
-        if (at < 0) die("%s: has no samples for prompt %zu, \"%.40s\": make the pool with these prompts", path, i + 1, prompts[i].text);
+        if (at < 0)
+            die("%s: has no samples for prompt %zu, \"%.40s\": make the pool with these prompts", path, i + 1,
+                prompts[i].text);
         const CachePrompt *pool = &c.prompts[at];
-        if (pool->n < K * N) die("%s: prompt \"%.40s\" has %zu draws, --samples %zu with --n %zu need %zu: draw more", path, prompts[i].text, pool->n, K, N, K * N);
+        if (pool->n < K * N)
+            die("%s: prompt \"%.40s\" has %zu draws, --samples %zu with --n %zu need %zu: draw more", path,
+                prompts[i].text, pool->n, K, N, K * N);
         for (size_t k = 0; k < K; k++) {
             for (size_t s = k * N; s < (k + 1) * N; s++) {
                 const CacheSample *x = &pool->samples[s];
                 if (!x->ids || !x->n_ids)
-                    die("%s: draw %zu of prompt \"%.40s\" has no ids: a pool is what vbon cache writes", path, s, prompts[i].text);
-                draws[s - k * N] = (Response){.prompt = i, .sample = s, .ids = x->ids, .n = x->n_ids, .finished = x->ids[x->n_ids - 1] == tokenizer_eos(t),
-                    .reward = x->reward, .key = order_key(x->ids, x->n_ids)};
+                    die("%s: draw %zu of prompt \"%.40s\" has no ids: a pool is what vbon cache writes", path, s,
+                        prompts[i].text);
+                draws[s - k * N] = (Response){.prompt = i,
+                                              .sample = s,
+                                              .ids = x->ids,
+                                              .n = x->n_ids,
+                                              .finished = x->ids[x->n_ids - 1] == tokenizer_eos(t),
+                                              .reward = x->reward,
+                                              .key = order_key(x->ids, x->n_ids)};
             }
             Response *best = &out[i * K + k];
             *best = draws[best_of(draws, N)];
@@ -202,7 +232,8 @@ static void cmd_eval(const Args *a)
     // of Best-of-N no log-probabilities: they are not the reference's, and only the bound on its KL is known
     spec.policy = bon ? NULL : &d.m;
     spec.reference = &ref;
-    checked_product("--samples times --n for all prompts", d.n, checked_product("--samples times --n", K, N)); // the largest
+    // the largest
+    checked_product("--samples times --n for all prompts", d.n, checked_product("--samples times --n", K, N));
     Response *kept = (Response *)xcalloc(d.n * K, sizeof *kept);
     double began = clock_seconds(), tokens = 0;
     size_t group = d.rows > K * N ? d.rows / (K * N) : 1;
@@ -235,10 +266,16 @@ static void cmd_eval(const Args *a)
     size_t M = SIZE_MAX; // cached samples of the prompt that has fewest
     for (size_t i = 0; i < d.n; i++) if (cdf[i].M < M) M = cdf[i].M;
     json_t *distances = json_object();
-    json_t *j = json_make("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "method", methods[a->method].name, "model", policy, "n", (json_int_t)N,
-                          "prompts", (json_int_t)d.n, "samples", (json_int_t)K, "m", (json_int_t)M, "seed", (json_int_t)a->seed);
-    struct { const char *key; Estimate e; } out[] = {{"reward", e.reward}, {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1}, {"kl_k3", e.k3}, {"kl_rb", e.rb},
-        {"kl_released", e.released}, {"length", e.length}, {"finished", e.finished}};
+    json_t *j = json_make("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "method", methods[a->method].name, "model", policy,
+                          "n", (json_int_t)N, "prompts", (json_int_t)d.n, "samples", (json_int_t)K, "m", (json_int_t)M,
+                          "seed", (json_int_t)a->seed);
+    struct {
+        const char *key;
+        Estimate e;
+    } out[] = {
+        {"reward", e.reward},    {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1},
+        {"kl_k3", e.k3},         {"kl_rb", e.rb},     {"kl_released", e.released},           {"length", e.length},
+        {"finished", e.finished}};
     for (size_t i = 0; i < sizeof out / sizeof *out; i++) json_object_set_new(j, out[i].key, estimate_json(out[i].e));
     for (size_t v = 0; v < spec.n_ns; v++) {
         char key[24];
@@ -251,7 +288,8 @@ static void cmd_eval(const Args *a)
     json_object_set_new(j, "distance", distances);
     json_object_set_new(j, "reference_reward", json_number(e.reference_reward, "the cache's mean reward",
         "look at its rewards"));
-    json_object_set_new(j, "time/tokens_per_second", number_json(a->pool ? NAN : tokens / seconds)); // from a pool nothing was drawn
+    // from a pool nothing was drawn
+    json_object_set_new(j, "time/tokens_per_second", number_json(a->pool ? NAN : tokens / seconds));
     printf("%zu prompts, %zu responses each; the cache's mean reward is %.4f\n", d.n, K, e.reference_reward);
     estimate_line("mean reward", e.reward);
     estimate_line("mean reward of Best-of-N, by the cache", cached);
@@ -268,7 +306,10 @@ static void cmd_eval(const Args *a)
     }
     estimate_line("response length", e.length);
     estimate_line("share finished", e.finished);
-    if (!a->pool) printf("  %-44s %9.0f\n", bon ? "delivered tokens/s, N samples and rewards each" : "delivered tokens/s, rewards included", tokens / seconds);
+    if (!a->pool)
+        printf("  %-44s %9.0f\n",
+               bon ? "delivered tokens/s, N samples and rewards each" : "delivered tokens/s, rewards included",
+               tokens / seconds);
     if (file) { // last: should it not be written now, the numbers stand above
         char *text = json_text(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
         fprintf(file->f, "%s\n", text);

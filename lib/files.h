@@ -26,7 +26,8 @@ void append_cut(Append *a, size_t whole);      // back to so many bytes
 void append_write(Append *a, const char *data, size_t n); // all or nothing: dies when it cannot be written
 void append_close(Append *a);
 
-typedef struct { const char *path; FILE *f; size_t line, cap, n; char *buffer; } Lines; // the line, its length, a 0 behind it
+// the line, its length, a 0 behind it
+typedef struct { const char *path; FILE *f; size_t line, cap, n; char *buffer; } Lines;
 // false: there is no such file. pipes: a pipe is good too, for what is read once from its beginning to its end
 bool lines_open(Lines *in, const char *path, bool pipes);
 bool lines_next(Lines *in);                   // false: the end
@@ -41,7 +42,8 @@ void make_folder(const char *path);        // and its parents
 void out_folder(const char *path);         // the same, locked until the program ends; dies when it cannot be written
 void sync_folder(const char *path);
 void sync_file(const char *path);          // to the disk, where there is one
-// What is ours in it, and it if nothing is left, never through a link. The first dies when that fails, the other is false.
+// What is ours in it, and it if nothing is left, never through a link. The first dies when that fails, the other is
+// false.
 void remove_folder(const char *path, bool (*ours)(const char *name));
 bool folder_removed(const char *path, bool (*ours)(const char *name));
 
@@ -203,13 +205,15 @@ void append_close(Append *a)
 // ----------------------------------------------------------------------------
 // reading
 
-// For reading. -1: not there. What would never end or change between two readings dies: a folder, a device, and a pipe unless it is good.
+// For reading. -1: not there. What would never end or change between two readings dies: a folder, a device, and a pipe
+// unless it is good.
 static int readable(const char *path, bool pipes)
 {
     struct stat st;
     if (!look(path, &st)) return -1;
     const char *what = kind(&st);
-    if (strcmp(what, "file") && !(pipes && !strcmp(what, "pipe"))) die("%s: cannot be read: it is a %s: name a file", path, what);
+    if (strcmp(what, "file") && !(pipes && !strcmp(what, "pipe")))
+        die("%s: cannot be read: it is a %s: name a file", path, what);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) die("%s: cannot be read: %s", path, strerror(errno));
     return fd;

@@ -1,14 +1,16 @@
 // flags.h: one table of flags makes the parser, --help, the start-up table and the `config` record of log.jsonl.
 //
-// Each flag names the commands it belongs to. A preset is a string of flags read before the command line. Numbers are parsed to their
-// last character and must lie in the flag's range; an unknown flag is an error that names the nearest known one. `--flag value` and `--flag=value` are the same.
+// Each flag names the commands it belongs to. A preset is a string of flags read before the command line. Numbers are
+// parsed to their last character and must lie in the flag's range; an unknown flag is an error that names the nearest
+// known one. `--flag value` and `--flag=value` are the same.
 #pragma once
 #include <stddef.h>
 
 typedef enum { FLAG_STRING, FLAG_LONG, FLAG_DOUBLE, FLAG_BOOL, FLAG_CHOICE } FlagType;
 typedef struct {
     const char *name; FlagType type;
-    size_t field;            // offset in the caller's struct of const char *, long, double, bool, size_t (a row's index)
+    // offset in the caller's struct of const char *, long, double, bool, size_t (a row's index)
+    size_t field;
     const char *commands;    // separated by spaces, or "all"
     const char *fallback;    // the default, as text; NULL: none
     const char *choices;     // of a number its range, "lo..hi", "lo.." or ">lo..<hi", bounds included unless marked.
@@ -19,7 +21,8 @@ typedef struct {
 } Flag;
 
 // Fills args from defaults, then --preset (looked up by preset(name), NULL: unknown), then argv. Dies by usage().
-void flags_parse(void *args, const Flag *table, size_t n, const char *command, int argc, char **argv, const char *(*preset)(const char *));
+void flags_parse(void *args, const Flag *table, size_t n, const char *command, int argc, char **argv,
+                 const char *(*preset)(const char *));
 // Reads one from the front of text; false: none stands there, or one beyond 64 bits.
 bool whole_number(const char *text, char **end, long *x);
 int flag_given(const char *name); // by the last flags_parse: 2 on the command line, 1 only in the preset, 0 nowhere
@@ -52,7 +55,10 @@ static bool word_in(const char *list, const char *word)
         if (!strncmp(p, word, n) && (!p[n] || p[n] == ' ')) return true;
     return false;
 }
-static bool belongs(const Flag *f, const char *command) { return !strcmp(f->commands, "all") || word_in(f->commands, command); }
+static bool belongs(const Flag *f, const char *command)
+{
+    return !strcmp(f->commands, "all") || word_in(f->commands, command);
+}
 
 static size_t edit_distance(const char *a, const char *b) // Levenshtein
 {
@@ -117,7 +123,10 @@ static const char *choices(const Flag *f) // "a|b|c"
         at += (size_t)snprintf(text + at, sizeof text - at, "%s%s", i ? "|" : "", name);
     return text;
 }
-static const char *chosen(const void *args, const Flag *f) { return row_name(f->rows, f->row_size, *(const size_t *)((const char *)args + f->field)); }
+static const char *chosen(const void *args, const Flag *f)
+{
+    return row_name(f->rows, f->row_size, *(const size_t *)((const char *)args + f->field));
+}
 
 static void set_flag(void *args, const Flag *f, const char *value)
 {
@@ -166,7 +175,8 @@ NORETURN static void unknown_flag(const Flag *table, size_t n, const char *comma
     usage("unknown flag --%s: did you mean --%s? see vbon %s --help", name, nearest, command);
 }
 
-static void read_flags(void *args, const Flag *table, size_t n, const char *command, size_t argc, char **argv, int where)
+static void read_flags(void *args, const Flag *table, size_t n, const char *command, size_t argc, char **argv,
+                       int where)
 {
     for (size_t i = 0; i < argc; i++) {
         const char *word = argv[i];
@@ -195,12 +205,15 @@ static void read_flags(void *args, const Flag *table, size_t n, const char *comm
     }
 }
 
-void flags_parse(void *args, const Flag *table, size_t n, const char *command, int argc, char **argv, const char *(*preset)(const char *))
+void flags_parse(void *args, const Flag *table, size_t n, const char *command, int argc, char **argv,
+                 const char *(*preset)(const char *))
 {
     n_given = 0;
     for (size_t i = 0; i < n; i++) if (table[i].fallback) set_flag(args, &table[i], table[i].fallback);
     for (int i = 0; i < argc; i++) {
-        const char *name = !strcmp(argv[i], "--preset") && i + 1 < argc ? argv[i + 1] : !strncmp(argv[i], "--preset=", 9) ? argv[i] + 9 : NULL;
+        const char *name = !strcmp(argv[i], "--preset") && i + 1 < argc ? argv[i + 1]
+            : !strncmp(argv[i], "--preset=", 9)                         ? argv[i] + 9
+                                                                        : NULL;
         if (!name) continue;
         const char *flags = preset ? preset(name) : NULL;
         if (!flags) usage("--preset %s: there is no such preset; see vbon %s --help", name, command);

@@ -1,8 +1,9 @@
 // generate.h: drawing responses from a model.
 //
-// A step runs the rows that are not finished. Each prompt is prefilled once for all its responses and lies in a cache of its own; a
-// response's keys and values follow it in another. A response ends with its end-of-text token or at the limit; there is no padding. What is
-// drawn is a pure function of (seed, stream, prompt, sample, position) and the logits, in any batching.
+// A step runs the rows that are not finished. Each prompt is prefilled once for all its responses and lies in a cache
+// of its own; a response's keys and values follow it in another. A response ends with its end-of-text token or at the
+// limit; there is no padding. What is drawn is a pure function of (seed, stream, prompt, sample, position) and the
+// logits, in any batching.
 #pragma once
 #include "../gpt2.h"
 #ifdef __cplusplus
@@ -11,12 +12,15 @@ extern "C" {
 
 // where: its file and line, for messages; NULL: not known
 typedef struct { char *text; int *ids; size_t n; char *where; } Prompt;
-// A response: the ids sampled (an end-of-text only if it was sampled), their log-probabilities at sampling time, and what was found out about it.
+// A response: the ids sampled (an end-of-text only if it was sampled), their log-probabilities at sampling time, and
+// what was found out about it.
 typedef struct {
-    size_t prompt; uint64_t sample;  // which prompt, and the global sample counter: with seed and stream they fix every draw
+    // which prompt, and the global sample counter: with seed and stream they fix every draw
+    size_t prompt; uint64_t sample;
     int *ids; float *logp; size_t n; bool finished;
     double reward; uint64_t key;
-    double *prefix;                  // (n): the reward model's score of prompt + ids[0..t), for the prefix-rank baseline, or NULL
+    // (n): the reward model's score of prompt + ids[0..t), for the prefix-rank baseline, or NULL
+    double *prefix;
 } Response;
 void response_free(Response *r);
 
@@ -28,16 +32,19 @@ typedef struct {
     int *h_tokens, *h_start, *h_pos, *h_index, *h_slot, *h_len, *h_pslot, *h_plen, *live;
     double *h_uniform; real *h_logp;
 } Generator;
-// Room for `rows` responses at a time of at most max_new tokens to prompts of at most max_prompt, in `a`. Call again at each phase change.
+// Room for `rows` responses at a time of at most max_new tokens to prompts of at most max_prompt, in `a`. Call again at
+// each phase change.
 void generator_carve(Generator *g, Model *m, Arena *a, size_t rows, size_t tokens, size_t max_prompt, size_t max_new);
 void generator_free(Generator *g);
-// Fills ids, logp, n, finished and key of r[0..n) (prompt and sample are given; equal prompts side by side are prefilled once).
-// Uses m->packed: call model_pack first.
+// Fills ids, logp, n, finished and key of r[0..n) (prompt and sample are given; equal prompts side by side are
+// prefilled once). Uses m->packed: call model_pack first.
 void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *r, size_t n);
 
-// The total order of the paper's App. C: reward first, then a hash of the response ids (FNV-1a over 32-bit little-endian words, splitmix64 finaliser).
+// The total order of the paper's App. C: reward first, then a hash of the response ids (FNV-1a over 32-bit
+// little-endian words, splitmix64 finaliser).
 uint64_t order_key(const int *ids, size_t n);
-bool order_below(double reward, uint64_t key, double other_reward, uint64_t other_key); // whether the first of two responses is the lower one
+// whether the first of two responses is the lower one
+bool order_below(double reward, uint64_t key, double other_reward, uint64_t other_key);
 size_t best_of(const Response *r, size_t n); // which of r[0..n), n >= 1, is the highest
 #ifdef __cplusplus
 }
@@ -77,9 +84,15 @@ void generator_carve(Generator *g, Model *m, Arena *a, size_t rows, size_t token
     if (tokens < rows) tokens = rows;
     if (tokens < max_prompt) tokens = max_prompt;
     if (!g->h_tokens) {
-        g->h_tokens = (int *)xmalloc(tokens * sizeof(int)); g->h_start = (int *)xmalloc((tokens + 1) * sizeof(int)); g->h_pos = (int *)xmalloc(tokens * sizeof(int));
-        g->h_index = (int *)xmalloc(rows * sizeof(int)); g->h_slot = (int *)xmalloc(rows * sizeof(int)); g->h_len = (int *)xmalloc(rows * sizeof(int));
-        g->h_pslot = (int *)xmalloc(rows * sizeof(int)); g->h_plen = (int *)xmalloc(rows * sizeof(int)); g->live = (int *)xmalloc(2 * rows * sizeof(int));
+        g->h_tokens = (int *)xmalloc(tokens * sizeof(int));
+        g->h_start = (int *)xmalloc((tokens + 1) * sizeof(int));
+        g->h_pos = (int *)xmalloc(tokens * sizeof(int));
+        g->h_index = (int *)xmalloc(rows * sizeof(int));
+        g->h_slot = (int *)xmalloc(rows * sizeof(int));
+        g->h_len = (int *)xmalloc(rows * sizeof(int));
+        g->h_pslot = (int *)xmalloc(rows * sizeof(int));
+        g->h_plen = (int *)xmalloc(rows * sizeof(int));
+        g->live = (int *)xmalloc(2 * rows * sizeof(int));
         g->h_uniform = (double *)xmalloc(rows * sizeof(double)); g->h_logp = (real *)xmalloc(rows * sizeof(real));
     }
     g->m = m; g->rows = rows; g->tokens = tokens; g->max_prompt = max_prompt; g->max_new = max_new;
@@ -96,13 +109,20 @@ void generator_carve(Generator *g, Model *m, Arena *a, size_t rows, size_t token
 void generator_free(Generator *g)
 {
     acts_free(&g->acts); kv_free(&g->prompts); kv_free(&g->own);
-    free(g->h_tokens); free(g->h_start); free(g->h_pos); free(g->h_index); free(g->h_slot); free(g->h_len); free(g->h_pslot); free(g->h_plen);
+    free(g->h_tokens);
+    free(g->h_start);
+    free(g->h_pos);
+    free(g->h_index);
+    free(g->h_slot);
+    free(g->h_len);
+    free(g->h_pslot);
+    free(g->h_plen);
     free(g->live); free(g->h_uniform); free(g->h_logp);
     *g = (Generator){0};
 }
 
-// The prompts of r[0..n) through the model, each distinct run once; leaves the hidden state of each response's prompt's last token in g->hidden
-// and the prompt's slot in slot_of.
+// The prompts of r[0..n) through the model, each distinct run once; leaves the hidden state of each response's prompt's
+// last token in g->hidden and the prompt's slot in slot_of.
 static void prefill(Generator *g, const Prompt *prompts, const Response *r, size_t n, int *slot_of)
 {
     const Ops *o = g->m->o;
@@ -116,7 +136,10 @@ static void prefill(Generator *g, const Prompt *prompts, const Response *r, size
             memcpy(g->h_tokens + N, p->ids, p->n * sizeof(int));
             N += p->n;
             g->h_slot[B] = (int)slots; g->h_len[B] = 0;
-            for (size_t same = r[i].prompt; i < n && r[i].prompt == same; i++) { slot_of[i] = (int)slots; g->h_index[i - first] = (int)N - 1; }
+            for (size_t same = r[i].prompt; i < n && r[i].prompt == same; i++) {
+                slot_of[i] = (int)slots;
+                g->h_index[i - first] = (int)N - 1;
+            }
             B++; slots++;
         }
         g->h_start[B] = (int)N;
@@ -129,10 +152,21 @@ static void prefill(Generator *g, const Prompt *prompts, const Response *r, size
     }
 }
 
-// Stands for all that a decoding step of R rows is made of: the memory's layout follows from where it begins and from these sizes.
+// Stands for all that a decoding step of R rows is made of: the memory's layout follows from where it begins and from
+// these sizes.
 static uint64_t step_key(const Generator *g, const Sampling *s, size_t R)
 {
-    uint64_t x[] = {(uintptr_t)g->m->data.p, (uintptr_t)g->batch.tokens.p, g->rows, g->tokens, g->max_prompt, g->max_new, R, (uint64_t)s->top_k, 0, 0}, h = 0;
+    uint64_t x[] = {(uintptr_t)g->m->data.p,
+                    (uintptr_t)g->batch.tokens.p,
+                    g->rows,
+                    g->tokens,
+                    g->max_prompt,
+                    g->max_new,
+                    R,
+                    (uint64_t)s->top_k,
+                    0,
+                    0},
+             h = 0;
     memcpy(&x[8], &s->temperature, sizeof x[8]); memcpy(&x[9], &s->top_p, sizeof x[9]);
     for (size_t i = 0; i < sizeof x / sizeof *x; i++) h = hash_more(h, x[i]);
     return h;
@@ -151,7 +185,9 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
         for (size_t i = 0; i < n; i++) {
             const Prompt *p = &prompts[r[i].prompt];
             if (p->n < 1 || p->n > g->max_prompt || p->n + g->max_new - 1 > m->cfg.max_T)
-                die("%s: the prompt has %zu tokens; with %zu new ones the model's context of %zu is full: shorten it or lower --max-new", p->where ? p->where : "sampling", p->n, g->max_new, m->cfg.max_T);
+                die("%s: the prompt has %zu tokens; with %zu new ones the model's context of %zu is full: shorten it "
+                    "or lower --max-new",
+                    p->where ? p->where : "sampling", p->n, g->max_new, m->cfg.max_T);
             r[i].ids = (int *)xmalloc(g->max_new * sizeof(int));
             r[i].logp = (float *)xmalloc(g->max_new * sizeof(float));
             r[i].n = 0; r[i].finished = false; r[i].prefix = NULL;
@@ -159,7 +195,8 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
         }
         prefill(g, prompts, r, n, slot_of);
         for (size_t t = 0; live; t++) {
-            // rows to run: the live ones, rounded up with finished ones so that few distinct shapes occur (recordings on the GPU are prepared by shape)
+            // rows to run: the live ones, rounded up with finished ones so that few distinct shapes occur (recordings
+            // on the GPU are prepared by shape)
             size_t R = t == 0 ? n : (live + 15) / 16 * 16;
             if (R > n) R = n;
             if (t > 0) {
@@ -172,7 +209,8 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
                     g->h_slot[i] = k; g->h_len[i] = (int)y->n - 1;
                     g->h_pos[i] = g->h_plen[i] + g->h_len[i];
                 }
-                // the rounding rows repeat the last live row's token, each in the slot of a finished row, where it sees nothing but its prompt
+                // the rounding rows repeat the last live row's token, each in the slot of a finished row, where it sees
+                // nothing but its prompt
                 for (size_t i = live, spare = 0; i < R; i++, spare++) {
                     while (spare < n && !r[spare].finished) spare++;
                     g->h_slot[i] = (int)spare; g->h_len[i] = 0; g->h_pos[i] = g->h_plen[i];
@@ -187,7 +225,8 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
                 g->h_uniform[i] = random_uniform(s->seed, s->stream, y->prompt, y->sample, t);
             }
             o->upload(slice(g->uniform, 0, R), g->h_uniform);
-            if (t == 0) o->sample(g->token, g->logp, g->hidden, head, g->uniform, s->temperature, s->top_k, s->top_p, R, C, V);
+            if (t == 0)
+                o->sample(g->token, g->logp, g->hidden, head, g->uniform, s->temperature, s->top_k, s->top_p, R, C, V);
             else if (o->region_begin(step_key(g, s, R))) {
                 Buf hidden = model_forward(m, &m->packed, &g->acts, &g->batch, 0, m->cfg.L, &g->own);
                 o->sample(g->token, g->logp, hidden, head, g->uniform, s->temperature, s->top_k, s->top_p, R, C, V);
@@ -199,8 +238,9 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
             for (size_t i = 0; i < live; i++) {
                 Response *y = &r[g->live[i]];
                 if (!isfinite((double)g->h_logp[i]))
-                    die("%s: after %zu tokens of a response the next one's log-probability is not finite: the model's weights are too large (has training diverged?), or --temperature is too low",
-                    prompts[y->prompt].where ? prompts[y->prompt].where : "sampling", y->n);
+                    die("%s: after %zu tokens of a response the next one's log-probability is not finite: the model's "
+                        "weights are too large (has training diverged?), or --temperature is too low",
+                        prompts[y->prompt].where ? prompts[y->prompt].where : "sampling", y->n);
                 ids_check(m, &g->h_index[i], 1);
                 y->ids[y->n] = g->h_index[i];
                 y->logp[y->n++] = (float)g->h_logp[i];

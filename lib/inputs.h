@@ -1,4 +1,5 @@
-// inputs.h: what a command reads by its flags: prompts, a reward, and a reward cache, each checked against the models that it meets.
+// inputs.h: what a command reads by its flags: prompts, a reward, and a reward cache, each checked against the models
+// that it meets.
 #pragma once
 #ifdef VBON_IMPLEMENTATION
 
@@ -44,10 +45,13 @@ static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, siz
         p[i].text = text[i];
         p[i].where = line ? format("%s:%zu", path, line[i]) : xstrdup("--prompt");
         p[i].ids = tokenizer_encode(t, text[i], strlen(text[i]), &p[i].n);
-        if (!p[i].ids) die("--prompt: byte %zu is not UTF-8: is the terminal's encoding another?", p[i].n + 1); // files are checked as they are read
+        // files are checked as they are read
+        if (!p[i].ids) die("--prompt: byte %zu is not UTF-8: is the terminal's encoding another?", p[i].n + 1);
         if (!p[i].n) die("%s: the prompt is empty: the model needs a token to go on from", p[i].where);
         if (p[i].n + (size_t)a->max_new - 1 > max_T)
-            die("%s: the prompt has %zu tokens; with --max-new %ld the model's own context of %zu is too short: cut the prompt or lower --max-new", p[i].where, p[i].n, a->max_new, max_T);
+            die("%s: the prompt has %zu tokens; with --max-new %ld the model's own context of %zu is too short: cut "
+                "the prompt or lower --max-new",
+                p[i].where, p[i].n, a->max_new, max_T);
     }
     free(text); free(line);
     return p;
@@ -62,7 +66,9 @@ static void prompts_free(Prompt *p, size_t n)
 static void check_header(const json_t *header, const char *path, const char *key, const char *now, const char *what)
 {
     const char *then = json_string_value(json_object_get(header, key));
-    if (then && strcmp(then, now)) die("%s: was made with another %s (%s, now %s): make the cache again, or name the right one", path, what, then, now);
+    if (then && strcmp(then, now))
+        die("%s: was made with another %s (%s, now %s): make the cache again, or name the right one", path, what, then,
+            now);
 }
 
 static void check_missing_eos(const json_t *header, const char *path, const Args *a)
@@ -80,19 +86,22 @@ static void check_missing_eos(const json_t *header, const char *path, const Args
 static void check_origin(const Cache *c, const char *path, const Args *a, const Model *reference, const Tokenizer *t)
 {
     const json_t *header = c->header;
-    char *model = format("%016llx", (unsigned long long)model_fingerprint(reference)), *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(t));
+    char *model = format("%016llx", (unsigned long long)model_fingerprint(reference)),
+         *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(t));
     check_header(header, path, "model", model, "reference model");
     check_header(header, path, "tokenizer", tok, "tokenizer");
     free(model); free(tok);
     json_t *T = json_object_get(header, "temperature");
-    if (json_is_number(T) && fabs(json_number_value(T) - a->temperature) > 1e-9) die("%s: was sampled at temperature %g, not %g", path, json_number_value(T), a->temperature);
+    if (json_is_number(T) && fabs(json_number_value(T) - a->temperature) > 1e-9)
+        die("%s: was sampled at temperature %g, not %g", path, json_number_value(T), a->temperature);
     cache_ids_check(c, path, reference);
 }
 static void check_cache(const Cache *c, const char *path, const Args *a, const Model *reference, const Tokenizer *t)
 {
     check_origin(c, path, a, reference, t);
     json_t *new = json_object_get(c->header, "max_new");
-    if (json_is_integer(new) && json_integer_value(new) != a->max_new) die("%s: was sampled with --max-new %lld, not %ld", path, (long long)json_integer_value(new), a->max_new);
+    if (json_is_integer(new) && json_integer_value(new) != a->max_new)
+        die("%s: was sampled with --max-new %lld, not %ld", path, (long long)json_integer_value(new), a->max_new);
 }
 
 // Its rewards must, by its header, be of this reward; and in fact, as far as a few of them tell.
@@ -126,7 +135,8 @@ static Cdf cdf_of_cached(const CachePrompt *p, const char *path)
 }
 
 // What is cached of each prompt, malloc'd. The cache must know every prompt.
-static Cdf *cdfs_load(const Prompt *p, size_t n, const Args *a, const Model *reference, const Tokenizer *t, Reward *reward)
+static Cdf *cdfs_load(const Prompt *p, size_t n, const Args *a, const Model *reference, const Tokenizer *t,
+                      Reward *reward)
 {
     Cdf *cdf = (Cdf *)xcalloc(n, sizeof *cdf);
     Cache c;
@@ -137,7 +147,9 @@ static Cdf *cdfs_load(const Prompt *p, size_t n, const Args *a, const Model *ref
     bool exact = fhats[a->fhat].exact, expfit = fhats[a->fhat].fits; // of commands without --fhat the first row
     for (size_t i = 0; i < n; i++) {
         long at = cache_find(&c, p[i].text);
-        if (at < 0) die("%s: has no samples for prompt %zu, \"%.40s\": make the cache with these prompts", a->cache, i + 1, p[i].text);
+        if (at < 0)
+            die("%s: has no samples for prompt %zu, \"%.40s\": make the cache with these prompts", a->cache, i + 1,
+                p[i].text);
         const CachePrompt *s = &c.prompts[at];
         Cdf *d = &cdf[i];
         *d = cdf_of_cached(s, a->cache);
@@ -145,7 +157,9 @@ static Cdf *cdfs_load(const Prompt *p, size_t n, const Args *a, const Model *ref
         if (exact) {
             d->logF = (double *)xmalloc(s->n * sizeof(double));
             for (size_t k = 0; k < s->n; k++) {
-                if (!s->samples[k].has_F || !d->key) die("%s: --fhat exact needs \"F\" and \"ids\" (or \"key\") in every record of prompt \"%.40s\"", a->cache, p[i].text);
+                if (!s->samples[k].has_F || !d->key)
+                    die("%s: --fhat exact needs \"F\" and \"ids\" (or \"key\") in every record of prompt \"%.40s\"",
+                        a->cache, p[i].text);
                 d->logF[k] = log(s->samples[k].F);
             }
         }

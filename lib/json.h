@@ -8,7 +8,8 @@ json_t *json_file(const char *path);       // a new reference; dies naming file 
 json_t *json_settings(const char *path);   // the same; what nobody reads may hold a NUL
 json_t *json_make(const char *fmt, ...);   // json_pack and json_dumps that die
 char *json_text(const json_t *j, size_t flags);
-// Every number that is written goes through one of these: NaN and infinity die, naming what it is and the likeliest cause.
+// Every number that is written goes through one of these: NaN and infinity die, naming what it is and the likeliest
+// cause.
 double must_be_finite(double x, const char *what, const char *cause);
 json_t *json_number(double x, const char *what, const char *cause); // a new reference, never NULL
 // Whether both are numbers of one value, as far as nine digits tell; also where one stands there as a text.
@@ -20,7 +21,10 @@ void must_be_there(const char *folder);     // dies when it is not
 #include <ctype.h>
 
 size_t bom_length(const char *s, size_t n) { return n >= 3 && !memcmp(s, "\xef\xbb\xbf", 3) ? 3 : 0; }
-void must_be_there(const char *folder) { if (!exists(folder)) die("%s: there is no such folder: is the path right?", folder); }
+void must_be_there(const char *folder)
+{
+    if (!exists(folder)) die("%s: there is no such folder: is the path right?", folder);
+}
 
 double must_be_finite(double x, const char *what, const char *cause)
 {

@@ -1,21 +1,24 @@
 // log.h: log.jsonl for machines, step lines and progress bars for people, from the same numbers.
 //
-// log.jsonl begins with a config record (flags, version, device, libraries); then one record a line, flushed as it is written. Numbers are
-// written with nine digits; NaN, which stands for what was not measured, as null; infinity is an error. Everything
-// measured by a clock has a key that begins with "time/": apart from those a resumed run's log
-// equals that of a run never stopped, for it is first cut back to the checkpoint.
+// log.jsonl begins with a config record (flags, version, device, libraries); then one record a line, flushed as it is
+// written. Numbers are written with nine digits; NaN, which stands for what was not measured, as null; infinity is an
+// error. Everything measured by a clock has a key that begins with "time/": apart from those a resumed run's log equals
+// that of a run never stopped, for it is first cut back to the checkpoint.
 #pragma once
 #include "../ppo.h"
 
 typedef struct Log Log;
-Log *log_open(const char *dir, json_t *config, bool append);  // config is taken over; append: go on with an existing log
+// config is taken over; append: go on with an existing log
+Log *log_open(const char *dir, json_t *config, bool append);
 void log_metrics(Log *l, const char *type, long step, const Metric *m, size_t n);
 void log_close(Log *l);
 void log_cut(const char *dir, long step);                     // drops records of later steps and a torn last line
-void print_metrics(long step, const Metric *m, size_t n, const char *const *keys); // the chosen keys (NULL-terminated) in one line
+// the chosen keys (NULL-terminated) in one line
+void print_metrics(long step, const Metric *m, size_t n, const char *const *keys);
 typedef struct { const char *what, *unit; size_t total; double began, shown; size_t first; bool terminal; } Progress;
 Progress progress_begin(const char *what, size_t total, size_t done, const char *unit); // done: of an earlier run
-void progress_show(Progress *p, size_t done, const char *extra); // on a terminal a bar; else a line every ten seconds and at the end
+// on a terminal a bar; else a line every ten seconds and at the end
+void progress_show(Progress *p, size_t done, const char *extra);
 
 #ifdef VBON_IMPLEMENTATION
 #include "json.h"
@@ -105,7 +108,8 @@ static double clock_seconds(void)
 Progress progress_begin(const char *what, size_t total, size_t done, const char *unit)
 {
     double now = clock_seconds();
-    return (Progress){.what = what, .unit = unit, .total = total, .began = now, .shown = now, .first = done, .terminal = isatty(2)};
+    return (Progress){
+        .what = what, .unit = unit, .total = total, .began = now, .shown = now, .first = done, .terminal = isatty(2)};
 }
 
 void progress_show(Progress *p, size_t done, const char *extra)
@@ -114,9 +118,14 @@ void progress_show(Progress *p, size_t done, const char *extra)
     if (done < p->total && now - p->shown < (p->terminal ? 0.1 : 10)) return;
     p->shown = now;
     long eta = rate > 0 ? (long)((double)(p->total - done) / rate) : 0;
-    if (!p->terminal) { fprintf(stderr, "%s %zu/%zu %s, %.3g/s, %ld s left %s\n", p->what, done, p->total, p->unit, rate, eta, extra ? extra : ""); return; }
+    if (!p->terminal) {
+        fprintf(stderr, "%s %zu/%zu %s, %.3g/s, %ld s left %s\n", p->what, done, p->total, p->unit, rate, eta,
+                extra ? extra : "");
+        return;
+    }
     char bar[31] = "..............................";
     memset(bar, '#', p->total ? 30 * done / p->total : 30);
-    fprintf(stderr, "\r%s [%s] %zu/%zu %s, %.3g/s, ETA %ld:%02ld %s\033[K%s", p->what, bar, done, p->total, p->unit, rate, eta / 60, eta % 60, extra ? extra : "", done >= p->total ? "\n" : "");
+    fprintf(stderr, "\r%s [%s] %zu/%zu %s, %.3g/s, ETA %ld:%02ld %s\033[K%s", p->what, bar, done, p->total, p->unit,
+            rate, eta / 60, eta % 60, extra ? extra : "", done >= p->total ? "\n" : "");
 }
 #endif

@@ -1,10 +1,11 @@
 // onednn.h: the matrix product on the CPU, by oneDNN, behind three functions.
 //
-// oneDNN is as fast as any at products of many rows on the CPUs we measured, and is optional: without VBON_ONEDNN (no libdnnl-dev, or
-// a -Dreal=double build) vbon.c falls back to plain loops (products by packed weights are its own either way). Two interfaces are used:
-// dnnl_sgemm, which costs nothing to call, and the matmul primitive, which does bf16. A primitive takes longer to make than a small product to run, so
-// they are kept in a hash map by shape. oneDNN 2 describes tensors by value and 3 by handle; the few lines that differ are in
-// `describe` and `create`. All matrices are row-major.
+// oneDNN is as fast as any at products of many rows on the CPUs we measured, and is optional: without VBON_ONEDNN (no
+// libdnnl-dev, or a -Dreal=double build) vbon.c falls back to plain loops (products by packed weights are its own
+// either way). Two interfaces are used: dnnl_sgemm, which costs nothing to call, and the matmul primitive, which does
+// bf16. A primitive takes longer to make than a small product to run, so they are kept in a hash map by shape. oneDNN 2
+// describes tensors by value and 3 by handle; the few lines that differ are in `describe` and `create`. All matrices
+// are row-major.
 //
 // Left out on purpose: int8, fused activations (the op table hides fusion where it pays; on this side it is under 2 %).
 #pragma once
@@ -13,9 +14,11 @@
 #include <stdbool.h>
 
 // C (M,N) = op(A) op(B) + beta C in fp32. ta: A is stored (K,M). tb: B is stored (N,K).
-void onednn_sgemm(bool ta, bool tb, size_t M, size_t N, size_t K, const float *A, size_t lda, const float *B, size_t ldb, float beta, float *C, size_t ldc);
+void onednn_sgemm(bool ta, bool tb, size_t M, size_t N, size_t K, const float *A, size_t lda, const float *B,
+                  size_t ldb, float beta, float *C, size_t ldc);
 // The same with A and B in bfloat16 (dense), sums and C in fp32.
-void onednn_bf16gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const uint16_t *A, const uint16_t *B, float beta, float *C);
+void onednn_bf16gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const uint16_t *A, const uint16_t *B, float beta,
+                     float *C);
 void onednn_prepare(void);  // has it write the code of its products now
 bool onednn_has_bf16(void); // this CPU multiplies bfloat16 (AVX-512, or AMX); onednn_bf16gemm needs it
 
@@ -28,9 +31,12 @@ static void onednn_check(dnnl_status_t s, const char *what)
     if (s != dnnl_success) die("oneDNN: %s failed with status %d: build without it (make ONEDNN=0)", what, (int)s);
 }
 
-void onednn_sgemm(bool ta, bool tb, size_t M, size_t N, size_t K, const float *A, size_t lda, const float *B, size_t ldb, float beta, float *C, size_t ldc)
+void onednn_sgemm(bool ta, bool tb, size_t M, size_t N, size_t K, const float *A, size_t lda, const float *B,
+                  size_t ldb, float beta, float *C, size_t ldc)
 {
-    onednn_check(dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', (dnnl_dim_t)M, (dnnl_dim_t)N, (dnnl_dim_t)K, 1, A, (dnnl_dim_t)lda, B, (dnnl_dim_t)ldb, beta, C, (dnnl_dim_t)ldc), "sgemm");
+    onednn_check(dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', (dnnl_dim_t)M, (dnnl_dim_t)N, (dnnl_dim_t)K, 1, A,
+                            (dnnl_dim_t)lda, B, (dnnl_dim_t)ldb, beta, C, (dnnl_dim_t)ldc),
+                 "sgemm");
 }
 
 void onednn_prepare(void)
@@ -80,7 +86,8 @@ static Desc describe(size_t rows, size_t cols, bool transposed, dnnl_data_type_t
     return d;
 }
 
-static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *pd, DescRef a, DescRef b, DescRef c, const_dnnl_primitive_attr_t attr)
+static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *pd, DescRef a, DescRef b, DescRef c,
+                                 const_dnnl_primitive_attr_t attr)
 {
 #if DNNL_VERSION_MAJOR >= 3
     return dnnl_matmul_primitive_desc_create(pd, onednn_engine, a, b, NULL, c, attr);
@@ -121,16 +128,21 @@ static void product_run(ProductKey key, void *A, void *B, void *C)
     key.threads = omp_get_max_threads();
     ptrdiff_t i = hmgeti(products, key);
     if (i < 0) {
-        if (hmlen(products) > 4096) { // shapes of a long run with ragged batches: begin again rather than grow without bound
+        // shapes of a long run with ragged batches: begin again rather than grow without bound
+        if (hmlen(products) > 4096) {
             for (ptrdiff_t j = 0; j < hmlen(products); j++) {
                 Product *p = &products[j].value;
-                dnnl_primitive_destroy(p->matmul); dnnl_memory_destroy(p->a); dnnl_memory_destroy(p->b); dnnl_memory_destroy(p->c);
+                dnnl_primitive_destroy(p->matmul);
+                dnnl_memory_destroy(p->a);
+                dnnl_memory_destroy(p->b);
+                dnnl_memory_destroy(p->c);
             }
             hmfree(products);
         }
         Product p;
         size_t M = (size_t)key.M, N = (size_t)key.N, K = (size_t)key.K;
-        Desc a = describe(M, K, key.ta, dnnl_bf16), b = describe(K, N, key.tb, dnnl_bf16), c = describe(M, N, false, dnnl_f32);
+        Desc a = describe(M, K, key.ta, dnnl_bf16), b = describe(K, N, key.tb, dnnl_bf16),
+             c = describe(M, N, false, dnnl_f32);
         dnnl_primitive_desc_t pd = create(DESC_REF(a), DESC_REF(b), DESC_REF(c), key.accumulate);
         onednn_check(dnnl_primitive_create(&p.matmul, pd), "matmul");
         dnnl_primitive_desc_destroy(pd);
@@ -161,7 +173,8 @@ bool onednn_has_bf16(void)
     return has;
 }
 
-void onednn_bf16gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const uint16_t *A, const uint16_t *B, float beta, float *C)
+void onednn_bf16gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const uint16_t *A, const uint16_t *B, float beta,
+                     float *C)
 {
     product_run((ProductKey){(int64_t)M, (int64_t)N, (int64_t)K, 0, ta, tb, beta != 0}, (void *)A, (void *)B, C);
 }

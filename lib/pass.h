@@ -1,12 +1,12 @@
 // pass.h: sequences of tokens through a model, and a gradient back.
 //
-// All that trains, and all that scores given tokens, is one pass: pack sequences side by side, run the blocks, gather the
-// final hidden states at the positions that matter, look at them through a head. Training then puts a gradient on the
-// gathered states, scatters it to where they came from and runs the blocks backwards. What stands between pass_forward and
-// pass_backward is the loss: it reads `hidden` and writes `dhidden`.
+// All that trains, and all that scores given tokens, is one pass: pack sequences side by side, run the blocks, gather
+// the final hidden states at the positions that matter, look at them through a head. Training then puts a gradient on
+// the gathered states, scatters it to where they came from and runs the blocks backwards. What stands between
+// pass_forward and pass_backward is the loss: it reads `hidden` and writes `dhidden`.
 //
-// A language model predicts: its state at token t-1 is gathered for token t, and a sequence's last token is never read. A
-// model with a scalar head judges what it has read: its state at token t is gathered for token t.
+// A language model predicts: its state at token t-1 is gathered for token t, and a sequence's last token is never read.
+// A model with a scalar head judges what it has read: its state at token t is gathered for token t.
 #pragma once
 #include "generate.h"
 #ifdef __cplusplus
@@ -20,7 +20,8 @@ typedef struct {
     size_t from;             // the first token whose state is gathered; of a language model at least 1
     Buf trunk;               // (tokens read, C): what the frozen blocks make of it, or none
 } Sequence;
-Sequence sequence_of(const Prompt *p, const Response *r);         // gathered at the response; from 0, the prompt empty: at all that can be predicted
+// gathered at the response; from 0, the prompt empty: at all that can be predicted
+Sequence sequence_of(const Prompt *p, const Response *r);
 size_t sequence_tokens(const Model *m, const Sequence *q);        // how many m reads
 size_t sequence_states(const Sequence *q);                        // how many states are gathered
 
@@ -33,20 +34,23 @@ typedef struct {
     Buf score, dscore;                // (R) a scalar head's
     int *h_tokens, *h_start, *h_index, *h_target; real *h_real; // (tokens) each on the host, h_start one more
 } Pass;
-// Room for `tokens` tokens at a time in an arena shared with others (call again whenever it is laid out anew), or in one of its own.
-// backward: with what pass_backward needs. pass_free frees either.
+// Room for `tokens` tokens at a time in an arena shared with others (call again whenever it is laid out anew), or in
+// one of its own. backward: with what pass_backward needs. pass_free frees either.
 void pass_carve(Pass *p, Model *m, Arena *a, size_t tokens, bool backward);
 void pass_create(Pass *p, Model *m, size_t tokens, bool backward);
 void pass_free(Pass *p);
-// How many of the n next sequences one pass takes, a multiple of `unit` (a pair stays together). Dies when the first `unit` do not fit.
+// How many of the n next sequences one pass takes, a multiple of `unit` (a pair stays together). Dies when the first
+// `unit` do not fit.
 size_t pass_fit(const Pass *p, const Sequence *q, size_t n, size_t unit);
 void pass_pack(Pass *p, const Sequence *q, size_t n);             // the tokens alone into p->batch
 // Packs q[0..n), runs the blocks with these parameters (any view of m's) and gathers p->hidden and p->target.
 void pass_forward(Pass *p, const Params *params, const Sequence *q, size_t n);
 // From p->dhidden down to the lowest block that trains; parameters' gradients accumulate in m->g.
 void pass_backward(Pass *p);
-// log-probabilities (and entropies, if not NULL) of every token that is predicted, sequence after sequence, in as many passes as it takes.
-void sequence_logps(Pass *p, const Params *params, const Sequence *q, size_t n, double temperature, double *logp, double *entropy);
+// log-probabilities (and entropies, if not NULL) of every token that is predicted, sequence after sequence, in as many
+// passes as it takes.
+void sequence_logps(Pass *p, const Params *params, const Sequence *q, size_t n, double temperature, double *logp,
+                    double *entropy);
 void download_doubles(const Ops *o, double *out, Buf b, size_t n, real *host);
 #ifdef __cplusplus
 }
@@ -113,7 +117,9 @@ size_t pass_fit(const Pass *p, const Sequence *q, size_t n, size_t unit)
         N += more;
         fit += unit;
     }
-    if (!fit) die("%s of %zu tokens does not fit --micro-tokens %zu: raise it", unit > 1 ? "a pair" : "a sequence", more, p->tokens);
+    if (!fit)
+        die("%s of %zu tokens does not fit --micro-tokens %zu: raise it", unit > 1 ? "a pair" : "a sequence", more,
+            p->tokens);
     return fit;
 }
 
@@ -166,14 +172,16 @@ void download_doubles(const Ops *o, double *out, Buf b, size_t n, real *host)
     for (size_t i = 0; i < n; i++) out[i] = (double)host[i];
 }
 
-void sequence_logps(Pass *p, const Params *params, const Sequence *q, size_t n, double temperature, double *logp, double *entropy)
+void sequence_logps(Pass *p, const Params *params, const Sequence *q, size_t n, double temperature, double *logp,
+                    double *entropy)
 {
     const Config *c = &p->m->cfg;
     const Ops *o = p->m->o;
     for (size_t i = 0, fit; i < n; i += fit) {
         fit = pass_fit(p, q + i, n - i, 1);
         pass_forward(p, params, q + i, fit);
-        o->logprob_forward(p->logp, entropy ? p->entropy : (Buf){0}, (Buf){0}, p->hidden, head_weight(params), p->target, temperature, p->R, c->C, c->V);
+        o->logprob_forward(p->logp, entropy ? p->entropy : (Buf){0}, (Buf){0}, p->hidden, head_weight(params),
+                           p->target, temperature, p->R, c->C, c->V);
         download_doubles(o, logp, p->logp, p->R, p->h_real);
         if (entropy) { download_doubles(o, entropy, p->entropy, p->R, p->h_real); entropy += p->R; }
         logp += p->R;

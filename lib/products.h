@@ -59,7 +59,8 @@ static void *scratch(Scratch *s, size_t bytes)
 // matrix products: C (M,N) = op(A) op(B) + beta C, row-major; ta: A is stored (K,M), tb: B is stored (N,K)
 
 #ifndef VBON_ONEDNN
-static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const real *A, size_t lda, const real *B, size_t ldb, real beta, real *C, size_t ldc)
+static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const real *A, size_t lda, const real *B, size_t ldb,
+                 real beta, real *C, size_t ldc)
 {
     #pragma omp parallel for schedule(static) if (M * N * K > 64 * SMALL)
     for (size_t i = 0; i < M; i++) {
@@ -87,14 +88,16 @@ static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const real *A, 
     }
 }
 #else
-static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const real *A, size_t lda, const real *B, size_t ldb, real beta, real *C, size_t ldc)
+static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, const real *A, size_t lda, const real *B, size_t ldb,
+                 real beta, real *C, size_t ldc)
 {
     onednn_sgemm(ta, tb, M, N, K, A, lda, B, ldb, beta, C, ldc);
 }
 #endif
 
-// Whether the library multiplies bfloat16 on this CPU (products by packed weights are ours, below). Where it does not, --precision bf16
-// means the same mathematics (inputs rounded to bfloat16, sums in fp32), computed by its fp32 products and no faster.
+// Whether the library multiplies bfloat16 on this CPU (products by packed weights are ours, below). Where it does not,
+// --precision bf16 means the same mathematics (inputs rounded to bfloat16, sums in fp32), computed by its fp32 products
+// and no faster.
 static bool bf16_native(void)
 {
 #ifdef VBON_ONEDNN
@@ -118,13 +121,18 @@ static const void *in_bf16(Scratch *s, const real *x, size_t n)
     return out;
 }
 
-// The same product, its inputs in bfloat16 where --precision says so; dense operands (lda, ldb, ldc as the shapes have it).
-static void gemm_bf16(bool ta, bool tb, size_t M, size_t N, size_t K, const real *A, size_t lda, const real *B, size_t ldb, real beta, real *C, size_t ldc)
+// The same product, its inputs in bfloat16 where --precision says so; dense operands (lda, ldb, ldc as the shapes have
+// it).
+static void gemm_bf16(bool ta, bool tb, size_t M, size_t N, size_t K, const real *A, size_t lda, const real *B,
+                      size_t ldb, real beta, real *C, size_t ldc)
 {
     static Scratch sa, sb;
     const void *a = cpu_bf16 ? in_bf16(&sa, A, M * K) : A, *b = cpu_bf16 ? in_bf16(&sb, B, K * N) : B;
 #ifdef VBON_ONEDNN
-    if (cpu_bf16 && bf16_native()) { onednn_bf16gemm(ta, tb, M, N, K, (const uint16_t *)a, (const uint16_t *)b, beta, C); return; }
+    if (cpu_bf16 && bf16_native()) {
+        onednn_bf16gemm(ta, tb, M, N, K, (const uint16_t *)a, (const uint16_t *)b, beta, C);
+        return;
+    }
 #endif
     gemm(ta, tb, M, N, K, (const real *)a, lda, (const real *)b, ldb, beta, C, ldc);
 }
@@ -154,12 +162,22 @@ static inline Vector pair_dot(Vector sum, const void *x, Vector w)
 enum { BF16_DOT = 0 };
 static inline Vector pair_dot(Vector sum, const void *x, Vector w) { (void)x; (void)w; return sum; } // never called
 #endif
-enum { LANES = VECTOR_BYTES / sizeof(real), PANEL = 2 * LANES, TILE_ROWS = VECTOR_BYTES == 64 ? 8 : 6, TILE_K = 16384 / (PANEL * sizeof(real)), CHUNK_ROWS = 192 };
+enum {
+    LANES = VECTOR_BYTES / sizeof(real),
+    PANEL = 2 * LANES,
+    TILE_ROWS = VECTOR_BYTES == 64 ? 8 : 6,
+    TILE_K = 16384 / (PANEL * sizeof(real)),
+    CHUNK_ROWS = 192
+};
 _Static_assert(TILE_ROWS <= 8, "packed_product has a case for each number of rows, and tile unrolls so many");
 
-static bool packs_bf16(void) { return cpu_bf16 && sizeof(real) == sizeof(uint32_t); } // in double: rounded to bfloat16, kept as double
+// in double: rounded to bfloat16, kept as double
+static bool packs_bf16(void) { return cpu_bf16 && sizeof(real) == sizeof(uint32_t); }
 
-static size_t cpu_packed_size(size_t OC, size_t C) { return (OC + PANEL - 1) / PANEL * PANEL * (packs_bf16() ? (C + 1) / 2 : C) * sizeof(real); }
+static size_t cpu_packed_size(size_t OC, size_t C)
+{
+    return (OC + PANEL - 1) / PANEL * PANEL * (packs_bf16() ? (C + 1) / 2 : C) * sizeof(real);
+}
 
 static void cpu_pack(Buf out, Buf w, size_t OC, size_t C)
 {
@@ -173,13 +191,17 @@ static void cpu_pack(Buf out, Buf w, size_t OC, size_t C)
             for (size_t j = 0; j < PANEL; j++) {
                 bool in = j0 + j < OC;
                 const real *row = from + (in ? j0 + j : 0) * C;
-                if (pairs) ((uint32_t *)panel)[k * PANEL + j] = !in ? 0 : bf16_round((float)row[2 * k]) | (2 * k + 1 < C ? (uint32_t)bf16_round((float)row[2 * k + 1]) << 16 : 0);
-                else panel[k * PANEL + j] = !in ? 0 : cpu_bf16 ? (real)bf16_value(bf16_round((float)row[k])) : row[k];
+                if (pairs) {
+                    uint32_t low = bf16_round((float)row[2 * k]);
+                    uint32_t high = 2 * k + 1 < C ? bf16_round((float)row[2 * k + 1]) : 0;
+                    ((uint32_t *)panel)[k * PANEL + j] = in ? low | high << 16 : 0;
+                } else panel[k * PANEL + j] = !in ? 0 : cpu_bf16 ? (real)bf16_value(bf16_round((float)row[k])) : row[k];
             }
     }
 }
 
-// x (N,C) as pairs of bfloat16 meet it: rows of an even length, of bfloat16 where BF16_DOT, else of reals that bfloat16 can hold
+// x (N,C) as pairs of bfloat16 meet it: rows of an even length, of bfloat16 where BF16_DOT, else of reals that bfloat16
+// can hold
 static const real *in_pairs(Scratch *s, const real *x, size_t N, size_t C)
 {
     size_t even = (C + 1) / 2 * 2;
@@ -205,8 +227,11 @@ static void unpair(real *out, const real *w, size_t n)
         }
 }
 
-// out (rows,width) = or += x (rows,K) w (K,PANEL), width <= PANEL, pairs of bfloat16 if `pairs`; x is a row every X reals, out every OC. Meanwhile fetches K places from next, `step` apart (0: none).
-static inline __attribute__((always_inline)) void tile(real *out, size_t OC, size_t width, const real *x, size_t X, const real *w, size_t K, int rows, bool pairs, bool add, const real *next, size_t step)
+// out (rows,width) = or += x (rows,K) w (K,PANEL), width <= PANEL, pairs of bfloat16 if `pairs`; x is a row every X
+// reals, out every OC. Meanwhile fetches K places from next, `step` apart (0: none).
+static inline __attribute__((always_inline)) void tile(real *out, size_t OC, size_t width, const real *x, size_t X,
+                                                       const real *w, size_t K, int rows, bool pairs, bool add,
+                                                       const real *next, size_t step)
 {
     Vector sum[TILE_ROWS][2];
     #pragma GCC unroll 8
@@ -219,10 +244,16 @@ static inline __attribute__((always_inline)) void tile(real *out, size_t OC, siz
         }
         if (!pairs) {
             #pragma GCC unroll 8
-            for (int r = 0; r < rows; r++) { sum[r][0] += x[(size_t)r * X + k] * w0; sum[r][1] += x[(size_t)r * X + k] * w1; }
+            for (int r = 0; r < rows; r++) {
+                sum[r][0] += x[(size_t)r * X + k] * w0;
+                sum[r][1] += x[(size_t)r * X + k] * w1;
+            }
         } else {
             #pragma GCC unroll 8
-            for (int r = 0; r < rows; r++) { sum[r][0] = pair_dot(sum[r][0], x + (size_t)r * X + k, w0); sum[r][1] = pair_dot(sum[r][1], x + (size_t)r * X + k, w1); }
+            for (int r = 0; r < rows; r++) {
+                sum[r][0] = pair_dot(sum[r][0], x + (size_t)r * X + k, w0);
+                sum[r][1] = pair_dot(sum[r][1], x + (size_t)r * X + k, w1);
+            }
         }
     }
     #pragma GCC unroll 8
@@ -242,20 +273,30 @@ static void packed_product(real *out, const real *inp, const real *w, size_t N, 
     bool pairs = packs_bf16(), expand = pairs && !BF16_DOT;
     size_t K = pairs ? (C + 1) / 2 : C, X = expand ? 2 * K : K; // places of a panel, reals of a row of inp
     size_t panels = (OC + PANEL - 1) / PANEL, chunks = (N + CHUNK_ROWS - 1) / CHUNK_ROWS;
-    while (chunks * panels < (size_t)omp_get_max_threads() && chunks * TILE_ROWS < N) chunks++; // something for every thread
+    // something for every thread
+    while (chunks * panels < (size_t)omp_get_max_threads() && chunks * TILE_ROWS < N) chunks++;
     #pragma omp parallel for collapse(2) schedule(static) if (N * X * OC > 16 * SMALL)
     for (size_t i = 0; i < chunks; i++) {
         for (size_t j = 0; j < OC; j += PANEL) {
-            size_t first = N * i / chunks, rows = N * (i + 1) / chunks - first, tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, width = OC - j < PANEL ? OC - j : PANEL;
+            size_t first = N * i / chunks, rows = N * (i + 1) / chunks - first,
+                   tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, width = OC - j < PANEL ? OC - j : PANEL;
             for (size_t k = 0, most = expand ? TILE_K / 2 : TILE_K; k < K; k += most) {
                 real floats[TILE_K * PANEL] __attribute__((aligned(64)));
-                size_t words = K - k < most ? K - k : most, n = expand ? 2 * words : words, step = PANEL / tiles * words / n;
+                size_t words = K - k < most ? K - k : most, n = expand ? 2 * words : words,
+                       step = PANEL / tiles * words / n;
                 const real *piece = w + (j * K + k * PANEL), *next = piece + words * PANEL;
                 if (expand) { unpair(floats, piece, words); piece = floats; }
                 for (size_t t = 0; t < tiles; t++) {
                     size_t from = first + rows * t / tiles, to = first + rows * (t + 1) / tiles;
-                    #define TILE(rows, dot) tile(out + from * OC + j, OC, width, inp + from * X + (expand ? 2 * k : k), X, piece, n, rows, dot, add || k, next + t * n * step, step)
-                    #define CASE(rows) case rows: if (rows > TILE_ROWS) break; if (BF16_DOT && pairs) TILE(rows, true); else TILE(rows, false); break
+#define TILE(rows, dot) \
+    tile(out + from * OC + j, OC, width, inp + from * X + (expand ? 2 * k : k), X, piece, n, rows, dot, add || k, \
+         next + t * n * step, step)
+#define CASE(rows) \
+    case rows: \
+        if (rows > TILE_ROWS) break; \
+        if (BF16_DOT && pairs) TILE(rows, true); \
+        else TILE(rows, false); \
+        break
                     switch (to - from) { CASE(1); CASE(2); CASE(3); CASE(4); CASE(5); CASE(6); CASE(7); CASE(8); }
                     #undef CASE
                     #undef TILE

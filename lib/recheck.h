@@ -1,13 +1,13 @@
 // recheck.h: whether a cache's rewards are still what the reward gives: a few responses are scored again before a run.
 //
-// Headers tell one reward model from another, and one command from another; a program whose file was edited they do not,
-// and caches of other software have none. Ranks among stale rewards mean nothing, and nothing later would show it.
+// Headers tell one reward model from another, and one command from another; a program whose file was edited they do
+// not, and caches of other software have none. Ranks among stale rewards mean nothing, and nothing later would show it.
 #pragma once
 #include "reward.h"
 
-// Scores eight cached responses of different prompts, chosen by seed, as they were (missing: the reward of one without an
-// end, or NULL), and dies when one differs by more than rounding: by `share` of the rewards' spread, or 0: as precision
-// has it. t: the policy's. Says so when the cache keeps nothing that can be scored.
+// Scores eight cached responses of different prompts, chosen by seed, as they were (missing: the reward of one without
+// an end, or NULL), and dies when one differs by more than rounding: by `share` of the rewards' spread, or 0: as
+// precision has it. t: the policy's. Says so when the cache keeps nothing that can be scored.
 void reward_recheck(Reward *r, const Cache *c, const char *path, const Tokenizer *t, uint64_t seed,
                     const double *missing, double share);
 
@@ -17,8 +17,8 @@ enum { RECHECKED = 8 };
 
 // As a share of the rewards' spread (standard deviation) and of their size. In fp32 another batch, device or library
 // moves a score by some 1e-6 of the spread (256 of another CPU, in a kept cache: 1.2e-6 at most); bfloat16 products by
-// less than .01 as a rule, and of 256 by .03 at most for a GPT-2, .06 for a DistilBERT. The shares leave room for deeper
-// models and other devices. The size counts where the spread is small beside it.
+// less than .01 as a rule, and of 256 by .03 at most for a GPT-2, .06 for a DistilBERT. The shares leave room for
+// deeper models and other devices. The size counts where the spread is small beside it.
 static double rounding(const Reward *r, const Cache *c, double share)
 {
     const char *precision = json_string_value(json_object_get(c->header, "precision"));
@@ -74,9 +74,10 @@ void reward_recheck(Reward *r, const Cache *c, const char *path, const Tokenizer
         reward_assign(r, p, y, n, false);
         for (size_t i = 0; i < n; i++) {
             if (again && fabs(y[i].reward - first[i]) > tolerance)
-                die("--reward %s: random: to prompt \"%.40s\", draw %ld of %s, it gave %.9g, then %.9g: a reward must be"
-                    " a function of prompt and response", r->command, p[i].text, cached[i]->draw, path, first[i],
-                    y[i].reward);
+                die("--reward %s: random: to prompt \"%.40s\", draw %ld of %s, it gave %.9g, then %.9g: a reward must "
+                    "be"
+                    " a function of prompt and response",
+                    r->command, p[i].text, cached[i]->draw, path, first[i], y[i].reward);
             first[i] = y[i].reward;
         }
     }

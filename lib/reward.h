@@ -1,11 +1,13 @@
 // reward.h: what scores a response: a model with a scalar head, a DistilBERT classifier, or any program.
 //
-// A reward model that shares the policy's tokenizer gets the ids (with the sampled end-of-text token): the prompt goes through it once for all
-// its responses, each response is then read on the prompt's keys and values, and the scores after every prefix come for free. One
-// with another tokenizer, and every DistilBERT, gets the text, encoded anew. A program (anything that is not a folder) is started once; it reads n JSONL lines
-// {"prompt","response"} (text without the end-of-text token) and must answer n lines of one number each, flushed.
+// A reward model that shares the policy's tokenizer gets the ids (with the sampled end-of-text token): the prompt goes
+// through it once for all its responses, each response is then read on the prompt's keys and values, and the scores
+// after every prefix come for free. One with another tokenizer, and every DistilBERT, gets the text, encoded anew. A
+// program (anything that is not a folder) is started once; it reads n JSONL lines {"prompt","response"} (text without
+// the end-of-text token) and must answer n lines of one number each, flushed.
 //
-// reward_map rescales: scale > 0 keeps the order, and so everything that is made of ranks. cleanrl's constant (config.bias) is subtracted before it.
+// reward_map rescales: scale > 0 keeps the order, and so everything that is made of ranks. cleanrl's constant
+// (config.bias) is subtracted before it.
 //
 // Left out on purpose: rewards that depend on the batch, or on the step: the cache's ranks would mean nothing.
 #pragma once
@@ -19,23 +21,31 @@ typedef struct {
     DistilBert *bert; bool probability;
     pid_t pid; int to, from, life; double timeout; char *command, *pending; size_t n_pending;
 } Reward;
-void reward_open(Reward *r, const char *folder_or_command, const Tokenizer *policy_tokenizer, const Ops *o, size_t tokens, double timeout);
-void reward_probability(Reward *r);      // from now on a classifier's rewards are p(positive), not the logit; other rewards have none
+void reward_open(Reward *r, const char *folder_or_command, const Tokenizer *policy_tokenizer, const Ops *o,
+                 size_t tokens, double timeout);
+// from now on a classifier's rewards are p(positive), not the logit; other rewards have none
+void reward_probability(Reward *r);
 // Dies unless every prefix of what a policy of V ids draws can be scored.
 void reward_prefixes(const Reward *r, size_t V);
 void reward_map(Reward *r, double scale, double offset); // from now on rewards are scale * reward + offset; scale > 0
-// Work memory for prompts and responses of at most so many tokens (not for the model's context, which may be any number where positions are rotary);
-// r->m is created, r->tokens and r->work are set. At most a GiB of keys and values of responses and one of prompts: what is longer or more goes in groups.
+// Work memory for prompts and responses of at most so many tokens (not for the model's context, which may be any number
+// where positions are rotary); r->m is created, r->tokens and r->work are set. At most a GiB of keys and values of
+// responses and one of prompts: what is longer or more goes in groups.
 void reward_carve(Reward *r, size_t prompt, size_t response);
-void reward_close(Reward *r); // dies when a program has written more than it was asked for: call it before results are put in place
+// dies when a program has written more than it was asked for: call it before results are put in place
+void reward_close(Reward *r);
 void reward_assign(void *reward, const Prompt *prompts, Response *r, size_t n, bool prefixes); // a RewardFn
-char *response_text(const Tokenizer *t, const Response *r);                                   // malloc'd, without the end-of-text token
+// malloc'd, without the end-of-text token
+char *response_text(const Tokenizer *t, const Response *r);
 
 #ifdef VBON_IMPLEMENTATION
 #include <poll.h>
 #include <sys/wait.h>
 
-char *response_text(const Tokenizer *t, const Response *r) { return tokenizer_decode(t, r->ids, r->n - (r->finished ? 1 : 0), NULL); }
+char *response_text(const Tokenizer *t, const Response *r)
+{
+    return tokenizer_decode(t, r->ids, r->n - (r->finished ? 1 : 0), NULL);
+}
 
 // ----------------------------------------------------------------------------
 // programs
@@ -55,7 +65,8 @@ static void program_start(Reward *r, const char *command)
         setpgid(0, 0); // Ctrl-C is ours: the program ends when its input does
         bool moved = dup2(in[0], 0) == 0 && dup2(out[1], 1) == 1 &&
                      (life[0] == 3 ? !fcntl(3, F_SETFD, 0) : dup2(life[0], 3) == 3);
-        // A shell that is no child of the program waits for the end of descriptor 3 and then ends the whole process group.
+        // A shell that is no child of the program waits for the end of descriptor 3 and then ends the whole process
+        // group.
         const char *both = "({ read -r x; kill -KILL 0; } <&3 >&- 2>&- &); exec 3<&-; exec /bin/sh -c \"$1\"";
         if (moved) execl("/bin/sh", "sh", "-c", both, "sh", command, (char *)NULL);
         _exit(126);
@@ -73,9 +84,11 @@ NORETURN static void program_died(Reward *r, size_t got, size_t n, const char *c
     if (!ended)
         die("--reward %s: closed its %s after %zu of %zu answers, and lives on: it must answer every line and go on "
             "reading", r->command, closed, got, n);
-    if (WIFSIGNALED(status)) die("--reward %s: killed by signal %d after %zu of %zu answers", r->command, WTERMSIG(status), got, n);
+    if (WIFSIGNALED(status))
+        die("--reward %s: killed by signal %d after %zu of %zu answers", r->command, WTERMSIG(status), got, n);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 127) die("--reward %s: no such folder or program", r->command);
-    die("--reward %s: ended with status %d after %zu of %zu answers: it must answer every line and go on reading", r->command, WEXITSTATUS(status), got, n);
+    die("--reward %s: ended with status %d after %zu of %zu answers: it must answer every line and go on reading",
+        r->command, WEXITSTATUS(status), got, n);
 }
 
 // Between batches it has nothing to say: one line too many would shift every later answer.
@@ -85,7 +98,8 @@ static void program_silent(Reward *r, int milliseconds)
     char c;
     ssize_t k = poll(&p, 1, milliseconds) > 0 ? read(r->from, &c, 1) : 0;
     if (k < 0) die("--reward %s: cannot be read: %s", r->command, strerror(errno));
-    if (k || arrlenu(r->pending)) die("--reward %s: wrote something it was not asked for: it must answer one number for each line", r->command);
+    if (k || arrlenu(r->pending))
+        die("--reward %s: wrote something it was not asked for: it must answer one number for each line", r->command);
 }
 
 enum { ANSWER = 256 }; // bytes of an answer at most
@@ -118,10 +132,15 @@ static void program_assign(Reward *r, const Prompt *prompts, Response *y, size_t
     }
     double deadline = clock_seconds() + r->timeout;
     while (got < n) {
-        struct pollfd p[2] = {{.fd = r->from, .events = POLLIN}, {.fd = sent < arrlenu(out) ? r->to : -1, .events = POLLOUT}};
+        struct pollfd p[2] = {{.fd = r->from, .events = POLLIN},
+                              {.fd = sent < arrlenu(out) ? r->to : -1, .events = POLLOUT}};
         double left = deadline - clock_seconds();
-        if (left <= 0) die("--reward %s: no answer within %g s (%zu of %zu lines came): flush each line, or raise --reward-timeout", r->command, r->timeout, got, n);
-        if (poll(p, 2, (int)(left * 1000) + 1) < 0 && errno != EINTR) die("--reward %s: %s", r->command, strerror(errno));
+        if (left <= 0)
+            die("--reward %s: no answer within %g s (%zu of %zu lines came): flush each line, or raise "
+                "--reward-timeout",
+                r->command, r->timeout, got, n);
+        if (poll(p, 2, (int)(left * 1000) + 1) < 0 && errno != EINTR)
+            die("--reward %s: %s", r->command, strerror(errno));
         if (p[1].revents) {
             ssize_t k = write(r->to, out + sent, arrlenu(out) - sent);
             if (k < 0 && errno != EAGAIN && errno != EINTR) program_died(r, got, n, "input");
@@ -134,14 +153,17 @@ static void program_assign(Reward *r, const Prompt *prompts, Response *y, size_t
         if (failed) die("--reward %s: cannot be read: %s", r->command, strerror(errno));
         for (ssize_t i = 0; i < k; i++) {
             if (chunk[i] != '\n') {
-                if (arrlenu(r->pending) == ANSWER) die("--reward %s: answer %zu is longer than %d bytes: it must be one number", r->command, got + 1, ANSWER);
+                if (arrlenu(r->pending) == ANSWER)
+                    die("--reward %s: answer %zu is longer than %d bytes: it must be one number", r->command, got + 1,
+                        ANSWER);
                 arrput(r->pending, chunk[i]);
                 continue;
             }
             double x = answer_number(r->pending, arrlenu(r->pending));
             arrput(r->pending, 0);
             if (got == n) die("--reward %s: more answers than the %zu lines it was given", r->command, n);
-            if (!isfinite((float)x)) die("--reward %s: answer %zu, \"%.40s\", is no finite number", r->command, got + 1, r->pending);
+            if (!isfinite((float)x))
+                die("--reward %s: answer %zu, \"%.40s\", is no finite number", r->command, got + 1, r->pending);
             y[got++].reward = (float)x;
             arrsetlen(r->pending, 0);
         }
@@ -152,9 +174,11 @@ static void program_assign(Reward *r, const Prompt *prompts, Response *y, size_t
 // ----------------------------------------------------------------------------
 // reward models
 
-void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer, const Ops *o, size_t tokens, double timeout)
+void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer, const Ops *o, size_t tokens,
+                 double timeout)
 {
-    *r = (Reward){.policy_tokenizer = policy_tokenizer, .timeout = timeout, .tokens = tokens, .scale = 1, .to = -1, .from = -1};
+    *r = (Reward){
+        .policy_tokenizer = policy_tokenizer, .timeout = timeout, .tokens = tokens, .scale = 1, .to = -1, .from = -1};
     if (!is_folder(what)) { program_start(r, what); r->what = xstrdup(what); return; }
     if (is_distilbert(what)) {
         r->bert = (DistilBert *)xmalloc(sizeof *r->bert);
@@ -166,14 +190,18 @@ void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer,
     model_pack(&r->m);
     r->same_tokenizer = tokenizer_fingerprint(r->tokenizer) == tokenizer_fingerprint(policy_tokenizer);
     if (!r->same_tokenizer) tokenizer_eos(r->tokenizer); // or dies now, not in the middle of the work
-    if (!r->same_tokenizer) fprintf(stderr, "vbon: note: %s has another tokenizer than the policy: it scores the text, not the ids\n", what);
-    r->what = format("%016llx", (unsigned long long)mix64(model_fingerprint(&r->m) ^ tokenizer_fingerprint(r->tokenizer)));
+    if (!r->same_tokenizer)
+        fprintf(stderr, "vbon: note: %s has another tokenizer than the policy: it scores the text, not the ids\n",
+                what);
+    r->what =
+        format("%016llx", (unsigned long long)mix64(model_fingerprint(&r->m) ^ tokenizer_fingerprint(r->tokenizer)));
     r->work = (Arena){.name = "reward model", .o = o};
 }
 
 void reward_probability(Reward *r)
 {
-    if (!r->bert || r->bert->labels < 2) usage("--reward-output prob: the reward is no classifier of two labels or more: it has no probability");
+    if (!r->bert || r->bert->labels < 2)
+        usage("--reward-output prob: the reward is no classifier of two labels or more: it has no probability");
     char *what = format("p %s", r->what);
     r->probability = true;
     free(r->what);
@@ -191,7 +219,8 @@ void reward_map(Reward *r, double scale, double offset)
 
 void reward_carve(Reward *r, size_t prompt, size_t response)
 {
-    const size_t room = (size_t)1 << 30, position = 2 * r->m.cfg.C * r->m.cfg.L * dtype_size(r->m.o->type); // bytes of keys and values: in all, and of one token
+    // bytes of keys and values: in all, and of one token
+    const size_t room = (size_t)1 << 30, position = 2 * r->m.cfg.C * r->m.cfg.L * dtype_size(r->m.o->type);
     size_t rows = room / checked_product("kv cache", response, position);
     size_t slots = room / checked_product("kv cache", prompt ? prompt : 1, position);
     r->room = r->tokens > prompt ? r->tokens : prompt;
@@ -206,7 +235,8 @@ void reward_carve(Reward *r, size_t prompt, size_t response)
     r->score = arena_take(&r->work, r->room, DT_REAL, "head");
 }
 
-// Room for these lengths. The grouping that follows from it depends on them alone, not on earlier calls, so that a resumed run has the same one.
+// Room for these lengths. The grouping that follows from it depends on them alone, not on earlier calls, so that a
+// resumed run has the same one.
 static void reward_fit(Reward *r, size_t prompt, size_t response)
 {
     Buf base = r->work.base;
@@ -226,7 +256,8 @@ void reward_close(Reward *r)
         program_silent(r, 2000); // until it ends, as it should now
         close(r->from);
         siginfo_t ended = {0};
-        for (int i = 0; i < 200 && !ended.si_pid; i++) { // while its leader is not waited for, no other group has its number
+        // while its leader is not waited for, no other group has its number
+        for (int i = 0; i < 200 && !ended.si_pid; i++) {
             if (i) usleep(10000);
             if (i == 150) kill(-r->pid, SIGTERM);
             if (waitid(P_PID, (id_t)r->pid, &ended, WEXITED | WNOHANG | WNOWAIT)) break;
@@ -248,7 +279,8 @@ void reward_close(Reward *r)
 }
 
 // Runs B rows of `tokens` (row b in start[b]..start[b+1]) and leaves the score after every token in out (start[B])
-static void run_rows(Reward *r, KVCache *kv, const int *tokens, const int *start, const int *pos, const int *slot, const int *pslot, const int *plen, size_t B, real *out)
+static void run_rows(Reward *r, KVCache *kv, const int *tokens, const int *start, const int *pos, const int *slot,
+                     const int *pslot, const int *plen, size_t B, real *out)
 {
     const Ops *o = r->m.o;
     int *zero = (int *)xcalloc(B, sizeof *zero);
@@ -262,27 +294,34 @@ static void run_rows(Reward *r, KVCache *kv, const int *tokens, const int *start
     free(zero);
 }
 
-// Where transformers (4.5x and 5) reads the score of n >= 1 tokens: at the last that is not the padding; at the first where all are
+// Where transformers (4.5x and 5) reads the score of n >= 1 tokens: at the last that is not the padding; at the first
+// where all are
 static size_t last_real(const int *ids, size_t n, int pad)
 {
     while (n > 1 && ids[n - 1] == pad) n--;
     return n - 1;
 }
 
-// Scores responses of ids the model knows. Groups of rows: their distinct prompts first (equal ones side by side once), then the responses on them.
+// Scores responses of ids the model knows. Groups of rows: their distinct prompts first (equal ones side by side once),
+// then the responses on them.
 static void model_assign(Reward *r, const Prompt *prompts, Response *y, size_t n, bool prefixes)
 {
     size_t longest = 0, response = 1, max_T = r->m.cfg.max_T;
     for (size_t i = 0; i < n; i++) {
         const Prompt *p = &prompts[y[i].prompt];
-        if (!(p->n + y[i].n)) die("%s: a text without a token has no reward: leave it out", p->where ? p->where : "--reward");
-        if (p->n + y[i].n > max_T) die("a prompt of %zu tokens with a response of %zu does not fit the reward model's context of %zu: shorten --max-new", p->n, y[i].n, max_T);
+        if (!(p->n + y[i].n))
+            die("%s: a text without a token has no reward: leave it out", p->where ? p->where : "--reward");
+        if (p->n + y[i].n > max_T)
+            die("a prompt of %zu tokens with a response of %zu does not fit the reward model's context of %zu: shorten "
+                "--max-new",
+                p->n, y[i].n, max_T);
         if (p->n > longest) longest = p->n;
         if (y[i].n > response) response = y[i].n;
     }
     reward_fit(r, longest, response);
     size_t cap = r->room;
-    int *tokens = (int *)xmalloc(cap * sizeof(int)), *start = (int *)xmalloc((cap + 1) * sizeof(int)), *slot = (int *)xmalloc(cap * sizeof(int));
+    int *tokens = (int *)xmalloc(cap * sizeof(int)), *start = (int *)xmalloc((cap + 1) * sizeof(int)),
+        *slot = (int *)xmalloc(cap * sizeof(int));
     int *pslot = (int *)xmalloc(cap * sizeof(int)), *plen = (int *)xmalloc(cap * sizeof(int));
     real *score = (real *)xmalloc(cap * sizeof(real)), *at_prompt = (real *)xmalloc(cap * sizeof(real));
     for (size_t i = 0; i < n;) {
@@ -309,7 +348,10 @@ static void model_assign(Reward *r, const Prompt *prompts, Response *y, size_t n
         }
         if (P) {
             run_rows(r, &r->prompts, tokens, start, NULL, slot, NULL, NULL, P, score);
-            for (size_t b = 0; b < P; b++) at_prompt[slot[b]] = score[start[b] + (int)last_real(tokens + start[b], (size_t)(start[b + 1] - start[b]), r->m.cfg.pad)];
+            for (size_t b = 0; b < P; b++)
+                at_prompt[slot[b]] =
+                    score[start[b] +
+                          (int)last_real(tokens + start[b], (size_t)(start[b + 1] - start[b]), r->m.cfg.pad)];
         }
         // the responses
         N = 0;
@@ -331,14 +373,16 @@ static void model_assign(Reward *r, const Prompt *prompts, Response *y, size_t n
             }
             q->reward = now - r->m.cfg.score_shift;
             if (!isfinite(q->reward))
-                die("%s: the reward model's score is not finite: its weights are too large to compute with (has training diverged?)",
+                die("%s: the reward model's score is not finite: its weights are too large to compute with (has "
+                    "training diverged?)",
                     prompts[q->prompt].where ? prompts[q->prompt].where : "--reward");
         }
     }
     free(tokens); free(start); free(slot); free(pslot); free(plen); free(score); free(at_prompt);
 }
 
-// The whole text of each response, for what has another tokenizer; a response cut inside a character ends in U+FFFD, as in Hugging Face
+// The whole text of each response, for what has another tokenizer; a response cut inside a character ends in U+FFFD, as
+// in Hugging Face
 static char **whole_texts(const Reward *r, const Prompt *prompts, const Response *y, size_t n)
 {
     char **out = (char **)xmalloc(n * sizeof *out);
@@ -359,7 +403,11 @@ static void text_assign(Reward *r, const Prompt *prompts, Response *y, size_t n)
         size_t cut = r->bert->cut;
         distilbert_score(r->bert, (const char *const *)texts, out, n, r->probability);
         for (size_t i = 0; i < n; i++) y[i].reward = out[i];
-        if (!cut && r->bert->cut) fprintf(stderr, "vbon: note: texts longer than the reward model's context of %zu tokens are scored by their beginning\n", r->bert->m.cfg.max_T);
+        if (!cut && r->bert->cut)
+            fprintf(stderr,
+                    "vbon: note: texts longer than the reward model's context of %zu tokens are scored by their "
+                    "beginning\n",
+                    r->bert->m.cfg.max_T);
         free(out);
     } else {
         Prompt *whole = (Prompt *)xcalloc(n, sizeof *whole); // no prompt: the text is encoded as one
@@ -402,7 +450,8 @@ void reward_assign(void *reward, const Prompt *prompts, Response *y, size_t n, b
     if (r->command) program_assign(r, prompts, y, n);
     else if (!r->same_tokenizer) text_assign(r, prompts, y, n);
     else for (size_t i = 0, run; i < n; i += run) {
-        // a response with an id of a vocabulary padded further than the reward model's is its text, where that is nothing
+        // a response with an id of a vocabulary padded further than the reward model's is its text, where that is
+        // nothing
         bool known = ids_known(r, &y[i]);
         for (run = 1; i + run < n && ids_known(r, &y[i + run]) == known;) run++;
         if (known) model_assign(r, prompts, y + i, run, prefixes);
@@ -412,8 +461,9 @@ void reward_assign(void *reward, const Prompt *prompts, Response *y, size_t n, b
         double own = y[i].reward;
         y[i].reward = (double)(float)(r->scale * own + r->offset);
         if (!isfinite(y[i].reward))
-            die("%s: the reward %g, by --reward-scale %g and --reward-offset %g, is no number that a float holds: choose others",
-            prompts[y[i].prompt].where ? prompts[y[i].prompt].where : "--reward", own, r->scale, r->offset);
+            die("%s: the reward %g, by --reward-scale %g and --reward-offset %g, is no number that a float holds: "
+                "choose others",
+                prompts[y[i].prompt].where ? prompts[y[i].prompt].where : "--reward", own, r->scale, r->offset);
         for (size_t t = 0; prefixes && t < y[i].n; t++) y[i].prefix[t] = r->scale * y[i].prefix[t] + r->offset;
     }
 }

@@ -1,13 +1,13 @@
-// run.h: the life of a run, as sft, reward, offline and train share it: where it goes on from, the record of what it began with, its steps with
-// their log and checkpoints, its end.
+// run.h: the life of a run, as sft, reward, offline and train share it: where it goes on from, the record of what it
+// began with, its steps with their log and checkpoints, its end.
 //
-// A run can be killed at any moment and goes on with --resume as if it had not been: checkpoint.h says how. What a command adds is one step, and what it
-// has to say of its last steps.
+// A run can be killed at any moment and goes on with --resume as if it had not been: checkpoint.h says how. What a
+// command adds is one step, and what it has to say of its last steps.
 #pragma once
 
-// The order in which training sees its items: shuffled passes, one after the other without a break, `batch` items a step. By epochs, the last
-// step has what is left of them (or, drop_last, is not made); given steps are all whole. What a step has depends on its number alone, so that a
-// resumed run goes on.
+// The order in which training sees its items: shuffled passes, one after the other without a break, `batch` items a
+// step. By epochs, the last step has what is left of them (or, drop_last, is not made); given steps are all whole. What
+// a step has depends on its number alone, so that a resumed run goes on.
 typedef struct { size_t items, batch, total, *order, epoch; uint64_t seed; long steps; } Passes;
 // steps 0: by epochs
 void passes_create(Passes *p, size_t items, size_t batch, double epochs, long steps, bool drop_last, uint64_t seed);
@@ -26,14 +26,16 @@ struct Run {
     long done, steps;                           // steps done, and in all
     State state[2]; size_t n_state;             // what a checkpoint keeps beside the model and `done`
     void (*step)(Run *r);                       // makes step number `done`
-    size_t (*record)(Run *r, Metric *x);        // fills x (METRICS_MAX) with what happened since the last record, and returns how many
+    // fills x (METRICS_MAX) with what happened since the last record, and returns how many
+    size_t (*record)(Run *r, Metric *x);
     void (*measure)(Run *r, Log *log);          // every --eval-every steps and at the end; NULL: nothing
     const char *const *shown;                   // metrics of a line a record, NULL-terminated; NULL: no lines
     double grad_norm, lr;                       // of the last step: the norm before clipping, the rate
     double seconds;                             // that the steps since the last record took
     double saved;                               // when the last checkpoint was written
 };
-// Looks at what is in --out already and sets a, command and from. False, and says so: the run is finished. Never replaces another run's model.
+// Looks at what is in --out already and sets a, command and from. False, and says so: the run is finished. Never
+// replaces another run's model.
 static bool run_open(Run *r, const Args *a, const char *command);
 // The run from its first step, or from `from`, to its last, and the model into --out. Frees from.
 static void run_steps(Run *r);
@@ -59,13 +61,15 @@ static AsideFile *out_file(const Args *a)
     Lines old;
     const char *cache = "{\"vbon_cache\"";
     if (look(a->out, &out) && S_ISREG(out.st_mode) && lines_open(&old, a->out, false)) {
-        if (lines_next(&old) && !strncmp(old.buffer, cache, strlen(cache))) die("--out %s: holds a cache: name another file, or delete it", a->out);
+        if (lines_next(&old) && !strncmp(old.buffer, cache, strlen(cache)))
+            die("--out %s: holds a cache: name another file, or delete it", a->out);
         lines_close(&old);
     }
     return aside_open(a->out);
 }
 
-// Fingerprints of the files that a run reads line by line, made before it reads any: resumed, it must find the same in them.
+// Fingerprints of the files that a run reads line by line, made before it reads any: resumed, it must find the same in
+// them.
 static json_t *files_json(const Args *a)
 {
     static json_t *j;
@@ -109,7 +113,8 @@ static json_t *first_record(const Args *a) // of the run that stands in --out
     Jsonl in;
     json_t *j;
     jsonl_open(&in, path);
-    if (!jsonl_next(&in, &j)) die("%s: empty: it cannot be told what the run began with; delete %s to start afresh", path, a->out);
+    if (!jsonl_next(&in, &j))
+        die("%s: empty: it cannot be told what the run began with; delete %s to start afresh", path, a->out);
     jsonl_close(&in);
     free(path);
     return j;
@@ -118,7 +123,8 @@ static json_t *first_record(const Args *a) // of the run that stands in --out
 // A resumed run must have the flags it began with, but for those that change no result, and read the same.
 static void check_same_flags(const Args *a, const char *command)
 {
-    static const char *const free_flags[] = {"resume", "log-every", "save-every", "save-minutes", "out", "reward-tolerance"};
+    static const char *const free_flags[] = {"resume",       "log-every", "save-every",
+                                             "save-minutes", "out",       "reward-tolerance"};
     json_t *j = first_record(a), *v;
     const char *key;
     json_t *now = flags_json(a, flag_table, n_flags, command), *then = json_object_get(j, "flags");
@@ -137,7 +143,8 @@ static void check_same_flags(const Args *a, const char *command)
     }
     json_object_foreach(files, key, v) {
         bool same = !read || json_equal(v, json_object_get(read, key));
-        if (!same) die("--resume: the file of --%s has changed since the run in %s began: resume with that one", key, a->out);
+        if (!same)
+            die("--resume: the file of --%s has changed since the run in %s began: resume with that one", key, a->out);
     }
     json_decref(now); json_decref(files); json_decref(j);
 }
@@ -148,8 +155,10 @@ static void check_same_weights(const Args *a, const json_t *now)
     json_t *j = first_record(a), *then = json_object_get(j, "weights"), *v;
     const char *key;
     if (!then)
-        fprintf(stderr, "vbon: note: %s: its log is older than fingerprints of weights: see to it yourself that they are "
-                "those it began with\n", a->out);
+        fprintf(stderr,
+                "vbon: note: %s: its log is older than fingerprints of weights: see to it yourself that they are "
+                "those it began with\n",
+                a->out);
     json_object_foreach((json_t *)now, key, v)
         if (then && !json_equal(v, json_object_get(then, key)))
             die("--resume: the weights or the tokenizer of --%s have changed since the run in %s began: resume with "
@@ -157,7 +166,8 @@ static void check_same_weights(const Args *a, const json_t *now)
     json_decref(j);
 }
 
-static bool has_record(const char *log) // a log that was killed before its first record was whole says nothing about the run
+// a log that was killed before its first record was whole says nothing about the run
+static bool has_record(const char *log)
 {
     Lines in;
     if (!lines_open(&in, log, false)) return false;
@@ -229,7 +239,12 @@ void passes_free(Passes *p) { free(p->order); }
 
 static AdamW adamw(const Args *a)
 {
-    return (AdamW){.lr = a->lr, .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay, .clip = a->clip_grad};
+    return (AdamW){.lr = a->lr,
+                   .beta1 = a->beta1,
+                   .beta2 = a->beta2,
+                   .eps = a->eps,
+                   .weight_decay = a->weight_decay,
+                   .clip = a->clip_grad};
 }
 
 static void adamw_step(Run *r)
@@ -262,7 +277,8 @@ static void run_steps(Run *r)
     if (r->from) {
         check_same_weights(a, r->weights);
         checkpoint_load(r->m, r->from, state, 1 + r->n_state);
-        if (!(done >= 0 && done <= (double)r->steps)) die("%s: it has done %g of %ld %s: was it edited?", r->from, done, r->steps, r->unit);
+        if (!(done >= 0 && done <= (double)r->steps))
+            die("%s: it has done %g of %ld %s: was it edited?", r->from, done, r->steps, r->unit);
         r->done = (long)done;
         log_cut(a->out, r->done);
         printf("going on from %s\n", r->from);
@@ -284,7 +300,8 @@ static void run_steps(Run *r)
             log_metrics(log, "train", r->done, x, n);
             r->seconds = 0;
             if (r->shown) print_metrics(r->done, x, n, r->shown);
-            for (size_t i = 0; i < n; i++) if (!strcmp(x[i].key, "loss")) snprintf(extra, sizeof extra, "loss %.4f", x[i].value);
+            for (size_t i = 0; i < n; i++)
+                if (!strcmp(x[i].key, "loss")) snprintf(extra, sizeof extra, "loss %.4f", x[i].value);
         }
         progress_show(&progress, (size_t)r->done, extra);
         if (r->measure && (last || (a->eval_every && r->done % a->eval_every == 0))) r->measure(r, log);

@@ -38,7 +38,8 @@ void real_to_type(void *out, DType type, const real *in, size_t n);     // round
 // Written under another name, flushed and renamed. meta: key, value, ..., NULL; or NULL. data(context, i) gives tensor
 // i's elements, in order of i, good until the next call: so only one tensor at a time need exist in the file's form.
 // Without that function they are tensors[i].data.
-void safetensors_write(const char *path, const Tensor *tensors, size_t n, const char *const *meta, const void *(*data)(void *, size_t), void *context);
+void safetensors_write(const char *path, const Tensor *tensors, size_t n, const char *const *meta,
+                       const void *(*data)(void *, size_t), void *context);
 
 #ifdef VBON_IMPLEMENTATION
 #include "json.h"
@@ -54,8 +55,9 @@ struct Safetensors {
     struct { char *key; size_t value; } *index;
 };
 
-static const struct { const char *name; DType type; } dtype_names[] =
-    {{"F64", DT_F64}, {"F32", DT_F32}, {"F16", DT_F16}, {"BF16", DT_BF16}, {"I64", DT_I64}, {"I32", DT_I32}, {"U8", DT_U8}, {"BOOL", DT_U8}};
+static const struct { const char *name; DType type;
+} dtype_names[] = {{"F64", DT_F64}, {"F32", DT_F32}, {"F16", DT_F16}, {"BF16", DT_BF16},
+                   {"I64", DT_I64}, {"I32", DT_I32}, {"U8", DT_U8},   {"BOOL", DT_U8}};
 
 static int by_data(const void *a, const void *b)
 {
@@ -91,15 +93,20 @@ static void open_file(Safetensors *s, const char *path)
     uint64_t header = 0;
     for (int i = 7; i >= 0; i--) header = header << 8 | length[i];
     if (header > MOST_HEADER)
-        die("%s: its header claims %llu bytes, %d MiB are read at most: not a safetensors file, or none of a language model's",
+        die("%s: its header claims %llu bytes, %d MiB are read at most: not a safetensors file, or none of a language "
+            "model's",
             path, (unsigned long long)header, MOST_HEADER >> 20);
-    if (header > bytes - 8) die("%s: its header claims %llu bytes, the file has %zu: truncated; download it again", path, (unsigned long long)header, bytes);
+    if (header > bytes - 8)
+        die("%s: its header claims %llu bytes, the file has %zu: truncated; download it again", path,
+            (unsigned long long)header, bytes);
     char *text = (char *)xmalloc((size_t)header);
     if ((why = read_at(fd, text, (size_t)header, 8))) unreadable(path, "its header", why);
     json_error_t e;
     json_t *j = json_loadb(text, (size_t)header, JSON_REJECT_DUPLICATES, &e), *v;
     free(text);
-    if (!json_is_object(j)) die("%s: header: %s (at byte %d): download it again", path, j ? "not an object" : shown(e.text), j ? 0 : e.position);
+    if (!json_is_object(j))
+        die("%s: header: %s (at byte %d): download it again", path, j ? "not an object" : shown(e.text),
+            j ? 0 : e.position);
     const char *name;
     const size_t data = 8 + (size_t)header;
     size_t room = bytes - data, first = arrlenu(s->tensors), end = 0;
@@ -111,20 +118,29 @@ static void open_file(Safetensors *s, const char *path)
         json_t *shape = json_object_get(v, "shape"), *offsets = json_object_get(v, "data_offsets");
         size_t k = 0, known = sizeof dtype_names / sizeof *dtype_names;
         while (k < known && (!type || strcmp(type, dtype_names[k].name))) k++;
-        if (k == known) die("%s: tensor %s: type %s is not supported: convert it to F32, F16 or BF16", path, name, shown(type));
+        if (k == known)
+            die("%s: tensor %s: type %s is not supported: convert it to F32, F16 or BF16", path, name, shown(type));
         t.type = dtype_names[k].type;
         if (!json_is_array(shape) || json_array_size(shape) > 8) die("%s: tensor %s: no valid shape", path, name);
         t.rank = (int)json_array_size(shape);
         for (int d = 0; d < t.rank; d++) {
             json_int_t x = json_integer_value(json_array_get(shape, (size_t)d));
-            if (!json_is_integer(json_array_get(shape, (size_t)d)) || x < 0 || (x > 0 && t.n > SIZE_MAX / 16 / (size_t)x)) die("%s: tensor %s: no valid shape", path, name);
+            if (!json_is_integer(json_array_get(shape, (size_t)d)) || x < 0 ||
+                (x > 0 && t.n > SIZE_MAX / 16 / (size_t)x))
+                die("%s: tensor %s: no valid shape", path, name);
             t.n *= t.shape[d] = (size_t)x;
         }
-        json_int_t a = json_integer_value(json_array_get(offsets, 0)), b = json_integer_value(json_array_get(offsets, 1));
-        bool whole = json_array_size(offsets) == 2 && json_is_integer(json_array_get(offsets, 0)) && json_is_integer(json_array_get(offsets, 1));
-        if (!whole) die("%s: tensor %s: data_offsets must be two whole numbers: not a valid safetensors file", path, name);
-        if (a < 0 || b < a || (size_t)b > room) die("%s: tensor %s: offsets %lld..%lld outside the file's %zu bytes of data: truncated?", path, name, (long long)a, (long long)b, room);
-        if ((size_t)(b - a) != t.n * dtype_size(t.type)) die("%s: tensor %s: %lld bytes for %zu elements of %s", path, name, (long long)(b - a), t.n, type);
+        json_int_t a = json_integer_value(json_array_get(offsets, 0)),
+                   b = json_integer_value(json_array_get(offsets, 1));
+        bool whole = json_array_size(offsets) == 2 && json_is_integer(json_array_get(offsets, 0)) &&
+            json_is_integer(json_array_get(offsets, 1));
+        if (!whole)
+            die("%s: tensor %s: data_offsets must be two whole numbers: not a valid safetensors file", path, name);
+        if (a < 0 || b < a || (size_t)b > room)
+            die("%s: tensor %s: offsets %lld..%lld outside the file's %zu bytes of data: truncated?", path, name,
+                (long long)a, (long long)b, room);
+        if ((size_t)(b - a) != t.n * dtype_size(t.type))
+            die("%s: tensor %s: %lld bytes for %zu elements of %s", path, name, (long long)(b - a), t.n, type);
         t.file = fd;
         t.at = data + (size_t)a;
         if (shgeti(s->index, name) >= 0) die("%s: tensor %s stands in two shards", path, name);
@@ -137,10 +153,13 @@ static void open_file(Safetensors *s, const char *path)
     qsort(sorted, n, sizeof *sorted, by_data);
     for (size_t i = 0; i < n; i++) {
         size_t at = sorted[i].at - data;
-        if (at != end) die("%s: tensor %s: its data %s: not a valid safetensors file", path, sorted[i].name, at < end ? "overlaps another's" : "leaves a hole");
+        if (at != end)
+            die("%s: tensor %s: its data %s: not a valid safetensors file", path, sorted[i].name,
+                at < end ? "overlaps another's" : "leaves a hole");
         end = at + sorted[i].n * dtype_size(sorted[i].type);
     }
-    if (end != room) die("%s: %zu bytes of data, the tensors take %zu: truncated or not a safetensors file", path, room, end);
+    if (end != room)
+        die("%s: %zu bytes of data, the tensors take %zu: truncated or not a safetensors file", path, room, end);
     free(sorted);
     arrput(s->files, fd);
     arrput(s->headers, j);
@@ -173,17 +192,20 @@ Safetensors *safetensors_open(const char *path)
             if (!json_is_object(map)) die("%s: no weight_map: download it again", index);
             json_object_foreach(map, name, v) {
                 shard = json_string_value(v);
-                if (!shard || !*shard || strchr(shard, '/') || shown(shard) != shard) die("%s: weight_map: %s has no valid file name", index, shown(name));
+                if (!shard || !*shard || strchr(shard, '/') || shown(shard) != shard)
+                    die("%s: weight_map: %s has no valid file name", index, shown(name));
                 if (shgeti(seen, shard) >= 0) continue;
                 shput(seen, shard, 1);
                 char *file = format("%s/%s", path, shard);
                 open_file(s, file);
                 free(file);
             }
-            json_object_foreach(map, name, v) if (shgeti(s->index, name) < 0) die("%s: %s is in none of the shards: download them again", index, shown(name));
+            json_object_foreach(map, name, v) if (shgeti(s->index, name) < 0)
+                die("%s: %s is in none of the shards: download them again", index, shown(name));
             shfree(seen);
             json_decref(j);
-        } else die("%s: no model.safetensors and no model.safetensors.index.json: convert or download the weights", path);
+        } else
+            die("%s: no model.safetensors and no model.safetensors.index.json: convert or download the weights", path);
         free(one); free(index);
     }
     for (size_t i = 0; i < arrlenu(s->tensors); i++) shput(s->index, s->tensors[i].name, i);
@@ -221,7 +243,10 @@ const char *safetensors_meta(const Safetensors *s, const char *key)
 
 static inline float half_to_float(uint16_t h) // without branches, so that loops of it vectorise
 {
-    union { uint32_t u; float f; } b = {(uint32_t)(h & 0x7fff) << 13}, wide = {(uint32_t)(h & 0x7fff) << 13 | 0x7f800000};
+    union {
+        uint32_t u;
+        float f;
+    } b = {(uint32_t)(h & 0x7fff) << 13}, wide = {(uint32_t)(h & 0x7fff) << 13 | 0x7f800000};
     b.f *= 0x1p112f;                                // moves the exponent's bias, subnormals too
     b.u = (h & 0x7c00) == 0x7c00 ? wide.u : b.u;    // infinity and NaN
     b.u |= (uint32_t)(h & 0x8000) << 16;
@@ -239,7 +264,8 @@ static uint16_t double_to_half(double x)
     frexp(a, &e);                                   // a = f 2^e, f in [.5, 1)
     int q = e - 11 < -24 ? -24 : e - 11;            // the unit of the last place
     long m = lrint(ldexp(a, -q));                   // ties to even in the default rounding mode
-    return sign | (uint16_t)(q == -24 ? m : ((q + 25) << 10) + (m - 1024)); // a carry out of m raises the exponent as it should
+    // a carry out of m raises the exponent as it should
+    return sign | (uint16_t)(q == -24 ? m : ((q + 25) << 10) + (m - 1024));
 }
 
 void tensor_read(void *out, const Tensor *t, const char *path)
@@ -252,7 +278,8 @@ void tensor_to_real(real *out, const Tensor *t, size_t first, size_t n, const ch
 {
     enum { PART = 16384 };
     size_t size = dtype_size(t->type);
-    if (t->type != DT_F64 && t->type != DT_F32 && t->type != DT_F16 && t->type != DT_BF16) die("%s: tensor %s holds integers, weights must be F64, F32, F16 or BF16", path, t->name);
+    if (t->type != DT_F64 && t->type != DT_F32 && t->type != DT_F16 && t->type != DT_BF16)
+        die("%s: tensor %s holds integers, weights must be F64, F32, F16 or BF16", path, t->name);
     int why = 0;
     size_t broken = SIZE_MAX; // the first element that is not finite
     #pragma omp parallel for schedule(static) reduction(max:why) reduction(min:broken) if (n > 4 * PART)
@@ -263,10 +290,24 @@ void tensor_to_real(real *out, const Tensor *t, size_t first, size_t n, const ch
         uint16_t h;
         int error = read_at(t->file, p, k * size, t->at + (first + at) * size);
         if (error) { why = error; continue; }
-        if (t->type == DT_REAL) {}
-        else if (t->type == DT_F32) for (size_t i = 0; i < k; i++) { float f; memcpy(&f, p + 4 * i, 4); o[i] = (real)f; }
-        else if (t->type == DT_F64) for (size_t i = 0; i < k; i++) { double d; memcpy(&d, p + 8 * i, 8); o[i] = (real)d; }
-        else if (t->type == DT_F16) for (size_t i = 0; i < k; i++) { memcpy(&h, p + 2 * i, 2); o[i] = (real)half_to_float(h); }
+        if (t->type == DT_REAL) {
+        } else if (t->type == DT_F32)
+            for (size_t i = 0; i < k; i++) {
+                float f;
+                memcpy(&f, p + 4 * i, 4);
+                o[i] = (real)f;
+            }
+        else if (t->type == DT_F64)
+            for (size_t i = 0; i < k; i++) {
+                double d;
+                memcpy(&d, p + 8 * i, 8);
+                o[i] = (real)d;
+            }
+        else if (t->type == DT_F16)
+            for (size_t i = 0; i < k; i++) {
+                memcpy(&h, p + 2 * i, 2);
+                o[i] = (real)half_to_float(h);
+            }
         else for (size_t i = 0; i < k; i++) { memcpy(&h, p + 2 * i, 2); o[i] = (real)bf16_value(h); }
         int bad = 0;
         for (size_t i = 0; i < k; i++) bad |= !(o[i] - o[i] == 0);
@@ -295,7 +336,8 @@ void real_to_type(void *out, DType type, const real *in, size_t n)
         }
 }
 
-void safetensors_write(const char *path, const Tensor *tensors, size_t n, const char *const *meta, const void *(*data)(void *, size_t), void *context)
+void safetensors_write(const char *path, const Tensor *tensors, size_t n, const char *const *meta,
+                       const void *(*data)(void *, size_t), void *context)
 {
     json_t *j = json_object();
     if (meta) {
@@ -307,12 +349,16 @@ void safetensors_write(const char *path, const Tensor *tensors, size_t n, const 
     for (size_t i = 0; i < n; i++) {
         const Tensor *t = &tensors[i];
         const char *type = NULL;
-        for (size_t k = 0; k < sizeof dtype_names / sizeof *dtype_names - 1; k++) if (dtype_names[k].type == t->type) type = dtype_names[k].name;
-        if (!type || json_object_get(j, t->name)) die("%s: tensor %s stands twice or has no type of the format: a bug, please report it", path, t->name);
+        for (size_t k = 0; k < sizeof dtype_names / sizeof *dtype_names - 1; k++)
+            if (dtype_names[k].type == t->type) type = dtype_names[k].name;
+        if (!type || json_object_get(j, t->name))
+            die("%s: tensor %s stands twice or has no type of the format: a bug, please report it", path, t->name);
         json_t *shape = json_array();
         for (int d = 0; d < t->rank; d++) json_array_append_new(shape, json_integer((json_int_t)t->shape[d]));
         size_t bytes = t->n * dtype_size(t->type);
-        int bad = json_object_set_new(j, t->name, json_make("{s:s, s:o, s:[I,I]}", "dtype", type, "shape", shape, "data_offsets", (json_int_t)at, (json_int_t)(at + bytes)));
+        int bad = json_object_set_new(j, t->name,
+                                      json_make("{s:s, s:o, s:[I,I]}", "dtype", type, "shape", shape, "data_offsets",
+                                                (json_int_t)at, (json_int_t)(at + bytes)));
         if (bad) die("%s: tensor %zu: its name is not UTF-8: a bug, please report it", path, i);
         at += bytes;
     }
@@ -322,7 +368,8 @@ void safetensors_write(const char *path, const Tensor *tensors, size_t n, const 
     for (int i = 0; i < 8; i++) fputc((int)((uint64_t)(len + pad) >> (8 * i) & 255), a->f);
     fwrite(header, 1, len, a->f);
     fprintf(a->f, "%*s", (int)pad, "");
-    for (size_t i = 0; i < n; i++) fwrite(data ? data(context, i) : tensors[i].data, dtype_size(tensors[i].type), tensors[i].n, a->f);
+    for (size_t i = 0; i < n; i++)
+        fwrite(data ? data(context, i) : tensors[i].data, dtype_size(tensors[i].type), tensors[i].n, a->f);
     aside_commit(a);
     free(header);
     json_decref(j);

@@ -5,7 +5,8 @@
 // them (tried with its versions 4.57 and 5.24: dev/special_tokens.py).
 //
 // Which token has a role; where two of these speak of one role the later counts, even when it says null:
-//   1. the tokenizer's class (`classes`): tokenizer_config.json's tokenizer_class, else config.json's, or its model_type's
+//   1. the tokenizer's class (`classes`): tokenizer_config.json's tokenizer_class, else config.json's, or its
+//      model_type's
 //   2. tokenizer_config.json: bos_token, eos_token, ... (additional_special_tokens and extra_special_tokens have no
 //      role)
 //   3. special_tokens_map.json, the same fields; not read where tokenizer_config.json has added_tokens_decoder

@@ -1,33 +1,39 @@
 // supervised.h: training on given text: language models (`vbon sft`) and reward models (`vbon reward`).
 //
-// Both are one loop: draw a batch of rows from a seeded permutation, pack them, run the model, put a gradient on some positions, update.
-// They differ in what stands at a position: the log-probability of the next token, or a score and a label. A document longer than the
-// context becomes several rows; each row but a document's first begins with the last token of the one before, so that every token
-// except a document's first is predicted exactly once. A row never looks into its neighbours: rows are packed, not concatenated.
+// Both are one loop: draw a batch of rows from a seeded permutation, pack them, run the model, put a gradient on some
+// positions, update. They differ in what stands at a position: the log-probability of the next token, or a score and a
+// label. A document longer than the context becomes several rows; each row but a document's first begins with the last
+// token of the one before, so that every token except a document's first is predicted exactly once. A row never looks
+// into its neighbours: rows are packed, not concatenated.
 //
-// Held-out numbers: nats a token, perplexity, and bits a byte (the bytes of the predicted tokens; the end-of-text token costs nats and
-// counts no bytes). Reward models: accuracy by the sign of the score at the end of 48-token snippets (first, random, last) and of
-// whole texts (mean of the scores at the ends of their windows); of preference pairs, how often the chosen one scores higher.
+// Held-out numbers: nats a token, perplexity, and bits a byte (the bytes of the predicted tokens; the end-of-text token
+// costs nats and counts no bytes). Reward models: accuracy by the sign of the score at the end of 48-token snippets
+// (first, random, last) and of whole texts (mean of the scores at the ends of their windows); of preference pairs, how
+// often the chosen one scores higher.
 //
 // Left out on purpose: sequence packing across documents, label smoothing, learning-rate search.
 #pragma once
 
 typedef enum { LOSS_LM, LOSS_LABEL, LOSS_PAIR } LossKind;
-// Tokens [at, at+len) of the corpus. LM: positions from..len-1 are predicted. Reward: scored from position `from` on (LOSS_PAIR: at the last).
+// Tokens [at, at+len) of the corpus. LM: positions from..len-1 are predicted. Reward: scored from position `from` on
+// (LOSS_PAIR: at the last).
 typedef struct { size_t at; int len, from; float label; } Row;
 // All texts, tokenised. Documents are runs of rows; LOSS_PAIR: rows 2i and 2i+1 are chosen and rejected.
 typedef struct { LossKind kind; int *tokens; Row *rows; size_t n_tokens, n_rows, n_docs, n_short; size_t *doc_first;
     /* (n_docs+1) into rows */ } Corpus;
-// Reads JSONL: {"text"} or {"prompt","response"} for LOSS_LM; {"text","label"}; {"prompt","chosen","rejected"}. context: tokens a row at
-// most. Dies with file and line. An end-of-text token closes every LM document but one that is said not to be "finished", and a pair's texts when the tokenizer has one.
-// own: the model's own context, which no flag raises.
+// Reads JSONL: {"text"} or {"prompt","response"} for LOSS_LM; {"text","label"}; {"prompt","chosen","rejected"}.
+// context: tokens a row at most. Dies with file and line. An end-of-text token closes every LM document but one that is
+// said not to be "finished", and a pair's texts when the tokenizer has one. own: the model's own context, which no flag
+// raises.
 void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *tok, size_t context, size_t own,
     size_t from, size_t max_docs);
 void corpus_free(Corpus *c);
 
-// Loss summed over the batch's positions (LM: -log p; label: binary cross-entropy; pair: -log sigmoid of the difference), with gradients of
-// loss/total accumulated when `backward`. score, if not NULL, receives each row's score at its last token.
-double supervised_batch(Pass *p, const Corpus *c, const size_t *rows, size_t n, double total, bool backward, double *score);
+// Loss summed over the batch's positions (LM: -log p; label: binary cross-entropy; pair: -log sigmoid of the
+// difference), with gradients of loss/total accumulated when `backward`. score, if not NULL, receives each row's score
+// at its last token.
+double supervised_batch(Pass *p, const Corpus *c, const size_t *rows, size_t n, double total, bool backward,
+                        double *score);
 size_t supervised_positions(const Corpus *c, const size_t *rows, size_t n);
 size_t rows_longest(const Corpus *c); // tokens of the longest row
 
@@ -72,11 +78,14 @@ void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *to
     while ((!max_docs || c->n_docs < max_docs * (kind == LOSS_PAIR ? 2 : 1)) && jsonl_next(&in, &j)) {
         for (int side = 0; side < (jsonl_header(j) ? 0 : kind == LOSS_PAIR ? 2 : 1); side++) {
             const char *text = NULL, *prompt = NULL;
-            if (kind == LOSS_PAIR) { prompt = jsonl_string(&in, j, "prompt", true); text = jsonl_string(&in, j, side ? "rejected" : "chosen", true); }
-            else if (kind == LOSS_LM) jsonl_text(&in, j, &prompt, &text);
+            if (kind == LOSS_PAIR) {
+                prompt = jsonl_string(&in, j, "prompt", true);
+                text = jsonl_string(&in, j, side ? "rejected" : "chosen", true);
+            } else if (kind == LOSS_LM) jsonl_text(&in, j, &prompt, &text);
             else text = jsonl_string(&in, j, "text", true);
             json_t *label = json_object_get(j, "label");
-            if (kind == LOSS_LABEL && !(json_is_integer(label) && (json_integer_value(label) == 0 || json_integer_value(label) == 1)))
+            if (kind == LOSS_LABEL &&
+                !(json_is_integer(label) && (json_integer_value(label) == 0 || json_integer_value(label) == 1)))
                 die("%s:%zu: \"label\" must be 0 or 1", path, in.line);
             size_t n = 0, np = 0, at = c->n_tokens;
             if (prompt) {
@@ -125,7 +134,10 @@ void corpus_free(Corpus *c) { arrfree(c->tokens); arrfree(c->rows); arrfree(c->d
 // ----------------------------------------------------------------------------
 // batches
 
-static size_t row_positions(const Corpus *c, const Row *r) { return c->kind == LOSS_PAIR ? 1 : (size_t)(r->len - r->from); }
+static size_t row_positions(const Corpus *c, const Row *r)
+{
+    return c->kind == LOSS_PAIR ? 1 : (size_t)(r->len - r->from);
+}
 
 size_t supervised_positions(const Corpus *c, const size_t *rows, size_t n)
 {
@@ -147,15 +159,18 @@ static double lm_loss(Pass *p, double total, bool backward)
     double loss = 0;
     if (backward) {
         o->fill(slice(p->dlogp, 0, p->R), -1 / total);
-        o->logprob_backward(p->dhidden, dw, p->logp, p->dlogp, (Buf){0}, p->hidden, w, p->target, 1, p->R, m->cfg.C, m->cfg.V);
+        o->logprob_backward(p->dhidden, dw, p->logp, p->dlogp, (Buf){0}, p->hidden, w, p->target, 1, p->R, m->cfg.C,
+                            m->cfg.V);
     } else o->logprob_forward(p->logp, (Buf){0}, (Buf){0}, p->hidden, w, p->target, 1, p->R, m->cfg.C, m->cfg.V);
     o->download(p->h_real, slice(p->logp, 0, p->R));
     for (size_t i = 0; i < p->R; i++) loss -= p->h_real[i];
     return loss;
 }
 
-// The same of a scalar head's scores against labels, or of a pair's two scores; score (n): each row's last one, or NULL.
-static double score_loss(Pass *p, const Corpus *c, const size_t *rows, const Sequence *q, size_t n, double total, bool backward, double *score)
+// The same of a scalar head's scores against labels, or of a pair's two scores; score (n): each row's last one, or
+// NULL.
+static double score_loss(Pass *p, const Corpus *c, const size_t *rows, const Sequence *q, size_t n, double total,
+                         bool backward, double *score)
 {
     Model *m = p->m;
     const Ops *o = m->o;
@@ -186,7 +201,8 @@ static double score_loss(Pass *p, const Corpus *c, const size_t *rows, const Seq
     return loss;
 }
 
-double supervised_batch(Pass *p, const Corpus *c, const size_t *rows, size_t n, double total, bool backward, double *score)
+double supervised_batch(Pass *p, const Corpus *c, const size_t *rows, size_t n, double total, bool backward,
+                        double *score)
 {
     Sequence *q = (Sequence *)xmalloc(n * sizeof *q);
     double loss = 0;
@@ -234,7 +250,8 @@ static size_t lm_measure(Pass *p, const Corpus *c, const Tokenizer *tok, Metric 
     return 3;
 }
 
-// Accuracy of one way of cutting: rows of `c` are given in [first, last) of each document; the sign of their mean score is the answer
+// Accuracy of one way of cutting: rows of `c` are given in [first, last) of each document; the sign of their mean score
+// is the answer
 static double sign_accuracy(Pass *p, const Corpus *c)
 {
     size_t *rows = (size_t *)xmalloc(c->n_rows * sizeof *rows), right = 0;
@@ -266,15 +283,20 @@ static size_t reward_measure(Pass *p, const Corpus *c, uint64_t seed, Metric *ou
         free(rows); free(score);
         return 2;
     }
-    static const char *const keys[] = {"held_out/accuracy_first_48", "held_out/accuracy_random_48", "held_out/accuracy_last_48"};
+    static const char *const keys[] = {"held_out/accuracy_first_48", "held_out/accuracy_random_48",
+                                       "held_out/accuracy_last_48"};
     out[0] = (Metric){"held_out/accuracy_whole", sign_accuracy(p, c)};
     size_t most = snippet(&p->m->cfg);
     for (int cut = 0; cut < 3; cut++) { // one row a document: a snippet, or the whole when it is shorter
         Corpus s = {.kind = LOSS_LABEL, .tokens = c->tokens, .n_docs = c->n_docs, .n_rows = c->n_docs};
         for (size_t d = 0; d < c->n_docs; d++) {
             const Row *a = &c->rows[c->doc_first[d]], *b = &c->rows[c->doc_first[d + 1] - 1];
-            size_t begin = a->at, end = b->at + (size_t)b->len, len = end - begin < most ? end - begin : most, room = end - begin - len;
-            size_t at = begin + (cut == 0 ? 0 : cut == 2 ? room : (size_t)(random_uniform(seed, STREAM_SPLIT, d, 0, 0) * (double)(room + 1)));
+            size_t begin = a->at, end = b->at + (size_t)b->len, len = end - begin < most ? end - begin : most,
+                   room = end - begin - len;
+            size_t at = begin +
+                (cut == 0       ? 0
+                     : cut == 2 ? room
+                                : (size_t)(random_uniform(seed, STREAM_SPLIT, d, 0, 0) * (double)(room + 1)));
             arrput(s.rows, ((Row){at, (int)len, (int)len - 1, a->label}));
             arrput(s.doc_first, d);
         }
@@ -291,17 +313,29 @@ static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scal
     if (size > 1e12)
         usage("--layers %ld, --width %ld, --context %ld: a model of %.0e parameters is absurd: lower them",
               a->layers, a->width, a->context, size);
-    if (a->width % a->heads || a->width / a->heads > 256) usage("--width %ld over --heads %ld is no whole head size up to 256", a->width, a->heads);
-    *c = (Config){.arch = &architectures[a->arch], .L = (size_t)a->layers, .C = (size_t)a->width, .NH = (size_t)a->heads,
-        .F = 4 * (size_t)a->width, .V = (size_t)tokenizer_vocab(t), .max_T = (size_t)a->context, .scalar_head = scalar,
-        .pad = -1, .eps = 1e-5, .init_std = 0.02, .bos = tokenizer_eos(t), .eos = tokenizer_eos(t)};
+    if (a->width % a->heads || a->width / a->heads > 256)
+        usage("--width %ld over --heads %ld is no whole head size up to 256", a->width, a->heads);
+    *c = (Config){.arch = &architectures[a->arch],
+                  .L = (size_t)a->layers,
+                  .C = (size_t)a->width,
+                  .NH = (size_t)a->heads,
+                  .F = 4 * (size_t)a->width,
+                  .V = (size_t)tokenizer_vocab(t),
+                  .max_T = (size_t)a->context,
+                  .scalar_head = scalar,
+                  .pad = -1,
+                  .eps = 1e-5,
+                  .init_std = 0.02,
+                  .bos = tokenizer_eos(t),
+                  .eos = tokenizer_eos(t)};
     c->arch->fresh(c);
 }
 
 // A run of supervised training: what its steps have at hand
 typedef struct {
     Pass pass; Corpus data, held; Passes passes; Tokenizer *tok;
-    size_t unit, *which, *rows;              // rows of an item (a pair has two); (batch) items and (batch * unit) rows of a step
+    // rows of an item (a pair has two); (batch) items and (batch * unit) rows of a step
+    size_t unit, *which, *rows;
     double loss, positions, tokens;          // since the last record
 } Supervised;
 
@@ -334,7 +368,8 @@ static void supervised_measure(Run *r, Log *log)
 {
     Supervised *s = (Supervised *)r->context;
     Metric x[8];
-    size_t k = s->held.kind == LOSS_LM ? lm_measure(&s->pass, &s->held, s->tok, x) : reward_measure(&s->pass, &s->held, (uint64_t)r->a->seed, x);
+    size_t k = s->held.kind == LOSS_LM ? lm_measure(&s->pass, &s->held, s->tok, x)
+                                       : reward_measure(&s->pass, &s->held, (uint64_t)r->a->seed, x);
     const char *keys[9] = {NULL};
     for (size_t i = 0; i < k; i++) keys[i] = x[i].key;
     log_metrics(log, "held_out", r->done, x, k);
@@ -346,7 +381,8 @@ static LossKind reward_data_kind(const char *path) // which form the file has sh
     Jsonl in;
     json_t *j;
     jsonl_open(&in, path);
-    if (!jsonl_next(&in, &j)) die("%s: empty: lines {\"text\",\"label\"} or {\"prompt\",\"chosen\",\"rejected\"} are needed", path);
+    if (!jsonl_next(&in, &j))
+        die("%s: empty: lines {\"text\",\"label\"} or {\"prompt\",\"chosen\",\"rejected\"} are needed", path);
     LossKind kind = json_object_get(j, "chosen") ? LOSS_PAIR : LOSS_LABEL;
     json_decref(j);
     jsonl_close(&in);
@@ -356,7 +392,8 @@ static LossKind reward_data_kind(const char *path) // which form the file has sh
 static void supervised_run(const Args *a, const char *command)
 {
     bool reward = !strcmp(command, "reward");
-    const char *folder = reward ? a->init : a->model, *tokenizer_dir = folder ? folder : require(a->tokenizer, "tokenizer");
+    const char *folder = reward ? a->init : a->model,
+               *tokenizer_dir = folder ? folder : require(a->tokenizer, "tokenizer");
     if (a->tokenizer) tokenizer_dir = a->tokenizer;
     require(a->data, "data");
     Run r;
@@ -375,12 +412,17 @@ static void supervised_run(const Args *a, const char *command)
     vocabulary_check(tok, tokenizer_dir, c.V, folder ? folder : a->out);
     // a new model has the context it is given
     size_t context = (size_t)a->context < c.max_T ? (size_t)a->context : c.max_T, own = folder ? c.max_T : SIZE_MAX;
-    if (context < 2) die("%s: the model's own context is %zu: a row must hold two tokens at least, one to read and one to predict", folder, context);
+    if (context < 2)
+        die("%s: the model's own context is %zu: a row must hold two tokens at least, one to read and one to predict",
+            folder, context);
     Model m;
     model_create(&m, o, &c, a->train_layers, false, false);
     model_random(&m, (uint64_t)a->seed);
     if (folder && !reward) model_fill(&m, folder);
-    if (folder && reward) { size_t absent = model_fill_partial(&m, folder); if (absent > 1) die("--init %s: %zu parameters are not in it: is it of this width?", folder, absent - 1); }
+    if (folder && reward) {
+        size_t absent = model_fill_partial(&m, folder);
+        if (absent > 1) die("--init %s: %zu parameters are not in it: is it of this width?", folder, absent - 1);
+    }
     LossKind kind = reward ? reward_data_kind(a->data) : LOSS_LM;
     corpus_read(&s.data, kind, a->data, tok, context, own, (size_t)a->from_position, 0);
     corpus_report(a->data, &s.data);
@@ -389,15 +431,18 @@ static void supervised_run(const Args *a, const char *command)
         corpus_report(a->held_out, &s.held);
     }
     s.unit = kind == LOSS_PAIR ? 2 : 1;
-    passes_create(&s.passes, s.data.n_rows / s.unit, (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
+    passes_create(&s.passes, s.data.n_rows / s.unit, (size_t)a->batch, a->epochs, a->steps, a->drop_last,
+                  (uint64_t)a->seed);
     s.which = (size_t *)xmalloc(s.passes.batch * sizeof *s.which);
     s.rows = (size_t *)xmalloc(s.passes.batch * s.unit * sizeof *s.rows);
-    printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, s.passes.steps, s.passes.batch * s.unit);
+    printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, s.passes.steps,
+           s.passes.batch * s.unit);
     passes_report(&s.passes, s.unit == 2 ? "pairs" : "rows");
     size_t longest = rows_longest(&s.data);
     if (a->held_out && rows_longest(&s.held) > longest) longest = rows_longest(&s.held);
     if (kind == LOSS_LABEL && snippet(&c) > longest) longest = snippet(&c);
-    pass_create(&s.pass, &m, (size_t)a->micro_tokens > s.unit * longest ? (size_t)a->micro_tokens : s.unit * longest, true);
+    pass_create(&s.pass, &m, (size_t)a->micro_tokens > s.unit * longest ? (size_t)a->micro_tokens : s.unit * longest,
+                true);
     r.weights = weights_json(reward ? "init" : "model", folder ? &m : NULL, tok, NULL);
     r.m = &m; r.context = &s; r.tokenizer_dir = tokenizer_dir; r.steps = s.passes.steps;
     r.state[0] = (State){"loss", &s.loss, 1};

@@ -1,12 +1,15 @@
 // tensor_core.h: the tensor-core instructions, as functions.
 //
 // A warp of 32 lanes holds each small matrix in pieces. Lane i has group g = i/4 and place t = i%4:
-//   m16n8k16, A (16,16): a[0] row g, a[1] row g+8, columns 2t, 2t+1; a[2], a[3] the same rows, columns 2t+8, 2t+9. Two bfloat16 in each.
+//   m16n8k16, A (16,16): a[0] row g, a[1] row g+8, columns 2t, 2t+1; a[2], a[3] the same rows, columns 2t+8, 2t+9.
+//             Two bfloat16 in each.
 //             B (16,8):  b[0] rows 2t, 2t+1, b[1] rows 2t+8, 2t+9, column g.
 //             D (16,8):  d[0], d[1] row g, columns 2t, 2t+1; d[2], d[3] row g+8. Floats.
-//   ldmatrix loads up to four 8x8 matrices of 16-bit elements from shared memory: lane i gives the address of row i%8 of matrix i/8 (16 bytes,
-//   aligned), and gets elements 2t, 2t+1 of row g of each; transposed, the elements of column g in rows 2t, 2t+1.
-// Every lane of the warp takes part. None of them orders memory: __syncwarp or __syncthreads before loading what other lanes stored.
+//   ldmatrix loads up to four 8x8 matrices of 16-bit elements from shared memory: lane i gives the address of row
+//   i%8 of matrix i/8 (16 bytes, aligned), and gets elements 2t, 2t+1 of row g of each; transposed, the elements of
+//   column g in rows 2t, 2t+1.
+// Every lane of the warp takes part. None of them orders memory: __syncwarp or __syncthreads before loading what other
+// lanes stored.
 //
 // This is inline PTX. dev/cuda_on_cpu/tensor_core.h has the same functions for g++, as the PTX manual describes them.
 #pragma once
@@ -25,6 +28,8 @@ __device__ inline void ldmatrix_x4_trans(uint32_t r[4], const void *shared_row)
 }
 __device__ inline void mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }

@@ -21,9 +21,11 @@
 #include "../gpt2.h"
 
 typedef struct WordPiece WordPiece;
-WordPiece *wordpiece_load(const char *dir);             // of tokenizer.json, else vocab.txt; dies with one line naming the file
+// of tokenizer.json, else vocab.txt; dies with one line naming the file
+WordPiece *wordpiece_load(const char *dir);
 void wordpiece_free(WordPiece *w);
-// Ids of a UTF-8 text with [CLS] and [SEP], at most `limit` (0: any number), malloc'd, *n of them. NULL when it is not UTF-8: *n is the offset of the first bad byte.
+// Ids of a UTF-8 text with [CLS] and [SEP], at most `limit` (0: any number), malloc'd, *n of them. NULL when it is not
+// UTF-8: *n is the offset of the first bad byte.
 int *wordpiece_encode(const WordPiece *w, const char *text, size_t bytes, size_t limit, size_t *n);
 int wordpiece_vocab(const WordPiece *w);                // largest id + 1
 uint64_t wordpiece_fingerprint(const WordPiece *w);     // of the vocabulary, whichever file it came from
@@ -58,7 +60,8 @@ static void wordpiece_add(WordPiece *w, const char *path, const char *s, int id)
     w->fingerprint += mix64(h);                         // a sum, so that the order of the file does not matter
 }
 
-// What is done to a text: BERT's own classes go by tokenizer_config.json, whatever tokenizer.json says; other folders by tokenizer.json.
+// What is done to a text: BERT's own classes go by tokenizer_config.json, whatever tokenizer.json says; other folders
+// by tokenizer.json.
 static void wordpiece_settings(WordPiece *w, const Special *s, json_t *norm, const char *path)
 {
     const struct {
@@ -87,24 +90,37 @@ static void wordpiece_settings(WordPiece *w, const Special *s, json_t *norm, con
 static void wordpiece_json(WordPiece *w, const char *path, json_t *j, const Special *special)
 {
     json_t *model = json_object_get(j, "model"), *norm = json_object_get(j, "normalizer"), *v;
-    const char *type = json_string_value(json_object_get(model, "type")), *n = json_string_value(json_object_get(norm, "type")), *s;
+    const char *type = json_string_value(json_object_get(model, "type")),
+               *n = json_string_value(json_object_get(norm, "type")), *s;
     const char *pre = json_string_value(json_object_get(json_object_get(j, "pre_tokenizer"), "type"));
-    if (type && strcmp(type, "WordPiece")) die("%s: a %s model: BERT's WordPiece is needed here", path, shown(type)); // old files do not name it
-    if (!n || strcmp(n, "BertNormalizer") || !pre || strcmp(pre, "BertPreTokenizer")) die("%s: its normaliser and pre-tokeniser are not BERT's", path);
+    // old files do not name it
+    if (type && strcmp(type, "WordPiece")) die("%s: a %s model: BERT's WordPiece is needed here", path, shown(type));
+    if (!n || strcmp(n, "BertNormalizer") || !pre || strcmp(pre, "BertPreTokenizer"))
+        die("%s: its normaliser and pre-tokeniser are not BERT's", path);
     const char *prefix = json_string_value(json_object_get(model, "continuing_subword_prefix"));
     if (prefix && strcmp(prefix, "##")) die("%s: pieces begin with \"%s\", not ##", path, shown(prefix));
     const char *unk = json_string_value(json_object_get(model, "unk_token"));
     if (unk && strcmp(unk, "[UNK]")) die("%s: unk_token %s is not supported: BERT's is [UNK]", path, shown(unk));
-    json_t *post = json_object_get(j, "post_processor"), *single = json_object_get(post, "single"); // BertProcessing has cls and sep, TemplateProcessing the three in a row
-    const char *ends[] = {json_string_value(json_array_get(json_object_get(post, "cls"), 0)), json_string_value(json_array_get(json_object_get(post, "sep"), 0))};
-    for (size_t i = 0; i < 2 && json_array_size(single) == 3; i++) ends[i] = json_string_value(json_object_get(json_object_get(json_array_get(single, 2 * i), "SpecialToken"), "id"));
-    if (!ends[0] || !ends[1] || strcmp(ends[0], "[CLS]") || strcmp(ends[1], "[SEP]")) die("%s: its post_processor does not put [CLS] before a text and [SEP] behind, as BERT's does", path);
+    // BertProcessing has cls and sep, TemplateProcessing the three in a row
+    json_t *post = json_object_get(j, "post_processor"), *single = json_object_get(post, "single");
+    const char *ends[] = {json_string_value(json_array_get(json_object_get(post, "cls"), 0)),
+                          json_string_value(json_array_get(json_object_get(post, "sep"), 0))};
+    for (size_t i = 0; i < 2 && json_array_size(single) == 3; i++)
+        ends[i] =
+            json_string_value(json_object_get(json_object_get(json_array_get(single, 2 * i), "SpecialToken"), "id"));
+    if (!ends[0] || !ends[1] || strcmp(ends[0], "[CLS]") || strcmp(ends[1], "[SEP]"))
+        die("%s: its post_processor does not put [CLS] before a text and [SEP] behind, as BERT's does", path);
     json_t *max = json_object_get(model, "max_input_chars_per_word");
-    if (max && (!json_is_integer(max) || json_integer_value(max) < 1 || json_integer_value(max) > 10000)) die("%s: max_input_chars_per_word is no valid number", path);
+    if (max && (!json_is_integer(max) || json_integer_value(max) < 1 || json_integer_value(max) > 10000))
+        die("%s: max_input_chars_per_word is no valid number", path);
     if (max) w->max_chars = (size_t)json_integer_value(max);
-    if (special->rebuilt && w->max_chars != 100) die("%s: max_input_chars_per_word is %zu, but transformers 5 takes 100 for a %s: name tokenizer_class PreTrainedTokenizerFast in %s", path, w->max_chars, special->kind, special->path[0]);
+    if (special->rebuilt && w->max_chars != 100)
+        die("%s: max_input_chars_per_word is %zu, but transformers 5 takes 100 for a %s: name tokenizer_class "
+            "PreTrainedTokenizerFast in %s",
+            path, w->max_chars, special->kind, special->path[0]);
     json_object_foreach(json_object_get(model, "vocab"), s, v) {
-        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > 10000000) die("%s: token \"%s\" has no valid id", path, shown(s));
+        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > 10000000)
+            die("%s: token \"%s\" has no valid id", path, shown(s));
         wordpiece_add(w, path, s, (int)json_integer_value(v));
     }
 }
@@ -171,7 +187,13 @@ WordPiece *wordpiece_load(const char *dir)
     return w;
 }
 
-void wordpiece_free(WordPiece *w) { matcher_free(&w->first); matcher_free(&w->rest); matcher_free(&w->special); free(w); }
+void wordpiece_free(WordPiece *w)
+{
+    matcher_free(&w->first);
+    matcher_free(&w->rest);
+    matcher_free(&w->special);
+    free(w);
+}
 int wordpiece_vocab(const WordPiece *w) { return w->size; }
 uint64_t wordpiece_fingerprint(const WordPiece *w) { return w->fingerprint; }
 
@@ -180,8 +202,9 @@ uint64_t wordpiece_fingerprint(const WordPiece *w) { return w->fingerprint; }
 
 static bool is_ideograph(int32_t c)
 {
-    return (c >= 0x4e00 && c <= 0x9fff) || (c >= 0x3400 && c <= 0x4dbf) || (c >= 0x20000 && c <= 0x2a6df) || (c >= 0x2a700 && c <= 0x2b73f) ||
-           (c >= 0x2b740 && c <= 0x2b81f) || (c >= 0x2b920 && c <= 0x2ceaf) || (c >= 0xf900 && c <= 0xfaff) || (c >= 0x2f800 && c <= 0x2fa1f);
+    return (c >= 0x4e00 && c <= 0x9fff) || (c >= 0x3400 && c <= 0x4dbf) || (c >= 0x20000 && c <= 0x2a6df) ||
+        (c >= 0x2a700 && c <= 0x2b73f) || (c >= 0x2b740 && c <= 0x2b81f) || (c >= 0x2b920 && c <= 0x2ceaf) ||
+        (c >= 0xf900 && c <= 0xfaff) || (c >= 0x2f800 && c <= 0x2fa1f);
 }
 
 static bool is_dropped(int32_t c) // Cc, Cf, Co; the replacement character
@@ -221,7 +244,8 @@ static int32_t *normalised(const WordPiece *w, const char *s, size_t n, size_t *
     }
     if (w->strip) {
         int32_t *d = nfd(c, at, &at);
-        for (size_t i = 0; i < at; i++) if (d[i] < 0x300 || utf8proc_category(d[i]) != UTF8PROC_CATEGORY_MN) d[k++] = d[i];
+        for (size_t i = 0; i < at; i++)
+            if (d[i] < 0x300 || utf8proc_category(d[i]) != UTF8PROC_CATEGORY_MN) d[k++] = d[i];
         free(c);
         c = d;
         at = k;
@@ -229,7 +253,8 @@ static int32_t *normalised(const WordPiece *w, const char *s, size_t n, size_t *
     int32_t *out = (int32_t *)xmalloc((2 * at + 1) * sizeof *out);
     for (size_t i = k = 0; i < at; i++) {
         out[k++] = w->lower ? utf8proc_tolower(c[i]) : c[i];
-        if (w->lower && c[i] == 0x130) { out[k - 1] = 'i'; out[k++] = 0x307; } // the one character with a lower case of two
+        // the one character with a lower case of two
+        if (w->lower && c[i] == 0x130) { out[k - 1] = 'i'; out[k++] = 0x307; }
     }
     free(c);
     *out_n = k;
