@@ -1017,18 +1017,10 @@ void acts_carve(Acts *a, const Model *m, Arena *arena, size_t N, size_t keep)
     for (size_t l = 0; l < L; l++) {
         if (l > 0 && l < keep) { h[l] = h[0]; continue; }
         const char *name = l < keep ? "frozen blocks" : "activations";
-        h[l] = (BlockActs){.ln1 = TAKE(C, name),
-                           .mean1 = STATISTIC(1, name),
-                           .rstd1 = STATISTIC(1, name),
-                           .qkv = TAKE(3 * C, name),
-                           .lse = STATISTIC(NH, name),
-                           .att = TAKE(C, name),
-                           .mid = TAKE(C, name),
-                           .ln2 = TAKE(C, name),
-                           .mean2 = STATISTIC(1, name),
-                           .rstd2 = STATISTIC(1, name),
-                           .fc = TAKE(F, name),
-                           .act = TAKE(F, name)};
+        h[l] = (BlockActs){.ln1 = TAKE(C, name), .mean1 = STATISTIC(1, name), .rstd1 = STATISTIC(1, name),
+            .qkv = TAKE(3 * C, name), .lse = STATISTIC(NH, name), .att = TAKE(C, name), .mid = TAKE(C, name),
+            .ln2 = TAKE(C, name), .mean2 = STATISTIC(1, name), .rstd2 = STATISTIC(1, name), .fc = TAKE(F, name),
+            .act = TAKE(F, name)};
         h[l].out = l < keep ? a->x : TAKE(C, name); // a frozen block writes over what it read
     }
     a->lnf = TAKE(C, "activations"); a->meanf = STATISTIC(1, "activations"); a->rstdf = STATISTIC(1, "activations");

@@ -570,11 +570,8 @@ static void take_prompts(Ppo *p)
 static void sample_responses(Ppo *p)
 {
     Rollout *r = &p->rollout;
-    Sampling s = {.temperature = p->opt.temperature,
-                  .top_p = 1,
-                  .seed = p->opt.seed,
-                  .stream = STREAM_ROLLOUT,
-                  .eos = p->opt.eos};
+    Sampling s = {.temperature = p->opt.temperature, .top_p = 1, .seed = p->opt.seed, .stream = STREAM_ROLLOUT,
+        .eos = p->opt.eos};
     phase_sample(p);
     model_pack(p->policy);
     generate(&p->gen, &s, p->prompts, r->y, r->E);
@@ -988,13 +985,8 @@ void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, const Prompt *prom
                 RewardFn reward, void *context)
 {
     const Ops *o = policy->o;
-    *p = (Ppo){.opt = *opt,
-               .policy = policy,
-               .prompts = prompts,
-               .cdf = cdf,
-               .n_prompts = n_prompts,
-               .reward = reward,
-               .reward_context = context};
+    *p = (Ppo){.opt = *opt, .policy = policy, .prompts = prompts, .cdf = cdf, .n_prompts = n_prompts, .reward = reward,
+        .reward_context = context};
     objective_prepare(&p->opt.objective);
     size_t minibatches = ((size_t)opt->rollout + (size_t)opt->minibatch - 1) / (size_t)opt->minibatch;
     size_t iterations = ((size_t)opt->episodes + (size_t)opt->rollout - 1) / (size_t)opt->rollout;
@@ -1015,12 +1007,9 @@ void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, const Prompt *prom
     phase_sample(p); phase_update(p);
     arena_place(&p->work);
     Rollout *r = &p->rollout;
-    *r = (Rollout){.E = E,
-                   .y = (Response *)xcalloc(E, sizeof *r->y),
-                   .seq = (Sequence *)xcalloc(E, sizeof *r->seq),
-                   .micro = (Sequence *)xcalloc(E, sizeof *r->micro),
-                   .at = (size_t *)xcalloc(E + 1, sizeof *r->at),
-                   .place = (Place *)xcalloc(E, sizeof *r->place)};
+    *r = (Rollout){.E = E, .y = (Response *)xcalloc(E, sizeof *r->y), .seq = (Sequence *)xcalloc(E, sizeof *r->seq),
+        .micro = (Sequence *)xcalloc(E, sizeof *r->micro), .at = (size_t *)xcalloc(E + 1, sizeof *r->at),
+        .place = (Place *)xcalloc(E, sizeof *r->place)};
     double **arrays[] = ROLLOUT_ARRAYS(r);
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) *arrays[i] = (double *)xcalloc(actions, sizeof(double));
     p->order = (size_t *)xmalloc((n_prompts > E ? n_prompts : E) * sizeof *p->order);

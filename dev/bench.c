@@ -37,8 +37,8 @@ static double median(const Times *t)
 }
 static void time_add(Times *t, double began) { t->x[t->n++] = clock_seconds() - began; }
 
-static Config gpt2_124m = {.arch = &architectures[ARCH_GPT2], .L = 12, .NH = 12, .C = 768, .F = 3072, .V = 50257, .max_T = 1024,
-    .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.02, .eos = 50256};
+static Config gpt2_124m = {.arch = &architectures[ARCH_GPT2], .L = 12, .NH = 12, .C = 768, .F = 3072, .V = 50257,
+    .max_T = 1024, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.02, .eos = 50256};
 
 static bool json_lines;
 // One line: x, beside it y, their ratio, and the interval it should lie in.

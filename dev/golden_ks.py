@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Writes dev/fixtures/ks.json: two-sample Kolmogorov-Smirnov tests by SciPy's ks_2samp(method="exact"), and, for some statistics, the same
-p-value by counting all paths in whole numbers, which small p-values are compared with to the last digits.
+"""Writes dev/fixtures/ks.json: two-sample Kolmogorov-Smirnov tests by SciPy's ks_2samp(method="exact"), and, for some
+statistics, the same p-value by counting all paths in whole numbers, which small p-values are compared with to the last
+digits.
 
     python3 dev/golden_ks.py          (packages: dev/requirements.txt)"""
 import json, os, warnings
@@ -33,14 +34,19 @@ def test(a, b):
     t = ks_2samp(a, b, method="exact")
     return dict(a=a, b=b, statistic=float(t.statistic), p=float(t.pvalue))
 
-warnings.simplefilter("error") # where SciPy's p-value is beyond 1 by rounding, or too small, it would go on with an approximation
+# where SciPy's p-value is beyond 1 by rounding, or too small, it would go on with an approximation
+warnings.simplefilter("error")
 many = apart(0, 600, 0)[1]
-tests = [test([1], [1]), test([1], [2]), test([1, 2, 3], [1, 2, 3]), test([3, 1, 2], [4, 6, 5, 7]), test([7] * 5, [7] * 3 + [8] * 3)]
-tests += [test(draw(7), draw(11)), test(draw(12), draw(12, 40)), test(draw(30, values=6), draw(40, 1, values=6))] # the last: ties
+tests = [test([1], [1]), test([1], [2]), test([1, 2, 3], [1, 2, 3]), test([3, 1, 2], [4, 6, 5, 7]),
+    test([7] * 5, [7] * 3 + [8] * 3)]
+# the last: ties
+tests += [test(draw(7), draw(11)), test(draw(12), draw(12, 40)), test(draw(30, values=6), draw(40, 1, values=6))]
 tests += [test(many[:5], many), test(many[:5], many[5:]), test(*apart(5, 600, 3))] # Table 1's sizes
-tests += [test(many[:250], many), test(many[:250], many[250:]), test(*apart(250, 600, 0.2)), test(*apart(250, 600, 0.8))]
+tests += [test(many[:250], many), test(many[:250], many[250:]), test(*apart(250, 600, 0.2)),
+    test(*apart(250, 600, 0.8))]
 paths = [dict(gap=gap, n=n, m=m, p=paths_p(gap, n, m))
-         for n, m, gaps in ((1, 1, (0, 1)), (4, 4, (4, 8, 12, 16)), (3, 5, (5, 9, 15)), (5, 600, (1800, 2400, 3000)), (250, 600, (15000, 30000, 150000)))
+         for n, m, gaps in ((1, 1, (0, 1)), (4, 4, (4, 8, 12, 16)), (3, 5, (5, 9, 15)), (5, 600, (1800, 2400, 3000)),
+             (250, 600, (15000, 30000, 150000)))
          for gap in gaps]
 with open(os.path.join(HERE, "ks.json"), "w") as f:
     json.dump(dict(tests=tests, paths=paths), f, separators=(",", ":"))

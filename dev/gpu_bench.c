@@ -24,11 +24,11 @@ size_t cuda_free_bytes(void);
 enum { REPEATS = 5, WARM = 2, CACHE_SECONDS = 15 };
 static const Ops *o;
 static bool tiny;
-static const Config gpt2_124m = {.arch = &architectures[ARCH_GPT2], .L = 12, .NH = 12, .C = 768, .F = 3072, .V = 50257, .max_T = 1024,
-    .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.02, .eos = 50256};
-static const Config pythia_2_8b = {.arch = &architectures[ARCH_NEOX], .L = 32, .NH = 32, .C = 2560, .F = 10240, .V = 50304,
-    .max_T = 2048, .act = ACT_GELU_ERF, .parallel = true, .rotary_pct = 0.25,
-                                   .rotary_base = 10000, .eps = 1e-5, .init_std = 0.02, .eos = 0};
+static const Config gpt2_124m = {.arch = &architectures[ARCH_GPT2], .L = 12, .NH = 12, .C = 768, .F = 3072, .V = 50257,
+    .max_T = 1024, .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.02, .eos = 50256};
+static const Config pythia_2_8b = {.arch = &architectures[ARCH_NEOX], .L = 32, .NH = 32, .C = 2560, .F = 10240,
+    .V = 50304, .max_T = 2048, .act = ACT_GELU_ERF, .parallel = true, .rotary_pct = 0.25, .rotary_base = 10000,
+    .eps = 1e-5, .init_std = 0.02, .eos = 0};
 #define SPARE 2e9 // bytes, for what is not estimated: scratch, backward, the libraries
 static double copy_rate, product_rate; // bytes and operations a second
 

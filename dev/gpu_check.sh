@@ -25,7 +25,8 @@ done
 OUT=runs/gpu; [ "$only" ] || rm -rf "$OUT"; mkdir -p "$OUT"
 version=$(git describe --always --dirty 2>/dev/null || echo unversioned)
 if [ "$emulated" ]; then
-    VBON=build/vbon_simt_plain TEST=build/test_simt_plain BENCH=build/gpu_bench_simt TINY=--tiny device="emulated, not a GPU"
+    VBON=build/vbon_simt_plain TEST=build/test_simt_plain BENCH=build/gpu_bench_simt TINY=--tiny
+    device="emulated, not a GPU"
 else
     VBON=./vbon TEST=build/test_cuda BENCH=build/gpu_bench TINY=''
     device=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>&1) ||

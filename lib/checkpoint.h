@@ -90,11 +90,8 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
     size_t largest = m->m.n;
     for (int i = 0; i < 2; i++)
         arrput(s.t,
-               ((Tensor){.name = i ? "grad.second_moments" : "grad.first_moments",
-                         .type = DT_REAL,
-                         .rank = 1,
-                         .shape = {moments[i].n},
-                         .n = moments[i].n}));
+               ((Tensor){.name = i ? "grad.second_moments" : "grad.first_moments", .type = DT_REAL, .rank = 1,
+                   .shape = {moments[i].n}, .n = moments[i].n}));
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
         if (!(q->flags & P_VALUE)) continue;
@@ -104,12 +101,8 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
     }
     for (size_t i = 0; i < n_state; i++)
         arrput(s.t,
-               ((Tensor){.name = state[i].name,
-                         .type = DT_F64,
-                         .rank = 1,
-                         .shape = {state[i].n},
-                         .n = state[i].n,
-                         .data = state[i].values}));
+               ((Tensor){.name = state[i].name, .type = DT_F64, .rank = 1, .shape = {state[i].n}, .n = state[i].n,
+                   .data = state[i].values}));
     s.x = (real *)xmalloc(largest * sizeof *s.x);
     char steps[32];
     snprintf(steps, sizeof steps, "%ld", m->step);

@@ -153,28 +153,13 @@ static void cmd_score(const Args *a)
 
 static void ppo_options(PpoOptions *o, const Args *a)
 {
-    *o = (PpoOptions){.temperature = a->temperature,
-                      .clip = a->clip,
-                      .value_clip = a->value_clip,
-                      .vf_coef = a->vf_coef,
-                      .gamma = a->gamma,
-                      .lambda = a->lambda,
-                      .score_clip = a->score_clip,
-                      .lr = a->lr,
-                      .episodes = a->episodes,
-                      .rollout = a->rollout,
-                      .minibatch = a->minibatch,
-                      .epochs = a->ppo_epochs,
-                      .max_new = a->max_new,
-                      .warmup = a->warmup,
-                      .schedule = &schedules[a->schedule],
-                      .tokens = (size_t)a->micro_tokens,
-                      .rows = decode_rows(a, 0),
-                      .seed = (uint64_t)a->seed,
-                      .fhat = &fhats[a->fhat],
-                      .critic = &critics[a->critic],
-                      .objective.row = &objectives[a->objective],
-                      .adamw = adamw(a)};
+    *o = (PpoOptions){.temperature = a->temperature, .clip = a->clip, .value_clip = a->value_clip,
+        .vf_coef = a->vf_coef, .gamma = a->gamma, .lambda = a->lambda, .score_clip = a->score_clip, .lr = a->lr,
+        .episodes = a->episodes, .rollout = a->rollout, .minibatch = a->minibatch, .epochs = a->ppo_epochs,
+        .max_new = a->max_new, .warmup = a->warmup, .schedule = &schedules[a->schedule],
+        .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed,
+        .fhat = &fhats[a->fhat], .critic = &critics[a->critic], .objective.row = &objectives[a->objective],
+        .adamw = adamw(a)};
     for (const char *c = a->compat; *c;) {
         size_t len = strcspn(c, ",");
         if (len == 5 && !strncmp(c, "scale", 5)) o->objective.compat_scale = true;

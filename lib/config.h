@@ -484,10 +484,8 @@ void model_save(const Model *m, const char *folder, DType type, const char *toke
                 die("%s: %s: element %zu is %g, which %s: nothing was saved", dir, q->name, k, (double)s.x[k],
                     isfinite(s.x[k]) ? "the type cannot hold (choose --dtype bf16 or fp32)"
                                      : "is not a number to train on (lower --lr)");
-        Tensor e = {.name = format("%s%s", q->flags & P_HEAD ? "" : m->cfg.arch->prefix, q->name),
-                    .type = type,
-                    .rank = q->cols ? 2 : 1,
-                    .n = q->n};
+        Tensor e = {.name = format("%s%s", q->flags & P_HEAD ? "" : m->cfg.arch->prefix, q->name), .type = type,
+            .rank = q->cols ? 2 : 1, .n = q->n};
         bool transposed = q->flags & P_TRANSPOSE;
         e.shape[0] = transposed ? q->cols : q->rows;
         e.shape[1] = transposed ? q->rows : q->cols;

@@ -19,12 +19,8 @@ static void drawing_open(Drawing *d, const Args *a, const char *model, uint64_t 
         generator_carve(&d->g, &d->m, &d->work, d->rows, (size_t)a->micro_tokens, longest, (size_t)a->max_new);
     }
     model_pack(&d->m);
-    d->s = (Sampling){.temperature = a->temperature,
-                      .top_p = a->top_p,
-                      .top_k = a->top_k,
-                      .seed = (uint64_t)a->seed,
-                      .stream = stream,
-                      .eos = tokenizer_eos(d->t)};
+    d->s = (Sampling){.temperature = a->temperature, .top_p = a->top_p, .top_k = a->top_k, .seed = (uint64_t)a->seed,
+        .stream = stream, .eos = tokenizer_eos(d->t)};
 }
 
 static void drawing_close(Drawing *d)
@@ -155,16 +151,9 @@ static void cmd_cache(const Args *a)
         for (size_t i = done - begin; i < end - begin; i++) {
             char *text = response_text(d.t, &r[i]);
             text = utf8_mend(text);
-            CacheSample s = {.text = text,
-                             .ids = r[i].ids,
-                             .n_ids = r[i].n,
-                             .reward = r[i].reward,
-                             .logp = response_logp(&r[i]),
-                             .has_logp = true,
-                             .draw = (long)r[i].sample,
-                             .key = r[i].key,
-                             .has_key = true,
-                             .finished = r[i].finished};
+            CacheSample s = {.text = text, .ids = r[i].ids, .n_ids = r[i].n, .reward = r[i].reward,
+                .logp = response_logp(&r[i]), .has_logp = true, .draw = (long)r[i].sample, .key = r[i].key,
+                .has_key = true, .finished = r[i].finished};
             cache_write(f, d.prompts[r[i].prompt].text, &s);
             free(text);
             response_free(&r[i]);

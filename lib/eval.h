@@ -131,15 +131,10 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
         for (size_t k = 0; k < c->M; k++) reference += c->reward[k] / (double)c->M / (double)(n / K);
     }
     double *finished = length; // reused below, after length has been read
-    *e = (Evaluation){.reward = over_prompts(reward, n, K),
-                      .win = over_prompts(win, n, K),
-                      .win_released = over_prompts(win_released, n, K),
-                      .k1 = over_prompts(k1, n, K),
-                      .k3 = over_prompts(k3, n, K),
-                      .rb = over_prompts(rb, n, K),
-                      .released = over_prompts(released, n, K),
-                      .length = over_prompts(length, n, K),
-                      .reference_reward = reference};
+    *e = (Evaluation){.reward = over_prompts(reward, n, K), .win = over_prompts(win, n, K),
+        .win_released = over_prompts(win_released, n, K), .k1 = over_prompts(k1, n, K), .k3 = over_prompts(k3, n, K),
+        .rb = over_prompts(rb, n, K), .released = over_prompts(released, n, K), .length = over_prompts(length, n, K),
+        .reference_reward = reference};
     for (size_t i = 0; i < n; i++) finished[i] = r[i].finished;
     e->finished = over_prompts(finished, n, K);
     for (size_t v = 0; v < spec->n_ns; v++) e->distance[v] = over_prompts(distance + v * n, n, K);
@@ -188,13 +183,9 @@ static void pool_choose(Response *out, const char *path, const Prompt *prompts, 
                 if (!x->ids || !x->n_ids)
                     die("%s: draw %zu of prompt \"%.40s\" has no ids: a pool is what vbon cache writes", path, s,
                         prompts[i].text);
-                draws[s - k * N] = (Response){.prompt = i,
-                                              .sample = s,
-                                              .ids = x->ids,
-                                              .n = x->n_ids,
-                                              .finished = x->ids[x->n_ids - 1] == tokenizer_eos(t),
-                                              .reward = x->reward,
-                                              .key = order_key(x->ids, x->n_ids)};
+                draws[s - k * N] = (Response){.prompt = i, .sample = s, .ids = x->ids, .n = x->n_ids,
+                    .finished = x->ids[x->n_ids - 1] == tokenizer_eos(t), .reward = x->reward,
+                    .key = order_key(x->ids, x->n_ids)};
             }
             Response *best = &out[i * K + k];
             *best = draws[best_of(draws, N)];

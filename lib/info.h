@@ -207,11 +207,8 @@ static void cmd_info(const Args *a)
     else {
         Ppo p = {.policy = &m,
                  .max_prompt = max_prompt,
-                 .opt = {.rollout = a->rollout,
-                         .minibatch = a->minibatch,
-                         .max_new = a->max_new,
-                         .tokens = (size_t)a->micro_tokens,
-                         .rows = decode_rows(a, 0)}};
+                 .opt = {.rollout = a->rollout, .minibatch = a->minibatch, .max_new = a->max_new,
+                     .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0)}};
         plan_ppo(&p, &total);
         double host = plan_rollout(&p.opt);
         bool elsewhere = a->device != DEVICE_CPU;

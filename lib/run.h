@@ -239,12 +239,8 @@ void passes_free(Passes *p) { free(p->order); }
 
 static AdamW adamw(const Args *a)
 {
-    return (AdamW){.lr = a->lr,
-                   .beta1 = a->beta1,
-                   .beta2 = a->beta2,
-                   .eps = a->eps,
-                   .weight_decay = a->weight_decay,
-                   .clip = a->clip_grad};
+    return (AdamW){.lr = a->lr, .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay,
+        .clip = a->clip_grad};
 }
 
 static void adamw_step(Run *r)

@@ -315,19 +315,10 @@ static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scal
               a->layers, a->width, a->context, size);
     if (a->width % a->heads || a->width / a->heads > 256)
         usage("--width %ld over --heads %ld is no whole head size up to 256", a->width, a->heads);
-    *c = (Config){.arch = &architectures[a->arch],
-                  .L = (size_t)a->layers,
-                  .C = (size_t)a->width,
-                  .NH = (size_t)a->heads,
-                  .F = 4 * (size_t)a->width,
-                  .V = (size_t)tokenizer_vocab(t),
-                  .max_T = (size_t)a->context,
-                  .scalar_head = scalar,
-                  .pad = -1,
-                  .eps = 1e-5,
-                  .init_std = 0.02,
-                  .bos = tokenizer_eos(t),
-                  .eos = tokenizer_eos(t)};
+    *c = (Config){.arch = &architectures[a->arch], .L = (size_t)a->layers, .C = (size_t)a->width,
+        .NH = (size_t)a->heads, .F = 4 * (size_t)a->width, .V = (size_t)tokenizer_vocab(t), .max_T = (size_t)a->context,
+        .scalar_head = scalar, .pad = -1, .eps = 1e-5, .init_std = 0.02, .bos = tokenizer_eos(t),
+        .eos = tokenizer_eos(t)};
     c->arch->fresh(c);
 }
 

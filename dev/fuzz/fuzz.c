@@ -290,8 +290,8 @@ static void run_text(const Part *part)
 // ----------------------------------------------------------------------------
 // checkpoint: a run's folder whose `latest`, state or log a stranger wrote
 
-static Config tiny = {.arch = &architectures[ARCH_GPT2], .L = 1, .C = 4, .NH = 1, .F = 4, .V = 5, .max_T = 6, .act = ACT_GELU_TANH,
-    .tied = true, .pad = -1, .eps = 1e-5, .init_std = 0.02, .bos = -1, .eos = -1};
+static Config tiny = {.arch = &architectures[ARCH_GPT2], .L = 1, .C = 4, .NH = 1, .F = 4, .V = 5, .max_T = 6,
+    .act = ACT_GELU_TANH, .tied = true, .pad = -1, .eps = 1e-5, .init_std = 0.02, .bos = -1, .eos = -1};
 static double counter, ridge[24];
 static State state[] = {{"iteration", &counter, 1}, {"ridge", ridge, 24}};
 static Args training;

@@ -16,8 +16,8 @@ static void tiny_folders(void)
     if (made) return;
     made = true;
     for (int scalar = 0; scalar < 2; scalar++) {
-        Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = 24, .act = ACT_GELU_TANH,
-            .tied = true, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
+        Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = 24,
+            .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
         Model m;
         model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
         model_random(&m, 4);
@@ -706,8 +706,9 @@ static void info_knows_every_pythia(void) // by its public shape and parameter c
         {"6.9b", 32, 4096, 32, 16384, 50432, 6857302016},
         {"12b", 36, 5120, 40, 20480, 50688, 11846072320}};
     for (size_t i = 0; i < COUNT(sizes); i++) {
-        Config c = {.arch = &architectures[ARCH_NEOX], .L = sizes[i].L, .C = sizes[i].C, .NH = sizes[i].NH, .F = sizes[i].F,
-            .V = sizes[i].V, .max_T = 2048, .rotary_pct = 0.25, .rotary_base = 10000, .parallel = true};
+        Config c = {.arch = &architectures[ARCH_NEOX], .L = sizes[i].L, .C = sizes[i].C, .NH = sizes[i].NH,
+            .F = sizes[i].F, .V = sizes[i].V, .max_T = 2048, .rotary_pct = 0.25, .rotary_base = 10000,
+            .parallel = true};
         Model m;
         model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, true);
         CHECK(m.n_params == sizes[i].n, "Pythia %s has %zu parameters, not %zu", sizes[i].name, sizes[i].n, m.n_params);
@@ -743,7 +744,8 @@ static void info_says(void) // of a plan from config.json alone: families, and t
 
 static void plans_are_what_is_allocated(void) // for sampling and training
 {
-    Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .C = 32, .NH = 2, .F = 64, .V = 61, .max_T = 32, .eps = 1e-5, .tied = true};
+    Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .C = 32, .NH = 2, .F = 64, .V = 61, .max_T = 32, .eps = 1e-5,
+        .tied = true};
     for (int training = 0; training < 2; training++) {
         Model plan, m;
         Pass p = {0};
@@ -864,19 +866,23 @@ static PpoOptions options_of(const char **flags)
 static void test_presets(void)
 {
     PpoOptions o = OPTIONS("--preset", "sentiment");
-    CHECK(o.objective.row == ROW(objectives, "vbon") && o.schedule == ROW(schedules, "constant") && o.score_clip == 10 && o.adamw.clip == 0,
+    CHECK(o.objective.row == ROW(objectives, "vbon") && o.schedule == ROW(schedules, "constant") &&
+              o.score_clip == 10 && o.adamw.clip == 0,
           "sentiment: trlx's constant rate, score clip 10, no gradient clip");
     o = OPTIONS("--preset", "sentiment", "--objective", "rl", "--beta", "0.5");
     CHECK(o.objective.N == 0 && o.objective.kappa == 0.5, "a preset's n gives way to --beta");
     o = OPTIONS("--preset", "sentiment-released");
-    CHECK(o.objective.row == ROW(objectives, "vbon") && o.objective.N == 11 && o.objective.kappa == 0.1 && o.objective.score_scale == 1 / 11.0 && o.joint_p,
-          "sentiment-released: n = int(1/beta) + 1 is %ld, the KL's weight %g, the score's %g", o.objective.N, o.objective.kappa, o.objective.score_scale);
+    CHECK(o.objective.row == ROW(objectives, "vbon") && o.objective.N == 11 && o.objective.kappa == 0.1 &&
+              o.objective.score_scale == 1 / 11.0 && o.joint_p,
+          "sentiment-released: n = int(1/beta) + 1 is %ld, the KL's weight %g, the score's %g", o.objective.N,
+          o.objective.kappa, o.objective.score_scale);
     o = OPTIONS("--preset", "sentiment-released", "--n", "4");
     CHECK(o.objective.N == 4 && o.objective.beta == 0 && o.objective.score_scale == 0.25, "its beta gives way to --n");
     o = OPTIONS("--preset", "sentiment-released", "--objective", "l");
     CHECK(o.objective.kappa == 0.1 && o.objective.score_scale == 1, "its scaling is vbon's alone");
     o = OPTIONS("--preset", "tldr");
-    CHECK(o.objective.N == 100 && o.schedule == ROW(schedules, "linear") && o.adamw.clip == 1 && o.score_clip == 0, "tldr: N = 100");
+    CHECK(o.objective.N == 100 && o.schedule == ROW(schedules, "linear") && o.adamw.clip == 1 && o.score_clip == 0,
+          "tldr: N = 100");
     o = OPTIONS("--preset", "tldr-released");
     CHECK(o.objective.row == ROW(objectives, "l") && o.objective.kappa == 0.005, "tldr-released");
 }
@@ -1601,8 +1607,9 @@ static void test_distilbert_commands(void)
 // A folder with the demo's tokenizer, or without its last merge, and a model of V ids
 static void folder_of(const char *name, size_t V, bool scalar, bool merge)
 {
-    Config c = {.arch = &architectures[ARCH_GPT2], .L = 1, .NH = 2, .C = 16, .F = 32, .V = V, .max_T = 24, .act = ACT_GELU_TANH,
-        .tied = true, .scalar_head = scalar, .pad = -1, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
+    Config c = {.arch = &architectures[ARCH_GPT2], .L = 1, .NH = 2, .C = 16, .F = 32, .V = V, .max_T = 24,
+        .act = ACT_GELU_TANH, .tied = true, .scalar_head = scalar, .pad = -1, .eps = 1e-5, .init_std = 0.1,
+        .eos = 1999};
     Model m;
     model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
     model_random(&m, 4);

@@ -512,8 +512,8 @@ static void cuda_offline_tests(void)
     }
 }
 
-// The DistilBERT fixture: logits and probabilities of texts of several lengths, one of them over the context, a few rows
-// at a time and all at once. It computes in fp32 in both of the device's types.
+// The DistilBERT fixture: logits and probabilities of texts of several lengths, one of them over the context, a few
+// rows at a time and all at once. It computes in fp32 in both of the device's types.
 static void cuda_distilbert_tests(void)
 {
     const char *texts[16];

@@ -469,9 +469,10 @@ static void test_early(void) // what is refused before a file is read, and value
     expect_success(ENDED "--missing-eos -1.0 --train-layers 1 --out e4 --resume");
     expect_failure(ENDED "--missing-eos -1.0 --train-layers all --out e4 --resume", 1,
         "another --train-layers (1, now \"all\")");
-    shell("sed -i '1s/\"missing-eos\":-1[.0]*,/\"missing-eos\":\"-1\",/; 1s/\"train-layers\":1,/\"train-layers\":\"1\",/' "
-        "e4/log.jsonl; "
-        "grep -q '\"train-layers\":\"1\"' e4/log.jsonl; grep -q '\"missing-eos\":\"-1\"' e4/log.jsonl");
+    shell("sed -i '1s/\"missing-eos\":-1[.0]*,/\"missing-eos\":\"-1\",/; "
+          "1s/\"train-layers\":1,/\"train-layers\":\"1\",/' "
+          "e4/log.jsonl; "
+          "grep -q '\"train-layers\":\"1\"' e4/log.jsonl; grep -q '\"missing-eos\":\"-1\"' e4/log.jsonl");
     expect_success(ENDED "--missing-eos -1.0 --train-layers 1 --out e4 --resume");
     expect_failure(ENDED "--missing-eos -1.5 --train-layers 1 --out e4 --resume", 1, "another --missing-eos");
     // a plan has the responses of a rollout
@@ -494,8 +495,8 @@ static void test_early(void) // what is refused before a file is read, and value
 
 static void save_unsynced(const char *out)
 {
-    Config c = {.arch = &architectures[ARCH_GPT2], .L = 1, .NH = 2, .C = 8, .F = 16, .V = 2000, .max_T = 8, .act = ACT_GELU_TANH,
-        .tied = true, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
+    Config c = {.arch = &architectures[ARCH_GPT2], .L = 1, .NH = 2, .C = 8, .F = 16, .V = 2000, .max_T = 8,
+        .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
     Model m;
     model_create(&m, ops_cpu(), &c, TRAIN_ALL, false, false);
     model_random(&m, 4);
@@ -511,8 +512,8 @@ static void test_begun(void) // runs that were begun: their log, and the weights
     expect_death(save_unsynced, out, 1, "w0/log.jsonl: cannot be flushed to disk");
     CHECK(!is_there("w0/latest"), "a checkpoint is newer than its log");
     // the weights behind a folder change between a run and its going on
-    Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = 24, .act = ACT_GELU_TANH,
-        .tied = true, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
+    Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = 24,
+        .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.1, .eos = 1999};
     for (int scalar = 0; scalar < 2; scalar++) {
         Model m;
         c.scalar_head = scalar;

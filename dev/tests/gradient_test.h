@@ -151,8 +151,8 @@ static void test_op_gradients(void)
 
 static Config tiny_config(size_t V, bool tied, bool scalar)
 {
-    return (Config){.arch = &architectures[ARCH_GPT2], .L = 3, .NH = 2, .C = 8, .F = 20, .V = V, .max_T = 12, .act = ACT_GELU_TANH,
-        .tied = tied, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.3, .eos = 0};
+    return (Config){.arch = &architectures[ARCH_GPT2], .L = 3, .NH = 2, .C = 8, .F = 20, .V = V, .max_T = 12,
+        .act = ACT_GELU_TANH, .tied = tied, .scalar_head = scalar, .eps = 1e-5, .init_std = 0.3, .eos = 0};
 }
 
 // The same size in each architecture: GPT-2, Pythia, Pythia with sequential residual

@@ -9,7 +9,8 @@ static void test_ks(void)
         size_t n = numbers(row, "a", a), m = numbers(row, "b", b);
         KsTest ours = ks_test(a, n, b, m), turned = ks_test(b, m, a, n);
         CHECK_NEAR(ours.statistic, num(row, "statistic"), 1e-14, "SciPy's statistic");
-        CHECK(fabs(ours.p / num(row, "p") - 1) <= 1e-10, "%zu and %zu: p %.17g, SciPy's %.17g", n, m, ours.p, num(row, "p"));
+        CHECK(fabs(ours.p / num(row, "p") - 1) <= 1e-10, "%zu and %zu: p %.17g, SciPy's %.17g", n, m, ours.p,
+              num(row, "p"));
         CHECK(turned.statistic == ours.statistic && fabs(turned.p / ours.p - 1) <= 1e-12, "the two samples exchanged");
     }
     json_array_foreach(json_object_get(j, "paths"), i, row) {
@@ -30,7 +31,8 @@ static void test_ks(void)
     CHECK(nested <= 4 && independent >= 6 && independent <= 32, "%zu and %zu of 400 rejected", nested, independent);
 }
 
-// log F-hat by its definition: psi(k + 1) - psi(M + 2), k of the samples from..to-1 below sample i, which is not one of them
+// log F-hat by its definition: psi(k + 1) - psi(M + 2), k of the samples from..to-1 below sample i, which is not one of
+// them
 static double ks_log_f(const CachePrompt *p, size_t i, size_t from, size_t to, size_t M)
 {
     const CacheSample *y = &p->samples[i];
@@ -92,9 +94,13 @@ static void test_ks_command(void)
     expect_success(CACHE "ks_cache.jsonl");
     ks_table_check("ks_cache.jsonl", "ks.json");
     // without keys: equal rewards by mid-rank
-    put("ks_plain.jsonl", "{\"prompt\":\"a\",\"responses\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\"],\"rewards\":[1,2,2,3,1,4,2,9]}\n"
-        "{\"prompt\":\"b\",\"responses\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\"],\"rewards\":[9,8,1,2,3,4,5,6]}\n"
-        "{\"prompt\":\"c\",\"responses\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\"],\"rewards\":[0,0,0,0,0,0,0,0]}\n");
+    put("ks_plain.jsonl",
+        "{\"prompt\":\"a\",\"responses\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\"],\"rewards\":[1,2,2,3,1,4,2,"
+        "9]}\n"
+        "{\"prompt\":\"b\",\"responses\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\"],\"rewards\":[9,8,1,2,3,4,5,"
+        "6]}\n"
+        "{\"prompt\":\"c\",\"responses\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\"],\"rewards\":[0,0,0,0,0,0,0,"
+        "0]}\n");
     ks_table_check("ks_plain.jsonl", "ks_plain.json");
     json_t *j = get_line("ks_plain.json", 0);
     CHECK(num(j, "prompts_with_ties") == 2, "prompts with equal rewards");
@@ -105,14 +111,21 @@ static void test_ks_command(void)
     j = get_line("ks_60.json", 0);
     json_t *curves = json_object_get(j, "curves"), *cdfs = json_object_get(json_array_get(curves, 0), "cdfs");
     CHECK(json_array_size(curves) == 2 && num(json_array_get(curves, 0), "number") == 3 && json_array_size(cdfs) == 4 &&
-          num(json_array_get(cdfs, 0), "M") == 10 && num(json_array_get(cdfs, 3), "M") == 60, "curves of prompts 3 and 1 at 10, 20, 50 and 60");
+              num(json_array_get(cdfs, 0), "M") == 10 && num(json_array_get(cdfs, 3), "M") == 60,
+          "curves of prompts 3 and 1 at 10, 20, 50 and 60");
     json_decref(j);
     expect_success("ks --cache ks_60.jsonl --m 8 --ms 7 --threads 1");
     // what cannot be told is refused in one line, and nothing is written
     put("ks_one.jsonl", "{\"prompt\":\"a\",\"responses\":[\"x\",\"y\"],\"rewards\":[1.5,0.25]}\n");
-    put("ks_two.jsonl", "{\"prompt\":\"a\",\"responses\":[\"x\",\"y\"],\"rewards\":[1.5,0.25]}\n{\"prompt\":\"b\",\"responses\":[\"x\",\"y\"],\"rewards\":[1,2]}\n");
-    put("ks_uneven.jsonl", "{\"prompt\":\"a\",\"responses\":[\"x\",\"y\"],\"rewards\":[1.5,0.25]}\n{\"prompt\":\"b\",\"responses\":[\"x\"],\"rewards\":[1]}\n");
-    put("ks_empty.jsonl", "{\"prompt\":\"a\",\"responses\":[\"x\"],\"rewards\":[1]}\n{\"prompt\":\"b\",\"responses\":[],\"rewards\":[]}\n");
+    put("ks_two.jsonl",
+        "{\"prompt\":\"a\",\"responses\":[\"x\",\"y\"],\"rewards\":[1.5,0.25]}\n{\"prompt\":\"b\",\"responses\":[\"x\","
+        "\"y\"],\"rewards\":[1,2]}\n");
+    put("ks_uneven.jsonl",
+        "{\"prompt\":\"a\",\"responses\":[\"x\",\"y\"],\"rewards\":[1.5,0.25]}\n{\"prompt\":\"b\",\"responses\":[\"x\"]"
+        ",\"rewards\":[1]}\n");
+    put("ks_empty.jsonl",
+        "{\"prompt\":\"a\",\"responses\":[\"x\"],\"rewards\":[1]}\n{\"prompt\":\"b\",\"responses\":[],\"rewards\":[]}"
+        "\n");
     static const struct { const char *args; int code; const char *says; } bad[] = {
         {"ks", 2, "--cache is required"},
         {"ks --cache ks_cache.jsonl --ms 0", 2, "from 1 to 1e9"},

@@ -82,8 +82,10 @@ static void numbers_that_are_too_large(void)
         {SIZED "--method bon --samples 1000000000 --n 1000000000", 1,
          "--samples times --n: more than any memory holds"},
         {"train --model lm --reward rm --cache sizes.jsonl --max-new 6 --out big --rollout 1000000000 "
-         "--episodes 1000000000", 1, "out of memory"},
-        {"score --model lm --in sized.jsonl --out big --micro-tokens 1000000000", 1, "out of memory: activations needs"}};
+         "--episodes 1000000000",
+         1, "out of memory"},
+        {"score --model lm --in sized.jsonl --out big --micro-tokens 1000000000", 1,
+         "out of memory: activations needs"}};
     expect_refusals("%s", cases, COUNT(cases));
 }
 
@@ -100,8 +102,8 @@ static void seeds_of_64_bits(void) // come back
 static void contexts_of_any_length(void)
 {
     for (int kind = 0; kind < 3; kind++) {
-        Config c = {.arch = &architectures[ARCH_NEOX], .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000, .max_T = kind < 2 ? 1 << 24 : 1,
-            .act = ACT_GELU_ERF, .rotary_pct = 0.25, .rotary_base = 10000,
+        Config c = {.arch = &architectures[ARCH_NEOX], .L = 2, .NH = 2, .C = 16, .F = 32, .V = 2000,
+            .max_T = kind < 2 ? 1 << 24 : 1, .act = ACT_GELU_ERF, .rotary_pct = 0.25, .rotary_base = 10000,
             .scalar_head = kind == 1, .eps = 1e-5, .init_std = 0.1, .eos = 1999, .pad = -1};
         Model m;
         model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);

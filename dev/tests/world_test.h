@@ -89,8 +89,8 @@ static void normalise(double *logp)
 
 static void world_model(Model *m, const Ops *o, long train_layers, uint64_t seed)
 {
-    Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .NH = 2, .C = 16, .F = 64, .V = WORLD_V, .max_T = 4, .act = ACT_GELU_TANH,
-        .tied = true, .eps = 1e-5, .init_std = 0.15, .eos = 0};
+    Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .NH = 2, .C = 16, .F = 64, .V = WORLD_V, .max_T = 4,
+        .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.15, .eos = 0};
     model_create(m, o, &c, train_layers, true, false);
     model_random(m, seed);
     value_head_random(m, seed);
@@ -341,8 +341,8 @@ static void test_ranks_drawn(void)
 {
     enum { P = 3000, M = 9, N = 4 };
     Model m;
-    Config c = {.arch = &architectures[ARCH_GPT2], .L = 1, .NH = 2, .C = 16, .F = 32, .V = 60, .max_T = 12, .act = ACT_GELU_TANH,
-        .tied = true, .eps = 1e-5, .init_std = 0.3, .eos = 0};
+    Config c = {.arch = &architectures[ARCH_GPT2], .L = 1, .NH = 2, .C = 16, .F = 32, .V = 60, .max_T = 12,
+        .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.3, .eos = 0};
     model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
     model_random(&m, 8);
     model_pack(&m);
@@ -381,9 +381,10 @@ static void test_ranks_drawn(void)
 }
 
 // ----------------------------------------------------------------------------
-// Best-of-N's own samples are at distance 0 from Best-of-N, in the log and by evaluate, whatever M. Rewards of the reference are uniform on [0, 1],
-// so that F is the reward, and the largest of N uniform numbers is Best-of-N's. The policy is the reference, so its KL to it is 0 and what is
-// measured is E[log ref - log pi_bon]; the exact E[log pi_bon - log ref] = E[log N + (N-1) log F] is added.
+// Best-of-N's own samples are at distance 0 from Best-of-N, in the log and by evaluate, whatever M. Rewards of the
+// reference are uniform on [0, 1], so that F is the reward, and the largest of N uniform numbers is Best-of-N's. The
+// policy is the reference, so its KL to it is 0 and what is measured is E[log ref - log pi_bon]; the exact E[log pi_bon
+// - log ref] = E[log N + (N-1) log F] is added.
 
 enum { OWN_N = 16 };
 static void own_rewards(void *context, const Prompt *prompts, Response *r, size_t n, bool prefixes)
@@ -399,8 +400,8 @@ static void test_measured(void)
     static int id[1] = {7};
     static double reward[P][MOST];
     static uint64_t key[P][MOST];
-    Config c = {.arch = &architectures[ARCH_GPT2], .L = 1, .NH = 2, .C = 16, .F = 32, .V = 60, .max_T = 12, .act = ACT_GELU_TANH, .tied = true,
-                .eps = 1e-5, .init_std = 0.3, .eos = 0};
+    Config c = {.arch = &architectures[ARCH_GPT2], .L = 1, .NH = 2, .C = 16, .F = 32, .V = 60, .max_T = 12,
+        .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.3, .eos = 0};
     Prompt *p = xcalloc(P, sizeof *p);
     Cdf *cdf = xcalloc(P, sizeof *cdf);
     for (size_t i = 0; i < P; i++) {
@@ -432,13 +433,17 @@ static void test_measured(void)
         }
         error = sqrt(error);
         double logged = metric(&ppo, "vbon/distance") + exact;
-        evaluate(&e, &(EvalSpec){.policy = &m, .reference = &m, .temperature = 1, .ns = {OWN_N}, .n_ns = 1, .tokens = 1024},
+        evaluate(&e,
+                 &(EvalSpec){.policy = &m, .reference = &m, .temperature = 1, .ns = {OWN_N}, .n_ns = 1, .tokens = 1024},
                  p, cdf, r->y, P, 1);
         double evaluated = e.distance[0].mean + exact;
-        CHECK(fabs(logged) <= 4 * error, "M = %g: Best-of-16's own samples are at %g +- %g in the log, not 0", M, logged, error);
-        CHECK(fabs(evaluated) <= 4 * error, "M = %g: Best-of-16's own samples are at %g +- %g by evaluate, not 0", M, evaluated, error);
+        CHECK(fabs(logged) <= 4 * error, "M = %g: Best-of-16's own samples are at %g +- %g in the log, not 0", M,
+              logged, error);
+        CHECK(fabs(evaluated) <= 4 * error, "M = %g: Best-of-16's own samples are at %g +- %g by evaluate, not 0", M,
+              evaluated, error);
         CHECK_NEAR(metric(&ppo, "vbon/distance_se"), e.distance[0].se, 1e-4, "the error in the log");
-        CHECK(fabs(e.win.mean - OWN_N / (OWN_N + 1.0)) <= 4 * e.win.se, "they win %g +- %g, not 16/17", e.win.mean, e.win.se);
+        CHECK(fabs(e.win.mean - OWN_N / (OWN_N + 1.0)) <= 4 * e.win.se, "they win %g +- %g, not 16/17", e.win.mean,
+              e.win.se);
 
         // with lambda = 1 the returns are the sums of the rewards, whatever the values
         for (size_t j = 0; j < r->actions; j++) r->value[j] = r->reward[j] * random_uniform(4, 3, j, 0, 0);
