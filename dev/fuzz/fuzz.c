@@ -296,19 +296,21 @@ static double counter, ridge[24];
 static State state[] = {{"iteration", &counter, 1}, {"ridge", ridge, 24}};
 static Args training;
 static Model resumed; // one for all runs: to make it anew takes longer than the rest of a run
+static json_t *weights;
 static void make_run(void)
 {
     model_create(&resumed, ops_cpu(), &tiny, TRAIN_ALL, true, false);
     model_random(&resumed, 1);
     value_head_random(&resumed, 1);
-    checkpoint_save(&resumed, path("out"), 3, NULL, state, 2);
     char *argv[] = {"--lr", "1"};
     flags_parse(&training, flag_table, n_flags, "train", 2, argv, preset_flags);
     training.out = strdup(path("out"));
-    Log *log = log_open(training.out, config_record(&training, "train"), false);
+    weights = json_make("{s:s}", "model", "0123456789abcdef");
+    Log *log = log_open(training.out, config_record(&training, "train", json_incref(weights)), false);
     Metric x[] = {{"a", 1.5}, {"b", NAN}};
     for (long step = 1; step < 5; step += 3) log_metrics(log, "train", step, x, 2);
     log_close(log);
+    checkpoint_save(&resumed, path("out"), 3, NULL, state, 2);
 }
 
 static void run_checkpoint(const Part *part)
@@ -322,6 +324,7 @@ static void run_checkpoint(const Part *part)
     FILE *f = fopen(path("out/log.jsonl"), "r");
     for (ssize_t n; (n = getline(&line, &cap, f)) > 0;) MUST(line[n - 1] == '\n');
     check_same_flags(&training, "train");
+    check_same_weights(&training, weights);
 }
 
 // ----------------------------------------------------------------------------
