@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""From dev/results/imdb/results.jsonl: the tables of dev/results/imdb/README.md and, where matplotlib is installed, front.svg.
+"""From dev/results/imdb/results.jsonl: the tables of dev/results/imdb/README.md and, where matplotlib is installed,
+front.svg.
 
     python3 dev/imdb_results.py [RESULTS [CACHE_TEST]] > dev/results/imdb/README.md
 
-Runs of one recipe, objective and strength are averaged over their seeds; +- is the standard error over prompts of one run, and where there are several
-seeds the spread between them is printed beside it. A share is the distance to Best-of-N over the reference's, (N-1) - log N. With CACHE_TEST (a reward cache
-of the test prompts, as `vbon cache` or compact_cache.py wrote it) it also says, without any training, what each objective aims at."""
+Runs of one recipe, objective and strength are averaged over their seeds; +- is the standard error over prompts of one
+run, and where there are several seeds the spread between them is printed beside it. A share is the distance to
+Best-of-N over the reference's, (N-1) - log N. With CACHE_TEST (a reward cache of the test prompts, as `vbon cache` or
+compact_cache.py wrote it) it also says, without any training, what each objective aims at."""
 import gzip, json, math, os, random, re, statistics as st, sys
 
 path = sys.argv[1] if len(sys.argv) > 1 else "dev/results/imdb/results.jsonl"
 runs = {r["run"]: r for r in map(json.loads, open(path, encoding="utf-8"))}
-# Lines from before "m" and "vbon/distance_se" were there measured by training's log F-hat, psi(k+1) - psi(M+2), and their distances are (N-1)/(M+1) too
-# large, which is taken off here. They are of the caches in dev/models/imdb: 600 samples of a test prompt, and 200 (or --m) of a training prompt.
+# Lines from before "m" and "vbon/distance_se" were there measured by training's log F-hat, psi(k+1) - psi(M+2), and
+# their distances are (N-1)/(M+1) too large, which is taken off here. They are of the caches in dev/models/imdb: 600
+# samples of a test prompt, and 200 (or --m) of a training prompt.
 for r in runs.values():
     if "m" not in r["eval"]:
         for n, d in r["eval"]["distance"].items():
@@ -48,46 +51,67 @@ for name, r in runs.items():
     m = re.fullmatch(r"(best|paper|scaled|offline)-(%s)-(n|beta)([\d.]+)-s\d+" % "|".join(METHODS + OFFLINE), name)
     if m: points.setdefault(m.groups(), []).append(r)
 points = [Point(*k, rs) for k, rs in points.items()]
-def some(recipe, method): return sorted((p for p in points if (p.recipe, p.method) == (recipe, method)), key=lambda p: p.kl)
+def some(recipe, method):
+    return sorted((p for p in points if (p.recipe, p.method) == (recipe, method)), key=lambda p: p.kl)
 def table(*columns): print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
 def row(*cells): print("| " + " | ".join(cells) + " |")
 
 def front(ps, key): # no other point has at most its KL and at least its key, and is better in one
-    better = lambda q, p: q.kl <= p.kl and getattr(q, key) >= getattr(p, key) and (q.kl < p.kl or getattr(q, key) > getattr(p, key))
+    better = lambda q, p: q.kl <= p.kl and getattr(q, key) >= getattr(p, key) and (q.kl < p.kl
+        or getattr(q, key) > getattr(p, key))
     return [p for p in ps if not any(better(q, p) for q in ps)]
 
 def root(kl): return math.sqrt(max(kl, 0)) # a policy that never moved has a KL of 0 but for rounding
-def at_kl(ps, key, kl): # on the straight lines between the points over the root of KL, from the reference on; None beyond the last
-    xs = [(0.0, {"win": 0.5, "reward": runs["reference"]["eval"]["reference_reward"]}[key])] + [(root(p.kl), getattr(p, key)) for p in ps]
+# on the straight lines between the points over the root of KL, from the reference on; None beyond the last
+def at_kl(ps, key, kl):
+    xs = [(0.0, {"win": 0.5, "reward": runs["reference"]["eval"]["reference_reward"]}[key])] + [
+        (root(p.kl), getattr(p, key)) for p in ps]
     for (a, ya), (b, yb) in zip(xs, xs[1:]):
         if a <= root(kl) <= b: return ya + (yb - ya) * (root(kl) - a) / (b - a) if b > a else yb
     return None
 
 reference = runs["reference"]["eval"]
 print("# vBoN, L, RL and what learns offline on movie reviews\n")
-print("Written by `python3 dev/imdb_results.py` from results.jsonl, which `dev/imdb_small.sh` makes. Reference and reward model: dev/models/imdb, unless it was given others. Evaluation: %d test prompts × %d responses of 40 tokens, seed 1,\n"
-      "against each prompt's own reference samples (600). KL (Rao-Blackwellised) and distances in nats; ± standard error over prompts, and how far the seeds lie apart. Distances to Best-of-N are shares\n"
-      "of the reference's distance, (N−1) − log N; what measures them is unbiased where F ≫ 1/600, as under every policy here, and (N−1)/601 nats too small in the reference's own row.\n"
-      "`paper` is the paper's recipe at ten times its rate, falling, with a clipped gradient; `scaled` the same on rewards divided by their standard deviation, as is β: the same optimum (the β here is the one before;\n"
-      "one thread beside other work: its seconds are not comparable).\n" % (reference["prompts"], reference["samples"]))
+print("Written by `python3 dev/imdb_results.py` from results.jsonl, which `dev/imdb_small.sh` makes. Reference and "
+    "reward model: dev/models/imdb, unless it was given others. Evaluation: %d test prompts × %d responses of 40 "
+    "tokens, seed 1,\n"
+    "against each prompt's own reference samples (600). KL (Rao-Blackwellised) and distances in nats; ± standard "
+    "error over prompts, and how far the seeds lie apart. Distances to Best-of-N are shares\n"
+    "of the reference's distance, (N−1) − log N; what measures them is unbiased where F ≫ 1/600, as under every "
+    "policy here, and (N−1)/601 nats too small in the reference's own row.\n"
+    "`paper` is the paper's recipe at ten times its rate, falling, with a clipped gradient; `scaled` the same on "
+    "rewards divided by their standard deviation, as is β: the same optimum (the β here is the one before;\n"
+    "one thread beside other work: its seconds are not comparable).\n"
+    % (reference["prompts"], reference["samples"]))
 table("", "N or β", "reward", "win rate", "KL", *("to BoN-%d" % n for n in NS), "s an iteration, or a step")
-row("reference", "", "%.3f ± %.3f" % tuple(reference["reward"]), "%.4f ± %.4f" % tuple(reference["win_rate"]), "0", *("%.0f ± %.0f %%" % (100 * share(reference, n), 100 * share_se(reference, n)) for n in NS), "")
+row("reference", "", "%.3f ± %.3f" % tuple(reference["reward"]), "%.4f ± %.4f" % tuple(reference["win_rate"]), "0",
+    *("%.0f ± %.0f %%" % (100 * share(reference, n), 100 * share_se(reference, n)) for n in NS), "")
 for n in NS:
     b = runs.get("bon-%d" % n)
-    if b: row("Best-of-N, drawn", str(n), "%.3f ± %.3f" % tuple(b["eval"]["reward"]), "%.4f ± %.4f (theory %.4f)" % (*b["eval"]["win_rate"], n / (n + 1)), "≤ %.3f" % kl_bon(n), *("0 by definition" if k == n else "" for k in NS), "")
+    if b:
+        row("Best-of-N, drawn", str(n), "%.3f ± %.3f" % tuple(b["eval"]["reward"]),
+            "%.4f ± %.4f (theory %.4f)" % (*b["eval"]["win_rate"], n / (n + 1)), "≤ %.3f" % kl_bon(n),
+            *("0 by definition" if k == n else "" for k in NS), "")
 for recipe, methods in (("best", METHODS), ("paper", METHODS), ("scaled", METHODS), ("offline", OFFLINE)):
     for method in methods:
         for p in some(recipe, method):
-            row("%s, %s (%d seed%s)" % (method, recipe, len(p.rs), "s"[:len(p.rs) - 1]), p.said, p.cell("reward", 3), p.cell("win_rate", 4), p.cell("kl_rb", 3),
-                *("%.1f ± %.1f %%" % (100 * p.shares[n], 100 * share_se(p.rs[0]["eval"], n)) for n in NS), "%.2f" % st.mean(map(seconds, p.rs)))
+            row("%s, %s (%d seed%s)" % (method, recipe, len(p.rs), "s"[:len(p.rs) - 1]), p.said, p.cell("reward", 3),
+                p.cell("win_rate", 4), p.cell("kl_rb", 3),
+                *("%.1f ± %.1f %%" % (100 * p.shares[n], 100 * share_se(p.rs[0]["eval"], n)) for n in NS), "%.2f"
+                % st.mean(map(seconds, p.rs)))
 
 if any("m" not in r["eval"] for r in runs.values()):
-    print("\nIn results.jsonl the distances of lines without `m` are (N−1)/(M+1) too large, for they were measured by training's log F̂: the tables have them corrected.")
-print("\n## vBoN against RL at equal KL\n\nEach point beside the other method's curve at its KL (straight lines between its points over √KL, from the reference on; beyond its last point: none).\n"
-      "Over √KL the curves are nearly straight; a concave one still lies above its straight lines: each difference flatters the point it is said of a little.\n")
+    print("\nIn results.jsonl the distances of lines without `m` are (N−1)/(M+1) too large, for they were measured "
+        "by training's log F̂: the tables have them corrected.")
+print("\n## vBoN against RL at equal KL\n\nEach point beside the other method's curve at its KL (straight lines "
+    "between its points over √KL, from the reference on; beyond its last point: none).\n"
+    "Over √KL the curves are nearly straight; a concave one still lies above its straight lines: each difference "
+    "flatters the point it is said of a little.\n")
 if some("paper", "rl"):
-    print("RL by the recipe `paper` is no fair other: its returns are in units of the reward, not in nats, its value loss grows with their square, and head and policy share a trunk and a\n"
-          "clipped gradient. %s\n" % ("`scaled` mends it." if some("scaled", "rl") else "The runs that mend it, `scaled`, were not run."))
+    print("RL by the recipe `paper` is no fair other: its returns are in units of the reward, not in nats, its value "
+        "loss grows with their square, and head and policy share a trunk and a\n"
+        "clipped gradient. %s\n"
+        % ("`scaled` mends it." if some("scaled", "rl") else "The runs that mend it, `scaled`, were not run."))
 table("recipe", "point", "KL", "win rate", "the other's", "difference", "reward", "the other's", "difference")
 for recipe, of_other in (("best", "best"), ("paper", "paper"), ("paper", "scaled"), ("scaled", "paper")):
     for method, other in (("vbon", "rl"), ("rl", "vbon")):
@@ -95,20 +119,25 @@ for recipe, of_other in (("best", "best"), ("paper", "paper"), ("paper", "scaled
             cells = []
             for key, digits in (("win", 4), ("reward", 3)):
                 x, y = getattr(p, key), at_kl(some(of_other, other), key, p.kl)
-                cells += ["%.*f" % (digits, x)] + (["%.*f" % (digits, y), "%+.*f" % (digits, x - y)] if y is not None else ["none", ""])
-            row(recipe + (" beside " + of_other) * (recipe != of_other), "%s, %s" % (method, p.said), "%.3f" % p.kl, *cells)
+                cells += ["%.*f" % (digits, x)]
+                cells += (["%.*f" % (digits, y), "%+.*f" % (digits, x - y)] if y is not None else ["none", ""])
+            row(recipe + (" beside " + of_other) * (recipe != of_other), "%s, %s" % (method, p.said), "%.3f" % p.kl,
+                *cells)
 
 if any(p.recipe == "offline" for p in points):
     beside = "best" if some("best", "vbon") else "paper"
-    print("\n## What learns from the cache alone, at equal KL\n\nBeside the curves of vbon and rl with the recipe `%s`, as above. Minutes: of the updates.\n" % beside)
+    print("\n## What learns from the cache alone, at equal KL\n\nBeside the curves of vbon and rl with the recipe "
+        "`%s`, as above. Minutes: of the updates.\n" % beside)
     table("point", "KL", "win rate", "vbon's", "rl's", "reward", "vbon's", "rl's", "comparisons", "minutes")
     for method in OFFLINE:
         for p in some("offline", method):
             cells = []
             for key, digits in (("win", 4), ("reward", 3)):
                 curves = [at_kl(some(beside, other), key, p.kl) for other in ("vbon", "rl")]
-                cells += ["%.*f" % (digits, getattr(p, key))] + ["none" if y is None else "%.*f" % (digits, y) for y in curves]
-            row("%s, %s" % (method, p.said), "%.3f" % p.kl, *cells, "%d" % p.rs[0]["last"]["comparisons"], "%.1f" % (p.rs[0]["iterations"] * seconds(p.rs[0]) / 60))
+                cells += ["%.*f" % (digits, getattr(p, key))] + ["none" if y is None else "%.*f" % (digits, y)
+                    for y in curves]
+            row("%s, %s" % (method, p.said), "%.3f" % p.kl, *cells, "%d" % p.rs[0]["last"]["comparisons"],
+                "%.1f" % (p.rs[0]["iterations"] * seconds(p.rs[0]) / 60))
 
 print("\n## Exact against its bound L: vbon minus l of the same N and seed\n")
 table("recipe", "N", "seed", "win rate", "reward", "KL", "distance to BoN-N, nats")
@@ -117,34 +146,46 @@ for name, r in sorted(runs.items()):
     other = m and runs.get("%s-l-n%s-s%s" % m.groups())
     if other:
         a, b = r["eval"], other["eval"]
-        row(*m.groups(), "%+.4f" % (a["win_rate"][0] - b["win_rate"][0]), "%+.3f" % (a["reward"][0] - b["reward"][0]), "%+.3f" % (a["kl_rb"][0] - b["kl_rb"][0]),
+        row(*m.groups(), "%+.4f" % (a["win_rate"][0] - b["win_rate"][0]), "%+.3f" % (a["reward"][0] - b["reward"][0]),
+            "%+.3f" % (a["kl_rb"][0] - b["kl_rb"][0]),
             "%+.3f" % (a["distance"][m[2]][0] - b["distance"][m[2]][0]))
 
 print("\n## vBoN against Best-of-N at equal N\n")
-table("recipe", "N", "win rate", "Best-of-N's", "reward", "Best-of-N's", "share of the way from the reference", "KL", "times Best-of-N's", "left of the distance")
+table("recipe", "N", "win rate", "Best-of-N's", "reward", "Best-of-N's", "share of the way from the reference", "KL",
+    "times Best-of-N's", "left of the distance")
 for recipe in ("best", "paper"):
     for p in sorted(some(recipe, "vbon"), key=lambda p: float(p.strength)):
         n = int(p.strength); b = runs.get("bon-%d" % n)
         if b:
             r0, rn = reference["reference_reward"], b["eval"]["reward"][0]
-            row(recipe, p.strength, "%.4f" % p.win, "%.4f" % (n / (n + 1)), "%.3f" % p.reward, "%.3f" % rn, "%.0f %%" % (100 * (p.reward - r0) / (rn - r0)), "%.3f" % p.kl, "%.1f" % (p.kl / kl_bon(n)), "%.1f %%" % (100 * p.shares[n]))
+            row(recipe, p.strength, "%.4f" % p.win, "%.4f" % (n / (n + 1)), "%.3f" % p.reward, "%.3f" % rn,
+                "%.0f %%" % (100 * (p.reward - r0) / (rn - r0)), "%.3f" % p.kl, "%.1f" % (p.kl / kl_bon(n)),
+                "%.1f %%" % (100 * p.shares[n]))
 
-print("\n## The Pareto front\n\nOf all fine-tuned points, Best-of-N excluded: a recipe's with those of what learns offline, and its vbon and rl alone (vbon and l are nearly one method, and halve each other's share).\n")
+print("\n## The Pareto front\n\nOf all fine-tuned points, Best-of-N excluded: a recipe's with those of what learns "
+    "offline, and its vbon and rl alone (vbon and l are nearly one method, and halve each other's share).\n")
 present = [m for m in METHODS + OFFLINE if any(p.method == m for p in points)]
 table("recipe", "front of", "points", *present, "vbon and rl alone: points", "vbon", "rl")
 for recipe, of_rl in (("best", "best"), ("paper", "paper"), ("paper", "scaled")):
     if not some(of_rl, "rl"): continue
-    ps = [p for p in points if p.recipe == ("offline" if p.method in OFFLINE else of_rl if p.method == "rl" else recipe)]
+    ps = [p for p in points
+          if p.recipe == ("offline" if p.method in OFFLINE else of_rl if p.method == "rl" else recipe)]
     for key, what in (("win", "win rate"), ("reward", "reward")):
         f, two = front(ps, key), front([p for p in ps if p.method in ("vbon", "rl")], key)
-        if two: row(recipe + ", rl scaled" * (of_rl == "scaled"), what + " over KL", str(len(f)), *("%.0f %%" % (100 * sum(p.method == m for p in f) / len(f)) for m in present), str(len(two)), *("%.0f %%" % (100 * sum(p.method == m for p in two) / len(two)) for m in ("vbon", "rl")))
+        if two:
+            row(recipe + ", rl scaled" * (of_rl == "scaled"), what + " over KL", str(len(f)),
+                *("%.0f %%" % (100 * sum(p.method == m for p in f) / len(f)) for m in present), str(len(two)),
+                *("%.0f %%" % (100 * sum(p.method == m for p in two) / len(two)) for m in ("vbon", "rl")))
 
-print("\n## What an iteration costs\n\nSeconds, medians over a run, then over runs; the shares of sampling, reward and updates.\n")
+print("\n## What an iteration costs\n\nSeconds, medians over a run, then over runs; the shares of sampling, reward and "
+    "updates.\n")
 table("recipe", "objective", "runs", "seconds", "rollout", "reward", "update")
 for recipe in ("best", "paper"):
     for method in METHODS:
         rs = [r for p in some(recipe, method) for r in p.rs]
-        if rs: row(recipe, method, str(len(rs)), "%.2f" % st.median(map(seconds, rs)), *("%.2f" % st.median(r["time/" + k] for r in rs) for k in ("rollout", "reward", "update")))
+        if rs:
+            row(recipe, method, str(len(rs)), "%.2f" % st.median(map(seconds, rs)),
+                *("%.2f" % st.median(r["time/" + k] for r in rs) for k in ("rollout", "reward", "update")))
 
 sweep = {}
 for name, r in runs.items():
@@ -159,16 +200,23 @@ if sweep:
 
 changes = [r for name, r in runs.items() if re.match("change-|control-", name)]
 if changes:
-    print("\n## What matters at N=16, seed 1, and controls\n\nSaturation: share of the last rollout above every cached sample. To BoN-16 on training prompts: the last rollout's, in nats (no error bar: not logged then). Explained variance: of GAE's returns,\n"
-          "which are the more the values themselves the smaller λ is: it compares runs of one λ (.7 but where the name says otherwise; .95 with the value head and the paper's recipe). Of Monte-Carlo returns: empty where not logged.\n")
-    table("run", "episodes", "win rate", "reward", "KL", "to BoN-16", "on training prompts", "saturation", "explained variance", "of Monte-Carlo returns", "minutes")
+    print("\n## What matters at N=16, seed 1, and controls\n\nSaturation: share of the last rollout above every cached "
+        "sample. To BoN-16 on training prompts: the last rollout's, in nats (no error bar: not logged then). "
+        "Explained variance: of GAE's returns,\n"
+        "which are the more the values themselves the smaller λ is: it compares runs of one λ (.7 but where the name "
+        "says otherwise; .95 with the value head and the paper's recipe). Of Monte-Carlo returns: empty where not "
+        "logged.\n")
+    table("run", "episodes", "win rate", "reward", "KL", "to BoN-16", "on training prompts", "saturation",
+        "explained variance", "of Monte-Carlo returns", "minutes")
     for name in ["best-vbon-n16-s1", "paper-vbon-n16-s1"] + [r["run"] for r in changes]:
         if name not in runs: continue
         r = runs[name]; e, l = r["eval"], r["last"]
         value = lambda key: "%.2f" % l[key] if isinstance(l.get(key), (int, float)) else ""
         error = " ± " + value("vbon/distance_se") if value("vbon/distance_se") else ""
-        row(name, "%d" % l["episode"], "%.4f ± %.4f" % tuple(e["win_rate"]), "%.3f ± %.3f" % tuple(e["reward"]), "%.3f" % e["kl_rb"][0], "%.1f ± %.1f %%" % (100 * share(e, 16), 100 * share_se(e, 16)), value("vbon/distance") + error,
-            value("vbon/saturation"), value("val/explained_variance"), value("val/explained_variance_mc"), "%.1f" % (r["iterations"] * seconds(r) / 60))
+        row(name, "%d" % l["episode"], "%.4f ± %.4f" % tuple(e["win_rate"]), "%.3f ± %.3f" % tuple(e["reward"]),
+            "%.3f" % e["kl_rb"][0], "%.1f ± %.1f %%" % (100 * share(e, 16), 100 * share_se(e, 16)),
+            value("vbon/distance") + error, value("vbon/saturation"), value("val/explained_variance"),
+            value("val/explained_variance_mc"), "%.1f" % (r["iterations"] * seconds(r) / 60))
 
 if len(sys.argv) > 2:
     prompts = {}
@@ -177,32 +225,40 @@ if len(sys.argv) > 2:
         if "vbon_cache" in r: continue
         if "rewards" in r: prompts[r["prompt"]] = r["rewards"]
         else: prompts.setdefault(r["prompt"], []).append(r["reward"])
-    print("\n## What the methods aim at\n\nEach objective maximised perfectly, by weighting the %d cached draws of each test prompt, no training: where the points above would lie.\n" % max(map(len, prompts.values())))
+    print("\n## What the methods aim at\n\nEach objective maximised perfectly, by weighting the %d cached draws of "
+        "each test prompt, no training: where the points above would lie.\n" % max(map(len, prompts.values())))
     table("", "N or β", "KL", "win rate", "reward")
     aims = [("vbon (Best-of-N)", "N = %d" % n, lambda i, x, m, n=n: ((i + 1) / m) ** n - (i / m) ** n) for n in NS]
     aims += [("l", "N = %d" % n, lambda i, x, m, n=n: ((i + 1) / m) ** (n - 1)) for n in NS]
-    aims += [("rl", "β = %g" % b, lambda i, x, m, b=b: math.exp(x / b)) for b in sorted({float(p.strength) for p in points if p.method == "rl"}, reverse=True)]
+    aims += [("rl", "β = %g" % b, lambda i, x, m, b=b: math.exp(x / b))
+        for b in sorted({float(p.strength) for p in points if p.method == "rl"}, reverse=True)]
     for method, strength, weight in aims:
         sums = []
         for rewards in prompts.values():
             x = sorted(rewards)
             w = [weight(i, a - x[-1], len(x)) for i, a in enumerate(x)]
             z = sum(w)
-            sums.append((sum(a / z * math.log(a / z * len(x)) for a in w if a > 0), sum(a / z * i / (len(x) - 1) for i, a in enumerate(w)), sum(a / z * b for a, b in zip(w, x))))
+            sums.append((sum(a / z * math.log(a / z * len(x)) for a in w if a > 0),
+                sum(a / z * i / (len(x) - 1) for i, a in enumerate(w)), sum(a / z * b for a, b in zip(w, x))))
         row(method, strength, *("%.*f" % (d, st.mean(k)) for d, k in zip((3, 4, 3), zip(*sums))))
 
-# The best that training on a cache of M can do: the policy that maximises the objective with F-hat from M samples is the reference weighted by exp((N-1) log F-hat).
-# F of a reference sample is uniform on [0, 1], so M uniform numbers stand for a cache: that policy's density over F is a step function, Best-of-N's is N F^(N-1), and the KL
-# between them is a sum over the steps.
+# The best that training on a cache of M can do: the policy that maximises the objective with F-hat from M samples is
+# the reference weighted by exp((N-1) log F-hat). F of a reference sample is uniform on [0, 1], so M uniform numbers
+# stand for a cache: that policy's density over F is a step function, Best-of-N's is N F^(N-1), and the KL between them
+# is a sum over the steps.
 def finite_cache(m, n, uniform):
     at = [0.0, *sorted(uniform() for _ in range(m)), 1.0]
-    harmonic = [sum(1 / i for i in range(k + 1, m + 1)) for k in range(m + 1)] # H(M) - H(k) = -log F-hat but for a constant
+    # H(M) - H(k) = -log F-hat but for a constant
+    harmonic = [sum(1 / i for i in range(k + 1, m + 1)) for k in range(m + 1)]
     w = [math.exp(-(n - 1) * h) for h in harmonic]
     z = sum(a * (y - x) for a, x, y in zip(w, at, at[1:]))
     integral = lambda x: x * math.log(x) - x if x > 0 else 0 # of log F
-    return sum(a / z * ((y - x) * math.log(a / z / n) - (n - 1) * (integral(y) - integral(x))) for a, x, y in zip(w, at, at[1:]) if a > 0) / of_reference(n)
+    return sum(a / z * ((y - x) * math.log(a / z / n) - (n - 1) * (integral(y) - integral(x)))
+        for a, x, y in zip(w, at, at[1:]) if a > 0) / of_reference(n)
 CACHES = 500
-print("\n## What the finite cache alone costs\n\nThe share of the reference's distance that is left when the objective with F̂ from M cached samples is maximised perfectly: exactly, for each of %d random caches of rewards that do not repeat; no training.\n" % CACHES)
+print("\n## What the finite cache alone costs\n\nThe share of the reference's distance that is left when the "
+    "objective with F̂ from M cached samples is maximised perfectly: exactly, for each of %d random caches of rewards "
+    "that do not repeat; no training.\n" % CACHES)
 table("M", *("to BoN-%d" % n for n in NS))
 for m in (8, 32, 100, 200):
     left = [[finite_cache(m, n, random.Random(c).random) for c in range(CACHES)] for n in NS]
@@ -216,18 +272,21 @@ except ImportError:
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "vbon"
 import matplotlib.pyplot as plt
-colour = {"vbon": "#1b6ca8", "l": "#d1762a", "rl": "#5a8f3c", "dpo": "#8a5bb0", "ipo": "#b05b8f", "bonbon": "#a33b3b", "bon-sft": "#777777"}
+colour = {"vbon": "#1b6ca8", "l": "#d1762a", "rl": "#5a8f3c", "dpo": "#8a5bb0", "ipo": "#b05b8f", "bonbon": "#a33b3b",
+    "bon-sft": "#777777"}
 fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
 ns = [2 ** (i / 8) for i in range(0, 49)]
 axes[0].plot([kl_bon(n) for n in ns], [n / (n + 1) for n in ns], "k-", lw=1, label="Best-of-N, by theory (KL at most)")
 for key, ax in (("win", axes[0]), ("reward", axes[1])):
-    drawn = [(kl_bon(n), runs["bon-%d" % n]["eval"]["win_rate" if key == "win" else "reward"][0]) for n in NS if "bon-%d" % n in runs]
+    drawn = [(kl_bon(n), runs["bon-%d" % n]["eval"]["win_rate" if key == "win" else "reward"][0]) for n in NS
+        if "bon-%d" % n in runs]
     ax.plot([x for x, _ in drawn], [y for _, y in drawn], "k*", ms=9, label="Best-of-N, drawn")
     for recipe, marker in (("best", "o"), ("paper", "^"), ("scaled", "v"), ("offline", "s")):
         for method in OFFLINE if recipe == "offline" else METHODS:
             ps = some(recipe, method)
             own = front(ps, key)
-            ax.plot([p.kl for p in own], [getattr(p, key) for p in own], marker + ("-" if recipe == "best" else ":"), color=colour[method], ms=6, lw=1, label="%s, %s" % (method, recipe) if ps else None)
+            ax.plot([p.kl for p in own], [getattr(p, key) for p in own], marker + ("-" if recipe == "best" else ":"),
+                color=colour[method], ms=6, lw=1, label="%s, %s" % (method, recipe) if ps else None)
             for p in ps:
                 if p not in own: ax.plot(p.kl, getattr(p, key), marker, color=colour[method], alpha=0.35, ms=6)
     ax.set_xlabel("KL to the reference (nats)"); ax.set_ylabel("win rate" if key == "win" else "mean reward")

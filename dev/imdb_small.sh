@@ -1,46 +1,69 @@
 #!/bin/sh
-# imdb_small.sh: vBoN, its bound L and KL-regularised RL on movie reviews, at a size where two cores suffice. Train, evaluate on 512 test prompts against their own
-# cache of 600 samples, one line a run into dev/results/imdb/results.jsonl. A run that has its line is never repeated; a killed one goes on from its checkpoint.
+# imdb_small.sh: vBoN, its bound L and KL-regularised RL on movie reviews, at a size where two cores suffice. Train,
+# evaluate on 512 test prompts against their own cache of 600 samples, one line a run into
+# dev/results/imdb/results.jsonl. A run that has its line is never repeated; a killed one goes on from its checkpoint.
 #
 #     dev/imdb_small.sh [NAME ...]        all runs in the order below, or those whose name begins with one of NAME
 #
-# Two recipes. `paper` is --preset sentiment (top 2 blocks, value head, 128 episodes x 4 epochs) at ten times its rate, because 3e-5 is a rate for 124 million
-# parameters (control-paper-3e-5 shows what it does here), with a falling rate and a clipped gradient, unless LM is given; `best` is --preset best. Both at 12,800 episodes of 40 tokens, four strengths (RL five), two seeds. RL's optima
-# have about the KL of Best-of-2 to Best-of-64 from beta = 3 to 0.5, but training goes only part of the way there: so beta goes on to 0.2. The l of N
-# has beta = 1/(N-1): the bound of the vbon of that N. Then what matters, one change at a time, at N=16. `offline`: DPO and IPO on 12 comparisons of 6 cached samples a
-# prompt, once; BoNBoN and supervised training on the best of the first N cached samples, six times over; all at 1e-4, a hundred times the rate for 124 million parameters (bon-sft: twenty), untuned.
-# `scaled`: RL by the recipe `paper` on rewards divided by the standard deviation of the cache's, beta too, so that its optimum stays: the value loss
-# grows with the square of the returns, and through the trunk that the head shares with the policy it drowns the policy's gradient where rewards are large. (vBoN's
-# returns are in nats and have no such unit.) The beta in a run's name is the one before the division.
-# The order is that of the questions: stopped after any run, what there is says most. A run that fails is named at the end and tried again the next time.
-# Models and caches: dev/models/imdb (dev/imdb_models.sh DATA=DIR made them). Tables and figure: dev/imdb_results.py.
+# Two recipes. `paper` is --preset sentiment (top 2 blocks, value head, 128 episodes x 4 epochs) at ten times its rate,
+# because 3e-5 is a rate for 124 million parameters (control-paper-3e-5 shows what it does here), with a falling rate
+# and a clipped gradient, unless LM is given; `best` is --preset best. Both at 12,800 episodes of 40 tokens, four
+# strengths (RL five), two seeds. RL's optima have about the KL of Best-of-2 to Best-of-64 from beta = 3 to 0.5, but
+# training goes only part of the way there: so beta goes on to 0.2. The l of N has beta = 1/(N-1): the bound of the vbon
+# of that N. Then what matters, one change at a time, at N=16. `offline`: DPO and IPO on 12 comparisons of 6 cached
+# samples a prompt, once; BoNBoN and supervised training on the best of the first N cached samples, six times over; all
+# at 1e-4, a hundred times the rate for 124 million parameters (bon-sft: twenty), untuned.
+# `scaled`: RL by the recipe `paper` on rewards divided by the standard deviation of the cache's, beta too, so that its
+# optimum stays: the value loss grows with the square of the returns, and through the trunk that the head shares with
+# the policy it drowns the policy's gradient where rewards are large. (vBoN's returns are in nats and have no such
+# unit.) The beta in a run's name is the one before the division.
+# The order is that of the questions: stopped after any run, what there is says most. A run that fails is named at the
+# end and tried again the next time. Models and caches: dev/models/imdb (dev/imdb_models.sh DATA=DIR made them). Tables
+# and figure: dev/imdb_results.py.
 #
-# With LM and RM, other models (RM may be followed by flags), the caches of PROMPTS and PROMPTS_TEST are drawn first. GRID, of OBJECTIVE:FLAG:STRENGTH, and MS, the M of runs
-# m-M at N=10 (the paper's figure 4), take the place of all that is trained below: each with --preset sentiment (offline: at OFFLINE_LR, or if it is empty at the presets' rates) and every seed of SEEDS. README.md, "Reproduce the paper", uses them.
+# With LM and RM, other models (RM may be followed by flags), the caches of PROMPTS and PROMPTS_TEST are drawn first.
+# GRID, of OBJECTIVE:FLAG:STRENGTH, and MS, the M of runs m-M at N=10 (the paper's figure 4), take the place of all that
+# is trained below: each with --preset sentiment (offline: at OFFLINE_LR, or if it is empty at the presets' rates) and
+# every seed of SEEDS. README.md, "Reproduce the paper", uses them.
 set -eu
 M=${MODELS:-dev/models/imdb}; OUT=${OUT:-runs/imdb}; RESULTS=${RESULTS:-dev/results/imdb/results.jsonl}
-LM=${LM:-}; RM=${RM:-}; PROMPTS=${PROMPTS:-}; PROMPTS_TEST=${PROMPTS_TEST:-}; M_TRAIN=${M_TRAIN:-200}; M_TEST=${M_TEST:-600}
-GRID=${GRID:-}; MS=${MS:-}; SEEDS=${SEEDS:-1 2}; PAPER_LR=${PAPER_LR:-3e-4}; OFFLINE_LR=${OFFLINE_LR-1e-4}; FLAGS=${FLAGS:-} # FLAGS: for every command, e.g. --device cuda
-[ -n "$LM" ] && PAPER=${PAPER-} || PAPER=${PAPER---schedule linear --clip-grad 1 --score-clip 0} # what the recipe `paper` changes of --preset sentiment
-SCALE=${SCALE:-0.435}                                                          # of `scaled`: 1 over the deviation of the cache's rewards, 2.298
-EPISODES=${EPISODES:-12800}; SAMPLES=${SAMPLES:-8}; PROMPTS_MAX=${PROMPTS_MAX:-0} # smaller for a rehearsal: name another RESULTS then
+LM=${LM:-}; RM=${RM:-}; PROMPTS=${PROMPTS:-}; PROMPTS_TEST=${PROMPTS_TEST:-}; M_TRAIN=${M_TRAIN:-200}
+M_TEST=${M_TEST:-600}
+# FLAGS: for every command, e.g. --device cuda
+GRID=${GRID:-}; MS=${MS:-}; SEEDS=${SEEDS:-1 2}; PAPER_LR=${PAPER_LR:-3e-4}; OFFLINE_LR=${OFFLINE_LR-1e-4}
+FLAGS=${FLAGS:-}
+# what the recipe `paper` changes of --preset sentiment
+[ -n "$LM" ] && PAPER=${PAPER-} || PAPER=${PAPER---schedule linear --clip-grad 1 --score-clip 0}
+SCALE=${SCALE:-0.435} # of `scaled`: 1 over the deviation of the cache's rewards, 2.298
+# smaller for a rehearsal: name another RESULTS then
+EPISODES=${EPISODES:-12800}; SAMPLES=${SAMPLES:-8}; PROMPTS_MAX=${PROMPTS_MAX:-0}
 ASKED=
-for a in "$@"; do case $a in DATA=*) ;; *) ASKED="$ASKED $a";; esac; done # DATA=DIR: the data went into models and caches, nothing more is read from it
+# DATA=DIR: the data went into models and caches, nothing more is read from it
+for a in "$@"; do case $a in DATA=*) ;; *) ASKED="$ASKED $a";; esac; done
 mkdir -p "$OUT" "$(dirname "$RESULTS")"; touch "$RESULTS"
-exec 9> "$OUT/lock"; flock -n 9 || { echo "imdb_small.sh: waiting for another one at work in $OUT, or a command that a killed one left running"; flock 9; }
+exec 9> "$OUT/lock"
+flock -n 9 || {
+    echo "imdb_small.sh: waiting for another one at work in $OUT, or a command that a killed one left running"
+    flock 9
+}
 [ -z "$(tail -c 1 "$RESULTS")" ] || sed -i '$d' "$RESULTS" # a line that was killed half-written
 cache() { # cache NAME PROMPTS M: drawn, and then renamed, where LM is given; otherwise unpacked
     [ ! -f "$OUT/$1.jsonl" ] || return 0
     if [ -z "$LM" ]; then cat "$M/$1".jsonl.gz.?? | gunzip > "$OUT/$1.tmp"; mv "$OUT/$1.tmp" "$OUT/$1.jsonl"; return; fi
-    ./vbon cache --model "$LM" --reward $RM --prompts "$2" --samples "$3" --max-new 40 --seed 1 $FLAGS --out "$OUT/$1.part" > "$OUT/$1.log" 2>&1 || { echo "imdb_small.sh: $1: cache failed: $(tail -n 1 "$OUT/$1.log")"; exit 1; }
+    ./vbon cache --model "$LM" --reward $RM --prompts "$2" --samples "$3" --max-new 40 --seed 1 $FLAGS \
+        --out "$OUT/$1.part" > "$OUT/$1.log" 2>&1 ||
+            { echo "imdb_small.sh: $1: cache failed: $(tail -n 1 "$OUT/$1.log")"; exit 1; }
     mv "$OUT/$1.part" "$OUT/$1.jsonl"
 }
-[ -z "$LM" ] || { [ -n "$RM" ] && [ -f "$PROMPTS" ] && [ -f "$PROMPTS_TEST" ]; } || { echo "imdb_small.sh: LM needs RM, PROMPTS and PROMPTS_TEST"; exit 1; }
+[ -z "$LM" ] || { [ -n "$RM" ] && [ -f "$PROMPTS" ] && [ -f "$PROMPTS_TEST" ]; } ||
+    { echo "imdb_small.sh: LM needs RM, PROMPTS and PROMPTS_TEST"; exit 1; }
 cache cache "$PROMPTS" "$M_TRAIN"; cache cache_test "$PROMPTS_TEST" "$M_TEST"
 MODEL=${LM:-$M/lm}; RM=${RM:-$M/rm}
-TRAIN="train --model $MODEL --reward $RM --cache $OUT/cache.jsonl --max-new 40 --save-every 10 --resume $FLAGS --episodes"
+TRAIN="train --model $MODEL --reward $RM --cache $OUT/cache.jsonl --max-new 40 --save-every 10 --resume $FLAGS"
+TRAIN="$TRAIN --episodes"
 OFFLINE="offline --model $MODEL --cache $OUT/cache.jsonl --save-every 100 --resume $FLAGS"
-EVAL="eval --reference $MODEL --reward $RM --cache $OUT/cache_test.jsonl --prompts-max $PROMPTS_MAX --ns 2,4,16,64 --max-new 40 --seed 1 $FLAGS"
+EVAL="eval --reference $MODEL --reward $RM --cache $OUT/cache_test.jsonl --prompts-max $PROMPTS_MAX"
+EVAL="$EVAL --ns 2,4,16,64 --max-new 40 --seed 1 $FLAGS"
 
 FAILED=
 end() { [ -z "$FAILED" ] || { echo "imdb_small.sh: failed:$FAILED"; exit 1; }; exit 0; }
@@ -53,32 +76,55 @@ wanted() { # wanted NAME: asked for, and not there yet
 }
 evaluate() { # evaluate NAME HEAD FLAGS: HEAD is what the line says before the evaluation
     name=$1; head=$2; shift 2
-    ./vbon $EVAL "$@" --out "$OUT/$name.json" > "$OUT/$name.eval" 2>&1 || { failed "$name: eval failed: $(tail -n 1 "$OUT/$name.eval")"; return 0; }
-    printf '{"run":"%s",%s"eval":%s}\n' "$name" "$head" "$(cat "$OUT/$name.json")" >> "$RESULTS" # one write: a line is there whole or not at all
-    tail -n 1 "$RESULTS" | sed -E 's/.*"run":"([^"]*)".*"reward":\[([^,]*),.*"win_rate":\[([^,]*),.*"kl_rb":\[([^,]*),.*"16":\[([^,]*),.*/\1  reward \2  win rate \3  KL \4  to Best-of-16 \5/'
+    ./vbon $EVAL "$@" --out "$OUT/$name.json" > "$OUT/$name.eval" 2>&1 ||
+        { failed "$name: eval failed: $(tail -n 1 "$OUT/$name.eval")"; return 0; }
+    # one write: a line is there whole or not at all
+    printf '{"run":"%s",%s"eval":%s}\n' "$name" "$head" "$(cat "$OUT/$name.json")" >> "$RESULTS"
+    tail -n 1 "$RESULTS" |
+        sed -E -e 's/.*"run":"([^"]*)".*"reward":\[([^,]*),(.*"win_rate":.*)/\1  reward \2\n\3/' \
+            -e 's/\n.*"win_rate":\[([^,]*),(.*"kl_rb":.*)/  win rate \1\n\2/' \
+            -e 's/\n.*"kl_rb":\[([^,]*),.*"16":\[([^,]*),.*/  KL \1  to Best-of-16 \2/'
 }
-run() { # run NAME COMMAND FLAGS: train, evaluate, keep the log and the line. COMMAND: the vbon command and what all of its runs share
+# run NAME COMMAND FLAGS: train, evaluate, keep the log and the line. COMMAND: the vbon command and what all of its runs
+# share
+run() {
     name=$1; command=$2; shift 2
     wanted "$name" || return 0
-    ./vbon $command "$@" --out "$OUT/$name" > "$OUT/$name.log" 2>&1 || { failed "$name: train failed: $(tail -n 1 "$OUT/$name.log")"; return 0; }
-    times="\"iterations\":$(grep -c '"type":"train"' "$OUT/$name/log.jsonl")" # the median of the times an iteration takes, and its last record
+    ./vbon $command "$@" --out "$OUT/$name" > "$OUT/$name.log" 2>&1 ||
+        { failed "$name: train failed: $(tail -n 1 "$OUT/$name.log")"; return 0; }
+    # the median of the times an iteration takes, and its last record
+    times="\"iterations\":$(grep -c '"type":"train"' "$OUT/$name/log.jsonl")"
     for part in rollout reward update; do
         grep -q "time/$part" "$OUT/$name/log.jsonl" || continue # nothing is sampled offline
-        times="$times,\"time/$part\":$(sed -n "s|.*\"type\":\"train\".*\"time/$part\":\([^,}]*\).*|\1|p" "$OUT/$name/log.jsonl" | sort -g | awk '{ x[NR] = $1 } END { print x[int((NR + 1) / 2)] }')"
+        seconds=$(sed -n "s|.*\"type\":\"train\".*\"time/$part\":\([^,}]*\).*|\1|p" "$OUT/$name/log.jsonl" | sort -g |
+            awk '{ x[NR] = $1 } END { print x[int((NR + 1) / 2)] }')
+        times="$times,\"time/$part\":$seconds"
     done
-    evaluate "$name" "\"flags\":\"$*\",$times,\"last\":$(grep '"type":"train"' "$OUT/$name/log.jsonl" | tail -n 1)," --model "$OUT/$name" --samples "$SAMPLES"
+    evaluate "$name" "\"flags\":\"$*\",$times,\"last\":$(grep '"type":"train"' "$OUT/$name/log.jsonl" | tail -n 1)," \
+        --model "$OUT/$name" --samples "$SAMPLES"
     [ -n "${KEEP_MODELS:-}" ] || rm -f "$OUT/$name"/*.safetensors
 }
-best() { run "best-$1-$2$3-s$4" "$TRAIN $EPISODES" --preset best --objective "$1" "--$2" "$3" --seed "$4"; } # OBJECTIVE FLAG STRENGTH SEED
-paper() { run "paper-$1-$2$3-s$4" "$TRAIN $EPISODES" --preset sentiment $PAPER --lr "$PAPER_LR" --objective "$1" "--$2" "$3" --seed "$4"; }
+# OBJECTIVE FLAG STRENGTH SEED
+best() { run "best-$1-$2$3-s$4" "$TRAIN $EPISODES" --preset best --objective "$1" "--$2" "$3" --seed "$4"; }
+paper() {
+    run "paper-$1-$2$3-s$4" "$TRAIN $EPISODES" --preset sentiment $PAPER --lr "$PAPER_LR" --objective "$1" \
+        "--$2" "$3" --seed "$4"
+}
 scaled() { # the same; without the cache, whose rewards are not divided
-    run "scaled-$1-$2$3-s$4" "$(echo "$TRAIN" | sed "s#--cache [^ ]*#--prompts ${PROMPTS:-dev/imdb/prompts.jsonl}#") $EPISODES" \
-        --preset sentiment $PAPER --lr "$PAPER_LR" --objective "$1" "--$2" "$(awk "BEGIN { printf \"%g\", $3 * $SCALE }")" --reward-scale "$SCALE" --seed "$4"
+    run "scaled-$1-$2$3-s$4" \
+        "$(echo "$TRAIN" | sed "s#--cache [^ ]*#--prompts ${PROMPTS:-dev/imdb/prompts.jsonl}#") $EPISODES" \
+        --preset sentiment $PAPER --lr "$PAPER_LR" --objective "$1" \
+        "--$2" "$(awk "BEGIN { printf \"%g\", $3 * $SCALE }")" --reward-scale "$SCALE" --seed "$4"
 }
 strengths() { # strengths RECIPE SEED: all of them but N=16 and what stands beside it
-    $1 vbon n 4 $2; $1 rl beta 1.5 $2; $1 vbon n 64 $2; $1 rl beta 0.4 $2; $1 rl beta 0.2 $2; $1 vbon n 2 $2; $1 rl beta 3 $2; $1 l n 4 $2; $1 l n 64 $2; $1 l n 2 $2
+    $1 vbon n 4 $2; $1 rl beta 1.5 $2; $1 vbon n 64 $2; $1 rl beta 0.4 $2; $1 rl beta 0.2 $2; $1 vbon n 2 $2
+    $1 rl beta 3 $2; $1 l n 4 $2; $1 l n 64 $2; $1 l n 2 $2
 }
-offline() { run "offline-$1-$2$3-s$4" "$OFFLINE" --preset "${5:-$(echo "$1" | sed s/ipo/dpo/)}" --loss "$1" "--$2" "$3" --seed "$4" ${OFFLINE_LR:+--lr $OFFLINE_LR} --epochs "${6:-1}"; } # LOSS FLAG STRENGTH SEED [PRESET EPOCHS]
+# LOSS FLAG STRENGTH SEED [PRESET EPOCHS]
+offline() {
+    run "offline-$1-$2$3-s$4" "$OFFLINE" --preset "${5:-$(echo "$1" | sed s/ipo/dpo/)}" --loss "$1" "--$2" "$3" \
+        --seed "$4" ${OFFLINE_LR:+--lr $OFFLINE_LR} --epochs "${6:-1}"
+}
 change() { name=$1; shift; run "change-$name" "$TRAIN $EPISODES" --preset best --objective vbon --n 16 --seed 1 "$@"; }
 
 if wanted reference; then evaluate reference "" --model "$MODEL" --samples "$SAMPLES"; fi
@@ -90,7 +136,10 @@ for n in 2 4 16 64; do if wanted bon-$n; then evaluate bon-$n "" --method bon --
             case $x in dpo:*|ipo:*|bonbon:*|bon-sft:*) recipe=offline;; esac
             $recipe "${x%%:*}" "${flag%:*}" "${x##*:}" "$s"
         done
-        for m in $MS; do run "m-$m-s$s" "$TRAIN $EPISODES" --preset sentiment $PAPER --lr "$PAPER_LR" --objective vbon --n 10 --m "$m" --seed "$s"; done
+        for m in $MS; do
+            run "m-$m-s$s" "$TRAIN $EPISODES" --preset sentiment $PAPER --lr "$PAPER_LR" --objective vbon --n 10 \
+                --m "$m" --seed "$s"
+        done
     done
     end
 }
@@ -113,10 +162,12 @@ change 3-blocks --train-layers 3
 best vbon n 16 2; best rl beta 0.8 2; best l n 16 2
 strengths best 2
 offline bon-sft n 16 1 bon-sft 6; offline bonbon n 16 1 bonbon 6; offline dpo beta 0.1 1
-offline bonbon n 4 1 bonbon 6; offline bonbon n 64 1 bonbon 6; offline bon-sft n 4 1 bon-sft 6; offline bon-sft n 64 1 bon-sft 6; offline dpo beta 0.5 1; offline ipo beta 0.1 1
+offline bonbon n 4 1 bonbon 6; offline bonbon n 64 1 bonbon 6; offline bon-sft n 4 1 bon-sft 6
+offline bon-sft n 64 1 bon-sft 6; offline dpo beta 0.5 1; offline ipo beta 0.1 1
 strengths paper 1
 scaled rl beta 0.8 1; scaled rl beta 1.5 1; scaled rl beta 0.4 1
-run control-rl-critic-head "$TRAIN $EPISODES" --preset best --objective rl --beta 0.8 --seed 1 --critic head --vf-coef 0.1 --lambda 0.95
+run control-rl-critic-head "$TRAIN $EPISODES" --preset best --objective rl --beta 0.8 --seed 1 --critic head \
+    --vf-coef 0.1 --lambda 0.95
 run control-rl-0.1 "$TRAIN $EPISODES" --preset best --objective rl --beta 0.1 --seed 1
 run control-paper-3e-5 "$TRAIN $EPISODES" --preset sentiment --objective vbon --n 16 --seed 1
 change lr-4e-4-5x-episodes --lr 4e-4 --episodes $((EPISODES * 5))
