@@ -853,8 +853,8 @@ static double explained_sums(const Rollout *r, double gamma)
 {
     double *G = (double *)xmalloc(r->actions * sizeof *G), explained;
     for (size_t i = 0; i < r->E; i++)
-        for (size_t end = r->at[i + 1], j = end; j-- > r->at[i];)
-            G[j] = r->reward[j] + (j + 1 < end ? gamma * G[j + 1] : 0);
+        for (size_t end = r->at[i + 1], j = end; j > r->at[i]; j--)
+            G[j - 1] = r->reward[j - 1] + (j < end ? gamma * G[j] : 0);
     explained = explained_variance(r, G);
     free(G);
     return explained;

@@ -220,8 +220,9 @@ size_t passes_step(Passes *p, long step, size_t *which)
 {
     size_t at = (size_t)step * p->batch, n = p->total - at < p->batch ? p->total - at : p->batch;
     for (size_t i = 0; i < n; i++, at++) {
-        if (at / p->items != p->epoch) random_permutation(p->order, p->items, p->seed, STREAM_SHUFFLE,
-            p->epoch = at / p->items);
+        size_t epoch = at / p->items;
+        if (epoch != p->epoch) random_permutation(p->order, p->items, p->seed, STREAM_SHUFFLE, epoch);
+        p->epoch = epoch;
         which[i] = p->order[at % p->items];
     }
     return n;
