@@ -114,7 +114,7 @@ build/gpu_bench_simt: dev/gpu_bench.c $(SOURCES) build/vbon_simt_plain.o build/c
 build/%: dev/examples/%.c $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(FAST) $< -o $@ $(FASTLIB)
-build/two_lines: dev/two_lines.c gpt2.h pythia.h ppo.h Makefile
+build/two_lines: dev/two_lines.c gpt2.h pythia.h ppo.h $(wildcard lib/*.h) Makefile
 	@mkdir -p build
 	$(CC) -std=c99 -Wall $(if $(WERROR),-Werror) -I. dev/two_lines.c -o $@ -lm
 

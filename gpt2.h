@@ -847,7 +847,8 @@ void model_random(Model *m, uint64_t seed)
         double std = q->flags & P_VALUE || !q->cols ? 0
             : q->flags & P_PROJ                     ? m->cfg.init_std / sqrt(2.0 * (double)m->cfg.L)
                                                     : m->cfg.init_std;
-        if (q->field == IN_PARAMS(score)) std = 1 / sqrt((double)m->cfg.C + 1); // as Huang et al. 2024 (ppo.h) have it
+        bool score = !(q->flags & P_LAYER) && q->field == IN_PARAMS(score);
+        if (score) std = 1 / sqrt((double)m->cfg.C + 1); // as Huang et al. 2024 (ppo.h) have it
         for (size_t j = 0; j < q->n; j++)
             x[j] = (real)(q->flags & P_NORM ? 1 : std > 0 ? std * random_normal(seed, STREAM_INIT, i, j) : 0);
         param_write(m, q, 0, q->n, x);

@@ -103,7 +103,7 @@ typedef struct ObjectiveSpec ObjectiveSpec;
 enum { TAKES_N = 1, TAKES_BETA = 2 };
 typedef struct {
     const char *name, *help;
-    int takes;                            // how its strength is given: TAKES_N, TAKES_BETA, or either
+    int takes;                            // how its strength is given: one of these or both
     void (*weights)(ObjectiveSpec *o);    // sets kappa, ref_weight and score_scale from N or beta
     // of a whole response; logp: the reference's
     double (*score)(const ObjectiveSpec *o, const Response *y, double logF, double logp);
@@ -166,9 +166,12 @@ typedef struct {
     double *logF; Place *place;                    // (E)
 } Rollout;
 
-// The value head: V = v2(relu(v1(state))), v1 (C,2C), at the states that a Pass gathered.
-// (R,2C), (R), (R,2C), (R), (R,C): its part of the states' gradient
-typedef struct { Buf v1, value, dv1, dvalue, dhidden; } ValueHead;
+// The value head: V = v2(relu(v1(state))), v1 (C,2C), at the R states that a Pass gathered.
+typedef struct {
+    Buf v1, dv1;       // (R,2C)
+    Buf value, dvalue; // (R)
+    Buf dhidden;       // (R,C) its part of the states' gradient
+} ValueHead;
 // without the head's parameters: value and dvalue alone
 void value_carve(ValueHead *v, const Model *m, Arena *a, size_t tokens);
 void value_forward(ValueHead *v, const Pass *p);

@@ -1,4 +1,4 @@
-// vbon.c: the CPU operations (ops_cpu), the flag table and main.
+// vbon.c: the CPU operations (ops_cpu) and main.
 //
 // It implements the op table of gpt2.h on the CPU: plain loops with OpenMP, around the matrix products of
 // lib/products.h. These are the reference that the CUDA kernels of vbon.cu are compared with, op by op, so they stay
@@ -153,7 +153,7 @@ static inline real exp_(real x)
                   1.6666665459e-1f),
              r, 5.0000001201e-1f);
     e = fmaf(e * r, r, r) + 1.0f;
-    // of NaN: it stays in e
+    // 2^n by its bits; of NaN any exponent will do, for it stays in e
     union { float f; int32_t i; } scale = {.i = ((int32_t)(n >= -126 ? n : -126.0f) + 127) << 23};
     return x < -87 ? 0 : e * scale.f;
 }
@@ -230,8 +230,8 @@ static void cpu_embed_forward(Buf out, Buf tokens, Buf pos, Buf wte, Buf wpe, si
 static void cpu_embed_backward(Buf dwte, Buf dwpe, Buf dout, Buf tokens, Buf pos, size_t N, size_t C)
 {
     NEED(dout, N * C);
-#pragma omp parallel for schedule(static) if (N * C > \
-                                              4 * SMALL) // a column belongs to one thread: no two add to one place
+    // a column belongs to one thread: no two add to one place
+    #pragma omp parallel for schedule(static) if (N * C > 4 * SMALL)
     for (size_t j0 = 0; j0 < C; j0 += 16)
         for (size_t i = 0; i < N; i++) {
             const real *d = R_(dout) + i * C;
@@ -664,7 +664,7 @@ static void cpu_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double t
         size_t n = R - r < chunk ? R - r : chunk;
         real *p = head_logits(head_scratch(&sp, V), p_inp, p_w, r, n, C, V),
              *q = head_logits(head_scratch(&sq, V), q_inp, q_w, r, n, C, V);
-#pragma omp parallel for schedule(static) if (n * V > SMALL)
+    #pragma omp parallel for schedule(static) if (n * V > SMALL)
         for (size_t i = 0; i < n; i++) {
             // KL = sum_j p_j (z^p_j - z^q_j) - lse_p + lse_q
             real *a = p + i * V, *b = q + i * V, lp, lq, dot = 0;
@@ -825,7 +825,7 @@ static void cpu_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, doubl
          gs = (real)grad_scale;
     real keep = (real)(1 - lr * decay), rate = (real)(lr / (1 - pow(beta1, (double)step))),
          root = (real)(1 / sqrt(1 - pow(beta2, (double)step)));
-#pragma omp parallel for simd schedule(static) if (p.n > 2 * SMALL)
+    #pragma omp parallel for simd schedule(static) if (p.n > 2 * SMALL)
     for (size_t i = 0; i < p.n; i++) {
         real d = gg[i] * gs;
         mm[i] = b1 * mm[i] + c1 * d;

@@ -28,8 +28,13 @@ enum { METHOD_POLICY, METHOD_BON };
 static const Named methods[] = {{"policy", NULL}, {"bon", NULL}, {NULL, NULL}};
 enum { REWARD_LOGIT, REWARD_PROB };
 static const Named reward_outputs[] = {{"logit", NULL}, {"prob", NULL}, {NULL, NULL}};
-// OfflineKind
+// baselines.h says what they are
+typedef enum { OFFLINE_DPO, OFFLINE_IPO, OFFLINE_BONBON, OFFLINE_BON_SFT } OfflineKind;
 static const Named offline_losses[] = {{"dpo", NULL}, {"ipo", NULL}, {"bonbon", NULL}, {"bon-sft", NULL}, {NULL, NULL}};
+#define NAMES(table) (sizeof(table) / sizeof *(table) - 1) // a name without its place in the enum does not compile
+_Static_assert(NAMES(devices) == DEVICE_CUDA + 1 && NAMES(precisions) == PRECISION_BF16 + 1, "names and enums");
+_Static_assert(NAMES(methods) == METHOD_BON + 1 && NAMES(reward_outputs) == REWARD_PROB + 1, "names and enums");
+_Static_assert(NAMES(offline_losses) == OFFLINE_BON_SFT + 1, "names and enums");
 static const struct {
     const char *name, *help;
     DType type;

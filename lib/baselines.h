@@ -30,7 +30,6 @@
 #include "agree.h"
 
 // The rows of offline_losses, in their order.
-typedef enum { OFFLINE_DPO, OFFLINE_IPO, OFFLINE_BONBON, OFFLINE_BON_SFT } OfflineKind;
 typedef struct { OfflineKind kind; double beta, alpha; long N; } OfflineLoss; // beta: dpo, ipo; alpha and N: bonbon
 double bonbon_target(long N);                                                 // 1/(2 beta*), nats; 0 for N = 1
 // The loss of one comparison from the four sums, in nats; its derivatives by log pi(y_w) and log pi(y_l). bon-sft: what

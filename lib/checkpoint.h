@@ -144,8 +144,8 @@ static void state_get(const Safetensors *s, const char *folder, const char *name
 {
     const Tensor *t = safetensors_find(s, name);
     if (!t || t->type != type || t->n != n)
-        die("%s/state.safetensors: %s is missing or of another size: resume with the flags the run began with", folder,
-            name);
+        die("%s/state.safetensors: %s is missing or of another size: resume with the flags, and the version of vbon, "
+            "that the run began with", folder, name);
     tensor_read(out, t, safetensors_path(s));
 }
 

@@ -1,6 +1,6 @@
 // commands.h: what `vbon COMMAND` does, in plain code: read flags, load, loop, write. Here stand score, train and the
 // table of all; the others stand beside what they are about: sft and reward in supervised.h, sample, bon and cache in
-// draw.h, eval in eval.h, offline in baselines.h, info in info.h.
+// draw.h, eval in eval.h, offline in baselines.h, info in info.h, ks in ks.h.
 //
 // Before a command begins main prints its start-up table. A command shows its progress, and writes nothing in place
 // until it is whole. Runs that take long (sft, reward, train, offline, cache) can be killed at any moment and go on
@@ -120,7 +120,7 @@ static void cmd_score(const Args *a)
                 "look at --reward and its scale"));
             const char *key;
             json_t *v;
-            // before: ours replace those; a line that was not is copied as it is, to the last digit
+            // of a line that was scored before our fields replace its; another is copied as it is, to the last digit
             bool scored = false;
             json_object_foreach(ours, key, v) scored |= !json_object_del(record[i], key);
             json_t *exact = scored ? json_loads(line[i], 0, NULL) : NULL;
@@ -181,7 +181,7 @@ static void ppo_options(PpoOptions *o, const Args *a)
     ObjectiveSpec tried = o->objective; // strengths that exclude each other are refused now, before anything is read
     objective_prepare(&tried);
     if (o->critic->prefixes && o->fhat->exact)
-        usage("--critic prefix-rank ranks prefixes among cached samples: it does not go with --fhat exact");
+        usage("--critic %s ranks prefixes among cached samples: it does not go with --fhat exact", o->critic->name);
 }
 
 static void train_step(Run *r)
@@ -278,8 +278,6 @@ static const Command commands[] = {
     {"train", cmd_train, "PPO: vBoN (exact, or the bounds L and L1), or KL-regularised reward",
      "vbon train --model dev/demo/lm --reward dev/demo/rm --cache cache.jsonl --n 16 --max-new 24 --lr 6e-4 --out "
      "runs/vbon16"},
-    {"ks", cmd_ks, "do M samples a prompt suffice? Kolmogorov-Smirnov tests and the error of log F-hat, by M",
-     "vbon ks --cache cache_test.jsonl --ms 5,20,50 --curves auto --out ks.json"},
     {"offline", cmd_offline,
      "the baselines that learn from the cache or from preferences alone: DPO, IPO, BoNBoN, supervised training on the "
      "best of N",

@@ -223,7 +223,7 @@ static void cmd_eval(const Args *a)
     // of Best-of-N no log-probabilities: they are not the reference's, and only the bound on its KL is known
     spec.policy = bon ? NULL : &d.m;
     spec.reference = &ref;
-    // the largest
+    // the largest product below
     checked_product("--samples times --n for all prompts", d.n, checked_product("--samples times --n", K, N));
     Response *kept = (Response *)xcalloc(d.n * K, sizeof *kept);
     double began = clock_seconds(), tokens = 0;

@@ -432,7 +432,7 @@ static void text_assign(Reward *r, const Prompt *prompts, Response *y, size_t n)
 
 void reward_prefixes(const Reward *r, size_t V)
 {
-    const char *needs = "--critic prefix-rank needs a causal reward model with";
+    const char *needs = "a critic that reads the scores of prefixes (--critic) needs a causal reward model with";
     if (r->command || !r->same_tokenizer) die("%s the policy's tokenizer", needs);
     if (V > r->m.cfg.V) die("%s an embedding for each of the policy's %zu ids; it has %zu", needs, V, r->m.cfg.V);
 }

@@ -19,8 +19,13 @@ typedef enum { LOSS_LM, LOSS_LABEL, LOSS_PAIR } LossKind;
 // (LOSS_PAIR: at the last).
 typedef struct { size_t at; int len, from; float label; } Row;
 // All texts, tokenised. Documents are runs of rows; LOSS_PAIR: rows 2i and 2i+1 are chosen and rejected.
-typedef struct { LossKind kind; int *tokens; Row *rows; size_t n_tokens, n_rows, n_docs, n_short; size_t *doc_first;
-    /* (n_docs+1) into rows */ } Corpus;
+typedef struct {
+    LossKind kind;
+    int *tokens;                                // (n_tokens)
+    Row *rows;                                  // (n_rows)
+    size_t n_tokens, n_rows, n_docs, n_short;   // n_short: lines too short to learn from
+    size_t *doc_first;                          // (n_docs+1) into rows
+} Corpus;
 // Reads JSONL: {"text"} or {"prompt","response"} for LOSS_LM; {"text","label"}; {"prompt","chosen","rejected"}.
 // context: tokens a row at most. Dies with file and line. An end-of-text token closes every LM document but one that is
 // said not to be "finished", and a pair's texts when the tokenizer has one. own: the model's own context, which no flag

@@ -720,7 +720,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int)
 {
     cudaDeviceProp p;
     cudaGetDeviceProperties(&p, 0);
-    switch (attribute) {
+    switch ((int)attribute) { // of more than a hundred these few are asked for
     case cudaDevAttrComputeCapabilityMajor: *value = p.major; break;
     case cudaDevAttrComputeCapabilityMinor: *value = p.minor; break;
     case cudaDevAttrMultiProcessorCount: *value = p.multiProcessorCount; break;

@@ -311,6 +311,25 @@ static void test_sampling(void)
     }
 }
 
+static void test_fresh(void) // a model made from scratch: biases are 0, norms 1, the scalar head is random
+{
+    for (int i = 0; i < 2 * TINIES; i++) {
+        Config c = tiny_of(i / 2, 13, false, i % 2);
+        Model m;
+        model_create(&m, ops_cpu(), &c, TRAIN_ALL, false, false);
+        model_random(&m, 2);
+        for (size_t k = 0; k < m.n_list; k++) {
+            const Param *q = &m.list[k];
+            const real *x = R_(*param_field(&m.p, q));
+            double want = q->flags & P_NORM ? 1 : 0, sum = 0;
+            for (size_t j = 0; j < q->n; j++) sum += fabs((double)x[j] - want);
+            bool drawn = q->cols || (q->field == IN_PARAMS(score) && !(q->flags & P_LAYER));
+            CHECK(drawn ? sum > 0 : sum == 0, "%s: off by %g from %g", q->name, sum, want);
+        }
+        model_free(&m);
+    }
+}
+
 static void frozen_one(int which)
 {
     Config c = tiny_of(which, 13, true, false);
