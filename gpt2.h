@@ -251,20 +251,18 @@ struct Ops {
     // so that a backward call on the same rows need not compute them again
     void (*logprob_forward)(Buf logp, Buf entropy, Buf kept, Buf inp, Buf w, Buf target, double temperature, size_t R,
                             size_t C, size_t V);
-    // kept: as logprob_forward left it, and overwritten here; or none
+    // kept: as logprob_forward left it, and overwritten here; or none. dinp =, dw +=; logp is written too (or none), so
+    // that a loss linear in logp needs no forward
     void (*logprob_backward)(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target,
-                             double temperature,
-                             // dinp =, dw +=; logp is written too (or none), so a loss linear in logp needs no forward
-                             size_t R, size_t C, size_t V);
+                             double temperature, size_t R, size_t C, size_t V);
     // (R): KL(p||q) over the vocabulary
     void (*head_kl)(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C, size_t V);
     void (*sample)(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double temperature, long top_k, double top_p,
                    size_t R, size_t C, size_t V); // inverse CDF at uniform (R, float64); logp before any cut
     // losses and optimiser
-    void (*ppo_loss)(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, Buf old_logp, Buf old_value, Buf advantage,
-                     Buf returns,
-                     // stats (8, float64) +=: see ppo.h
-                     double scale, double clip, double value_clip, double vf_coef, size_t R);
+    // sums +=: a PpoSums of ppo.h in float64
+    void (*ppo_loss)(Buf dlogp, Buf dvalue, Buf sums, Buf logp, Buf value, Buf old_logp, Buf old_value, Buf advantage,
+                     Buf returns, double scale, double clip, double value_clip, double vf_coef, size_t R);
     double (*sumsq)(Buf a);
     void (*adamw)(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay,
                   double grad_scale, long step);
@@ -339,7 +337,7 @@ typedef struct {
 #define CHECKED ((size_t)-1)
 
 // What sets one architecture apart: a row of `architectures` in lib/config.h. A new one is a header like pythia.h, and
-// its row.
+// its row. Its first parameter is the token embedding and one row has P_HEAD; its classifier's name has "For" in it.
 struct json_t; // of jansson
 typedef struct Param Param;
 typedef struct Architecture {

@@ -273,10 +273,8 @@ double digamma(double x) // recurrence up to 10, then the asymptotic series: abs
     double sum = 0;
     while (x < 10) sum -= 1 / x++;
     double i = 1 / (x * x);
-    return sum + log(x) - 0.5 / x -
-        i *
-        (1.0 / 12 -
-         i * (1.0 / 120 - i * (1.0 / 252 - i * (1.0 / 240 - i * (1.0 / 132 - i * (691.0 / 32760 - i / 12))))));
+    double tail = 1.0 / 240 - i * (1.0 / 132 - i * (691.0 / 32760 - i / 12));
+    return sum + log(x) - 0.5 / x - i * (1.0 / 12 - i * (1.0 / 120 - i * (1.0 / 252 - i * tail)));
 }
 
 double cdf_rank(const Cdf *c, double reward, uint64_t key, bool *tie)
@@ -900,7 +898,7 @@ static void report(Ppo *p, const double began[4], const PpoSums *sums, double gr
     // the same by k3, never negative: far above k1 when some responses are much likelier under the reference
     measure(p, "objective/kl_k3", kl3.mean);
     measure(p, "objective/kl_k3_se", kl3.se);
-    // nats, of the next-token distributions summed along a response: towards 0 it collapses
+    // nats, of the next-token distributions summed along a response: falls slowly; towards 0 the policy collapses
     measure(p, "objective/entropy", entropy / e);
     // mean of what PPO maximises, score and KL terms together: should rise
     measure(p, "objective/rlhf_reward", rewards / e);
@@ -920,10 +918,12 @@ static void report(Ppo *p, const double began[4], const PpoSums *sums, double gr
     measure(p, "policy/approxkl_avg", sums->approx_kl / n);
     measure(p, "policy/clipfrac_avg", sums->clipped / n);    // share of actions whose ratio was clipped: 0 to .3
     measure(p, "loss/policy_avg", sums->policy_loss / n);    // a token's: advantages are whitened, so near 0
-    // a token's, half a squared error, in squares of the return's unit
+    // a token's, half a squared error, in squares of the return's unit: should fall; far above the returns' variance the
+    // head is lost
     measure(p, "loss/value_avg", sums->value_loss / n);
     measure(p, "val/clipfrac_avg", sums->value_clipped / n); // share of actions whose value was clipped
     measure(p, "val/ratio", sums->ratio / n);                // mean probability ratio, new to old: 1 +- .1
+    // and its variance: below .01; more, and epochs or rate are too many
     measure(p, "val/ratio_var", sums->ratio_spread / n - (sums->ratio / n - 1) * (sums->ratio / n - 1));
     measure(p, "val/num_eos_tokens", eos);                   // responses that ended by themselves
     // nats a token: 1e-6 in fp32, up to 3e-2 in bf16; the run stops over .2
@@ -933,9 +933,11 @@ static void report(Ppo *p, const double began[4], const PpoSums *sums, double gr
     // so it is lower
     measure(p, "val/explained_variance", explained_variance(r, r->returns));
     measure(p, "val/explained_variance_mc", explained_sums(r, p->opt.gamma));
-    measure(p, "val/response_length", (double)r->actions / e); // tokens, the end-of-text included
-    measure(p, "grad_norm", grad_norm);                      // mean before clipping
-    measure(p, "lr", lr);                                    // of the last step
+    // tokens, the end-of-text included: a steady drift to either end is the reward's taste, not quality
+    measure(p, "val/response_length", (double)r->actions / e);
+    // mean before clipping: about 1 or below; when it is many times --clip-grad, the clip sets the rate
+    measure(p, "grad_norm", grad_norm);
+    measure(p, "lr", lr); // of the last step
     measure(p, "time/rollout", began[1] - began[0]);         // seconds: sampling
     measure(p, "time/reward", began[2] - began[1]);          // rewards
     measure(p, "time/update", began[3] - began[2]);          // the reference, old log-probabilities, updates
@@ -978,11 +980,9 @@ static void phase_update(Ppo *p)
 }
 
 // The arrays of a rollout: all, so that none is forgotten by ppo_free.
-#define ROLLOUT_ARRAYS(r) \
-    { \
-        &(r)->old_logp, &(r)->ref_logp, &(r)->entropy, &(r)->value, &(r)->reward, &(r)->advantage, &(r)->returns, \
-            &(r)->ref_logp_y, &(r)->score_logp_y, &(r)->logF \
-    }
+#define ROLLOUT_ARRAYS(r) { \
+    &(r)->old_logp, &(r)->ref_logp, &(r)->entropy, &(r)->value, &(r)->reward, &(r)->advantage, &(r)->returns, \
+    &(r)->ref_logp_y, &(r)->score_logp_y, &(r)->logF}
 
 void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, const Prompt *prompts, const Cdf *cdf, size_t n_prompts,
                 RewardFn reward, void *context)

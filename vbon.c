@@ -780,13 +780,13 @@ static void cpu_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double 
 // ----------------------------------------------------------------------------
 // losses and optimiser
 
-static void cpu_ppo_loss(Buf dlogp, Buf dvalue, Buf stats, Buf logp, Buf value, Buf old_logp, Buf old_value,
+static void cpu_ppo_loss(Buf dlogp, Buf dvalue, Buf sums, Buf logp, Buf value, Buf old_logp, Buf old_value,
                          Buf advantage, Buf returns, double scale, double clip, double value_clip, double vf_coef,
                          size_t R)
 {
     for (size_t i = 0; i < R; i++) {
         double dl, dv;
-        ppo_action_loss(&dl, &dv, stats.p, R_(logp)[i], R_(value)[i], R_(old_logp)[i], R_(old_value)[i],
+        ppo_action_loss(&dl, &dv, sums.p, R_(logp)[i], R_(value)[i], R_(old_logp)[i], R_(old_value)[i],
                         R_(advantage)[i], R_(returns)[i], clip, value_clip);
         R_(dlogp)[i] = (real)(scale * dl);
         if (dvalue.p) R_(dvalue)[i] = (real)(scale * vf_coef * dv);

@@ -287,9 +287,12 @@ static void cmd_eval(const Args *a)
     estimate_line("win rate (all cached samples)", e.win);
     estimate_line("win rate (released form: one, ties lose)", e.win_released);
     if (bon) printf("  %-44s %9.4f\n", "KL to the reference: at most", bon_kl_bound((long)N));
-    else { estimate_line("KL to the reference, k1", e.k1); estimate_line("KL, k3", e.k3);
-        estimate_line("KL, Rao-Blackwellised", e.rb); estimate_line("KL, released form (k3, prompt included)",
-        e.released); }
+    else {
+        estimate_line("KL to the reference, k1", e.k1);
+        estimate_line("KL, k3", e.k3);
+        estimate_line("KL, Rao-Blackwellised", e.rb);
+        estimate_line("KL, released form (k3, prompt included)", e.released);
+    }
     for (size_t v = 0; v < spec.n_ns; v++) {
         char what[64];
         snprintf(what, sizeof what, "distance to Best-of-%ld (nats)", spec.ns[v]);
