@@ -918,8 +918,8 @@ static void report(Ppo *p, const double began[4], const PpoSums *sums, double gr
     measure(p, "policy/approxkl_avg", sums->approx_kl / n);
     measure(p, "policy/clipfrac_avg", sums->clipped / n);    // share of actions whose ratio was clipped: 0 to .3
     measure(p, "loss/policy_avg", sums->policy_loss / n);    // a token's: advantages are whitened, so near 0
-    // a token's, half a squared error, in squares of the return's unit: should fall; far above the returns' variance the
-    // head is lost
+    // a token's, half a squared error, in squares of the return's unit: should fall; far above the returns' variance
+    // the head is lost
     measure(p, "loss/value_avg", sums->value_loss / n);
     measure(p, "val/clipfrac_avg", sums->value_clipped / n); // share of actions whose value was clipped
     measure(p, "val/ratio", sums->ratio / n);                // mean probability ratio, new to old: 1 +- .1
