@@ -253,6 +253,15 @@ static void check_parameters(Model *m, const char *what, Loss loss, void *contex
     }
 }
 
+// A random model whose biases and norms are not the 0 and 1 they begin as, which would hide a wrong gradient
+static void random_everywhere(Model *m, uint64_t seed)
+{
+    model_random(m, seed);
+    for (size_t i = 0; i < m->n_list; i++)
+        for (size_t j = 0; j < m->list[i].n && !m->list[i].cols; j++)
+            R_(*param_field(&m->p, &m->list[i]))[j] += (real)(rnd() * 0.3);
+}
+
 static void test_model_gradients(void)
 {
     // tied LM, untied LM, label reward, pair reward, tied LM with only the top block; each architecture
@@ -264,7 +273,7 @@ static void test_model_gradients(void)
         Pass p;
         Corpus corpus = tiny_corpus(kind);
         model_create(&m, ops_cpu(), &c, v == 4 ? 1 : TRAIN_ALL, false, false);
-        model_random(&m, 3 + (uint64_t)v);
+        random_everywhere(&m, 3 + (uint64_t)v);
         pass_create(&p, &m, 24, true);
         SupervisedCase k = {&p, &corpus};
         model_zero_grad(&m);
@@ -281,7 +290,7 @@ static void test_model_gradients(void)
         ValueHead head = {0};
         Arena work = {.name = "work", .o = ops_cpu()};
         model_create(&m, ops_cpu(), &c, layers, true, false);
-        model_random(&m, 11);
+        random_everywhere(&m, 11);
         for (size_t i = 0; i < m.n_list; i++)
             if (m.list[i].flags & P_VALUE)
                 for (size_t j = 0; j < m.list[i].n; j++) R_(*param_field(&m.p, &m.list[i]))[j] = (real)(rnd() * 0.5);
@@ -315,7 +324,7 @@ static void test_model_gradients(void)
         OfflineLoss o = {.kind = (OfflineKind)(v % 4), .beta = 0.3, .alpha = 0.2, .N = 3};
         Comparisons x = tiny_comparisons();
         model_create(&m, ops_cpu(), &c, (v + v / 4) % 2 ? 1 : TRAIN_ALL, false, false);
-        model_random(&m, 12);
+        random_everywhere(&m, 12);
         pass_create(&s, &m, 12, true); // too small for both comparisons at once
         const size_t both[2] = {1, 0};
         double sums[OFFLINE_SUMS] = {0};
