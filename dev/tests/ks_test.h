@@ -55,17 +55,20 @@ static void ks_table_check(const char *cache, const char *out)
     cache_read(&c, path, 0);
     CHECK(num(j, "prompts") == (double)c.n && num(j, "samples") == 8 && json_array_size(table) == 2, "what was tested");
     for (size_t v = 0; v < 2; v++) {
-        double error = 0, rejected = 0, r[8];
+        double error = 0, rejected = 0, of_all = 0, r[8];
         for (size_t q = 0; q < c.n; q++) {
             const CachePrompt *p = &c.prompts[q];
             for (size_t k = 0; k < 8; k++) r[k] = p->samples[k].reward;
             rejected += ks_test(r, ms[v], r + ms[v], 8 - ms[v]).p < 0.05;
+            of_all += ks_test(r, ms[v], r, 8).p < 0.05;
             for (size_t i = ms[v]; i < 8; i++)
                 error += fabs(ks_log_f(p, i, 0, ms[v], ms[v]) - ks_log_f(p, i, 0, 8, 8)) / (double)(8 - ms[v]);
         }
         json_t *row = json_array_get(table, v), *independent = json_object_get(row, "independent");
+        json_t *nested = json_object_get(row, "nested");
         CHECK(num(row, "M") == (double)ms[v] && num(row, "prompts") == (double)c.n, "row %zu", v);
         CHECK_NEAR(at(json_object_get(independent, "rejected"), 0), rejected / (double)c.n, 1e-8, "share rejected");
+        CHECK_NEAR(at(json_object_get(nested, "rejected"), 0), of_all / (double)c.n, 1e-8, "share rejected, nested");
         CHECK_NEAR(at(json_object_get(row, "error"), 0), error / (double)c.n, 1e-8, "error of log F-hat");
     }
     json_t *curves = json_object_get(j, "curves"), *of;
@@ -100,7 +103,10 @@ static void test_ks_command(void)
         "{\"prompt\":\"b\",\"responses\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\"],\"rewards\":[9,8,1,2,3,4,5,"
         "6]}\n"
         "{\"prompt\":\"c\",\"responses\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\"],\"rewards\":[0,0,0,0,0,0,0,"
-        "0]}\n");
+        "0]}\n"
+        // its first five are the lowest five: rejected against the other three, not against all
+        "{\"prompt\":\"d\",\"responses\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\"],\"rewards\":[1,2,3,4,5,6,7,"
+        "8]}\n");
     ks_table_check("ks_plain.jsonl", "ks_plain.json");
     json_t *j = get_line("ks_plain.json", 0);
     CHECK(num(j, "prompts_with_ties") == 2, "prompts with equal rewards");
