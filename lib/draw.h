@@ -115,9 +115,8 @@ static void cmd_cache(const Args *a)
     open_reward(&reward, a, d.t);
     uint64_t prompts = 0;
     for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
-    char *model = format("%016llx", (unsigned long long)model_fingerprint(&d.m)),
-         *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(d.t)), *eos = missing_eos_text(a),
-         *ps = format("%016llx", (unsigned long long)prompts);
+    char *model = hex_text(model_fingerprint(&d.m)), *tok = hex_text(tokenizer_fingerprint(d.t));
+    char *ps = hex_text(prompts), *eos = missing_eos_text(a);
     size_t total = checked_product("--samples for all prompts", d.n, M);
     json_t *header = json_make(
         "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer",

@@ -86,8 +86,7 @@ static void check_missing_eos(const json_t *header, const char *path, const Args
 static void check_origin(const Cache *c, const char *path, const Args *a, const Model *reference, const Tokenizer *t)
 {
     const json_t *header = c->header;
-    char *model = format("%016llx", (unsigned long long)model_fingerprint(reference)),
-         *tok = format("%016llx", (unsigned long long)tokenizer_fingerprint(t));
+    char *model = hex_text(model_fingerprint(reference)), *tok = hex_text(tokenizer_fingerprint(t));
     check_header(header, path, "model", model, "reference model");
     check_header(header, path, "tokenizer", tok, "tokenizer");
     free(model); free(tok);

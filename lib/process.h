@@ -16,6 +16,7 @@ void begin_program(void);                  // first of all in main
 void handle_signals(void (*handler)(int)); // for SIGINT and SIGTERM, once: a second Ctrl-C ends the program
 void clean_at_end(void (*f)(void));        // f is called when the program ends, by exit or by one of these signals
 char *format(const char *fmt, ...) PRINTF_LIKE(1, 2); // malloc'd
+char *hex_text(uint64_t x);                           // malloc'd: 16 digits, as fingerprints are written
 
 #ifdef VBON_IMPLEMENTATION
 
@@ -36,6 +37,8 @@ char *format(const char *fmt, ...)
     va_end(ap);
     return s;
 }
+
+char *hex_text(uint64_t x) { return format("%016llx", (unsigned long long)x); }
 
 void begin_program(void)
 {

@@ -183,7 +183,7 @@ void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer,
     if (is_distilbert(what)) {
         r->bert = (DistilBert *)xmalloc(sizeof *r->bert);
         distilbert_load(r->bert, o, what, tokens, false);
-        r->what = format("%016llx", (unsigned long long)distilbert_fingerprint(r->bert));
+        r->what = hex_text(distilbert_fingerprint(r->bert));
         return;
     }
     r->tokenizer = model_load_as(&r->m, o, what, "reward", true, TRAIN_NONE, false);
@@ -193,8 +193,7 @@ void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer,
     if (!r->same_tokenizer)
         fprintf(stderr, "vbon: note: %s has another tokenizer than the policy: it scores the text, not the ids\n",
                 what);
-    r->what =
-        format("%016llx", (unsigned long long)mix64(model_fingerprint(&r->m) ^ tokenizer_fingerprint(r->tokenizer)));
+    r->what = hex_text(mix64(model_fingerprint(&r->m) ^ tokenizer_fingerprint(r->tokenizer)));
     r->work = (Arena){.name = "reward model", .o = o};
 }
 

@@ -79,7 +79,7 @@ static json_t *files_json(const Args *a)
     j = json_object();
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         if (!files[i].path) continue;
-        char *hex = format("%016llx", (unsigned long long)file_fingerprint(files[i].path));
+        char *hex = hex_text(file_fingerprint(files[i].path));
         json_object_set_new(j, files[i].flag, json_make("s", hex));
         free(hex);
     }
@@ -92,7 +92,7 @@ static json_t *weights_json(const char *flag, const Model *m, const Tokenizer *t
 {
     json_t *j = json_object();
     if (m) {
-        char *hex = format("%016llx", (unsigned long long)mix64(model_fingerprint(m) ^ tokenizer_fingerprint(t)));
+        char *hex = hex_text(mix64(model_fingerprint(m) ^ tokenizer_fingerprint(t)));
         json_object_set_new(j, flag, json_make("s", hex));
         free(hex);
     }
