@@ -70,6 +70,9 @@ build/vbon_asan: $(SOURCES) Makefile | check
 # Integers that overflow, or lose bits when converted, end this one. Without OpenMP's loops, whose bounds clang computes in wrapping numbers.
 CLANG   ?= clang
 INTEGER := -fsanitize=integer,undefined -fno-sanitize-recover=all
+build/vbon_double: $(SOURCES) Makefile | check
+	@mkdir -p build
+	$(CC) $(DOUBLE) vbon.c -o $@ $(LIBS)
 build/vbon_integer: $(SOURCES) dev/integer_ignore.txt Makefile | check
 	@mkdir -p build
 	$(CLANG) $(BASE) -Wno-unknown-pragmas -O1 -g $(INTEGER) -fsanitize-ignorelist=dev/integer_ignore.txt -c vbon.c -o $@.o
@@ -182,7 +185,7 @@ demo: vbon
 	@dev/demo.sh
 demo-models: vbon
 	@dev/demo_models.sh DATA="$(DATA)"
-parity: vbon
+parity: vbon build/vbon_double
 	@$(PYTHON) dev/parity.py $(or $(SEED),$(error name a seed: make parity SEED=7)) $(if $(LARGE),--large dev/fixtures/configs/pythia-410m.json) $(if $(DATA),--data "$(DATA)")
 bench: build/bench
 	@build/bench $(if $(LLMC),--llmc $(LLMC))
