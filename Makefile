@@ -67,12 +67,13 @@ build/test_double_asan: $(TESTS) $(SOURCES) Makefile | check
 build/vbon_asan: $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(BASE) -O1 $(ARCH) -fopenmp -g -DDEBUG $(SAN) vbon.c -o $@ $(LIBS)
-# Integers that overflow, or lose bits when converted, end this one. Without OpenMP's loops, whose bounds clang computes in wrapping numbers.
-CLANG   ?= clang
-INTEGER := -fsanitize=integer,undefined -fno-sanitize-recover=all
+# For make parity, where float cannot be compared.
 build/vbon_double: $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(DOUBLE) vbon.c -o $@ $(LIBS)
+# Integers that overflow, or lose bits when converted, end this one. Without OpenMP's loops, whose bounds clang computes in wrapping numbers.
+CLANG   ?= clang
+INTEGER := -fsanitize=integer,undefined -fno-sanitize-recover=all
 build/vbon_integer: $(SOURCES) dev/integer_ignore.txt Makefile | check
 	@mkdir -p build
 	$(CLANG) $(BASE) -Wno-unknown-pragmas -O1 -g $(INTEGER) -fsanitize-ignorelist=dev/integer_ignore.txt -c vbon.c -o $@.o
