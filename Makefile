@@ -114,6 +114,10 @@ build/gpu_bench: dev/gpu_bench.c $(SOURCES) build/vbon_cuda.o Makefile | check
 	$(CC) $(FAST) $(GPU) dev/gpu_bench.c build/vbon_cuda.o -o $@ $(FASTLIB) $(GPULIB)
 build/gpu_bench_simt: dev/gpu_bench.c $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Makefile | check
 	$(CC) $(FAST) -DVBON_CUDA dev/gpu_bench.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
+# What a program's time on a GPU is made of: loaded by the driver, see the file.
+build/gpu_profile.so: dev/gpu_profile.c Makefile
+	@mkdir -p build
+	$(CC) -std=gnu11 -O1 -g -fPIC -shared $(WARN) -I$(CUDAINC) $< -o $@ -L$(CUDA)/lib64 -L$(CUDA)/lib -lcupti
 # Programs of one's own that include vbon.c.
 build/%: dev/examples/%.c $(SOURCES) Makefile | check
 	@mkdir -p build

@@ -180,29 +180,28 @@ static void bench_training(const char *name, const Config *shape, long blocks, s
 // ----------------------------------------------------------------------------
 // decoding
 
-enum { PROMPT = 8 };
 typedef struct { Model m; Generator g; Arena work; Prompt *prompts; Response *r; size_t n_prompts, rows; } Decoder;
-static Prompt *prompts_random(const Config *shape, size_t n)
+static Prompt *prompts_random(const Config *shape, size_t n, size_t length)
 {
     Prompt *p = xcalloc(n, sizeof *p);
     for (size_t i = 0; i < n; i++) {
-        p[i] = (Prompt){.ids = xmalloc(PROMPT * sizeof(int)), .n = PROMPT};
-        for (size_t k = 0; k < PROMPT; k++) p[i].ids[k] = (int)(random_bits(2, 1, i, k, 0) % shape->V);
+        p[i] = (Prompt){.ids = xmalloc(length * sizeof(int)), .n = length};
+        for (size_t k = 0; k < length; k++) p[i].ids[k] = (int)(random_bits(2, 1, i, k, 0) % shape->V);
     }
     return p;
 }
 
-static void decoder_create(Decoder *d, const Config *shape, size_t rows, size_t n_prompts, size_t new)
+static void decoder_create(Decoder *d, const Config *shape, size_t rows, size_t n_prompts, size_t length, size_t new)
 {
     *d = (Decoder){.rows = rows, .n_prompts = n_prompts, .work = {.name = "decoding", .o = o}};
     model_create(&d->m, o, shape, TRAIN_NONE, false, false);
     randomise_model(&d->m);
     model_pack(&d->m);
-    d->prompts = prompts_random(shape, n_prompts);
+    d->prompts = prompts_random(shape, n_prompts, length);
     d->r = xcalloc(rows, sizeof *d->r);
     for (int pass = 0; pass < 2; pass++) {
         if (pass) arena_place(&d->work);
-        generator_carve(&d->g, &d->m, &d->work, rows, 256, PROMPT, new);
+        generator_carve(&d->g, &d->m, &d->work, rows, 256, length, new);
     }
 }
 static void decoder_free(Decoder *d)
@@ -223,21 +222,20 @@ static void decode(Decoder *d, size_t first)
     generate(&d->g, &s, d->prompts, d->r, d->rows);
 }
 
-static void bench_decode(const char *name, const Config *shape, size_t rows)
+static void bench_decode(const char *name, const Config *shape, size_t rows, size_t length, size_t new)
 {
-    const size_t new = 32;
     double weights = (double)shape->L * block_weights(shape) + (double)shape->V * (double)shape->C;
     Decoder d;
     Times t = {0};
     if (!room_for(name,
-            model_bytes(shape, TRAIN_NONE) + (double)(rows * (PROMPT + new) * shape->L * 2 * shape->C * 2) + SPARE))
+            model_bytes(shape, TRAIN_NONE) + (double)(rows * (length + new) * shape->L * 2 * shape->C * 2) + SPARE))
         return;
-    decoder_create(&d, shape, rows, 1, new);
+    decoder_create(&d, shape, rows, 1, length, new);
     for (int i = -WARM; i < REPEATS; i++) { time_begin(&t); decode(&d, 0); time_end(&t, i); }
     double step = median(t.host) / (double)new; // each ends with its tokens on the host
-    printf("{\"what\":\"%s\",\"rows\":%zu,\"prompt\":%d,\"new\":%zu,\"host_seconds\":%.4g,\"device_seconds\":%.4g,"
+    printf("{\"what\":\"%s\",\"rows\":%zu,\"prompt\":%zu,\"new\":%zu,\"host_seconds\":%.4g,\"device_seconds\":%.4g,"
            "\"tokens_per_second\":%.4g,\"weight_bytes_share_of_copy_bandwidth\":%.3f}\n",
-        name, rows, PROMPT, new, step, median(t.device) / (double)new, (double)rows / step,
+        name, rows, length, new, step, median(t.device) / (double)new, (double)rows / step,
         2 * weights / step / copy_rate);
     fflush(stdout);
     decoder_free(&d);
@@ -248,7 +246,7 @@ static void bench_cache(const Config *shape) // as many prompts as time allows
     const size_t new = tiny ? 4 : 40, samples = tiny ? 4 : 200, at_once = tiny ? 1 : 5;
     Decoder d;
     size_t n = 0;
-    decoder_create(&d, shape, samples * at_once, at_once, new);
+    decoder_create(&d, shape, samples * at_once, at_once, 8, new);
     for (int i = 0; i < WARM; i++) decode(&d, 0);
     double began = clock_seconds(), s;
     do { decode(&d, n * samples); n += at_once; s = clock_seconds() - began; } while (s < (tiny ? 0 : CACHE_SECONDS));
@@ -282,7 +280,7 @@ static void tuning_create(Tuning *u, const Config *shape)
     model_create(&u->m, o, shape, tiny ? 1 : 2, true, false);
     randomise_model(&u->m);
     value_head_random(&u->m, 1);
-    u->prompts = prompts_random(shape, rows);
+    u->prompts = prompts_random(shape, rows, 8);
     ppo_create(&u->p, &opt, &u->m, u->prompts, NULL, rows, reward_by_key, NULL);
     u->p.clock = clock_seconds;
 }
@@ -382,10 +380,12 @@ int main(int argc, char **argv)
     bench_ceilings();
     if (run[0]) bench_training("GPT-2 124M training step", &gpt2, TRAIN_ALL, 4, tiny ? 16 : 64, true);
     if (run[0] && !tiny) bench_training("GPT-2 124M training step", &gpt2, TRAIN_ALL, 8, 1024, true);
-    for (size_t i = 0; run[1] && i < n_rows; i++) bench_decode("GPT-2 124M decoding step", &gpt2, rows[i]);
+    for (size_t i = 0; run[1] && i < n_rows; i++) bench_decode("GPT-2 124M decoding step", &gpt2, rows[i], 8, 32);
     if (run[2]) bench_ppo(&gpt2);
     if (run[3]) bench_cache(&gpt2);
-    for (size_t i = 0; run[4] && i < n_rows; i++) bench_decode("Pythia 2.8B decoding step", &pythia, rows[i]);
+    for (size_t i = 0; run[4] && i < n_rows; i++) bench_decode("Pythia 2.8B decoding step", &pythia, rows[i], 8, 32);
+    // a block of the TL;DR cache: the prompt's prefill is in it
+    if (run[4]) bench_decode("Pythia 2.8B decoding step", &pythia, tiny ? 4 : 200, tiny ? 8 : 512, tiny ? 4 : 53);
     // a minibatch of TL;DR
     if (run[4]) bench_training("Pythia 2.8B forward and backward", &pythia, tiny ? 1 : 8, 4, tiny ? 16 : 565, false);
     if (run[5]) same = check_identity(&gpt2);
