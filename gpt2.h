@@ -247,6 +247,9 @@ struct Ops {
     void (*scatter_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);
     // the head: softmax(inp (R,C) w^T (V,C) / temperature), never stored as (R,V)
     size_t (*head_rows)(size_t V);                               // how many rows' logits are in memory at once
+    // How many rows of a model's (V,C) matrices are kept, V or more: tensor cores want round sizes. Those beyond V are
+    // 0, and no token. The head's w and dw may have them, which shows in their n.
+    size_t (*vocabulary_rows)(size_t V);
     // entropy and kept may be none. kept holds the probabilities of all R rows (R <= head_rows(V), V rounded up to 64),
     // so that a backward call on the same rows need not compute them again
     void (*logprob_forward)(Buf logp, Buf entropy, Buf kept, Buf inp, Buf w, Buf target, double temperature, size_t R,
@@ -367,6 +370,7 @@ struct Param {
     size_t layer;      // its block, or 0
     size_t rows, cols; // cols 0: a vector
     size_t offset, n;  // in elements, of the model's data
+    size_t room;       // n, and what pads a vocabulary (vocabulary_rows)
     int flags;         // as in ParamSpec
 };
 
@@ -395,7 +399,7 @@ typedef struct {
     Config cfg;
     Param *list;                // (n_list) all parameters, in their order in memory
     size_t n_list;
-    size_t n_params;            // elements in all
+    size_t n_params;            // elements in all, those that pad the vocabulary's matrices included
     size_t first_block, first;  // blocks below first_block and elements below first are frozen
     Arena params, optim, packs; // of data; of gradients, moments and the master; of packed weights
     Buf data;                   // (n_params) the weights, of o->type
@@ -414,6 +418,7 @@ typedef struct {
 // sizes only, nothing is allocated.
 void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, bool value_head, bool measure_only);
 void model_free(Model *m);
+size_t param_count(const Model *m, size_t from); // parameters that lie from element `from` on, padding not counted
 // GPT-2's initialisation for all; projections scaled by 1/sqrt(2L)
 void model_random(Model *m, uint64_t seed);
 void value_head_random(Model *m, uint64_t seed);        // first layer uniform +-1/sqrt(C), output layer zero
@@ -737,9 +742,11 @@ static void list_add(Model *m, const ParamSpec *s, size_t layer)
     q->field = s->field; q->layer = layer; q->flags = s->flags;
     q->rows = dimension(&m->cfg, s->rows);
     q->cols = dimension(&m->cfg, s->cols);
-    q->n = checked_product(q->name, q->rows, q->cols ? q->cols : 1);
+    q->n = q->room = checked_product(q->name, q->rows, q->cols ? q->cols : 1);
+    if (s->rows == D_V && q->cols)
+        q->room = checked_product(q->name, m->o->vocabulary_rows(q->rows), q->cols);
     q->offset = m->n_params;
-    m->n_params += q->n;
+    m->n_params += q->room;
     if (m->n_params > absurd) too_large("the parameters");
 }
 
@@ -756,9 +763,9 @@ static void params_view(Params *p, const Model *m, Buf base, size_t first)
     memset(h, 0, m->cfg.L * sizeof *h);
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
-        Buf b = q->offset >= first ? slice(base, q->offset - first, q->n) : (Buf){0};
+        Buf b = q->offset >= first ? slice(base, q->offset - first, q->room) : (Buf){0};
         b.name = q->name;
-        b.n = q->n;
+        b.n = q->room;
         *param_field(p, q) = b;
     }
 }
@@ -806,8 +813,20 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
     }
     params_view(&m->p, m, m->data, 0);
     params_view(&m->g, m, m->grad, m->first);
-    if (measure_only || m->first == m->n_params) return;
+    if (measure_only) return;
+    if (param_count(m, 0) < m->n_params) { // what pads the vocabulary
+        o->fill(m->data, 0);
+        if (m->first < m->n_params) o->fill(m->master, 0);
+    }
+    if (m->first == m->n_params) return;
     o->fill(m->grad, 0); o->fill(m->m, 0); o->fill(m->v, 0);
+}
+
+size_t param_count(const Model *m, size_t from)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_list; i++) if (m->list[i].offset >= from) n += m->list[i].n;
+    return n;
 }
 
 void params_free(Params *p) { free(p->h); p->h = NULL; }
@@ -928,7 +947,7 @@ void params_twin(Params *out, const Model *m, Buf copy)
     m->o->copy(copy, slice(m->data, m->first, m->n_params - m->first));
     for (size_t i = 0; i < m->n_list; i++)
         if (m->list[i].offset >= m->first)
-            *param_field(out, &m->list[i]) = slice(copy, m->list[i].offset - m->first, m->list[i].n);
+            *param_field(out, &m->list[i]) = slice(copy, m->list[i].offset - m->first, m->list[i].room);
 }
 
 void packs_carve(Model *m)

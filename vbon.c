@@ -574,6 +574,8 @@ static size_t cpu_head_rows(size_t V)
     return rows < 16 ? 16 : rows > 512 ? 512 : rows;
 }
 
+static size_t cpu_vocabulary_rows(size_t V) { return V; }
+
 static real *head_scratch(Scratch *s, size_t V) { return scratch(s, cpu_head_rows(V) * V * sizeof(real)); }
 
 // logits of rows [r, r+n), n x V
@@ -865,7 +867,7 @@ static const Ops cpu_table = {
     .scatter_rows = cpu_scatter_rows,
     .logprob_forward = cpu_logprob_forward,
     .logprob_backward = cpu_logprob_backward,
-    .head_rows = cpu_head_rows,
+    .head_rows = cpu_head_rows, .vocabulary_rows = cpu_vocabulary_rows,
     .head_kl = cpu_head_kl,
     .sample = cpu_sample,
     .ppo_loss = cpu_ppo_loss,

@@ -147,8 +147,8 @@ static void cuda_upload(Buf dst, const void *src)
         }
         src = h;
     }
+    // not waited for: of pageable memory the driver has taken its own copy when this returns
     check(cudaMemcpyAsync(dst.p, src, dst.n * dtype_size(dst.type), cudaMemcpyHostToDevice, stream), "upload");
-    check(cudaStreamSynchronize(stream), "upload");
 }
 
 static void cuda_download(void *dst, Buf src)
@@ -175,12 +175,13 @@ enum { THREADS = 256 }; // a block, where nothing else asks for another size
 
 template <class T> struct Wide { enum { n = 16 / sizeof(T) }; }; // elements of one 128-bit access
 
-// x[0..n) from p; `left` elements are there, the others become 0
-template <class T> __device__ inline void load(float *x, const T *p, size_t left)
+// x[0..n) from p; `left` elements are there, the others become 0. ALIGNED: the caller knows that all n are there and
+// that p is a round address, so that nothing is asked and several loads can be on their way.
+template <bool ALIGNED = false, class T> __device__ inline void load(float *x, const T *p, size_t left)
 {
     enum { W = Wide<T>::n };
     T v[W];
-    if (left >= W && (uintptr_t)p % 16 == 0) {
+    if (ALIGNED || (left >= W && (uintptr_t)p % 16 == 0)) {
         uint4 bits = *(const uint4 *)p;
         memcpy((void *)v, &bits, 16);
         for (int i = 0; i < W; i++) x[i] = (float)v[i];
@@ -228,9 +229,10 @@ template <class V> __device__ inline V block_sum(V x, V *part)
     return x;
 }
 
-// Which row of a packed batch holds token i: start (B+1) is ascending and rows are not empty.
-__device__ inline size_t row_of(const int *start, size_t B, size_t i)
+// Which row of a packed batch of N tokens holds token i: start (B+1) is ascending and rows are not empty.
+__device__ inline size_t row_of(const int *start, size_t B, size_t N, size_t i)
 {
+    if (N == B) return i; // a token a row, as decoding has it
     size_t low = 0, high = B;
     while (high - low > 1) {
         size_t middle = (low + high) / 2;
@@ -282,13 +284,16 @@ static void cuda_copy(Buf dst, Buf src)
 // matrix products: C (M,N) = op(A) op(B) + beta C (+ bias of N), row-major; ta: A is stored (K,M), tb: B is stored
 // (N,K). A and B are of one type; C is of theirs or float.
 
+// Of float products: on tensor cores, which take factors with 10 bits of fraction (bfloat16 has 7) and sum in float
+static bool tf32;
+
 static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, Buf A, size_t lda, Buf B, size_t ldb, float beta,
                  Buf C, size_t ldc, Buf bias)
 {
     if (A.type != B.type)
         die("product of %s and %s: types %d and %d: a bug, please report it", A.name, B.name, (int)A.type, (int)B.type);
     device_gemm(stream, ta, tb, M, N, K, A.p, A.type == DT_BF16, lda, B.p, ldb, beta, C.p, C.type == DT_BF16, ldc,
-                bias.p);
+                bias.p, tf32);
 }
 
 static size_t cuda_packed_size(size_t OC, size_t C) { (void)OC; (void)C; return 0; } // plain weights serve decoding too
@@ -376,6 +381,14 @@ static void cuda_matmul_forward(Buf out, Buf inp, Buf w, Buf b, size_t N, size_t
         BY_TYPE(b, RUN(add_bias_kernel<T>, (unsigned)ceil_div(N * OC, THREADS), THREADS, 0, F_(out), at<T>(b), N, OC));
 }
 
+// In bfloat16 runs what stays in float, DistilBERT, need not be more exact than what it judges.
+static void cuda_matmul_forward_tf32(Buf out, Buf inp, Buf w, Buf b, size_t N, size_t C, size_t OC)
+{
+    tf32 = true;
+    cuda_matmul_forward(out, inp, w, b, N, C, OC);
+    tf32 = false;
+}
+
 static void cuda_matmul_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, size_t N, size_t C, size_t OC)
 {
     NEED(dinp, N * C); NEED(dw, OC * C); NEED(db, OC); NEED(dout, N * OC); NEED(inp, N * C); NEED(w, OC * C);
@@ -458,27 +471,29 @@ static void cuda_embed_backward(Buf dwte, Buf dwpe, Buf dout, Buf tokens, Buf po
     if (dwpe.p) BY_TYPE(dout, RUN(embed_backward_kernel<T>, grid, THREADS, 0, F_(dwpe), at<T>(dout), I_(pos), N, C));
 }
 
-// A warp a row.
-template <class T>
+// A warp a row; where there are few rows a block a row, which has the row's elements in flight at once.
+template <class T, int WARPS>
 __global__ void layernorm_forward_kernel(T *out, float *mean, float *rstd, const T *inp, const T *w, const T *b,
                                          size_t N, size_t C, float eps)
 {
     enum { W = Wide<T>::n };
-    const size_t i = (size_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
-    if (i >= N) return; // a whole warp
+    __shared__ float part[WARPS_MAX];
+    const size_t each = 32 * WARPS, i = (size_t)blockIdx.x * (THREADS / each) + threadIdx.x / each,
+                 lane = threadIdx.x % each;
+    if (i >= N) return; // a whole warp, or a block
     const T *row = inp + i * C;
     float x[W], m = 0, v = 0;
-    for (size_t c = lane * W; c < C; c += 32 * W) {
+    for (size_t c = lane * W; c < C; c += each * W) {
         load(x, row + c, C - c);
         for (int j = 0; j < W; j++) m += x[j];
     }
-    m = lanes_sum(m, 32) / (float)C;
-    for (size_t c = lane * W; c < C; c += 32 * W) {
+    m = (WARPS == 1 ? lanes_sum(m, 32) : block_sum(m, part)) / (float)C;
+    for (size_t c = lane * W; c < C; c += each * W) {
         load(x, row + c, C - c);
         for (int j = 0; j < W; j++) if (c + j < C) v += (x[j] - m) * (x[j] - m);
     }
-    float s = 1 / sqrtf(lanes_sum(v, 32) / (float)C + eps);
-    for (size_t c = lane * W; c < C; c += 32 * W) {
+    float s = 1 / sqrtf((WARPS == 1 ? lanes_sum(v, 32) : block_sum(v, part)) / (float)C + eps);
+    for (size_t c = lane * W; c < C; c += each * W) {
         float ww[W], bb[W];
         load(x, row + c, C - c); load(ww, w + c, C - c); load(bb, b + c, C - c);
         for (int j = 0; j < W; j++) x[j] = (x[j] - m) * s * ww[j] + bb[j];
@@ -490,9 +505,11 @@ __global__ void layernorm_forward_kernel(T *out, float *mean, float *rstd, const
 static void cuda_layernorm_forward(Buf out, Buf mean, Buf rstd, Buf inp, Buf w, Buf b, size_t N, size_t C, double eps)
 {
     NEED(out, N * C); NEED(mean, N); NEED(rstd, N); NEED(inp, N * C); NEED(w, C); NEED(b, C);
-    BY_TYPE(out,
-            RUN(layernorm_forward_kernel<T>, (unsigned)ceil_div(N, THREADS / 32), THREADS, 0, at<T>(out), F_(mean),
-                F_(rstd), at<T>(inp), at<T>(w), at<T>(b), N, C, (float)eps));
+    #define NORM(WARPS) \
+        RUN((layernorm_forward_kernel<T, WARPS>), (unsigned)ceil_div(N * WARPS, THREADS / 32), THREADS, 0, \
+            at<T>(out), F_(mean), F_(rstd), at<T>(inp), at<T>(w), at<T>(b), N, C, (float)eps)
+    if (N <= 2048) BY_TYPE(out, NORM(THREADS / 32)); else BY_TYPE(out, NORM(1));
+    #undef NORM
 }
 
 // dinp += the norm's gradient: with n = (x - m) r and g = w d, dx = r (g - mean(g) - n mean(g n)). A warp a row.
@@ -604,19 +621,25 @@ static void cuda_add(Buf out, Buf a, Buf b, size_t n)
     BY_TYPE(out, RUN(add_kernel<T>, chunk_blocks(n, out.type), THREADS, 0, at<T>(out), at<T>(a), at<T>(b), n));
 }
 
-// A thread turns one pair of every head of q and k of one token: the angle is found once, in double (thousands of
-// radians lose float's digits).
+// A block turns the pairs of all heads of q and k of `each` tokens. A token's angles are found once, in double
+// (thousands of radians lose float's digits), and serve all heads.
+enum { ROTARY_ANGLES = 512 };
 template <class T>
 __global__ void rotary_kernel(T *qkv, const int *pos, size_t N, size_t NH, size_t HS, size_t pairs, double base,
-                              float sign)
+                              float sign, size_t each)
 {
-    size_t k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, i = k / pairs, j = k % pairs;
-    if (i >= N) return;
-    double angle = pos[i] * pow(base, -(double)j / (double)pairs);
-    float c = (float)cos(angle), s = sign * (float)sin(angle);
-    for (size_t h = 0; h < 2 * NH; h++) {
-        T *a = qkv + i * 3 * NH * HS + h * HS + j;
-        float x = (float)a[0], y = (float)a[pairs];
+    __shared__ float cosine[ROTARY_ANGLES], sine[ROTARY_ANGLES];
+    const size_t first = blockIdx.x * each, n = N - first < each ? N - first : each;
+    for (size_t k = threadIdx.x; k < n * pairs; k += THREADS) {
+        double angle = pos[first + k / pairs] * pow(base, -(double)(k % pairs) / (double)pairs);
+        cosine[k] = (float)cos(angle);
+        sine[k] = sign * (float)sin(angle);
+    }
+    __syncthreads();
+    for (size_t k = threadIdx.x; k < n * 2 * NH * pairs; k += THREADS) {
+        size_t j = k % pairs, h = k / pairs % (2 * NH), i = k / pairs / (2 * NH);
+        T *a = qkv + (first + i) * 3 * NH * HS + h * HS + j;
+        float x = (float)a[0], y = (float)a[pairs], c = cosine[i * pairs + j], s = sine[i * pairs + j];
         a[0] = (T)(x * c - y * s);
         a[pairs] = (T)(y * c + x * s);
     }
@@ -626,9 +649,11 @@ static void cuda_rotary(Buf qkv, Buf pos, size_t N, size_t NH, size_t HS, size_t
 {
     NEED(qkv, 3 * N * NH * HS); NEED_INDEX(pos, N);
     if (dims < 2) return;
+    if (dims > 2 * ROTARY_ANGLES) die("%zu rotary dimensions: at most %d", dims, 2 * ROTARY_ANGLES);
+    size_t most = ROTARY_ANGLES / (dims / 2), each = N <= 2048 ? 1 : most < 8 ? most : 8;
     BY_TYPE(qkv,
-            RUN(rotary_kernel<T>, (unsigned)ceil_div(N * (dims / 2), THREADS), THREADS, 0, at<T>(qkv), I_(pos), N, NH,
-                HS, dims / 2, base, inverse ? -1.0f : 1.0f));
+            RUN(rotary_kernel<T>, (unsigned)ceil_div(N, each), THREADS, 0, at<T>(qkv), I_(pos), N, NH, HS, dims / 2,
+                base, inverse ? -1.0f : 1.0f, each));
 }
 
 // ----------------------------------------------------------------------------
@@ -706,7 +731,7 @@ __device__ inline void tile_partners(int *low, int *high, const int *start, size
                                      bool causal)
 {
     if (threadIdx.x >= TILE) return;
-    size_t i = first + threadIdx.x, row = row_of(start, B, i < N ? i : N - 1);
+    size_t i = first + threadIdx.x, row = row_of(start, B, N, i < N ? i : N - 1);
     low[threadIdx.x] = i >= N ? (int)N : !QUERIES && causal ? (int)i : start[row];
     high[threadIdx.x] = i >= N ? 0 : QUERIES && causal ? (int)i + 1 : start[row + 1];
 }
@@ -837,7 +862,24 @@ enum { MMA_THREADS = 128, MMA_ROWS = 64 };
 template <int HS, int ROWS>
 __device__ inline void mma_load(bf16 *tile, const bf16 *head, size_t stride, size_t first, size_t end, size_t hs)
 {
-    for (int k = threadIdx.x; k < ROWS * (HS / 8); k += MMA_THREADS) {
+    // the same for all: asked once, so that a few loads are on their way before the first is used
+    enum { TURNS = ROWS * (HS / 8) / MMA_THREADS, FEW = TURNS < 4 ? TURNS : 4 };
+    const bool whole = hs % 8 == 0 && stride % 8 == 0 && (uintptr_t)head % 16 == 0;
+    for (int u = 0; whole && u < TURNS; u += FEW) {
+        uint4 x[FEW];
+        UNROLL
+        for (int e = 0; e < FEW; e++) {
+            size_t k = threadIdx.x + (u + e) * MMA_THREADS, r = k / (HS / 8), c = k % (HS / 8) * 8;
+            x[e] = make_uint4(0, 0, 0, 0);
+            if (first + r < end && c < hs) x[e] = *(const uint4 *)(head + (first + r) * stride + c);
+        }
+        UNROLL
+        for (int e = 0; e < FEW; e++) {
+            size_t k = threadIdx.x + (u + e) * MMA_THREADS, r = k / (HS / 8), c = k % (HS / 8) * 8;
+            *(uint4 *)(tile + r * (HS + 8) + c) = x[e];
+        }
+    }
+    for (int k = threadIdx.x; !whole && k < ROWS * (HS / 8); k += MMA_THREADS) {
         size_t r = k / (HS / 8), c = k % (HS / 8) * 8;
         float x[8] = {0};
         if (first + r < end && c < hs) load(x, head + (first + r) * stride + c, hs - c);
@@ -1089,7 +1131,7 @@ __global__ void kv_store_kernel(T *kv, const T *qkv, const int *start, const int
     const size_t chunks = (hs + W - 1) / W, k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, c = k % chunks * W,
                  part = k / chunks % (2 * NH), i = k / chunks / (2 * NH);
     if (i >= N) return;
-    const size_t b = row_of(start, B, i), t = (size_t)len[b] + i - (size_t)start[b];
+    const size_t b = row_of(start, B, N, i), t = (size_t)len[b] + i - (size_t)start[b];
     float x[W];
     load(x, qkv + i * 3 * NH * hs + (NH + part) * hs + c, hs - c); // part: k's heads, then v's, as in the cache
     store(kv + (((size_t)slot[b] * 2 * NH + part) * positions + t) * hs + c, x, hs - c);
@@ -1097,7 +1139,7 @@ __global__ void kv_store_kernel(T *kv, const T *qkv, const int *start, const int
 
 // A block a token and head. Groups of LANES threads take every GROUPS-th position and keep an online softmax each; then
 // the groups are added up.
-template <class T, int HS>
+template <class T, int HS, bool ALIGNED>
 __global__ void __launch_bounds__(128)
     attention_decode_kernel(T *out, const T *kv, const T *qkv, const int *start, const int *slot, const int *len,
                             size_t positions, const T *pkv, const int *pslot, const int *plen, size_t prefix_positions,
@@ -1105,7 +1147,7 @@ __global__ void __launch_bounds__(128)
 {
     enum { W = Wide<T>::n, LANES = HS / W < 32 ? HS / W : 32, PER = HS / W / LANES, GROUPS = 128 / LANES };
     __shared__ float group_most[GROUPS], group_sum[GROUPS], group_out[GROUPS][HS];
-    const size_t i = blockIdx.x, h = blockIdx.y, b = row_of(start, B, i), lane = threadIdx.x % LANES,
+    const size_t i = blockIdx.x, h = blockIdx.y, b = row_of(start, B, gridDim.x, i), lane = threadIdx.x % LANES,
                  group = threadIdx.x / LANES;
     const size_t before = pkv ? (size_t)plen[b] : 0, see = before + (size_t)len[b] + i - (size_t)start[b] + 1;
     const T *own = kv + ((size_t)slot[b] * 2 * NH + h) * positions * hs,
@@ -1126,7 +1168,7 @@ __global__ void __launch_bounds__(128)
             size_t c = (u * LANES + lane) * W;
             float key[W];
             for (int e = 0; e < W; e++) key[e] = value[u][e] = 0;
-            if (there && c < hs) { load(key, k + c, hs - c); load(value[u], v + c, hs - c); }
+            if (there && c < hs) { load<ALIGNED>(key, k + c, hs - c); load<ALIGNED>(value[u], v + c, hs - c); }
             for (int e = 0; e < W; e++) dot += q[u][e] * key[e];
         }
         dot = lanes_sum(dot, LANES) * scale;
@@ -1162,11 +1204,16 @@ static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot,
     BY_TYPE(qkv,
             RUN(kv_store_kernel<T>, (unsigned)ceil_div(chunks, THREADS), THREADS, 0, at<T>(kv), at<T>(qkv), I_(start),
                 I_(slot), I_(len), T_, B, N, NH, HS_));
-    BY_HEAD_SIZE(HS_, 1, 1, 1,
-                 BY_TYPE(qkv,
-                         RUN((attention_decode_kernel<T, HS>), dim3((unsigned)N, (unsigned)NH), 128, 0, at<T>(out),
-                             at<T>(kv), at<T>(qkv), I_(start), I_(slot), I_(len), T_, at<T>(pkv), I_(pslot), I_(plen),
-                             TP, B, NH, HS_, scale)));
+    // positions lie side by side in both caches: if one begins at a round address and is a round size, all are
+    bool aligned = HS_ * dtype_size(qkv.type) % 16 == 0 && (uintptr_t)kv.p % 16 == 0 && (uintptr_t)pkv.p % 16 == 0;
+    #define DECODE(ALIGNED) \
+        BY_HEAD_SIZE(HS_, 1, 1, 1, \
+                     BY_TYPE(qkv, \
+                             RUN((attention_decode_kernel<T, HS, ALIGNED>), dim3((unsigned)N, (unsigned)NH), 128, 0, \
+                                 at<T>(out), at<T>(kv), at<T>(qkv), I_(start), I_(slot), I_(len), T_, at<T>(pkv), \
+                                 I_(pslot), I_(plen), TP, B, NH, HS_, scale)))
+    if (aligned) DECODE(true); else DECODE(false);
+    #undef DECODE
 }
 
 // ----------------------------------------------------------------------------
@@ -1224,6 +1271,10 @@ static size_t cuda_head_rows(size_t V) // rows whose logits fit about 128 MiB
 // of a row of logits: every one aligned, for us and for tensor cores
 static size_t head_stride(size_t V) { return ceil_div(V, 64) * 64; }
 
+static size_t cuda_vocabulary_rows(size_t V) { return head_stride(V); }
+// as many of w's rows as a product takes: with an odd number of them cuBLASLt's fast kernels are out of the question
+static size_t head_columns(Buf w, size_t C, size_t V) { return w.n >= head_stride(V) * C ? head_stride(V) : V; }
+
 static Buf rows_of(Buf b, size_t first, size_t n, size_t C) { return slice(b, first * C, n * C); }
 
 // Room for n rows of logits, in what the caller keeps or, where that is none, in scratch memory
@@ -1237,7 +1288,7 @@ static Buf head_room(Buf kept, Scratch *s, size_t n, size_t V)
 // logits of rows [r, r+n), n rows of V floats
 static Buf head_logits(Buf room, Buf inp, Buf w, size_t r, size_t n, size_t C, size_t V)
 {
-    gemm(false, true, n, V, C, rows_of(inp, r, n, C), C, w, C, 0, room, head_stride(V), none);
+    gemm(false, true, n, head_columns(w, C, V), C, rows_of(inp, r, n, C), C, w, C, 0, room, head_stride(V), none);
     return room;
 }
 
@@ -1369,8 +1420,9 @@ static void cuda_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kep
         BY_TYPE(d,
                 RUN(logprob_backward_kernel<T>, (unsigned)n, row_threads(V), 0, at<T>(d), logp.p ? F_(logp) + r : NULL,
                     F_(dlogp) + r, F_(logits), I_(target) + r, (float)(1 / temperature), V, stride));
-        if (dinp.p) gemm(false, false, n, C, V, d, stride, w, C, 0, rows_of(dinp, r, n, C), C, none);
-        if (dw.p) gemm(true, false, V, C, n, d, stride, x, C, 1, dw, C, none);
+        if (dinp.p)
+            gemm(false, false, n, C, head_columns(w, C, V), d, stride, w, C, 0, rows_of(dinp, r, n, C), C, none);
+        if (dw.p) gemm(true, false, head_columns(dw, C, V), C, n, d, stride, x, C, 1, dw, C, none);
     }
 }
 
@@ -1442,25 +1494,39 @@ __device__ inline unsigned cut(const float *z, size_t V, double goal, float most
     return least;
 }
 
-// A block a row. Each warp owns a span of the vocabulary and sums its weights; the warp in whose span u falls then
-// looks for the token.
+// A block a row. The weights are summed by chunks of the vocabulary; a warp finds the chunk in which u falls, and there
+// the token.
+enum { SAMPLE_CHUNKS = 128 };
+__device__ inline double lanes_prefix(double x) // inclusive prefix sums over a warp
+{
+    for (int i = 1; i < 32; i *= 2) {
+        double y = __shfl_up_sync(0xffffffffu, x, i);
+        if (threadIdx.x % 32 >= (unsigned)i) x += y;
+    }
+    return x;
+}
 __global__ void __launch_bounds__(ROW_THREADS)
     sample_kernel(int *token, float *logp, const float *logits, const double *uniform, float it, size_t top_k,
                   double top_p, size_t V, size_t stride)
 {
-    __shared__ double spans[WARPS_MAX], part[WARPS_MAX];
-    __shared__ Online online[WARPS_MAX];
+    __shared__ double chunk_sum[SAMPLE_CHUNKS], part[WARPS_MAX];
+    __shared__ float warp_most[WARPS_MAX];
     const float *z = logits + blockIdx.x * stride;
     const size_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32,
-                 span = (V + warps - 1) / warps;
-    Online a = online_none();
-    for (size_t j = threadIdx.x; j < V; j += blockDim.x) online_add(&a, z[j], 0);
-    const float most = online_block(a, online).most; // of the logits before the temperature
+                 size = (V + 128 * SAMPLE_CHUNKS - 1) / (128 * SAMPLE_CHUNKS) * 128, chunks = (V + size - 1) / size;
+    float x[4], most = -INFINITY; // the largest of the logits before the temperature
+    for (size_t j = (size_t)threadIdx.x * 4; j < V; j += blockDim.x * 4) {
+        load(x, z + j, V - j);
+        for (int k = 0; k < 4; k++) if (j + k < V) most = fmaxf(most, x[k]);
+    }
+    most = lanes_max(most, 32);
+    if (lane == 0) warp_most[warp] = most;
+    __syncthreads();
+    most = lanes_max(lane < warps ? warp_most[lane] : -INFINITY, 32);
     unsigned least = 0;
-    double kept = 0;
     if (top_k) least = cut<true>(z, V, (double)top_k, most, it, part);
     if (top_p < 1) { // of the top k: those above the last one, and as many of its equals as k allows
-        kept = mass<false>(z, V, least, most, it, part);
+        double kept = mass<false>(z, V, least, most, it, part);
         if (top_k) {
             double over = mass<true>(z, V, least + 1, most, it, part),
                    equal = mass<true>(z, V, least, most, it, part) - over,
@@ -1470,38 +1536,56 @@ __global__ void __launch_bounds__(ROW_THREADS)
         unsigned by_mass = cut<false>(z, V, top_p * kept, most, it, part);
         if (by_mass > least) least = by_mass;
     }
-    double s = 0, all = 0;
-    for (size_t j = warp * span + lane; j < (warp + 1) * span && j < V; j += 32) {
-        s += weight(z[j], least, most, it);
-        all += weight(z[j], 0, most, it);
-    }
-    s = lanes_sum(s, 32);
-    all = block_sum(all, part);
-    if (lane == 0) spans[warp] = s;
-    __syncthreads();
-    kept = 0;
-    for (size_t w = 0; w < warps; w++) kept += spans[w];
-    const double u = uniform[blockIdx.x] * kept;
-    double below = 0;
-    size_t mine = 0, last = 0; // the span that holds u, or the last one with weight where rounding ran past the end
-    for (size_t w = 0; w < warps; w++) if (spans[w] > 0) last = w;
-    while (mine < last && below + spans[mine] <= u) below += spans[mine++];
-    if (warp != mine) return;
-    size_t found = V, latest = 0;
-    for (size_t j0 = mine * span; j0 < (mine + 1) * span && j0 < V && found == V; j0 += 32) {
-        size_t j = j0 + lane;
-        double e = j < (mine + 1) * span && j < V ? weight(z[j], least, most, it) : 0, upto = e;
-        for (int i = 1; i < 32; i *= 2) { // inclusive prefix sums
-            double x = __shfl_up_sync(0xffffffffu, upto, i);
-            if (lane >= (size_t)i) upto += x;
+    double all = 0;
+    for (size_t c = warp; c < chunks; c += warps) {
+        double s = 0;
+        for (size_t j = c * size + lane * 4; j < (c + 1) * size && j < V; j += 128) {
+            load(x, z + j, V - j);
+            for (int k = 0; k < 4; k++) {
+                double e = j + k < V ? weight(x[k], 0, most, it) : 0;
+                all += e;
+                if (ordered(x[k]) >= least) s += e;
+            }
         }
-        unsigned hit = __ballot_sync(0xffffffffu, e > 0 && u < below + upto), some = __ballot_sync(0xffffffffu, e > 0);
-        if (some) latest = j0 + 31 - (size_t)__clz((int)some);
-        if (hit) found = j0 + (size_t)__ffs((int)hit) - 1;
+        s = lanes_sum(s, 32);
+        if (lane == 0) chunk_sum[c] = s;
+    }
+    all = block_sum(all, part); // its barriers also come between writing the sums of chunks and reading them
+    if (warp) return;
+    double kept = 0;
+    for (size_t c = lane; c < chunks; c += 32) kept += chunk_sum[c];
+    const double u = uniform[blockIdx.x] * lanes_sum(kept, 32);
+    // the chunk in which u falls, and in it the token; the last with weight where rounding ran past the end
+    double below = 0, start = 0;
+    size_t mine = 0, found = 0;
+    unsigned hit = 0;
+    for (size_t c = 0; c < chunks && !hit; c += 32) {
+        double e = c + lane < chunks ? chunk_sum[c + lane] : 0, upto = lanes_prefix(e);
+        hit = __ballot_sync(0xffffffffu, e > 0 && u < below + upto);
+        unsigned some = __ballot_sync(0xffffffffu, e > 0);
+        int who = hit ? __ffs((int)hit) - 1 : 31 - __clz((int)(some | 1));
+        double before = __shfl_sync(0xffffffffu, below + upto - e, who);
+        if (some) { mine = c + (size_t)who; start = before; }
+        below += __shfl_sync(0xffffffffu, upto, 31);
+    }
+    below = start;
+    hit = 0;
+    for (size_t j0 = mine * size; j0 < (mine + 1) * size && j0 < V && !hit; j0 += 128) {
+        const size_t j = j0 + lane * 4;
+        double e[4], own = 0;
+        load(x, z + j, j < V ? V - j : 0);
+        for (int k = 0; k < 4; k++) { e[k] = j + k < V ? weight(x[k], least, most, it) : 0; own += e[k]; }
+        double upto = lanes_prefix(own), run = below + upto - own;
+        hit = __ballot_sync(0xffffffffu, own > 0 && u < below + upto);
+        unsigned some = __ballot_sync(0xffffffffu, own > 0), at_ = 0;
+        bool over = true; // u is not yet reached
+        for (int k = 0; k < 4; k++)
+            if (e[k] > 0 && over) { at_ = (unsigned)j + (unsigned)k; run += e[k]; over = u >= run; }
+        at_ = __shfl_sync(0xffffffffu, at_, hit ? __ffs((int)hit) - 1 : 31 - __clz((int)(some | 1)));
+        if (some) found = at_;
         below += __shfl_sync(0xffffffffu, upto, 31);
     }
     if (lane) return;
-    if (found == V) found = latest;
     token[blockIdx.x] = (int)found;
     logp[blockIdx.x] = (z[found] - most) * it - (float)log(all);
 }
@@ -1734,6 +1818,7 @@ static Ops make_table(void)
     OP(logprob_forward);
     OP(logprob_backward);
     OP(head_rows);
+    OP(vocabulary_rows);
     OP(head_kl);
     OP(sample);
     OP(ppo_loss);
@@ -1770,6 +1855,7 @@ extern "C" const Ops *ops_cuda(DType type)
         in_float = in_bf16 = make_table();
         in_float.type = DT_F32;
         in_bf16.type = DT_BF16;
+        in_bf16.matmul_forward = cuda_matmul_forward_tf32;
     }
     return type == DT_BF16 ? &in_bf16 : &in_float;
 }

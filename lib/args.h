@@ -200,8 +200,8 @@ static const Flag flag_table[] = {
          "responses decoded at once at most; fewer need less memory for keys and values (0: 256, train 512)"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
     CHOICE("precision", precision, "all", "auto", precisions,
-           "bf16: on the CPU of matrix products' inputs, on CUDA of weights and activations; what trains, its sums and "
-           "statistics stay fp32 (auto: fp32 on the CPU, bf16 on CUDA)"),
+           "bf16: on the CPU of matrix products' inputs, on CUDA of weights and activations, DistilBERT's in TF32; "
+           "what trains, its sums and statistics stay fp32 (auto: fp32 on the CPU, bf16 on CUDA)"),
     CHOICE("device", device, "all", "cpu", devices, "where to compute"),
     FLAG("threads", FLAG_LONG, threads, "all", "0", "0..1024", "CPU threads (0: one a core)"),
 };

@@ -244,8 +244,8 @@ static void cmd_train(const Args *a)
            MiB[0], MiB[1], MiB[2], MiB[3]);
     long iterations = (opt.episodes + opt.rollout - 1) / opt.rollout;
     r.weights = weights_json("model", &m, t, &reward);
-    printf("%zu parameters, %zu train; %zu prompts; %ld iterations of %ld episodes\n", m.n_params, m.n_params - m.first,
-           n, iterations, opt.rollout);
+    printf("%zu parameters, %zu train; %zu prompts; %ld iterations of %ld episodes\n", param_count(&m, 0),
+           param_count(&m, m.first), n, iterations, opt.rollout);
     r.m = &m; r.context = &p; r.tokenizer_dir = a->model; r.steps = iterations; r.unit = "iterations";
     r.state[0] = (State){"critic", p.critic, (size_t)opt.max_new * opt.critic->state};
     r.n_state = opt.critic->state ? 1 : 0;

@@ -21,7 +21,10 @@ void model_fill(Model *m, const char *dir);
 size_t model_fill_partial(Model *m, const char *dir);
 // Writes a new folder aside and renames it; into an existing one file by file, weights last. shard_bytes 0: one file.
 void model_save(const Model *m, const char *dir, DType type, const char *tokenizer_dir, size_t shard_bytes);
-uint64_t model_fingerprint(const Model *m);   // of configuration and weights as float32, value head excepted
+// Of configuration and weights, the value head excepted. Weights are taken as bfloat16, which is all that a device
+// keeps of what it does not train: so the same files have the same fingerprint on every device, whatever of them
+// trains.
+uint64_t model_fingerprint(const Model *m);
 
 #ifdef VBON_IMPLEMENTATION
 
@@ -357,11 +360,11 @@ static size_t fill(Model *m, const char *dir, bool partial)
         // a copy of the tied head
         if (!known && m->cfg.tied && !m->cfg.scalar_head && !strcmp(name, head_name(m->cfg.arch)) &&
             same_shape(t, wte)) {
-            known = !m->data.p;
+            known = !m->data.p || !find_param(m, s, wte);
             if (!known) {
                 real *a = (real *)xmalloc(t->n * sizeof *a), *b = (real *)xmalloc(t->n * sizeof *b);
                 tensor_to_real(a, t, 0, t->n, path);
-                param_get(m, wte, b);
+                tensor_to_real(b, find_param(m, s, wte), 0, t->n, path); // exactly, as bfloat16 memory has it no more
                 known = !memcmp(a, b, t->n * sizeof *a);
                 if (!known)
                     die("%s: %s differs from %s though config.json ties them: set tie_word_embeddings to false", path,
@@ -554,7 +557,7 @@ uint64_t model_fingerprint(const Model *m)
         real *x = (real *)xmalloc(q->n * sizeof *x);
         param_get(m, q, x);
         for (size_t k = 0; k < q->n; k++) {
-            union { float f; uint32_t u; } b = {(float)x[k]};
+            union { float f; uint32_t u; } b = {bf16_value(bf16_round((float)x[k]))};
             h = hash_more(h, b.u);
         }
         free(x);

@@ -41,7 +41,10 @@ static void lt(cublasStatus_t s, const char *what)
     if (s != CUBLAS_STATUS_SUCCESS) die("cuBLASLt: %s: %s", what, blas.GetStatusString(s));
 }
 
-typedef struct { size_t M, N, K, lda, ldb, ldc; int ta, tb, bf16, bf16_out, bias, align_a, align_b, align_c; } GemmKey;
+typedef struct {
+    size_t M, N, K, lda, ldb, ldc;
+    int ta, tb, bf16, bf16_out, bias, tf32, align_a, align_b, align_c, unused;
+} GemmKey;
 typedef struct {
     GemmKey key;
     bool ready;
@@ -67,7 +70,7 @@ static void device_gemm_start(void)
 
 static GemmPlan *gemm_plan(const GemmKey *k)
 {
-    static GemmPlan plans[1024];
+    static GemmPlan plans[8192];
     uint64_t h = 0; // where in the table a key's plan is; another one that is there must go
     for (size_t i = 0; i < sizeof *k / sizeof(int); i++) h = mix64(h ^ ((const unsigned *)k)[i]);
     GemmPlan *p = &plans[h % (sizeof plans / sizeof *plans)];
@@ -82,7 +85,7 @@ static GemmPlan *gemm_plan(const GemmKey *k)
     p->ready = true;
     // theirs: A is our B
     cublasOperation_t opa = k->tb ? CUBLAS_OP_T : CUBLAS_OP_N, opb = k->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
-    lt(blas.MatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "plan");
+    lt(blas.MatmulDescCreate(&p->op, k->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F), "plan");
     lt(blas.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &opa, sizeof opa), "plan");
     lt(blas.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSB, &opb, sizeof opb), "plan");
     if (k->bias) {
@@ -117,14 +120,15 @@ static GemmPlan *gemm_plan(const GemmKey *k)
 
 // C (M,N) = op(A) op(B) + beta C + bias on the stream, row-major. ta: A is stored (K,M); tb: B is stored (N,K).
 // lda, ldb, ldc: elements from one stored row to the next. A and B are bfloat16 or float, C and bias (N, or NULL) too.
+// tf32: of float factors only 10 bits of fraction count.
 static void device_gemm(cudaStream_t stream, bool ta, bool tb, size_t M, size_t N, size_t K,
                         const void *A, bool bf16, size_t lda, const void *B, size_t ldb, float beta,
-                        void *C, bool bf16_out, size_t ldc, const void *bias)
+                        void *C, bool bf16_out, size_t ldc, const void *bias, bool tf32)
 {
     GemmKey k;
     memset(&k, 0, sizeof k); // padding too: keys are compared as bytes
     k.M = M; k.N = N; k.K = K; k.lda = lda; k.ldb = ldb; k.ldc = ldc;
-    k.ta = ta; k.tb = tb; k.bf16 = bf16; k.bf16_out = bf16_out; k.bias = bias != NULL;
+    k.ta = ta; k.tb = tb; k.bf16 = bf16; k.bf16_out = bf16_out; k.bias = bias != NULL; k.tf32 = tf32 && !bf16;
     k.align_a = alignment(A); k.align_b = alignment(B); k.align_c = alignment(C);
     GemmPlan *p = gemm_plan(&k);
     if (bias) lt(blas.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias), "bias");

@@ -279,14 +279,16 @@ void distilbert_score(DistilBert *d, const char *const *texts, double *out, size
     size_t cap = d->tokens, B = 0, K = d->labels, done = 0;
     int *tokens = (int *)xmalloc(cap * sizeof(int)), *start = (int *)xcalloc(cap + 1, sizeof(int));
     real *logits = (real *)xmalloc(cap / 2 * K * sizeof(real));
+    int **encoded = (int **)xmalloc((n + 1) * sizeof *encoded);
+    size_t *lengths = (size_t *)xcalloc(n + 1, sizeof *lengths);
+    #pragma omp parallel for schedule(dynamic, 16)
+    for (size_t i = 0; i < n; i++)
+        encoded[i] = wordpiece_encode(d->tokenizer, texts[i], strlen(texts[i]), d->m.cfg.max_T + 1, &lengths[i]);
     for (size_t i = 0; i <= n; i++) {
-        size_t len = 0;
-        int *ids = NULL;
-        if (i < n) {
-            ids = wordpiece_encode(d->tokenizer, texts[i], strlen(texts[i]), d->m.cfg.max_T + 1, &len);
-            if (!ids) die("text %zu is not UTF-8 at byte %zu: convert it", i + 1, len + 1);
-            if (len > d->m.cfg.max_T) { len = d->m.cfg.max_T; ids[len - 1] = ids[len]; d->cut++; } // [SEP] stays
-        }
+        size_t len = lengths[i];
+        int *ids = i < n ? encoded[i] : NULL;
+        if (i < n && !ids) die("text %zu is not UTF-8 at byte %zu: convert it", i + 1, len + 1);
+        if (len > d->m.cfg.max_T) { len = d->m.cfg.max_T; ids[len - 1] = ids[len]; d->cut++; } // [SEP] stays
         if (B && (i == n || (size_t)start[B] + len > cap)) {
             batch_set(&d->batch, &d->m, tokens, start, NULL, B);
             d->m.o->upload(slice(d->first, 0, B), start);
@@ -307,6 +309,6 @@ void distilbert_score(DistilBert *d, const char *const *texts, double *out, size
         if (i < n) { start[B + 1] = start[B] + (int)len; B++; }
         free(ids);
     }
-    free(tokens); free(start); free(logits);
+    free(tokens); free(start); free(logits); free(encoded); free(lengths);
 }
 #endif

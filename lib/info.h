@@ -82,8 +82,8 @@ static void plan_distilbert(const Args *a, const char *folder, bool parameters, 
     if (parameters) {
         print_model(folder, &d.m);
         print_parameters(&d.m, folder);
-        printf("%zu parameters; label %zu of %zu is the positive one\nmemory as a reward model:\n", d.m.n_params,
-               d.positive, d.labels);
+        printf("%zu parameters; label %zu of %zu is the positive one\nmemory as a reward model:\n",
+               param_count(&d.m, 0), d.positive, d.labels);
     }
     arena_print("reward model", &d.m.params, total);
     arena_print("reward model", &d.work, total);
@@ -196,8 +196,8 @@ static void cmd_info(const Args *a)
     print_model(a->model, &m);
     print_parameters(&m, is_folder(a->model) && c.labels <= 1 ? a->model : NULL);
     for (size_t i = 0; i < m.n_list; i++) if (m.list[i].flags & P_VALUE) value_head += m.list[i].n;
-    printf("%zu parameters, and %zu of PPO's value head; %zu train\n", m.n_params - value_head, value_head,
-           m.n_params - m.first);
+    printf("%zu parameters, and %zu of PPO's value head; %zu train\n", param_count(&m, 0) - value_head, value_head,
+           param_count(&m, m.first));
     size_t max_new = (size_t)a->max_new, max_prompt = c.max_T > max_new ? c.max_T - max_new + 1 : 1;
     if (flag_given("max-prompt")) max_prompt = (size_t)a->max_prompt;
     printf("memory %s prompts of at most %zu tokens, responses of at most %ld%s:\n",

@@ -385,6 +385,7 @@ static void model_assign(Reward *r, const Prompt *prompts, Response *y, size_t n
 static char **whole_texts(const Reward *r, const Prompt *prompts, const Response *y, size_t n)
 {
     char **out = (char **)xmalloc(n * sizeof *out);
+    #pragma omp parallel for schedule(dynamic, 16)
     for (size_t i = 0; i < n; i++) {
         char *text = response_text(r->policy_tokenizer, &y[i]);
         out[i] = format("%s%s", prompts[y[i].prompt].text, text);

@@ -431,8 +431,8 @@ static void supervised_run(const Args *a, const char *command)
                   (uint64_t)a->seed);
     s.which = (size_t *)xmalloc(s.passes.batch * sizeof *s.which);
     s.rows = (size_t *)xmalloc(s.passes.batch * s.unit * sizeof *s.rows);
-    printf("%zu parameters, %zu train; %ld steps of %zu rows\n", m.n_params, m.n_params - m.first, s.passes.steps,
-           s.passes.batch * s.unit);
+    printf("%zu parameters, %zu train; %ld steps of %zu rows\n", param_count(&m, 0), param_count(&m, m.first),
+           s.passes.steps, s.passes.batch * s.unit);
     passes_report(&s.passes, s.unit == 2 ? "pairs" : "rows");
     size_t longest = rows_longest(&s.data);
     if (a->held_out && rows_longest(&s.held) > longest) longest = rows_longest(&s.held);

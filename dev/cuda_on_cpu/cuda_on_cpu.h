@@ -112,7 +112,7 @@ template <class... P> cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cud
 // C (M,N) = op(A) op(B) + beta C + bias on the stream, row-major: what lib/cublaslt.h asks of cuBLASLt. ta: A is stored
 // (K,M); tb: B is stored (N,K). A and B are bfloat16 or float, C and bias (N, or NULL) bfloat16 or float.
 void device_gemm(cudaStream_t stream, bool ta, bool tb, size_t M, size_t N, size_t K, const void *A, bool bf16,
-    size_t lda, const void *B, size_t ldb, float beta, void *C, bool bf16_out, size_t ldc, const void *bias);
+    size_t lda, const void *B, size_t ldb, float beta, void *C, bool bf16_out, size_t ldc, const void *bias, bool tf32);
 inline void device_gemm_start() {}
 
 // How many launches there have been (replays of a graph included): a test can see that an

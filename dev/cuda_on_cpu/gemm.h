@@ -12,11 +12,18 @@ struct Matrix {
     const void *p;
     bool bf16;
     size_t rows, cols, ld;
+    bool tf32;
     size_t bytes() const { return rows && cols ? ((rows - 1) * ld + cols) * size() : 0; }
     size_t size() const { return bf16 ? 2 : 4; }
     float at(size_t r, size_t c) const
     {
-        return bf16 ? __bfloat162float(((const __nv_bfloat16 *)p)[r * ld + c]) : ((const float *)p)[r * ld + c];
+        if (bf16) return __bfloat162float(((const __nv_bfloat16 *)p)[r * ld + c]);
+        float x = ((const float *)p)[r * ld + c];
+        uint32_t u;
+        memcpy(&u, &x, sizeof u);
+        if (tf32) u = (u + 0x0fff + (u >> 13 & 1)) & ~0x1fffu; // 10 bits of fraction, to nearest even
+        memcpy(&x, &u, sizeof x);
+        return x;
     }
     void put(size_t r, size_t c, float v) const
     {
@@ -61,10 +68,10 @@ static void multiply(const Matrix &A, bool ta, const Matrix &B, bool tb, float b
 } // namespace simt
 
 void device_gemm(cudaStream_t stream, bool ta, bool tb, size_t M, size_t N, size_t K, const void *A, bool bf16,
-    size_t lda, const void *B, size_t ldb, float beta, void *C, bool bf16_out, size_t ldc, const void *bias)
+    size_t lda, const void *B, size_t ldb, float beta, void *C, bool bf16_out, size_t ldc, const void *bias, bool tf32)
 {
-    Matrix a = {A, bf16, ta ? K : M, ta ? M : K, lda}, b = {B, bf16, tb ? N : K, tb ? K : N, ldb},
-           c = {C, bf16_out, M, N, ldc}, d = {bias, bf16_out, 1, N, N};
+    Matrix a = {A, bf16, ta ? K : M, ta ? M : K, lda, tf32}, b = {B, bf16, tb ? N : K, tb ? K : N, ldb, tf32},
+           c = {C, bf16_out, M, N, ldc, false}, d = {bias, bf16_out, 1, N, N, false};
     std::vector<Range> uses;
     for (const Matrix *m : {&a, &b, &c, &d}) if (m->p) {
         if (m->ld < m->cols) fail("a matrix of %zu columns has a leading dimension of %zu", m->cols, m->ld);

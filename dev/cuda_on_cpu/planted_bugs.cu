@@ -290,7 +290,7 @@ static void run_uninitialised_product()
 {
     float *a, *b = device<float>(6), *c = device<float>(4);
     check(cudaMalloc(&a, 6 * sizeof(float)));
-    device_gemm(0, false, true, 2, 2, 3, a, false, 3, b, 3, 0, c, false, 2, NULL); // HERE: uninitialised_product
+    device_gemm(0, false, true, 2, 2, 3, a, false, 3, b, 3, 0, c, false, 2, NULL, false); // HERE: uninitialised_product
     finish();
 }
 
@@ -426,7 +426,7 @@ static void run_clean_mma()
     check(cudaMemcpy(db, b, sizeof b, cudaMemcpyHostToDevice));
     float *c = device<float>(128), *g = device<float>(128);
     LAUNCH(mma_kernel, 1, 32, 0, 0, c, da, db);
-    device_gemm(0, false, false, 16, 8, 16, da, true, 16, db, 8, 0, g, false, 8, nullptr);
+    device_gemm(0, false, false, 16, 8, 16, da, true, 16, db, 8, 0, g, false, 8, nullptr, false);
     std::vector<float> r = download(c, 128), p = download(g, 128);
     for (int i = 0; i < 16; i++) for (int j = 0; j < 8; j++) {
         double sum = 0;
