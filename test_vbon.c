@@ -152,6 +152,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"CUDA: products", test_cuda_products, 4},
     {"CUDA: attention, rotary positions", test_cuda_attention, 4},
     {"CUDA: decoding", test_cuda_decode, 4},
+    {"CUDA: decoding after long prompts", test_cuda_prefix, 4},
     {"CUDA: the head, sampling", test_cuda_head, 4},
     {"CUDA: PPO loss", test_cuda_loss, 4},
     {"CUDA: decoding steps as graphs", test_cuda_regions, 4},

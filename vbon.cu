@@ -956,6 +956,55 @@ __device__ inline void mma_store(bf16 *head, size_t stride, size_t first, size_t
     __syncwarp();
 }
 
+// One tile of keys k and values v, the first of them k0, for a warp's 16 queries: an online softmax. Of the two rows
+// that a lane has, g and g + 8, each sees the keys low[r] <= key < high[r].
+template <int HS, int TILE>
+__device__ inline void mma_attend(float o[HS / 8][4], float most[2], float sum[2], const bf16 *q, const bf16 *k,
+                                  const bf16 *v, int k0, const int low[2], const int high[2], size_t hs, float scale)
+{
+    const int t = threadIdx.x % 4 * 2;
+    float s[TILE / 8][4];
+    mma_dot<HS, TILE>(s, q, k, hs);
+    UNROLL
+    for (int r = 0; r < 2; r++) {
+        float m = most[r], row_sum = 0;
+        UNROLL
+        for (int i = 0; i < TILE / 8; i++)
+            for (int e = 2 * r; e < 2 * r + 2; e++) {
+                int key = k0 + 8 * i + t + e % 2;
+                s[i][e] = key >= low[r] && key < high[r] ? s[i][e] * scale : -INFINITY;
+                m = fmaxf(m, s[i][e]);
+            }
+        m = lanes_max(m, 4);
+        UNROLL
+        for (int i = 0; i < TILE / 8; i++)
+            for (int e = 2 * r; e < 2 * r + 2; e++) {
+                s[i][e] = s[i][e] > -INFINITY ? expf(s[i][e] - m) : 0;
+                row_sum += s[i][e];
+            }
+        float shrink = most[r] > -INFINITY ? expf(most[r] - m) : 0;
+        most[r] = m;
+        sum[r] = sum[r] * shrink + lanes_sum(row_sum, 4);
+        UNROLL
+        for (int c = 0; c < HS / 8; c++) for (int e = 2 * r; e < 2 * r + 2; e++) o[c][e] *= shrink;
+    }
+    mma_multiply<HS, TILE>(o, s, v, hs);
+}
+
+// What is left of an online softmax: the warp's rows of out, which begin at `first`, and their log-sum-exp
+template <int HS>
+__device__ inline void mma_finish(bf16 *out, float *lse, float o[HS / 8][4], const float most[2], const float sum[2],
+                                  bf16 *rows, size_t first, size_t N, size_t NH, size_t h, size_t hs)
+{
+    const int lane = threadIdx.x % 32;
+    for (int r = 0; r < 2; r++) {
+        size_t row = first + lane / 4 + 8 * r;
+        if (lane % 4 == 0 && row < N) lse[row * NH + h] = most[r] + logf(sum[r]);
+    }
+    mma_store<HS>(out + h * hs, NH * hs, first, N, hs, o, sum[0] > 0 ? 1 / sum[0] : 0, sum[1] > 0 ? 1 / sum[1] : 0,
+                  rows);
+}
+
 template <int HS, int TILE>
 __global__ void __launch_bounds__(MMA_THREADS, 2)
     attention_forward_mma_kernel(bf16 *out, float *lse, const bf16 *qkv, const int *start, size_t B, size_t N,
@@ -964,8 +1013,7 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
     DYNAMIC_SHARED(bf16, shared);
     bf16 *q = shared, *k = q + MMA_ROWS * (HS + 8), *v = k + TILE * (HS + 8);
     __shared__ int low[MMA_ROWS], high[MMA_ROWS];
-    // own: the warp's first row
-    const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, g = lane / 4, t = lane % 4 * 2;
+    const int own = threadIdx.x / 32 * 16, g = threadIdx.x % 32 / 4; // own: the warp's first row
     const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS,
                  n = N - first < MMA_ROWS ? N - first : (size_t)MMA_ROWS;
     const bf16 *head = qkv + h * hs;
@@ -973,45 +1021,15 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
     mma_load<HS, MMA_ROWS>(q, head, 3 * C, first, N, hs);
     __syncthreads();
     float o[HS / 8][4] = {{0}}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}; // of rows g and g + 8
+    const int from[2] = {low[own + g], low[own + g + 8]}, to[2] = {high[own + g], high[own + g + 8]};
     for (size_t k0 = low[0], end = high[n - 1]; k0 < end; k0 += TILE) {
         mma_load<HS, TILE>(k, head + C, 3 * C, k0, N, hs);
         mma_load<HS, TILE>(v, head + 2 * C, 3 * C, k0, N, hs);
         __syncthreads();
-        float s[TILE / 8][4];
-        mma_dot<HS, TILE>(s, q + own * (HS + 8), k, hs);
-        UNROLL
-        for (int r = 0; r < 2; r++) {
-            const int row = own + g + 8 * r;
-            float m = most[r], row_sum = 0;
-            UNROLL
-            for (int i = 0; i < TILE / 8; i++)
-                for (int e = 2 * r; e < 2 * r + 2; e++) {
-                    int key = (int)k0 + 8 * i + t + e % 2;
-                    s[i][e] = key >= low[row] && key < high[row] ? s[i][e] * scale : -INFINITY;
-                    m = fmaxf(m, s[i][e]);
-                }
-            m = lanes_max(m, 4);
-            UNROLL
-            for (int i = 0; i < TILE / 8; i++)
-                for (int e = 2 * r; e < 2 * r + 2; e++) {
-                    s[i][e] = s[i][e] > -INFINITY ? expf(s[i][e] - m) : 0;
-                    row_sum += s[i][e];
-                }
-            float shrink = most[r] > -INFINITY ? expf(most[r] - m) : 0;
-            most[r] = m;
-            sum[r] = sum[r] * shrink + lanes_sum(row_sum, 4);
-            UNROLL
-            for (int c = 0; c < HS / 8; c++) for (int e = 2 * r; e < 2 * r + 2; e++) o[c][e] *= shrink;
-        }
-        mma_multiply<HS, TILE>(o, s, v, hs);
+        mma_attend<HS, TILE>(o, most, sum, q + own * (HS + 8), k, v, (int)k0, from, to, hs, scale);
         __syncthreads(); // keys and values are read
     }
-    for (int r = 0; r < 2; r++) {
-        size_t row = first + own + g + 8 * r;
-        if (t == 0 && row < N) lse[row * NH + h] = most[r] + logf(sum[r]);
-    }
-    mma_store<HS>(out + h * hs, C, first + own, N, hs, o, sum[0] > 0 ? 1 / sum[0] : 0, sum[1] > 0 ? 1 / sum[1] : 0,
-                  q + own * (HS + 8));
+    mma_finish<HS>(out, lse, o, most, sum, q + own * (HS + 8), first + own, N, NH, h, hs);
 }
 
 // as attention_backward_kernel
@@ -1137,19 +1155,69 @@ __global__ void kv_store_kernel(T *kv, const T *qkv, const int *start, const int
     store(kv + (((size_t)slot[b] * 2 * NH + part) * positions + t) * hs + c, x, hs - c);
 }
 
-// A block a token and head. Groups of LANES threads take every GROUPS-th position and keep an online softmax each; then
-// the groups are added up.
+// What new tokens see of their prompts, where neighbours share them: out and lse are of the prompts' positions alone,
+// and attention_decode_kernel adds the tokens' own. As in training a block has 64 queries; it walks over the prompt of
+// each run of them that has one prompt. Where there are so many prompts that most of the work would be masked, lse is
+// -infinity, which leaves all to attention_decode_kernel. Bytes: a prompt's keys and values once per 64 queries, not
+// once per query.
+enum { PREFIX_RUNS = 8 };
+template <int HS, int TILE>
+__global__ void __launch_bounds__(MMA_THREADS, 2)
+    attention_prefix_mma_kernel(bf16 *out, float *lse, const bf16 *qkv, const int *start, const bf16 *pkv,
+                                const int *pslot, const int *plen, size_t positions, size_t B, size_t N, size_t NH,
+                                size_t hs, float scale)
+{
+    DYNAMIC_SHARED(bf16, shared);
+    bf16 *q = shared, *k = q + MMA_ROWS * (HS + 8), *v = k + TILE * (HS + 8);
+    __shared__ int slot[MMA_ROWS], len[MMA_ROWS], part[WARPS_MAX];
+    const int own = threadIdx.x / 32 * 16, g = threadIdx.x % 32 / 4, i = threadIdx.x;
+    const size_t h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS;
+    const int n = (int)(N - first < MMA_ROWS ? N - first : (size_t)MMA_ROWS);
+    if (i < n) {
+        size_t b = row_of(start, B, N, first + (size_t)i);
+        slot[i] = pslot[b];
+        len[i] = plen[b];
+    }
+    __syncthreads();
+    if (block_sum(i > 0 && i < n && slot[i] != slot[i - 1] ? 1 : 0, part) >= PREFIX_RUNS) {
+        if (i < n) lse[(first + (size_t)i) * NH + h] = -INFINITY;
+        return;
+    }
+    mma_load<HS, MMA_ROWS>(q, qkv + h * hs, 3 * NH * hs, first, N, hs);
+    float o[HS / 8][4] = {{0}}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+    for (int from = 0, to; from < n; from = to) { // a run of queries
+        const int end = len[from], low[2] = {0, 0};
+        for (to = from + 1; to < n && slot[to] == slot[from];) to++;
+        const int high[2] = {own + g >= from && own + g < to ? end : 0,
+                             own + g + 8 >= from && own + g + 8 < to ? end : 0};
+        const bf16 *keys = pkv + ((size_t)slot[from] * 2 * NH + h) * positions * hs;
+        for (int k0 = 0; k0 < end; k0 += TILE) {
+            mma_load<HS, TILE>(k, keys, hs, (size_t)k0, (size_t)end, hs);
+            mma_load<HS, TILE>(v, keys + positions * NH * hs, hs, (size_t)k0, (size_t)end, hs);
+            __syncthreads();
+            mma_attend<HS, TILE>(o, most, sum, q + own * (HS + 8), k, v, k0, low, high, hs, scale);
+            __syncthreads(); // keys and values are read
+        }
+    }
+    __syncthreads(); // the queries are there, where no prompt was
+    mma_finish<HS>(out, lse, o, most, sum, q + own * (HS + 8), first + own, N, NH, h, hs);
+}
+
+// A block a token and head; where lse (N,NH) is finite, out holds what the prompt gives. Groups of LANES threads take
+// every GROUPS-th position and keep an online softmax each; then the groups are added up.
 template <class T, int HS, bool ALIGNED>
 __global__ void __launch_bounds__(128)
-    attention_decode_kernel(T *out, const T *kv, const T *qkv, const int *start, const int *slot, const int *len,
-                            size_t positions, const T *pkv, const int *pslot, const int *plen, size_t prefix_positions,
-                            size_t B, size_t NH, size_t hs, float scale)
+    attention_decode_kernel(T *out, const float *lse, const T *kv, const T *qkv, const int *start, const int *slot,
+                            const int *len, size_t positions, const T *pkv, const int *pslot, const int *plen,
+                            size_t prefix_positions, size_t B, size_t NH, size_t hs, float scale)
 {
     enum { W = Wide<T>::n, LANES = HS / W < 32 ? HS / W : 32, PER = HS / W / LANES, GROUPS = 128 / LANES };
     __shared__ float group_most[GROUPS], group_sum[GROUPS], group_out[GROUPS][HS];
     const size_t i = blockIdx.x, h = blockIdx.y, b = row_of(start, B, gridDim.x, i), lane = threadIdx.x % LANES,
                  group = threadIdx.x / LANES;
-    const size_t before = pkv ? (size_t)plen[b] : 0, see = before + (size_t)len[b] + i - (size_t)start[b] + 1;
+    const float far = lse ? lse[i * NH + h] : -INFINITY;
+    const size_t before = pkv && !(far > -INFINITY) ? (size_t)plen[b] : 0,
+                 see = before + (size_t)len[b] + i - (size_t)start[b] + 1;
     const T *own = kv + ((size_t)slot[b] * 2 * NH + h) * positions * hs,
             *shared = before ? pkv + ((size_t)pslot[b] * 2 * NH + h) * prefix_positions * hs : NULL;
     float q[PER][W], o[PER][W], most = -INFINITY, sum = 0;
@@ -1181,15 +1249,20 @@ __global__ void __launch_bounds__(128)
     if (lane == 0) { group_most[group] = most; group_sum[group] = sum; }
     for (int u = 0; u < PER; u++) for (int e = 0; e < W; e++) group_out[group][(u * LANES + lane) * W + e] = o[u][e];
     __syncthreads();
-    float m = group_most[0], total = 0; // group 0 saw at least one position
+    float m = fmaxf(group_most[0], far), total; // group 0 saw at least one position
     for (int g = 1; g < GROUPS; g++) m = fmaxf(m, group_most[g]);
+    total = expf(far - m);
     for (int g = 0; g < GROUPS; g++) total += group_sum[g] * expf(group_most[g] - m);
     for (size_t c = threadIdx.x; c < hs; c += 128) {
-        float x = 0;
+        T *to = out + i * NH * hs + h * hs + c;
+        float x = far > -INFINITY ? (float)*to * expf(far - m) : 0;
         for (int g = 0; g < GROUPS; g++) x += group_out[g][c] * expf(group_most[g] - m);
-        out[i * NH * hs + h * hs + c] = (T)(x / total);
+        *to = (T)(x / total);
     }
 }
+
+// Below these a launch costs more than it saves.
+enum { PREFIX_LONG = 64, PREFIX_QUERIES = 16 };
 
 static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T_, Buf pkv, Buf pslot,
                                   Buf plen, size_t TP, size_t B, size_t N, size_t NH, size_t HS_)
@@ -1204,13 +1277,22 @@ static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot,
     BY_TYPE(qkv,
             RUN(kv_store_kernel<T>, (unsigned)ceil_div(chunks, THREADS), THREADS, 0, at<T>(kv), at<T>(qkv), I_(start),
                 I_(slot), I_(len), T_, B, N, NH, HS_));
+    static Scratch s;
+    float *lse = NULL;
+    if (qkv.type == DT_BF16 && pkv.p && TP >= PREFIX_LONG && N >= PREFIX_QUERIES) {
+        lse = (float *)scratch(&s, N * NH * sizeof *lse);
+        BY_HEAD_SIZE(HS_, 4, 4, 4,
+                     RUN((attention_prefix_mma_kernel<HS, 16 * M>), tiles(N, MMA_ROWS, NH), MMA_THREADS,
+                         (MMA_ROWS + 2 * 16 * M) * (HS + 8) * sizeof(bf16), at<bf16>(out), lse, at<bf16>(qkv),
+                         I_(start), at<bf16>(pkv), I_(pslot), I_(plen), TP, B, N, NH, HS_, scale));
+    }
     // positions lie side by side in both caches: if one begins at a round address and is a round size, all are
     bool aligned = HS_ * dtype_size(qkv.type) % 16 == 0 && (uintptr_t)kv.p % 16 == 0 && (uintptr_t)pkv.p % 16 == 0;
     #define DECODE(ALIGNED) \
         BY_HEAD_SIZE(HS_, 1, 1, 1, \
                      BY_TYPE(qkv, \
                              RUN((attention_decode_kernel<T, HS, ALIGNED>), dim3((unsigned)N, (unsigned)NH), 128, 0, \
-                                 at<T>(out), at<T>(kv), at<T>(qkv), I_(start), I_(slot), I_(len), T_, at<T>(pkv), \
+                                 at<T>(out), lse, at<T>(kv), at<T>(qkv), I_(start), I_(slot), I_(len), T_, at<T>(pkv), \
                                  I_(pslot), I_(plen), TP, B, NH, HS_, scale)))
     if (aligned) DECODE(true); else DECODE(false);
     #undef DECODE

@@ -13,7 +13,7 @@
 // training and PPO three times from one state and compares all weights bit by bit; exit code 1 if they differ. --tiny:
 // shapes for the emulated device, to see that it runs; its times mean nothing.
 //
-// Left out on purpose: reward models (the cache job samples only, the PPO iteration's reward is a hash) and files.
+// Left out on purpose: DistilBERT (the cache job samples only, the PPO iteration's reward is a hash) and files.
 #define TESTING
 #include "../vbon.c"
 
@@ -241,6 +241,41 @@ static void bench_decode(const char *name, const Config *shape, size_t rows, siz
     decoder_free(&d);
 }
 
+// A block of the TL;DR cache: `rows` responses to one prompt through a reward model, the prompt too
+static void bench_reward(const char *name, const Config *shape, size_t rows, size_t length, size_t new)
+{
+    Config c = *shape;
+    c.scalar_head = true;
+    c.pad = -1;
+    if (!room_for(name, model_bytes(&c, TRAIN_NONE) + 2 * SPARE)) return;
+    Reward r = {.tokens = tiny ? 64 : 4096, .scale = 1, .work = {.name = "reward model", .o = o}};
+    Times t = {0};
+    model_create(&r.m, o, &c, TRAIN_NONE, false, false);
+    randomise_model(&r.m);
+    model_pack(&r.m);
+    Prompt *prompt = prompts_random(&c, 1, length);
+    Response *y = xcalloc(rows, sizeof *y);
+    for (size_t b = 0; b < rows; b++) {
+        y[b] = (Response){.ids = xmalloc(new * sizeof(int)), .n = new};
+        for (size_t k = 0; k < new; k++) y[b].ids[k] = (int)(random_bits(3, 1, b, k, 0) % c.V);
+    }
+    for (int i = -WARM; i < REPEATS; i++) { time_begin(&t); model_assign(&r, prompt, y, rows, false); time_end(&t, i); }
+    double s = median(t.host), flop = 2 * (double)(rows * new + length) * (double)c.L * block_weights(&c);
+    printf("{\"what\":\"%s\",\"rows\":%zu,\"prompt\":%zu,\"new\":%zu,\"host_seconds\":%.4g,\"device_seconds\":%.4g,"
+           "\"tokens_per_second\":%.4g,\"flop\":%.4g,\"share_of_bf16_rate\":%.3f}\n",
+        name, rows, length, new, s, median(t.device), (double)(rows * new) / s, flop,
+        flop / median(t.device) / product_rate);
+    fflush(stdout);
+    for (size_t b = 0; b < rows; b++) response_free(&y[b]);
+    free(y);
+    prompts_free(prompt, 1);
+    arena_release(&r.work);
+    acts_free(&r.acts);
+    kv_free(&r.prompts);
+    kv_free(&r.own);
+    model_free(&r.m);
+}
+
 static void bench_cache(const Config *shape) // as many prompts as time allows
 {
     const size_t new = tiny ? 4 : 40, samples = tiny ? 4 : 200, at_once = tiny ? 1 : 5;
@@ -386,6 +421,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; run[4] && i < n_rows; i++) bench_decode("Pythia 2.8B decoding step", &pythia, rows[i], 8, 32);
     // a block of the TL;DR cache: the prompt's prefill is in it
     if (run[4]) bench_decode("Pythia 2.8B decoding step", &pythia, tiny ? 4 : 200, tiny ? 8 : 512, tiny ? 4 : 53);
+    if (run[4]) bench_reward("Pythia 2.8B reward model", &pythia, tiny ? 4 : 200, tiny ? 8 : 512, tiny ? 4 : 53);
     // a minibatch of TL;DR
     if (run[4]) bench_training("Pythia 2.8B forward and backward", &pythia, tiny ? 1 : 8, 4, tiny ? 16 : 565, false);
     if (run[5]) same = check_identity(&gpt2);

@@ -309,6 +309,45 @@ static void cuda_decode_tests(void)
     }
 }
 
+// Long prompts that many neighbours share, or few, or each its own: one token a row, as in decoding, and several, as in
+// scoring. A prompt of no tokens is among them.
+static void cuda_prefix_tests(void)
+{
+    enum { PROMPTS = 11, TP = 150, B = 70, T = 7, N_MOST = 3 * B };
+    static const struct { size_t NH, HS; } shapes[] = {{2, 64}, {1, 80}, {1, 13}, {1, 256}};
+    cuda_start();
+    for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++)
+        for (int kind = 0; kind < 3; kind++) { // all of one prompt but the last; three runs; each its own
+            size_t NH = shapes[k].NH, HS = shapes[k].HS, C = NH * HS;
+            char what[80];
+            int plen[PROMPTS], slot[B], pslot[B], length[B], old[B], one[B + 1], three[B + 1];
+            for (int p = 0; p < PROMPTS; p++) plen[p] = p == 2 ? 0 : p == 0 ? TP : 1 + 13 * p;
+            for (int b = 0; b <= B; b++) { one[b] = b; three[b] = 3 * b; }
+            for (int b = 0; b < B; b++) {
+                pslot[b] = kind == 0 ? b == B - 1 : kind == 1 ? b < 5 ? 0 : b < 40 ? 2 : 3 : b % PROMPTS;
+                length[b] = plen[pslot[b]];
+                slot[b] = (b + 9) % B;
+                old[b] = b % 4;
+            }
+            Operand *q1 = random_operand("qkv", B * 3 * C, 2), *q3 = random_operand("qkv", N_MOST * 3 * C, 2),
+                    *pkv = random_operand("prefix cache", PROMPTS * TP * 2 * C, 1),
+                    *kv = random_operand("cache", B * T * 2 * C, 1), *ones = operand("start", B + 1, DT_I32, one),
+                    *threes = operand("start", B + 1, DT_I32, three), *sl = operand("slot", B, DT_I32, slot),
+                    *ps = operand("pslot", B, DT_I32, pslot), *pl = operand("plen", B, DT_I32, length),
+                    *ln = operand("len", B, DT_I32, old), *y1 = poisoned("out", B * C, ACT),
+                    *y3 = poisoned("out", N_MOST * C, ACT);
+            snprintf(what, sizeof what, "attention_decode, long prompts %d (%zu heads of %zu)", kind, NH, HS);
+            CASE(what, 1e-5, OUT(y1, y3), {
+                o->upload(ON(kv), kv->init);
+                o->attention_decode(ON(y1), ON(kv), ON(q1), ON(ones), ON(sl), ON(ln), T, ON(pkv), ON(ps), ON(pl), TP,
+                    B, B, NH, HS);
+                o->attention_decode(ON(y3), ON(kv), ON(q3), ON(threes), ON(sl), ON(ln), T, ON(pkv), ON(ps), ON(pl),
+                    TP, B, N_MOST, NH, HS);
+            });
+            operands_free();
+        }
+}
+
 // A head of one token knows what comes: what is normalised by a largest value of 0 elsewhere is looked at here.
 static void only_zeros(const Operand *x, size_t n, const char *what)
 {
@@ -570,6 +609,7 @@ static void cuda_files_tests(void)
     }
 }
 
+static void test_cuda_prefix(void) { in_both(cuda_prefix_tests); }
 static void test_cuda_files(void) { in_both(cuda_files_tests); }
 static void test_cuda_distilbert(void) { in_both(cuda_distilbert_tests); }
 static void test_cuda_offline(void) { in_both(cuda_offline_tests); }
