@@ -23,7 +23,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 OUT=runs/gpu; [ "$only" ] || rm -rf "$OUT"; mkdir -p "$OUT"
-version=$(git describe --always --dirty 2>/dev/null || echo unversioned)
+version=${VERSION:-$(git describe --always --dirty 2>/dev/null || echo unversioned)}
 if [ "$emulated" ]; then
     VBON=build/vbon_simt_plain TEST=build/test_simt_plain BENCH=build/gpu_bench_simt TINY=--tiny
     device="emulated, not a GPU"

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """From dev/results/imdb/results.jsonl: the tables of dev/results/imdb/README.md and, where matplotlib is installed,
-front.svg.
+front.svg beside it. dev/results/imdb/h200 has the same runs, and more of them, made on an H200.
 
     python3 dev/imdb_results.py [RESULTS [CACHE_TEST]] > dev/results/imdb/README.md
 
@@ -25,6 +25,7 @@ for r in runs.values():
         last["vbon/distance"] -= (int(n[-1]) - 1) / (int(m[-1] if m else 200) + 1)
 if "reference" not in runs:
     sys.exit(f"{path}: no line of the reference: dev/imdb_small.sh reference")
+machines = sorted({r["machine"] for r in runs.values() if "machine" in r})
 METHODS = ("vbon", "l", "rl")
 OFFLINE = ("dpo", "ipo", "bonbon", "bon-sft")
 NS = (2, 4, 16, 64)
@@ -81,8 +82,10 @@ print("Written by `python3 dev/imdb_results.py` from results.jsonl, which `dev/i
     "policy here, and (N−1)/601 nats too small in the reference's own row.\n"
     "`paper` is the paper's recipe at ten times its rate, falling, with a clipped gradient; `scaled` the same on "
     "rewards divided by their standard deviation, as is β: the same optimum (the β here is the one before;\n"
-    "one thread beside other work: its seconds are not comparable).\n"
-    % (reference["prompts"], reference["samples"]))
+    "%s).\n"
+    % (reference["prompts"], reference["samples"],
+       f"all on {machines[0]}, five runs side by side, so that seconds are not a run's own" if len(machines) == 1
+       else "one thread beside other work: its seconds are not comparable"))
 table("", "N or β", "reward", "win rate", "KL", *("to BoN-%d" % n for n in NS), "s an iteration, or a step")
 row("reference", "", "%.3f ± %.3f" % tuple(reference["reward"]), "%.4f ± %.4f" % tuple(reference["win_rate"]), "0",
     *("%.0f ± %.0f %%" % (100 * share(reference, n), 100 * share_se(reference, n)) for n in NS), "")

@@ -29,7 +29,8 @@ set -eu
 M=${MODELS:-dev/models/imdb}; OUT=${OUT:-runs/imdb}; RESULTS=${RESULTS:-dev/results/imdb/results.jsonl}
 LM=${LM:-}; RM=${RM:-}; PROMPTS=${PROMPTS:-}; PROMPTS_TEST=${PROMPTS_TEST:-}; M_TRAIN=${M_TRAIN:-200}
 M_TEST=${M_TEST:-600}
-# FLAGS: for every command, e.g. --device cuda
+# FLAGS: for every command, e.g. --device cuda --precision fp32. MACHINE: what lines say they were made on (two CPU
+# cores where they say nothing).
 GRID=${GRID:-}; MS=${MS:-}; SEEDS=${SEEDS:-1 2}; PAPER_LR=${PAPER_LR:-3e-4}; OFFLINE_LR=${OFFLINE_LR-1e-4}
 FLAGS=${FLAGS:-}
 # what the recipe `paper` changes of --preset sentiment
@@ -100,6 +101,7 @@ run() {
             awk '{ x[NR] = $1 } END { print x[int((NR + 1) / 2)] }')
         times="$times,\"time/$part\":$seconds"
     done
+    times="${MACHINE:+\"machine\":\"$MACHINE\",}$times"
     evaluate "$name" "\"flags\":\"$*\",$times,\"last\":$(grep '"type":"train"' "$OUT/$name/log.jsonl" | tail -n 1)," \
         --model "$OUT/$name" --samples "$SAMPLES"
     [ -n "${KEEP_MODELS:-}" ] || rm -f "$OUT/$name"/*.safetensors
@@ -120,10 +122,10 @@ strengths() { # strengths RECIPE SEED: all of them but N=16 and what stands besi
     $1 vbon n 4 $2; $1 rl beta 1.5 $2; $1 vbon n 64 $2; $1 rl beta 0.4 $2; $1 rl beta 0.2 $2; $1 vbon n 2 $2
     $1 rl beta 3 $2; $1 l n 4 $2; $1 l n 64 $2; $1 l n 2 $2
 }
-# LOSS FLAG STRENGTH SEED [PRESET EPOCHS]
+# LOSS FLAG STRENGTH SEED [PRESET EPOCHS [RATE]]: a rate that is given is in the name
 offline() {
-    run "offline-$1-$2$3-s$4" "$OFFLINE" --preset "${5:-$(echo "$1" | sed s/ipo/dpo/)}" --loss "$1" "--$2" "$3" \
-        --seed "$4" ${OFFLINE_LR:+--lr $OFFLINE_LR} --epochs "${6:-1}"
+    run "offline-$1-$2$3${7:+-lr$7}-s$4" "$OFFLINE" --preset "${5:-$(echo "$1" | sed s/ipo/dpo/)}" --loss "$1" "--$2" \
+        "$3" --seed "$4" ${OFFLINE_LR:+--lr ${7:-$OFFLINE_LR}} --epochs "${6:-1}"
 }
 change() { name=$1; shift; run "change-$name" "$TRAIN $EPISODES" --preset best --objective vbon --n 16 --seed 1 "$@"; }
 
@@ -176,5 +178,22 @@ change no-warmup --warmup 0
 change 128-prompts --prompts-max 128
 paper vbon n 16 2; paper rl beta 0.8 2; paper l n 16 2
 strengths paper 2
+for s in 2 3; do
+    scaled rl beta 0.8 $s; scaled rl beta 1.5 $s; scaled rl beta 0.4 $s; scaled rl beta 0.2 $s; scaled rl beta 3 $s
+done
+scaled rl beta 0.2 1; scaled rl beta 3 1
+best vbon n 16 3; best rl beta 0.8 3; best l n 16 3
+strengths best 3
+paper vbon n 16 3; paper rl beta 0.8 3; paper l n 16 3
+strengths paper 3
+for s in 1 2; do
+    offline dpo beta 1 $s; offline ipo beta 0.5 $s
+    for n in 4 16 64; do offline bonbon n $n $s bonbon 6; offline bon-sft n $n $s bon-sft 6; done
+    offline dpo beta 0.1 $s; offline dpo beta 0.5 $s; offline ipo beta 0.1 $s
+    for rate in 3e-5 3e-4; do # is it the rate?
+        offline dpo beta 0.1 $s dpo 1 $rate; offline ipo beta 0.1 $s dpo 1 $rate
+        offline bonbon n 16 $s bonbon 6 $rate; offline bon-sft n 16 $s bon-sft 6 $rate
+    done
+done
 change 10x-episodes --episodes $((EPISODES * 10))
 end
