@@ -59,8 +59,9 @@ def the_end(files, said):
     """What ends a text, by what transformers said: a token, -1 for none, or a word of the line that refuses it."""
     stops = said["generate"] if isinstance(said["generate"], list) else [said["generate"]]
     ends = {i for i in stops + [said["end"]] if i is not None and 0 <= i < said["size"]}
-    listed = [VOCAB, files.get("added_tokens.json", {}),
-        (files.get("tokenizer_config.json") or {}).get("added_tokens_decoder", {}),
+    settings = files.get("tokenizer_config.json") or {} # beside its added_tokens_decoder added_tokens.json is not read
+    listed = [VOCAB, {} if "added_tokens_decoder" in settings else files.get("added_tokens.json", {}),
+        settings.get("added_tokens_decoder", {}),
         [t["id"] for t in files.get("tokenizer.json", {}).get("added_tokens", [])]]
     if said["end"] is not None and not any(said["end"] in (l.values() if l is VOCAB or l is listed[1] else map(int, l))
         for l in listed):
