@@ -1249,9 +1249,9 @@ __global__ void __launch_bounds__(128)
     if (lane == 0) { group_most[group] = most; group_sum[group] = sum; }
     for (int u = 0; u < PER; u++) for (int e = 0; e < W; e++) group_out[group][(u * LANES + lane) * W + e] = o[u][e];
     __syncthreads();
-    float m = fmaxf(group_most[0], far), total; // group 0 saw at least one position
+    float m = fmaxf(group_most[0], far); // group 0 saw at least one position
     for (int g = 1; g < GROUPS; g++) m = fmaxf(m, group_most[g]);
-    total = expf(far - m);
+    float total = expf(far - m);
     for (int g = 0; g < GROUPS; g++) total += group_sum[g] * expf(group_most[g] - m);
     for (size_t c = threadIdx.x; c < hs; c += 128) {
         T *to = out + i * NH * hs + h * hs + c;

@@ -142,6 +142,16 @@ if any(p.recipe == "offline" for p in points):
             row("%s, %s" % (method, p.said), "%.3f" % p.kl, *cells, "%d" % p.rs[0]["last"]["comparisons"],
                 "%.1f" % (p.rs[0]["iterations"] * seconds(p.rs[0]) / 60))
 
+rated = [(m, r) for m, r in ((re.fullmatch(r"offline-(.+)-lr(.+)-s(\d+)", name), r) for name, r in sorted(runs.items()))
+    if m]
+if rated:
+    print("\n## What learns from the cache alone, at other rates than 1e-4\n")
+    table("method and strength", "rate", "seed", "win rate", "reward", "KL", "left to Best-of-16")
+    for m, r in rated:
+        e = r["eval"]
+        row(*m.groups(), "%.4f" % e["win_rate"][0], "%.3f" % e["reward"][0], "%.3f" % e["kl_rb"][0],
+            "%.1f %%" % (100 * share(e, 16)))
+
 print("\n## Exact against its bound L: vbon minus l of the same N and seed\n")
 table("recipe", "N", "seed", "win rate", "reward", "KL", "distance to BoN-N, nats")
 for name, r in sorted(runs.items()):
@@ -220,6 +230,13 @@ if changes:
             "%.3f" % e["kl_rb"][0], "%.1f ± %.1f %%" % (100 * share(e, 16), 100 * share_se(e, 16)),
             value("vbon/distance") + error, value("vbon/saturation"), value("val/explained_variance"),
             value("val/explained_variance_mc"), "%.1f" % (r["iterations"] * seconds(r) / 60))
+
+here = "dev/results/imdb/results.jsonl"
+if machines and os.path.exists(here) and not os.path.samefile(path, here):
+    theirs = {r["run"]: r["eval"] for r in map(json.loads, open(here, encoding="utf-8"))}
+    apart = [abs(r["eval"]["win_rate"][0] - theirs[name]["win_rate"][0]) for name, r in runs.items() if name in theirs]
+    print("\n## Beside the same runs on a CPU\n\n%d of these runs are also in %s: same seeds and flags, other "
+        "rounding. Win rates differ by %.4f on average, at most %.4f." % (len(apart), here, st.mean(apart), max(apart)))
 
 if len(sys.argv) > 2:
     prompts = {}

@@ -8,11 +8,12 @@
 # Two recipes. `paper` is --preset sentiment (top 2 blocks, value head, 128 episodes x 4 epochs) at ten times its rate,
 # because 3e-5 is a rate for 124 million parameters (control-paper-3e-5 shows what it does here), with a falling rate
 # and a clipped gradient, unless LM is given; `best` is --preset best. Both at 12,800 episodes of 40 tokens, four
-# strengths (RL five), two seeds. RL's optima have about the KL of Best-of-2 to Best-of-64 from beta = 3 to 0.5, but
+# strengths (RL five), three seeds. RL's optima have about the KL of Best-of-2 to Best-of-64 from beta = 3 to 0.5, but
 # training goes only part of the way there: so beta goes on to 0.2. The l of N has beta = 1/(N-1): the bound of the vbon
 # of that N. Then what matters, one change at a time, at N=16. `offline`: DPO and IPO on 12 comparisons of 6 cached
 # samples a prompt, once; BoNBoN and supervised training on the best of the first N cached samples, six times over; all
-# at 1e-4, a hundred times the rate for 124 million parameters (bon-sft: twenty), untuned.
+# at 1e-4, a hundred times the rate for 124 million parameters (bon-sft: twenty), N = 16 and beta = 0.1 at 3e-5 and 3e-4
+# too.
 # `scaled`: RL by the recipe `paper` on rewards divided by the standard deviation of the cache's, beta too, so that its
 # optimum stays: the value loss grows with the square of the returns, and through the trunk that the head shares with
 # the policy it drowns the policy's gradient where rewards are large. (vBoN's returns are in nats and have no such
