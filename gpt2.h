@@ -267,6 +267,8 @@ struct Ops {
     void (*ppo_loss)(Buf dlogp, Buf dvalue, Buf sums, Buf logp, Buf value, Buf old_logp, Buf old_value, Buf advantage,
                      Buf returns, double scale, double clip, double value_clip, double vf_coef, size_t R);
     double (*sumsq)(Buf a);
+    // y = keep y + (1 - keep) x, both real
+    void (*blend)(Buf y, Buf x, double keep);
     void (*adamw)(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay,
                   double grad_scale, long step);
     // what is between is launched as one: `if (o->region_begin(key)) { ops...; o->region_end(); }`. True: run the ops;
@@ -408,6 +410,7 @@ typedef struct {
     Params p;                   // data by name
     Params g;                   // grad by name; what is frozen is none
     Params packed;              // as p, its matmul weights packed for decoding
+    Buf average;                // as master: the weights' moving average; none where nobody asked for it
     long step;                  // optimiser steps taken
 } Model;
 
@@ -508,8 +511,14 @@ typedef struct {
     double eps;          // added to the root of the second moment
     double weight_decay; // times lr, the share that decaying weights lose at each step
     double clip;         // largest norm of the gradient (0: any)
+    double average;      // how much of the average is kept at each step (0: there is none)
 } AdamW;
 double model_update(Model *m, const AdamW *opt);
+// The average of the weights over the optimiser steps (Polyak and Juditsky, 1992; exponential): the first call of begin
+// makes room for it, model_update carries it along, use puts it in the weights' place. A policy near its optimum is
+// thrown about by the noise of its gradients; the middle of where it was is nearer.
+void model_average_begin(Model *m);
+void model_average_use(Model *m);
 // How the learning rate goes to 0, by --schedule.
 typedef struct {
     const char *name, *help;
@@ -834,6 +843,7 @@ void params_free(Params *p) { free(p->h); p->h = NULL; }
 void model_free(Model *m)
 {
     arena_release(&m->params); arena_release(&m->optim); arena_release(&m->packs);
+    if (m->average.p) m->o->release(&m->average);
     params_free(&m->p); params_free(&m->g); params_free(&m->packed);
     free(m->list);
     *m = (Model){0};
@@ -1156,7 +1166,22 @@ double model_update(Model *m, const AdamW *opt)
                     m->step);
     }
     if (m->o->type != DT_REAL) m->o->copy(slice(m->data, m->first, m->n_params - m->first), m->master);
+    // the plain mean of the first steps, until it is made of as many as are kept
+    double t = (double)m->step;
+    if (m->average.p) m->o->blend(m->average, m->master, fmin(opt->average, (t - 1) / t));
     return norm;
+}
+
+void model_average_begin(Model *m)
+{
+    if (!m->average.p) m->average = m->o->alloc(m->n_params - m->first, DT_REAL, "averaged weights");
+    m->o->copy(m->average, m->master);
+}
+
+void model_average_use(Model *m)
+{
+    m->o->copy(m->master, m->average);
+    if (m->o->type != DT_REAL) m->o->copy(slice(m->data, m->first, m->n_params - m->first), m->master);
 }
 
 static double constant_rate(double left) { (void)left; return 1; }

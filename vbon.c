@@ -816,6 +816,14 @@ static double cpu_sumsq(Buf a)
     return sum;
 }
 
+static void cpu_blend(Buf y, Buf x, double keep)
+{
+    real k = (real)keep, *a = R_(y);
+    const real *b = R_(x);
+    #pragma omp parallel for simd schedule(static) if (y.n > 2 * SMALL)
+    for (size_t i = 0; i < y.n; i++) a[i] = k * a[i] + (1 - k) * b[i];
+}
+
 static void cpu_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay,
                       double grad_scale, long step)
 {
@@ -872,6 +880,7 @@ static const Ops cpu_table = {
     .sample = cpu_sample,
     .ppo_loss = cpu_ppo_loss,
     .sumsq = cpu_sumsq,
+    .blend = cpu_blend,
     .adamw = cpu_adamw,
     .region_begin = cpu_region_begin,
     .region_end = cpu_region_end,

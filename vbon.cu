@@ -1761,6 +1761,22 @@ static double cuda_sumsq(Buf a)
     return sum;
 }
 
+__global__ void blend_kernel(float *y, const float *x, float keep, size_t n)
+{
+    typedef float T;
+    EACH_CHUNK(i, n);
+    float yy[W], xx[W];
+    load(yy, y + i, n - i); load(xx, x + i, n - i);
+    for (int j = 0; j < W; j++) yy[j] = keep * yy[j] + (1 - keep) * xx[j];
+    store(y + i, yy, n - i);
+}
+
+static void cuda_blend(Buf y, Buf x, double keep)
+{
+    NEED(x, y.n);
+    RUN(blend_kernel, chunk_blocks(y.n, DT_F32), THREADS, 0, F_(y), F_(x), (float)keep, y.n);
+}
+
 typedef struct { float b1, b2, c1, c2, eps, scale, keep, rate, root; } AdamWStep;
 __global__ void adamw_kernel(float *p, const float *g, float *m, float *v, AdamWStep s, size_t n)
 {
@@ -1905,6 +1921,7 @@ static Ops make_table(void)
     OP(sample);
     OP(ppo_loss);
     OP(sumsq);
+    OP(blend);
     OP(adamw);
     OP(region_begin);
     OP(region_end);

@@ -3,7 +3,8 @@
 //   CUDA_INJECTION64_PATH=build/gpu_profile.so build/gpu_bench decode     (make build/gpu_profile.so; needs CUPTI)
 // The CUDA driver loads this library at start. It collects CUPTI's record of every kernel, copy and fill, those of
 // graphs too, and prints at the end one line a name on standard error, the costliest first: calls, milliseconds in
-// all, microseconds each, registers and shared bytes of the last call. Kernels run as they do without it.
+// all, microseconds each, registers and shared bytes of the last call. Kernels run as they do without it. With
+// BY_GRID=1 a kernel has a line for every size of its grid.
 #include <cupti.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@
 enum { NAMES = 4096, BUFFER = 8 << 20 };
 typedef struct { char *name; double ns; long calls; int registers, shared; } Line;
 static Line lines[NAMES];
-static int n_lines;
+static int n_lines, by_grid;
 
 static void add(const char *name, uint64_t start, uint64_t end, int registers, int shared)
 {
@@ -41,7 +42,10 @@ static void CUPTIAPI take(CUcontext context, uint32_t stream, uint8_t *buffer, s
     for (CUpti_Activity *a = NULL; cuptiActivityGetNextRecord(buffer, valid, &a) == CUPTI_SUCCESS;) {
         if (a->kind == CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) {
             CUpti_ActivityKernel10 *k = (CUpti_ActivityKernel10 *)a;
-            add(k->name, k->start, k->end, k->registersPerThread, k->staticSharedMemory + k->dynamicSharedMemory);
+            char name[512];
+            if (by_grid) snprintf(name, sizeof name, "%dx%dx%d %s", k->gridX, k->gridY, k->gridZ, k->name);
+            add(by_grid ? name : k->name, k->start, k->end, k->registersPerThread,
+                k->staticSharedMemory + k->dynamicSharedMemory);
         } else if (a->kind == CUPTI_ACTIVITY_KIND_MEMCPY) {
             CUpti_ActivityMemcpy6 *c = (CUpti_ActivityMemcpy6 *)a;
             add(c->copyKind == CUPTI_ACTIVITY_MEMCPY_KIND_HTOD ? "(upload)"
@@ -82,6 +86,7 @@ int InitializeInjection(void)
     for (int i = 0; i < 3; i++)
         if (cuptiActivityEnable(kinds[i]) != CUPTI_SUCCESS) fprintf(stderr, "gpu_profile: CUPTI refuses\n");
     cuptiActivityRegisterCallbacks(give, take);
+    by_grid = getenv("BY_GRID") != NULL;
     atexit(print);
     return 1;
 }

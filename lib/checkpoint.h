@@ -54,14 +54,25 @@ static void remove_checkpoints(const char *out, const char *keep)
     closedir(d);
 }
 
-// t: the two moments, the value head, the caller's state
-typedef struct { const Model *m; Tensor *t; const Param **values; real *x; } Saved;
+// What a checkpoint has of the optimiser, by name.
+enum { OPTIM_MAX = 3 };
+typedef struct { const char *name; Buf buf; } Optim;
+static size_t optim_bufs(const Model *m, Optim out[OPTIM_MAX])
+{
+    const Optim all[OPTIM_MAX] =
+        {{"grad.first_moments", m->m}, {"grad.second_moments", m->v}, {"averaged_weights", m->average}};
+    memcpy(out, all, sizeof all);
+    return m->average.p ? 3 : 2;
+}
+
+// t: the optimiser's buffers, the value head, the caller's state
+typedef struct { const Model *m; Tensor *t; Optim optim[OPTIM_MAX]; size_t n; const Param **values; real *x; } Saved;
 static const void *saved_state(void *context, size_t i)
 {
     Saved *s = (Saved *)context;
-    if (i >= 2 + arrlenu(s->values)) return s->t[i].data;
-    if (i < 2) s->m->o->download(s->x, i ? s->m->v : s->m->m);
-    else param_get(s->m, s->values[i - 2], s->x);
+    if (s->t[i].data) return s->t[i].data;
+    if (i < s->n) s->m->o->download(s->x, s->optim[i].buf);
+    else param_get(s->m, s->values[i - s->n], s->x);
     return s->x;
 }
 
@@ -70,11 +81,13 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
 {
     char *name = format("step-%ld", step), *folder = format("%s/%s", out, name), *tmp = format("%s.tmp", folder);
     char *file = format("%s/state.safetensors", tmp), *latest = format("%s/latest", out);
+    Saved s = {.m = m};
+    s.n = optim_bufs(m, s.optim);
     // model_save looks at the weights; a sum of squares shows whether a part is finite
-    for (size_t i = 0; i < 2 + m->n_list; i++) {
-        const Param *q = i < 2 ? NULL : &m->list[i - 2];
+    for (size_t i = 0; i < s.n + m->n_list; i++) {
+        const Param *q = i < s.n ? NULL : &m->list[i - s.n];
         if (q && !(q->flags & P_VALUE)) continue;
-        double sum = m->o->sumsq(q ? param_master(m, q) : i ? m->v : m->m);
+        double sum = m->o->sumsq(q ? param_master(m, q) : s.optim[i].buf);
         if (!isfinite(sum))
             die("%s: step %ld: %s not finite: lower --lr; nothing was saved", out, step,
                 q ? "the value head is" : "the optimiser's moments are");
@@ -85,13 +98,10 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
     remove_folder(tmp, model_file);
     make_folder(tmp);
     model_save(m, tmp, DT_REAL, tokenizer_dir, 0);
-    Saved s = {.m = m};
-    const Buf moments[] = {m->m, m->v};
     size_t largest = m->m.n;
-    for (int i = 0; i < 2; i++)
+    for (size_t i = 0; i < s.n; i++)
         arrput(s.t,
-               ((Tensor){.name = i ? "grad.second_moments" : "grad.first_moments", .type = DT_REAL, .rank = 1,
-                   .shape = {moments[i].n}, .n = moments[i].n}));
+               ((Tensor){.name = s.optim[i].name, .type = DT_REAL, .rank = 1, .shape = {m->m.n}, .n = m->m.n}));
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
         if (!(q->flags & P_VALUE)) continue;
@@ -154,12 +164,12 @@ void checkpoint_load(Model *m, const char *folder, State *state, size_t n_state)
     char *file = format("%s/state.safetensors", folder);
     Safetensors *s = safetensors_open(file);
     model_fill(m, folder);
-    Buf bufs[] = {m->m, m->v};
-    const char *moments[] = {"grad.first_moments", "grad.second_moments"};
-    for (int i = 0; i < 2; i++) {
-        real *x = xmalloc(bufs[i].n * sizeof *x);
-        state_get(s, folder, moments[i], DT_REAL, bufs[i].n, x);
-        m->o->upload(bufs[i], x);
+    Optim optim[OPTIM_MAX];
+    size_t n_optim = optim_bufs(m, optim);
+    for (size_t i = 0; i < n_optim; i++) {
+        real *x = xmalloc(m->m.n * sizeof *x);
+        state_get(s, folder, optim[i].name, DT_REAL, m->m.n, x);
+        m->o->upload(optim[i].buf, x);
         free(x);
     }
     for (size_t i = 0; i < m->n_list; i++) {

@@ -241,7 +241,7 @@ void passes_free(Passes *p) { free(p->order); }
 static AdamW adamw(const Args *a)
 {
     return (AdamW){.lr = a->lr, .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay,
-        .clip = a->clip_grad};
+        .clip = a->clip_grad, .average = a->average};
 }
 
 static void adamw_step(Run *r)
@@ -271,6 +271,7 @@ static void run_steps(Run *r)
     double done = 0;
     State state[3] = {{"done", &done, 1}};
     for (size_t i = 0; i < r->n_state; i++) state[1 + i] = r->state[i];
+    if (a->average > 0) model_average_begin(r->m);
     if (r->from) {
         check_same_weights(a, r->weights);
         checkpoint_load(r->m, r->from, state, 1 + r->n_state);
@@ -305,6 +306,7 @@ static void run_steps(Run *r)
         save_when_due(r, state, 1 + r->n_state);
     }
     log_close(log);
+    if (a->average > 0) model_average_use(r->m);
     model_save(r->m, a->out, dtypes[a->dtype].type, r->tokenizer_dir, (size_t)a->shard_mib << 20);
     checkpoint_clear(a->out);
     printf("wrote %s (%s)\n", a->out, dtypes[a->dtype].name);
