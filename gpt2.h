@@ -237,7 +237,7 @@ struct Ops {
     void (*attention_backward)(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH,
                                size_t HS, bool causal);
     // the new tokens of row b see, in this order: the first plen[b] positions of slot pslot[b] of the prefix cache pkv
-    // (SP,2,NH,TP,HS; may be none), the len[b] positions already in slot[b] of kv (S,2,NH,T,HS), and themselves
+    // (SP,2,NH,TP,HS; may be none), the len[b] positions already in slot[b] of kv (S,2,NH,T,HS; len none: 0), and themselves
     // causally; their keys and values are stored in kv
     void (*attention_decode)(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T, Buf pkv, Buf pslot,
                              Buf plen, size_t TP, size_t B, size_t N, size_t NH, size_t HS);
@@ -458,11 +458,13 @@ void batch_set(Batch *b, const Model *m, const int *tokens, const int *start, co
 typedef struct KVCache {
     size_t S, T;                  // slots, positions in each
     Buf *kv;                      // (L) of (S,2,NH,T,HS), an order that is known to attention_decode alone
-    Buf slot, len;                // (B) int32: row b is in slot[b], which holds len[b] positions of it already
+    Buf slot, len;                // (B) int32: row b is in slot[b], which holds len[b] positions of it already; len
+                                  // none: no slot is ever gone on with
     Buf pslot, plen;              // (B) int32: and sees the first plen[b] positions of slot pslot[b] of `prefix`
     const struct KVCache *prefix; // keys and values that rows share; NULL: rows see only themselves
 } KVCache;
-void kv_carve(KVCache *c, const Model *m, Arena *a, size_t S, size_t T, size_t rows);
+// grows: rows go on where they were, a few tokens at a time; else each comes whole
+void kv_carve(KVCache *c, const Model *m, Arena *a, size_t S, size_t T, size_t rows, bool grows);
 void kv_free(KVCache *c);
 
 typedef struct {
@@ -1021,13 +1023,14 @@ void batch_set(Batch *b, const Model *m, const int *tokens, const int *start, co
     free(pos);
 }
 
-void kv_carve(KVCache *c, const Model *m, Arena *a, size_t S, size_t T, size_t rows)
+void kv_carve(KVCache *c, const Model *m, Arena *a, size_t S, size_t T, size_t rows, bool grows)
 {
     *c = (KVCache){.S = S, .T = T, .kv = c->kv};
     if (!c->kv) c->kv = (Buf *)xmalloc(m->cfg.L * sizeof *c->kv);
     size_t layer = checked_product("kv cache", checked_product("kv cache", S, T), 2 * m->cfg.C);
     for (size_t l = 0; l < m->cfg.L; l++) c->kv[l] = arena_take(a, layer, m->o->type, "kv cache");
-    c->slot = arena_take(a, rows, DT_I32, "batch"); c->len = arena_take(a, rows, DT_I32, "batch");
+    c->slot = arena_take(a, rows, DT_I32, "batch");
+    if (grows) c->len = arena_take(a, rows, DT_I32, "batch");
     c->pslot = arena_take(a, rows, DT_I32, "batch"); c->plen = arena_take(a, rows, DT_I32, "batch");
 }
 

@@ -514,7 +514,8 @@ static inline void weighted_sum(real *restrict o, const real *restrict w, const 
 static void cpu_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T, Buf pkv, Buf pslot,
                                  Buf plen, size_t TP, size_t B, size_t N, size_t NH, size_t HS)
 {
-    NEED(out, N * NH * HS); NEED(qkv, 3 * N * NH * HS); NEED_INDEX(slot, B); NEED_INDEX(len, B);
+    NEED(out, N * NH * HS); NEED(qkv, 3 * N * NH * HS); NEED_INDEX(slot, B);
+    if (len.p) NEED_INDEX(len, B);
     static Scratch s;
     const size_t C = NH * HS, threads = (size_t)omp_get_max_threads();
     real *all = scratch(&s, threads * (TP + T) * sizeof *all), scale = (real)(1 / sqrt((double)HS));
@@ -522,7 +523,7 @@ static void cpu_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, 
     for (size_t b = 0; b < B; b++)
         for (size_t h = 0; h < NH; h++) {
             real *p = all + (size_t)omp_get_thread_num() * (TP + T);
-            size_t first = (size_t)I_(start)[b], n = (size_t)I_(start)[b + 1] - first, past = (size_t)I_(len)[b];
+            size_t first = (size_t)I_(start)[b], n = (size_t)I_(start)[b + 1] - first, past = len.p ? (size_t)I_(len)[b] : 0;
             size_t before = pkv.p ? (size_t)I_(plen)[b] : 0;
             real *keys = R_(kv) + ((size_t)I_(slot)[b] * 2 * NH + h) * T * HS, *values = keys + NH * T * HS;
             const real *shared_keys = before ? R_(pkv) + ((size_t)I_(pslot)[b] * 2 * NH + h) * TP * HS : NULL,

@@ -858,32 +858,23 @@ __global__ void __launch_bounds__(THREADS)
 // for the others 8 n..8 n + 7; rounded, they are the next product's left side as they are.
 
 enum { MMA_THREADS = 128, MMA_ROWS = 64 };
+#define LOG2_E 1.4426950408889634f
 
+// Begins to load rows [first, first + ROWS) of a head's vectors; those from `end` on are 0. They are there after
+// copy_commit, copy_wait and __syncthreads. (Where they are not aligned they are loaded at once.)
 template <int HS, int ROWS>
 __device__ inline void mma_load(bf16 *tile, const bf16 *head, size_t stride, size_t first, size_t end, size_t hs)
 {
-    // the same for all: asked once, so that a few loads are on their way before the first is used
-    enum { TURNS = ROWS * (HS / 8) / MMA_THREADS, FEW = TURNS < 4 ? TURNS : 4 };
-    const bool whole = hs % 8 == 0 && stride % 8 == 0 && (uintptr_t)head % 16 == 0;
-    for (int u = 0; whole && u < TURNS; u += FEW) {
-        uint4 x[FEW];
-        UNROLL
-        for (int e = 0; e < FEW; e++) {
-            size_t k = threadIdx.x + (u + e) * MMA_THREADS, r = k / (HS / 8), c = k % (HS / 8) * 8;
-            x[e] = make_uint4(0, 0, 0, 0);
-            if (first + r < end && c < hs) x[e] = *(const uint4 *)(head + (first + r) * stride + c);
-        }
-        UNROLL
-        for (int e = 0; e < FEW; e++) {
-            size_t k = threadIdx.x + (u + e) * MMA_THREADS, r = k / (HS / 8), c = k % (HS / 8) * 8;
-            *(uint4 *)(tile + r * (HS + 8) + c) = x[e];
-        }
-    }
-    for (int k = threadIdx.x; !whole && k < ROWS * (HS / 8); k += MMA_THREADS) {
+    const bool aligned = hs % 8 == 0 && stride % 8 == 0 && (uintptr_t)head % 16 == 0; // the same for all
+    for (int k = threadIdx.x; k < ROWS * (HS / 8); k += MMA_THREADS) {
         size_t r = k / (HS / 8), c = k % (HS / 8) * 8;
+        const bool there = first + r < end && c < hs;
+        const bf16 *from = there ? head + (first + r) * stride + c : head;
+        bf16 *to = tile + r * (HS + 8) + c;
+        if (aligned) { copy_async(to, from, there); continue; }
         float x[8] = {0};
-        if (first + r < end && c < hs) load(x, head + (first + r) * stride + c, hs - c);
-        store(tile + r * (HS + 8) + c, x, 8);
+        if (there) load(x, from, hs - c);
+        store(to, x, 8);
     }
 }
 
@@ -956,8 +947,8 @@ __device__ inline void mma_store(bf16 *head, size_t stride, size_t first, size_t
     __syncwarp();
 }
 
-// One tile of keys k and values v, the first of them k0, for a warp's 16 queries: an online softmax. Of the two rows
-// that a lane has, g and g + 8, each sees the keys low[r] <= key < high[r].
+// One tile of keys k and values v, the first of them k0, for a warp's 16 queries: an online softmax, in powers of two
+// (scale has log2(e) in it). Of the two rows that a lane has, g and g + 8, each sees the keys low[r] <= key < high[r].
 template <int HS, int TILE>
 __device__ inline void mma_attend(float o[HS / 8][4], float most[2], float sum[2], const bf16 *q, const bf16 *k,
                                   const bf16 *v, int k0, const int low[2], const int high[2], size_t hs, float scale)
@@ -967,22 +958,24 @@ __device__ inline void mma_attend(float o[HS / 8][4], float most[2], float sum[2
     mma_dot<HS, TILE>(s, q, k, hs);
     UNROLL
     for (int r = 0; r < 2; r++) {
+        const bool whole = low[r] <= k0 && k0 + TILE <= high[r];
         float m = most[r], row_sum = 0;
         UNROLL
         for (int i = 0; i < TILE / 8; i++)
             for (int e = 2 * r; e < 2 * r + 2; e++) {
                 int key = k0 + 8 * i + t + e % 2;
-                s[i][e] = key >= low[r] && key < high[r] ? s[i][e] * scale : -INFINITY;
+                s[i][e] = whole || (key >= low[r] && key < high[r]) ? s[i][e] * scale : -INFINITY;
                 m = fmaxf(m, s[i][e]);
             }
         m = lanes_max(m, 4);
+        const float base = m > -INFINITY ? m : 0; // of a row that sees nothing yet all weights are 0
         UNROLL
         for (int i = 0; i < TILE / 8; i++)
             for (int e = 2 * r; e < 2 * r + 2; e++) {
-                s[i][e] = s[i][e] > -INFINITY ? expf(s[i][e] - m) : 0;
+                s[i][e] = exp2f(s[i][e] - base);
                 row_sum += s[i][e];
             }
-        float shrink = most[r] > -INFINITY ? expf(most[r] - m) : 0;
+        float shrink = exp2f(most[r] - base);
         most[r] = m;
         sum[r] = sum[r] * shrink + lanes_sum(row_sum, 4);
         UNROLL
@@ -999,37 +992,105 @@ __device__ inline void mma_finish(bf16 *out, float *lse, float o[HS / 8][4], con
     const int lane = threadIdx.x % 32;
     for (int r = 0; r < 2; r++) {
         size_t row = first + lane / 4 + 8 * r;
-        if (lane % 4 == 0 && row < N) lse[row * NH + h] = most[r] + logf(sum[r]);
+        if (lse && lane % 4 == 0 && row < N) lse[row * NH + h] = most[r] / LOG2_E + logf(sum[r]);
     }
     mma_store<HS>(out + h * hs, NH * hs, first, N, hs, o, sum[0] > 0 ? 1 / sum[0] : 0, sum[1] > 0 ? 1 / sum[1] : 0,
                   rows);
 }
 
+// What tokens see, in this order: the first plen positions of their prompts' slots of pkv (S,2,NH,positions,HS; NULL:
+// no prompts), and (own) the rows of qkv that they are in, causally or whole. So the same walk serves training, prompts,
+// responses on prompts, and for decoding the prompts' part alone. A block has 64 queries of a head; it walks over the
+// prompt of each run of them that has one prompt, then over the rows. While it works on a tile of keys and values the
+// next is on its way. Not own: the walk over a prompt may be cut into gridDim.z parts, each with its out and lse; and
+// where there are so many prompts that most of the work would be masked, lse is -infinity: attention_decode_kernel sees
+// to them. Bytes: keys and values once per 64 queries; operations: 4 HS for each pair of query and key, by mma.
+enum { PREFIX_RUNS = 8 };
 template <int HS, int TILE>
 __global__ void __launch_bounds__(MMA_THREADS, 2)
-    attention_forward_mma_kernel(bf16 *out, float *lse, const bf16 *qkv, const int *start, size_t B, size_t N,
-                                 size_t NH, size_t hs, bool causal, float scale)
+    attention_mma_kernel(bf16 *out, float *lse, const bf16 *qkv, const int *start, const bf16 *pkv, const int *pslot,
+                         const int *plen, size_t positions, size_t B, size_t N, size_t NH, size_t hs, bool own,
+                         bool causal, float scale)
 {
+    enum { ROWS = MMA_ROWS * (HS + 8), KEYS = TILE * (HS + 8) };
     DYNAMIC_SHARED(bf16, shared);
-    bf16 *q = shared, *k = q + MMA_ROWS * (HS + 8), *v = k + TILE * (HS + 8);
-    __shared__ int low[MMA_ROWS], high[MMA_ROWS];
-    const int own = threadIdx.x / 32 * 16, g = threadIdx.x % 32 / 4; // own: the warp's first row
-    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS,
-                 n = N - first < MMA_ROWS ? N - first : (size_t)MMA_ROWS;
+    bf16 *q = shared, *tiles = q + ROWS; // keys and values, twice
+    __shared__ int low[MMA_ROWS], high[MMA_ROWS], slot[MMA_ROWS], len[MMA_ROWS], runs[WARPS_MAX];
+    const int row = threadIdx.x / 32 * 16, g = threadIdx.x % 32 / 4, i = threadIdx.x; // row: the warp's first
+    const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS;
+    const int n = (int)(N - first < MMA_ROWS ? N - first : (size_t)MMA_ROWS);
     const bf16 *head = qkv + h * hs;
-    tile_partners<true, MMA_ROWS>(low, high, start, B, N, first, causal);
-    mma_load<HS, MMA_ROWS>(q, head, 3 * C, first, N, hs);
-    __syncthreads();
-    float o[HS / 8][4] = {{0}}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}; // of rows g and g + 8
-    const int from[2] = {low[own + g], low[own + g + 8]}, to[2] = {high[own + g], high[own + g + 8]};
-    for (size_t k0 = low[0], end = high[n - 1]; k0 < end; k0 += TILE) {
-        mma_load<HS, TILE>(k, head + C, 3 * C, k0, N, hs);
-        mma_load<HS, TILE>(v, head + 2 * C, 3 * C, k0, N, hs);
-        __syncthreads();
-        mma_attend<HS, TILE>(o, most, sum, q + own * (HS + 8), k, v, (int)k0, from, to, hs, scale);
-        __syncthreads(); // keys and values are read
+    out += blockIdx.z * N * C;
+    if (lse) lse += blockIdx.z * N * NH;
+    if (own) tile_partners<true, MMA_ROWS>(low, high, start, B, N, first, causal);
+    if (pkv && i < n) {
+        size_t b = row_of(start, B, N, first + (size_t)i);
+        slot[i] = pslot[b];
+        len[i] = plen[b];
     }
-    mma_finish<HS>(out, lse, o, most, sum, q + own * (HS + 8), first + own, N, NH, h, hs);
+    __syncthreads();
+    if (!own && block_sum(i > 0 && i < n && slot[i] != slot[i - 1] ? 1 : 0, runs) >= PREFIX_RUNS) {
+        if (i < n) lse[(first + (size_t)i) * NH + h] = -INFINITY;
+        return;
+    }
+    mma_load<HS, MMA_ROWS>(q, head, 3 * C, first, N, hs);
+    // the walk: queries [from, to) see the keys [k0, end) of these
+    const bf16 *keys = NULL;
+    size_t values = 0, stride = 0; // the values are so far from the keys, and positions from each other
+    int from = 0, to = 0, k0 = 0, end = 0;
+    bool rows = false;             // it has come to the rows of qkv
+    auto next = [&]() {            // the next tile; false after the last
+        for (k0 += TILE; k0 >= end;) {
+            if (rows) return false;
+            if (pkv && to < n) {
+                for (from = to++; to < n && slot[to] == slot[from];) to++;
+                int each = (len[from] + TILE - 1) / TILE; // tiles, then positions, of a part
+                each = (each + (int)gridDim.z - 1) / (int)gridDim.z * TILE;
+                k0 = each * (int)blockIdx.z;
+                end = len[from] < k0 + each ? len[from] : k0 + each;
+                keys = pkv + ((size_t)slot[from] * 2 * NH + h) * positions * hs;
+                values = positions * NH * hs;
+                stride = hs;
+            } else if (own) {
+                rows = true;
+                from = 0; to = n;
+                k0 = low[0];
+                end = high[n - 1];
+                keys = head + C;
+                values = C;
+                stride = 3 * C;
+            } else return false;
+        }
+        bf16 *k = tiles, *v = k + KEYS;
+        tiles = tiles == q + ROWS ? tiles + 2 * KEYS : q + ROWS; // where the one after goes
+        mma_load<HS, TILE>(k, keys, stride, (size_t)k0, (size_t)end, hs);
+        mma_load<HS, TILE>(v, keys + values, stride, (size_t)k0, (size_t)end, hs);
+        return true;
+    };
+    float o[HS / 8][4] = {{0}}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}; // of rows g and g + 8
+    bool more = next();
+    copy_commit();
+    while (more) {
+        const bf16 *k = tiles == q + ROWS ? tiles + 2 * KEYS : q + ROWS; // the other one
+        const int here = k0;
+        int see[2], until[2]; // rows g and g + 8 see these keys
+        for (int r = 0; r < 2; r++) {
+            int j = row + g + 8 * r;
+            see[r] = rows ? low[j] : 0;
+            until[r] = rows ? high[j] : j >= from && j < to ? end : 0;
+        }
+        const bool mine = row < to && row + 16 > from; // the same for all of a warp
+        more = next();
+        copy_commit();
+        copy_wait<1>();
+        __syncthreads(); // this tile is there
+        if (mine)
+            mma_attend<HS, TILE>(o, most, sum, q + row * (HS + 8), k, k + KEYS, here, see, until, hs, scale);
+        __syncthreads(); // and read
+    }
+    copy_wait<0>();
+    __syncthreads(); // the queries are there, where no key was
+    mma_finish<HS>(out, lse, o, most, sum, q + row * (HS + 8), first + row, N, NH, h, hs);
 }
 
 // as attention_backward_kernel
@@ -1039,7 +1100,8 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
                                   const int *start, size_t B, size_t N, size_t NH, size_t hs, bool causal, float scale)
 {
     DYNAMIC_SHARED(bf16, shared);
-    bf16 *a = shared, *b = a + MMA_ROWS * (HS + 8), *x = b + MMA_ROWS * (HS + 8), *y = x + TILE * (HS + 8);
+    enum { OTHERS = 2 * TILE * (HS + 8) };
+    bf16 *a = shared, *b = a + MMA_ROWS * (HS + 8), *x = b + MMA_ROWS * (HS + 8), *free = x + OTHERS;
     __shared__ int low[MMA_ROWS], high[MMA_ROWS];
     const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, g = lane / 4, t = lane % 4 * 2;
     const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS,
@@ -1050,9 +1112,17 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
     mma_load<HS, MMA_ROWS>(b, KEYS ? q + 2 * C : d, KEYS ? 3 * C : C, first, N, hs);
     __syncthreads();
     float da[HS / 8][4] = {{0}}, db[HS / 8][4] = {{0}};
-    for (size_t t0 = low[0], end = high[n - 1]; t0 < end; t0 += TILE) {
-        mma_load<HS, TILE>(x, KEYS ? q : q + C, 3 * C, t0, N, hs);
-        mma_load<HS, TILE>(y, KEYS ? d : q + 2 * C, KEYS ? C : 3 * C, t0, N, hs);
+    const size_t end = high[n - 1];
+    auto load_others = [&](bf16 *to, size_t t0) {
+        if (t0 < end) mma_load<HS, TILE>(to, KEYS ? q : q + C, 3 * C, t0, N, hs);
+        if (t0 < end) mma_load<HS, TILE>(to + OTHERS / 2, KEYS ? d : q + 2 * C, KEYS ? C : 3 * C, t0, N, hs);
+        copy_commit();
+    };
+    load_others(x, low[0]);
+    for (size_t t0 = low[0]; t0 < end; t0 += TILE) {
+        const bf16 *y = x + OTHERS / 2;
+        load_others(free, t0 + TILE); // on their way while these are worked on
+        copy_wait<1>();
         __syncthreads();
         float s[TILE / 8][4], dp[TILE / 8][4];
         mma_dot<HS, TILE>(s, a + own * (HS + 8), x, hs);
@@ -1063,13 +1133,17 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
                 int row = own + g + e / 2 * 8, other = (int)t0 + 8 * i + t + e % 2;
                 bool pair = other >= low[row] && other < high[row];
                 size_t query = (pair ? KEYS ? (size_t)other : first + row : 0) * NH + h;
-                s[i][e] = pair ? expf(s[i][e] * scale - lse[query]) : 0;
+                s[i][e] = pair ? exp2f((s[i][e] * scale - lse[query]) * LOG2_E) : 0;
                 dp[i][e] = pair ? s[i][e] * (dp[i][e] - delta[query]) * scale : 0;
             }
         mma_multiply<HS, TILE>(da, dp, x, hs);
         if (KEYS) mma_multiply<HS, TILE>(db, s, y, hs);
         __syncthreads(); // the others are read
+        bf16 *read = x;
+        x = free;
+        free = read;
     }
+    copy_wait<0>();
     mma_store<HS>(dqkv + h * hs + (KEYS ? C : 0), 3 * C, first + own, N, hs, da, 1, 1, a + own * (HS + 8));
     if (KEYS) mma_store<HS>(dqkv + h * hs + 2 * C, 3 * C, first + own, N, hs, db, 1, 1, b + own * (HS + 8));
 }
@@ -1084,16 +1158,26 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
 
 static dim3 tiles(size_t N, size_t tile, size_t NH) { return dim3((unsigned)ceil_div(N, tile), (unsigned)NH); }
 
+// attention_mma_kernel over N queries, a prompt's walk in `parts`
+static void attention_mma(bf16 *out, float *lse, Buf qkv, Buf start, Buf pkv, Buf pslot, Buf plen, size_t TP, size_t B,
+                          size_t N, size_t NH, size_t HS_, bool own, bool causal, size_t parts)
+{
+    dim3 grid((unsigned)ceil_div(N, MMA_ROWS), (unsigned)NH, (unsigned)parts);
+    float scale = LOG2_E / sqrtf((float)HS_);
+    // M: with shorter tiles two blocks fit where heads are large
+    BY_HEAD_SIZE(HS_, 4, 2, 2,
+                 RUN((attention_mma_kernel<HS, 16 * M>), grid, MMA_THREADS,
+                     (MMA_ROWS + 4 * 16 * M) * (HS + 8) * sizeof(bf16), out, lse, at<bf16>(qkv), I_(start),
+                     at<bf16>(pkv), I_(pslot), I_(plen), TP, B, N, NH, HS_, own, causal, scale));
+}
+
 static void cuda_attention_forward(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS_,
                                    bool causal)
 {
     NEED(out, N * NH * HS_); NEED(lse, N * NH); NEED(qkv, 3 * N * NH * HS_); NEED_INDEX(start, B + 1);
     float scale = (float)(1 / sqrt((double)HS_));
     if (qkv.type == DT_BF16)
-        BY_HEAD_SIZE(HS_, 4, 4, 4,
-                     RUN((attention_forward_mma_kernel<HS, 16 * M>), tiles(N, MMA_ROWS, NH), MMA_THREADS,
-                         (MMA_ROWS + 2 * 16 * M) * (HS + 8) * sizeof(bf16), at<bf16>(out), F_(lse), at<bf16>(qkv),
-                         I_(start), B, N, NH, HS_, causal, scale));
+        attention_mma(at<bf16>(out), F_(lse), qkv, start, Buf{}, Buf{}, Buf{}, 0, B, N, NH, HS_, true, causal, 1);
     else
         BY_HEAD_SIZE(HS_, 4, 2, 1,
                      RUN((attention_forward_kernel<float, HS, M>), tiles(N, 16 * M, NH), THREADS,
@@ -1121,7 +1205,7 @@ static void cuda_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qk
         at<T>(qkv), I_(start), B, N, NH, HS_, causal, scale)
 #define BACKWARD_MMA(HS, keys) \
     RUN((attention_backward_mma_kernel<HS, 32, keys>), tiles(N, MMA_ROWS, NH), MMA_THREADS, \
-        2 * (MMA_ROWS + 32) * (HS + 8) * sizeof(bf16), at<bf16>(dqkv), at<bf16>(dout), F_(lse), delta, at<bf16>(qkv), \
+        2 * (MMA_ROWS + 2 * 32) * (HS + 8) * sizeof(bf16), at<bf16>(dqkv), at<bf16>(dout), F_(lse), delta, at<bf16>(qkv), \
         I_(start), B, N, NH, HS_, causal, scale)
     if (qkv.type == DT_F32)
         BY_HEAD_SIZE(HS_, 2, 2, 1, {
@@ -1149,75 +1233,32 @@ __global__ void kv_store_kernel(T *kv, const T *qkv, const int *start, const int
     const size_t chunks = (hs + W - 1) / W, k = (size_t)blockIdx.x * blockDim.x + threadIdx.x, c = k % chunks * W,
                  part = k / chunks % (2 * NH), i = k / chunks / (2 * NH);
     if (i >= N) return;
-    const size_t b = row_of(start, B, N, i), t = (size_t)len[b] + i - (size_t)start[b];
+    const size_t b = row_of(start, B, N, i), t = (len ? (size_t)len[b] : 0) + i - (size_t)start[b];
     float x[W];
     load(x, qkv + i * 3 * NH * hs + (NH + part) * hs + c, hs - c); // part: k's heads, then v's, as in the cache
     store(kv + (((size_t)slot[b] * 2 * NH + part) * positions + t) * hs + c, x, hs - c);
 }
 
-// What new tokens see of their prompts, where neighbours share them: out and lse are of the prompts' positions alone,
-// and attention_decode_kernel adds the tokens' own. As in training a block has 64 queries; it walks over the prompt of
-// each run of them that has one prompt. Where there are so many prompts that most of the work would be masked, lse is
-// -infinity, which leaves all to attention_decode_kernel. Bytes: a prompt's keys and values once per 64 queries, not
-// once per query.
-enum { PREFIX_RUNS = 8 };
-template <int HS, int TILE>
-__global__ void __launch_bounds__(MMA_THREADS, 2)
-    attention_prefix_mma_kernel(bf16 *out, float *lse, const bf16 *qkv, const int *start, const bf16 *pkv,
-                                const int *pslot, const int *plen, size_t positions, size_t B, size_t N, size_t NH,
-                                size_t hs, float scale)
-{
-    DYNAMIC_SHARED(bf16, shared);
-    bf16 *q = shared, *k = q + MMA_ROWS * (HS + 8), *v = k + TILE * (HS + 8);
-    __shared__ int slot[MMA_ROWS], len[MMA_ROWS], part[WARPS_MAX];
-    const int own = threadIdx.x / 32 * 16, g = threadIdx.x % 32 / 4, i = threadIdx.x;
-    const size_t h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS;
-    const int n = (int)(N - first < MMA_ROWS ? N - first : (size_t)MMA_ROWS);
-    if (i < n) {
-        size_t b = row_of(start, B, N, first + (size_t)i);
-        slot[i] = pslot[b];
-        len[i] = plen[b];
-    }
-    __syncthreads();
-    if (block_sum(i > 0 && i < n && slot[i] != slot[i - 1] ? 1 : 0, part) >= PREFIX_RUNS) {
-        if (i < n) lse[(first + (size_t)i) * NH + h] = -INFINITY;
-        return;
-    }
-    mma_load<HS, MMA_ROWS>(q, qkv + h * hs, 3 * NH * hs, first, N, hs);
-    float o[HS / 8][4] = {{0}}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
-    for (int from = 0, to; from < n; from = to) { // a run of queries
-        const int end = len[from], low[2] = {0, 0};
-        for (to = from + 1; to < n && slot[to] == slot[from];) to++;
-        const int high[2] = {own + g >= from && own + g < to ? end : 0,
-                             own + g + 8 >= from && own + g + 8 < to ? end : 0};
-        const bf16 *keys = pkv + ((size_t)slot[from] * 2 * NH + h) * positions * hs;
-        for (int k0 = 0; k0 < end; k0 += TILE) {
-            mma_load<HS, TILE>(k, keys, hs, (size_t)k0, (size_t)end, hs);
-            mma_load<HS, TILE>(v, keys + positions * NH * hs, hs, (size_t)k0, (size_t)end, hs);
-            __syncthreads();
-            mma_attend<HS, TILE>(o, most, sum, q + own * (HS + 8), k, v, k0, low, high, hs, scale);
-            __syncthreads(); // keys and values are read
-        }
-    }
-    __syncthreads(); // the queries are there, where no prompt was
-    mma_finish<HS>(out, lse, o, most, sum, q + own * (HS + 8), first + own, N, NH, h, hs);
-}
-
-// A block a token and head; where lse (N,NH) is finite, out holds what the prompt gives. Groups of LANES threads take
-// every GROUPS-th position and keep an online softmax each; then the groups are added up.
+// A block a token and head. What the prompts give may be there already, in `parts` of attention_mma_kernel's: out of
+// the prompt's positions alone (parts,N,NH,hs), and lse (parts,N,NH); where no lse is finite, the prompt is left to this
+// kernel. Groups of LANES threads take every GROUPS-th position and keep an online softmax each; then the groups and
+// the parts are added up. Bytes: the keys and values of every token's own response.
 template <class T, int HS, bool ALIGNED>
 __global__ void __launch_bounds__(128)
-    attention_decode_kernel(T *out, const float *lse, const T *kv, const T *qkv, const int *start, const int *slot,
-                            const int *len, size_t positions, const T *pkv, const int *pslot, const int *plen,
-                            size_t prefix_positions, size_t B, size_t NH, size_t hs, float scale)
+    attention_decode_kernel(T *out, const T *prompts, const float *lse, int parts, const T *kv, const T *qkv,
+                            const int *start, const int *slot, const int *len, size_t positions, const T *pkv,
+                            const int *pslot, const int *plen, size_t prefix_positions, size_t B, size_t NH, size_t hs,
+                            float scale)
 {
     enum { W = Wide<T>::n, LANES = HS / W < 32 ? HS / W : 32, PER = HS / W / LANES, GROUPS = 128 / LANES };
     __shared__ float group_most[GROUPS], group_sum[GROUPS], group_out[GROUPS][HS];
     const size_t i = blockIdx.x, h = blockIdx.y, b = row_of(start, B, gridDim.x, i), lane = threadIdx.x % LANES,
                  group = threadIdx.x / LANES;
-    const float far = lse ? lse[i * NH + h] : -INFINITY;
+    const size_t N = gridDim.x;
+    float far = -INFINITY;
+    for (int s = 0; s < parts; s++) far = fmaxf(far, lse[(s * N + i) * NH + h]);
     const size_t before = pkv && !(far > -INFINITY) ? (size_t)plen[b] : 0,
-                 see = before + (size_t)len[b] + i - (size_t)start[b] + 1;
+                 see = before + (len ? (size_t)len[b] : 0) + i - (size_t)start[b] + 1;
     const T *own = kv + ((size_t)slot[b] * 2 * NH + h) * positions * hs,
             *shared = before ? pkv + ((size_t)pslot[b] * 2 * NH + h) * prefix_positions * hs : NULL;
     float q[PER][W], o[PER][W], most = -INFINITY, sum = 0;
@@ -1251,18 +1292,21 @@ __global__ void __launch_bounds__(128)
     __syncthreads();
     float m = fmaxf(group_most[0], far); // group 0 saw at least one position
     for (int g = 1; g < GROUPS; g++) m = fmaxf(m, group_most[g]);
-    float total = expf(far - m);
+    float total = 0;
+    for (int s = 0; s < parts; s++) total += expf(lse[(s * N + i) * NH + h] - m);
     for (int g = 0; g < GROUPS; g++) total += group_sum[g] * expf(group_most[g] - m);
     for (size_t c = threadIdx.x; c < hs; c += 128) {
-        T *to = out + i * NH * hs + h * hs + c;
-        float x = far > -INFINITY ? (float)*to * expf(far - m) : 0;
+        float x = 0;
+        for (int s = 0; s < parts && far > -INFINITY; s++)
+            x += (float)prompts[(s * N + i) * NH * hs + h * hs + c] * expf(lse[(s * N + i) * NH + h] - m);
         for (int g = 0; g < GROUPS; g++) x += group_out[g][c] * expf(group_most[g] - m);
-        *to = (T)(x / total);
+        out[i * NH * hs + h * hs + c] = (T)(x / total);
     }
 }
 
-// Below these a launch costs more than it saves.
-enum { PREFIX_LONG = 64, PREFIX_QUERIES = 16 };
+// Below these a launch costs more than it saves; and a prompt is cut into so many parts at most, if the device has
+// room for more blocks at once than there are.
+enum { PREFIX_LONG = 64, PREFIX_QUERIES = 16, PREFIX_PARTS = 4, PREFIX_BLOCKS = 512 };
 
 static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T_, Buf pkv, Buf pslot,
                                   Buf plen, size_t TP, size_t B, size_t N, size_t NH, size_t HS_)
@@ -1271,20 +1315,24 @@ static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot,
     NEED(qkv, 3 * N * NH * HS_);
     NEED_INDEX(start, B + 1);
     NEED_INDEX(slot, B);
-    NEED_INDEX(len, B);
-    size_t chunks = N * 2 * NH * ceil_div(HS_, 16 / dtype_size(qkv.type));
+    if (len.p) NEED_INDEX(len, B);
+    size_t chunks = N * 2 * NH * ceil_div(HS_, 16 / dtype_size(qkv.type)), parts = 0;
     float scale = (float)(1 / sqrt((double)HS_));
     BY_TYPE(qkv,
             RUN(kv_store_kernel<T>, (unsigned)ceil_div(chunks, THREADS), THREADS, 0, at<T>(kv), at<T>(qkv), I_(start),
-                I_(slot), I_(len), T_, B, N, NH, HS_));
-    static Scratch s;
+                I_(slot), len.p ? I_(len) : NULL, T_, B, N, NH, HS_));
+    if (!len.p && qkv.type == DT_BF16) // all that they see is in prompts and qkv
+        return attention_mma(at<bf16>(out), NULL, qkv, start, pkv, pslot, plen, TP, B, N, NH, HS_, true, true, 1);
+    static Scratch s_out, s_lse;
+    void *prompts = NULL;
     float *lse = NULL;
     if (qkv.type == DT_BF16 && pkv.p && TP >= PREFIX_LONG && N >= PREFIX_QUERIES) {
-        lse = (float *)scratch(&s, N * NH * sizeof *lse);
-        BY_HEAD_SIZE(HS_, 4, 4, 4,
-                     RUN((attention_prefix_mma_kernel<HS, 16 * M>), tiles(N, MMA_ROWS, NH), MMA_THREADS,
-                         (MMA_ROWS + 2 * 16 * M) * (HS + 8) * sizeof(bf16), at<bf16>(out), lse, at<bf16>(qkv),
-                         I_(start), at<bf16>(pkv), I_(pslot), I_(plen), TP, B, N, NH, HS_, scale));
+        size_t blocks = ceil_div(N, MMA_ROWS) * NH, most = ceil_div(TP, PREFIX_LONG);
+        parts = PREFIX_BLOCKS / blocks < most ? PREFIX_BLOCKS / blocks : most;
+        parts = parts < 1 ? 1 : parts > PREFIX_PARTS ? (size_t)PREFIX_PARTS : parts;
+        prompts = scratch(&s_out, parts * N * NH * HS_ * sizeof(bf16));
+        lse = (float *)scratch(&s_lse, parts * N * NH * sizeof *lse);
+        attention_mma((bf16 *)prompts, lse, qkv, start, pkv, pslot, plen, TP, B, N, NH, HS_, false, true, parts);
     }
     // positions lie side by side in both caches: if one begins at a round address and is a round size, all are
     bool aligned = HS_ * dtype_size(qkv.type) % 16 == 0 && (uintptr_t)kv.p % 16 == 0 && (uintptr_t)pkv.p % 16 == 0;
@@ -1292,8 +1340,9 @@ static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot,
         BY_HEAD_SIZE(HS_, 1, 1, 1, \
                      BY_TYPE(qkv, \
                              RUN((attention_decode_kernel<T, HS, ALIGNED>), dim3((unsigned)N, (unsigned)NH), 128, 0, \
-                                 at<T>(out), lse, at<T>(kv), at<T>(qkv), I_(start), I_(slot), I_(len), T_, at<T>(pkv), \
-                                 I_(pslot), I_(plen), TP, B, NH, HS_, scale)))
+                                 at<T>(out), (const T *)prompts, lse, (int)parts, at<T>(kv), at<T>(qkv), I_(start), \
+                                 I_(slot), len.p ? I_(len) : NULL, T_, at<T>(pkv), I_(pslot), I_(plen), TP, B, NH, \
+                                 HS_, scale)))
     if (aligned) DECODE(true); else DECODE(false);
     #undef DECODE
 }

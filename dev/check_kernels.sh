@@ -28,7 +28,7 @@ has() { # has KERNEL PATTERN: every instance of the kernel has a line like it
             exit bad
         }' $out.ptx || bad=1
 }
-for k in attention_forward_mma attention_backward_mma; do has $k 'mma\.sync'; done
+for k in attention_mma attention_backward_mma; do has $k 'mma\.sync'; done
 for k in add_kernel convert_kernel adamw_kernel sumsq_kernel activation_forward activation_backward \
     layernorm_forward layernorm_backward embed_forward move_rows \
     attention_forward attention_decode logprob_forward logprob_backward head_kl; do has $k 'ld\.global(\.nc)?\.v4'; done

@@ -98,8 +98,8 @@ void generator_carve(Generator *g, Model *m, Arena *a, size_t rows, size_t token
     g->m = m; g->rows = rows; g->tokens = tokens; g->max_prompt = max_prompt; g->max_new = max_new;
     batch_carve(&g->batch, a, tokens, rows);
     acts_carve(&g->acts, m, a, tokens, m->cfg.L);
-    kv_carve(&g->prompts, m, a, rows, max_prompt, rows);
-    kv_carve(&g->own, m, a, rows, max_new, rows);
+    kv_carve(&g->prompts, m, a, rows, max_prompt, rows, false);
+    kv_carve(&g->own, m, a, rows, max_new, rows, true);
     g->own.prefix = &g->prompts;
     g->hidden = arena_take(a, checked_product("head", rows, C), m->o->type, "head");
     g->index = arena_take(a, rows, DT_I32, "batch"); g->token = arena_take(a, rows, DT_I32, "batch");
@@ -135,7 +135,7 @@ static void prefill(Generator *g, const Prompt *prompts, const Response *r, size
             g->h_start[B] = (int)N;
             memcpy(g->h_tokens + N, p->ids, p->n * sizeof(int));
             N += p->n;
-            g->h_slot[B] = (int)slots; g->h_len[B] = 0;
+            g->h_slot[B] = (int)slots;
             for (size_t same = r[i].prompt; i < n && r[i].prompt == same; i++) {
                 slot_of[i] = (int)slots;
                 g->h_index[i - first] = (int)N - 1;
@@ -145,7 +145,6 @@ static void prefill(Generator *g, const Prompt *prompts, const Response *r, size
         g->h_start[B] = (int)N;
         batch_set(&g->batch, g->m, g->h_tokens, g->h_start, NULL, B);
         o->upload(slice(g->prompts.slot, 0, B), g->h_slot);
-        o->upload(slice(g->prompts.len, 0, B), g->h_len);
         Buf final = model_forward(g->m, &g->m->packed, &g->acts, &g->batch, 0, g->m->cfg.L, &g->prompts);
         o->upload(slice(g->index, 0, i - first), g->h_index);
         o->gather_rows(slice(g->hidden, first * C, (i - first) * C), final, g->index, i - first, C);

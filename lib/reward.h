@@ -228,8 +228,8 @@ void reward_carve(Reward *r, size_t prompt, size_t response)
     r->slots = slots < 1 ? 1 : slots > r->rows ? r->rows : slots;
     batch_carve(&r->batch, &r->work, r->room, r->rows);
     acts_carve(&r->acts, &r->m, &r->work, r->room, r->m.cfg.L);
-    kv_carve(&r->prompts, &r->m, &r->work, r->slots, prompt ? prompt : 1, r->rows);
-    kv_carve(&r->own, &r->m, &r->work, r->rows, response, r->rows);
+    kv_carve(&r->prompts, &r->m, &r->work, r->slots, prompt ? prompt : 1, r->rows, false);
+    kv_carve(&r->own, &r->m, &r->work, r->rows, response, r->rows, false);
     r->own.prefix = &r->prompts;
     r->score = arena_take(&r->work, r->room, DT_REAL, "head");
 }
@@ -285,7 +285,7 @@ static void run_rows(Reward *r, KVCache *kv, const int *tokens, const int *start
     int *zero = (int *)xcalloc(B, sizeof *zero);
     size_t N = (size_t)start[B], C = r->m.cfg.C;
     batch_set(&r->batch, &r->m, tokens, start, pos, B);
-    o->upload(slice(kv->slot, 0, B), slot); o->upload(slice(kv->len, 0, B), zero);
+    o->upload(slice(kv->slot, 0, B), slot);
     o->upload(slice(kv->pslot, 0, B), pslot ? pslot : zero); o->upload(slice(kv->plen, 0, B), plen ? plen : zero);
     Buf final = model_forward(&r->m, &r->m.packed, &r->acts, &r->batch, 0, r->m.cfg.L, kv);
     o->matmul_forward(r->score, final, r->m.p.score, r->m.p.scoreb, N, C, 1);

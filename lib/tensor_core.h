@@ -11,6 +11,10 @@
 // Every lane of the warp takes part. None of them orders memory: __syncwarp or __syncthreads before loading what other
 // lanes stored.
 //
+// copy_async copies 16 aligned bytes from global to shared memory while the thread goes on; where they are not there,
+// zeros, and nothing is read. The copies since a thread's last copy_commit are a group; copy_wait<N> waits until all
+// but its N newest groups have arrived. A __syncthreads then shows them to the others.
+//
 // This is inline PTX. dev/cuda_on_cpu/tensor_core.h has the same functions for g++, as the PTX manual describes them.
 #pragma once
 #include <stdint.h>
@@ -33,3 +37,10 @@ __device__ inline void mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const 
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+__device__ inline void copy_async(void *shared, const void *global, bool there)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :: "r"(shared_address(shared)), "l"(__cvta_generic_to_global(global)), "r"(there ? 16 : 0) : "memory");
+}
+__device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> __device__ inline void copy_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory"); }

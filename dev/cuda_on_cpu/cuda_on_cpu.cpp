@@ -3,7 +3,7 @@
 #define SIMT_ENGINE
 #include "cuda_on_cpu.h"
 #include "report.h"
+#include "tensor_core.h"
 #include "scheduler.h"
 #include "runtime.h"
-#include "tensor_core.h"
 #include "gemm.h"

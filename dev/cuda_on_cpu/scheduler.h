@@ -139,6 +139,7 @@ struct Thread {
     unsigned mask;
     Exchange exchange;
     bool orders;
+    Copies copies;
 };
 struct Block {
     const Launch *launch;
@@ -350,6 +351,8 @@ static void release_warp_if_complete(int w)
     }
 }
 
+Copies *copies() { return &block->thread[block->current].copies; }
+
 void meet_block(Site at)
 {
     int t = block->current, w = t / WARP;
@@ -403,6 +406,7 @@ static void run_threads()
         Stack *mine = block->thread[t].stack = block->running;
         TSAN(__tsan_acquire(block->started); __tsan_acquire(&block->previous));
         (*block->call)();
+        if (block->thread[t].copies.n) fail("returned with a copy_async that it did not wait for");
         // returning counts as arriving
         TSAN(__tsan_release(block->ended); __tsan_release(&block->previous);
              __tsan_release(&block->barrier[block->turn & 1]));
@@ -530,7 +534,12 @@ static void run_block(long number, long blocks, const std::vector<Symbol> &array
         block->live[w] = block->n - w * WARP >= WARP ? ~0u : (1u << (block->n - w * WARP)) - 1;
         make_ready(w, block->live[w]);
     }
-    for (int i = 0; i < block->n; i++) block->thread[i].stack = nullptr, block->thread[i].at = {nullptr, 0};
+    for (int i = 0; i < block->n; i++) {
+        Thread *t = &block->thread[i];
+        t->stack = nullptr;
+        t->at = {nullptr, 0};
+        t->copies.n = t->copies.group = 0;
+    }
     fill_shared(arrays);
     block->running = &block->os_stack;
     if (options.trap) {

@@ -42,7 +42,39 @@ struct Multiply {
 };
 void multiply_16_8_16(void **slots, unsigned lanes);
 
+// A copy happens when it is waited for; until then its target holds garbage. So who reads too early, or overwrites what
+// others still read, is seen. The thread itself copies, as above.
+struct Copies {
+    unsigned n, group; // copies that nobody waited for, groups so far
+    struct { void *shared; const void *global; unsigned group; bool there; } copy[256];
+};
+Copies *copies(); // the current thread's
+inline void copy_begin(void *shared, const void *global, bool there)
+{
+    Copies *c = copies();
+    if ((uintptr_t)shared % 16 || (there && (uintptr_t)global % 16))
+        fail("copy_async: from %p to %p: not aligned to 16 bytes", global, shared);
+    if (c->n == sizeof c->copy / sizeof *c->copy) fail("copy_async: %u copies that nobody waited for", c->n);
+    c->copy[c->n++] = {shared, global, c->group, there};
+    memset(shared, 0xff, 16);
+}
+inline void copy_finish(unsigned left) // all but so many groups
+{
+    Copies *c = copies();
+    unsigned kept = 0;
+    for (unsigned i = 0; i < c->n; i++) {
+        if (c->copy[i].group + left >= c->group) c->copy[kept++] = c->copy[i];
+        else if (c->copy[i].there) memcpy(c->copy[i].shared, c->copy[i].global, 16);
+        else memset(c->copy[i].shared, 0, 16);
+    }
+    c->n = kept;
+}
+
 } // namespace simt
+
+inline void copy_async(void *shared, const void *global, bool there) { simt::copy_begin(shared, global, there); }
+inline void copy_commit() { simt::copies()->group++; }
+template <int N> inline void copy_wait() { simt::copy_finish(N); }
 
 inline void ldmatrix_x4(uint32_t r[4], const void *shared_row, SIMT_SITE) { simt::ldmatrix<false>(r, shared_row, at); }
 inline void ldmatrix_x4_trans(uint32_t r[4], const void *shared_row, SIMT_SITE)

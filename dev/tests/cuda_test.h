@@ -298,7 +298,7 @@ static void cuda_decode_tests(void)
                 *y1 = poisoned("out", 8 * C, ACT), *y2 = poisoned("out", 3 * C, ACT);
         CASE(NAME("attention_decode"), 1e-5, OUT(y0, y1, y2), {
             o->upload(ON(pkv), pkv->init); o->upload(ON(kv), kv->init);
-            o->attention_decode(ON(y0), ON(pkv), ON(prompts), ON(p_start), ON(p_slot), ON(nothing), TP, (Buf){0},
+            o->attention_decode(ON(y0), ON(pkv), ON(prompts), ON(p_start), ON(p_slot), (Buf){0}, TP, (Buf){0},
                 (Buf){0}, (Buf){0}, 0, 2, 38, NH, HS);
             o->attention_decode(ON(y1), ON(kv), ON(step1), ON(st), ON(sl), ON(nothing), T, ON(pkv), ON(ps), ON(pl), TP,
                 3, 8, NH, HS);
@@ -335,13 +335,15 @@ static void cuda_prefix_tests(void)
                     *threes = operand("start", B + 1, DT_I32, three), *sl = operand("slot", B, DT_I32, slot),
                     *ps = operand("pslot", B, DT_I32, pslot), *pl = operand("plen", B, DT_I32, length),
                     *ln = operand("len", B, DT_I32, old), *y1 = poisoned("out", B * C, ACT),
-                    *y3 = poisoned("out", N_MOST * C, ACT);
+                    *y3 = poisoned("out", N_MOST * C, ACT), *whole = poisoned("out", N_MOST * C, ACT);
             snprintf(what, sizeof what, "attention_decode, long prompts %d (%zu heads of %zu)", kind, NH, HS);
-            CASE(what, 1e-5, OUT(y1, y3), {
+            CASE(what, 1e-5, OUT(y1, y3, whole), {
                 o->upload(ON(kv), kv->init);
                 o->attention_decode(ON(y1), ON(kv), ON(q1), ON(ones), ON(sl), ON(ln), T, ON(pkv), ON(ps), ON(pl), TP,
                     B, B, NH, HS);
                 o->attention_decode(ON(y3), ON(kv), ON(q3), ON(threes), ON(sl), ON(ln), T, ON(pkv), ON(ps), ON(pl),
+                    TP, B, N_MOST, NH, HS);
+                o->attention_decode(ON(whole), ON(kv), ON(q3), ON(threes), ON(sl), (Buf){0}, T, ON(pkv), ON(ps), ON(pl),
                     TP, B, N_MOST, NH, HS);
             });
             operands_free();
