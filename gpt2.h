@@ -1160,13 +1160,16 @@ double model_update(Model *m, const AdamW *opt)
     // as torch.nn.utils.clip_grad_norm_
     double norm = sqrt(sum), scale = opt->clip > 0 && norm > opt->clip ? opt->clip / (norm + 1e-6) : 1;
     m->step++;
-    for (size_t i = 0; i < m->n_list; i++) {
+    for (size_t i = 0, next; i < m->n_list; i = next) { // neighbours that decay alike are one stretch
         const Param *q = &m->list[i];
+        size_t n = q->n;
+        for (next = i + 1; next < m->n_list && !((q->flags ^ m->list[next].flags) & P_DECAY); next++)
+            if (q->offset >= m->first && m->list[next].offset == q->offset + n) n += m->list[next].n;
+            else break;
         if (q->offset < m->first) continue;
         size_t at = q->offset - m->first;
-        m->o->adamw(slice(m->master, at, q->n), slice(m->grad, at, q->n), slice(m->m, at, q->n), slice(m->v, at, q->n),
-                    opt->lr, opt->beta1, opt->beta2, opt->eps, q->flags & P_DECAY ? opt->weight_decay : 0, scale,
-                    m->step);
+        m->o->adamw(slice(m->master, at, n), slice(m->grad, at, n), slice(m->m, at, n), slice(m->v, at, n), opt->lr,
+                    opt->beta1, opt->beta2, opt->eps, q->flags & P_DECAY ? opt->weight_decay : 0, scale, m->step);
     }
     if (m->o->type != DT_REAL) m->o->copy(slice(m->data, m->first, m->n_params - m->first), m->master);
     // the plain mean of the first steps, until it is made of as many as are kept

@@ -960,7 +960,7 @@ static void phase_sample(Ppo *p)
 {
     arena_reset(&p->work);
     size_t most = p->opt.rows ? p->opt.rows : 512, rows = (size_t)p->opt.rollout < most ? (size_t)p->opt.rollout : most;
-    generator_carve(&p->gen, p->policy, &p->work, rows, p->opt.tokens, p->max_prompt, (size_t)p->opt.max_new);
+    generator_carve(&p->gen, p->policy, &p->work, rows, rows, p->opt.tokens, p->max_prompt, (size_t)p->opt.max_new);
 }
 
 static void phase_update(Ppo *p)

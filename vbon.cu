@@ -175,20 +175,32 @@ enum { THREADS = 256 }; // a block, where nothing else asks for another size
 
 template <class T> struct Wide { enum { n = 16 / sizeof(T) }; }; // elements of one 128-bit access
 
-// x[0..n) from p; `left` elements are there, the others become 0. ALIGNED: the caller knows that all n are there and
-// that p is a round address, so that nothing is asked and several loads can be on their way.
-template <bool ALIGNED = false, class T> __device__ inline void load(float *x, const T *p, size_t left)
+// The 16 bytes at p as they are; `left` elements are there, the others become 0. ALIGNED: the caller knows that all n
+// are there and that p is a round address, so that nothing is asked and several loads can be on their way.
+template <bool ALIGNED = false, class T> __device__ inline uint4 load_bits(const T *p, size_t left)
 {
     enum { W = Wide<T>::n };
-    T v[W];
-    if (ALIGNED || (left >= W && (uintptr_t)p % 16 == 0)) {
-        uint4 bits = *(const uint4 *)p;
-        memcpy((void *)v, &bits, 16);
-        for (int i = 0; i < W; i++) x[i] = (float)v[i];
-    } else {
-        for (int i = 0; i < W; i++) x[i] = (size_t)i < left ? (float)p[i] : 0.0f;
-    }
+    uint4 bits;
+    if constexpr (!ALIGNED)
+        if (left < W || (uintptr_t)p % 16) {
+            T v[W];
+            for (int i = 0; i < W; i++) v[i] = (size_t)i < left ? p[i] : (T)0.0f;
+            memcpy(&bits, (const void *)v, 16);
+            return bits;
+        }
+    bits = *(const uint4 *)p;
+    return bits;
 }
+
+// x[0..n), the elements of 16 bytes
+template <class T> __device__ inline void unpack(float *x, uint4 bits)
+{
+    T v[Wide<T>::n];
+    memcpy((void *)v, &bits, 16);
+    for (int i = 0; i < Wide<T>::n; i++) x[i] = (float)v[i];
+}
+
+template <class T> __device__ inline void load(float *x, const T *p, size_t left) { unpack<T>(x, load_bits(p, left)); }
 
 template <class T> __device__ inline void store(T *p, const float *x, size_t left)
 {
@@ -1241,11 +1253,13 @@ __global__ void kv_store_kernel(T *kv, const T *qkv, const int *start, const int
 
 // A block a token and head. What the prompts give may be there already, in `parts` of attention_mma_kernel's: out of
 // the prompt's positions alone (parts,N,NH,hs), and lse (parts,N,NH); where no lse is finite, the prompt is left to this
-// kernel. Groups of LANES threads take every GROUPS-th position and keep an online softmax each; then the groups and
-// the parts are added up. Bytes: the keys and values of every token's own response.
+// kernel. keeps: the token is its row's only new one, and its key and value are not in the cache yet, but put there.
+// Groups of LANES threads take every GROUPS-th position and keep an online softmax each, the next position's key and
+// value on their way meanwhile; then the groups and the parts are added up. Bytes: the keys and values of every token's
+// own response.
 template <class T, int HS, bool ALIGNED>
 __global__ void __launch_bounds__(128)
-    attention_decode_kernel(T *out, const T *prompts, const float *lse, int parts, const T *kv, const T *qkv,
+    attention_decode_kernel(T *out, const T *prompts, const float *lse, int parts, T *kv, bool keeps, const T *qkv,
                             const int *start, const int *slot, const int *len, size_t positions, const T *pkv,
                             const int *pslot, const int *plen, size_t prefix_positions, size_t B, size_t NH, size_t hs,
                             float scale)
@@ -1253,39 +1267,53 @@ __global__ void __launch_bounds__(128)
     enum { W = Wide<T>::n, LANES = HS / W < 32 ? HS / W : 32, PER = HS / W / LANES, GROUPS = 128 / LANES };
     __shared__ float group_most[GROUPS], group_sum[GROUPS], group_out[GROUPS][HS];
     const size_t i = blockIdx.x, h = blockIdx.y, b = row_of(start, B, gridDim.x, i), lane = threadIdx.x % LANES,
-                 group = threadIdx.x / LANES;
-    const size_t N = gridDim.x;
+                 group = threadIdx.x / LANES, N = gridDim.x;
     float far = -INFINITY;
     for (int s = 0; s < parts; s++) far = fmaxf(far, lse[(s * N + i) * NH + h]);
     const size_t before = pkv && !(far > -INFINITY) ? (size_t)plen[b] : 0,
                  see = before + (len ? (size_t)len[b] : 0) + i - (size_t)start[b] + 1;
-    const T *own = kv + ((size_t)slot[b] * 2 * NH + h) * positions * hs,
-            *shared = before ? pkv + ((size_t)pslot[b] * 2 * NH + h) * prefix_positions * hs : NULL;
+    const T *shared = before ? pkv + ((size_t)pslot[b] * 2 * NH + h) * prefix_positions * hs : NULL,
+            *token = qkv + (i * 3 * NH + h) * hs;
+    T *own = kv + ((size_t)slot[b] * 2 * NH + h) * positions * hs;
+    if (keeps)
+        for (size_t c = threadIdx.x; c < hs; c += 128) {
+            own[(see - 1 - before) * hs + c] = token[NH * hs + c];
+            own[(see - 1 - before + positions * NH) * hs + c] = token[2 * NH * hs + c];
+        }
+    uint4 key[PER], value[PER];
+    auto fetch = [&](size_t j) { // position j's, if it is there
+        const T *k = j < before ? shared + j * hs : keeps && j + 1 == see ? token + NH * hs : own + (j - before) * hs,
+                *v = k + (j < before ? prefix_positions : keeps && j + 1 == see ? 1 : positions) * NH * hs;
+        for (int u = 0; u < PER; u++) {
+            size_t c = (u * LANES + lane) * W;
+            key[u] = value[u] = make_uint4(0, 0, 0, 0);
+            if (j >= see || c >= hs) continue;
+            key[u] = load_bits<ALIGNED>(k + c, hs - c);
+            value[u] = load_bits<ALIGNED>(v + c, hs - c);
+        }
+    };
+    fetch(group);
     float q[PER][W], o[PER][W], most = -INFINITY, sum = 0;
     for (int u = 0; u < PER; u++) {
         size_t c = (u * LANES + lane) * W;
         for (int j = 0; j < W; j++) q[u][j] = o[u][j] = 0;
-        if (c < hs) load(q[u], qkv + i * 3 * NH * hs + h * hs + c, hs - c);
+        if (c < hs) load(q[u], token + c, hs - c);
     }
     for (size_t j0 = 0; j0 < see; j0 += GROUPS) {
-        const size_t j = j0 + group;
-        const bool there = j < see, old = j < before;
-        const T *k = there ? old ? shared + j * hs : own + (j - before) * hs : own,
-                *v = k + (old ? prefix_positions : positions) * NH * hs;
-        float dot = 0, value[PER][W];
+        float dot = 0, v[PER][W];
         for (int u = 0; u < PER; u++) {
-            size_t c = (u * LANES + lane) * W;
-            float key[W];
-            for (int e = 0; e < W; e++) key[e] = value[u][e] = 0;
-            if (there && c < hs) { load<ALIGNED>(key, k + c, hs - c); load<ALIGNED>(value[u], v + c, hs - c); }
-            for (int e = 0; e < W; e++) dot += q[u][e] * key[e];
+            float k[W];
+            unpack<T>(k, key[u]);
+            unpack<T>(v[u], value[u]);
+            for (int e = 0; e < W; e++) dot += q[u][e] * k[e];
         }
+        fetch(j0 + GROUPS + group);
         dot = lanes_sum(dot, LANES) * scale;
-        if (!there) continue;
+        if (j0 + group >= see) continue;
         float m = fmaxf(most, dot), shrink = expf(most - m), p = expf(dot - m); // at first expf(-inf) = 0
         most = m;
         sum = sum * shrink + p;
-        for (int u = 0; u < PER; u++) for (int e = 0; e < W; e++) o[u][e] = o[u][e] * shrink + p * value[u][e];
+        for (int u = 0; u < PER; u++) for (int e = 0; e < W; e++) o[u][e] = o[u][e] * shrink + p * v[u][e];
     }
     if (lane == 0) { group_most[group] = most; group_sum[group] = sum; }
     for (int u = 0; u < PER; u++) for (int e = 0; e < W; e++) group_out[group][(u * LANES + lane) * W + e] = o[u][e];
@@ -1318,9 +1346,11 @@ static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot,
     if (len.p) NEED_INDEX(len, B);
     size_t chunks = N * 2 * NH * ceil_div(HS_, 16 / dtype_size(qkv.type)), parts = 0;
     float scale = (float)(1 / sqrt((double)HS_));
-    BY_TYPE(qkv,
-            RUN(kv_store_kernel<T>, (unsigned)ceil_div(chunks, THREADS), THREADS, 0, at<T>(kv), at<T>(qkv), I_(start),
-                I_(slot), len.p ? I_(len) : NULL, T_, B, N, NH, HS_));
+    const bool keeps = len.p && N == B; // a token a row: its block stores what it alone reads
+    if (!keeps)
+        BY_TYPE(qkv,
+                RUN(kv_store_kernel<T>, (unsigned)ceil_div(chunks, THREADS), THREADS, 0, at<T>(kv), at<T>(qkv),
+                    I_(start), I_(slot), len.p ? I_(len) : NULL, T_, B, N, NH, HS_));
     if (!len.p && qkv.type == DT_BF16) // all that they see is in prompts and qkv
         return attention_mma(at<bf16>(out), NULL, qkv, start, pkv, pslot, plen, TP, B, N, NH, HS_, true, true, 1);
     static Scratch s_out, s_lse;
@@ -1335,14 +1365,15 @@ static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot,
         attention_mma((bf16 *)prompts, lse, qkv, start, pkv, pslot, plen, TP, B, N, NH, HS_, false, true, parts);
     }
     // positions lie side by side in both caches: if one begins at a round address and is a round size, all are
-    bool aligned = HS_ * dtype_size(qkv.type) % 16 == 0 && (uintptr_t)kv.p % 16 == 0 && (uintptr_t)pkv.p % 16 == 0;
+    bool aligned = HS_ * dtype_size(qkv.type) % 16 == 0 && (uintptr_t)kv.p % 16 == 0 &&
+        (uintptr_t)pkv.p % 16 == 0 && (uintptr_t)qkv.p % 16 == 0;
     #define DECODE(ALIGNED) \
         BY_HEAD_SIZE(HS_, 1, 1, 1, \
                      BY_TYPE(qkv, \
                              RUN((attention_decode_kernel<T, HS, ALIGNED>), dim3((unsigned)N, (unsigned)NH), 128, 0, \
-                                 at<T>(out), (const T *)prompts, lse, (int)parts, at<T>(kv), at<T>(qkv), I_(start), \
-                                 I_(slot), len.p ? I_(len) : NULL, T_, at<T>(pkv), I_(pslot), I_(plen), TP, B, NH, \
-                                 HS_, scale)))
+                                 at<T>(out), (const T *)prompts, lse, (int)parts, at<T>(kv), keeps, at<T>(qkv), \
+                                 I_(start), I_(slot), len.p ? I_(len) : NULL, T_, at<T>(pkv), I_(pslot), I_(plen), TP, \
+                                 B, NH, HS_, scale)))
     if (aligned) DECODE(true); else DECODE(false);
     #undef DECODE
 }

@@ -227,7 +227,7 @@ static void decoding_create(Decoding *d, Model *m, size_t rows) // m is packed
     for (size_t b = 0; b < rows; b++) d->prompts[b] = (Prompt){.ids = d->ids + b * PROMPT, .n = PROMPT};
     for (int pass = 0; pass < 2; pass++) {
         if (pass) arena_place(&d->work);
-        generator_carve(&d->g, m, &d->work, rows, DECODE_TOKENS, PROMPT, NEW);
+        generator_carve(&d->g, m, &d->work, rows, rows, DECODE_TOKENS, PROMPT, NEW);
     }
 }
 static void decoding_free(Decoding *d)

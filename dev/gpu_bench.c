@@ -201,7 +201,7 @@ static void decoder_create(Decoder *d, const Config *shape, size_t rows, size_t 
     d->r = xcalloc(rows, sizeof *d->r);
     for (int pass = 0; pass < 2; pass++) {
         if (pass) arena_place(&d->work);
-        generator_carve(&d->g, &d->m, &d->work, rows, 256, length, new);
+        generator_carve(&d->g, &d->m, &d->work, rows, n_prompts, 256, length, new);
     }
 }
 static void decoder_free(Decoder *d)
@@ -222,20 +222,20 @@ static void decode(Decoder *d, size_t first)
     generate(&d->g, &s, d->prompts, d->r, d->rows);
 }
 
-static void bench_decode(const char *name, const Config *shape, size_t rows, size_t length, size_t new)
+static void bench_decode(const char *name, const Config *shape, size_t rows, size_t n_prompts, size_t length, size_t new)
 {
     double weights = (double)shape->L * block_weights(shape) + (double)shape->V * (double)shape->C;
     Decoder d;
     Times t = {0};
     if (!room_for(name,
-            model_bytes(shape, TRAIN_NONE) + (double)(rows * (length + new) * shape->L * 2 * shape->C * 2) + SPARE))
+            model_bytes(shape, TRAIN_NONE) + (double)((rows * new + n_prompts * length) * shape->L * 2 * shape->C * 2) + SPARE))
         return;
-    decoder_create(&d, shape, rows, 1, length, new);
+    decoder_create(&d, shape, rows, n_prompts, length, new);
     for (int i = -WARM; i < REPEATS; i++) { time_begin(&t); decode(&d, 0); time_end(&t, i); }
     double step = median(t.host) / (double)new; // each ends with its tokens on the host
-    printf("{\"what\":\"%s\",\"rows\":%zu,\"prompt\":%zu,\"new\":%zu,\"host_seconds\":%.4g,\"device_seconds\":%.4g,"
+    printf("{\"what\":\"%s\",\"rows\":%zu,\"prompts\":%zu,\"prompt\":%zu,\"new\":%zu,\"host_seconds\":%.4g,\"device_seconds\":%.4g,"
            "\"tokens_per_second\":%.4g,\"weight_bytes_share_of_copy_bandwidth\":%.3f}\n",
-        name, rows, length, new, step, median(t.device) / (double)new, (double)rows / step,
+        name, rows, n_prompts, length, new, step, median(t.device) / (double)new, (double)rows / step,
         2 * weights / step / copy_rate);
     fflush(stdout);
     decoder_free(&d);
@@ -415,12 +415,14 @@ int main(int argc, char **argv)
     bench_ceilings();
     if (run[0]) bench_training("GPT-2 124M training step", &gpt2, TRAIN_ALL, 4, tiny ? 16 : 64, true);
     if (run[0] && !tiny) bench_training("GPT-2 124M training step", &gpt2, TRAIN_ALL, 8, 1024, true);
-    for (size_t i = 0; run[1] && i < n_rows; i++) bench_decode("GPT-2 124M decoding step", &gpt2, rows[i], 8, 32);
+    for (size_t i = 0; run[1] && i < n_rows; i++) bench_decode("GPT-2 124M decoding step", &gpt2, rows[i], 1, 8, 32);
     if (run[2]) bench_ppo(&gpt2);
     if (run[3]) bench_cache(&gpt2);
-    for (size_t i = 0; run[4] && i < n_rows; i++) bench_decode("Pythia 2.8B decoding step", &pythia, rows[i], 8, 32);
+    for (size_t i = 0; run[4] && i < n_rows; i++) bench_decode("Pythia 2.8B decoding step", &pythia, rows[i], 1, 8, 32);
     // a block of the TL;DR cache: the prompt's prefill is in it
-    if (run[4]) bench_decode("Pythia 2.8B decoding step", &pythia, tiny ? 4 : 200, tiny ? 8 : 512, tiny ? 4 : 53);
+    if (run[4]) bench_decode("Pythia 2.8B decoding step", &pythia, tiny ? 4 : 200, 1, tiny ? 8 : 512, tiny ? 4 : 53);
+    // five at once
+    if (run[4]) bench_decode("Pythia 2.8B decoding step", &pythia, tiny ? 8 : 1000, 5, tiny ? 8 : 512, tiny ? 4 : 53);
     if (run[4]) bench_reward("Pythia 2.8B reward model", &pythia, tiny ? 4 : 200, tiny ? 8 : 512, tiny ? 4 : 53);
     // a minibatch of TL;DR
     if (run[4]) bench_training("Pythia 2.8B forward and backward", &pythia, tiny ? 1 : 8, 4, tiny ? 16 : 565, false);

@@ -16,7 +16,7 @@ static void drawing_open(Drawing *d, const Args *a, const char *model, uint64_t 
     d->work = (Arena){.name = "sampling", .o = d->m.o};
     for (int pass = 0; pass < 2; pass++) {
         if (pass) arena_place(&d->work);
-        generator_carve(&d->g, &d->m, &d->work, d->rows, (size_t)a->micro_tokens, longest, (size_t)a->max_new);
+        generator_carve(&d->g, &d->m, &d->work, d->rows, d->rows, (size_t)a->micro_tokens, longest, (size_t)a->max_new);
     }
     model_pack(&d->m);
     d->s = (Sampling){.temperature = a->temperature, .top_p = a->top_p, .top_k = a->top_k, .seed = (uint64_t)a->seed,

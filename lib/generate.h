@@ -28,13 +28,14 @@ typedef struct { double temperature, top_p; long top_k; uint64_t seed, stream; i
 typedef struct {
     Model *m; Acts acts; Batch batch; KVCache prompts, own;
     Buf hidden, index, token, logp, uniform;
-    size_t rows, tokens, max_prompt, max_new;
+    size_t rows, slots, tokens, max_prompt, max_new;
     int *h_tokens, *h_start, *h_pos, *h_index, *h_slot, *h_len, *h_pslot, *h_plen, *live;
     double *h_uniform; real *h_logp;
 } Generator;
-// Room for `rows` responses at a time of at most max_new tokens to prompts of at most max_prompt, in `a`. Call again at
-// each phase change.
-void generator_carve(Generator *g, Model *m, Arena *a, size_t rows, size_t tokens, size_t max_prompt, size_t max_new);
+// Room for `rows` responses at a time of at most max_new tokens to at most `slots` prompts of at most max_prompt, in `a`.
+// Call again at each phase change.
+void generator_carve(Generator *g, Model *m, Arena *a, size_t rows, size_t slots, size_t tokens, size_t max_prompt,
+                     size_t max_new);
 void generator_free(Generator *g);
 // Fills ids, logp, n, finished and key of r[0..n) (prompt and sample are given; equal prompts side by side are
 // prefilled once). Uses m->packed: call model_pack first.
@@ -78,7 +79,8 @@ void response_free(Response *r)
     r->ids = NULL; r->logp = NULL; r->prefix = NULL; r->n = 0;
 }
 
-void generator_carve(Generator *g, Model *m, Arena *a, size_t rows, size_t tokens, size_t max_prompt, size_t max_new)
+void generator_carve(Generator *g, Model *m, Arena *a, size_t rows, size_t slots, size_t tokens, size_t max_prompt,
+                     size_t max_new)
 {
     size_t C = m->cfg.C;
     if (tokens < rows) tokens = rows;
@@ -95,10 +97,10 @@ void generator_carve(Generator *g, Model *m, Arena *a, size_t rows, size_t token
         g->live = (int *)xmalloc(2 * rows * sizeof(int));
         g->h_uniform = (double *)xmalloc(rows * sizeof(double)); g->h_logp = (real *)xmalloc(rows * sizeof(real));
     }
-    g->m = m; g->rows = rows; g->tokens = tokens; g->max_prompt = max_prompt; g->max_new = max_new;
+    g->m = m; g->rows = rows; g->slots = slots; g->tokens = tokens; g->max_prompt = max_prompt; g->max_new = max_new;
     batch_carve(&g->batch, a, tokens, rows);
     acts_carve(&g->acts, m, a, tokens, m->cfg.L);
-    kv_carve(&g->prompts, m, a, rows, max_prompt, rows, false);
+    kv_carve(&g->prompts, m, a, slots, max_prompt, rows, false);
     kv_carve(&g->own, m, a, rows, max_new, rows, true);
     g->own.prefix = &g->prompts;
     g->hidden = arena_take(a, checked_product("head", rows, C), m->o->type, "head");
@@ -180,7 +182,10 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
     int *slot_of = g->live + g->rows;
     for (size_t done = 0; done < total;) {
         Response *r = all + done;
-        size_t n = total - done < g->rows ? total - done : g->rows, live = n;
+        size_t n = total - done < g->rows ? total - done : g->rows, slots = 0;
+        for (size_t i = 0; i < n; i++) // as many as there are prompts' slots for
+            if ((!i || r[i].prompt != r[i - 1].prompt) && slots++ == g->slots) n = i;
+        size_t live = n;
         for (size_t i = 0; i < n; i++) {
             const Prompt *p = &prompts[r[i].prompt];
             if (p->n < 1 || p->n > g->max_prompt || p->n + g->max_new - 1 > m->cfg.max_T)

@@ -144,7 +144,7 @@ static double plan_drawing(Model *m, size_t rows, size_t tokens, size_t prompt, 
     Arena work = {.o = m->o};
     double total = 0;
     packs_carve(m);
-    generator_carve(&g, m, &work, rows, tokens, prompt, max_new);
+    generator_carve(&g, m, &work, rows, rows, tokens, prompt, max_new);
     arena_print(NULL, &m->params, &total);
     arena_print(NULL, &m->packs, &total);
     arena_print(NULL, &work, &total);

@@ -757,9 +757,9 @@ static void plans_are_what_is_allocated(void) // for sampling and training
         model_random(&m, 1);
         if (training) pass_create(&p, &m, 40, true);
         else {
-            generator_carve(&g, &m, &work, 5, 40, 7, 9);
+            generator_carve(&g, &m, &work, 5, 5, 40, 7, 9);
             arena_place(&work);
-            generator_carve(&g, &m, &work, 5, 40, 7, 9);
+            generator_carve(&g, &m, &work, 5, 5, 40, 7, 9);
             model_pack(&m);
         }
         size_t bytes = m.params.base.n + (training ? m.optim.base.n + p.own.base.n : m.packs.base.n + work.base.n);

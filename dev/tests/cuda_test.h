@@ -640,7 +640,7 @@ static void test_cuda_regions(void)
         model_random(&m, 5);
         for (int pass = 0; pass < 2; pass++) {
             if (pass) arena_place(&work);
-            generator_carve(&g, &m, &work, N, 64, 4, 8);
+            generator_carve(&g, &m, &work, N, N, 64, 4, 8);
         }
         model_pack(&m);
         for (int run = 0; run < (side ? 3 : 1); run++) {

@@ -328,7 +328,7 @@ static void draw_stream(Model *m, Prompt *p, size_t P, size_t K, uint64_t stream
     Arena work = {.name = "work", .o = m->o};
     for (int pass = 0; pass < 2; pass++) {
         if (pass) arena_place(&work);
-        generator_carve(&g, m, &work, 256, 512, 1, 8);
+        generator_carve(&g, m, &work, 256, 256, 512, 1, 8);
     }
     for (size_t i = 0; i < P * K; i++) r[i] = (Response){.prompt = i / K, .sample = i % K};
     generate(&g, &(Sampling){.temperature = 1, .top_p = 1, .seed = 5, .stream = stream, .eos = -1}, p, r, P * K);
