@@ -866,8 +866,8 @@ __global__ void __launch_bounds__(THREADS)
 
 // The same in bfloat16 on tensor cores (mma.sync m16n8k16; tensor_core.h says which lane holds what). A block of 4
 // warps owns 64 positions, 16 a warp, and walks over tiles of TILE others. Tiles lie in shared memory as bfloat16 rows
-// of HS with a stride of HS + 8, which spreads the 8 rows of a matrix over all banks. A warp's scores s[n] are 16 x 8
-// for the others 8 n..8 n + 7; rounded, they are the next product's left side as they are.
+// of HS (the head size, rounded up) with a stride of HS + 8, which spreads the 8 rows of a matrix over all banks. A
+// warp's scores s[n] are 16 x 8 for the others 8 n..8 n + 7; rounded, they are the next product's left side as they are.
 
 enum { MMA_THREADS = 128, MMA_ROWS = 64 };
 #define LOG2_E 1.4426950408889634f
@@ -892,12 +892,13 @@ __device__ inline void mma_load(bf16 *tile, const bf16 *head, size_t stride, siz
 
 // s (16, TILE) = 16 rows of a . rows of x
 template <int HS, int TILE>
-__device__ inline void mma_dot(float s[TILE / 8][4], const bf16 *a, const bf16 *x, size_t hs)
+__device__ inline void mma_dot(float s[TILE / 8][4], const bf16 *a, const bf16 *x)
 {
     const int lane = threadIdx.x % 32;
     UNROLL
     for (int n = 0; n < TILE / 8; n++) for (int e = 0; e < 4; e++) s[n][e] = 0;
-    for (size_t c = 0; c < hs; c += 16) {
+    UNROLL
+    for (int c = 0; c < HS; c += 16) {
         uint32_t left[4], right[4];
         ldmatrix_x4(left, a + lane % 16 * (HS + 8) + c + lane / 16 * 8);
         UNROLL
@@ -919,7 +920,7 @@ __device__ inline uint32_t two_bf16(float low, float high)
 
 // acc (16, HS) += w (16, TILE) x
 template <int HS, int TILE>
-__device__ inline void mma_multiply(float acc[HS / 8][4], const float w[TILE / 8][4], const bf16 *x, size_t hs)
+__device__ inline void mma_multiply(float acc[HS / 8][4], const float w[TILE / 8][4], const bf16 *x)
 {
     const int lane = threadIdx.x % 32;
     UNROLL
@@ -929,7 +930,6 @@ __device__ inline void mma_multiply(float acc[HS / 8][4], const float w[TILE / 8
                  right[4];
         UNROLL
         for (int c = 0; c < HS / 8; c += 2) {
-            if ((size_t)c * 8 >= hs) break; // the same for all
             ldmatrix_x4_trans(right, x + (n * 8 + lane % 16) * (HS + 8) + c * 8 + lane / 16 * 8);
             mma_m16n8k16_bf16(acc[c], left, right);
             mma_m16n8k16_bf16(acc[c + 1], left, right + 2);
@@ -963,11 +963,11 @@ __device__ inline void mma_store(bf16 *head, size_t stride, size_t first, size_t
 // (scale has log2(e) in it). Of the two rows that a lane has, g and g + 8, each sees the keys low[r] <= key < high[r].
 template <int HS, int TILE>
 __device__ inline void mma_attend(float o[HS / 8][4], float most[2], float sum[2], const bf16 *q, const bf16 *k,
-                                  const bf16 *v, int k0, const int low[2], const int high[2], size_t hs, float scale)
+                                  const bf16 *v, int k0, const int low[2], const int high[2], float scale)
 {
     const int t = threadIdx.x % 4 * 2;
     float s[TILE / 8][4];
-    mma_dot<HS, TILE>(s, q, k, hs);
+    mma_dot<HS, TILE>(s, q, k);
     UNROLL
     for (int r = 0; r < 2; r++) {
         const bool whole = low[r] <= k0 && k0 + TILE <= high[r];
@@ -993,7 +993,7 @@ __device__ inline void mma_attend(float o[HS / 8][4], float most[2], float sum[2
         UNROLL
         for (int c = 0; c < HS / 8; c++) for (int e = 2 * r; e < 2 * r + 2; e++) o[c][e] *= shrink;
     }
-    mma_multiply<HS, TILE>(o, s, v, hs);
+    mma_multiply<HS, TILE>(o, s, v);
 }
 
 // What is left of an online softmax: the warp's rows of out, which begin at `first`, and their log-sum-exp
@@ -1097,7 +1097,7 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
         copy_wait<1>();
         __syncthreads(); // this tile is there
         if (mine)
-            mma_attend<HS, TILE>(o, most, sum, q + row * (HS + 8), k, k + KEYS, here, see, until, hs, scale);
+            mma_attend<HS, TILE>(o, most, sum, q + row * (HS + 8), k, k + KEYS, here, see, until, scale);
         __syncthreads(); // and read
     }
     copy_wait<0>();
@@ -1137,8 +1137,8 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
         copy_wait<1>();
         __syncthreads();
         float s[TILE / 8][4], dp[TILE / 8][4];
-        mma_dot<HS, TILE>(s, a + own * (HS + 8), x, hs);
-        mma_dot<HS, TILE>(dp, b + own * (HS + 8), y, hs);
+        mma_dot<HS, TILE>(s, a + own * (HS + 8), x);
+        mma_dot<HS, TILE>(dp, b + own * (HS + 8), y);
         UNROLL
         for (int i = 0; i < TILE / 8; i++)
             for (int e = 0; e < 4; e++) {
@@ -1148,8 +1148,8 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
                 s[i][e] = pair ? exp2f((s[i][e] * scale - lse[query]) * LOG2_E) : 0;
                 dp[i][e] = pair ? s[i][e] * (dp[i][e] - delta[query]) * scale : 0;
             }
-        mma_multiply<HS, TILE>(da, dp, x, hs);
-        if (KEYS) mma_multiply<HS, TILE>(db, s, y, hs);
+        mma_multiply<HS, TILE>(da, dp, x);
+        if (KEYS) mma_multiply<HS, TILE>(db, s, y);
         __syncthreads(); // the others are read
         bf16 *read = x;
         x = free;
@@ -1159,6 +1159,16 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
     mma_store<HS>(dqkv + h * hs + (KEYS ? C : 0), 3 * C, first + own, N, hs, da, 1, 1, a + own * (HS + 8));
     if (KEYS) mma_store<HS>(dqkv + h * hs + 2 * C, 3 * C, first + own, N, hs, db, 1, 1, b + own * (HS + 8));
 }
+
+// Runs a statement with HS, the head size rounded up to one that tensor cores have a program for: those of GPT-2 and of
+// Pythia 2.8B are among them, for what is beyond a head costs time.
+#define BY_MMA_SIZE(hs, ...) do { \
+        if ((hs) <= 64) { enum { HS = 64 }; __VA_ARGS__; } \
+        else if ((hs) <= 80) { enum { HS = 80 }; __VA_ARGS__; } \
+        else if ((hs) <= 128) { enum { HS = 128 }; __VA_ARGS__; } \
+        else if ((hs) <= 256) { enum { HS = 256 }; __VA_ARGS__; } \
+        else die("head size %zu: at most 256", hs); \
+    } while (0)
 
 // Runs a statement with HS, the head size rounded up, and with M, the tile's height over 16, as shared memory allows.
 #define BY_HEAD_SIZE(hs, m64, m128, m256, ...) do { \
@@ -1176,11 +1186,11 @@ static void attention_mma(bf16 *out, float *lse, Buf qkv, Buf start, Buf pkv, Bu
 {
     dim3 grid((unsigned)ceil_div(N, MMA_ROWS), (unsigned)NH, (unsigned)parts);
     float scale = LOG2_E / sqrtf((float)HS_);
-    // M: with shorter tiles two blocks fit where heads are large
-    BY_HEAD_SIZE(HS_, 4, 2, 2,
-                 RUN((attention_mma_kernel<HS, 16 * M>), grid, MMA_THREADS,
-                     (MMA_ROWS + 4 * 16 * M) * (HS + 8) * sizeof(bf16), out, lse, at<bf16>(qkv), I_(start),
-                     at<bf16>(pkv), I_(pslot), I_(plen), TP, B, N, NH, HS_, own, causal, scale));
+    BY_MMA_SIZE(HS_, {
+        enum { TILE = HS <= 64 ? 64 : 32 }; // two blocks at a time fit
+        RUN((attention_mma_kernel<HS, TILE>), grid, MMA_THREADS, (MMA_ROWS + 4 * TILE) * (HS + 8) * sizeof(bf16), out,
+            lse, at<bf16>(qkv), I_(start), at<bf16>(pkv), I_(pslot), I_(plen), TP, B, N, NH, HS_, own, causal, scale);
+    });
 }
 
 static void cuda_attention_forward(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS_,
@@ -1225,6 +1235,7 @@ static void cuda_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qk
             BACKWARD(float, HS, M, false);
         });
     else if (HS_ <= 64) { BACKWARD_MMA(64, true); BACKWARD_MMA(64, false); }
+    else if (HS_ <= 80) { BACKWARD_MMA(80, true); BACKWARD_MMA(80, false); }
     else if (HS_ <= 128) { BACKWARD_MMA(128, true); BACKWARD_MMA(128, false); }
     // two accumulators of mma.sync's do not fit the registers
     else if (HS_ <= 256) { BACKWARD(bf16, 256, 1, true); BACKWARD(bf16, 256, 1, false); }
@@ -1251,23 +1262,27 @@ __global__ void kv_store_kernel(T *kv, const T *qkv, const int *start, const int
     store(kv + (((size_t)slot[b] * 2 * NH + part) * positions + t) * hs + c, x, hs - c);
 }
 
-// A block a token and head. What the prompts give may be there already, in `parts` of attention_mma_kernel's: out of
-// the prompt's positions alone (parts,N,NH,hs), and lse (parts,N,NH); where no lse is finite, the prompt is left to this
-// kernel. keeps: the token is its row's only new one, and its key and value are not in the cache yet, but put there.
-// Groups of LANES threads take every GROUPS-th position and keep an online softmax each, the next position's key and
-// value on their way meanwhile; then the groups and the parts are added up. Bytes: the keys and values of every token's
-// own response.
-template <class T, int HS, bool ALIGNED>
+// A TEAM of threads, a block's or a warp's, a token and head. What the prompts give may be there already, in `parts` of
+// attention_mma_kernel's: out of the prompt's positions alone (parts,N,NH,hs), and lse (parts,N,NH); where no lse is
+// finite, the prompt is left to this kernel. keeps: the token is its row's only new one, and its key and value are not
+// in the cache yet, but put there. Groups of LANES threads take every GROUPS-th position and keep an online softmax
+// each, the next position's key and value on their way meanwhile; then the groups and the parts are added up. Bytes: the
+// keys and values of every token's own response.
+template <class T, int HS, bool ALIGNED, int TEAM>
 __global__ void __launch_bounds__(128)
     attention_decode_kernel(T *out, const T *prompts, const float *lse, int parts, T *kv, bool keeps, const T *qkv,
                             const int *start, const int *slot, const int *len, size_t positions, const T *pkv,
-                            const int *pslot, const int *plen, size_t prefix_positions, size_t B, size_t NH, size_t hs,
-                            float scale)
+                            const int *pslot, const int *plen, size_t prefix_positions, size_t B, size_t N, size_t NH,
+                            size_t hs, float scale)
 {
-    enum { W = Wide<T>::n, LANES = HS / W < 32 ? HS / W : 32, PER = HS / W / LANES, GROUPS = 128 / LANES };
-    __shared__ float group_most[GROUPS], group_sum[GROUPS], group_out[GROUPS][HS];
-    const size_t i = blockIdx.x, h = blockIdx.y, b = row_of(start, B, gridDim.x, i), lane = threadIdx.x % LANES,
-                 group = threadIdx.x / LANES, N = gridDim.x;
+    enum { W = Wide<T>::n, LANES = HS / W < 32 ? HS / W : 32, PER = HS / W / LANES, GROUPS = TEAM / LANES };
+    __shared__ float most_of[128 / LANES], sum_of[128 / LANES], out_of[128 / LANES][HS];
+    const unsigned team = threadIdx.x / TEAM, me = threadIdx.x % TEAM, pair = blockIdx.x * (128 / TEAM) + team;
+    const size_t i = pair / (unsigned)NH, h = pair % (unsigned)NH, lane = me % LANES, group = me / LANES;
+    if (i >= N) return;
+    const size_t b = keeps ? i : row_of(start, B, N, i);
+    float *group_most = most_of + team * GROUPS, *group_sum = sum_of + team * GROUPS,
+          (*group_out)[HS] = out_of + team * GROUPS;
     float far = -INFINITY;
     for (int s = 0; s < parts; s++) far = fmaxf(far, lse[(s * N + i) * NH + h]);
     const size_t before = pkv && !(far > -INFINITY) ? (size_t)plen[b] : 0,
@@ -1276,7 +1291,7 @@ __global__ void __launch_bounds__(128)
             *token = qkv + (i * 3 * NH + h) * hs;
     T *own = kv + ((size_t)slot[b] * 2 * NH + h) * positions * hs;
     if (keeps)
-        for (size_t c = threadIdx.x; c < hs; c += 128) {
+        for (size_t c = me; c < hs; c += TEAM) {
             own[(see - 1 - before) * hs + c] = token[NH * hs + c];
             own[(see - 1 - before + positions * NH) * hs + c] = token[2 * NH * hs + c];
         }
@@ -1317,13 +1332,14 @@ __global__ void __launch_bounds__(128)
     }
     if (lane == 0) { group_most[group] = most; group_sum[group] = sum; }
     for (int u = 0; u < PER; u++) for (int e = 0; e < W; e++) group_out[group][(u * LANES + lane) * W + e] = o[u][e];
-    __syncthreads();
+    if (TEAM > 32) __syncthreads();
+    else __syncwarp();
     float m = fmaxf(group_most[0], far); // group 0 saw at least one position
     for (int g = 1; g < GROUPS; g++) m = fmaxf(m, group_most[g]);
     float total = 0;
     for (int s = 0; s < parts; s++) total += expf(lse[(s * N + i) * NH + h] - m);
     for (int g = 0; g < GROUPS; g++) total += group_sum[g] * expf(group_most[g] - m);
-    for (size_t c = threadIdx.x; c < hs; c += 128) {
+    for (size_t c = me; c < hs; c += TEAM) {
         float x = 0;
         for (int s = 0; s < parts && far > -INFINITY; s++)
             x += (float)prompts[(s * N + i) * NH * hs + h * hs + c] * expf(lse[(s * N + i) * NH + h] - m);
@@ -1334,7 +1350,7 @@ __global__ void __launch_bounds__(128)
 
 // Below these a launch costs more than it saves; and a prompt is cut into so many parts at most, if the device has
 // room for more blocks at once than there are.
-enum { PREFIX_LONG = 64, PREFIX_QUERIES = 16, PREFIX_PARTS = 4, PREFIX_BLOCKS = 512 };
+enum { PREFIX_LONG = 64, PREFIX_QUERIES = 16, PREFIX_PARTS = 4, PREFIX_BLOCKS = 512, DECODE_MANY = 4096 };
 
 static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T_, Buf pkv, Buf pslot,
                                   Buf plen, size_t TP, size_t B, size_t N, size_t NH, size_t HS_)
@@ -1367,14 +1383,18 @@ static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot,
     // positions lie side by side in both caches: if one begins at a round address and is a round size, all are
     bool aligned = HS_ * dtype_size(qkv.type) % 16 == 0 && (uintptr_t)kv.p % 16 == 0 &&
         (uintptr_t)pkv.p % 16 == 0 && (uintptr_t)qkv.p % 16 == 0;
-    #define DECODE(ALIGNED) \
+    #define DECODE(ALIGNED, TEAM) \
         BY_HEAD_SIZE(HS_, 1, 1, 1, \
                      BY_TYPE(qkv, \
-                             RUN((attention_decode_kernel<T, HS, ALIGNED>), dim3((unsigned)N, (unsigned)NH), 128, 0, \
+                             RUN((attention_decode_kernel<T, HS, ALIGNED, TEAM>), \
+                                 (unsigned)ceil_div(N * NH, 128 / TEAM), 128, 0, \
                                  at<T>(out), (const T *)prompts, lse, (int)parts, at<T>(kv), keeps, at<T>(qkv), \
                                  I_(start), I_(slot), len.p ? I_(len) : NULL, T_, at<T>(pkv), I_(pslot), I_(plen), TP, \
-                                 B, NH, HS_, scale)))
-    if (aligned) DECODE(true); else DECODE(false);
+                                 B, N, NH, HS_, scale)))
+    // a block each while they do not fill the device, a warp each when they do
+    if (!aligned) DECODE(false, 128);
+    else if (N * NH < DECODE_MANY) DECODE(true, 128);
+    else DECODE(true, 32);
     #undef DECODE
 }
 

@@ -309,6 +309,25 @@ static void cuda_decode_tests(void)
     }
 }
 
+// So many rows that a warp sees to each head of each of them
+static void cuda_many_rows_test(void)
+{
+    enum { B = 2050, T = 6, NH = 2, HS = 16, C = NH * HS };
+    cuda_start();
+    int one[B + 1], slot[B], old[B];
+    for (int b = 0; b <= B; b++) one[b] = b;
+    for (int b = 0; b < B; b++) { slot[b] = B - 1 - b; old[b] = b % T; }
+    Operand *qkv = random_operand("qkv", B * 3 * C, 2), *kv = random_operand("cache", B * T * 2 * C, 1),
+            *ones = operand("start", B + 1, DT_I32, one), *sl = operand("slot", B, DT_I32, slot),
+            *ln = operand("len", B, DT_I32, old), *y = poisoned("out", B * C, ACT);
+    CASE("attention_decode, many rows", 1e-5, OUT(y), {
+        o->upload(ON(kv), kv->init);
+        o->attention_decode(ON(y), ON(kv), ON(qkv), ON(ones), ON(sl), ON(ln), T, (Buf){0}, (Buf){0}, (Buf){0}, 0, B, B,
+            NH, HS);
+    });
+    operands_free();
+}
+
 // Long prompts that many neighbours share, or few, or each its own: one token a row, as in decoding, and several, as in
 // scoring. A prompt of no tokens is among them.
 static void cuda_prefix_tests(void)
@@ -611,7 +630,11 @@ static void cuda_files_tests(void)
     }
 }
 
-static void test_cuda_prefix(void) { in_both(cuda_prefix_tests); }
+static void test_cuda_prefix(void)
+{
+    in_both(cuda_prefix_tests);
+    in_both(cuda_many_rows_test);
+}
 static void test_cuda_files(void) { in_both(cuda_files_tests); }
 static void test_cuda_distilbert(void) { in_both(cuda_distilbert_tests); }
 static void test_cuda_offline(void) { in_both(cuda_offline_tests); }
