@@ -104,6 +104,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"decoding equals the full forward, in any batching", test_decode, 3},
     {"sampling follows its distribution", test_sampling, 1},
     {"a fresh model: what is drawn, and what is 0 or 1", test_fresh, 1},
+    {"the weights' average", test_average, 1},
     {"what is frozen stays bit-identical", test_frozen, 1},
     {"packed products, many shapes", test_products, 3},
     {"safetensors and folders", test_files, 1},

@@ -867,7 +867,8 @@ __global__ void __launch_bounds__(THREADS)
 // The same in bfloat16 on tensor cores (mma.sync m16n8k16; tensor_core.h says which lane holds what). A block of 4
 // warps owns 64 positions, 16 a warp, and walks over tiles of TILE others. Tiles lie in shared memory as bfloat16 rows
 // of HS (the head size, rounded up) with a stride of HS + 8, which spreads the 8 rows of a matrix over all banks. A
-// warp's scores s[n] are 16 x 8 for the others 8 n..8 n + 7; rounded, they are the next product's left side as they are.
+// warp's scores s[n] are 16 x 8 for the others 8 n..8 n + 7; rounded, they are the next product's left side as they
+// are.
 
 enum { MMA_THREADS = 128, MMA_ROWS = 64 };
 #define LOG2_E 1.4426950408889634f
@@ -1011,12 +1012,13 @@ __device__ inline void mma_finish(bf16 *out, float *lse, float o[HS / 8][4], con
 }
 
 // What tokens see, in this order: the first plen positions of their prompts' slots of pkv (S,2,NH,positions,HS; NULL:
-// no prompts), and (own) the rows of qkv that they are in, causally or whole. So the same walk serves training, prompts,
-// responses on prompts, and for decoding the prompts' part alone. A block has 64 queries of a head; it walks over the
-// prompt of each run of them that has one prompt, then over the rows. While it works on a tile of keys and values the
-// next is on its way. Not own: the walk over a prompt may be cut into gridDim.z parts, each with its out and lse; and
-// where there are so many prompts that most of the work would be masked, lse is -infinity: attention_decode_kernel sees
-// to them. Bytes: keys and values once per 64 queries; operations: 4 HS for each pair of query and key, by mma.
+// no prompts), and (own) the rows of qkv that they are in, causally or whole. So the same walk serves training,
+// prompts, responses on prompts, and for decoding the prompts' part alone. A block has 64 queries of a head; it walks
+// over the prompt of each run of them that has one prompt, then over the rows. While it works on a tile of keys and
+// values the next is on its way. Not own: the walk over a prompt may be cut into gridDim.z parts, each with its out and
+// lse; and where there are so many prompts that most of the work would be masked, lse is -infinity:
+// attention_decode_kernel sees to them. Bytes: keys and values once per 64 queries; operations: 4 HS for each pair of
+// query and key, by mma.
 enum { PREFIX_RUNS = 8 };
 template <int HS, int TILE>
 __global__ void __launch_bounds__(MMA_THREADS, 2)
@@ -1227,8 +1229,8 @@ static void cuda_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qk
         at<T>(qkv), I_(start), B, N, NH, HS_, causal, scale)
 #define BACKWARD_MMA(HS, keys) \
     RUN((attention_backward_mma_kernel<HS, 32, keys>), tiles(N, MMA_ROWS, NH), MMA_THREADS, \
-        2 * (MMA_ROWS + 2 * 32) * (HS + 8) * sizeof(bf16), at<bf16>(dqkv), at<bf16>(dout), F_(lse), delta, at<bf16>(qkv), \
-        I_(start), B, N, NH, HS_, causal, scale)
+        2 * (MMA_ROWS + 2 * 32) * (HS + 8) * sizeof(bf16), at<bf16>(dqkv), at<bf16>(dout), F_(lse), delta, \
+        at<bf16>(qkv), I_(start), B, N, NH, HS_, causal, scale)
     if (qkv.type == DT_F32)
         BY_HEAD_SIZE(HS_, 2, 2, 1, {
             BACKWARD(float, HS, M, true);
@@ -1266,8 +1268,8 @@ __global__ void kv_store_kernel(T *kv, const T *qkv, const int *start, const int
 // attention_mma_kernel's: out of the prompt's positions alone (parts,N,NH,hs), and lse (parts,N,NH); where no lse is
 // finite, the prompt is left to this kernel. keeps: the token is its row's only new one, and its key and value are not
 // in the cache yet, but put there. Groups of LANES threads take every GROUPS-th position and keep an online softmax
-// each, the next position's key and value on their way meanwhile; then the groups and the parts are added up. Bytes: the
-// keys and values of every token's own response.
+// each, the next position's key and value on their way meanwhile; then the groups and the parts are added up. Bytes:
+// the keys and values of every token's own response.
 template <class T, int HS, bool ALIGNED, int TEAM>
 __global__ void __launch_bounds__(128)
     attention_decode_kernel(T *out, const T *prompts, const float *lse, int parts, T *kv, bool keeps, const T *qkv,

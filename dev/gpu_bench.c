@@ -222,19 +222,20 @@ static void decode(Decoder *d, size_t first)
     generate(&d->g, &s, d->prompts, d->r, d->rows);
 }
 
-static void bench_decode(const char *name, const Config *shape, size_t rows, size_t n_prompts, size_t length, size_t new)
+static void bench_decode(const char *name, const Config *shape, size_t rows, size_t n_prompts, size_t length,
+    size_t new)
 {
     double weights = (double)shape->L * block_weights(shape) + (double)shape->V * (double)shape->C;
     Decoder d;
     Times t = {0};
-    if (!room_for(name,
-            model_bytes(shape, TRAIN_NONE) + (double)((rows * new + n_prompts * length) * shape->L * 2 * shape->C * 2) + SPARE))
+    double positions = (double)(rows * new + n_prompts * length);
+    if (!room_for(name, model_bytes(shape, TRAIN_NONE) + positions * (double)(shape->L * 2 * shape->C * 2) + SPARE))
         return;
     decoder_create(&d, shape, rows, n_prompts, length, new);
     for (int i = -WARM; i < REPEATS; i++) { time_begin(&t); decode(&d, 0); time_end(&t, i); }
     double step = median(t.host) / (double)new; // each ends with its tokens on the host
-    printf("{\"what\":\"%s\",\"rows\":%zu,\"prompts\":%zu,\"prompt\":%zu,\"new\":%zu,\"host_seconds\":%.4g,\"device_seconds\":%.4g,"
-           "\"tokens_per_second\":%.4g,\"weight_bytes_share_of_copy_bandwidth\":%.3f}\n",
+    printf("{\"what\":\"%s\",\"rows\":%zu,\"prompts\":%zu,\"prompt\":%zu,\"new\":%zu,\"host_seconds\":%.4g,"
+           "\"device_seconds\":%.4g,\"tokens_per_second\":%.4g,\"weight_bytes_share_of_copy_bandwidth\":%.3f}\n",
         name, rows, n_prompts, length, new, step, median(t.device) / (double)new, (double)rows / step,
         2 * weights / step / copy_rate);
     fflush(stdout);

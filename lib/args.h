@@ -13,8 +13,8 @@ typedef struct {
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows,
         threads, prompts_max;
     double missing_eos, alpha, reward_timeout, reward_scale, reward_offset, reward_tolerance, temperature, top_p, beta,
-        clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad, average,
-        save_minutes;
+        clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad,
+        average, save_minutes;
     bool resume, drop_last;
 } Args;
 
@@ -177,8 +177,8 @@ static const Flag flag_table[] = {
     FLAG("clip-grad", FLAG_DOUBLE, clip_grad, "sft reward train offline", "1", "0..1e9",
          "largest gradient norm (0: no clipping)"),
     FLAG("average", FLAG_DOUBLE, average, "sft reward train offline", "0", "0..<1",
-         "the model that is written has the weights' moving average, of which this share is kept at each optimiser step "
-         "(0: the last weights)"),
+         "the model that is written has the weights' moving average, of which this share is kept at each optimiser "
+         "step (0: the last weights)"),
     // running
     FLAG("preset", FLAG_STRING, preset, "train offline", NULL, NULL,
          "a named set of flags. train: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: the "

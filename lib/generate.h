@@ -32,8 +32,8 @@ typedef struct {
     int *h_tokens, *h_start, *h_pos, *h_index, *h_slot, *h_len, *h_pslot, *h_plen, *live;
     double *h_uniform; real *h_logp;
 } Generator;
-// Room for `rows` responses at a time of at most max_new tokens to at most `slots` prompts of at most max_prompt, in `a`.
-// Call again at each phase change.
+// Room for `rows` responses at a time of at most max_new tokens to at most `slots` prompts of at most max_prompt, in
+// `a`. Call again at each phase change.
 void generator_carve(Generator *g, Model *m, Arena *a, size_t rows, size_t slots, size_t tokens, size_t max_prompt,
                      size_t max_new);
 void generator_free(Generator *g);

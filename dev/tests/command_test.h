@@ -1407,7 +1407,7 @@ static void supervised_resumes(void)
         "{\"text\":\"a film about a man who likes films about men\"}\n"
         "{\"text\":\"another one\"}\n"
         "{\"text\":\"the third of them is good\"}\n");
-    #define SFT "sft --model lm --data sft.jsonl --batch 2 --steps 60 --lr 1e-3 --save-every 1 "
+    #define SFT "sft --model lm --data sft.jsonl --batch 2 --steps 60 --lr 1e-3 --average 0.9 --save-every 1 "
     double t = clock_seconds();
     expect_success(SFT "--out sft1");
     t = clock_seconds() - t;

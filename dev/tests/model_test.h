@@ -442,3 +442,29 @@ static void test_distilbert(void)
     }
     for (size_t i = 0; i < n; i++) json_decref(j[i]);
 }
+
+// The average of the weights: the plain mean of the first steps, then exponential, and what model_average_use writes
+static void test_average(void)
+{
+    enum { STEPS = 30 };
+    const double keep = 0.9;
+    Model m;
+    Config config = tiny_config(13, false, false);
+    model_create(&m, ops_cpu(), &config, 1, false, false);
+    model_random(&m, 3);
+    size_t n = m.n_params - m.first;
+    double *want = xcalloc(n, sizeof *want), far = 0;
+    model_average_begin(&m);
+    for (int t = 1; t <= STEPS; t++) {
+        for (size_t i = 0; i < n; i++) R_(m.grad)[i] = (real)(random_uniform(1, 1, (uint64_t)t, i, 0) - 0.5);
+        model_update(&m, &(AdamW){.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .average = keep});
+        double k = t <= 10 ? (t - 1) / (double)t : keep; // 1 - 1/t reaches .9 at the tenth step
+        for (size_t i = 0; i < n; i++) want[i] = k * want[i] + (1 - k) * (double)R_(m.master)[i];
+    }
+    for (size_t i = 0; i < n; i++) far = fmax(far, fabs(want[i] - (double)R_(m.master)[i]));
+    CHECK(far > 1e-3, "the weights moved by %g only", far);
+    model_average_use(&m);
+    for (size_t i = 0; i < n; i++) CHECK_NEAR((double)R_(m.master)[i], want[i], in_double ? 1e-14 : 1e-6, "averaged");
+    free(want);
+    model_free(&m);
+}
