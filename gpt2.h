@@ -89,7 +89,8 @@ enum {
     STREAM_MINIBATCH,
     STREAM_SPLIT,
     STREAM_PAIRS,
-    STREAM_RECHECK
+    STREAM_RECHECK,
+    STREAM_ANCHOR
 };
 
 static inline uint64_t mix64(uint64_t x) // the finaliser of splitmix64 (Steele, Lea, Flood 2014)

@@ -17,6 +17,7 @@
 //  - N+: Huang et al., The N+ Implementation Details of RLHF with PPO, 2024, arXiv:2403.17031; its details are
 //    numbered.
 //  - PPO: Schulman et al., Proximal Policy Optimization Algorithms, 2017, arXiv:1707.06347.
+//  - BOND: Sessa et al., BOND: Aligning LLMs with Best-of-N Distillation, 2024, arXiv:2407.14622 (lib/bond.h).
 //  - GAE: Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage Estimation, 2016,
 //    arXiv:1506.02438.
 //
@@ -116,6 +117,12 @@ struct ObjectiveSpec {
     long N; double beta;    // the strength: one of them, the other 0
     bool compat_scale;      // vbon as in the released code: score / n, kappa 1/(n-1)
     double kappa, ref_weight, score_scale;
+    // bond, jbond (lib/bond.h): an anchor draws, and kappa's log ref is its. Beside PPO's loss stands -forward log
+    // pi(y'), y' the best of its first `best` draws; log F is log_f of y's place among the first k, not --fhat's
+    double forward;
+    double (*log_f)(const Place *among);
+    long best, k;
+    double anchor_rate, anchor_kl; // jbond: how fast the anchor follows the policy; weight of the KL to it
 };
 void objective_prepare(ObjectiveSpec *o); // checks the strength, dies on what does not make sense, sets the weights
 // One row's advantages and returns: rewards, values -> (n) each; V after the last action is 0 (GAE, Eq. 16)
@@ -152,6 +159,18 @@ typedef struct {
     uint64_t seed; int eos;
     AdamW adamw;
 } PpoOptions;
+
+// What draws beside the policy, for bond and jbond; all 0 for the others. lib/bond.h is about it.
+typedef struct {
+    size_t K;                      // draws to each prompt of a rollout
+    Response *y;                   // (E,K)
+    double *reward; uint64_t *key; // (E,K) of the draws, as a Cdf has them
+    Sequence *best;                // (E) the best of each prompt's first `best` draws
+    Buf weights; Params params;    // of the n parameters that train; all of them by name
+    double *average, *logp;        // jbond: (n) the weights exactly, saved in checkpoints; (actions) log pi_anchor
+    real *host;                    // (n) for weights on their way
+    double nll, counted;           // -log pi(y') of the best draws of an iteration, and how many
+} Anchor;
 
 // What a rollout of E responses is known by, filled step by step by ppo_iteration.
 typedef struct {
@@ -228,6 +247,7 @@ struct Ppo {
     // a micro-batch's: (actions) each; what the LM head keeps; PpoSums
     Buf old_logp, old_value, advantage, returns, kept, sums;
     Rollout rollout; size_t *order;
+    Anchor anchor;
     double *critic;                // (max_new, critic->state)
     long iteration, updates;       // done; optimiser steps of the whole run
     Metric metrics[METRICS_MAX]; size_t n_metrics;
@@ -468,26 +488,59 @@ static double rl_score(const ObjectiveSpec *o, const Response *y, double logF, d
     return o->score_scale * y->reward;
 }
 
+// BOND (lib/bond.h): half of KL(pi_bon || pi), which is the cross-entropy of Best-of-N's draws, and half of
+// KL(pi || pi_bon), which is L with p<=, the probability of a sample that is not above y, in place of F.
+static double at_most(const Place *at) // of the draws: those below y, and y itself
+{
+    double n = at->k;
+    for (size_t i = 0; i < at->cdf->M; i++) n += at->cdf->key[i] == at->key;
+    return n;
+}
+static double bond_log_f(const Place *at) { return log((1 + at_most(at)) / (1 + (double)at->cdf->M)); }
+static void bond_weights(ObjectiveSpec *o)
+{
+    if (o->N < 2) die("--objective bond needs --n of at least 2: Best-of-1 is the reference itself");
+    o->score_scale = ((double)o->N - 1) / 2;
+    o->kappa = o->forward = 0.5;
+    o->log_f = bond_log_f;
+    o->best = o->N;
+    o->anchor_rate = 0;
+}
+// J-BOND, a step of BOND with N = 2 towards an anchor that follows: log p<= from two draws is -log 16 where both are
+// above y, and 0; and anchor_kl times the KL to the anchor.
+static double jbond_log_f(const Place *at) { return at_most(at) > 0 ? 0 : -log(16); }
+static void jbond_weights(ObjectiveSpec *o)
+{
+    o->score_scale = o->forward = 0.5;
+    o->kappa = 0.5 + o->anchor_kl;
+    o->log_f = jbond_log_f;
+    o->best = o->k = 2;
+}
+
 Objective objectives[ROWS_MAX] = {
     {"vbon", "log pi_bon (Eq. 5)", TAKES_N, vbon_weights, vbon_score, true, false},
     {"l", "the bound L (Thm 2)", TAKES_N | TAKES_BETA, l_weights, log_f_score, true, true},
     {"l1", "the bound L1 (Thm 3)", TAKES_N, l1_weights, log_f_score, true, true},
     {"rl", "KL-regularised reward (Eq. 1)", TAKES_BETA, rl_weights, rl_score, false, false},
+    {"bond", "BOND, Jeffreys divergence to Best-of-N", TAKES_N, bond_weights, log_f_score, false, false},
+    {"jbond", "J-BOND, Best-of-2 of a moving anchor", 0, jbond_weights, log_f_score, false, false},
 };
 
 void objective_prepare(ObjectiveSpec *o)
 {
     const char *name = o->row->name;
+    if (!o->row->takes && (o->N || o->beta > 0)) die("--objective %s takes neither --n nor --beta", name);
     if (o->compat_scale && o->row->score != vbon_score) die("--compat scale: it is a scaling of --objective vbon");
     if (o->N && o->beta > 0) die("--n and --beta exclude each other: N is never made from beta");
     if (o->compat_scale && o->beta > 0) o->N = (long)(1 / o->beta) + 1; // as they do, and only for them
     else if (o->beta > 0 && !(o->row->takes & TAKES_BETA)) die("--objective %s takes --n, not --beta", name);
-    if (!(o->row->takes & TAKES_N)) {
+    if (o->row->takes == TAKES_BETA) {
         if (o->N) die("--objective %s takes --beta, not --n", name);
         if (!(o->beta > 0)) die("--objective %s needs --beta, the strength of the KL penalty (> 0)", name);
-    } else if (!(o->beta > 0) && o->N < 1) die("--n must be at least 1");
-    o->ref_weight = 0;
+    } else if (o->row->takes && !(o->beta > 0) && o->N < 1) die("--n must be at least 1");
+    o->ref_weight = o->forward = 0;
     o->score_scale = 1;
+    o->log_f = NULL;
     o->row->weights(o);
 }
 
@@ -524,6 +577,8 @@ static void old_logps_and_values(Ppo *p);
 static void action_rewards(Ppo *p);
 static void advantages(Ppo *p);
 static void clipped_updates(Ppo *p, PpoSums *sums, double *grad_norm, double *lr);
+static void anchor_draw(Ppo *p);
+static void anchor_logps(Ppo *p);
 static void report(Ppo *p, const double began[4], const PpoSums *sums, double grad_norm, double lr);
 static double seconds_now(const Ppo *p) { return p->clock ? p->clock() : 0; }
 
@@ -533,11 +588,13 @@ void ppo_iteration(Ppo *p)
     PpoSums sums;
     began[0] = seconds_now(p);
     take_prompts(p);         // 1. the next E prompts x of a seeded permutation
+    anchor_draw(p);          //    (bond and jbond: K draws of the anchor to each, and their rewards)
     sample_responses(p);     // 2. a response to each, y ~ pi_theta(. | x)
     began[1] = seconds_now(p);
     reward_responses(p);     // 3. r(x, y)
     began[2] = seconds_now(p);
     reference_logps(p);      // 4. log pi_ref of every action, and log p(y), their sum
+    anchor_logps(p);         //    (jbond: and log pi_anchor)
     old_logps_and_values(p); // 5. log pi_old and the head's V of every action
     action_rewards(p);       // 6. log F-hat(y), the terminal score made of it, and the KL to pi_ref at every action
     advantages(p);           // 7. GAE over these rewards, whitened over the rollout
@@ -555,6 +612,9 @@ static size_t next_micro(Ppo *p, const size_t *rows, size_t n);
 static void download_actions(const Ppo *p, double *dst, Buf src, const size_t *rows, size_t n);
 static double logp_gap(const Rollout *r);
 static void minibatch_gradient(Ppo *p, const size_t *rows, size_t n, PpoSums *sums);
+static double anchor_log_f(const Ppo *p, size_t i);
+static void anchor_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens);
+static void measure(Ppo *p, const char *key, double value);
 
 static void take_prompts(Ppo *p)
 {
@@ -584,12 +644,11 @@ static void sample_responses(Ppo *p)
     r->actions = r->at[r->E];
 }
 
-static void reward_responses(Ppo *p)
+static void assign_rewards(Ppo *p, Response *y, size_t n, bool prefixes)
 {
     const PpoOptions *opt = &p->opt;
-    Response *y = p->rollout.y;
-    p->reward(p->reward_context, p->prompts, y, p->rollout.E, opt->critic->prefixes);
-    for (size_t i = 0; i < p->rollout.E; i++) {
+    p->reward(p->reward_context, p->prompts, y, n, prefixes);
+    for (size_t i = 0; i < n; i++) {
         const char *where = p->prompts[y[i].prompt].where;
         if (!isfinite(y[i].reward))
             die("iteration %ld: the reward of a response to %s is not finite: check --reward", p->iteration + 1,
@@ -597,6 +656,7 @@ static void reward_responses(Ppo *p)
         if (opt->has_missing_eos && !y[i].finished) y[i].reward = opt->missing_eos; // before anything looks at it
     }
 }
+static void reward_responses(Ppo *p) { assign_rewards(p, p->rollout.y, p->rollout.E, p->opt.critic->prefixes); }
 
 // From here on the work memory is the pass's. What is frozen runs once; the reference and all that follows go on from
 // its output.
@@ -660,6 +720,7 @@ static void action_rewards(Ppo *p)
     const Fhat *fhat = p->opt.fhat;
     Rollout *r = &p->rollout;
     double most = p->opt.score_clip > 0 ? p->opt.score_clip : INFINITY;
+    const double *base = p->anchor.average ? p->anchor.logp : r->ref_logp; // what the KL is to
     for (size_t i = 0; i < r->E; i++) {
         const Response *y = &r->y[i];
         r->place[i] = (Place){0};
@@ -670,12 +731,13 @@ static void action_rewards(Ppo *p)
             r->logF[i] = fhat->log_f(&r->place[i]);
             if (fhat->least) r->logF[i] = fmax(r->logF[i], fhat->least(c, o->row->finite));
         }
-        double score = o->row->score(o, y, r->logF[i], r->score_logp_y[i]);
+        double logF = o->log_f ? anchor_log_f(p, i) : r->logF[i];
+        double score = o->row->score(o, y, logF, r->score_logp_y[i]);
         if (!isfinite(score))
             die("iteration %ld: a terminal score is not finite (log F %g, log p %g): use another --fhat",
-                p->iteration + 1, r->logF[i], r->score_logp_y[i]);
+                p->iteration + 1, logF, r->score_logp_y[i]);
         for (size_t j = r->at[i]; j < r->at[i + 1]; j++)
-            r->reward[j] = -o->kappa * (r->old_logp[j] - r->ref_logp[j]) + o->ref_weight * r->ref_logp[j];
+            r->reward[j] = -o->kappa * (r->old_logp[j] - base[j]) + o->ref_weight * r->ref_logp[j];
         r->reward[r->at[i + 1] - 1] += fmin(fmax(score, -most), most); // at the last sampled action
     }
 }
@@ -690,7 +752,8 @@ static void advantages(Ppo *p)
         gae(r->advantage + a, r->returns + a, r->reward + a, r->value + a, r->y[i].n, p->opt.gamma, p->opt.lambda);
     }
     if (critic->learn) critic->learn(p);
-    whiten(r->advantage, r->actions); // the returns stay as they are
+    // The returns stay as they are. Beside a second loss the advantages keep their scale too.
+    if (!(p->opt.objective.forward > 0)) whiten(r->advantage, r->actions);
 }
 
 static void clipped_updates(Ppo *p, PpoSums *sums, double *grad_norm, double *lr)
@@ -811,6 +874,7 @@ static void minibatch_gradient(Ppo *p, const size_t *rows, size_t n, PpoSums *su
         if (value_head) value_backward(&p->head, s);
         pass_backward(s);
     }
+    anchor_gradient(p, rows, n, tokens);
     o->download(sums, p->sums);
 }
 
@@ -818,6 +882,11 @@ static void minibatch_gradient(Ppo *p, const size_t *rows, size_t n, PpoSums *su
 // critics
 
 #include "lib/critics.h"
+
+// ----------------------------------------------------------------------------
+// the anchor of bond and jbond
+
+#include "lib/bond.h"
 
 // ----------------------------------------------------------------------------
 // metrics: names are TRL's where TRL has one. A mean over responses is called mean here, one over their actions is
@@ -937,8 +1006,9 @@ static void report(Ppo *p, const double began[4], const PpoSums *sums, double gr
     measure(p, "val/response_length", (double)r->actions / e);
     // mean before clipping: about 1 or below; when it is many times --clip-grad, the clip sets the rate
     measure(p, "grad_norm", grad_norm);
+    if (p->anchor.K) anchor_report(p);
     measure(p, "lr", lr); // of the last step
-    measure(p, "time/rollout", began[1] - began[0]);         // seconds: sampling
+    measure(p, "time/rollout", began[1] - began[0]);         // seconds: sampling, and all about the anchor's draws
     measure(p, "time/reward", began[2] - began[1]);          // rewards
     measure(p, "time/update", began[3] - began[2]);          // the reference, old log-probabilities, updates
     p->seconds_rollout += began[1] - began[0];
@@ -959,7 +1029,8 @@ static size_t trunk_capacity(const Ppo *p)
 static void phase_sample(Ppo *p)
 {
     arena_reset(&p->work);
-    size_t most = p->opt.rows ? p->opt.rows : 512, rows = (size_t)p->opt.rollout < most ? (size_t)p->opt.rollout : most;
+    size_t most = p->opt.rows ? p->opt.rows : 512, all = (size_t)p->opt.rollout * (p->anchor.K ? p->anchor.K : 1);
+    size_t rows = all < most ? all : most;
     generator_carve(&p->gen, p->policy, &p->work, rows, rows, p->opt.tokens, p->max_prompt, (size_t)p->opt.max_new);
 }
 
@@ -1000,12 +1071,18 @@ void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, const Prompt *prom
     for (size_t i = 0; i < n_prompts; i++) if (prompts[i].n > p->max_prompt) p->max_prompt = prompts[i].n;
     size_t n = policy->n_params - policy->first, E = (size_t)opt->rollout;
     size_t actions = checked_product("actions of a rollout", E, (size_t)opt->max_new);
+    const ObjectiveSpec *goal = &p->opt.objective;
+    bool anchored = goal->forward > 0, moving = anchored && goal->anchor_rate > 0;
+    if (anchored) p->anchor.K = (size_t)(goal->best > goal->k ? goal->best : goal->k);
     p->ref_arena = (Arena){.name = "reference", .o = o};
     p->work = (Arena){.name = "work", .o = o};
     for (int pass = 0; pass < 2; pass++) {
         if (pass) arena_place(&p->ref_arena);
         Buf copy = arena_take(&p->ref_arena, n, o->type, "reference");
-        if (pass) params_twin(&p->reference, policy, copy);
+        Buf anchor = moving ? arena_take(&p->ref_arena, n, o->type, "anchor") : copy;
+        if (!pass) continue;
+        params_twin(&p->reference, policy, copy);
+        if (anchored) anchor_create(p, anchor);
     }
     phase_sample(p); phase_update(p);
     arena_place(&p->work);
@@ -1026,6 +1103,7 @@ void ppo_free(Ppo *p)
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(*arrays[i]);
     for (size_t i = 0; i < r->E; i++) response_free(&r->y[i]);
     free(r->y); free(r->seq); free(r->micro); free(r->at); free(r->place);
+    anchor_free(&p->anchor, r->E);
     generator_free(&p->gen); pass_free(&p->pass);
     arena_release(&p->ref_arena); arena_release(&p->work);
     params_free(&p->reference);

@@ -98,6 +98,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"exp, tanh and erf for loops against libm", test_functions, 3},
     {"gradients of the ops", test_op_gradients, 2},
     {"gradients of whole models and losses", test_model_gradients, 2},
+    {"bond and jbond: advantages, draws, gradients", test_bond_gradients, 2},
     {"GPT-2 and Pythia against transformers", test_golden, 3},
     {"the head against torch", test_head, 3},
     {"DistilBERT against transformers", test_distilbert, 3},

@@ -28,6 +28,7 @@ if "reference" not in runs:
 machines = sorted({r["machine"] for r in runs.values() if "machine" in r})
 METHODS = ("vbon", "l", "rl")
 OFFLINE = ("dpo", "ipo", "bonbon", "bon-sft")
+DRAWN = ("bond", "jbond")
 NS = (2, 4, 16, 64)
 
 def kl_bon(n): return math.log(n) - (n - 1) / n
@@ -39,7 +40,7 @@ def seconds(r): return sum(r.get("time/" + k, 0) for k in ("rollout", "reward", 
 class Point: # one recipe, objective and strength, over its seeds
     def __init__(self, recipe, method, flag, strength, rs):
         self.recipe, self.method, self.strength, self.rs = recipe, method, strength, rs
-        self.said = {"n": "N = ", "beta": "β = "}[flag] + strength
+        self.said = {"n": "N = ", "beta": "β = ", "anchor-rate": "anchor's rate "}[flag] + strength
         self.win, self.reward, self.kl = (st.mean(r["eval"][k][0] for r in rs) for k in ("win_rate", "reward", "kl_rb"))
         self.shares = {n: st.mean(share(r["eval"], n) for r in rs) for n in NS}
     def cell(self, key, digits):
@@ -51,6 +52,8 @@ points = {}
 for name, r in runs.items():
     m = re.fullmatch(r"(best|paper|scaled|offline)-(%s)-(n|beta)([\d.]+)-s\d+" % "|".join(METHODS + OFFLINE), name)
     if m: points.setdefault(m.groups(), []).append(r)
+    m = re.fullmatch(r"(%s)-(n|anchor-rate)([\d.]+)(?:-lr(.+))?-s\d+" % "|".join(DRAWN), name)
+    if m: points.setdefault(("drawn at %s" % (m[4] or "the preset's rate"), *m.groups()[:3]), []).append(r)
 points = [Point(*k, rs) for k, rs in points.items()]
 def some(recipe, method):
     return sorted((p for p in points if (p.recipe, p.method) == (recipe, method)), key=lambda p: p.kl)
@@ -141,6 +144,24 @@ if any(p.recipe == "offline" for p in points):
                     for y in curves]
             row("%s, %s" % (method, p.said), "%.3f" % p.kl, *cells, "%d" % p.rs[0]["last"]["comparisons"],
                 "%.1f" % (p.rs[0]["iterations"] * seconds(p.rs[0]) / 60))
+
+drawn = sorted((p for p in points if p.method in DRAWN), key=lambda p: (p.method, float(p.strength), p.recipe))
+if drawn:
+    beside = "best" if some("best", "vbon") else "paper"
+    print("\n## BOND and J-BOND, which draw beside the policy\n\nBeside the curve of vbon with the recipe `%s`, as "
+        "above; that draws one response an episode and has its cache from before. Draws: responses an episode, the "
+        "policy's own included.\nJ-BOND has no N: which Best-of-N it is near depends on when it stops.\n" % beside)
+    table("point", "seeds", "KL", "win rate", "vbon's", "reward", "vbon's", *("to BoN-%d" % n for n in NS), "draws",
+        "minutes")
+    for p in drawn:
+        cells = []
+        for key, digits in (("win", 4), ("reward", 3)):
+            y = at_kl(some(beside, "vbon"), key, p.kl)
+            cells += ["%.*f" % (digits, getattr(p, key)), "none" if y is None else "%.*f" % (digits, y)]
+        draws = 3 if p.method == "jbond" else 1 + max(16, int(p.strength))
+        row("%s, %s, %s" % (p.method, p.said, p.recipe), str(len(p.rs)), "%.3f" % p.kl, *cells,
+            *("%.1f ± %.1f %%" % (100 * p.shares[n], 100 * share_se(p.rs[0]["eval"], n)) for n in NS), str(draws),
+            "%.1f" % (p.rs[0]["iterations"] * seconds(p.rs[0]) / 60))
 
 rated = [(m, r) for m, r in ((re.fullmatch(r"offline-(.+)-lr(.+)-s(\d+)", name), r) for name, r in sorted(runs.items()))
     if m]

@@ -18,6 +18,9 @@
 # optimum stays: the value loss grows with the square of the returns, and through the trunk that the head shares with
 # the policy it drowns the policy's gradient where rewards are large. (vBoN's returns are in nats and have no such
 # unit.) The beta in a run's name is the one before the division.
+# `bond` and `jbond`: their presets at two rates that fit this size, falling; 16 draws of the reference a response, or 2
+# of the anchor, which the line's times include. J-BOND has no N: the anchor's rate says how far its steps towards
+# Best-of-2 have led by the end, 0.02 as published, and 0.1, the largest that was tried there.
 # The order is that of the questions: stopped after any run, what there is says most. A run that fails is named at the
 # end and tried again the next time. Models and caches: dev/models/imdb (dev/imdb_models.sh DATA=DIR made them). Tables
 # and figure: dev/imdb_results.py.
@@ -128,6 +131,10 @@ offline() {
     run "offline-$1-$2$3${7:+-lr$7}-s$4" "$OFFLINE" --preset "${5:-$(echo "$1" | sed s/ipo/dpo/)}" --loss "$1" "--$2" \
         "$3" --seed "$4" ${OFFLINE_LR:+--lr ${7:-$OFFLINE_LR}} --epochs "${6:-1}"
 }
+drawn() { # OBJECTIVE FLAG STRENGTH SEED [RATE]: as the preset has it, or at this rate
+    run "$1-$2$3${5:+-lr$5}-s$4" "$TRAIN $EPISODES" --preset "$1" "--$2" "$3" --seed "$4" \
+        ${5:+--lr $5 --schedule linear --warmup 8}
+}
 change() { name=$1; shift; run "change-$name" "$TRAIN $EPISODES" --preset best --objective vbon --n 16 --seed 1 "$@"; }
 
 if wanted reference; then evaluate reference "" --model "$MODEL" --samples "$SAMPLES"; fi
@@ -136,7 +143,7 @@ for n in 2 4 16 64; do if wanted bon-$n; then evaluate bon-$n "" --method bon --
     for s in $SEEDS; do
         for x in $GRID; do
             flag=${x#*:}; recipe=paper
-            case $x in dpo:*|ipo:*|bonbon:*|bon-sft:*) recipe=offline;; esac
+            case $x in dpo:*|ipo:*|bonbon:*|bon-sft:*) recipe=offline;; bond:*|jbond:*) recipe=drawn;; esac
             $recipe "${x%%:*}" "${flag%:*}" "${x##*:}" "$s"
         done
         for m in $MS; do
@@ -197,4 +204,10 @@ for s in 1 2; do
     done
 done
 change 10x-episodes --episodes $((EPISODES * 10))
+for s in 1 2; do
+    for rate in 2e-4 5e-4; do
+        drawn bond n 16 $s $rate; drawn bond n 4 $s $rate
+        drawn jbond anchor-rate 0.02 $s $rate; drawn jbond anchor-rate 0.1 $s $rate
+    done
+done
 end

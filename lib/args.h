@@ -9,12 +9,12 @@ typedef struct {
     // rows of the tables below
     size_t objective, fhat, critic, loss, arch, dtype, schedule, method, reward_output, precision, device;
     long train_layers, max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt,
-        top_k, n, m, episodes, rollout, minibatch, ppo_epochs;
+        top_k, n, m, k, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows,
         threads, prompts_max;
     double missing_eos, alpha, reward_timeout, reward_scale, reward_offset, reward_tolerance, temperature, top_p, beta,
         clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad,
-        average, save_minutes;
+        average, save_minutes, anchor_rate, anchor_kl;
     bool resume, drop_last;
 } Args;
 
@@ -141,6 +141,11 @@ static const Flag flag_table[] = {
     FLAG("m", FLAG_LONG, m, "train eval ks", "0", "0..1e9", "use the first M samples drawn for each prompt (0: all)"),
     FLAG("compat", FLAG_STRING, compat, "train", "", NULL,
          "reproduce the released code: scale, jointp, or both, comma-separated"),
+    FLAG("k", FLAG_LONG, k, "train", "16", "1..4096",
+         "bond: draws of the reference a prompt and iteration that a response is ranked among"),
+    FLAG("anchor-rate", FLAG_DOUBLE, anchor_rate, "train", "0.02", "0..1",
+         "jbond: how far the anchor goes towards the policy after each iteration"),
+    FLAG("anchor-kl", FLAG_DOUBLE, anchor_kl, "train", "1", "0..1e6", "jbond: weight of the KL to the anchor"),
     CHOICE("critic", critic, "train", "head", critics, "what the values are"),
     // PPO
     FLAG("episodes", FLAG_LONG, episodes, "train", "12800", "1..1e9", "responses to train on in all"),
@@ -182,9 +187,9 @@ static const Flag flag_table[] = {
     // running
     FLAG("preset", FLAG_STRING, preset, "train offline", NULL, NULL,
          "a named set of flags. train: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: the "
-         "demo's recipe, longer (without one: sentiment's numbers, but the rate falls, the gradient and not the score "
-         "is clipped, and all layers and samples are used). offline: dpo, bonbon, bon-sft: rates and batches for 124 "
-         "million parameters"),
+         "demo's recipe, longer; bond, jbond: their own paper's (without one: sentiment's numbers, but the rate falls, "
+         "the gradient and not the score is clipped, and all layers and samples are used). offline: dpo, bonbon, "
+         "bon-sft: rates and batches for 124 million parameters"),
     FLAG("seed", FLAG_LONG, seed, "sft reward sample bon cache train offline eval", "1", "0..", "of every random draw"),
     FLAG("resume", FLAG_BOOL, resume, "sft reward train offline", "false", NULL,
          "go on from the last checkpoint in --out"),
@@ -215,6 +220,10 @@ static const size_t n_flags = sizeof flag_table / sizeof *flag_table;
 // of the gradient norm. sentiment-released: what the authors' README runs; of beta their code makes n = int(1/beta) + 1
 // = 11. tldr: of the paper's two strengths, N = 100 and beta = .05, which contradict each other (1/beta + 1 = 21), N =
 // 100.
+// bond, jbond: one step of Adam a rollout of 128, and of their many N 4.
+#define BOND_RECIPE \
+    "--critic others --lambda 1 --lr 3e-6 --schedule constant --warmup 100 --weight-decay 0 --rollout 128 " \
+    "--minibatch 128 --ppo-epochs 1"
 static const struct { const char *name, *flags;
 } presets[] = {
     {"sentiment",
@@ -246,6 +255,8 @@ static const struct { const char *name, *flags;
      "linear --warmup 12 --beta1 0.9 --beta2 0.95 --eps 1e-8 "
      "--weight-decay 1e-6 --rollout 512 --minibatch 64 --ppo-epochs 1 --clip 0.2 --clip-grad 1 --episodes 65536 "
      "--max-new 40 --temperature 1 --m 0"},
+    {"bond", "--objective bond --n 4 --k 16 " BOND_RECIPE},
+    {"jbond", "--objective jbond --anchor-rate 0.02 --anchor-kl 1 " BOND_RECIPE},
 };
 static const char *preset_flags(const char *name)
 {

@@ -24,7 +24,8 @@
 // best and worst of N follow the total order); ids that were sampled are used as they are: their text may encode to
 // others, and where only the text is kept, these are what is learned from, and counted.
 //
-// Left out on purpose: BOND, which samples; label smoothing and the other losses of the DPO family.
+// Left out on purpose: BOND, which samples (`train --objective bond`); label smoothing and the other losses of the DPO
+// family.
 #pragma once
 #include "../ppo.h"
 #include "agree.h"

@@ -160,6 +160,7 @@ static void ppo_options(PpoOptions *o, const Args *a)
         .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed,
         .fhat = &fhats[a->fhat], .critic = &critics[a->critic], .objective.row = &objectives[a->objective],
         .adamw = adamw(a)};
+    o->objective.k = a->k; o->objective.anchor_rate = a->anchor_rate; o->objective.anchor_kl = a->anchor_kl;
     for (const char *c = a->compat; *c;) {
         size_t len = strcspn(c, ",");
         if (len == 5 && !strncmp(c, "scale", 5)) o->objective.compat_scale = true;
@@ -178,6 +179,11 @@ static void ppo_options(PpoOptions *o, const Args *a)
     o->objective.N = n || (!beta && takes & TAKES_N) ? a->n : 0;
     o->missing_eos = missing_eos(a);
     o->has_missing_eos = !isnan(o->missing_eos);
+    static const struct { const char *flag, *objective; } own[] =
+        {{"k", "bond"}, {"anchor-rate", "jbond"}, {"anchor-kl", "jbond"}};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (flag_given(own[i].flag) == 2 && strcmp(o->objective.row->name, own[i].objective))
+            usage("--%s goes with --objective %s", own[i].flag, own[i].objective);
     ObjectiveSpec tried = o->objective; // strengths that exclude each other are refused now, before anything is read
     objective_prepare(&tried);
     if (o->critic->prefixes && o->fhat->exact)
@@ -230,7 +236,7 @@ static void cmd_train(const Args *a)
     double N = opt.objective.N > 0  ? (double)opt.objective.N
         : opt.objective.row->cached ? 1 / opt.objective.beta + 1
                                     : 1;
-    if (cached && N > (double)least && !opt.fhat->exact)
+    if (opt.objective.row->cached && N > (double)least && !opt.fhat->exact)
         printf(
             "warning: N = %g is larger than M = %zu: every response above the best cached sample gets the same score\n",
             N, least);
@@ -249,6 +255,7 @@ static void cmd_train(const Args *a)
     r.m = &m; r.context = &p; r.tokenizer_dir = a->model; r.steps = iterations; r.unit = "iterations";
     r.state[0] = (State){"critic", p.critic, (size_t)opt.max_new * opt.critic->state};
     r.n_state = opt.critic->state ? 1 : 0;
+    if (p.anchor.average) r.state[r.n_state++] = (State){"anchor", p.anchor.average, p.anchor.weights.n};
     r.step = train_step; r.record = train_record; r.shown = shown;
     run_steps(&r);
     reward_close(&reward);
@@ -275,7 +282,7 @@ static const Command commands[] = {
     {"cache", cmd_cache, "sample the reference and its rewards: what F-hat is made from",
      "vbon cache --model dev/demo/lm --reward dev/demo/rm --prompts dev/demo/prompts.jsonl --samples 32 --max-new 24 "
      "--out cache.jsonl"},
-    {"train", cmd_train, "PPO: vBoN (exact, or the bounds L and L1), or KL-regularised reward",
+    {"train", cmd_train, "PPO: vBoN (exact, or the bounds L and L1), or KL-regularised reward; BOND and J-BOND",
      "vbon train --model dev/demo/lm --reward dev/demo/rm --cache cache.jsonl --n 16 --max-new 24 --lr 6e-4 --out "
      "runs/vbon16"},
     {"offline", cmd_offline,

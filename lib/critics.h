@@ -1,5 +1,6 @@
-// critics.h: where PPO's values V come from: a head on the policy's trunk, or a regression on the ranks of prefixes.
-// The table at the end is what --critic chooses from; a critic of one's own is a row there, and two functions.
+// critics.h: where PPO's values V come from: a head on the policy's trunk, a regression on the ranks of prefixes, or
+// the rollout's other responses. The table at the end is what --critic chooses from; a critic of one's own is a row
+// there, and two functions.
 #pragma once
 #ifdef VBON_IMPLEMENTATION
 
@@ -113,8 +114,28 @@ static void prefix_learn(Ppo *p) // from Monte-Carlo returns; what was learned b
     }
 }
 
+// ----------------------------------------------------------------------------
+// REINFORCE with the other responses as a baseline (Kool, van Hoof, Welling 2019; BOND)
+//
+// V_t = mean return of the others - rewards so far. So with lambda = 1 the advantage of every action is its response's
+// return less that of the others.
+
+static void others_values(Ppo *p)
+{
+    Rollout *r = &p->rollout;
+    double all = 0;
+    for (size_t j = 0; j < r->actions; j++) all += r->reward[j];
+    for (size_t i = 0; i < r->E; i++) {
+        double own = 0;
+        for (size_t j = r->at[i]; j < r->at[i + 1]; j++) own += r->reward[j];
+        double left = r->E > 1 ? (all - own) / (double)(r->E - 1) : 0;
+        for (size_t j = r->at[i]; j < r->at[i + 1]; j++) { r->value[j] = left; left -= r->reward[j]; }
+    }
+}
+
 Critic critics[ROWS_MAX] = {
     {"head", "a value head on the trunk", true, false, 0, NULL, NULL},
     {"prefix-rank", "ridge regression on the ranks of prefixes", false, true, RIDGE, prefix_values, prefix_learn},
+    {"others", "the mean return of the rollout's other responses", false, false, 0, others_values, NULL},
 };
 #endif

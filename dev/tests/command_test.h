@@ -885,6 +885,16 @@ static void test_presets(void)
           "tldr: N = 100");
     o = OPTIONS("--preset", "tldr-released");
     CHECK(o.objective.row == ROW(objectives, "l") && o.objective.kappa == 0.005, "tldr-released");
+    o = OPTIONS("--preset", "bond", "--n", "16");
+    CHECK(o.objective.row == ROW(objectives, "bond") && o.objective.N == 16 && o.objective.best == 16 &&
+              o.objective.k == 16 && o.minibatch == o.rollout && o.epochs == 1 && o.lambda == 1,
+          "bond: one step a rollout, 16 draws");
+    o = OPTIONS("--preset", "jbond");
+    CHECK(o.objective.row == ROW(objectives, "jbond") && o.objective.N == 0 && o.objective.anchor_rate == 0.02 &&
+              o.objective.kappa == 1.5 && o.critic == ROW(critics, "others"),
+          "jbond: its anchor's rate and KL");
+    o = OPTIONS("--preset", "sentiment", "--objective", "jbond");
+    CHECK(o.objective.N == 0, "a preset's n gives way to an objective that takes none");
 }
 
 // ----------------------------------------------------------------------------
@@ -985,6 +995,12 @@ static void training_is_refused(void) // on caches that do not fit the run, and 
         {"--reward rm --cache cc.jsonl --max-new 6 --n 0", 2, "at least 1"},
         {"--reward rm --cache cc.jsonl --max-new 6 --objective rl", 1, "--beta"},
         {"--reward rm --cache cc.jsonl --max-new 6 --n 4 --beta 0.1", 1, "exclude"},
+        {"--reward rm --cache cc.jsonl --max-new 6 --objective bond --n 1", 1, "at least 2"},
+        {"--reward rm --cache cc.jsonl --max-new 6 --objective bond --beta 0.1", 1, "takes --n"},
+        {"--reward rm --cache cc.jsonl --max-new 6 --objective jbond --n 4", 1, "neither --n nor --beta"},
+        {"--reward rm --cache cc.jsonl --max-new 6 --k 4", 2, "--objective bond"},
+        {"--reward rm --cache cc.jsonl --max-new 6 --objective bond --anchor-rate 0.1", 2, "--objective jbond"},
+        {"--reward rm --objective bond --max-new 6", 2, "--prompts is required"},
         {"--reward rm --cache cc.jsonl --max-new 7", 1, "--max-new 6"},
         {"--reward rm --cache cc.jsonl --max-new 6 --temperature 0.5", 1, "temperature"},
         {"--reward rm --cache cc.jsonl --max-new 6 --m 9", 1, "--m asks for 9"},
@@ -1336,15 +1352,17 @@ static void test_offline(void)
     offline_refuses();
 }
 
-#define TRAIN "train --model lm --reward rm --cache ck.jsonl --max-new 6 --n 8 --lr 1e-2 --rollout 32 " \
+#define STEPS "train --model lm --reward rm --cache ck.jsonl --max-new 6 --lr 1e-2 --rollout 32 " \
     "--minibatch 16 --episodes 640 --save-every 1 "
+#define TRAIN STEPS "--n 8 "
 
 static void killed_at_any_moment(void) // moments drawn by seed over the run's length; SIGTERM at every fifth
 {
-    static const char *const runs[] = {TRAIN, TRAIN "--critic prefix-rank --train-layers 1 "};
+    static const char *const runs[] = {TRAIN, TRAIN "--critic prefix-rank --train-layers 1 ",
+        STEPS "--objective jbond --critic others --train-layers 1 "};
     const int moments = few() ? 3 : 10;
-    for (int k = 0; k < 2; k++) {
-        char *dir = format("straight%d", k), *wanted = format("%s/model.safetensors", dir);
+    for (size_t k = 0; k < COUNT(runs); k++) {
+        char *dir = format("straight%zu", k), *wanted = format("%s/model.safetensors", dir);
         double t = clock_seconds();
         expect_success("%s --out %s", runs[k], dir);
         t = clock_seconds() - t;
@@ -1352,7 +1370,7 @@ static void killed_at_any_moment(void) // moments drawn by seed over the run's l
         int hits = 0;
         for (int i = 0; i < moments; i++) {
             double moment = t * (0.1 + 0.85 * random_uniform(9, 1, (uint64_t)k, (uint64_t)i, 0));
-            char *out = format("killed%d_%d", k, i), *args = format("%s --out %s", runs[k], out);
+            char *out = format("killed%zu_%d", k, i), *args = format("%s --out %s", runs[k], out);
             hits += kill_later(args, moment, i % 5 == 4 ? SIGTERM : SIGKILL);
             expect_success("%s --resume", args);
             char *model = format("%s/model.safetensors", out), *l = log_without_times(out);

@@ -337,3 +337,93 @@ static void test_model_gradients(void)
         pass_free(&s); model_free(&m);
     }
 }
+
+// ----------------------------------------------------------------------------
+// BOND and J-BOND: the gradient of a minibatch, both halves, from a rollout of the shipped steps
+
+typedef struct { Ppo *p; Pass pass; const size_t *rows; size_t n; } BondCase;
+static double bond_case_loss(void *context) // from log-probabilities alone; ratios are not clipped so near to 1
+{
+    BondCase *k = context;
+    const Ppo *p = k->p;
+    const Rollout *r = &p->rollout;
+    Sequence q[6];
+    double loss = 0, tokens = 0, lp[24], *next = lp;
+    for (size_t i = 0; i < k->n; i++) {
+        q[2 * i] = sequence_of(&p->prompts[r->y[k->rows[i]].prompt], &r->y[k->rows[i]]);
+        q[2 * i + 1] = p->anchor.best[k->rows[i]];
+    }
+    sequence_logps(&k->pass, &p->policy->p, q, 2 * k->n, p->opt.temperature, lp, NULL);
+    for (size_t i = 0; i < k->n; i++) {
+        for (size_t j = r->at[k->rows[i]]; j < r->at[k->rows[i] + 1]; j++, tokens++)
+            loss -= r->advantage[j] * exp(*next++ - r->old_logp[j]);
+        for (size_t t = 0; t < sequence_states(&q[2 * i + 1]); t++) loss -= p->opt.objective.forward * *next++;
+    }
+    return loss / tokens;
+}
+
+static void letters_reward(void *context, const Prompt *prompts, Response *r, size_t n, bool prefixes)
+{
+    (void)context; (void)prompts; (void)prefixes;
+    for (size_t i = 0; i < n; i++) {
+        r[i].reward = 0;
+        for (size_t t = 0; t < r[i].n; t++) r[i].reward += (double)(r[i].ids[t] % 5);
+    }
+}
+
+static void test_bond_gradients(void)
+{
+    static int ids[2][2] = {{3, 4}, {1, 5}};
+    static const Prompt prompts[2] = {{.ids = ids[0], .n = 2}, {.ids = ids[1], .n = 2}};
+    static const size_t rows[3] = {4, 0, 3};
+    for (int v = 0; v < 2 * TINIES; v++) { // every other one with only the top block
+        bool moving = v % 2;
+        Config c = tiny_of(v / 2, 13, moving, false);
+        Model m;
+        Ppo p;
+        model_create(&m, ops_cpu(), &c, v % 3 ? TRAIN_ALL : 1, false, false);
+        random_everywhere(&m, 21);
+        PpoOptions opt = {.objective = {.row = ROW(objectives, moving ? "jbond" : "bond"), .N = moving ? 0 : 3, .k = 4,
+                .anchor_rate = 0.5, .anchor_kl = 1},
+            .fhat = ROW(fhats, "digamma"), .critic = ROW(critics, "others"), .temperature = 0.8, .clip = 0.2,
+            .value_clip = 0.2, .gamma = 1, .lambda = 1, .lr = 1e-2, .episodes = 12, .rollout = 6, .minibatch = 3,
+            .epochs = 1, .max_new = 4, .schedule = ROW(schedules, "constant"), .tokens = 12, .rows = 5, .seed = 2,
+            .eos = 0, .adamw = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}};
+        ppo_create(&p, &opt, &m, prompts, NULL, 2, letters_reward, NULL);
+        CHECK(p.anchor.K == (moving ? 2 : 4) && (p.anchor.average != NULL) == moving, "draws, and an average or none");
+        ppo_iteration(&p); // from here on J-BOND's anchor is not the reference
+        take_prompts(&p); anchor_draw(&p); sample_responses(&p); reward_responses(&p);
+        reference_logps(&p); anchor_logps(&p); old_logps_and_values(&p); action_rewards(&p); advantages(&p);
+
+        // one advantage a response: its return less that of the others
+        const Rollout *r = &p.rollout;
+        double G[6], sum = 0;
+        for (size_t i = 0; i < 6; i++) {
+            double kl = 0;
+            const double *base = moving ? p.anchor.logp : r->ref_logp;
+            for (size_t j = r->at[i]; j < r->at[i + 1]; j++) kl += r->old_logp[j] - base[j];
+            G[i] = moving ? anchor_log_f(&p, i) / 2 - 1.5 * kl : (2 * anchor_log_f(&p, i) - kl) / 2;
+            sum += G[i];
+        }
+        for (size_t i = 0; i < 6; i++)
+            for (size_t j = r->at[i]; j < r->at[i + 1]; j++)
+                CHECK_NEAR(r->advantage[j], G[i] - (sum - G[i]) / 5, 1e-12, "an action's advantage");
+        double apart = 0; // the anchor's log-probabilities are those at which it drew
+        for (size_t j = 0; j < r->actions && moving; j++) apart += fabs(p.anchor.logp[j] - r->ref_logp[j]);
+        CHECK(moving == (apart > 1e-3), "the anchor has moved: %g", apart);
+        double lp[8];
+        BondCase k = {&p, {0}, rows, 3};
+        pass_create(&k.pass, &m, 36, false);
+        const Params *drew = moving ? &p.anchor.params : &p.reference;
+        for (size_t i = 0; i < 6 * p.anchor.K; i++) {
+            Sequence q = sequence_of(&prompts[p.anchor.y[i].prompt], &p.anchor.y[i]);
+            sequence_logps(&k.pass, drew, &q, 1, 0.8, lp, NULL);
+            for (size_t t = 0; t < p.anchor.y[i].n; t++)
+                CHECK_NEAR((double)p.anchor.y[i].logp[t], lp[t], 1e-5, "log p of a draw by the anchor");
+        }
+        PpoSums sums;
+        minibatch_gradient(&p, rows, 3, &sums);
+        check_parameters(&m, moving ? "jbond" : "bond", bond_case_loss, &k);
+        pass_free(&k.pass); ppo_free(&p); model_free(&m);
+    }
+}

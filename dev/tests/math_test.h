@@ -217,6 +217,29 @@ static void test_objectives(void)
     o = (ObjectiveSpec){.row = ROW(objectives, "vbon"), .beta = 0.3, .compat_scale = true};
     objective_prepare(&o);
     CHECK(o.N == 4 && o.kappa == 0.3, "released: n = int(1/beta) + 1");
+    // BOND: half of L plus half of a likelihood; J-BOND's strength is its KL to the anchor
+    o = (ObjectiveSpec){.row = ROW(objectives, "bond"), .N = 5, .k = 16, .anchor_rate = 0.5};
+    objective_prepare(&o);
+    double (*bond_log)(const Place *) = o.log_f;
+    CHECK(o.kappa == 0.5 && o.forward == 0.5 && o.best == 5 && o.k == 16 && o.anchor_rate == 0, "bond's weights");
+    CHECK_NEAR(score_of(&o, 3, -1.5, -20), 4 / 2.0 * -1.5, 1e-15, "bond's score");
+    o = (ObjectiveSpec){.row = ROW(objectives, "jbond"), .k = 16, .anchor_rate = 0.02, .anchor_kl = 2};
+    objective_prepare(&o);
+    CHECK(o.kappa == 2.5 && o.forward == 0.5 && o.best == 2 && o.k == 2 && o.anchor_rate == 0.02, "jbond's weights");
+    CHECK_NEAR(score_of(&o, 3, -1.5, -20), -1.5 / 2, 1e-15, "jbond's score");
+    // their log p<= from places among draws: y itself, an equal reward by key, above and below all
+    double rewards[4] = {1, 2, 2, 3};
+    uint64_t keys[4] = {7, 5, 9, 8};
+    const Cdf four = {.M = 4, .reward = rewards, .key = keys}, two = {.M = 2, .reward = rewards + 1, .key = keys + 1};
+    static const struct { double reward; uint64_t key; double not_above; bool below_both; } places[] = {
+        {0.5, 1, 0, true}, {1, 7, 1, true}, {2, 4, 1, true}, {2, 5, 2, false}, {2, 6, 2, false}, {2.5, 1, 3, false},
+        {4, 1, 4, false}};
+    for (size_t i = 0; i < COUNT(places); i++) {
+        Place in4 = cdf_place(&four, places[i].reward, places[i].key),
+              in2 = cdf_place(&two, places[i].reward, places[i].key);
+        CHECK_NEAR(bond_log(&in4), log((1 + places[i].not_above) / 5), 1e-15, "bond's log p<=");
+        CHECK_NEAR(o.log_f(&in2), places[i].below_both ? -log(16) : 0, 1e-15, "jbond's");
+    }
     // for p << F the exact score differs from L's by a constant: they have the same gradient
     CHECK_NEAR(log_pi_bon(-0.7, -60, 101) + 60 - (log(101) + 100 * -0.7), 0, 1e-10, "J - L -> log N");
 }

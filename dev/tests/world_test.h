@@ -111,8 +111,9 @@ static double metric(const Ppo *p, const char *key)
     die("no metric %s", key);
 }
 
-// Trains in the world and returns the model's log-probabilities of all strings
-static void world_train(World *w, ObjectiveSpec o, uint64_t seed, double *out)
+// Trains in the world and returns the model's log-probabilities of all strings, at the end and, if `halfway` is not
+// NULL, after half of the iterations
+static void world_train(World *w, ObjectiveSpec o, uint64_t seed, double *halfway, double *out)
 {
     static int prompt_ids[1] = {1};
     Prompt p = {.ids = prompt_ids, .n = 1};
@@ -131,8 +132,13 @@ static void world_train(World *w, ObjectiveSpec o, uint64_t seed, double *out)
     Cdf cdf = {.M = STRINGS, .reward = rewards, .key = keys, .logF = table};
     Ppo ppo;
     PpoOptions opt = world_options(o, seed);
+    objective_prepare(&o);
+    if (o.forward > 0) { opt.critic = ROW(critics, "others"); opt.lambda = 1; } // REINFORCE
     ppo_create(&ppo, &opt, &m, &p, &cdf, 1, world_reward, w);
-    while (ppo.iteration < opt.episodes / opt.rollout) ppo_iteration(&ppo);
+    while (ppo.iteration < opt.episodes / opt.rollout) {
+        if (halfway && 2 * ppo.iteration == opt.episodes / opt.rollout) world_probabilities(w, &m, &p, halfway);
+        ppo_iteration(&ppo);
+    }
     world_probabilities(w, &m, &p, out);
     ppo_free(&ppo); model_free(&m);
     free(table); free(rewards); free(keys);
@@ -157,7 +163,7 @@ static void vbon_optima(void) // the trained policy against pi_bon, with and wit
         for (int k = 0; k < 3; k++) {
             long N = k == 0 ? 2 : k == 1 ? 4 : 16;
             if (few() && !(ties && N == 16)) continue;
-            world_train(&w, (ObjectiveSpec){.row = ROW(objectives, "vbon"), .N = N}, 1, got);
+            world_train(&w, (ObjectiveSpec){.row = ROW(objectives, "vbon"), .N = N}, 1, NULL, got);
             best_of_exactly(&w, (double)N, want);
             double sum = 0, mass = 0, positive = 0, J = 0, L = 0, L1 = 0, n = (double)N;
             for (int i = 0; i < STRINGS; i++) {
@@ -212,7 +218,7 @@ static void other_optima(void) // of the other objectives, and where --compat sc
         if (few() && strcmp(objective, "l1")) continue;
         ObjectiveSpec o = {.row = ROW(objectives, objective), .N = cases[k].N, .beta = beta,
             .compat_scale = cases[k].compat};
-        world_train(&w, o, 2, got);
+        world_train(&w, o, 2, NULL, got);
         for (int i = 0; i < STRINGS; i++) {
             double p = w.logp[i], F = floored(w.logF[i]);
             if (!strcmp(objective, "rl")) want[i] = p + w.reward[i] / beta;
@@ -235,11 +241,96 @@ static void other_optima(void) // of the other objectives, and where --compat sc
     for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
 }
 
+// log of the policy that minimises forward KL(best || pi) + kappa KL(pi || anchor) - score E_pi[g], the anchor being
+// the reference: where -forward best/pi + kappa log(pi/anchor) - score g is one constant for all strings.
+static void bond_minimum(const World *w, const ObjectiveSpec *o, const double *g, double *out)
+{
+    double best[STRINGS], low = -1e4, high = 1e4;
+    best_of_exactly(w, (double)o->best, best);
+    for (int it = 0; it < 200; it++) {
+        double constant = (low + high) / 2, sum = 0;
+        for (int i = 0; i < STRINGS; i++) {
+            double a = -1e3, b = 1e3; // log pi
+            for (int k = 0; k < 100; k++) {
+                double x = (a + b) / 2;
+                bool more = -o->forward * exp(best[i] - x) + o->kappa * (x - w->logp[i]) - o->score_scale * g[i] <
+                    constant;
+                if (more) a = x;
+                else b = x;
+            }
+            out[i] = (a + b) / 2;
+            sum += exp(out[i]);
+        }
+        if (sum < 1) low = constant;
+        else high = constant;
+    }
+}
+
+// The policy among Best-of-N's of real N that is nearest to this one: returns N and the total variation.
+static double nearest_best_of(const World *w, const double *logp, double *apart)
+{
+    double at = 1, q[STRINGS];
+    *apart = INFINITY;
+    for (double N = 1; N < 1e4; N *= 1.02) {
+        best_of_exactly(w, N, q);
+        double d = variation(logp, q);
+        if (d < *apart) { *apart = d; at = N; }
+    }
+    return at;
+}
+
+// BOND converges to the minimum of its loss by enumeration, and so does J-BOND while its anchor stands still. Where the
+// anchor moves there is no such minimum: the policy goes along Best-of-N's of growing N, to the best string alone.
+static void bond_optima(void)
+{
+    static const struct { const char *name, *objective; long N; } cases[] = {
+        {"jbond, the anchor stands", "jbond", 0}, {"bond", "bond", 16}};
+    World w = {0};
+    double got[STRINGS], want[STRINGS], best[STRINGS], g[STRINGS], half[STRINGS], apart[2];
+    world_strings(&w);
+    world_rewards(&w, false, 4);
+    for (size_t c = 0; c < COUNT(cases); c++) {
+        ObjectiveSpec o = {.row = ROW(objectives, cases[c].objective), .N = cases[c].N, .k = 16, .anchor_kl = 1};
+        if (few() && c) continue;
+        world_train(&w, o, 3, NULL, got);
+        objective_prepare(&o);
+        for (int i = 0; i < STRINGS; i++) { // the mean over the draws of log p<=
+            double P = exp(w.logF[i]) + exp(w.logp[i]), k = 16;
+            g[i] = 0;
+            for (int j = 0; j <= 16; j++)
+                g[i] += exp(lgamma(k + 1) - lgamma(j + 1.0) - lgamma(k - j + 1)) * pow(P, j) *
+                    pow(fmax(1 - P, 0), k - j) * log((1 + j) / (1 + k));
+            if (!o.N) g[i] = -log(16) * (1 - P) * (1 - P);
+        }
+        bond_minimum(&w, &o, g, want);
+        best_of_exactly(&w, (double)o.best, best);
+        double start = variation(w.logp, want), end = variation(got, want), beside = variation(want, best);
+        printf("    %-30s %3ld  %.4f   %.4f   Best-of-%ld is at %.4f\n", cases[c].name, o.best, start, end, o.best,
+            beside);
+        CHECK(end <= 0.02 && end < start, "%s, N = %ld: total variation to its minimum %.4f -> %.4f", cases[c].name,
+            o.best, start, end);
+    }
+    if (!few()) {
+        int top = 0;
+        for (int i = 0; i < STRINGS; i++) if (below(&w, top, i)) top = i;
+        ObjectiveSpec o = {.row = ROW(objectives, "jbond"), .anchor_kl = 1, .anchor_rate = 0.1};
+        world_train(&w, o, 3, half, got);
+        double N[2] = {nearest_best_of(&w, half, &apart[0]), nearest_best_of(&w, got, &apart[1])}, all = exp(got[top]);
+        printf("    %-30s      halfway %.4f from Best-of-%.0f, then %.4f from Best-of-%.0f; the best string has %.4f\n",
+            "jbond, the anchor moves", apart[0], N[0], apart[1], N[1], all);
+        CHECK(apart[0] <= 0.1 && apart[1] <= 0.1 && N[0] > 16 && N[1] > 4 * N[0],
+            "jbond goes along Best-of-N: %.4f from N = %g, then %.4f from N = %g", apart[0], N[0], apart[1], N[1]);
+        CHECK(all >= 0.95, "jbond ends at the best string: it has %.4f of the probability", all);
+    }
+    for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
+}
+
 static void test_world(void)
 {
     printf("    %-30s %3s  %-8s %-8s %-8s\n", "objective, reward", "N", "start", "end", "beside");
     vbon_optima();
     other_optima();
+    bond_optima();
 }
 
 // ----------------------------------------------------------------------------
