@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""From dev/results/imdb/results.jsonl: the tables of dev/results/imdb/README.md and, where matplotlib is installed,
-front.svg beside it. dev/results/imdb/h200 has the same runs, and more of them, made on an H200.
+"""From dev/results/imdb/results.jsonl: the tables of dev/results/imdb/README.md. dev/results/imdb/h200 has the same
+runs, and more of them, made on an H200. Pictures of both: dev/plot.py; what they say of the paper: dev/findings.py.
 
     python3 dev/imdb_results.py [RESULTS [CACHE_TEST]] > dev/results/imdb/README.md
 
@@ -9,44 +9,14 @@ run, and where there are several seeds the spread between them is printed beside
 Best-of-N over the reference's, (N-1) - log N. With CACHE_TEST (a reward cache of the test prompts, as `vbon cache` or
 compact_cache.py wrote it) it also says, without any training, what each objective aims at."""
 import gzip, json, math, os, random, re, statistics as st, sys
+from runs import NS, Point, at_kl, front, kl_bon, of_reference, read_lines, read_runs, seconds, share, share_se
 
 path = sys.argv[1] if len(sys.argv) > 1 else "dev/results/imdb/results.jsonl"
-runs = {r["run"]: r for r in map(json.loads, open(path, encoding="utf-8"))}
-# Lines from before "m" and "vbon/distance_se" were there measured by training's log F-hat, psi(k+1) - psi(M+2), and
-# their distances are (N-1)/(M+1) too large, which is taken off here. They are of the caches in dev/models/imdb: 600
-# samples of a test prompt, and 200 (or --m) of a training prompt.
-for r in runs.values():
-    if "m" not in r["eval"]:
-        for n, d in r["eval"]["distance"].items():
-            if d[0] is not None: d[0] -= (int(n) - 1) / (600 + 1)
-    last = r.get("last", {})
-    if last.get("vbon/distance") is not None and "vbon/distance_se" not in last:
-        n, m = (re.findall(r"--%s (\d+)" % flag, r["flags"]) for flag in "nm")
-        last["vbon/distance"] -= (int(n[-1]) - 1) / (int(m[-1] if m else 200) + 1)
-if "reference" not in runs:
-    sys.exit(f"{path}: no line of the reference: dev/imdb_small.sh reference")
+runs = read_runs(path)
 machines = sorted({r["machine"] for r in runs.values() if "machine" in r})
 METHODS = ("vbon", "l", "rl")
 OFFLINE = ("dpo", "ipo", "bonbon", "bon-sft")
 DRAWN = ("bond", "jbond")
-NS = (2, 4, 16, 64)
-
-def kl_bon(n): return math.log(n) - (n - 1) / n
-def of_reference(n): return n - 1 - math.log(n)
-def share(e, n): return e["distance"][str(n)][0] / of_reference(n)
-def share_se(e, n): return e["distance"][str(n)][1] / of_reference(n)
-def seconds(r): return sum(r.get("time/" + k, 0) for k in ("rollout", "reward", "update"))
-
-class Point: # one recipe, objective and strength, over its seeds
-    def __init__(self, recipe, method, flag, strength, rs):
-        self.recipe, self.method, self.strength, self.rs = recipe, method, strength, rs
-        self.said = {"n": "N = ", "beta": "β = ", "anchor-rate": "anchor's rate "}[flag] + strength
-        self.win, self.reward, self.kl = (st.mean(r["eval"][k][0] for r in rs) for k in ("win_rate", "reward", "kl_rb"))
-        self.shares = {n: st.mean(share(r["eval"], n) for r in rs) for n in NS}
-    def cell(self, key, digits):
-        x = [r["eval"][key] for r in self.rs]
-        spread = " (%.*f apart)" % (digits, max(a[0] for a in x) - min(a[0] for a in x)) if len(x) > 1 else ""
-        return "%.*f ± %.*f%s" % (digits, st.mean(a[0] for a in x), digits, x[0][1], spread)
 
 points = {}
 for name, r in runs.items():
@@ -60,19 +30,10 @@ def some(recipe, method):
 def table(*columns): print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
 def row(*cells): print("| " + " | ".join(cells) + " |")
 
-def front(ps, key): # no other point has at most its KL and at least its key, and is better in one
-    better = lambda q, p: q.kl <= p.kl and getattr(q, key) >= getattr(p, key) and (q.kl < p.kl
-        or getattr(q, key) > getattr(p, key))
-    return [p for p in ps if not any(better(q, p) for q in ps)]
-
-def root(kl): return math.sqrt(max(kl, 0)) # a policy that never moved has a KL of 0 but for rounding
-# on the straight lines between the points over the root of KL, from the reference on; None beyond the last
-def at_kl(ps, key, kl):
-    xs = [(0.0, {"win": 0.5, "reward": runs["reference"]["eval"]["reference_reward"]}[key])] + [
-        (root(p.kl), getattr(p, key)) for p in ps]
-    for (a, ya), (b, yb) in zip(xs, xs[1:]):
-        if a <= root(kl) <= b: return ya + (yb - ya) * (root(kl) - a) / (b - a) if b > a else yb
-    return None
+# on the lines between the points over the root of KL, from the reference on; None beyond the last
+def curve_at(ps, key, kl):
+    y = at_kl(ps, key, kl, {"win": 0.5, "reward": runs["reference"]["eval"]["reference_reward"]}[key])
+    return y and y[0]
 
 reference = runs["reference"]["eval"]
 print("# vBoN, L, RL and what learns offline on movie reviews\n")
@@ -124,7 +85,7 @@ for recipe, of_other in (("best", "best"), ("paper", "paper"), ("paper", "scaled
         for p in some(recipe, method) if some(of_other, other) else []:
             cells = []
             for key, digits in (("win", 4), ("reward", 3)):
-                x, y = getattr(p, key), at_kl(some(of_other, other), key, p.kl)
+                x, y = getattr(p, key), curve_at(some(of_other, other), key, p.kl)
                 cells += ["%.*f" % (digits, x)]
                 cells += (["%.*f" % (digits, y), "%+.*f" % (digits, x - y)] if y is not None else ["none", ""])
             row(recipe + (" beside " + of_other) * (recipe != of_other), "%s, %s" % (method, p.said), "%.3f" % p.kl,
@@ -139,7 +100,7 @@ if any(p.recipe == "offline" for p in points):
         for p in some("offline", method):
             cells = []
             for key, digits in (("win", 4), ("reward", 3)):
-                curves = [at_kl(some(beside, other), key, p.kl) for other in ("vbon", "rl")]
+                curves = [curve_at(some(beside, other), key, p.kl) for other in ("vbon", "rl")]
                 cells += ["%.*f" % (digits, getattr(p, key))] + ["none" if y is None else "%.*f" % (digits, y)
                     for y in curves]
             row("%s, %s" % (method, p.said), "%.3f" % p.kl, *cells, "%d" % p.rs[0]["last"]["comparisons"],
@@ -156,7 +117,7 @@ if drawn:
     for p in drawn:
         cells = []
         for key, digits in (("win", 4), ("reward", 3)):
-            y = at_kl(some(beside, "vbon"), key, p.kl)
+            y = curve_at(some(beside, "vbon"), key, p.kl)
             cells += ["%.*f" % (digits, getattr(p, key)), "none" if y is None else "%.*f" % (digits, y)]
         draws = 3 if p.method == "jbond" else 1 + max(16, int(p.strength))
         row("%s, %s, %s" % (p.method, p.said, p.recipe), str(len(p.rs)), "%.3f" % p.kl, *cells,
@@ -254,7 +215,7 @@ if changes:
 
 here = "dev/results/imdb/results.jsonl"
 if machines and os.path.exists(here) and not os.path.samefile(path, here):
-    theirs = {r["run"]: r["eval"] for r in map(json.loads, open(here, encoding="utf-8"))}
+    theirs = {r["run"]: r["eval"] for r in read_lines(here)}
     apart = [abs(r["eval"]["win_rate"][0] - theirs[name]["win_rate"][0]) for name, r in runs.items() if name in theirs]
     print("\n## Beside the same runs on a CPU\n\n%d of these runs are also in %s: same seeds and flags, other "
         "rounding. Win rates differ by %.4f on average, at most %.4f." % (len(apart), here, st.mean(apart), max(apart)))
@@ -304,33 +265,3 @@ table("M", *("to BoN-%d" % n for n in NS))
 for m in (8, 32, 100, 200):
     left = [[finite_cache(m, n, random.Random(c).random) for c in range(CACHES)] for n in NS]
     row(str(m), *("%.2f ± %.2f %%" % (100 * st.mean(x), 100 * st.stdev(x) / CACHES ** 0.5) for x in left))
-
-try:
-    import matplotlib
-except ImportError:
-    print("imdb_results.py: no figure: matplotlib is not installed", file=sys.stderr)
-    sys.exit()
-matplotlib.use("svg")
-matplotlib.rcParams["svg.hashsalt"] = "vbon"
-import matplotlib.pyplot as plt
-colour = {"vbon": "#1b6ca8", "l": "#d1762a", "rl": "#5a8f3c", "dpo": "#8a5bb0", "ipo": "#b05b8f", "bonbon": "#a33b3b",
-    "bon-sft": "#777777"}
-fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
-ns = [2 ** (i / 8) for i in range(0, 49)]
-axes[0].plot([kl_bon(n) for n in ns], [n / (n + 1) for n in ns], "k-", lw=1, label="Best-of-N, by theory (KL at most)")
-for key, ax in (("win", axes[0]), ("reward", axes[1])):
-    drawn = [(kl_bon(n), runs["bon-%d" % n]["eval"]["win_rate" if key == "win" else "reward"][0]) for n in NS
-        if "bon-%d" % n in runs]
-    ax.plot([x for x, _ in drawn], [y for _, y in drawn], "k*", ms=9, label="Best-of-N, drawn")
-    for recipe, marker in (("best", "o"), ("paper", "^"), ("scaled", "v"), ("offline", "s")):
-        for method in OFFLINE if recipe == "offline" else METHODS:
-            ps = some(recipe, method)
-            own = front(ps, key)
-            ax.plot([p.kl for p in own], [getattr(p, key) for p in own], marker + ("-" if recipe == "best" else ":"),
-                color=colour[method], ms=6, lw=1, label="%s, %s" % (method, recipe) if ps else None)
-            for p in ps:
-                if p not in own: ax.plot(p.kl, getattr(p, key), marker, color=colour[method], alpha=0.35, ms=6)
-    ax.set_xlabel("KL to the reference (nats)"); ax.set_ylabel("win rate" if key == "win" else "mean reward")
-axes[1].legend(fontsize=7, frameon=False)
-fig.tight_layout()
-fig.savefig(os.path.join(os.path.dirname(path), "front.svg"), metadata={"Date": None})

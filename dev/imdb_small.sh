@@ -22,13 +22,15 @@
 # of the anchor, which the line's times include. J-BOND has no N: the anchor's rate says how far its steps towards
 # Best-of-2 have led by the end, 0.02 as published, and 0.1, the largest that was tried there.
 # The order is that of the questions: stopped after any run, what there is says most. A run that fails is named at the
-# end and tried again the next time. Models and caches: dev/models/imdb (dev/imdb_models.sh DATA=DIR made them). Tables
-# and figure: dev/imdb_results.py.
+# end and tried again the next time. Models and caches: dev/models/imdb (dev/imdb_models.sh DATA=DIR made them). Tables:
+# dev/imdb_results.py; figures: dev/plot.py; what they say of the paper: dev/findings.py.
 #
 # With LM and RM, other models (RM may be followed by flags), the caches of PROMPTS and PROMPTS_TEST are drawn first.
 # GRID, of OBJECTIVE:FLAG:STRENGTH, and MS, the M of runs m-M at N=10 (the paper's figure 4), take the place of all that
-# is trained below: each with --preset sentiment (offline: at OFFLINE_LR, or if it is empty at the presets' rates) and
-# every seed of SEEDS. README.md, "Reproduce the paper", uses them.
+# is trained below: each with --preset sentiment (RECIPE=best or scaled: by that recipe; offline: over OFFLINE_EPOCHS at
+# OFFLINE_LR, or if it is empty at the presets' rates) and every seed of SEEDS. For each M a cache of so many samples a
+# training prompt is drawn anew and thrown away: its seconds are the line cache-M. README.md, "Reproduce the paper",
+# uses them.
 set -eu
 M=${MODELS:-dev/models/imdb}; OUT=${OUT:-runs/imdb}; RESULTS=${RESULTS:-dev/results/imdb/results.jsonl}
 LM=${LM:-}; RM=${RM:-}; PROMPTS=${PROMPTS:-}; PROMPTS_TEST=${PROMPTS_TEST:-}; M_TRAIN=${M_TRAIN:-200}
@@ -36,7 +38,7 @@ M_TEST=${M_TEST:-600}
 # FLAGS: for every command, e.g. --device cuda --precision fp32. MACHINE: what lines say they were made on (two CPU
 # cores where they say nothing).
 GRID=${GRID:-}; MS=${MS:-}; SEEDS=${SEEDS:-1 2}; PAPER_LR=${PAPER_LR:-3e-4}; OFFLINE_LR=${OFFLINE_LR-1e-4}
-FLAGS=${FLAGS:-}
+FLAGS=${FLAGS:-} RECIPE=${RECIPE:-paper} OFFLINE_EPOCHS=${OFFLINE_EPOCHS:-1}
 # what the recipe `paper` changes of --preset sentiment
 [ -n "$LM" ] && PAPER=${PAPER-} || PAPER=${PAPER---schedule linear --clip-grad 1 --score-clip 0}
 SCALE=${SCALE:-0.435} # of `scaled`: 1 over the deviation of the cache's rewards, 2.298
@@ -90,6 +92,26 @@ evaluate() { # evaluate NAME HEAD FLAGS: HEAD is what the line says before the e
             -e 's/\n.*"win_rate":\[([^,]*),(.*"kl_rb":.*)/  win rate \1\n\2/' \
             -e 's/\n.*"kl_rb":\[([^,]*),.*"16":\[([^,]*),.*/  KL \1  to Best-of-16 \2/'
 }
+curve() { # curve KEY LOG: "KEY":[its values at every so many train records, the last included], if it is there
+    sed -n "s|.*\"type\":\"train\".*\"$1\":\([^,}]*\).*|\1|p" "$2" | awk -v key="$1" '{ x[NR] = $1 }
+        END { every = int((NR + 24) / 25); if (!NR) exit; printf "\"%s\":[", key
+            for (i = NR - int((NR - 1) / every) * every; i <= NR; i += every)
+                printf "%s%s", x[i] == "null" ? "null" : sprintf("%.5g", x[i]), i < NR ? "," : "]\n" }'
+}
+# timed NAME M: a cache of M samples a prompt, and the line that says how long it took
+timed() {
+    wanted "$1" || return 0
+    began=$(date +%s.%N)
+    ./vbon cache --model "$MODEL" --reward $RM --prompts "${PROMPTS:-dev/imdb/prompts.jsonl}" --samples "$2" \
+        --max-new 40 --seed 1 $FLAGS --out "$OUT/$1.part" > "$OUT/$1.log" 2>&1 ||
+            { failed "$1: cache failed: $(tail -n 1 "$OUT/$1.log")"; return 0; }
+    seconds=$(echo "$began $(date +%s.%N)" | awk '{ printf "%.2f", $2 - $1 }')
+    # the cache's own first line is no sample
+    printf '{"run":"%s",%s"m":%s,"responses":%s,"time/cache":%s}\n' "$1" "${MACHINE:+\"machine\":\"$MACHINE\",}" "$2" \
+        "$(grep -vc '"vbon_cache"' "$OUT/$1.part")" "$seconds" >> "$RESULTS"
+    echo "$1  $seconds s"
+    rm -f "$OUT/$1.part"
+}
 # run NAME COMMAND FLAGS: train, evaluate, keep the log and the line. COMMAND: the vbon command and what all of its runs
 # share
 run() {
@@ -97,7 +119,7 @@ run() {
     wanted "$name" || return 0
     ./vbon $command "$@" --out "$OUT/$name" > "$OUT/$name.log" 2>&1 ||
         { failed "$name: train failed: $(tail -n 1 "$OUT/$name.log")"; return 0; }
-    # the median of the times an iteration takes, and its last record
+    # the median of the times an iteration takes, its last record, and 25 or so of all as training curves
     times="\"iterations\":$(grep -c '"type":"train"' "$OUT/$name/log.jsonl")"
     for part in rollout reward update; do
         grep -q "time/$part" "$OUT/$name/log.jsonl" || continue # nothing is sampled offline
@@ -105,7 +127,8 @@ run() {
             awk '{ x[NR] = $1 } END { print x[int((NR + 1) / 2)] }')
         times="$times,\"time/$part\":$seconds"
     done
-    times="${MACHINE:+\"machine\":\"$MACHINE\",}$times"
+    times="${MACHINE:+\"machine\":\"$MACHINE\",}$times,\"curve\":{$(for key in episode objective/scores objective/kl \
+        vbon/distance loss; do curve "$key" "$OUT/$name/log.jsonl"; done | paste -s -d ,)}"
     evaluate "$name" "\"flags\":\"$*\",$times,\"last\":$(grep '"type":"train"' "$OUT/$name/log.jsonl" | tail -n 1)," \
         --model "$OUT/$name" --samples "$SAMPLES"
     [ -n "${KEEP_MODELS:-}" ] || rm -f "$OUT/$name"/*.safetensors
@@ -129,7 +152,7 @@ strengths() { # strengths RECIPE SEED: all of them but N=16 and what stands besi
 # LOSS FLAG STRENGTH SEED [PRESET EPOCHS [RATE]]: a rate that is given is in the name
 offline() {
     run "offline-$1-$2$3${7:+-lr$7}-s$4" "$OFFLINE" --preset "${5:-$(echo "$1" | sed s/ipo/dpo/)}" --loss "$1" "--$2" \
-        "$3" --seed "$4" ${OFFLINE_LR:+--lr ${7:-$OFFLINE_LR}} --epochs "${6:-1}"
+        "$3" --seed "$4" ${OFFLINE_LR:+--lr ${7:-$OFFLINE_LR}} --epochs "${6:-$OFFLINE_EPOCHS}"
 }
 drawn() { # OBJECTIVE FLAG STRENGTH SEED [RATE]: as the preset has it, or at this rate
     run "$1-$2$3${5:+-lr$5}-s$4" "$TRAIN $EPISODES" --preset "$1" "--$2" "$3" --seed "$4" \
@@ -142,11 +165,12 @@ for n in 2 4 16 64; do if wanted bon-$n; then evaluate bon-$n "" --method bon --
 [ -z "$GRID$MS" ] || {
     for s in $SEEDS; do
         for x in $GRID; do
-            flag=${x#*:}; recipe=paper
+            flag=${x#*:}; recipe=$RECIPE
             case $x in dpo:*|ipo:*|bonbon:*|bon-sft:*) recipe=offline;; bond:*|jbond:*) recipe=drawn;; esac
             $recipe "${x%%:*}" "${flag%:*}" "${x##*:}" "$s"
         done
         for m in $MS; do
+            timed "cache-$m" "$m"
             run "m-$m-s$s" "$TRAIN $EPISODES" --preset sentiment $PAPER --lr "$PAPER_LR" --objective vbon --n 10 \
                 --m "$m" --seed "$s"
         done

@@ -5,21 +5,13 @@
 
 Each cell is the mean over the sampling seeds with the standard error over prompts of one seed (SFT, Best-of-N: of all
 their draws), and in brackets the spread between seeds. Rewards are the judge's; a response without an end counts -1."""
-import json, re, statistics as st, sys
+import re, statistics as st, sys
+from runs import read_lines, read_tldr
 
 MISSING = -1.0
-runs = {r["run"]: r for r in map(json.loads, open(sys.argv[1], encoding="utf-8"))}
-evals = [r for r in runs.values() if "eval" in r]
+runs = {r["run"]: r for r in read_lines(sys.argv[1])}
+evals, N, M, pool_apart = read_tldr(sys.argv[1])
 temperatures = sorted({r["temperature"] for r in evals})
-N = re.search(r" N (\d+)", runs["split"]["settings"])[1]
-# Without a pool-seed the pool was the reference samples themselves. A draw never wins against itself, so it has to be
-# compared with the other M-1 alone; lines without "m" divided by M. (Draws that repeat each other, and a policy's
-# responses that are among the samples, would need the draws.)
-pool_apart = "pool-seed" in runs["split"]["settings"]
-M = int(N) * len(re.search(r" seeds ([\d ]+?) temp", runs["split"]["settings"])[1].split())
-for r in evals:
-    if r["method"] in ("SFT", "BoN") and not pool_apart and "m" not in r["eval"]:
-        r["eval"]["win_rate"] = [x * M / (M - 1) for x in r["eval"]["win_rate"]]
 METHODS = ("SFT", "RL", "vBoN", "DPO", "BoNBoN", "BoN")
 
 def cell(rows, key):
