@@ -133,17 +133,24 @@ run() {
         --model "$OUT/$name" --samples "$SAMPLES"
     [ -n "${KEEP_MODELS:-}" ] || rm -f "$OUT/$name"/*.safetensors
 }
-# OBJECTIVE FLAG STRENGTH SEED
+# OBJECTIVE FLAG STRENGTH SEED [RATE]: a rate that is given is in the name
 best() { run "best-$1-$2$3-s$4" "$TRAIN $EPISODES" --preset best --objective "$1" "--$2" "$3" --seed "$4"; }
 paper() {
-    run "paper-$1-$2$3-s$4" "$TRAIN $EPISODES" --preset sentiment $PAPER --lr "$PAPER_LR" --objective "$1" \
-        "--$2" "$3" --seed "$4"
+    run "paper-$1-$2$3${5:+-lr$5}-s$4" "$TRAIN $EPISODES" --preset sentiment $PAPER --lr "${5:-$PAPER_LR}" \
+        --objective "$1" "--$2" "$3" --seed "$4"
 }
 scaled() { # the same; without the cache, whose rewards are not divided
-    run "scaled-$1-$2$3-s$4" \
+    run "scaled-$1-$2$3${5:+-lr$5}-s$4" \
         "$(echo "$TRAIN" | sed "s#--cache [^ ]*#--prompts ${PROMPTS:-dev/imdb/prompts.jsonl}#") $EPISODES" \
-        --preset sentiment $PAPER --lr "$PAPER_LR" --objective "$1" \
+        --preset sentiment $PAPER --lr "${5:-$PAPER_LR}" --objective "$1" \
         "--$2" "$(awk "BEGIN { printf \"%g\", $3 * $SCALE }")" --reward-scale "$SCALE" --seed "$4"
+}
+# the rate in proportion to the root of the KL that there is to go, as train's is without --lr; RL's KL is what `best`
+# came to
+default() { # OBJECTIVE FLAG STRENGTH SEED RATE [FLAGS]: the critic, epochs and lambda that are train's own
+    name="default-$1-$2$3${6:+-head}-s$4" how="--objective $1 --$2 $3 --seed $4 --lr $5"; shift 5
+    run "$name" "$TRAIN $EPISODES" $how --rollout 512 --minibatch 64 --ppo-epochs 1 --warmup 12 \
+        ${1:---critic prefix-rank --lambda 0.7}
 }
 strengths() { # strengths RECIPE SEED: all of them but N=16 and what stands beside it
     $1 vbon n 4 $2; $1 rl beta 1.5 $2; $1 vbon n 64 $2; $1 rl beta 0.4 $2; $1 rl beta 0.2 $2; $1 vbon n 2 $2
@@ -225,6 +232,21 @@ for s in 1 2; do
     for rate in 3e-5 3e-4; do # is it the rate?
         offline dpo beta 0.1 $s dpo 1 $rate; offline ipo beta 0.1 $s dpo 1 $rate
         offline bonbon n 16 $s bonbon 6 $rate; offline bon-sft n 16 $s bon-sft 6 $rate
+    done
+done
+for s in 1 2 3; do
+    default vbon n 2 $s 7e-5; default vbon n 4 $s 1.3e-4; default vbon n 16 $s 2.2e-4; default vbon n 64 $s 2.8e-4
+    default vbon n 8 $s 1.8e-4; default l n 4 $s 1.3e-4; default l n 16 $s 2.2e-4
+    default rl beta 3 $s 7.8e-5; default rl beta 1.5 $s 1.1e-4; default rl beta 0.8 $s 1.7e-4
+    default rl beta 0.4 $s 2.8e-4; default rl beta 0.2 $s 4.1e-4
+    by_head="--critic head --lambda 1 --vf-coef 0.1"
+    default vbon n 2 $s 3.5e-5 "$by_head"; default vbon n 4 $s 6.5e-5 "$by_head"
+    default vbon n 16 $s 1.1e-4 "$by_head"
+done
+for s in 1 2; do
+    for rate in 1e-4 1e-3; do # is it the rate of the paper's recipe?
+        paper vbon n 16 $s $rate; paper l n 16 $s $rate; scaled rl beta 0.8 $s $rate; paper vbon n 4 $s $rate
+        scaled rl beta 1.5 $s $rate
     done
 done
 change 10x-episodes --episodes $((EPISODES * 10))
