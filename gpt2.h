@@ -538,6 +538,7 @@ double schedule_lr(const Schedule *schedule, double lr, long step, long steps, l
 // ============================================================================
 #ifdef VBON_IMPLEMENTATION
 
+static void (*before_message)(void); // NULL, or takes away what stands where the message goes: a progress bar
 static void complain(const char *fmt, va_list ap)
 {
     char line[32768];
@@ -545,6 +546,7 @@ static void complain(const char *fmt, va_list ap)
     // one line, whatever a file or prompt holds
     for (char *p = line; *p; p++) if ((unsigned char)*p < 32 || *p == 127) *p = ' ';
     fflush(stdout);
+    if (before_message) before_message();
     fprintf(stderr, "vbon: %s\n", line);
 }
 
@@ -1154,8 +1156,8 @@ double model_update(Model *m, const AdamW *opt)
     for (size_t i = 0; i < m->n_list && !isfinite(sum); i++) {
         const Param *q = &m->list[i];
         if (q->offset >= m->first && !isfinite(m->o->sumsq(*param_field(&m->g, q))))
-            die("step %ld: the gradient of %s is not finite: lower --lr, or look for NaN in the data; no weight was "
-                "changed",
+            die("optimiser step %ld: the gradient of %s is not finite: lower --lr, or look for NaN in the data; no "
+                "weight was changed",
                 m->step + 1, q->name);
     }
     // as torch.nn.utils.clip_grad_norm_

@@ -76,6 +76,7 @@ static void model_load(Model *m, const Ops *o, const char *dir, long train_layer
 #include "dev/tests/fuzz_test.h"
 #include "dev/tests/world_test.h"
 #include "dev/tests/command_test.h"
+#include "dev/tests/terminal_test.h"
 #include "dev/tests/fault_test.h"
 #include "dev/tests/sizes_test.h"
 #include "dev/tests/ks_test.h"
@@ -120,6 +121,12 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"passes over the data", test_passes, 1},
     {"JSONL, caches and flags", test_data, 1},
     {"commands: a line out for each line in", test_lines, 1},
+    {"terminal: bar, step lines and errors, at three widths and in a pipe", test_terminal_lines, 1},
+    {"terminal: the start-up table, after the checks", test_start_table, 1},
+    {"terminal: help, version, and what was meant", test_help, 1},
+    {"terminal: completions in bash", test_completion, 1},
+    {"terminal: prompts from standard input", test_piped_prompts, 1},
+    {"terminal: what is not defined is left out", test_left_out, 1},
     {"commands: the last, smaller batch trains", test_last_batch, 1},
     {"commands: each reads what every other writes", test_pairs, 1},
     {"commands: what is not finite is named", test_not_finite, 1},

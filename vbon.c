@@ -958,11 +958,61 @@ static void wait_by_sleeping(char **argv)
 #ifndef TESTING
 static void help(FILE *f)
 {
+    size_t width = terminal_width(fileno(f));
     fprintf(f,
-            "vbon %s: variational Best-of-N alignment\n\nusage: vbon COMMAND [--flag value ...]; vbon COMMAND --help "
-            "lists the flags\n\n",
+            "vbon %s: variational Best-of-N alignment\n\nusage: vbon COMMAND [--flag value ...]\n\n",
             VBON_VERSION);
-    for (size_t i = 0; i < n_commands; i++) fprintf(f, "  %-8s %s\n", commands[i].name, commands[i].summary);
+    for (size_t i = 0; i < n_commands; i++) {
+        size_t at = (size_t)fprintf(f, "  %-8s", commands[i].name);
+        wrap(f, commands[i].summary, &at, 11, width);
+        putc('\n', f);
+    }
+    fprintf(f, "\nvbon COMMAND --help lists the flags of one, vbon --version says which this is,\n"
+               "source <(vbon completion) completes them in bash\n");
+}
+
+static bool is_help(const char *word) { return !strcmp(word, "--help") || !strcmp(word, "-h"); }
+
+static const Command *command_named(const char *name)
+{
+    Nearest x = nearest(name);
+    for (size_t i = 0; i < n_commands; i++) {
+        if (!strcmp(name, commands[i].name)) return &commands[i];
+        nearest_try(&x, commands[i].name);
+    }
+    static const char *const others[] = {"--help", "--version", "completion"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) nearest_try(&x, others[i]);
+    if (x.best) usage("no command \"%s\": did you mean %s? see vbon --help", name, x.best);
+    usage("no command \"%s\": see vbon --help", name);
+}
+
+// A bash function that completes commands, flags and their choices, made from the flag table.
+static void completion(void)
+{
+    printf("# bash completion of vbon: source <(vbon completion), or save this as vbon in a folder of completions\n"
+           "_vbon() {\n"
+           "    local word=${COMP_WORDS[COMP_CWORD]} flag=${COMP_WORDS[COMP_CWORD - 1]} flags= words=\n"
+           "    # --flag=value comes as three words\n"
+           "    if [ \"$word\" = = ]; then word=; elif [ \"$flag\" = = ]; then flag=${COMP_WORDS[COMP_CWORD - 2]}; fi\n"
+           "    case $COMP_CWORD:${COMP_WORDS[1]} in\n"
+           "    1:*) words='");
+    for (size_t i = 0; i < n_commands; i++) printf("%s ", commands[i].name);
+    printf("completion --help --version' ;;\n");
+    for (size_t i = 0; i < n_commands; i++) {
+        const char *command = commands[i].name;
+        char *names = xstrdup("");
+        for (size_t k = 0; k < sizeof presets / sizeof *presets; k++)
+            if (flags_belong(flag_table, n_flags, command, presets[k].flags))
+                names = format("%s%s%s", names, *names ? " " : "", presets[k].name);
+        flags_completion(flag_table, n_flags, command, names);
+    }
+    printf("    esac\n"
+           "    COMPREPLY=()\n"
+           "    if [ \"$words\" = FILES ]; then compopt -o default 2> /dev/null; return; fi\n"
+           "    local IFS=$' \\t\\n'\n"
+           "    COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
+           "}\n"
+           "complete -F _vbon vbon\n");
 }
 
 static int output_written(void) // a full disk behind standard output, or a closed one, is an error
@@ -977,15 +1027,17 @@ int main(int argc, char **argv)
     begin_program();
     wait_by_sleeping(argv);
     if (argc < 2) { help(stderr); return 2; }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) { help(stdout); return output_written(); }
-    const Command *c = NULL;
-    for (size_t i = 0; i < n_commands; i++) if (!strcmp(argv[1], commands[i].name)) c = &commands[i];
-    if (!c) { fprintf(stderr, "vbon: no command \"%s\": see vbon --help\n", argv[1]); return 2; }
-    for (int i = 2; i < argc; i++)
-        if (!strcmp(argv[i], "--help")) {
-            flags_help(flag_table, n_flags, c->name, c->summary, c->example);
-            return output_written();
-        }
+    const char *word = argv[1];
+    if (!strcmp(word, "--version") || !strcmp(word, "version")) { puts("vbon " VBON_VERSION); return output_written(); }
+    if (!strcmp(word, "completion")) { completion(); return output_written(); }
+    bool asked = is_help(word) || !strcmp(word, "help");
+    if (asked && argc < 3) { help(stdout); return output_written(); }
+    const Command *c = command_named(asked ? argv[2] : word);
+    for (int i = 2; i < argc; i++) asked |= is_help(argv[i]);
+    if (asked) {
+        flags_help(flag_table, n_flags, c->name, c->summary, c->example);
+        return output_written();
+    }
     static Args a;
     flags_parse(&a, flag_table, n_flags, c->name, argc - 2, argv + 2, preset_flags);
     if (a.threads) omp_set_num_threads((int)a.threads);
@@ -996,9 +1048,6 @@ int main(int argc, char **argv)
                 "note: no bfloat16 products on this CPU or in this build: inputs are rounded to bfloat16 and "
                 "multiplied in fp32; %s faster than --precision fp32\n",
                 BF16_DOT ? "only what samples and scores is" : "only decoding few rows is");
-    bool to_stdout = !strcmp(c->name, "info") || (!a.out && (!strcmp(c->name, "sample") || !strcmp(c->name, "bon")));
-    if (!to_stdout) flags_table(&a, flag_table, n_flags, c->name);
-    file_flush(stdout, "standard output", false);
     c->run(&a);
     return output_written();
 }

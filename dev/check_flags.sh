@@ -61,7 +61,7 @@ for c in $("$VBON" --help | sed -n 's/^  \([a-z]*\) .*/\1/p'); do
     [ "$(base "$c")" ] || { echo "check_flags.sh: no command line for vbon $c: add one"; exit 1; }
     # name, kind, lowest, highest of each number; of those that are text something like it
     range=' .* (\([a-z]*|\)\{0,1\}>\{0,1\}\([-0-9.e]*\)\.\.<\{0,1\}\([0-9e]*\))$'
-    "$VBON" "$c" --help |
+    COLUMNS=10000 "$VBON" "$c" --help | # so that each flag has a line
     sed -n -e "s/^  --\([a-z0-9-]*\) \(INT\|NUMBER\)$range/\1 \2 \4 \5/p" \
         -e 's/^  --\(ns\|ms\|curves\|memory\) \(TEXT\) .*/\1 \2 0 1e9/p' |
     while read -r flag kind low high; do

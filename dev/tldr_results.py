@@ -16,8 +16,8 @@ METHODS = ("SFT", "RL", "vBoN", "DPO", "BoNBoN", "BoN")
 
 def cell(rows, key):
     if not rows: return ""
-    x = [r["eval"][key] for r in rows]
-    if x[0][0] is None: return ""
+    x = [r["eval"].get(key, [None]) for r in rows]
+    if x[0][0] is None: return "" # not measured: left out, or null in older lines
     spread = " (%.3f apart)" % (max(a[0] for a in x) - min(a[0] for a in x)) if len(x) > 1 else ""
     return "%.3f ± %.3f%s" % (st.mean(a[0] for a in x), st.mean(a[1] for a in x), spread)
 

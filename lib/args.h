@@ -15,7 +15,7 @@ typedef struct {
     double missing_eos, alpha, reward_timeout, reward_scale, reward_offset, reward_tolerance, temperature, top_p, beta,
         clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad,
         average, save_minutes, anchor_rate, anchor_kl;
-    bool resume, drop_last;
+    bool resume, drop_last, verbose;
 } Args;
 
 // Choices without more to say than their names; an enum beside each says which is which.
@@ -52,19 +52,25 @@ static const struct {
     { \
         name, FLAG_CHOICE, offsetof(Args, field), commands, fallback, NULL, help, rows, sizeof *(rows) \
     }
+#define GROUP(name) {name, FLAG_GROUP, 0, NULL, NULL, NULL, NULL, NULL, 0}
 static const Flag flag_table[] = {
-    // what goes in and out
-    FLAG("model", FLAG_STRING, model, "sft sample bon score cache train offline eval info", NULL, NULL,
-         "Hugging Face folder of a language model (sft: to fine-tune; info: or of a reward model)"),
+    GROUP("input and output"),
+    FLAG("model", FLAG_STRING, model, "sft", NULL, NULL, "Hugging Face folder of a language model to fine-tune"),
+    FLAG("model", FLAG_STRING, model, "sample bon score cache train offline eval", NULL, NULL,
+         "Hugging Face folder of a language model"),
+    FLAG("model", FLAG_STRING, model, "info", NULL, NULL,
+         "Hugging Face folder of a language model or a reward model"),
     FLAG("init", FLAG_STRING, init, "reward", NULL, NULL,
          "start from the lower blocks of this language model's folder"),
     FLAG("tokenizer", FLAG_STRING, tokenizer, "sft reward", NULL, NULL,
          "folder with the tokenizer, for a model made from scratch"),
     FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL,
          "folder of the reference, a language model with the policy's tokenizer"),
-    FLAG("reward", FLAG_STRING, reward, "bon score cache train offline eval info", NULL, NULL,
+    FLAG("reward", FLAG_STRING, reward, "bon score cache train eval info", NULL, NULL,
          "folder of a reward model (a classifier, no language model), or a program that reads JSONL and writes a "
-         "number a line (offline: to check that the cache's rewards are its)"),
+         "number a line"),
+    FLAG("reward", FLAG_STRING, reward, "offline", NULL, NULL,
+         "folder or program of the reward, to check that the cache's rewards are its"),
     FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train offline eval", "600", "1e-3..1e6",
          "seconds a reward program may take for one batch"),
     CHOICE("reward-output", reward_output, "bon score cache train offline eval", "logit", reward_outputs,
@@ -78,22 +84,34 @@ static const Flag flag_table[] = {
          "and 0.1 where bf16 was or is used)"),
     FLAG("missing-eos", FLAG_DOUBLE, missing_eos, "bon cache train offline eval", "none", "none|-1e9..1e9",
          "reward of a response without an end-of-text token, in place of its own (none: its own)"),
-    FLAG("data", FLAG_STRING, data, "sft reward offline", NULL, NULL,
-         "JSONL to train on (offline: in place of --cache, lines {\"prompt\",\"chosen\",\"rejected\"})"),
+    FLAG("data", FLAG_STRING, data, "sft", NULL, NULL,
+         "JSONL to train on: lines {\"text\"} or {\"prompt\",\"response\"}"),
+    FLAG("data", FLAG_STRING, data, "reward", NULL, NULL,
+         "JSONL to train on: lines {\"text\",\"label\"} or {\"prompt\",\"chosen\",\"rejected\"}"),
+    FLAG("data", FLAG_STRING, data, "offline", NULL, NULL,
+         "JSONL to train on in place of --cache: lines {\"prompt\",\"chosen\",\"rejected\"}"),
     FLAG("held-out", FLAG_STRING, held_out, "sft reward", NULL, NULL, "JSONL to measure on"),
     FLAG("max-docs", FLAG_LONG, max_docs, "sft reward", "0", "0..1e9",
          "use only the first so many held-out lines (0: all)"),
     FLAG("in", FLAG_STRING, in, "score", NULL, NULL, "JSONL lines {\"prompt\",\"response\"} or {\"text\"}"),
-    FLAG("prompts", FLAG_STRING, prompts, "sample bon cache train eval", NULL, NULL,
-         "JSONL lines {\"prompt\"}; train and eval default to the cache's"),
-    FLAG("prompt", FLAG_STRING, prompt, "sample bon", NULL, NULL, "one prompt, in place of a file"),
+    FLAG("prompt", FLAG_STRING, prompt, "sample bon", NULL, NULL, "one prompt"),
+    FLAG("prompts", FLAG_STRING, prompts, "sample bon", NULL, NULL,
+         "or a file of JSONL lines {\"prompt\"}; or, without either, standard input (also -), whose lines may be the "
+         "prompts themselves"),
+    FLAG("prompts", FLAG_STRING, prompts, "cache", NULL, NULL, "JSONL lines {\"prompt\"}"),
+    FLAG("prompts", FLAG_STRING, prompts, "train eval", NULL, NULL,
+         "JSONL lines {\"prompt\"} (left out: the cache's)"),
     FLAG("prompts-max", FLAG_LONG, prompts_max, "sample bon cache train offline eval", "0", "0..1e9",
          "use only the first so many prompts (0: all)"),
     FLAG("cache", FLAG_STRING, cache, "train offline eval ks", NULL, NULL,
          "reward cache (JSONL) of the reference model"),
-    FLAG("out", FLAG_STRING, out, "sft reward score cache train offline eval ks sample bon", NULL, NULL,
-         "folder or file to write"),
-    // the model
+    FLAG("out", FLAG_STRING, out, "sft reward train offline", NULL, NULL,
+         "folder to write: checkpoints, log.jsonl and the model"),
+    FLAG("out", FLAG_STRING, out, "score", NULL, NULL, "JSONL file to write"),
+    FLAG("out", FLAG_STRING, out, "cache", NULL, NULL, "JSONL file to write; one that was begun is gone on with"),
+    FLAG("out", FLAG_STRING, out, "sample bon", NULL, NULL, "JSONL file to write (left out: standard output)"),
+    FLAG("out", FLAG_STRING, out, "eval ks", NULL, NULL, "JSON file to write beside the printed table"),
+    GROUP("model"),
     CHOICE("arch", arch, "sft reward", "gpt2", architectures, "architecture of a model made from scratch"),
     FLAG("layers", FLAG_LONG, layers, "sft reward", "4", "1..1000", "blocks of a model made from scratch"),
     FLAG("width", FLAG_LONG, width, "sft reward", "128", "1..65536", "its width"),
@@ -105,7 +123,7 @@ static const Flag flag_table[] = {
     CHOICE("dtype", dtype, "sft reward train offline", "fp32", dtypes, "type of the weights written at the end"),
     FLAG("shard-mib", FLAG_LONG, shard_mib, "sft reward train offline", "0", "0..1e9",
          "split the written weights into files of at most so many MiB (0: one file)"),
-    // sampling
+    GROUP("sampling"),
     FLAG("samples", FLAG_LONG, samples, "sample cache eval", "1", "1..1e9", "responses a prompt"),
     FLAG("max-new", FLAG_LONG, max_new, "sample bon cache train eval info", "40", "1..1e9", "new tokens at most"),
     FLAG("temperature", FLAG_DOUBLE, temperature, "sample bon cache train offline eval score", "1", "1e-4..1e4",
@@ -114,7 +132,7 @@ static const Flag flag_table[] = {
     FLAG("top-k", FLAG_LONG, top_k, "sample bon", "0", "0..1e9", "sample from the k likeliest tokens (0: all)"),
     FLAG("top-p", FLAG_DOUBLE, top_p, "sample bon", "1", "1e-9..1",
          "sample from the smallest set with this probability (1: all)"),
-    // the objective
+    GROUP("objective"),
     CHOICE("objective", objective, "train", "vbon", objectives, "what to maximise"),
     CHOICE("loss", loss, "offline", "dpo", offline_losses,
            "what to minimise over comparisons of cached responses (lib/baselines.h has the formulas)"),
@@ -127,16 +145,17 @@ static const Flag flag_table[] = {
     FLAG("n", FLAG_LONG, n, "train offline bon eval", "4", "1..1e9", "the N of Best-of-N"),
     CHOICE("method", method, "eval", "policy", methods, "measure --model, or Best-of-N drawn from the reference"),
     FLAG("pool", FLAG_STRING, pool, "eval", NULL, NULL,
-         "bon: choose among this cache's draws by the rewards in it, in place of drawing; --reward and --cache may be "
-         "another reward's and judge the choice"),
+         "--method bon: choose among this cache's draws by the rewards in it, in place of drawing; --reward and "
+         "--cache may be another reward's and judge the choice"),
     FLAG("ns", FLAG_STRING, ns, "eval", "4,16", NULL, "measure the distance to Best-of-N for these N"),
     FLAG("ms", FLAG_STRING, ms, "ks", "5,20,100,200,250", NULL,
          "compare the first M samples of a prompt with all of them, for these M"),
     FLAG("curves", FLAG_STRING, curves, "ks", NULL, NULL,
          "write the CDFs of these prompts too, by M (numbers from 1 on with commas between, or auto: the prompts of "
          "lowest, median and highest mean reward)"),
-    FLAG("beta", FLAG_DOUBLE, beta, "train offline", NULL, "1e-6..1e6",
-         "strength of the KL penalty, for rl, l, dpo and ipo (never converted into N)"),
+    FLAG("beta", FLAG_DOUBLE, beta, "train", NULL, "1e-6..1e6",
+         "strength of the KL penalty, for rl and l (never converted into N)"),
+    FLAG("beta", FLAG_DOUBLE, beta, "offline", NULL, "1e-6..1e6", "strength of the KL penalty, for dpo and ipo"),
     CHOICE("fhat", fhat, "train", "digamma", fhats, "estimate of log F from k of M cached samples below"),
     FLAG("m", FLAG_LONG, m, "train eval ks", "0", "0..1e9", "use the first M samples drawn for each prompt (0: all)"),
     FLAG("compat", FLAG_STRING, compat, "train", "", NULL,
@@ -147,7 +166,7 @@ static const Flag flag_table[] = {
          "jbond: how far the anchor goes towards the policy after each iteration"),
     FLAG("anchor-kl", FLAG_DOUBLE, anchor_kl, "train", "1", "0..1e6", "jbond: weight of the KL to the anchor"),
     CHOICE("critic", critic, "train", "head", critics, "what the values are"),
-    // PPO
+    GROUP("PPO"),
     FLAG("episodes", FLAG_LONG, episodes, "train", "12800", "1..1e9", "responses to train on in all"),
     FLAG("rollout", FLAG_LONG, rollout, "train info", "128", "1..1e9", "episodes an iteration"),
     FLAG("minibatch", FLAG_LONG, minibatch, "train info", "32", "1..1e9", "episodes an optimiser step"),
@@ -159,14 +178,14 @@ static const Flag flag_table[] = {
          "clip the terminal score to +- this (0: no clipping)"),
     FLAG("gamma", FLAG_DOUBLE, gamma, "train", "1", "0..1", "discount"),
     FLAG("lambda", FLAG_DOUBLE, lambda, "train", "0.95", "0..1", "of generalised advantage estimation"),
-    // optimisation
+    GROUP("optimisation"),
     FLAG("epochs", FLAG_DOUBLE, epochs, "sft reward offline", "1", ">0..1e9",
          "passes over the data (a fraction is allowed)"),
     FLAG("steps", FLAG_LONG, steps, "sft reward offline", "0", "0..1e9",
          "optimiser steps, in place of epochs (0: by epochs)"),
     FLAG("batch", FLAG_LONG, batch, "sft reward offline", "32", "1..1e9", "rows (or comparisons) an optimiser step"),
     FLAG("drop-last", FLAG_BOOL, drop_last, "sft reward offline", "false", NULL,
-         "by epochs: leave out what does not fill a last batch (otherwise the last step has fewer)"),
+         "by epochs: leave out what does not fill a last batch (otherwise the last optimiser step has fewer)"),
     FLAG("from-position", FLAG_LONG, from_position, "reward", "12", "0..1e9",
          "labels: train the score at every position from here on"),
     FLAG("lr", FLAG_DOUBLE, lr, "sft reward train offline", "3e-5", "0..1e9", "learning rate"),
@@ -184,34 +203,43 @@ static const Flag flag_table[] = {
     FLAG("average", FLAG_DOUBLE, average, "sft reward train offline", "0", "0..<1",
          "the model that is written has the weights' moving average, of which this share is kept at each optimiser "
          "step (0: the last weights)"),
-    // running
-    FLAG("preset", FLAG_STRING, preset, "train offline", NULL, NULL,
-         "a named set of flags. train: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: the "
+    GROUP("running"),
+    FLAG("preset", FLAG_STRING, preset, "train", NULL, NULL,
+         "a named set of flags: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: the "
          "demo's recipe, longer; bond, jbond: their own paper's (without one: sentiment's numbers, but the rate falls, "
-         "the gradient and not the score is clipped, and all layers and samples are used). offline: dpo, bonbon, "
-         "bon-sft: rates and batches for 124 million parameters"),
+         "the gradient and not the score is clipped, and all layers and samples are used)"),
+    FLAG("preset", FLAG_STRING, preset, "offline", NULL, NULL,
+         "a named set of flags: dpo, bonbon, bon-sft: rates and batches for 124 million parameters"),
     FLAG("seed", FLAG_LONG, seed, "sft reward sample bon cache train offline eval", "1", "0..", "of every random draw"),
     FLAG("resume", FLAG_BOOL, resume, "sft reward train offline", "false", NULL,
          "go on from the last checkpoint in --out"),
-    FLAG("log-every", FLAG_LONG, log_every, "sft reward train offline", "1", "1..1e9",
-         "optimiser steps (train: iterations) between records"),
+    FLAG("log-every", FLAG_LONG, log_every, "sft reward offline", "1", "1..1e9", "optimiser steps between records"),
+    FLAG("log-every", FLAG_LONG, log_every, "train", "1", "1..1e9", "iterations between records"),
     FLAG("eval-every", FLAG_LONG, eval_every, "sft reward", "0", "0..1e9",
          "optimiser steps between held-out measurements (0: at the end)"),
-    FLAG("save-every", FLAG_LONG, save_every, "sft reward train offline", "0", "0..1e9",
-         "optimiser steps (train: iterations) between checkpoints (0: by the clock alone)"),
+    FLAG("save-every", FLAG_LONG, save_every, "sft reward offline", "0", "0..1e9",
+         "optimiser steps between checkpoints (0: by the clock alone)"),
+    FLAG("save-every", FLAG_LONG, save_every, "train", "0", "0..1e9",
+         "iterations between checkpoints (0: by the clock alone)"),
     FLAG("save-minutes", FLAG_DOUBLE, save_minutes, "sft reward train offline", "10", "0..1e9",
          "minutes between checkpoints (0: none by the clock); one writes 12 bytes a parameter that trains: "
          "0.2 s for a million of them, 15 s for 87 million, beside other work on two cores"),
     FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train offline eval sample bon info", "4096",
          "1..1e9", "tokens in one forward pass; results do not depend on it beyond rounding"),
-    FLAG("decode-rows", FLAG_LONG, decode_rows, "sample bon cache train eval info", "0", "0..1e9",
-         "responses decoded at once at most; fewer need less memory for keys and values (0: 256, train 512)"),
+    FLAG("decode-rows", FLAG_LONG, decode_rows, "sample bon cache eval", "0", "0..1e9",
+         "responses decoded at once at most; fewer need less memory for keys and values (0: 256)"),
+    FLAG("decode-rows", FLAG_LONG, decode_rows, "train", "0", "0..1e9",
+         "responses decoded at once at most; fewer need less memory for keys and values (0: 512)"),
+    FLAG("decode-rows", FLAG_LONG, decode_rows, "info", "0", "0..1e9",
+         "responses decoded at once at most; fewer need less memory for keys and values (0: 256, for train 512)"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
     CHOICE("precision", precision, "all", "auto", precisions,
            "bf16: on the CPU of matrix products' inputs, on CUDA of weights and activations, DistilBERT's in TF32; "
            "what trains, its sums and statistics stay fp32 (auto: fp32 on the CPU, bf16 on CUDA)"),
     CHOICE("device", device, "all", "cpu", devices, "where to compute"),
     FLAG("threads", FLAG_LONG, threads, "all", "0", "0..1024", "CPU threads (0: one a core)"),
+    FLAG("verbose", FLAG_BOOL, verbose, "sft reward sample bon score cache train offline eval ks", "false", NULL,
+         "the start-up table shows every flag, not only what differs from the defaults"),
 };
 static const size_t n_flags = sizeof flag_table / sizeof *flag_table;
 

@@ -405,7 +405,7 @@ static void cmd_offline(const Args *a)
     if (loss->kind == OFFLINE_BONBON && automatic) loss->alpha = bonbon_alpha(c, loss->N);
     passes_create(&s.passes, arrlenu(c->list), (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
     s.which = (size_t *)xmalloc(s.passes.batch * sizeof *s.which);
-    printf("%zu parameters, %zu train; %zu prompts, %zu responses, %zu comparisons; %ld steps of %zu\n",
+    printf("%zu parameters, %zu train; %zu prompts, %zu responses, %zu comparisons; %ld optimiser steps of %zu\n",
            param_count(&m, 0), param_count(&m, m.first), arrlenu(c->prompts), arrlenu(c->responses), s.passes.items,
            s.passes.steps, s.passes.batch);
     passes_report(&s.passes, "comparisons");

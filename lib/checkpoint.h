@@ -89,7 +89,7 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
         if (q && !(q->flags & P_VALUE)) continue;
         double sum = m->o->sumsq(q ? param_master(m, q) : s.optim[i].buf);
         if (!isfinite(sum))
-            die("%s: step %ld: %s not finite: lower --lr; nothing was saved", out, step,
+            die("%s: checkpoint %ld: %s not finite: lower --lr; nothing was saved", out, step,
                 q ? "the value head is" : "the optimiser's moments are");
     }
     for (size_t i = 0; i < n_state; i++)

@@ -2,7 +2,7 @@
 // table of all; the others stand beside what they are about: sft and reward in supervised.h, sample, bon and cache in
 // draw.h, eval in eval.h, offline in baselines.h, info in info.h, ks in ks.h.
 //
-// Before a command begins main prints its start-up table. A command shows its progress, and writes nothing in place
+// A command checks what it is given, then prints its start-up table, shows its progress, and writes nothing in place
 // until it is whole. Runs that take long (sft, reward, train, offline, cache) can be killed at any moment and go on
 // with --resume (cache: by itself).
 #pragma once
@@ -76,6 +76,7 @@ static void cmd_score(const Args *a)
     Sequence q;
     double *logp = NULL;
     size_t retokenised = 0;
+    start_table(a, "score");
     for (bool more = true; more;) {
         size_t n = 0, tokens = (size_t)a->micro_tokens;
         while (n < BLOCK && (more = jsonl_next(&in, &record[n]))) {
@@ -206,14 +207,8 @@ static size_t train_record(Run *r, Metric *x)
 
 static void cmd_train(const Args *a)
 {
-    static const char *const shown[] = {"objective/scores",
-                                        "objective/kl",
-                                        "vbon/distance",
-                                        "vbon/logF",
-                                        "policy/clipfrac_avg",
-                                        "val/explained_variance",
-                                        "lr",
-                                        NULL};
+    static const Column shown[] = {
+        {"objective/scores", "reward"}, {"vbon/distance", "distance"}, {"objective/kl", "KL"}, {NULL, NULL}};
     PpoOptions opt;
     ppo_options(&opt, a);
     require(a->model, "model"); require(a->reward, "reward");
@@ -245,8 +240,8 @@ static void cmd_train(const Args *a)
     p.clock = clock_seconds;
     double MiB[] = {(double)m.params.high, (double)m.optim.high, (double)p.ref_arena.high, (double)p.work.high};
     for (int i = 0; i < 4; i++) MiB[i] /= 1048576;
-    printf("memory: weights %.1f, gradients and moments %.1f, reference %.1f, work %.1f MiB, and the packed weights "
-           "(vbon info has the pieces)\n",
+    printf("memory: weights %.1f, gradients and moments %.1f, reference %.1f, work %.1f MiB,\n"
+           "        and the packed weights (vbon info has the pieces)\n",
            MiB[0], MiB[1], MiB[2], MiB[3]);
     long iterations = (opt.episodes + opt.rollout - 1) / opt.rollout;
     r.weights = weights_json("model", &m, t, &reward);

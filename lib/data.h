@@ -35,7 +35,7 @@ void jsonl_text(const Jsonl *in, const json_t *j, const char **prompt, const cha
 bool jsonl_header(const json_t *j);                // a cache's header, which no reader of lines takes for one
 
 // The prompts of {"prompt"} lines in order, malloc'd; *line: where each stands first, malloc'd. distinct: each once,
-// and *repeats counts the others.
+// and *repeats counts the others. From /dev/stdin, if the first line does not begin with {, each is a prompt.
 char **prompts_read(const char *path, size_t *n, size_t **line, bool distinct, size_t *repeats);
 
 // line: where it was read
@@ -169,6 +169,21 @@ void jsonl_text(const Jsonl *in, const json_t *j, const char **prompt, const cha
                         ? " (a cache of a prompt a line has responses in arrays: one a line is needed)" : "");
 }
 
+// The next line of a pipe, which may be no record but the text of a prompt: plain, of all lines what the first one is.
+static bool piped_next(Jsonl *in, bool *plain, json_t **record)
+{
+    bool first = !in->line;
+    do if (!jsonl_line(in)) return false; while (!in->length);
+    if (first) *plain = in->text[strspn(in->text, " \t")] != '{';
+    if (!*plain) { *record = line_parse(in); return true; }
+    size_t n = in->lines.n - (size_t)(in->text - in->lines.buffer);
+    while (n && memchr("\r\n", in->text[n - 1], 2)) n--; // blanks at the end are the prompt's
+    json_t *text = memchr(in->text, 0, n) ? NULL : json_stringn(in->text, n);
+    if (!text) die("%s:%zu: a prompt must be UTF-8 text: convert it", in->path, in->line);
+    *record = json_make("{s:o}", "prompt", text);
+    return true;
+}
+
 char **prompts_read(const char *path, size_t *n, size_t **line, bool distinct, size_t *repeats)
 {
     Jsonl in;
@@ -179,7 +194,8 @@ char **prompts_read(const char *path, size_t *n, size_t **line, bool distinct, s
     sh_new_strdup(seen);
     *repeats = 0;
     jsonl_open(&in, path);
-    while (jsonl_next(&in, &j)) {
+    bool piped = !strcmp(path, "/dev/stdin"), plain = false;
+    while (piped ? piped_next(&in, &plain, &j) : jsonl_next(&in, &j)) {
         if (!jsonl_header(j)) {
             const char *s = jsonl_string(&in, j, "prompt", true);
             if (!*s) die("%s:%zu: an empty prompt: the model needs a token to go on from", path, in.line);

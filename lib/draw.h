@@ -77,15 +77,22 @@ static void sample_run(const Args *a, bool bon)
     Drawing d;
     Reward reward;
     size_t M = (size_t)(bon ? a->n : a->samples);
+    require(a->model, "model");
+    if (bon) require(a->reward, "reward");
+    prompts_path(a, true);
     AsideFile *out = a->out ? out_file(a) : NULL;
     drawing_open(&d, a, a->model, bon ? STREAM_BON : STREAM_SAMPLE);
     checked_product(bon ? "--n for all prompts" : "--samples for all prompts", d.n, M);
     if (bon) open_reward(&reward, a, d.t);
     size_t step = d.rows / M ? d.rows / M : 1;
-    Progress p = progress_begin(bon ? "bon" : "sample", d.n, 0, "prompts");
+    const char *command = bon ? "bon" : "sample";
+    if (out) start_table(a, command);
+    else if (a->verbose) flags_table(stderr, a, flag_table, n_flags, command, true); // the responses go to stdout
+    Progress p = progress_begin(command, d.n, 0, "prompts");
     for (size_t i = 0; i < d.n; i += step) {
         size_t end = i + step < d.n ? i + step : d.n;
         Response *r = draw(&d, bon ? &reward : NULL, a, M, i * M, end * M);
+        if (!out) progress_clear();
         for (size_t q = i; q < end; q++) {
             Response *mine = r + (q - i) * M;
             for (size_t k = 0; k < (bon ? 1 : M); k++)
@@ -110,6 +117,7 @@ static void cmd_cache(const Args *a)
     Reward reward;
     size_t M = (size_t)a->samples;
     Append file;
+    require(a->model, "model"); require(a->reward, "reward"); require(a->prompts, "prompts");
     append_open(&file, require(a->out, "out"));
     drawing_open(&d, a, a->model, STREAM_CACHE);
     open_reward(&reward, a, d.t);
@@ -133,6 +141,7 @@ static void cmd_cache(const Args *a)
         check_reward(&begun, a->out, a, &reward, d.t);
         cache_free(&begun);
     }
+    start_table(a, "cache");
     stop_on_signals();
     Progress p = progress_begin("cache", total, done, "samples");
     while (done < total && !stop_signal) {
@@ -167,7 +176,9 @@ static void cmd_cache(const Args *a)
     }
     append_close(&file);
     if (done < total) {
-        printf("stopped by signal %d; the same command goes on\n", (int)stop_signal);
+        progress_clear();
+        printf("stopped by signal %d after %zu of %zu samples; the same command goes on\n", (int)stop_signal, done,
+               total);
         exit(128 + stop_signal);
     }
     reward_close(&reward);

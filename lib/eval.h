@@ -146,10 +146,19 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
 
 static size_t parse_ns(const char *text, long *ns) { return parse_counts("ns", text, ns, MAX_NS); }
 
-// Of the evaluation: null is not measured, or beyond the largest double, as exp(log ref - log pi) may be; the table
-// says which.
-static json_t *number_json(double x) { return isfinite(x) ? json_number(x, "", "") : json_null(); }
-static json_t *estimate_json(Estimate e) { return json_make("[o,o]", number_json(e.mean), number_json(e.se)); }
+// Into a record goes what is defined: not what was not measured, nor what is beyond the largest double, as
+// exp(log ref - log pi) may be (the table says which). An estimate is [mean, standard error], of one prompt [mean].
+static void put_number(json_t *record, const char *key, double x)
+{
+    if (isfinite(x)) json_object_set_new(record, key, json_number(x, key, "a bug, please report it"));
+}
+static void put_estimate(json_t *record, const char *key, Estimate e)
+{
+    if (!isfinite(e.mean)) return;
+    json_t *pair = json_make("[f]", e.mean);
+    if (isfinite(e.se)) json_array_append_new(pair, json_real(e.se));
+    json_object_set_new(record, key, pair);
+}
 static void estimate_line(const char *what, Estimate e)
 {
     if (isnan(e.mean)) return; // not measured
@@ -203,7 +212,7 @@ static void cmd_eval(const Args *a)
     bool bon = a->method == METHOD_BON;
     const char *policy = bon ? reference : require(a->model, "model");
     size_t K = (size_t)a->samples, N = bon ? (size_t)a->n : 1;
-    require(a->cache, "cache");
+    require(a->cache, "cache"); require(a->reward, "reward");
     if (a->pool && !bon) usage("--pool is what --method bon chooses from");
     EvalSpec spec = {.temperature = a->temperature, .tokens = (size_t)a->micro_tokens};
     spec.n_ns = parse_ns(a->ns, spec.ns);
@@ -226,6 +235,7 @@ static void cmd_eval(const Args *a)
     // the largest product below
     checked_product("--samples times --n for all prompts", d.n, checked_product("--samples times --n", K, N));
     Response *kept = (Response *)xcalloc(d.n * K, sizeof *kept);
+    start_table(a, "eval");
     double began = clock_seconds(), tokens = 0;
     size_t group = d.rows > K * N ? d.rows / (K * N) : 1;
     if (a->pool) {
@@ -267,20 +277,19 @@ static void cmd_eval(const Args *a)
         {"reward", e.reward},    {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1},
         {"kl_k3", e.k3},         {"kl_rb", e.rb},     {"kl_released", e.released},           {"length", e.length},
         {"finished", e.finished}};
-    for (size_t i = 0; i < sizeof out / sizeof *out; i++) json_object_set_new(j, out[i].key, estimate_json(out[i].e));
+    for (size_t i = 0; i < sizeof out / sizeof *out; i++) put_estimate(j, out[i].key, out[i].e);
     for (size_t v = 0; v < spec.n_ns; v++) {
         char key[24];
         snprintf(key, sizeof key, "%ld", spec.ns[v]);
-        json_object_set_new(distances, key, estimate_json(e.distance[v]));
+        put_estimate(distances, key, e.distance[v]);
     }
     Estimate cached = bon ? best_of_cached(cdf, d.n, (long)N) : (Estimate){NAN, NAN};
-    if (bon) json_object_set_new(j, "reward_by_cache", estimate_json(cached));
+    if (bon) put_estimate(j, "reward_by_cache", cached);
     if (bon) json_object_set_new(j, "kl_bound", json_number(bon_kl_bound((long)N), "the bound on the KL", "lower --n"));
     json_object_set_new(j, "distance", distances);
     json_object_set_new(j, "reference_reward", json_number(e.reference_reward, "the cache's mean reward",
         "look at its rewards"));
-    // from a pool nothing was drawn
-    json_object_set_new(j, "time/tokens_per_second", number_json(a->pool ? NAN : tokens / seconds));
+    if (!a->pool) put_number(j, "time/tokens_per_second", tokens / seconds); // from a pool nothing was drawn
     printf("%zu prompts, %zu responses each; the cache's mean reward is %.4f\n", d.n, K, e.reference_reward);
     estimate_line("mean reward", e.reward);
     estimate_line("mean reward of Best-of-N, by the cache", cached);

@@ -116,6 +116,14 @@ static void nobody_writes(const char *held, const char *path)
 // ----------------------------------------------------------------------------
 // writing
 
+NORETURN static void not_written(const char *path) // errno says why
+{
+    const char *end = strrchr(path, '/');
+    if (errno == ENOENT && end)
+        die("%s: cannot be written: there is no folder %.*s: make it", path, (int)(end - path), path);
+    die("%s: cannot be written: %s", path, strerror(errno));
+}
+
 static AsideFile *open_asides;
 static void remove_asides(void) { for (AsideFile *a = open_asides; a; a = a->next) unlink(a->tmp); }
 
@@ -130,7 +138,7 @@ AsideFile *aside_open(const char *path)
     for (;;) { // until it is locked and still the file of that name: a run that ended just now may have put it in place
         int fd = open(a->tmp, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
         if (fd < 0 && errno == ELOOP) die("%s: is a link: remove it, it stands where %s is written", a->tmp, path);
-        if (fd < 0 || fstat(fd, &st)) die("%s: cannot be written: %s", path, strerror(errno));
+        if (fd < 0 || fstat(fd, &st)) not_written(path);
         bool own = S_ISREG(st.st_mode) && st.st_nlink == 1;
         if (!own) die("%s: is no file of this program: remove it, it stands where %s is written", a->tmp, path);
         lock(fd, path);
@@ -171,7 +179,7 @@ void append_open(Append *a, const char *path)
     *a = (Append){.path = xstrdup(path), .fd = open(path, flags | O_CREAT | O_EXCL, 0666)};
     if (a->fd >= 0) made_here(path);
     else if (errno == EEXIST) a->fd = open(path, flags);
-    if (a->fd < 0 || fstat(a->fd, &st)) die("%s: cannot be written: %s", path, strerror(errno));
+    if (a->fd < 0 || fstat(a->fd, &st)) not_written(path);
     lock(a->fd, path);
     if (fstat(a->fd, &st)) die("%s: cannot be written: %s", path, strerror(errno)); // its size, now that it is ours
     a->whole = (size_t)st.st_size;

@@ -158,17 +158,13 @@ static void print_total(const Args *a, double total, double limit)
     if (limit > 0) printf("fits in %s: %s\n", a->memory, total <= limit ? "yes" : "no");
 }
 
-// Whether there is a reward model to plan for: a folder, or a config.json by itself. Else --reward is a shell command;
-// one word must be a program.
+// Whether there is a reward model to plan for: a folder, or a config.json by itself. Else --reward is a shell command.
 static bool has_reward_model(const char *reward)
 {
     if (!reward || is_folder(reward)) return reward;
     size_t n = strlen(reward);
     if (n > 5 && !strcmp(reward + n - 5, ".json") && exists(reward)) return true;
-    if (strcspn(reward, " \t\n;&|<>()$`\\\"'*?[]#~=%{}!") < n) return false;
-    char *find = format("command -v -- %s >/dev/null 2>&1", reward);
-    if (system(find)) die("--reward %s: no such folder, config.json or program", reward);
-    free(find);
+    program_find(reward, "folder, config.json or program");
     return false;
 }
 

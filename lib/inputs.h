@@ -26,18 +26,33 @@ static char *missing_eos_text(const Args *a) // malloc'd, for headers
     return isnan(a->missing_eos) ? xstrdup("none") : format("%.9g", a->missing_eos);
 }
 
+// Where lines with prompts are. each: of a command that answers lines, and takes them from a pipe too. Dies where there
+// are none; NULL: --prompt is the only one.
+static const char *prompts_path(const Args *a, bool each)
+{
+    struct stat st;
+    if (a->prompt && a->prompts) usage("--prompt and --prompts exclude each other");
+    if (a->prompt) return NULL;
+    bool dash = each && a->prompts && !strcmp(a->prompts, "-");
+    if (a->prompts && !dash) return a->prompts;
+    if (!each) return require(a->cache, "prompts");
+    bool piped = !fstat(0, &st) && (S_ISFIFO(st.st_mode) || S_ISREG(st.st_mode));
+    if (!dash && !piped) usage("no prompt: name one by --prompt, a file of them by --prompts, or pipe them in");
+    return "/dev/stdin";
+}
+
 // each: every line of --prompts is a prompt, for commands that answer lines; else a prompt that stands there again
 // counts once.
 static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, size_t *n, bool each)
 {
     char **text;
-    const char *path = a->prompts ? a->prompts : a->cache;
+    const char *path = prompts_path(a, each);
     size_t *line = NULL, repeats = 0;
     if (a->prompt) {
         text = (char **)xmalloc(sizeof *text);
         text[0] = xstrdup(a->prompt);
         *n = 1;
-    } else text = prompts_read(require(path, "prompts"), n, &line, !each, &repeats);
+    } else text = prompts_read(path, n, &line, !each, &repeats);
     if (repeats && a->prompts) printf("%s: %zu lines repeat a prompt and count once\n", path, repeats);
     while (a->prompts_max > 0 && *n > (size_t)a->prompts_max) free(text[--*n]);
     Prompt *p = (Prompt *)xcalloc(*n, sizeof *p);

@@ -123,8 +123,11 @@ static void ks_share_print(const KsShare *s)
 }
 static json_t *ks_share_json(const KsShare *s)
 {
-    return json_make("{s:o, s:o, s:o}", "rejected", estimate_json(s->rejected), "statistic", number_json(s->statistic),
-                     "p", number_json(s->p));
+    json_t *j = json_object();
+    put_estimate(j, "rejected", s->rejected);
+    put_number(j, "statistic", s->statistic);
+    put_number(j, "p", s->p);
+    return j;
 }
 
 // A row of the table is printed, and returned as JSON. log_all: (n, samples of a prompt).
@@ -142,8 +145,10 @@ static json_t *ks_row(const Cdf *cdf, const double *log_all, size_t n, size_t M)
     ks_share_print(&nested);
     ks_share_print(&independent);
     printf(" | %.4f +- %.4f\n", e.mean, e.se);
-    return json_make("{s:I, s:I, s:o, s:o, s:o}", "M", (json_int_t)M, "prompts", (json_int_t)n, "nested",
-                     ks_share_json(&nested), "independent", ks_share_json(&independent), "error", estimate_json(e));
+    json_t *j = json_make("{s:I, s:I, s:o, s:o}", "M", (json_int_t)M, "prompts", (json_int_t)n, "nested",
+                          ks_share_json(&nested), "independent", ks_share_json(&independent));
+    put_estimate(j, "error", e);
+    return j;
 }
 
 // ----------------------------------------------------------------------------
@@ -170,12 +175,12 @@ static json_t *ks_curve(const char *prompt, const Cdf *c, KsMean of, const char 
         json_t *rewards = json_array();
         memcpy(sorted, c->reward, M * sizeof *sorted);
         qsort(sorted, M, sizeof *sorted, ascending);
-        for (size_t i = 0; i < M; i++) json_array_append_new(rewards, number_json(sorted[i]));
+        for (size_t i = 0; i < M; i++) json_array_append_new(rewards, json_real(sorted[i]));
         json_array_append_new(cdfs, json_make("{s:I, s:o}", "M", (json_int_t)M, "rewards", rewards));
     }
     free(sorted);
-    return json_make("{s:s?, s:I, s:s, s:o, s:o}", "kind", kind, "number", (json_int_t)of.prompt + 1, "prompt", prompt,
-                     "mean_reward", number_json(of.mean), "cdfs", cdfs);
+    return json_make("{s:s?, s:I, s:s, s:f, s:o}", "kind", kind, "number", (json_int_t)of.prompt + 1, "prompt", prompt,
+                     "mean_reward", of.mean, "cdfs", cdfs);
 }
 
 // numbers (n): of prompts, counted from 1. With n = 0, --curves auto, the prompts that come nearest to what the
@@ -242,6 +247,7 @@ static void cmd_ks(const Args *a)
         ties += equal;
         ks_log_all(log_all + i * samples, &cdf[i]);
     }
+    start_table(a, "ks");
     printf("%s: %zu prompts, %zu samples each\n", a->cache, c.n, samples);
     printf("two-sample Kolmogorov-Smirnov tests, exact p-values (upper bounds for %zu prompts with equal rewards)\n",
            ties);

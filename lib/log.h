@@ -1,9 +1,10 @@
 // log.h: log.jsonl for machines, step lines and progress bars for people, from the same numbers.
 //
 // log.jsonl begins with a config record (flags, version, device, libraries); then one record a line, flushed as it is
-// written. Numbers are written with nine digits; NaN, which stands for what was not measured, as null; infinity is an
-// error. Everything measured by a clock has a key that begins with "time/": apart from those a resumed run's log equals
-// that of a run never stopped, for it is first cut back to the checkpoint.
+// written. Numbers are written with nine digits; what was not measured or is not defined (NaN) is left out; infinity is
+// an error. "step" counts train's iterations, and the optimiser steps of the other commands. Everything measured by a
+// clock has a key that begins with "time/": apart from those a resumed run's log equals that of a run never stopped,
+// for it is first cut back to the checkpoint.
 #pragma once
 #include "../ppo.h"
 
@@ -13,12 +14,17 @@ Log *log_open(const char *dir, json_t *config, bool append);
 void log_metrics(Log *l, const char *type, long step, const Metric *m, size_t n);
 void log_close(Log *l);
 void log_cut(const char *dir, long step);                     // drops records of later steps and a torn last line
-// the chosen keys (NULL-terminated) in one line
-void print_metrics(long step, const Metric *m, size_t n, const char *const *keys);
+// One line for people: what was done of how many, some of the metrics by short names, all of one width, and seconds;
+// NaN is left out. columns: NULL-terminated.
+typedef struct { const char *key, *name; } Column;
+void print_metrics(const char *what, long done, long total, const Metric *m, size_t n, const Column *columns,
+                   double seconds);
+// A bar on a terminal, as wide as that has room for, drawn anew ten times a second; elsewhere a line every ten seconds;
+// and a last line that stays. Other lines take the bar's place, and it comes again below them.
 typedef struct { const char *what, *unit; size_t total; double began, shown; size_t first; bool terminal; } Progress;
-Progress progress_begin(const char *what, size_t total, size_t done, const char *unit); // done: of an earlier run
-// on a terminal a bar; else a line every ten seconds and at the end
-void progress_show(Progress *p, size_t done, const char *extra);
+Progress progress_begin(const char *what, size_t total, size_t done, const char *unit); // done: before this run
+void progress_show(Progress *p, size_t done, const char *extra); // extra: NULL, or a few words
+void progress_clear(void); // takes the bar away, before a line is written in its place
 
 #ifdef VBON_IMPLEMENTATION
 #include "json.h"
@@ -55,9 +61,9 @@ void log_metrics(Log *l, const char *type, long step, const Metric *m, size_t n)
 {
     char *line = format("{\"type\":\"%s\",\"step\":%ld", type, step);
     for (size_t i = 0; i < n; i++) {
-        char *more = isnan(m[i].value) ? format("%s,\"%s\":null", line, m[i].key)
-            : format("%s,\"%s\":%.9g", line, m[i].key, must_be_finite(m[i].value, m[i].key,
-                "training has diverged: lower --lr"));
+        if (isnan(m[i].value)) continue;
+        char *more = format("%s,\"%s\":%.9g", line, m[i].key, must_be_finite(m[i].value, m[i].key,
+            "training has diverged: lower --lr"));
         free(line);
         line = more;
     }
@@ -87,13 +93,18 @@ void log_cut(const char *dir, long step)
     free(path);
 }
 
-void print_metrics(long step, const Metric *m, size_t n, const char *const *keys)
+void print_metrics(const char *what, long done, long total, const Metric *m, size_t n, const Column *columns,
+                   double seconds)
 {
-    printf("step %ld", step);
-    for (; *keys; keys++)
-        for (size_t i = 0; i < n; i++)
-            if (!strcmp(m[i].key, *keys)) { if (isnan(m[i].value)) printf(" | %s -", *keys); else printf(" | %s %.4g",
-                *keys, m[i].value); }
+    progress_clear();
+    printf("%s %*ld/%ld", what, snprintf(NULL, 0, "%ld", total), done, total);
+    for (const Column *c = columns; c->key; c++)
+        for (size_t i = 0; i < n; i++) {
+            double x = m[i].value;
+            if (strcmp(m[i].key, c->key) || isnan(x)) continue;
+            printf(fabs(x) < 100 || (x > 0 && x < 1000) ? " | %s %7.3f" : " | %s %7.1e", c->name, x);
+        }
+    if (!isnan(seconds)) printf(" | %6.2f s", seconds);
     putchar('\n');
     fflush(stdout);
 }
@@ -105,27 +116,57 @@ static double clock_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static bool bar_stands; // on the terminal's last line
+void progress_clear(void)
+{
+    static const char erase[] = "\r\033[K";
+    if (bar_stands && write(2, erase, sizeof erase - 1) < 0) {} // nothing to be done: a signal may have brought us here
+    bar_stands = false;
+}
+
 Progress progress_begin(const char *what, size_t total, size_t done, const char *unit)
 {
     double now = clock_seconds();
+    const char *term = getenv("TERM");
+    bool terminal = isatty(2) && strcmp(term ? term : "dumb", "dumb");
+    if (terminal) clean_at_end(progress_clear);
+    before_message = progress_clear;
     return (Progress){
-        .what = what, .unit = unit, .total = total, .began = now, .shown = now, .first = done, .terminal = isatty(2)};
+        .what = what, .unit = unit, .total = total, .began = now, .shown = now, .first = done, .terminal = terminal};
+}
+
+static char *rate_text(double rate) { return format(rate < 100 ? "%.3g/s" : "%.0f/s", rate); }
+static char *time_text(double seconds)
+{
+    if (seconds < 60) return format("%.*f s", seconds < 10, seconds);
+    long s = lround(seconds);
+    return s < 3600 ? format("%ld:%02ld", s / 60, s % 60) : format("%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
 }
 
 void progress_show(Progress *p, size_t done, const char *extra)
 {
     double now = clock_seconds(), spent = now - p->began, rate = spent > 0 ? (double)(done - p->first) / spent : 0;
-    if (done < p->total && now - p->shown < (p->terminal ? 0.1 : 10)) return;
+    bool last = done >= p->total;
+    if (!last && now - p->shown < (p->terminal ? 0.1 : 10)) return;
     p->shown = now;
-    long eta = rate > 0 ? (long)((double)(p->total - done) / rate) : 0;
-    if (!p->terminal) {
-        fprintf(stderr, "%s %zu/%zu %s, %.3g/s, %ld s left %s\n", p->what, done, p->total, p->unit, rate, eta,
-                extra ? extra : "");
-        return;
+    char *speed = rate_text(rate), *time = time_text(last ? spent : rate > 0 ? (double)(p->total - done) / rate : 0);
+    char *say = format(last ? "%zu/%zu %s in %s, %s" : "%zu/%zu %s, %s left, %s", done, p->total, p->unit, time, speed);
+    if (extra && *extra) { char *more = format("%s, %s", say, extra); free(say); say = more; }
+    progress_clear();
+    if (last || !p->terminal) fprintf(stderr, "%s %s\n", p->what, say);
+    else {
+        // the last column stays free: some terminals go on in the next line once it is written
+        size_t width = terminal_width(2) - 1, taken = strlen(p->what) + strlen(say) + 4;
+        char bar[31] = "..............................";
+        size_t size = taken + 5 > width ? 0 : width - taken < 30 ? width - taken : 30;
+        memset(bar, '#', size * done / p->total);
+        char *line = size ? format("%s [%.*s] %s", p->what, (int)size, bar, say) : format("%s %s", p->what, say);
+        fflush(stdout);
+        fprintf(stderr, "%.*s", (int)width, line);
+        fflush(stderr);
+        bar_stands = true;
+        free(line);
     }
-    char bar[31] = "..............................";
-    memset(bar, '#', p->total ? 30 * done / p->total : 30);
-    fprintf(stderr, "\r%s [%s] %zu/%zu %s, %.3g/s, ETA %ld:%02ld %s\033[K%s", p->what, bar, done, p->total, p->unit,
-            rate, eta / 60, eta % 60, extra ? extra : "", done >= p->total ? "\n" : "");
+    free(speed); free(time); free(say);
 }
 #endif

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 void begin_program(void);                  // first of all in main
@@ -17,6 +18,7 @@ void handle_signals(void (*handler)(int)); // for SIGINT and SIGTERM, once: a se
 void clean_at_end(void (*f)(void));        // f is called when the program ends, by exit or by one of these signals
 char *format(const char *fmt, ...) PRINTF_LIKE(1, 2); // malloc'd
 char *hex_text(uint64_t x);                           // malloc'd: 16 digits, as fingerprints are written
+size_t terminal_width(int fd);             // in columns; of what is no terminal $COLUMNS, or 80
 
 #ifdef VBON_IMPLEMENTATION
 
@@ -39,6 +41,15 @@ char *format(const char *fmt, ...)
 }
 
 char *hex_text(uint64_t x) { return format("%016llx", (unsigned long long)x); }
+
+size_t terminal_width(int fd)
+{
+    struct winsize size;
+    if (!ioctl(fd, TIOCGWINSZ, &size) && size.ws_col) return size.ws_col;
+    const char *columns = getenv("COLUMNS");
+    long n = columns ? strtol(columns, NULL, 10) : 0;
+    return n > 0 ? (size_t)n : 80;
+}
 
 void begin_program(void)
 {

@@ -50,6 +50,15 @@ char *response_text(const Tokenizer *t, const Response *r)
 // ----------------------------------------------------------------------------
 // programs
 
+// Dies where a command is one word and no program, or a path that leads nowhere; of other commands the shell tells.
+static void program_find(const char *command, const char *kinds)
+{
+    if (command[strcspn(command, " \t\n;&|<>()$`\\\"'*?[]#~=%{}!")]) return;
+    char *find = format("command -v -- %s >/dev/null 2>&1", command);
+    if (system(find)) die("--reward %s: no such %s", command, kinds);
+    free(find);
+}
+
 static void program_start(Reward *r, const char *command)
 {
     int in[2], out[2], life[2]; // life: nothing is ever written to it; it closes when we end, however we do
@@ -179,7 +188,12 @@ void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer,
 {
     *r = (Reward){
         .policy_tokenizer = policy_tokenizer, .timeout = timeout, .tokens = tokens, .scale = 1, .to = -1, .from = -1};
-    if (!is_folder(what)) { program_start(r, what); r->what = xstrdup(what); return; }
+    if (!is_folder(what)) {
+        program_find(what, "folder or program");
+        program_start(r, what);
+        r->what = xstrdup(what);
+        return;
+    }
     if (is_distilbert(what)) {
         r->bert = (DistilBert *)xmalloc(sizeof *r->bert);
         distilbert_load(r->bert, o, what, tokens, false);
@@ -403,6 +417,7 @@ static void text_assign(Reward *r, const Prompt *prompts, Response *y, size_t n)
         size_t cut = r->bert->cut;
         distilbert_score(r->bert, (const char *const *)texts, out, n, r->probability);
         for (size_t i = 0; i < n; i++) y[i].reward = out[i];
+        if (!cut && r->bert->cut) progress_clear();
         if (!cut && r->bert->cut)
             fprintf(stderr,
                     "vbon: note: texts longer than the reward model's context of %zu tokens are scored by their "

@@ -18,7 +18,7 @@ void passes_free(Passes *p);
 
 typedef struct Run Run;
 struct Run {
-    const Args *a; const char *command, *unit;  // of steps: "steps", or train's "iterations"
+    const Args *a; const char *command, *unit;  // what is counted: "optimiser steps", or train's "iterations"
     const char *tokenizer_dir;                  // whose tokenizer goes with the weights
     char *from;                                 // the checkpoint to go on from, or NULL
     Model *m; void *context;                    // context: the command's own
@@ -29,7 +29,7 @@ struct Run {
     // fills x (METRICS_MAX) with what happened since the last record, and returns how many
     size_t (*record)(Run *r, Metric *x);
     void (*measure)(Run *r, Log *log);          // every --eval-every steps and at the end; NULL: nothing
-    const char *const *shown;                   // metrics of a line a record, NULL-terminated; NULL: no lines
+    const Column *shown;                        // train: metrics of a line a record, NULL-terminated; NULL: no lines
     double grad_norm, lr;                       // of the last step: the norm before clipping, the rate
     double seconds;                             // that the steps since the last record took
     double saved;                               // when the last checkpoint was written
@@ -43,6 +43,16 @@ static AdamW adamw(const Args *a);               // of the flags
 static void adamw_step(Run *r);                  // the gradient is in r->m->g
 
 #ifdef VBON_IMPLEMENTATION
+
+// ----------------------------------------------------------------------------
+// the start-up table
+
+// Written once everything that was asked for is found to be there: what is refused says that in one line, alone.
+static void start_table(const Args *a, const char *command)
+{
+    flags_table(stdout, a, flag_table, n_flags, command, a->verbose);
+    file_flush(stdout, "standard output", false); // a full disk behind it, or none, is noticed before the work
+}
 
 // ----------------------------------------------------------------------------
 // --out, and what a run in it began with
@@ -124,7 +134,8 @@ static json_t *first_record(const Args *a) // of the run that stands in --out
 static void check_same_flags(const Args *a, const char *command)
 {
     static const char *const free_flags[] = {"resume",       "log-every", "save-every",
-                                             "save-minutes", "out",       "reward-tolerance"};
+                                             "save-minutes", "out",       "reward-tolerance",
+                                             "verbose"};
     json_t *j = first_record(a), *v;
     const char *key;
     json_t *now = flags_json(a, flag_table, n_flags, command), *then = json_object_get(j, "flags");
@@ -178,7 +189,7 @@ static bool has_record(const char *log)
 
 static bool run_open(Run *r, const Args *a, const char *command)
 {
-    *r = (Run){.a = a, .command = command, .unit = "steps"};
+    *r = (Run){.a = a, .command = command, .unit = "optimiser steps"};
     out_folder(require(a->out, "out"));
     json_decref(files_json(a));
     char *latest = checkpoint_latest(a->out), *log = format("%s/log.jsonl", a->out);
@@ -230,7 +241,8 @@ size_t passes_step(Passes *p, long step, size_t *which)
 
 void passes_report(const Passes *p, const char *what)
 {
-    if (p->total < p->items) printf("%zu of %zu %s are seen in %ld steps\n", p->total, p->items, what, p->steps);
+    if (p->total < p->items)
+        printf("%zu of %zu %s are seen in %ld optimiser steps\n", p->total, p->items, what, p->steps);
 }
 
 void passes_free(Passes *p) { free(p->order); }
@@ -261,7 +273,9 @@ static void save_when_due(Run *r, const State *state, size_t n)
     checkpoint_save(r->m, a->out, r->done, r->tokenizer_dir, state, n);
     r->saved = clock_seconds();
     if (!stop_signal) return;
-    printf("stopped by signal %d after step %ld; go on with --resume\n", (int)stop_signal, r->done);
+    progress_clear();
+    printf("stopped by signal %d after %ld of %ld %s; go on with --resume\n", (int)stop_signal, r->done, r->steps,
+           r->unit);
     exit(128 + stop_signal);
 }
 
@@ -282,6 +296,7 @@ static void run_steps(Run *r)
         printf("going on from %s\n", r->from);
     }
     Log *log = log_open(a->out, config_record(a, r->command, r->weights), r->from != NULL);
+    start_table(a, r->command);
     stop_on_signals();
     Progress progress = progress_begin(r->command, (size_t)r->steps, (size_t)r->done, r->unit);
     char extra[64] = "";
@@ -296,8 +311,8 @@ static void run_steps(Run *r)
             Metric x[METRICS_MAX];
             size_t n = r->record(r, x);
             log_metrics(log, "train", r->done, x, n);
+            if (r->shown) print_metrics("iteration", r->done, r->steps, x, n, r->shown, r->seconds);
             r->seconds = 0;
-            if (r->shown) print_metrics(r->done, x, n, r->shown);
             for (size_t i = 0; i < n; i++)
                 if (!strcmp(x[i].key, "loss")) snprintf(extra, sizeof extra, "loss %.4f", x[i].value);
         }

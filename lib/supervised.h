@@ -366,10 +366,13 @@ static void supervised_measure(Run *r, Log *log)
     Metric x[8];
     size_t k = s->held.kind == LOSS_LM ? lm_measure(&s->pass, &s->held, s->tok, x)
                                        : reward_measure(&s->pass, &s->held, (uint64_t)r->a->seed, x);
-    const char *keys[9] = {NULL};
-    for (size_t i = 0; i < k; i++) keys[i] = x[i].key;
+    static const Column shown[] = {
+        {"held_out/nats_per_token", "nats/token"}, {"held_out/perplexity", "perplexity"},
+        {"held_out/bits_per_byte", "bits/byte"}, {"held_out/pair_accuracy", "pair accuracy"},
+        {"held_out/loss", "loss"}, {"held_out/accuracy_whole", "accuracy"},
+        {"held_out/accuracy_first_48", "first 48"}, {"held_out/accuracy_last_48", "last 48"}, {NULL, NULL}};
     log_metrics(log, "held_out", r->done, x, k);
-    print_metrics(r->done, x, k, keys);
+    print_metrics("held out", r->done, r->steps, x, k, shown, NAN);
 }
 
 static LossKind reward_data_kind(const char *path) // which form the file has shows in its first line
@@ -431,7 +434,7 @@ static void supervised_run(const Args *a, const char *command)
                   (uint64_t)a->seed);
     s.which = (size_t *)xmalloc(s.passes.batch * sizeof *s.which);
     s.rows = (size_t *)xmalloc(s.passes.batch * s.unit * sizeof *s.rows);
-    printf("%zu parameters, %zu train; %ld steps of %zu rows\n", param_count(&m, 0), param_count(&m, m.first),
+    printf("%zu parameters, %zu train; %ld optimiser steps of %zu rows\n", param_count(&m, 0), param_count(&m, m.first),
            s.passes.steps, s.passes.batch * s.unit);
     passes_report(&s.passes, s.unit == 2 ? "pairs" : "rows");
     size_t longest = rows_longest(&s.data);

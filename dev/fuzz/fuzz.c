@@ -342,7 +342,7 @@ static void run_flags(const Part *part)
     flags_parse(&a, flag_table, n_flags, c->name, argc, argv, preset_flags);
     MUST(isfinite(a.temperature) && a.temperature > 0 && a.top_p > 0 && a.top_p <= 1 && a.lr >= 0);
     MUST(a.n >= 0 && a.samples >= 1 && a.max_new >= 1 && a.micro_tokens >= 1 && a.threads >= 0 && a.threads <= 1024);
-    flags_table(&a, flag_table, n_flags, c->name);
+    for (int all = 0; all < 2; all++) flags_table(stdout, &a, flag_table, n_flags, c->name, all);
     char *text = json_dumps(flags_json(&a, flag_table, n_flags, c->name), 0);
     MUST(text);
     long ns[MAX_NS];
