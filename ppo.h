@@ -714,31 +714,42 @@ static void old_logps_and_values(Ppo *p)
             p->iteration + 1, gap);
 }
 
+// Where a response stands among its prompt's cached samples, and log F-hat of it
+static void response_place(const Ppo *p, const Response *y, Place *at, double *logF)
+{
+    const Fhat *fhat = p->opt.fhat;
+    *at = (Place){0};
+    *logF = 0;
+    if (!p->cdf) return;
+    const Cdf *c = &p->cdf[y->prompt];
+    *at = cdf_place(c, y->reward, y->key);
+    *logF = fhat->log_f(at);
+    if (fhat->least) *logF = fmax(*logF, fhat->least(c, p->opt.objective.row->finite));
+}
+
+// What the objective makes of a response and its log F; logp is the reference's log-probability of it.
+static double terminal_score(const Ppo *p, const Response *y, double logF, double logp)
+{
+    const ObjectiveSpec *o = &p->opt.objective;
+    double most = p->opt.score_clip > 0 ? p->opt.score_clip : INFINITY, score = o->row->score(o, y, logF, logp);
+    if (!isfinite(score))
+        die("iteration %ld: a terminal score is not finite (log F %g, log p %g): use another --fhat",
+            p->iteration + 1, logF, logp);
+    return fmin(fmax(score, -most), most);
+}
+
 static void action_rewards(Ppo *p)
 {
     const ObjectiveSpec *o = &p->opt.objective;
-    const Fhat *fhat = p->opt.fhat;
     Rollout *r = &p->rollout;
-    double most = p->opt.score_clip > 0 ? p->opt.score_clip : INFINITY;
     const double *base = p->anchor.average ? p->anchor.logp : r->ref_logp; // what the KL is to
     for (size_t i = 0; i < r->E; i++) {
-        const Response *y = &r->y[i];
-        r->place[i] = (Place){0};
-        r->logF[i] = 0;
-        if (p->cdf) {
-            const Cdf *c = &p->cdf[y->prompt];
-            r->place[i] = cdf_place(c, y->reward, y->key);
-            r->logF[i] = fhat->log_f(&r->place[i]);
-            if (fhat->least) r->logF[i] = fmax(r->logF[i], fhat->least(c, o->row->finite));
-        }
+        response_place(p, &r->y[i], &r->place[i], &r->logF[i]);
         double logF = o->log_f ? anchor_log_f(p, i) : r->logF[i];
-        double score = o->row->score(o, y, logF, r->score_logp_y[i]);
-        if (!isfinite(score))
-            die("iteration %ld: a terminal score is not finite (log F %g, log p %g): use another --fhat",
-                p->iteration + 1, logF, r->score_logp_y[i]);
+        double score = terminal_score(p, &r->y[i], logF, r->score_logp_y[i]);
         for (size_t j = r->at[i]; j < r->at[i + 1]; j++)
             r->reward[j] = -o->kappa * (r->old_logp[j] - base[j]) + o->ref_weight * r->ref_logp[j];
-        r->reward[r->at[i + 1] - 1] += fmin(fmax(score, -most), most); // at the last sampled action
+        r->reward[r->at[i + 1] - 1] += score; // at the last sampled action
     }
 }
 

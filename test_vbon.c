@@ -74,9 +74,9 @@ static void model_load(Model *m, const Ops *o, const char *dir, long train_layer
 #include "dev/tests/files_test.h"
 #include "dev/tests/arch_test.h"
 #include "dev/tests/fuzz_test.h"
-#include "dev/tests/world_test.h"
 #include "dev/tests/command_test.h"
 #include "dev/tests/terminal_test.h"
+#include "dev/tests/world_test.h"
 #include "dev/tests/fault_test.h"
 #include "dev/tests/sizes_test.h"
 #include "dev/tests/ks_test.h"
@@ -148,6 +148,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"commands: ks, Table 1 and Figure 3 from a cache", test_ks_command, 1},
     {"commands: models, tokenizers and caches that do not fit together", test_agree, 1},
     {"commands: a reward that has changed since the cache", test_stale, 1},
+    {"commands: world, in a pipe and on a terminal", test_world_command, 1},
     {"commands: killed at random moments, resumed bit for bit", test_resume, 1},
     {"commands: a signal in the middle of a product", test_signals, 1},
     {"faults: writes, reads, locks, links", test_faults, 1},
@@ -166,6 +167,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"CUDA: PPO loss", test_cuda_loss, 4},
     {"CUDA: decoding steps as graphs", test_cuda_regions, 4},
     {"CUDA: two PPO iterations", test_cuda_ppo, 4},
+    {"CUDA: the tiny world", test_cuda_world, 4},
     {"CUDA: three offline steps", test_cuda_offline, 4},
     {"CUDA: DistilBERT", test_cuda_distilbert, 4},
     {"CUDA: the same files, the same fingerprint", test_cuda_files, 4},

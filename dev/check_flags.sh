@@ -55,6 +55,7 @@ base() { # the command line that each flag is added to: the last of two equal fl
             "--out e.json";;
         ks) echo "--cache cache.jsonl --ms 2 --out k.json";;
         info) echo "--model lm --reward rm";;
+        world) echo "--fhat digamma --episodes 4 --rollout 4 --minibatch 2 --ppo-epochs 1";;
     esac
 }
 for c in $("$VBON" --help | sed -n 's/^  \([a-z]*\) .*/\1/p'); do

@@ -1,6 +1,6 @@
 // commands.h: what `vbon COMMAND` does, in plain code: read flags, load, loop, write. Here stand score, train and the
 // table of all; the others stand beside what they are about: sft and reward in supervised.h, sample, bon and cache in
-// draw.h, eval in eval.h, offline in baselines.h, info in info.h, ks in ks.h.
+// draw.h, eval in eval.h, offline in baselines.h, info in info.h, ks in ks.h, world in world.h.
 //
 // A command checks what it is given, then prints its start-up table, shows its progress, and writes nothing in place
 // until it is whole. Runs that take long (sft, reward, train, offline, cache) can be killed at any moment and go on
@@ -259,6 +259,8 @@ static void cmd_train(const Args *a)
     ppo_free(&p); prompts_free(prompts, n); cdfs_free(cdf, n); model_free(&m); tokenizer_free(t);
 }
 
+#include "world.h" // it has the options of train, above
+
 // ----------------------------------------------------------------------------
 
 static const Command commands[] = {
@@ -291,6 +293,8 @@ static const Command commands[] = {
      "vbon ks --cache cache_test.jsonl --ms 5,20,50 --curves auto --out ks.json"},
     {"info", cmd_info, "a model's configuration, parameters and memory plan",
      "vbon info --model dev/demo/lm --memory 1GB"},
+    {"world", cmd_world, "a language of 40 strings, all listed: watch training go to its optimum, beside the others'",
+     "vbon world --objective vbon --n 4"},
 };
 static const size_t n_commands = sizeof commands / sizeof *commands;
 #endif

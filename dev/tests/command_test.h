@@ -973,7 +973,7 @@ static void data_is_refused(void)
         {"score --model lm --in utf8.jsonl --out s.jsonl", 1, "utf8.jsonl:2: byte"},
         {"score --model lm --in nan.jsonl --out s.jsonl", 1, "nan.jsonl:2"},
         {"score --model lm --in in2.jsonl --out /nonexistent/x", 1, "there is no folder /nonexistent: make it"},
-        {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out nosuch/c", 1, "no folder nosuch:"},
+        {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out no/c", 1, "there is no folder no:"},
         {"sft --tokenizer lm --data utf8.jsonl --out t", 1, "utf8.jsonl:2"},
         {"sft --tokenizer lm --data empty.jsonl --out t", 1, "no text"},
         {"sft --tokenizer lm --data text.jsonl --width 15 --out t", 2, "head size"},
@@ -1353,14 +1353,14 @@ static void test_offline(void)
     offline_refuses();
 }
 
-#define STEPS "train --model lm --reward rm --cache ck.jsonl --max-new 6 --lr 1e-2 --rollout 32 " \
+#define TRAINED "train --model lm --reward rm --cache ck.jsonl --max-new 6 --lr 1e-2 --rollout 32 " \
     "--minibatch 16 --episodes 640 --save-every 1 "
-#define TRAIN STEPS "--n 8 "
+#define TRAIN TRAINED "--n 8 "
 
 static void killed_at_any_moment(void) // moments drawn by seed over the run's length; SIGTERM at every fifth
 {
     static const char *const runs[] = {TRAIN, TRAIN "--critic prefix-rank --train-layers 1 ",
-        STEPS "--objective jbond --critic others --train-layers 1 "};
+        TRAINED "--objective jbond --critic others --train-layers 1 "};
     const int moments = few() ? 3 : 10;
     for (size_t k = 0; k < COUNT(runs); k++) {
         char *dir = format("straight%zu", k), *wanted = format("%s/model.safetensors", dir);

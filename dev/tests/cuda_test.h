@@ -469,14 +469,13 @@ static void test_cuda_loss(void)
 }
 
 // ----------------------------------------------------------------------------
-// whole runs: two PPO iterations in the world of world_test.h, on both sides, through the shipped loop
+// whole runs: two PPO iterations in the world of lib/world.h, on both sides, through the shipped loop
 
 static void cuda_ppo_tests(void)
 {
     cuda_start();
-    World w = {0};
-    world_strings(&w);
-    world_rewards(&w, false, 4);
+    World w;
+    world_create(&w, false, 4);
     static int prompt_ids[1] = {1};
     // all trains; the top block, the frozen one below run once a rollout; jbond, whose anchor has moved when it draws
     // for the second time
@@ -494,12 +493,9 @@ static void cuda_ppo_tests(void)
             for (int i = 0; i < STRINGS; i++) keys[i] = w.y[i].key;
             prompt[side] = (Prompt){.ids = prompt_ids, .n = 1};
             cdf[side] = (Cdf){.M = STRINGS, .reward = w.reward, .key = keys};
-            PpoOptions opt = world_options((ObjectiveSpec){.row = ROW(objectives, "vbon"), .N = 4}, 1);
-            if (variant == 2) {
-                opt.objective = (ObjectiveSpec){.row = ROW(objectives, "jbond"), .anchor_rate = 0.5, .anchor_kl = 1};
-                opt.critic = ROW(critics, "others"); opt.lambda = 1;
-            }
-            opt.fhat = ROW(fhats, "digamma"); opt.rollout = E; opt.minibatch = 24; opt.epochs = 2; opt.episodes = 2 * E;
+            Args a;
+            PpoOptions opt = world_told(&a, "%s --fhat digamma --rollout %d --episodes %d --minibatch 24 --ppo-epochs 2",
+                variant == 2 ? "--objective jbond --anchor-rate 0.5 --critic others --lambda 1" : "--n 4", E, 2 * E);
             opt.tokens = 40;
             ppo_create(&p[side], &opt, &m[side], &prompt[side], &cdf[side], 1, world_reward, &w);
         }
@@ -545,6 +541,29 @@ static void cuda_ppo_tests(void)
             free(x[side]);
         }
     }
+}
+
+// `vbon world --device cuda`: what is listed there is what the CPU lists, at the start and after two iterations.
+static void cuda_world_tests(void)
+{
+    static WorldRun r[2];
+    Metric x[2][WORLD_METRICS];
+    Args a;
+    PpoOptions opt = world_told(&a, "--objective l --beta 0.4 --seed 2 --rollout 64 --minibatch 32 --ppo-epochs 2");
+    cuda_start();
+    for (side = 0; side < 2; side++) {
+        world_open(&r[side], sides[side], &opt, a.ties, 0);
+        for (int i = 0; i < 2; i++) ppo_iteration(&r[side].ppo);
+        world_measure(&r[side], x[side]);
+    }
+    double reference = variation(r[0].w.logp, r[1].w.logp), policy = variation(r[0].pi, r[1].pi);
+    CHECK(reference <= (bf16 ? 1e-2 : 1e-5), "the reference differs by %.3g in total variation", reference);
+    CHECK(policy <= (bf16 ? 0.1 : 1e-3), "the policy after two iterations differs by %.3g in total variation", policy);
+    CHECK(r[1].goal == BEST_L, "on the device it leads to %s", optima[r[1].goal].name);
+    CHECK(x[1][2].value > 0.01 + policy, "it moved by %.3g from the reference", x[1][2].value);
+    printf("    %s: total variation between the sides: reference %.2g, policy %.2g, which moved by %.2g\n",
+        bf16 ? "bf16" : "fp32", reference, policy, x[1][2].value);
+    for (side = 0; side < 2; side++) world_close(&r[side]);
 }
 
 // Three steps of each offline loss, the reference's log-probabilities taken on the same side
@@ -648,6 +667,7 @@ static void test_cuda_prefix(void)
 }
 static void test_cuda_files(void) { in_both(cuda_files_tests); }
 static void test_cuda_distilbert(void) { in_both(cuda_distilbert_tests); }
+static void test_cuda_world(void) { in_both(cuda_world_tests); }
 static void test_cuda_offline(void) { in_both(cuda_offline_tests); }
 static void test_cuda_layers(void) { in_both(cuda_layers_tests); }
 static void test_cuda_products(void) { in_both(cuda_products_tests); }

@@ -136,8 +136,9 @@ static void failed_writes_and_reads(void)
 static void standard_streams(void) // a full disk behind standard output, and descriptors that are closed
 {
     static const char *const to_stdout[] = {"sample --model lm --prompt I --max-new 2", "info --model lm",
-        "--help", "cache --help", "bon --model lm --reward rm --prompt I --max-new 2"};
-    for (int i = 0; i < 5; i++)
+        "--help", "cache --help", "bon --model lm --reward rm --prompt I --max-new 2",
+        "world --episodes 1"};
+    for (size_t i = 0; i < COUNT(to_stdout); i++)
         for (int closed = 0; closed < 2; closed++) {
             char *args = format("%s %s 2>/dev/null", to_stdout[i], closed ? ">&-" : ">/dev/full");
             CHECK(vbon_status(args) == 1, "vbon %s ends with %d", args, vbon_status(args));

@@ -1,108 +1,21 @@
-// world_test.h: a language model so small that every string can be listed (vocabulary 4, at most 3 tokens: 40 strings),
-// trained by the shipped PPO loop with the exact F, and measured by enumeration: the total variation between the
-// trained model and the optimum of its objective.
-//
-// Rewards are structured (additive over tokens, or a count of one token with ties). With rewards that
-// order the strings at random, PPO drops rare branches early and N = 16 fails whatever the batch or
-// rate: known, and no property of the objective.
+// world_test.h: the world of lib/world.h, whose 40 strings can all be listed: the shipped PPO loop trains in it with
+// the exact F and is measured by enumeration, as total variation between the trained model and the optimum of its
+// objective; and `vbon world`, which shows it.
 
-enum { STRINGS = 40, WORLD_V = 4, WORLD_T = 3 };
-typedef struct {
-    Response y[STRINGS];
-    double reward[STRINGS], logp[STRINGS], logF[STRINGS];
-    Cdf cdf;
-    double (*map)(double); // applied to every reward, or NULL
-} World;
-
-static void world_strings(World *w)
+// What `vbon world` with these flags does, and the rest of what it was told
+PRINTF_LIKE(2, 3) static PpoOptions world_told(Args *a, const char *fmt, ...)
 {
-    size_t n = 0;
-    for (int len = 1; len <= WORLD_T; len++)
-        for (int code = 0; code < 1 << 2 * len; code++) {
-            int ids[WORLD_T];
-            bool valid = true;
-            for (int t = 0; t < len; t++) { ids[t] = code >> 2 * t & 3; valid &= ids[t] != 0 || t == len - 1; }
-            if (!valid || (len < WORLD_T && ids[len - 1] != 0)) continue; // token 0 ends a string
-            w->y[n] = (Response){.ids = xmalloc(sizeof ids), .n = (size_t)len, .finished = ids[len - 1] == 0,
-                .key = order_key(ids, (size_t)len)};
-            memcpy(w->y[n++].ids, ids, sizeof ids);
-        }
-    if (n != STRINGS) die("%zu strings, not 40", n);
-}
-
-static void world_rewards(World *w, bool ties, uint64_t seed)
-{
-    for (int i = 0; i < STRINGS; i++) {
-        w->reward[i] = 0;
-        for (size_t t = 0; t < w->y[i].n; t++)
-            if (ties) w->reward[i] += w->y[i].ids[t] == 2;
-            else w->reward[i] += 2 * random_uniform(seed, 77, t, (uint64_t)w->y[i].ids[t], 0) - 1;
-        w->reward[i] = (double)(float)w->reward[i];
-    }
-}
-
-static bool below(const World *w, int a, int b)
-{
-    return w->reward[a] != w->reward[b] ? w->reward[a] < w->reward[b] : w->y[a].key < w->y[b].key;
-}
-
-static void world_probabilities(World *w, Model *m, const Prompt *p, double *logp)
-{
-    Pass s;
-    pass_create(&s, m, 256, false);
-    Sequence q[STRINGS];
-    double lp[STRINGS * WORLD_T];
-    for (int i = 0; i < STRINGS; i++) q[i] = sequence_of(p, &w->y[i]);
-    sequence_logps(&s, &m->p, q, STRINGS, 1, lp, NULL);
-    for (int i = 0, k = 0; i < STRINGS; i++) { logp[i] = 0; for (size_t t = 0; t < w->y[i].n; t++) logp[i] += lp[k++]; }
-    pass_free(&s);
-}
-
-static void world_reward(void *context, const Prompt *prompts, Response *r, size_t n, bool prefixes)
-{
-    World *w = context;
-    (void)prompts;
-    for (size_t i = 0; i < n; i++) {
-        for (int k = 0; k < STRINGS; k++)
-            if (w->y[k].key == r[i].key) r[i].reward = w->map ? w->map(w->reward[k]) : w->reward[k];
-        if (!prefixes) continue;
-        r[i].prefix = xrealloc(r[i].prefix, r[i].n * sizeof(double));
-        double score = -0.5; // what the tokens so far add up to, more or less
-        for (size_t t = 0; t < r[i].n; score += 0.3 * r[i].ids[t++])
-            r[i].prefix[t] = w->map ? w->map((double)(float)score) : (double)(float)score;
-    }
-}
-
-static double variation(const double *logp, const double *logq)
-{
-    double s = 0;
-    for (int i = 0; i < STRINGS; i++) s += fabs(exp(logp[i]) - exp(logq[i])) / 2;
-    return s;
-}
-static void normalise(double *logp)
-{
-    double s = 0, most = -INFINITY;
-    for (int i = 0; i < STRINGS; i++) most = fmax(most, logp[i]);
-    for (int i = 0; i < STRINGS; i++) s += exp(logp[i] - most);
-    for (int i = 0; i < STRINGS; i++) logp[i] -= most + log(s);
-}
-
-static void world_model(Model *m, const Ops *o, long train_layers, uint64_t seed)
-{
-    Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .NH = 2, .C = 16, .F = 64, .V = WORLD_V, .max_T = 4,
-        .act = ACT_GELU_TANH, .tied = true, .eps = 1e-5, .init_std = 0.15, .eos = 0};
-    model_create(m, o, &c, train_layers, true, false);
-    model_random(m, seed);
-    value_head_random(m, seed);
-}
-
-static PpoOptions world_options(ObjectiveSpec o, uint64_t seed)
-{
-    return (PpoOptions){.objective = o, .fhat = ROW(fhats, "exact"), .critic = ROW(critics, "head"), .temperature = 1,
-        .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1, .lambda = 0.95, .lr = 1e-3,
-        .episodes = 256 * 200, .rollout = 256, .minibatch = 128, .epochs = 4, .max_new = WORLD_T,
-        .schedule = ROW(schedules, "linear"), .tokens = 1024, .seed = seed, .eos = 0,
-        .adamw = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}};
+    char *flags, *words[32];
+    int n = 0;
+    PpoOptions o;
+    va_list list;
+    va_start(list, fmt);
+    if (vasprintf(&flags, fmt, list) < 0) die("out of memory");
+    va_end(list);
+    for (char *w = strtok(flags, " "); w; w = strtok(NULL, " ")) words[n++] = w; // values stay where they are
+    flags_parse(a, flag_table, n_flags, "world", n, words, preset_flags);
+    world_options(&o, a);
+    return o;
 }
 
 static double metric(const Ppo *p, const char *key)
@@ -111,37 +24,28 @@ static double metric(const Ppo *p, const char *key)
     die("no metric %s", key);
 }
 
-// Trains in the world and returns the model's log-probabilities of all strings, at the end and, if `halfway` is not
-// NULL, after half of the iterations
-static void world_train(World *w, ObjectiveSpec o, uint64_t seed, double *halfway, double *out)
+// A run in a world by these flags; world_close frees it.
+static void world_begin(WorldRun *r, const char *flags)
 {
-    static int prompt_ids[1] = {1};
-    Prompt p = {.ids = prompt_ids, .n = 1};
-    Model m;
-    world_model(&m, ops_cpu(), TRAIN_ALL, 3);
-    world_probabilities(w, &m, &p, w->logp);
-    double *table = xmalloc(STRINGS * sizeof *table), *rewards = xmalloc(STRINGS * sizeof *rewards);
-    uint64_t *keys = xmalloc(STRINGS * sizeof *keys);
-    for (int i = 0; i < STRINGS; i++) {
-        double F = 0;
-        for (int k = 0; k < STRINGS; k++) if (below(w, k, i)) F += exp(w->logp[k]);
-        w->logF[i] = table[i] = log(F);
-        rewards[i] = w->reward[i];
-        keys[i] = w->y[i].key;
-    }
-    Cdf cdf = {.M = STRINGS, .reward = rewards, .key = keys, .logF = table};
-    Ppo ppo;
-    PpoOptions opt = world_options(o, seed);
-    objective_prepare(&o);
-    if (o.forward > 0) { opt.critic = ROW(critics, "others"); opt.lambda = 1; } // REINFORCE
-    ppo_create(&ppo, &opt, &m, &p, &cdf, 1, world_reward, w);
-    while (ppo.iteration < opt.episodes / opt.rollout) {
-        if (halfway && 2 * ppo.iteration == opt.episodes / opt.rollout) world_probabilities(w, &m, &p, halfway);
-        ppo_iteration(&ppo);
-    }
-    world_probabilities(w, &m, &p, out);
-    ppo_free(&ppo); model_free(&m);
-    free(table); free(rewards); free(keys);
+    Args a;
+    PpoOptions opt = world_told(&a, "%s", flags);
+    world_open(r, ops_cpu(), &opt, a.ties, (size_t)a.m);
+}
+
+// Trains up to an iteration, and returns the model's log-probabilities of all strings.
+static void world_until(WorldRun *r, long iteration, double *out)
+{
+    int threads = omp_get_max_threads();
+    omp_set_num_threads(1); // as cmd_world does
+    while (r->ppo.iteration < iteration) ppo_iteration(&r->ppo);
+    world_probabilities(&r->w, &r->m, &r->prompt, out);
+    omp_set_num_threads(threads);
+}
+
+static void world_train(WorldRun *r, const char *flags, double *out)
+{
+    world_begin(r, flags);
+    world_until(r, r->iterations, out);
 }
 
 static void best_of_exactly(const World *w, double N, double *out) // log pi_bon; N may be fractional
@@ -151,20 +55,31 @@ static void best_of_exactly(const World *w, double N, double *out) // log pi_bon
         out[i] = log(pow(F + p, N) - pow(F, N));
     }
 }
+
+// What the world says of where a run leads is what its theorem says.
+static void leads_to(const WorldRun *r, const char *goal, const double *want)
+{
+    double off = variation(r->q[r->goal], want);
+    CHECK(!strcmp(optima[r->goal].name, goal), "leads to %s, not to %s", optima[r->goal].name, goal);
+    CHECK(off < 1e-6, "%s is %g off its optimum", goal, off);
+}
+
 static double floored(double logF) { return logF > log(1.0 / 400) ? logF : log(1.0 / 400); }
 
 static void vbon_optima(void) // the trained policy against pi_bon, with and without ties, and beside argmax L
 {
-    World w = {0};
+    static WorldRun r;
     double got[STRINGS], want[STRINGS], other[STRINGS];
-    world_strings(&w);
     for (int ties = 0; ties < 2; ties++) {
-        world_rewards(&w, ties, 4);
         for (int k = 0; k < 3; k++) {
             long N = k == 0 ? 2 : k == 1 ? 4 : 16;
             if (few() && !(ties && N == 16)) continue;
-            world_train(&w, (ObjectiveSpec){.row = ROW(objectives, "vbon"), .N = N}, 1, NULL, got);
+            char *flags = format("--n %ld%s", N, ties ? " --ties" : "");
+            world_train(&r, flags, got);
+            free(flags);
+            World w = r.w;
             best_of_exactly(&w, (double)N, want);
+            leads_to(&r, "pi_bon", want);
             double sum = 0, mass = 0, positive = 0, J = 0, L = 0, L1 = 0, n = (double)N;
             for (int i = 0; i < STRINGS; i++) {
                 sum += exp(want[i]);
@@ -194,51 +109,52 @@ static void vbon_optima(void) // the trained policy against pi_bon, with and wit
             CHECK(J >= L && L >= L1 && J <= 1e-9, "J %g >= L %g >= L1 %g, J <= 0", J, L, L1);
             CHECK(start >= 0.2 && end <= 0.02 && end < argmax_l, "N=%ld: total variation %.4f -> %.4f, argmax L %.4f",
                 N, start, end, argmax_l);
+            world_close(&r);
         }
     }
-    for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
 }
 
 static void other_optima(void) // of the other objectives, and where --compat scale lands
 {
-    static const struct { const char *name, *objective; long N; double beta; bool compat; } cases[] = {
-        {"rl, beta .5", "rl", 0, 0.5, false},
-        {"l", "l", 4, 0, false},
-        {"l, beta .4", "l", 0, 0.4, false},
-        {"l1", "l1", 3, 0, false},
-        {"vbon, --compat scale", "vbon", 2, 0, true},
-        {"vbon, --compat scale", "vbon", 4, 0, true}};
-    World w = {0};
+    static const struct { const char *objective; double strength; const char *flags; } cases[] = {
+        {"rl", 0.5, "--beta 0.5"},
+        {"l", 4, "--n 4"},
+        {"l", 3.5, "--beta 0.4"},
+        {"l1", 3, "--n 3"},
+        {"vbon", 2, "--n 2 --compat scale"},
+        {"vbon", 4, "--n 4 --compat scale"}};
+    static WorldRun r;
     double got[STRINGS], want[STRINGS], best[STRINGS];
-    world_strings(&w);
-    world_rewards(&w, false, 4);
     for (size_t k = 0; k < COUNT(cases); k++) {
-        const char *name = cases[k].name, *objective = cases[k].objective;
-        double beta = cases[k].beta, N = cases[k].N ? (double)cases[k].N : *objective == 'r' ? 0 : 1 / beta + 1;
+        const char *objective = cases[k].objective;
+        double N = cases[k].strength, beta = N;
+        bool compat = !strcmp(objective, "vbon");
         if (few() && strcmp(objective, "l1")) continue;
-        ObjectiveSpec o = {.row = ROW(objectives, objective), .N = cases[k].N, .beta = beta,
-            .compat_scale = cases[k].compat};
-        world_train(&w, o, 2, NULL, got);
+        char *name = format("--objective %s %s", objective, cases[k].flags), *flags = format("%s --seed 2", name);
+        world_train(&r, flags, got);
+        World w = r.w;
         for (int i = 0; i < STRINGS; i++) {
             double p = w.logp[i], F = floored(w.logF[i]);
             if (!strcmp(objective, "rl")) want[i] = p + w.reward[i] / beta;
             else if (!strcmp(objective, "l")) want[i] = p + (N - 1) * F;
             else want[i] = N * (N + 1) / 2 * p + N * (N - 1) / 2 * F; // l1
         }
-        if (cases[k].compat) best_of_exactly(&w, 1 + (N - 1) * (N - 1) / N, want); // N_eff
+        if (compat) best_of_exactly(&w, 1 + (N - 1) * (N - 1) / N, want); // N_eff
         normalise(want);
+        if (!compat) leads_to(&r, objective, want);
         double start = variation(w.logp, want), end = variation(got, want);
-        if (cases[k].compat) {
+        if (compat) {
             best_of_exactly(&w, N, best);
             double beside = variation(got, best);
-            printf("    %-30s %3g  %.4f   %.4f   to Best-of-N %.4f\n", name, N, start, end, beside);
+            printf("    %-39s %.4f   %.4f   to Best-of-N %.4f\n", name, start, end, beside);
             CHECK(end < beside, "released scaling lands at N_eff");
         } else {
-            printf("    %-30s %3g  %.4f   %.4f\n", name, N, start, end);
+            printf("    %-39s %.4f   %.4f\n", name, start, end);
             CHECK(end <= 0.02 && end < start, "%s: total variation to its own optimum %.4f -> %.4f", name, start, end);
         }
+        world_close(&r);
+        free(name); free(flags);
     }
-    for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
 }
 
 // log of the policy that minimises forward KL(best || pi) + kappa KL(pi || anchor) - score E_pi[g], the anchor being
@@ -283,17 +199,17 @@ static double nearest_best_of(const World *w, const double *logp, double *apart)
 // anchor moves there is no such minimum: the policy goes along Best-of-N's of growing N, to the best string alone.
 static void bond_optima(void)
 {
-    static const struct { const char *name, *objective; long N; } cases[] = {
-        {"jbond, the anchor stands", "jbond", 0}, {"bond", "bond", 16}};
-    World w = {0};
+    static const struct { const char *name, *flags; } cases[] =
+        {{"jbond, the anchor stands", "--objective jbond --anchor-rate 0"}, {"bond", "--objective bond --n 16"}};
+    static WorldRun r;
     double got[STRINGS], want[STRINGS], best[STRINGS], g[STRINGS], half[STRINGS], apart[2];
-    world_strings(&w);
-    world_rewards(&w, false, 4);
     for (size_t c = 0; c < COUNT(cases); c++) {
-        ObjectiveSpec o = {.row = ROW(objectives, cases[c].objective), .N = cases[c].N, .k = 16, .anchor_kl = 1};
         if (few() && c) continue;
-        world_train(&w, o, 3, NULL, got);
-        objective_prepare(&o);
+        char *flags = format("%s --critic others --lambda 1 --seed 3", cases[c].flags); // REINFORCE
+        world_train(&r, flags, got);
+        free(flags);
+        World w = r.w;
+        ObjectiveSpec o = r.ppo.opt.objective;
         for (int i = 0; i < STRINGS; i++) { // the mean over the draws of log p<=
             double P = exp(w.logF[i]) + exp(w.logp[i]), k = 16;
             g[i] = 0;
@@ -309,20 +225,20 @@ static void bond_optima(void)
             beside);
         CHECK(end <= 0.02 && end < start, "%s, N = %ld: total variation to its minimum %.4f -> %.4f", cases[c].name,
             o.best, start, end);
+        world_close(&r);
     }
-    if (!few()) {
-        int top = 0;
-        for (int i = 0; i < STRINGS; i++) if (below(&w, top, i)) top = i;
-        ObjectiveSpec o = {.row = ROW(objectives, "jbond"), .anchor_kl = 1, .anchor_rate = 0.1};
-        world_train(&w, o, 3, half, got);
-        double N[2] = {nearest_best_of(&w, half, &apart[0]), nearest_best_of(&w, got, &apart[1])}, all = exp(got[top]);
-        printf("    %-30s      halfway %.4f from Best-of-%.0f, then %.4f from Best-of-%.0f; the best string has %.4f\n",
-            "jbond, the anchor moves", apart[0], N[0], apart[1], N[1], all);
-        CHECK(apart[0] <= 0.1 && apart[1] <= 0.1 && N[0] > 16 && N[1] > 4 * N[0],
-            "jbond goes along Best-of-N: %.4f from N = %g, then %.4f from N = %g", apart[0], N[0], apart[1], N[1]);
-        CHECK(all >= 0.95, "jbond ends at the best string: it has %.4f of the probability", all);
-    }
-    for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
+    if (few()) return;
+    world_begin(&r, "--objective jbond --anchor-rate 0.1 --critic others --lambda 1 --seed 3");
+    world_until(&r, r.iterations / 2, half);
+    world_until(&r, r.iterations, got);
+    double N[2] = {nearest_best_of(&r.w, half, &apart[0]), nearest_best_of(&r.w, got, &apart[1])},
+           all = exp(got[STRINGS - 1]); // strings stand from the worst to the best
+    printf("    %-30s      halfway %.4f from Best-of-%.0f, then %.4f from Best-of-%.0f; the best string has %.4f\n",
+        "jbond, the anchor moves", apart[0], N[0], apart[1], N[1], all);
+    CHECK(apart[0] <= 0.1 && apart[1] <= 0.1 && N[0] > 16 && N[1] > 4 * N[0],
+        "jbond goes along Best-of-N: %.4f from N = %g, then %.4f from N = %g", apart[0], N[0], apart[1], N[1]);
+    CHECK(all >= 0.95, "jbond ends at the best string: it has %.4f of the probability", all);
+    world_close(&r);
 }
 
 static void test_world(void)
@@ -347,22 +263,15 @@ static void world_offline(World *w, OfflineLoss o, double *out)
     Pass s;
     Comparisons c = {0};
     world_model(&m, ops_cpu(), TRAIN_ALL, 3);
-    world_probabilities(w, &m, &p, w->logp);
-    for (int i = 0; i < STRINGS; i++) {
-        double F = 0;
-        for (int k = 0; k < STRINGS; k++) if (below(w, k, i)) F += exp(w->logp[k]);
-        w->logF[i] = log(F);
-        arrput(c.responses, w->y[i]); arrput(c.ref, 0);
-    }
+    world_reference(w, &m, &p);
+    for (int i = 0; i < STRINGS; i++) { arrput(c.responses, w->y[i]); arrput(c.ref, 0); }
     for (int i = 0; i < STRINGS; i++) arrput(c.sequences, sequence_of(&p, &c.responses[i]));
     for (uint64_t d = 0; d < DRAWS; d++) {
         int best = -1, worst = -1;
         for (uint64_t k = 0; k < (o.kind == OFFLINE_IPO ? 2 : (uint64_t)o.N); k++) {
-            double u = random_uniform(4, STREAM_CACHE, d, k, 0);
-            int i = 0;
-            while (i < STRINGS - 1 && u >= exp(w->logp[i])) u -= exp(w->logp[i++]);
-            if (best < 0 || below(w, best, i)) best = i;
-            if (worst < 0 || below(w, i, worst)) worst = i;
+            int i = world_draw(w, random_uniform(4, STREAM_CACHE, d, k, 0));
+            if (best < 0 || i > best) best = i; // they stand in this order
+            if (worst < 0 || i < worst) worst = i;
         }
         if (o.kind != OFFLINE_IPO || best != worst) arrput(c.list, ((Comparison){(size_t)best, (size_t)worst}));
     }
@@ -386,10 +295,9 @@ static void world_offline(World *w, OfflineLoss o, double *out)
 
 static void test_offline_world(void)
 {
-    World w = {0};
+    World w;
     double got[STRINGS], want[STRINGS];
-    world_strings(&w);
-    world_rewards(&w, false, 4);
+    world_create(&w, false, 4);
     for (int k = few(); k < 2; k++) {
         OfflineLoss o = {.kind = k ? OFFLINE_IPO : OFFLINE_BON_SFT, .N = 4, .beta = 0.5};
         world_offline(&w, o, got);
@@ -405,7 +313,7 @@ static void test_offline_world(void)
         CHECK(start >= 0.2 && end <= 0.02, "%s: total variation to its own optimum %.4f -> %.4f", k ? "ipo" : "bon-sft",
             start, end);
     }
-    for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
+    world_free(&w);
 }
 
 // ----------------------------------------------------------------------------
@@ -511,9 +419,11 @@ static void test_measured(void)
         model_random(&m, 8);
         value_head_random(&m, 8);
         for (size_t i = 0; i < P; i++) cdf[i] = (Cdf){.M = Ms[v], .reward = reward[i], .key = key[i]};
-        PpoOptions opt = world_options((ObjectiveSpec){.row = ROW(objectives, "vbon"), .N = OWN_N}, 3);
-        opt.fhat = ROW(fhats, "add1"); // distances do not look at it
-        opt.episodes = opt.rollout = P; opt.epochs = 1; opt.max_new = 8; opt.eos = -1; opt.lr = 0;
+        Args told;
+        // distances do not look at --fhat
+        PpoOptions opt = world_told(&told, "--n %d --fhat add1 --seed 3 --episodes %d --rollout %d --ppo-epochs 1 "
+            "--lr 0", OWN_N, P, P);
+        opt.max_new = 8; opt.eos = -1;
         ppo_create(&ppo, &opt, &m, p, cdf, P, own_rewards, NULL);
         ppo_iteration(&ppo);
         const Rollout *r = &ppo.rollout;
@@ -567,12 +477,12 @@ static void monotone_run(double (*map)(double), const char *objective, const cha
     real *weights, double *kl)
 {
     static int prompt_ids[2][1] = {{1}, {3}};
-    World w = {.map = map};
+    World w;
     Prompt p[2] = {{.ids = prompt_ids[0], .n = 1}, {.ids = prompt_ids[1], .n = 1}};
     Cdf cdf[2];
     Model m;
-    world_strings(&w);
-    world_rewards(&w, false, 9);
+    world_create(&w, false, 9);
+    w.map = map;
     world_model(&m, ops_cpu(), TRAIN_ALL, 6);
     for (int k = 0; k < 2; k++) { // a cache of 24 strings drawn with repetition
         Cdf *c = &cdf[k];
@@ -584,16 +494,16 @@ static void monotone_run(double (*map)(double), const char *objective, const cha
         }
     }
     Ppo ppo;
-    PpoOptions opt = world_options((ObjectiveSpec){.row = ROW(objectives, objective), .N = 4}, 3);
-    opt.fhat = ROW(fhats, fhat); opt.critic = ROW(critics, critic); opt.episodes = 64 * 6; opt.rollout = 64;
-    opt.minibatch = 32;
+    Args a;
+    PpoOptions opt = world_told(&a, "--objective %s --n 4 --fhat %s --critic %s --seed 3 --episodes 384 --rollout 64 "
+        "--minibatch 32", objective, fhat, critic);
     opt.has_missing_eos = true; opt.missing_eos = map ? map(-3) : -3;
     ppo_create(&ppo, &opt, &m, p, cdf, 2, world_reward, &w);
     for (int i = 0; i < 6; i++) { ppo_iteration(&ppo); kl[i] = metric(&ppo, "objective/kl"); }
     memcpy(weights, m.data.p, m.n_params * sizeof *weights);
     ppo_free(&ppo); model_free(&m);
     for (int k = 0; k < 2; k++) { free(cdf[k].reward); free(cdf[k].key); }
-    for (int i = 0; i < STRINGS; i++) free(w.y[i].ids);
+    world_free(&w);
 }
 
 // Rows added at run time are found by name and train differently: an objective that sees
@@ -654,4 +564,231 @@ static void test_monotone(void)
         CHECK(fabs(ka[5]) > 1e-4, "the run moved: KL %g", ka[5]);
     }
     free(a); free(b);
+}
+
+// ----------------------------------------------------------------------------
+// vbon world: what a pipe gets
+
+static json_t *world_said(const char *args) // all records, an array
+{
+    char *command = format("cd %s && '%s' world %s > world.jsonl 2> world_err", test_folder, vbon(), args);
+    int status = system(command);
+    CHECK(!status, "%s: %d", command, status);
+    free(command);
+    json_t *all = json_array();
+    for (size_t i = 0, n = status ? 0 : count_lines("world.jsonl"); i < n; i++)
+        json_array_append_new(all, get_line("world.jsonl", i));
+    return all;
+}
+
+static double number_of(const json_t *j, const char *key)
+{
+    const json_t *v = json_object_get(j, key);
+    CHECK(json_is_number(v), "no number \"%s\"", key);
+    return json_number_value(v);
+}
+
+// A record lists all strings, the best first, and what is said of them agrees with what they are.
+static void world_adds_up(const json_t *record, const char *args)
+{
+    static const char *const kinds[] = {"p", "pi_theta", "pi_bon", "l", "l1", "rl", "target"};
+    double sum[COUNT(kinds)] = {0}, tv = 0, kl = 0, reward = 0;
+    json_t *list = json_object_get(record, "strings");
+    size_t n = json_array_size(list);
+    for (size_t i = 0; i < n; i++) {
+        json_t *y = json_array_get(list, i), *next = json_array_get(list, i + 1);
+        double pi = number_of(y, "pi_theta"), bon = number_of(y, "pi_bon");
+        for (size_t k = 0; k < COUNT(kinds); k++) sum[k] += number_of(y, kinds[k]);
+        tv += fabs(pi - bon) / 2;
+        kl += pi * log(pi / bon);
+        reward += pi * number_of(y, "reward");
+        CHECK_NEAR(number_of(y, "F"), next ? number_of(next, "F") + number_of(next, "p") : 0, 1e-7, "F");
+        CHECK(!next || number_of(y, "reward") >= number_of(next, "reward"), "%s: string %zu: the order", args, i + 1);
+    }
+    CHECK(n == STRINGS, "%s: %zu strings", args, n);
+    for (size_t k = 0; k < COUNT(kinds); k++) CHECK_NEAR(sum[k], 1, 1e-5, kinds[k]);
+    CHECK_NEAR(number_of(record, "tv/pi_bon"), tv, 1e-7, "total variation");
+    CHECK_NEAR(number_of(record, "kl/pi_bon"), kl, 1e-6, "KL");
+    CHECK_NEAR(number_of(record, "J"), -kl, 1e-6, "J");
+    CHECK_NEAR(number_of(record, "reward"), reward, 1e-6, "the mean reward");
+}
+
+// Each objective reaches its optimum, which is named; what it is compared with is not where it goes.
+static void world_records(void)
+{
+    static const struct { const char *args, *goal; size_t every; double at_most; } runs[] = {
+        {"--n 4 --ties", "pi_bon", 5, 0.02},
+        {"--objective rl --beta 0.5", "rl", 5, 0.02},
+        {"--objective l1 --n 3", "l1", 5, 0.02},
+        {"--objective l --beta 0.4 --log-every 30", "l", 30, 0.02},
+        {"--n 4 --compat scale", "target", 5, 0.02},
+        {"--n 4 --fhat digamma --critic prefix-rank --m 100", "target", 5, 0.04}};
+    for (size_t k = 0; k < COUNT(runs); k++) {
+        const char *args = runs[k].args, *goal = runs[k].goal;
+        char *hundred = format("%s --episodes 25600", args), *key = format("tv/%s", goal);
+        if (!few() || !k) {
+            json_t *all = world_said(hundred), *config = json_array_get(all, 0), *begin = json_array_get(all, 1);
+            size_t n = json_array_size(all);
+            json_t *end = json_array_get(all, n - 1);
+            CHECK(n == 1 + (100 + runs[k].every - 1) / runs[k].every + 1, "%s: %zu records", args, n);
+            CHECK(json_object_get(config, "flags"), "%s: a config record comes first", args);
+            for (size_t i = 1; i < n; i++) {
+                double step = i < n - 1 ? (double)((i - 1) * runs[k].every) : 100;
+                CHECK(number_of(json_array_get(all, i), "step") == step, "%s: record %zu", args, i);
+                world_adds_up(json_array_get(all, i), args);
+            }
+            const char *said = json_string_value(json_object_get(config, "goal"));
+            CHECK(said && !strcmp(said, goal), "%s: leads to %s, not to %s", args, goal, said);
+            CHECK(number_of(begin, "tv/reference") < 1e-5 && number_of(begin, key) > 0.2, "%s: begins at p", args);
+            CHECK(number_of(end, key) <= runs[k].at_most, "%s: %.4f from %s", args, number_of(end, key), goal);
+            CHECK(number_of(end, "tv/target") <= number_of(end, key) + 1e-6, "%s: the target is it", args);
+            CHECK(json_object_get(end, "policy/clipfrac_avg"), "%s: PPO's own metrics are there", args);
+            json_decref(all);
+        }
+        free(hundred); free(key);
+    }
+    json_t *one = world_said("--n 1 --episodes 256"); // Best-of-1 is the reference: exactly, and by every objective
+    CHECK(number_of(json_array_get(one, 1), "tv/pi_bon") < 1e-5 && number_of(json_array_get(one, 1), "tv/l") < 1e-5 &&
+              number_of(json_array_get(one, 1), "tv/l1") < 1e-5, "Best-of-1 is the reference");
+    json_decref(one);
+    json_t *same[2];
+    for (int k = 0; k < 2; k++) {
+        same[k] = world_said("--episodes 768 --seed 7 --log-every 1");
+        for (size_t i = 0; i < json_array_size(same[k]); i++)
+            json_object_del(json_array_get(same[k], i), "time/seconds");
+    }
+    CHECK(json_array_size(same[0]) == 5 && json_equal(same[0], same[1]), "two equal runs differ");
+    json_decref(same[0]); json_decref(same[1]);
+}
+
+static void world_refuses(void)
+{
+    static const Refused cases[] = {
+        {"--objective rl", 1, "needs --beta"},
+        {"--objective rl --n 4", 1, "takes --beta, not --n"},
+        {"--objective l1 --beta 1", 1, "takes --n, not --beta"},
+        {"--n 4 --beta 1", 1, "exclude each other"},
+        {"--compat jointp", 2, "the one token that it leaves out"},
+        {"--objective l --compat scale", 1, "a scaling of --objective vbon"},
+        {"--fhat digamma --m 0", 2, "at least 1"},
+        {"--critic prefix-rank", 2, "does not go with --fhat exact"},
+        {"--gamma 0.9", 2, "belongs to: train; not to world"},
+        {"--episodes 1000000000 --minibatch 1 --rollout 1000000 --ppo-epochs 1000000000", 2, "optimiser steps"}};
+    expect_refusals("world %s", cases, COUNT(cases));
+}
+
+// ----------------------------------------------------------------------------
+// and what a terminal shows. This one knows what the table uses: \r, \n, ESC [ n A, ESC [ K; it keeps in `text` (stb's)
+// the lines that went out at its top, and counts how often a line was too long, or the cursor above the first.
+
+enum { SCREEN_LINES = 64, SCREEN_COLUMNS = 200 };
+typedef struct { char *text, cell[SCREEN_LINES][SCREEN_COLUMNS]; int lines, columns, y, x, too_long, above; }
+    WorldScreen;
+
+static void world_screen_keep(WorldScreen *s, int y)
+{
+    for (int k = 0; k < s->columns; k++) arrput(s->text, s->cell[y][k]);
+    arrput(s->text, '\n');
+}
+
+static void world_screen_down(WorldScreen *s)
+{
+    s->x = 0;
+    if (++s->y < s->lines) return;
+    world_screen_keep(s, 0);
+    memmove(s->cell[0], s->cell[1], sizeof s->cell[0] * (size_t)(s->lines - 1));
+    memset(s->cell[--s->y], ' ', sizeof s->cell[0]);
+}
+
+static void world_screen_show(WorldScreen *s, const char *c)
+{
+    for (; *c; c++) {
+        if (*c == '\r') s->x = 0;
+        else if (*c == '\n') world_screen_down(s);
+        else if (*c == '\033') {
+            char *end;
+            long by = strtol(c + 2, &end, 10);
+            c = end;
+            if (*c == 'A') s->y -= (int)by;
+            if (s->y < 0) { s->y = 0; s->above++; }
+            if (*c == 'K') memset(s->cell[s->y] + s->x, ' ', (size_t)(s->columns - s->x));
+        } else {
+            if (s->x == s->columns) { s->too_long++; world_screen_down(s); }
+            s->cell[s->y][s->x++] = *c;
+        }
+    }
+}
+
+// What `vbon world` writes to a terminal of this size, stb's.
+static char *world_on_terminal(int lines, int columns, const char *type, const char *args)
+{
+    int fd = posix_openpt(O_RDWR | O_NOCTTY);
+    struct winsize size = {.ws_row = (unsigned short)lines, .ws_col = (unsigned short)columns};
+    if (fd < 0 || grantpt(fd) || unlockpt(fd)) die("no pseudo-terminal: %s", strerror(errno));
+    char *text = NULL, piece[4096];
+    pid_t child = fork();
+    if (child < 0) die("fork: %s", strerror(errno));
+    if (!child) {
+        int terminal = open(ptsname(fd), O_RDWR | O_NOCTTY);
+        if (terminal < 0 || ioctl(terminal, TIOCSWINSZ, &size) || dup2(terminal, 1) < 0) _exit(99);
+        char *command = format("TERM=%s exec '%s' world %s 2> /dev/null", type, vbon(), args);
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(99);
+    }
+    for (ssize_t n; (n = read(fd, piece, sizeof piece)) > 0 || (n < 0 && errno == EINTR);)
+        for (ssize_t i = 0; i < n; i++) arrput(text, piece[i]);
+    arrput(text, 0);
+    int status;
+    waitpid(child, &status, 0);
+    CHECK(!status, "vbon world on a terminal: %d", status);
+    close(fd);
+    return text;
+}
+
+// One table, all of it in the last lines, nothing cut off or drawn over; each string once, with a number behind it.
+static void world_table_is_whole(int lines, int columns, int want, const char *args)
+{
+    static WorldScreen s;
+    s = (WorldScreen){.lines = lines, .columns = columns};
+    memset(s.cell, ' ', sizeof s.cell);
+    char *text = world_on_terminal(lines, columns, "xterm", args);
+    world_screen_show(&s, text);
+    for (int y = 0; y < lines; y++) world_screen_keep(&s, y);
+    arrput(s.text, 0);
+    int tables = 0, strings = 0;
+    for (char *p = s.text; (p = strstr(p, ": iteration ")); p++) tables++;
+    World w;
+    world_create(&w, false, 4);
+    for (int i = 0; i < STRINGS; i++) {
+        char row[16], y[WORLD_T + 1];
+        world_text(y, &w.y[i]);
+        snprintf(row, sizeof row, "%-3s %5.2f ", y, w.reward[i]);
+        int times = 0;
+        for (char *p = s.text; (p = strstr(p, row)); p++) times += p == s.text || p[-1] == ' ' || p[-1] == '\n';
+        CHECK(times <= 1, "%s is in the table %d times", y, times);
+        strings += times;
+    }
+    world_free(&w);
+    CHECK(tables == 1 && strstr(s.text, "iteration 12 of 12"), "%d tables, %d columns", tables, columns);
+    CHECK(strings == want, "%d strings in %d lines and %d columns", strings, lines, columns);
+    CHECK(!s.above && !s.too_long, "the cursor was %d times above the top, %d lines too long", s.above, s.too_long);
+    arrfree(s.text); arrfree(text);
+}
+
+static void test_world_command(void)
+{
+    tiny_folders();
+    world_records();
+    world_refuses();
+    static const struct { int lines, columns, strings; const char *args; } sizes[] = {
+        {24, 80, 40, ""}, {24, 80, 40, "--objective l --n 3"}, {50, 80, 40, ""}, {24, 120, 40, ""},
+        {24, 160, 40, "--objective rl --beta 1"}, {12, 60, 8, ""}};
+    for (size_t k = 0; k < COUNT(sizes); k++) {
+        char *args = format("--episodes 3072 %s", sizes[k].args);
+        world_table_is_whole(sizes[k].lines, sizes[k].columns, sizes[k].strings, args);
+        free(args);
+    }
+    char *text = world_on_terminal(24, 80, "dumb", "--episodes 512");
+    CHECK(!strncmp(text, "{\"type\":\"config\"", 16) && !strchr(text, '\033'), "a dumb terminal gets what a pipe gets");
+    arrfree(text);
 }
