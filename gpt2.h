@@ -238,7 +238,8 @@ struct Ops {
     void (*attention_backward)(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH,
                                size_t HS, bool causal);
     // the new tokens of row b see, in this order: the first plen[b] positions of slot pslot[b] of the prefix cache pkv
-    // (SP,2,NH,TP,HS; may be none), the len[b] positions already in slot[b] of kv (S,2,NH,T,HS; len none: 0), and themselves
+    // (SP,2,NH,TP,HS; may be none), the len[b] positions (len none: 0) already in slot[b] of kv (S,2,NH,T,HS), and
+    // themselves
     // causally; their keys and values are stored in kv
     void (*attention_decode)(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T, Buf pkv, Buf pslot,
                              Buf plen, size_t TP, size_t B, size_t N, size_t NH, size_t HS);

@@ -182,7 +182,7 @@ typedef struct {
     double *reward, *advantage, *returns;          // (actions)
     // (E) log p of the whole response; what the terminal score takes for it
     double *ref_logp_y, *score_logp_y;
-    double *logF; Place *place;                    // (E)
+    double *logF, *score; Place *place;            // (E); score: the terminal score before --score-clip
 } Rollout;
 
 // The value head: V = v2(relu(v1(state))), v1 (C,2C), at the R states that a Pass gathered.
@@ -746,7 +746,7 @@ static void action_rewards(Ppo *p)
     for (size_t i = 0; i < r->E; i++) {
         response_place(p, &r->y[i], &r->place[i], &r->logF[i]);
         double logF = o->log_f ? anchor_log_f(p, i) : r->logF[i];
-        double score = terminal_score(p, &r->y[i], logF, r->score_logp_y[i]);
+        double score = r->score[i] = terminal_score(p, &r->y[i], logF, r->score_logp_y[i]);
         for (size_t j = r->at[i]; j < r->at[i + 1]; j++)
             r->reward[j] = -o->kappa * (r->old_logp[j] - base[j]) + o->ref_weight * r->ref_logp[j];
         r->reward[r->at[i + 1] - 1] += score; // at the last sampled action
@@ -1064,7 +1064,7 @@ static void phase_update(Ppo *p)
 // The arrays of a rollout: all, so that none is forgotten by ppo_free.
 #define ROLLOUT_ARRAYS(r) { \
     &(r)->old_logp, &(r)->ref_logp, &(r)->entropy, &(r)->value, &(r)->reward, &(r)->advantage, &(r)->returns, \
-    &(r)->ref_logp_y, &(r)->score_logp_y, &(r)->logF}
+    &(r)->ref_logp_y, &(r)->score_logp_y, &(r)->logF, &(r)->score}
 
 void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, const Prompt *prompts, const Cdf *cdf, size_t n_prompts,
                 RewardFn reward, void *context)

@@ -523,8 +523,8 @@ static void cpu_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, 
     for (size_t b = 0; b < B; b++)
         for (size_t h = 0; h < NH; h++) {
             real *p = all + (size_t)omp_get_thread_num() * (TP + T);
-            size_t first = (size_t)I_(start)[b], n = (size_t)I_(start)[b + 1] - first, past = len.p ? (size_t)I_(len)[b] : 0;
-            size_t before = pkv.p ? (size_t)I_(plen)[b] : 0;
+            size_t first = (size_t)I_(start)[b], n = (size_t)I_(start)[b + 1] - first;
+            size_t past = len.p ? (size_t)I_(len)[b] : 0, before = pkv.p ? (size_t)I_(plen)[b] : 0;
             real *keys = R_(kv) + ((size_t)I_(slot)[b] * 2 * NH + h) * T * HS, *values = keys + NH * T * HS;
             const real *shared_keys = before ? R_(pkv) + ((size_t)I_(pslot)[b] * 2 * NH + h) * TP * HS : NULL,
                        *shared_values = before ? shared_keys + NH * TP * HS : NULL;

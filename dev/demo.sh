@@ -14,14 +14,20 @@ step() { # step NAME COMMAND...: runs vbon, its output in NAME.log; what it says
 }
 # field RUN KEY 1|2: value | standard error
 field() { sed -E "s/.*\"$2\":\\[([^],]*),([^]]*)\\].*/\\$3/" "$OUT/$1.json"; }
-say() { sed -E 's/.*"response":"(([^"\\]|\\.)*)".*/\1/; s/\\n/ /g; s/\\"/"/g'; }
+# reward, k/M, log p and text of each line
+say() {
+    number='([^,]*)'
+    fields="\"logp\":$number,\"reward\":$number,\"k\":$number,\"M\":$number,"
+    sed -E "s/.*\"response\":\"(([^\"\\\\]|\\\\.)*)\".*$fields.*/\\4\t\\5\t\\6\t\\3\t\\1/
+        s/\\\\n/ /g; s/\\\\\"/\"/g" | awk -F '\t' '{printf "    %6.2f  %2d/%d  %6.1f  %s\n", $1, $2, $3, $4, $5}'
+}
 
 step cache_of_the_reference,_256_prompts_x_32      cache --model $D/lm --reward $D/rm --prompts $D/prompts.jsonl \
     --samples 32 $BOTH --out $OUT/cache.jsonl
 step cache_of_the_test_prompts,_128_x_64           cache --model $D/lm --reward $D/rm --prompts $D/prompts_test.jsonl \
     --samples 64 $BOTH --out $OUT/cache_test.jsonl
 PPO="train --model $D/lm --reward $D/rm --cache $OUT/cache.jsonl --critic prefix-rank --lambda 0.7"
-PPO="$PPO --episodes $EPISODES --rollout 512 --minibatch 64 --ppo-epochs 1 --warmup 12 --log-every 4 $BOTH"
+PPO="$PPO --episodes $EPISODES --rollout 512 --minibatch 64 --ppo-epochs 1 --warmup 12 --trace 16 $BOTH"
 step vBoN_N=16,_$EPISODES'_episodes'               $PPO --n 16 --lr 4e-4 --out $OUT/vbon16
 step vBoN_N=4,_$EPISODES'_episodes'                $PPO --n 4 --lr 2e-4 --out $OUT/vbon4
 EVAL="eval --reference $D/lm --reward $D/rm --cache $OUT/cache_test.jsonl --ns 4,16 --samples 8 $BOTH"
@@ -54,13 +60,29 @@ echo "Best-of-N by theory: win rate N/(N+1) = 0.8000 and 0.9412, KL at most log 
 echo "BoN draws N responses and N rewards for each it returns; vBoN draws one." \
     "tokens/s: returned, their rewards included."
 echo
-head -n 4 $D/prompts_test.jsonl > $OUT/shown.jsonl
-for m in $D/lm $OUT/vbon16; do
-    ./vbon sample --model $m --prompts $OUT/shown.jsonl --samples 1 $BOTH --out $OUT/sampled.jsonl > /dev/null 2>&1
-    say < $OUT/sampled.jsonl > $OUT/said.$(basename $m)
-done
-sed -E 's/.*"prompt": ?"(.*)"}.*/\1/; s/\\"/"/g' $OUT/shown.jsonl | paste -d '\t' - $OUT/said.lm $OUT/said.vbon16 |
-    awk -F '\t' '{printf "%s ...\n    before:%s\n    after: %s\n", $1, $2, $3}'
+# Three of the test prompts by seed, and the first five draws of each model by the same seed: none is chosen by hand.
+awk -v seed=1 '{line[NR] = $0}
+    END {
+        for (n = 0; n < 3;) {
+            seed = seed * 16807 % 2147483647; i = 1 + seed % NR
+            if (!(i in seen)) { seen[i] = 1; n++; print line[i] }
+        }
+    }' $D/prompts_test.jsonl > $OUT/shown.jsonl
+echo "Five texts before and five after training to Best-of-16, not chosen: reward, how many of the prompt's 64"
+echo "reference samples are below, log p by the model that wrote it, text."
+while IFS= read -r prompt; do
+    printf '%s\n' "$prompt" > $OUT/prompt.jsonl
+    printf '%s\n' "$prompt" | sed -E 's/.*"prompt": ?"(.*)"}.*/\1 .../; s/\\"/"/g'
+    for m in $D/lm $OUT/vbon16; do
+        ./vbon sample --model $m --reward $D/rm --cache $OUT/cache_test.jsonl --prompts $OUT/prompt.jsonl --samples 5 \
+            $BOTH --out $OUT/sampled.jsonl > /dev/null 2> $OUT/sampled.log ||
+                { tail -n 1 $OUT/sampled.log; exit 1; }
+        [ $m = $D/lm ] && echo "  before:" || echo "  after:"
+        say < $OUT/sampled.jsonl
+    done
+done < $OUT/shown.jsonl
+echo "A million parameters write a review's turns of phrase and its mood, seldom a sentence that holds, and now and"
+echo "then no words at all. Training makes texts that please the reward model likelier; it teaches no better English."
 echo
 awk -v win="$(field vbon16 win_rate 1)" -v d16="$(field vbon16 16 1)" -v r16="$(field reference 16 1)" \
     -v d4="$(field vbon4 4 1)" -v r4="$(field reference 4 1)" 'BEGIN {

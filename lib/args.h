@@ -10,12 +10,12 @@ typedef struct {
     size_t objective, fhat, critic, loss, arch, dtype, schedule, method, reward_output, precision, device;
     long train_layers, max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt,
         top_k, n, m, k, episodes, rollout, minibatch, ppo_epochs;
-    long steps, batch, from_position, warmup, seed, log_every, eval_every, save_every, micro_tokens, decode_rows,
-        threads, prompts_max;
+    long steps, batch, from_position, warmup, trace, seed, log_every, eval_every, save_every, micro_tokens,
+        decode_rows, threads, prompts_max;
     double missing_eos, alpha, reward_timeout, reward_scale, reward_offset, reward_tolerance, temperature, top_p, beta,
         clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad,
         average, save_minutes, anchor_rate, anchor_kl;
-    bool resume, drop_last, verbose, ties;
+    bool resume, drop_last, verbose, ties, all;
 } Args;
 
 // Choices without more to say than their names; an enum beside each says which is which.
@@ -66,23 +66,23 @@ static const Flag flag_table[] = {
          "folder with the tokenizer, for a model made from scratch"),
     FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL,
          "folder of the reference, a language model with the policy's tokenizer"),
-    FLAG("reward", FLAG_STRING, reward, "bon score cache train eval info", NULL, NULL,
+    FLAG("reward", FLAG_STRING, reward, "sample bon score cache train eval info", NULL, NULL,
          "folder of a reward model (a classifier, no language model), or a program that reads JSONL and writes a "
          "number a line"),
     FLAG("reward", FLAG_STRING, reward, "offline", NULL, NULL,
          "folder or program of the reward, to check that the cache's rewards are its"),
-    FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "bon score cache train offline eval", "600", "1e-3..1e6",
+    FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "sample bon score cache train offline eval", "600", "1e-3..1e6",
          "seconds a reward program may take for one batch"),
-    CHOICE("reward-output", reward_output, "bon score cache train offline eval", "logit", reward_outputs,
+    CHOICE("reward-output", reward_output, "sample bon score cache train offline eval", "logit", reward_outputs,
            "of a classifier: the positive label's logit, or its probability"),
-    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "bon score cache train offline eval", "1", "1e-9..1e9",
+    FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "sample bon score cache train offline eval", "1", "1e-9..1e9",
          "rewards are multiplied by it"),
-    FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "bon score cache train offline eval", "0", "-1e9..1e9",
+    FLAG("reward-offset", FLAG_DOUBLE, reward_offset, "sample bon score cache train offline eval", "0", "-1e9..1e9",
          "and this is added"),
-    FLAG("reward-tolerance", FLAG_DOUBLE, reward_tolerance, "cache train offline eval", "0", "0..1e9",
+    FLAG("reward-tolerance", FLAG_DOUBLE, reward_tolerance, "sample bon cache train offline eval", "0", "0..1e9",
          "stop when a cached response, scored again, differs by more than this share of the rewards' spread (0: 1e-4, "
          "and 0.1 where bf16 was or is used)"),
-    FLAG("missing-eos", FLAG_DOUBLE, missing_eos, "bon cache train offline eval", "none", "none|-1e9..1e9",
+    FLAG("missing-eos", FLAG_DOUBLE, missing_eos, "sample bon cache train offline eval", "none", "none|-1e9..1e9",
          "reward of a response without an end-of-text token, in place of its own (none: its own)"),
     FLAG("data", FLAG_STRING, data, "sft", NULL, NULL,
          "JSONL to train on: lines {\"text\"} or {\"prompt\",\"response\"}"),
@@ -105,6 +105,8 @@ static const Flag flag_table[] = {
          "use only the first so many prompts (0: all)"),
     FLAG("cache", FLAG_STRING, cache, "train offline eval ks", NULL, NULL,
          "reward cache (JSONL) of the reference model"),
+    FLAG("cache", FLAG_STRING, cache, "sample bon", NULL, NULL,
+         "reward cache (JSONL) of the reference model, to say how many of its M samples are below"),
     FLAG("out", FLAG_STRING, out, "sft reward train offline", NULL, NULL,
          "folder to write: checkpoints, log.jsonl and the model"),
     FLAG("out", FLAG_STRING, out, "score", NULL, NULL, "JSONL file to write"),
@@ -143,6 +145,7 @@ static const Flag flag_table[] = {
     FLAG("pairs", FLAG_LONG, pairs, "offline", "12", "1..1e9",
          "dpo, ipo: comparisons a prompt at most, chosen by seed"),
     FLAG("n", FLAG_LONG, n, "train offline bon eval world", "4", "1..1e9", "the N of Best-of-N"),
+    FLAG("all", FLAG_BOOL, all, "bon", "false", NULL, "write all N candidates of a prompt, the best marked"),
     CHOICE("method", method, "eval", "policy", methods, "measure --model, or Best-of-N drawn from the reference"),
     FLAG("pool", FLAG_STRING, pool, "eval", NULL, NULL,
          "--method bon: choose among this cache's draws by the rewards in it, in place of drawing; --reward and "
@@ -225,6 +228,9 @@ static const Flag flag_table[] = {
     FLAG("log-every", FLAG_LONG, log_every, "sft reward offline", "1", "1..1e9", "optimiser steps between records"),
     FLAG("log-every", FLAG_LONG, log_every, "train", "1", "1..1e9", "iterations between records"),
     FLAG("log-every", FLAG_LONG, log_every, "world", "5", "1..1e9", "iterations between tables, or records"),
+    FLAG("trace", FLAG_LONG, trace, "train", "0", "0..1e9",
+         "keep so many responses, token by token, of the first iteration and of each that ends a twentieth of the run, "
+         "in OUT/trace.jsonl (dev/report.py shows them)"),
     FLAG("eval-every", FLAG_LONG, eval_every, "sft reward", "0", "0..1e9",
          "optimiser steps between held-out measurements (0: at the end)"),
     FLAG("save-every", FLAG_LONG, save_every, "sft reward offline", "0", "0..1e9",

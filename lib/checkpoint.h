@@ -124,14 +124,15 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
     // left by a run that died after the rename and before `latest`: not the one latest names, for that one is older
     remove_folder(folder, model_file);
     if (rename(tmp, folder)) die("%s: cannot be renamed to %s: %s", tmp, folder, strerror(errno));
-    char *log = format("%s/log.jsonl", out);
+    char *log = format("%s/log.jsonl", out), *trace = format("%s/trace.jsonl", out);
     sync_file(log);
+    sync_file(trace);
     AsideFile *a = aside_open(latest);
     fprintf(a->f, "%s\n", name);
     aside_commit(a);
     sync_folder(out);
     remove_checkpoints(out, name);
-    free(name); free(folder); free(tmp); free(file); free(latest); free(log);
+    free(name); free(folder); free(tmp); free(file); free(latest); free(log); free(trace);
 }
 
 char *checkpoint_latest(const char *out)

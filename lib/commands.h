@@ -18,6 +18,7 @@ typedef struct { const char *name; void (*run)(const Args *a); const char *summa
 #include "baselines.h"
 #include "info.h"
 #include "ks.h"
+#include "trace.h"
 
 // ----------------------------------------------------------------------------
 // score
@@ -252,6 +253,7 @@ static void cmd_train(const Args *a)
     r.n_state = opt.critic->state ? 1 : 0;
     if (p.anchor.average) r.state[r.n_state++] = (State){"anchor", p.anchor.average, p.anchor.weights.n};
     r.step = train_step; r.record = train_record; r.shown = shown;
+    if (a->trace) r.trace = trace_rollout;
     run_steps(&r);
     reward_close(&reward);
     printf("seconds: rollouts %.1f, rewards %.1f, updates %.1f\n", p.seconds_rollout, p.seconds_reward,

@@ -9,7 +9,8 @@ static void drawing_open(Drawing *d, const Args *a, const char *model, uint64_t 
     memset(d, 0, sizeof *d);
     const char *flag = model == a->model ? "model" : "reference";
     d->t = model_load_as(&d->m, device_ops(a), require(model, flag), flag, false, TRAIN_NONE, false);
-    d->prompts = prompts_load(a, d->t, d->m.cfg.max_T, &d->n, stream == STREAM_SAMPLE || stream == STREAM_BON);
+    d->prompts = prompts_load(a, d->t, d->m.cfg.max_T, &d->n,
+                             a->prompts && (stream == STREAM_SAMPLE || stream == STREAM_BON));
     size_t longest = 1;
     for (size_t i = 0; i < d->n; i++) if (d->prompts[i].n > longest) longest = d->prompts[i].n;
     d->rows = decode_rows(a, 256);
@@ -54,7 +55,9 @@ static Response *draw(Drawing *d, Reward *reward, const Args *a, size_t M, size_
     return r;
 }
 
-static void write_response(FILE *f, const Tokenizer *t, const Prompt *p, const Response *r, bool rewarded)
+// A line of `sample` and `bon`. cdf: of its prompt, or NULL. best NULL: not told.
+static void write_response(FILE *f, const Tokenizer *t, const Prompt *p, const Response *r, bool rewarded,
+                           const Cdf *cdf, const bool *best)
 {
     char *text = response_text(t, r);
     text = utf8_mend(text); // cut inside a character; the ids say exactly what was sampled
@@ -65,6 +68,11 @@ static void write_response(FILE *f, const Tokenizer *t, const Prompt *p, const R
         WEIGHTS_OR_TEMPERATURE));
     if (rewarded) json_object_set_new(j, "reward", json_number(r->reward, "a response's reward",
         "look at --reward and its scale"));
+    if (cdf) {
+        json_object_set_new(j, "k", json_number(cdf_rank(cdf, r->reward, r->key, NULL), "k of M", ""));
+        json_object_set_new(j, "M", json_integer((json_int_t)cdf->M));
+    }
+    if (best) json_object_set_new(j, "best", json_boolean(*best));
     json_object_set_new(j, "finished", json_boolean(r->finished));
     char *line = json_text(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
     fprintf(f, "%s\n", line);
@@ -83,7 +91,12 @@ static void sample_run(const Args *a, bool bon)
     AsideFile *out = a->out ? out_file(a) : NULL;
     drawing_open(&d, a, a->model, bon ? STREAM_BON : STREAM_SAMPLE);
     checked_product(bon ? "--n for all prompts" : "--samples for all prompts", d.n, M);
-    if (bon) open_reward(&reward, a, d.t);
+    lines_on_stdout = !out;
+    bool rewarded = bon || a->reward;
+    if (rewarded) open_reward(&reward, a, d.t);
+    else if (a->cache) usage("--cache says how many of a prompt's samples are below: it needs --reward too");
+    // the model may be a policy: its rewards are ranked among the reference's
+    Cdf *cdf = a->cache ? cdfs_load(d.prompts, d.n, a, NULL, d.t, &reward) : NULL;
     size_t step = d.rows / M ? d.rows / M : 1;
     const char *command = bon ? "bon" : "sample";
     if (out) start_table(a, command);
@@ -91,19 +104,25 @@ static void sample_run(const Args *a, bool bon)
     Progress p = progress_begin(command, d.n, 0, "prompts");
     for (size_t i = 0; i < d.n; i += step) {
         size_t end = i + step < d.n ? i + step : d.n;
-        Response *r = draw(&d, bon ? &reward : NULL, a, M, i * M, end * M);
+        Response *r = draw(&d, rewarded ? &reward : NULL, a, M, i * M, end * M);
         if (!out) progress_clear();
         for (size_t q = i; q < end; q++) {
             Response *mine = r + (q - i) * M;
-            for (size_t k = 0; k < (bon ? 1 : M); k++)
-                write_response(out ? out->f : stdout, d.t, &d.prompts[q], &mine[bon ? best_of(mine, M) : k], bon);
+            size_t chosen = bon ? best_of(mine, M) : M;
+            for (size_t k = 0; k < M; k++) {
+                bool best = k == chosen;
+                if (!bon || a->all || best)
+                    write_response(out ? out->f : stdout, d.t, &d.prompts[q], &mine[k], rewarded,
+                                   cdf ? &cdf[q] : NULL, a->all ? &best : NULL);
+            }
         }
         for (size_t k = 0; k < (end - i) * M; k++) response_free(&r[k]);
         free(r);
         file_flush(out ? out->f : stdout, out ? a->out : "standard output", false);
         progress_show(&p, end, NULL);
     }
-    if (bon) reward_close(&reward);
+    if (rewarded) reward_close(&reward);
+    cdfs_free(cdf, d.n);
     if (out) aside_commit(out);
     drawing_close(&d);
 }

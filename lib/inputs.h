@@ -97,14 +97,17 @@ static void check_missing_eos(const json_t *header, const char *path, const Args
 }
 
 // A cache must, by its header, come from this reference, sampled at this temperature, and hold its ids alone;
-// and (check_cache) be of this length.
+// and (check_cache) be of this length. reference NULL: of the tokenizer alone can it be asked.
 static void check_origin(const Cache *c, const char *path, const Args *a, const Model *reference, const Tokenizer *t)
 {
     const json_t *header = c->header;
-    char *model = hex_text(model_fingerprint(reference)), *tok = hex_text(tokenizer_fingerprint(t));
-    check_header(header, path, "model", model, "reference model");
+    char *tok = hex_text(tokenizer_fingerprint(t));
     check_header(header, path, "tokenizer", tok, "tokenizer");
-    free(model); free(tok);
+    free(tok);
+    if (!reference) return;
+    char *model = hex_text(model_fingerprint(reference));
+    check_header(header, path, "model", model, "reference model");
+    free(model);
     json_t *T = json_object_get(header, "temperature");
     if (json_is_number(T) && fabs(json_number_value(T) - a->temperature) > 1e-9)
         die("%s: was sampled at temperature %g, not %g", path, json_number_value(T), a->temperature);
@@ -148,7 +151,8 @@ static Cdf cdf_of_cached(const CachePrompt *p, const char *path)
     return d;
 }
 
-// What is cached of each prompt, malloc'd. The cache must know every prompt.
+// What is cached of each prompt, malloc'd. The cache must know every prompt. reference NULL: whichever it was drawn
+// from.
 static Cdf *cdfs_load(const Prompt *p, size_t n, const Args *a, const Model *reference, const Tokenizer *t,
                       Reward *reward)
 {
@@ -179,7 +183,8 @@ static Cdf *cdfs_load(const Prompt *p, size_t n, const Args *a, const Model *ref
         }
         if (expfit) unfitted += !cdf_fit(d);
     }
-    if (no_keys) printf("%s: no order keys for %zu prompts: ties are broken by mid-rank\n", a->cache, no_keys);
+    if (no_keys)
+        fprintf(notes(), "%s: no order keys for %zu prompts: ties are broken by mid-rank\n", a->cache, no_keys);
     if (expfit) printf("expfit: %zu of %zu prompts have no fit and use add1\n", unfitted, n);
     cache_free(&c);
     return cdf;

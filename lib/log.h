@@ -11,6 +11,9 @@
 typedef struct Log Log;
 // config is taken over; append: go on with an existing log
 Log *log_open(const char *dir, json_t *config, bool append);
+Log *trace_open(const char *dir); // trace.jsonl (trace.h), kept and cut as log.jsonl is; goes on with what is there
+void trace_remove(const char *dir);
+void log_record(Log *l, json_t *record);                      // as a line; record is taken over
 void log_metrics(Log *l, const char *type, long step, const Metric *m, size_t n);
 void log_close(Log *l);
 void log_cut(const char *dir, long step);                     // drops records of later steps and a torn last line
@@ -29,6 +32,9 @@ void progress_clear(void); // takes the bar away, before a line is written in it
 #ifdef VBON_IMPLEMENTATION
 #include "json.h"
 
+static bool lines_on_stdout; // of `sample` and `bon` without --out: what is said beside them goes to stderr
+static FILE *notes(void) { return lines_on_stdout ? stderr : stdout; }
+
 struct Log { Append file; };
 
 static void log_line(Log *l, char *line)
@@ -38,17 +44,38 @@ static void log_line(Log *l, char *line)
     free(line); free(whole);
 }
 
-Log *log_open(const char *dir, json_t *config, bool append)
+void log_record(Log *l, json_t *record)
+{
+    log_line(l, json_text(record, JSON_COMPACT | JSON_REAL_PRECISION(9)));
+    json_decref(record);
+}
+
+static Log *log_open_file(const char *dir, const char *name, bool append)
 {
     Log *l = (Log *)xcalloc(1, sizeof *l);
     make_folder(dir);
-    char *path = format("%s/log.jsonl", dir);
+    char *path = format("%s/%s", dir, name);
     append_open(&l->file, path);
     if (!append) append_cut(&l->file, 0);
-    if (!l->file.whole) log_line(l, json_text(config, JSON_COMPACT | JSON_REAL_PRECISION(9)));
-    json_decref(config);
     free(path);
     return l;
+}
+
+Log *log_open(const char *dir, json_t *config, bool append)
+{
+    Log *l = log_open_file(dir, "log.jsonl", append);
+    if (!l->file.whole) log_record(l, json_incref(config));
+    json_decref(config);
+    return l;
+}
+
+Log *trace_open(const char *dir) { return log_open_file(dir, "trace.jsonl", true); }
+
+void trace_remove(const char *dir)
+{
+    char *path = format("%s/trace.jsonl", dir);
+    remove_file(path);
+    free(path);
 }
 
 void log_close(Log *l)
@@ -72,9 +99,9 @@ void log_metrics(Log *l, const char *type, long step, const Metric *m, size_t n)
     log_line(l, whole);
 }
 
-void log_cut(const char *dir, long step)
+static void log_cut_file(const char *dir, const char *name, long step)
 {
-    char *path = format("%s/log.jsonl", dir);
+    char *path = format("%s/%s", dir, name);
     Lines in;
     if (!lines_open(&in, path, false)) { free(path); return; }
     AsideFile *a = aside_open(path);
@@ -91,6 +118,12 @@ void log_cut(const char *dir, long step)
     aside_commit(a);
     lines_close(&in);
     free(path);
+}
+
+void log_cut(const char *dir, long step)
+{
+    log_cut_file(dir, "log.jsonl", step);
+    log_cut_file(dir, "trace.jsonl", step);
 }
 
 void print_metrics(const char *what, long done, long total, const Metric *m, size_t n, const Column *columns,

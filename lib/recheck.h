@@ -88,8 +88,10 @@ void reward_recheck(Reward *r, const Cache *c, const char *path, const Tokenizer
                 " make the cache again, name the reward it was made with, or raise --reward-tolerance", path,
                 p[i].text, cached[i]->draw, cached[i]->reward, now, tolerance);
     }
-    if (n) printf("%s: %zu responses scored again have their cached rewards\n", path, n);
-    else printf("%s: keeps no response that could be scored again: its rewards are taken as they stand\n", path);
+    if (n) fprintf(notes(), "%s: %zu responses scored again have their cached rewards\n", path, n);
+    else
+        fprintf(notes(), "%s: keeps no response that could be scored again: its rewards are taken as they stand\n",
+                path);
     for (size_t i = 0; i < n; i++) { free(p[i].ids); response_free(&y[i]); }
     free(order);
 }

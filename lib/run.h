@@ -30,6 +30,7 @@ struct Run {
     size_t (*record)(Run *r, Metric *x);
     void (*measure)(Run *r, Log *log);          // every --eval-every steps and at the end; NULL: nothing
     const Column *shown;                        // train: metrics of a line a record, NULL-terminated; NULL: no lines
+    void (*trace)(Run *r, Log *trace);          // into trace.jsonl, after some of the steps; NULL: there is none
     double grad_norm, lr;                       // of the last step: the norm before clipping, the rate
     double seconds;                             // that the steps since the last record took
     double saved;                               // when the last checkpoint was written
@@ -279,6 +280,10 @@ static void save_when_due(Run *r, const State *state, size_t n)
     exit(128 + stop_signal);
 }
 
+// Whether a trace has this step, counted from 1: the first, and each at which another twentieth of the run is done. A
+// rule of counters alone, so a resumed run keeps the same ones.
+static bool is_traced(long done, long steps) { return done == 1 || done * 20 / steps > (done - 1) * 20 / steps; }
+
 static void run_steps(Run *r)
 {
     const Args *a = r->a;
@@ -297,6 +302,8 @@ static void run_steps(Run *r)
     }
     Log *log = log_open(a->out, config_record(a, r->command, r->weights), r->from != NULL);
     start_table(a, r->command);
+    if (!r->from) trace_remove(a->out); // of a run that was given up
+    Log *trace = r->trace ? trace_open(a->out) : NULL;
     stop_on_signals();
     Progress progress = progress_begin(r->command, (size_t)r->steps, (size_t)r->done, r->unit);
     char extra[64] = "";
@@ -316,10 +323,12 @@ static void run_steps(Run *r)
             for (size_t i = 0; i < n; i++)
                 if (!strcmp(x[i].key, "loss")) snprintf(extra, sizeof extra, "loss %.4f", x[i].value);
         }
+        if (trace && is_traced(r->done, r->steps)) r->trace(r, trace);
         progress_show(&progress, (size_t)r->done, extra);
         if (r->measure && (last || (a->eval_every && r->done % a->eval_every == 0))) r->measure(r, log);
         save_when_due(r, state, 1 + r->n_state);
     }
+    if (trace) log_close(trace);
     log_close(log);
     if (a->average > 0) model_average_use(r->m);
     model_save(r->m, a->out, dtypes[a->dtype].type, r->tokenizer_dir, (size_t)a->shard_mib << 20);

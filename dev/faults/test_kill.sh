@@ -53,7 +53,7 @@ DPO="--loss dpo --beta 0.1 --draws 4 --pairs 2 --batch 2 --steps 3"
 cache     g  cache $BOTH $PROMPTS --samples 16 --decode-rows 24 --out cache.jsonl
 program   g  cache $LM --reward '$LENGTHS' $PROMPTS --samples 8 --decode-rows 8 --out cache.jsonl
 train     ru train $PPO $RUN
-prefix    r  train $PPO $RUN --critic prefix-rank
+prefix    r  train $PPO $RUN --critic prefix-rank --trace 2
 offline   ru offline $LM $CACHE $DPO $RUN
 sft       r  sft --tokenizer ../../in/tokenizer --layers 2 --width 16 --heads 2 $TEXTS $RUN
 shards    ru sft --tokenizer ../../in/tokenizer --layers 2 --width 128 --shard-mib 1 $TEXTS $RUN

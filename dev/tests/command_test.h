@@ -314,6 +314,42 @@ static void eval_of_a_pool(void)
     json_decref(said);
 }
 
+// bon --all: every candidate, the best of them as without it; sample and bon say where a reward stands in the cache
+static void draws_are_placed(void)
+{
+    #define DRAWN "--model lm --reward rm --prompts prompts.jsonl --max-new 6 "
+    expect_success("bon " DRAWN "--n 5 --all --cache c1.jsonl --out bon_all.jsonl");
+    CHECK(count_lines("bon_all.jsonl") == 15, "bon --all wrote %zu lines", count_lines("bon_all.jsonl"));
+    Cache c;
+    cache_read(&c, tmp_path("c1.jsonl"), 0);
+    for (size_t i = 0; i < 15; i++) {
+        json_t *j = get_line("bon_all.jsonl", i), *alone = get_line("bon.jsonl", i / 5);
+        double k = 0, reward = num(j, "reward"), most = num(alone, "reward");
+        bool best = json_is_true(json_object_get(j, "best"));
+        for (size_t s = 0; s < 8; s++) k += c.prompts[i / 5].samples[s].reward < reward;
+        CHECK(num(j, "k") == k && num(j, "M") == 8, "bon --all: candidate %zu stands at %g of %g, want %g", i,
+            num(j, "k"), num(j, "M"), k);
+        CHECK(reward <= most && best == json_equal(json_object_get(j, "ids"), json_object_get(alone, "ids")),
+            "bon --all: candidate %zu is marked wrongly", i);
+        json_decref(j); json_decref(alone);
+    }
+    cache_free(&c);
+    expect_success("sample " DRAWN "--samples 2 --cache c1.jsonl --out sample_placed.jsonl");
+    expect_success("score --model lm --reward rm --in sample_placed.jsonl --out sample_scored.jsonl");
+    json_t *j = get_line("sample_placed.jsonl", 5), *scored = get_line("sample_scored.jsonl", 5);
+    CHECK_NEAR(num(j, "reward"), num(scored, "reward"), 1e-6, "the reward that sample shows");
+    CHECK(num(j, "M") == 8 && num(j, "k") >= 0 && num(j, "k") <= 8, "sample says no place");
+    json_decref(j); json_decref(scored);
+    // without --out nothing but lines stands on the standard output
+    char *command = format("'%s' sample --model lm --reward rm --cache c1.jsonl --max-new 6 --samples 2 2>placed.err "
+        "| tee placed.out | wc -l | grep -qx 6; ! grep -v '^{.*}$' placed.out; grep -q 'scored again' placed.err",
+        vbon());
+    shell(command);
+    free(command);
+    expect_failure("sample --model lm --cache c1.jsonl --max-new 6", 2, "--cache");
+    expect_failure("sample " DRAWN "--max-new 7 --cache c1.jsonl", 1, "--max-new 6, not 7");
+}
+
 static void test_data(void)
 {
     tiny_folders();
@@ -323,6 +359,7 @@ static void test_data(void)
     expect_success("bon --model lm --reward rm --prompts prompts.jsonl --n 5 --max-new 6 --out bon.jsonl");
     expect_success("sample --model lm --prompts prompts.jsonl --samples 2 --top-k 5 --top-p 0.9 --max-new 6 "
         "--out sample.jsonl");
+    draws_are_placed();
     supervised_learns();
     expect_success("eval --model chat_lm --reference lm --reward rm --cache c1.jsonl --samples 3 --max-new 6 "
         "--out eval.json");
@@ -1357,9 +1394,97 @@ static void test_offline(void)
     "--minibatch 16 --episodes 640 --save-every 1 "
 #define TRAIN TRAINED "--n 8 "
 
+// One line of a trace against what it says of itself: texts of tokens, the place among the cached samples, what makes
+// the rewards, and GAE over them. The deviations of A from (returns - values - mean) / sd are the caller's.
+static void trace_line(json_t *j, const Cache *c, double kappa, double lambda)
+{
+    const json_t *ids = json_object_get(j, "ids"), *rewards = json_object_get(j, "rewards");
+    const json_t *values = json_object_get(j, "values"), *returns = json_object_get(j, "returns");
+    static const char *const each[] = {"tokens", "logps", "kl", "rewards", "values", "returns", "advantages"};
+    size_t n = json_array_size(ids);
+    char *text = xstrdup("");
+    for (size_t i = 0; i < COUNT(each); i++)
+        CHECK(json_array_size(json_object_get(j, each[i])) == n, "%s: %zu for %zu ids", each[i],
+            json_array_size(json_object_get(j, each[i])), n);
+    double kl = 0, sum = 0, A = 0, reward = num(j, "reward"), k = 0;
+    for (size_t t = n; t-- > 0;) {
+        double V = json_number_value(json_array_get(values, t)), r = json_number_value(json_array_get(rewards, t));
+        double next = t + 1 < n ? json_number_value(json_array_get(values, t + 1)) : 0;
+        A = r + next - V + lambda * A;
+        CHECK_NEAR(json_number_value(json_array_get(returns, t)), A + V, 1e-6, "a traced return");
+        kl += json_number_value(json_array_get(json_object_get(j, "kl"), t));
+        sum += r;
+    }
+    CHECK_NEAR(sum, num(j, "score") - kappa * kl, 1e-6, "traced rewards: the score less the KL");
+    for (size_t t = 0; t < n; t++) {
+        char *more = format("%s%s", text, json_string_value(json_array_get(json_object_get(j, "tokens"), t)));
+        free(text);
+        text = more;
+    }
+    CHECK(!strcmp(text, json_string_value(json_object_get(j, "response"))), "traced tokens are \"%s\"", text);
+    free(text);
+    int id[64];
+    for (size_t t = 0; t < n && t < COUNT(id); t++) id[t] = (int)json_integer_value(json_array_get(ids, t));
+    const CachePrompt *p = &c->prompts[cache_find(c, json_string_value(json_object_get(j, "prompt")))];
+    for (size_t i = 0; i < p->n; i++) {
+        const CacheSample *x = &p->samples[i];
+        k += x->reward < reward || (x->reward == reward && x->key < order_key(id, n));
+    }
+    CHECK(num(j, "k") == k && num(j, "M") == (double)p->n, "traced place: %g of %g, want %g of %zu", num(j, "k"),
+        num(j, "M"), k, p->n);
+}
+
+#define TRACED "train --model lm --reward rm --cache ck.jsonl --max-new 6 --n 8 --lr 1e-2 --rollout 8 " \
+    "--minibatch 8 --ppo-epochs 1 --episodes 376 "
+
+static void traces(void) // what --trace keeps, and that it changes nothing else
+{
+    expect_success(TRACED "--out no_trace");
+    expect_success(TRACED "--trace 8 --out trace");
+    CHECK(same_files("no_trace/model.safetensors", "trace/model.safetensors"), "a trace changes the weights");
+    char *a = log_without_times("no_trace"), *b = log_without_times("trace"), *none = tmp_path("no_trace/trace.jsonl");
+    CHECK(!strcmp(a, b) && access(none, F_OK), "a trace changes the log, or is there without --trace");
+    free(a); free(b);
+    // the first of 47 iterations, and those that end a twentieth of them
+    CHECK(count_lines("trace/trace.jsonl") == 21 * 8, "the trace has %zu lines", count_lines("trace/trace.jsonl"));
+    expect_success("score --model lm --in trace/trace.jsonl --out traced.jsonl");
+    Cache c;
+    Jsonl in;
+    json_t *j;
+    cache_read(&c, tmp_path("ck.jsonl"), 0);
+    jsonl_open(&in, tmp_path("trace/trace.jsonl"));
+    double mean = 0, square = 0, steps = 0, count = 0;
+    for (size_t i = 0; jsonl_next(&in, &j); i++) {
+        json_t *scored = get_line("traced.jsonl", i), *A = json_object_get(j, "advantages");
+        trace_line(j, &c, 1.0 / 7, 0.95);
+        CHECK(i > 2 || !strcmp(json_string_value(json_object_get(j, "prompt")), c.prompts[i].prompt),
+            "line %zu of the trace is not of that prompt", i);
+        CHECK_NEAR(num(scored, "logp"), num(j, "ref_logp"), 1e-4, "log pi_ref of a traced response");
+        for (size_t t = 0; t < json_array_size(A); t++, count++) {
+            double x = json_number_value(json_array_get(A, t));
+            mean += x; square += x * x;
+        }
+        steps += i % 8 == 0 ? num(j, "step") : 0;
+        json_decref(scored); json_decref(j);
+    }
+    jsonl_close(&in);
+    cache_free(&c);
+    double want = 1; // 1 and ceil(47 i / 20)
+    for (int i = 1; i <= 20; i++) want += ceil(47 * i / 20.0);
+    CHECK(steps == want, "the traced iterations add up to %g, want %g", steps, want);
+    // the whole rollout is there
+    CHECK_NEAR(mean / count, 0, 1e-6, "mean of whitened advantages");
+    CHECK_NEAR(square / count, 1, 1e-6, "variance of whitened advantages");
+    // a run that is begun afresh in a folder keeps no other run's
+    shell("mkdir -p afresh; cp trace/trace.jsonl afresh");
+    expect_success(TRACED "--out afresh");
+    CHECK(access(tmp_path("afresh/trace.jsonl"), F_OK), "a run without --trace keeps another's trace");
+    free(none);
+}
+
 static void killed_at_any_moment(void) // moments drawn by seed over the run's length; SIGTERM at every fifth
 {
-    static const char *const runs[] = {TRAIN, TRAIN "--critic prefix-rank --train-layers 1 ",
+    static const char *const runs[] = {TRAIN, TRAIN "--critic prefix-rank --train-layers 1 --trace 3 ",
         TRAINED "--objective jbond --critic others --train-layers 1 "};
     const int moments = few() ? 3 : 10;
     for (size_t k = 0; k < COUNT(runs); k++) {
@@ -1377,6 +1502,9 @@ static void killed_at_any_moment(void) // moments drawn by seed over the run's l
             char *model = format("%s/model.safetensors", out), *l = log_without_times(out);
             CHECK(same_files(model, wanted), "killed at moment %d and resumed, the weights differ", i);
             CHECK(!strcmp(l, log), "killed at moment %d and resumed, the log differs", i);
+            char *trace = format("%s/trace.jsonl", out), *traced = format("%s/trace.jsonl", dir);
+            CHECK(k == 0 || same_files(trace, traced), "killed at moment %d and resumed, the trace differs", i);
+            free(trace); free(traced);
             free(l); free(model); free(out); free(args);
         }
         CHECK(hits >= moments / 2, "only %d of %d runs were still running when they were killed", hits, moments);
@@ -1439,6 +1567,7 @@ static void test_resume(void)
 {
     tiny_folders();
     expect_success(CACHE "ck.jsonl");
+    traces();
     killed_at_any_moment();
     killed_in_a_checkpoint();
     unfinished_runs_stay();
