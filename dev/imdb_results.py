@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""From dev/results/imdb/results.jsonl: the tables of dev/results/imdb/README.md. dev/results/imdb/h200 has the same
+"""From dev/results/imdb/results.jsonl: the tables of dev/results/imdb/tables.md. dev/results/imdb/h200 has the same
 runs, and more of them, made on an H200. Pictures of both: dev/plot.py; what they say of the paper: dev/findings.py.
 
-    python3 dev/imdb_results.py [RESULTS [CACHE_TEST]] > dev/results/imdb/README.md
+    python3 dev/imdb_results.py [RESULTS [CACHE_TEST]] > dev/results/imdb/tables.md
 
 Runs of one recipe, objective and strength are averaged over their seeds; +- is the standard error over prompts of one
 run, and where there are several seeds the spread between them is printed beside it. A share is the distance to
@@ -20,7 +20,8 @@ DRAWN = ("bond", "jbond")
 
 points = {}
 for name, r in runs.items():
-    m = re.fullmatch(r"(best|paper|scaled|offline)-(%s)-(n|beta)([\d.]+)-s\d+" % "|".join(METHODS + OFFLINE), name)
+    m = re.fullmatch(r"(best|fitted|paper|scaled|offline)-(%s)-(n|beta)([\d.]+)-s\d+" % "|".join(METHODS + OFFLINE),
+        name)
     if m: points.setdefault(m.groups(), []).append(r)
     m = re.fullmatch(r"(%s)-(n|anchor-rate)([\d.]+)(?:-lr(.+))?-s\d+" % "|".join(DRAWN), name)
     if m: points.setdefault(("drawn at %s" % (m[4] or "the preset's rate"), *m.groups()[:3]), []).append(r)
@@ -44,6 +45,7 @@ print("Written by `python3 dev/imdb_results.py` from results.jsonl, which `dev/i
     "error over prompts, and how far the seeds lie apart. Distances to Best-of-N are shares\n"
     "of the reference's distance, (N−1) − log N; what measures them is unbiased where F ≫ 1/600, as under every "
     "policy here, and (N−1)/601 nats too small in the reference's own row.\n"
+    "`best` is this engine's recipe, `fitted` the same at a rate that follows N. "
     "`paper` is the paper's recipe at ten times its rate, falling, with a clipped gradient; `scaled` the same on "
     "rewards divided by their standard deviation, as is β: the same optimum (the β here is the one before;\n"
     "%s).\n"
@@ -124,10 +126,10 @@ if drawn:
             *("%.1f ± %.1f %%" % (100 * p.shares[n], 100 * share_se(p.rs[0]["eval"], n)) for n in NS), str(draws),
             "%.1f" % (p.rs[0]["iterations"] * seconds(p.rs[0]) / 60))
 
-rated = [(m, r) for m, r in ((re.fullmatch(r"offline-(.+)-lr(.+)-s(\d+)", name), r) for name, r in sorted(runs.items()))
-    if m]
+rated = [(re.fullmatch(r"((?:offline|paper|scaled)-.+)-lr(.+)-s(\d+)", name), r) for name, r in sorted(runs.items())]
+rated = [(m, r) for m, r in rated if m]
 if rated:
-    print("\n## What learns from the cache alone, at other rates than 1e-4\n")
+    print("\n## What learns from the cache alone, and the paper's recipe, at other rates\n")
     table("method and strength", "rate", "seed", "win rate", "reward", "KL", "left to Best-of-16")
     for m, r in rated:
         e = r["eval"]
@@ -137,31 +139,31 @@ if rated:
 print("\n## Exact against its bound L: vbon minus l of the same N and seed\n")
 table("recipe", "N", "seed", "win rate", "reward", "KL", "distance to BoN-N, nats")
 for name, r in sorted(runs.items()):
-    m = re.fullmatch(r"(best|paper)-vbon-n(\d+)-s(\d+)", name)
+    m = re.fullmatch(r"(best|fitted|paper)-vbon-n(\d+)-s(\d+)", name)
     other = m and runs.get("%s-l-n%s-s%s" % m.groups())
     if other:
         a, b = r["eval"], other["eval"]
         row(*m.groups(), "%+.4f" % (a["win_rate"][0] - b["win_rate"][0]), "%+.3f" % (a["reward"][0] - b["reward"][0]),
             "%+.3f" % (a["kl_rb"][0] - b["kl_rb"][0]),
-            "%+.3f" % (a["distance"][m[2]][0] - b["distance"][m[2]][0]))
+            "%+.3f" % (a["distance"][m[2]][0] - b["distance"][m[2]][0]) if m[2] in a["distance"] else "not measured")
 
 print("\n## vBoN against Best-of-N at equal N\n")
 table("recipe", "N", "win rate", "Best-of-N's", "reward", "Best-of-N's", "share of the way from the reference", "KL",
     "times Best-of-N's", "left of the distance")
-for recipe in ("best", "paper"):
+for recipe in ("best", "fitted", "paper"):
     for p in sorted(some(recipe, "vbon"), key=lambda p: float(p.strength)):
         n = int(p.strength); b = runs.get("bon-%d" % n)
         if b:
             r0, rn = reference["reference_reward"], b["eval"]["reward"][0]
             row(recipe, p.strength, "%.4f" % p.win, "%.4f" % (n / (n + 1)), "%.3f" % p.reward, "%.3f" % rn,
                 "%.0f %%" % (100 * (p.reward - r0) / (rn - r0)), "%.3f" % p.kl, "%.1f" % (p.kl / kl_bon(n)),
-                "%.1f %%" % (100 * p.shares[n]))
+                "%.1f %%" % (100 * p.shares[n]) if n in p.shares else "not measured")
 
 print("\n## The Pareto front\n\nOf all fine-tuned points, Best-of-N excluded: a recipe's with those of what learns "
     "offline, and its vbon and rl alone (vbon and l are nearly one method, and halve each other's share).\n")
 present = [m for m in METHODS + OFFLINE if any(p.method == m for p in points)]
 table("recipe", "front of", "points", *present, "vbon and rl alone: points", "vbon", "rl")
-for recipe, of_rl in (("best", "best"), ("paper", "paper"), ("paper", "scaled")):
+for recipe, of_rl in (("best", "best"), ("fitted", "fitted"), ("paper", "paper"), ("paper", "scaled")):
     if not some(of_rl, "rl"): continue
     ps = [p for p in points
           if p.recipe == ("offline" if p.method in OFFLINE else of_rl if p.method == "rl" else recipe)]

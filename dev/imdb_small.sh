@@ -29,7 +29,7 @@
 # GRID, of OBJECTIVE:FLAG:STRENGTH, and MS, the M of runs m-M at N=10 (the paper's figure 4), take the place of all that
 # is trained below: each with --preset sentiment (RECIPE=best or scaled: by that recipe; offline: over OFFLINE_EPOCHS at
 # OFFLINE_LR, or if it is empty at the presets' rates) and every seed of SEEDS. For each M a cache of so many samples a
-# training prompt is drawn anew and thrown away: its seconds are the line cache-M. README.md, "Reproduce the paper",
+# training prompt is drawn anew and thrown away: its seconds are the line cache-M. dev/doc/paper.md
 # uses them.
 set -eu
 M=${MODELS:-dev/models/imdb}; OUT=${OUT:-runs/imdb}; RESULTS=${RESULTS:-dev/results/imdb/results.jsonl}
@@ -145,10 +145,10 @@ scaled() { # the same; without the cache, whose rewards are not divided
         --preset sentiment $PAPER --lr "${5:-$PAPER_LR}" --objective "$1" \
         "--$2" "$(awk "BEGIN { printf \"%g\", $3 * $SCALE }")" --reward-scale "$SCALE" --seed "$4"
 }
-# the rate in proportion to the root of the KL that there is to go, as train's is without --lr; RL's KL is what `best`
-# came to
-default() { # OBJECTIVE FLAG STRENGTH SEED RATE [FLAGS]: the critic, epochs and lambda that are train's own
-    name="default-$1-$2$3${6:+-head}-s$4" how="--objective $1 --$2 $3 --seed $4 --lr $5"; shift 5
+# `best` at a rate in proportion to the root of the KL that there is to go (of Best-of-N; RL's is what `best` came to),
+# and with the value head, at half of that and lambda 1
+fitted() { # OBJECTIVE FLAG STRENGTH SEED RATE [FLAGS of another critic]
+    name="fitted-$1-$2$3${6:+-head}-s$4" how="--objective $1 --$2 $3 --seed $4 --lr $5"; shift 5
     run "$name" "$TRAIN $EPISODES" $how --rollout 512 --minibatch 64 --ppo-epochs 1 --warmup 12 \
         ${1:---critic prefix-rank --lambda 0.7}
 }
@@ -235,13 +235,13 @@ for s in 1 2; do
     done
 done
 for s in 1 2 3; do
-    default vbon n 2 $s 7e-5; default vbon n 4 $s 1.3e-4; default vbon n 16 $s 2.2e-4; default vbon n 64 $s 2.8e-4
-    default vbon n 8 $s 1.8e-4; default l n 4 $s 1.3e-4; default l n 16 $s 2.2e-4
-    default rl beta 3 $s 7.8e-5; default rl beta 1.5 $s 1.1e-4; default rl beta 0.8 $s 1.7e-4
-    default rl beta 0.4 $s 2.8e-4; default rl beta 0.2 $s 4.1e-4
+    fitted vbon n 2 $s 7e-5; fitted vbon n 4 $s 1.3e-4; fitted vbon n 16 $s 2.2e-4; fitted vbon n 64 $s 2.8e-4
+    fitted vbon n 8 $s 1.8e-4; fitted l n 4 $s 1.3e-4; fitted l n 16 $s 2.2e-4
+    fitted rl beta 3 $s 7.8e-5; fitted rl beta 1.5 $s 1.1e-4; fitted rl beta 0.8 $s 1.7e-4
+    fitted rl beta 0.4 $s 2.8e-4; fitted rl beta 0.2 $s 4.1e-4
     by_head="--critic head --lambda 1 --vf-coef 0.1"
-    default vbon n 2 $s 3.5e-5 "$by_head"; default vbon n 4 $s 6.5e-5 "$by_head"
-    default vbon n 16 $s 1.1e-4 "$by_head"
+    fitted vbon n 2 $s 3.5e-5 "$by_head"; fitted vbon n 4 $s 6.5e-5 "$by_head"
+    fitted vbon n 16 $s 1.1e-4 "$by_head"
 done
 for s in 1 2; do
     for rate in 1e-4 1e-3; do # is it the rate of the paper's recipe?

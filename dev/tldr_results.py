@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""From the lines that dev/tldr_small.sh wrote: dev/results/tldr/README.md.
+"""From the lines that dev/tldr_small.sh wrote: dev/results/tldr/tables.md.
 
-    python3 dev/tldr_results.py dev/results/tldr/results.jsonl > dev/results/tldr/README.md
+    python3 dev/tldr_results.py dev/results/tldr/results.jsonl > dev/results/tldr/tables.md
 
 Each cell is the mean over the sampling seeds with the standard error over prompts of one seed (SFT, Best-of-N: of all
 their draws), and in brackets the spread between seeds. Rewards are the judge's; a response without an end counts -1."""

@@ -14,8 +14,8 @@
 # DIR holds imdb/train.jsonl.gz, imdb/test.jsonl.gz and tldr/posts.jsonl.gz (lines
 # {"prompt","reference","policy","subreddit","preferred"?}). The split and the tables need python3 with the tokenizers
 # package (dev/requirements.txt; PYTHON=...). Every size below is a variable; with SPLIT, SFT, RM and JUDGE, the folders
-# of a split and of three models that are there (dev/download.sh), it starts at the caches and needs no DATA: README.md,
-# "Reproduce the paper", has the sizes of the paper. Killed at any moment and started again it goes on: no finished
+# of a split and of three models that are there (dev/download.sh), it starts at the caches and needs no DATA:
+# dev/doc/paper.md has the sizes of the paper. Killed at any moment and started again it goes on: no finished
 # stage, run or evaluation is repeated. It works in OUT (runs/tldr); at the end lines and tables go to dev/results/tldr,
 # the models of KEEP to dev/models/tldr: no file over 4 MiB, 19 MiB in all; the policies follow from them in half an
 # hour.
@@ -230,12 +230,12 @@ done
 
 # 6. tables, and the models that are kept
 say tables
-$PYTHON dev/tldr_results.py "$LINES" > "$OUT/README.tmp"
+$PYTHON dev/tldr_results.py "$LINES" > "$OUT/tables.tmp"
 mkdir -p "$RESULTS"
-cp "$LINES" "$RESULTS"; mv "$OUT/README.tmp" "$RESULTS/README.md"
+cp "$LINES" "$RESULTS"; mv "$OUT/tables.tmp" "$RESULTS/tables.md"
 for m in $KEEP; do
     rm -rf "${MODELS:?}/$m"; mkdir -p "$MODELS/$m"
     cp "$OUT/$m"/*.json "$OUT/$m"/*.jsonl "$OUT/$m"/*.safetensors "$MODELS/$m"
     [ ! -f "$OUT/$m.offset" ] || cp "$OUT/$m.offset" "$MODELS"
 done
-say "done: $RESULTS/README.md${KEEP:+, $(du -sh "$MODELS" | cut -f 1) of models in $MODELS}"
+say "done: $RESULTS/tables.md${KEEP:+, $(du -sh "$MODELS" | cut -f 1) of models in $MODELS}"

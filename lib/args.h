@@ -259,11 +259,11 @@ static const Flag flag_table[] = {
 };
 static const size_t n_flags = sizeof flag_table / sizeof *flag_table;
 
-// Presets are flags, read before the command line (the paper's appendix F and the released code; the README says where
-// they differ). sentiment: the paper names trlx's defaults, which are a constant rate, a score clip of 10 and no clip
-// of the gradient norm. sentiment-released: what the authors' README runs; of beta their code makes n = int(1/beta) + 1
-// = 11. tldr: of the paper's two strengths, N = 100 and beta = .05, which contradict each other (1/beta + 1 = 21), N =
-// 100.
+// Presets are flags, read before the command line (the paper's appendix F and the released code; where they differ:
+// dev/doc/manual.md). sentiment: the paper names trlx's defaults, which are a constant rate, a score clip of 10 and no
+// clip of the gradient norm. sentiment-released: what the authors' README runs; of beta their code makes
+// n = int(1/beta) + 1 = 11. tldr: of the paper's two strengths, N = 100 and beta = .05, which contradict each other
+// (1/beta + 1 = 21), N = 100.
 // bond, jbond: one step of Adam a rollout of 128, and of their many N 4.
 #define BOND_RECIPE \
     "--critic others --lambda 1 --lr 3e-6 --schedule constant --warmup 100 --weight-decay 0 --rollout 128 " \

@@ -5,7 +5,7 @@
 // in, else plain loops. product multiplies rows by a weight, out (N,OC) = inp (N,C) w^T, and where the weight was
 // packed before (model_pack: for decoding, prefill and scoring, which multiply by the same weights again and again,
 // most often with few rows) packed_product does it, written here by hand because with few rows it is faster than
-// oneDNN (README.md, Speed). How it works, from the inside out:
+// oneDNN (dev/doc/speed.md). How it works, from the inside out:
 //
 //  - Register tiles (tile). An output is a sum over k of x[k] w[k]. Made one by one, each multiply-add (FMA) needs
 //    two loads, its x and its w, and a core that can begin two FMAs a cycle has only two or three loads a cycle. So

@@ -112,7 +112,10 @@ for file in ("bpe", "neox", "wordpiece"):
 
 # the README's commands, and the presets
 names = re.findall(r'^    \{"(\w+)", cmd_', read("lib/commands.h").decode(), re.M)
-lines = re.findall(r"^\./vbon (\w+) (.*)$", read("README.md").decode(), re.M)
+readme = read("README.md").decode()
+for name, flags in re.findall(r"\b([MR])=\"([^\"]*)\"", readme):
+    readme = readme.replace("$" + name, flags)
+lines = re.findall(r"^\./vbon (\w+) (.*)$", readme, re.M)
 presets = re.findall(r'^    \{"([\w-]+)", "--', read("lib/args.h").decode(), re.M)
 lines += [("train", f"--preset {p} --n 4") for p in presets]
 for i, (command, flags) in enumerate(lines):

@@ -495,7 +495,8 @@ static void cuda_ppo_tests(void)
             cdf[side] = (Cdf){.M = STRINGS, .reward = w.reward, .key = keys};
             Args a;
             PpoOptions opt = world_told(&a,
-                "%s --fhat digamma --rollout %d --episodes %d --minibatch 24 --ppo-epochs 2", variant == 2 ? "--objective jbond --anchor-rate 0.5 --critic others --lambda 1" : "--n 4", E, 2 * E);
+                "%s --fhat digamma --rollout %d --episodes %d --minibatch 24 --ppo-epochs 2",
+                variant == 2 ? "--objective jbond --anchor-rate 0.5 --critic others --lambda 1" : "--n 4", E, 2 * E);
             opt.tokens = 40;
             ppo_create(&p[side], &opt, &m[side], &prompt[side], &cdf[side], 1, world_reward, &w);
         }
