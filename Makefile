@@ -36,7 +36,7 @@ TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 all: vbon
 
 PYTHON  ?= python3
-.PHONY: all check demo demo-models fuzz parity test test_asan test_kill test_flags test_cuda test_simt test_simt_asan test_simt_tsan bench deps cuda_headers clean help
+.PHONY: all check demo demo-models fuzz parity test test_asan test_kill test_flags test_cuda test_simt test_simt_asan test_simt_tsan test_cost cost registers bench deps cuda_headers clean help
 check:
 	@echo "$(call say,$(OPENMP),OpenMP,install gcc)"
 	@echo "$(call say,$(JANSSON),jansson,install libjansson-dev)"
@@ -86,7 +86,9 @@ CUDAINC := $(firstword $(foreach d,$(CUDA) $(CUDA_HOME) deps/cuda /usr/local/cud
 SIMT    := -std=c++17 -g -fopenmp -fno-strict-aliasing -DCUDA_ON_CPU $(WARN) -Wno-unknown-pragmas -I. -isystem $(CUDAINC)
 ENGINE_asan   := -DSIMT_ASAN
 ENGINE_tsan   := -DSIMT_TSAN
+ENGINE_cost   := -DSIMT_COST
 KERNELS_plain := -O2
+KERNELS_cost  := -O2 -fsanitize=thread --param tsan-instrument-func-entry-exit=0 -fno-tree-vectorize -fno-store-merging
 KERNELS_asan  := -O1 $(SAN)
 KERNELS_tsan  := -O1 -fsanitize=thread
 HOST_plain    := $(FAST)
@@ -114,6 +116,9 @@ build/gpu_bench: dev/gpu_bench.c $(SOURCES) build/vbon_cuda.o Makefile | check
 	$(CC) $(FAST) $(GPU) dev/gpu_bench.c build/vbon_cuda.o -o $@ $(FASTLIB) $(GPULIB)
 build/gpu_bench_simt: dev/gpu_bench.c $(SOURCES) build/vbon_simt_plain.o build/cuda_on_cpu_plain.o Makefile | check
 	$(CC) $(FAST) -DVBON_CUDA dev/gpu_bench.c build/vbon_simt_plain.o build/cuda_on_cpu_plain.o -o $@ $(FASTLIB) -lstdc++ -lpthread
+# What the same jobs would cost on cards that are not here: the emulator counts instead of computing (dev/cuda_on_cpu/cost.h).
+build/gpu_cost: dev/gpu_cost.c dev/gpu_bench.c dev/cuda_on_cpu/cost.h $(SOURCES) build/vbon_simt_cost.o build/cuda_on_cpu_cost.o Makefile | check
+	$(CC) $(FAST) -DVBON_CUDA dev/gpu_cost.c build/vbon_simt_cost.o build/cuda_on_cpu_cost.o -o $@ $(FASTLIB) -lstdc++ -lpthread
 # What a program's time on a GPU is made of: loaded by the driver, see the file.
 build/gpu_profile.so: dev/gpu_profile.c Makefile
 	@mkdir -p build
@@ -192,6 +197,21 @@ demo-models: vbon
 	@dev/demo_models.sh DATA="$(DATA)"
 parity: vbon build/vbon_double
 	@$(PYTHON) dev/parity.py $(or $(SEED),$(error name a seed: make parity SEED=7)) $(if $(LARGE),--large dev/fixtures/configs/pythia-410m.json) $(if $(DATA),--data "$(DATA)")
+# What the paper's work would cost on four cards, predicted (a minute or two; dev/gpu_cost.c); KERNEL=NAME: what kernels of that name touch.
+cost: build/gpu_cost
+	@$(if $(KERNEL),build/gpu_cost --kernel '$(KERNEL)',build/gpu_cost > build/cost.md && mv build/cost.md dev/results/cost.md && sed -n '/^| |/,/^$$/p' dev/results/cost.md)
+build/known_costs: dev/cuda_on_cpu/known_costs.cu build/cuda_on_cpu_cost.o
+	$(CXX) -x c++ $(SIMT) $(KERNELS_cost) -c dev/cuda_on_cpu/known_costs.cu -o $@.o
+	$(CXX) -fopenmp $@.o build/cuda_on_cpu_cost.o -o $@
+test_cost: build/known_costs build/gpu_cost
+	build/known_costs
+	build/gpu_cost --check dev/results/cost.md
+# Registers a thread of each kernel, by nvcc for sm_90: how many blocks a processor holds follows from them.
+registers:
+	@$(NVCC) -O3 -std=c++17 -I. -arch=sm_90 -Xptxas -v -cubin vbon.cu -o build/registers.cubin 2>&1 | \
+	  sed -n "s/.*Compiling entry function '\([^']*\)'.*/\1/p; s/.*Used \([0-9]*\) registers.*/\1/p" | paste - - | c++filt | \
+	  sed 's/^void //; s/(.*)//; s/__nv_bfloat16/bf16/g; s/\t/ /' | LC_ALL=C sort > dev/cuda_on_cpu/registers.txt
+
 bench: build/bench
 	@build/bench $(if $(LLMC),--llmc $(LLMC))
 
@@ -220,6 +240,8 @@ help:
 	@echo "make test_flags every number among the flags at its ends and beyond, integers watched (clang)"
 	@echo "make test_cuda  the CUDA operations against the CPU's, on a GPU;  make test_simt: the same on the CPU"
 	@echo "make test_simt_asan, test_simt_tsan: the kernels on the CPU under sanitizers"
+	@echo "make cost       what the paper's work would cost on A100, H100 and H200, predicted without one (KERNEL=name: what kernels touch, line by line)"
+	@echo "make test_cost  the counting, and that nothing costs 5 % more than dev/results/cost.md says"
 	@echo "make parity SEED=N   random models through transformers and through vbon (Python: dev/requirements.txt; LARGE=1 adds Pythia-410m's size,"
 	@echo "                     DATA=DIR real tokenizers on real text)"
 	@echo "make fuzz SECONDS=60  the readers under libFuzzer, each for so long (clang; TARGET=bpe: one alone; dev/doc/faults.md)"

@@ -5,5 +5,8 @@
 #include "report.h"
 #include "tensor_core.h"
 #include "scheduler.h"
+#ifdef SIMT_COST
+#include "cost.h"
+#endif
 #include "runtime.h"
 #include "gemm.h"

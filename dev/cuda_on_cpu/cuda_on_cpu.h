@@ -67,6 +67,8 @@ extern __thread unsigned char *dynamic_shared;
 struct Argument {
     const void *pointer; // NULL for an argument that is not a pointer
     bool writes;         // the kernel takes it as a pointer to something not const
+    bool index;          // to const ints
+    uint64_t bits;       // of an argument that is not a pointer, the first eight bytes
 };
 struct Launch {
     const char *name;
@@ -74,12 +76,22 @@ struct Launch {
     const void *kernel;
     dim3 grid, block;
     size_t shared;
+    uint64_t key; // cost.h: launches of one key touch memory in the same way
+    const void *ints[8]; // as far as the ints that they read, here, are the same
 };
 // Checks the configuration and the pointers, and queues the launch on the stream.
 void launch(const Launch &l, cudaStream_t stream, const Argument *arguments, size_t n, std::function<void()> call);
 
-template <class T> Argument argument(const T &) { return {nullptr, false}; }
-template <class T> Argument argument(T *const &p) { return {(const void *)p, !std::is_const<T>::value}; }
+template <class T> Argument argument(const T &v)
+{
+    Argument a = {nullptr, false, false, 0};
+    memcpy(&a.bits, (const void *)&v, sizeof v < sizeof a.bits ? sizeof v : sizeof a.bits);
+    return a;
+}
+template <class T> Argument argument(T *const &p)
+{
+    return {(const void *)p, !std::is_const<T>::value, std::is_same<T, const int>::value, 0};
+}
 
 template <class... P> struct Launcher {
     const char *name;
@@ -87,9 +99,10 @@ template <class... P> struct Launcher {
     void (*kernel)(P...);
     void operator()(dim3 grid, dim3 block, size_t shared, cudaStream_t stream, P... args) const
     {
-        const Argument list[] = {argument(args)..., {nullptr, false}};
+        const Argument list[] = {argument(args)..., {nullptr, false, false, 0}};
         void (*k)(P...) = kernel;
-        launch({name, at, (const void *)k, grid, block, shared}, stream, list, sizeof...(P), [=] { k(args...); });
+        launch({name, at, (const void *)k, grid, block, shared, 0, {}}, stream, list, sizeof...(P),
+            [=] { k(args...); });
     }
 };
 template <class... P> Launcher<P...> launcher(const char *name, void (*kernel)(P...), SIMT_SITE)

@@ -86,7 +86,16 @@ void device_gemm(cudaStream_t stream, bool ta, bool tb, size_t M, size_t N, size
                                   : __tsan_read_range((void *)r.start, r.bytes));
                     (void)r;
                 }
+#ifdef SIMT_COST
+                double out = (double)(M * N) * (double)c.size();
+                cost_product({(double)M, (double)N, (double)K,
+                    (double)(M * K + K * N) * (double)a.size() + (beta != 0 ? out : 0), out, bf16, tf32,
+                    {ta ? 't' : 'n', tb ? 't' : 'n', bf16 ? 'b' : tf32 ? 't' : 'f', bf16_out ? 'b' : 'f',
+                        bias ? '+' : '.', beta != 0 ? 'a' : '.'}});
+                (void)multiply;
+#else
                 multiply(a, ta, b, tb, beta, c, d);
+#endif
             },
             0, {}, false, nullptr});
 }

@@ -94,7 +94,11 @@ struct OpenDevice {
     OpenDevice() { if (!depth++) protect(arena, arena_high, PROT_READ | PROT_WRITE); }
     ~OpenDevice() { if (!--depth) protect(arena, arena_high, PROT_NONE); }
 };
+#ifdef SIMT_COST
+int OpenDevice::depth = 1; // the arena is open for good: start()
+#else
 int OpenDevice::depth;
+#endif
 
 static void protect_waiting(std::pair<const char *const, Pinned> &p)
 {
@@ -136,6 +140,7 @@ static void start()
     if (arena == MAP_FAILED)
         fail("no address space for %zu MiB of device memory: set SIMT_DEVICE_MB", arena_bytes >> 20);
     arena = (char *)round_up((size_t)arena, HUGE);
+    COST(protect(arena, arena_bytes, PROT_READ | PROT_WRITE); options.trap = false; if (false))
     madvise(arena, arena_bytes, MADV_HUGEPAGE); // permissions change often, and a page at a time
     handle_faults_here();
 }
@@ -279,6 +284,7 @@ static void wait_for(const Clock &after)
 }
 static void wait_for(CUstream_st &s)
 {
+    COST(cost_wait());
     if (s.capture) fail("the host waits for a stream that is capturing a graph");
     wait_for(s.clock);
 }
@@ -317,7 +323,14 @@ static void queue(CUstream_st &s, Operation o)
         protect_waiting(*p);
     }
     TSAN(o.queued = std::make_shared<char>(); __tsan_release(o.queued.get()));
+#ifdef SIMT_COST
+    unsigned number = o.number;
     s.queue.push_back(std::move(o));
+    run_until(s, number);
+    cost_queued();
+#else
+    s.queue.push_back(std::move(o));
+#endif
 }
 
 // ----------------------------------------------------------------------------
@@ -351,7 +364,14 @@ void launch(const Launch &l, cudaStream_t stream, const Argument *arguments, siz
                 describe(arguments[i].pointer).c_str());
         o.uses.push_back({(const char *)arguments[i].pointer, 1, arguments[i].writes});
     }
+#ifdef SIMT_COST
+    Launch keyed = l;
+    cost_key(&keyed, arguments, n);
+    o.run = [keyed, call](CUstream_st &) { cost_launch(keyed, call); };
+    (void)run_grid;
+#else
     o.run = [l, call](CUstream_st &on) { run_grid(l, call, on.blocks); };
+#endif
     queue(s, std::move(o));
 }
 
@@ -365,6 +385,7 @@ static void check_device_range(const char *what, const void *p, size_t bytes)
 
 static void move_bytes(void *to, const void *from, size_t bytes)
 {
+    COST(if (!cost_copy(to, from, bytes, in_arena(to), in_arena(from))) return);
     TSAN(__tsan_read_range((void *)from, bytes); __tsan_write_range(to, bytes));
 #ifdef SIMT_ASAN
     if (__asan_region_is_poisoned(to, bytes) || __asan_region_is_poisoned((void *)from, bytes))
@@ -410,6 +431,7 @@ static cudaError_t set(void *p, int value, size_t bytes, cudaStream_t stream, Wh
     check_device_range("cudaMemset", p, bytes);
     queue(s, {say("a cudaMemset of %zu bytes", bytes), where, {{(const char *)p, bytes, true}}, [=](CUstream_st &) {
         TSAN(__tsan_write_range(p, bytes));
+        COST(cost_fill((double)bytes); if (false))
         memset(p, value, bytes);
     }, 0, {}, false, nullptr});
     return cudaSuccess;
@@ -456,7 +478,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
     __asan_poison_memory_region(p - RED_ZONE, size + 2 * RED_ZONE);
     __asan_unpoison_memory_region(p, bytes);
 #endif
-    fill(p, bytes);
+    COST(if (false)) fill(p, bytes);
     device[p] = {bytes, where};
     *out = p;
     return cudaSuccess;
@@ -570,6 +592,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
     CUstream_st &s = stream_of(stream);
     std::shared_ptr<double> ms = std::make_shared<double>(0.0);
     queue(s, {"an event's record", SIMT_CALLER, {}, [ms](CUstream_st &) {
+        COST(done = Done());
         *ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
     }, 0, {}, false, nullptr});
     if (s.capture) return cudaSuccess; // a graph is replayed in order
@@ -633,12 +656,14 @@ cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *out, cudaGraph_t grap
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t s)
 {
+    COST(cost_graph(); in_graph = true);
     for (const Operation &o : graph->operations) {
         for (const Range &r : o.uses) if (in_arena(r.start) && find_in(device, r.start) == device.end())
                 fail("the graph's %s, captured at %s, uses %s", o.what.c_str(), o.where.text().c_str(),
                     describe(r.start).c_str());
         queue(stream_of(s), o);
     }
+    COST(in_graph = false);
     return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph)

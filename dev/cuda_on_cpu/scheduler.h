@@ -41,6 +41,12 @@ extern "C" const char *__tsan_default_options() { return "report_signal_unsafe=0
 #define TSAN(x)
 #endif
 
+#ifdef SIMT_COST
+#define COST(...) __VA_ARGS__
+#else
+#define COST(...)
+#endif
+
 __thread uint3 threadIdx, blockIdx;
 __thread dim3 blockDim, gridDim;
 
@@ -165,6 +171,7 @@ struct Block {
 #endif
 };
 static __thread Block *block;
+COST(static double meets[MAX_WARPS], barriers, mmas;) // of the running block: how often each thread of a warp met, ...
 static std::string running_what; // the queued operation that runs
 static Where running_where;
 
@@ -356,6 +363,7 @@ Copies *copies() { return &block->thread[block->current].copies; }
 void meet_block(Site at)
 {
     int t = block->current, w = t / WARP;
+    COST(barriers++);
     block->thread[t].at = at;
     block->at_block[w] |= 1u << t % WARP;
     block->n_at_block++;
@@ -373,6 +381,7 @@ void meet_warp(unsigned mask, Exchange exchange, void *slot, Site at, bool order
     if (!(mask & bit))
         fail("lane %d is not in the mask %08x of the operation it calls at %s", t % WARP, mask,
             Where{at, nullptr}.text().c_str());
+    COST(meets[w]++);
     block->thread[t].at = at;
     block->thread[t].mask = mask;
     block->thread[t].exchange = exchange;

@@ -1,0 +1,414 @@
+// gpu_cost.c: what the paper's work would cost on cards that are not here: a prediction.
+//
+//   make cost                    the table of all stretches, dev/results/cost.md (a few minutes)
+//   make cost KERNEL=sample      what kernels of that name touch, line by line
+//   build/gpu_cost STRETCH...    some of them, on stdout;  --check FILE STRETCH...: none may be 5 % over FILE's table
+//   build/gpu_cost --dump FILE STRETCH...   every launch's counts, for whoever sets the model's constants
+//
+// The stretches are gpu_bench.c's own jobs and a few more at the paper's sizes, run by the emulator that counts instead
+// of computing (dev/cuda_on_cpu/cost.h says how, and what it does not see). Where dev/results/gpu/h200 has a time of
+// the same job on a real H200, the table has it beside the predicted one.
+#define main gpu_bench_main
+#include "gpu_bench.c"
+#undef main
+#include "cuda_on_cpu/cost.h"
+
+enum { LINES = 96, SHOWN = 14 };
+
+// ----------------------------------------------------------------------------
+// the jobs
+
+static void cost_job(const Config *shape, long blocks, size_t B, size_t T, bool update)
+{
+    const AdamW opt = {1e-5, 0.9, 0.95, 1e-8, 0, 1};
+    Job j;
+    job_create(&j, shape, blocks, B, T);
+    cost_begin();
+    job_gradient(&j);
+    if (update) model_update(&j.m, &opt);
+}
+
+// After a first time in which its steps are recorded
+static void cost_decode(const Config *shape, size_t rows, size_t n_prompts, size_t length, size_t new)
+{
+    Decoder d;
+    decoder_create(&d, shape, rows, n_prompts, length, new);
+    decode(&d, 0);
+    cost_begin();
+    decode(&d, 0);
+}
+
+static void reward_model_create(Reward *r, const Config *shape)
+{
+    Config c = *shape;
+    c.scalar_head = true;
+    c.pad = -1;
+    *r = (Reward){.tokens = 4096, .scale = 1, .work = {.name = "reward model", .o = o}};
+    model_create(&r->m, o, &c, TRAIN_NONE, false, false);
+    model_pack(&r->m);
+}
+
+static void cost_reward(const Config *shape, size_t rows, size_t length, size_t new)
+{
+    Reward r;
+    reward_model_create(&r, shape);
+    Prompt *prompt = prompts_random(shape, 1, length);
+    Response *y = xcalloc(rows, sizeof *y);
+    for (size_t b = 0; b < rows; b++) {
+        y[b] = (Response){.ids = xmalloc(new * sizeof(int)), .n = new};
+        for (size_t k = 0; k < new; k++) y[b].ids[k] = (int)(random_bits(3, 1, b, k, 0) % shape->V);
+    }
+    model_assign(&r, prompt, y, rows, false); // its work memory is placed
+    cost_begin();
+    model_assign(&r, prompt, y, rows, false);
+}
+
+static DistilBert *distilbert_plain(size_t tokens) // of the base size, without files and without a tokenizer
+{
+    DistilBert *d = xcalloc(1, sizeof *d);
+    char dir[] = "/tmp/gpu_cost.XXXXXX", path[64];
+    if (!mkdtemp(dir)) die("gpu_cost: no folder %s: %s", dir, strerror(errno));
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    FILE *f = fopen(path, "w");
+    if (!f) die("gpu_cost: %s: %s", path, strerror(errno));
+    fprintf(f, "{\"model_type\":\"distilbert\",\"architectures\":[\"%s\"],\"id2label\":{\"1\":\"POSITIVE\"}}",
+        distilbert.classifier);
+    fclose(f);
+    distilbert_load(d, ops_cuda(DT_BF16), dir, tokens, true);
+    remove(path);
+    remove(dir);
+    arena_place(&d->m.params);
+    arena_place(&d->work);
+    d->m.data = arena_take(&d->m.params, d->m.n_params, DT_REAL, "weights");
+    distilbert_carve(d);
+    distilbert_view(d);
+    return d;
+}
+
+static void distilbert_texts(DistilBert *d, size_t n, size_t length) // scores n texts of so many tokens
+{
+    size_t most = d->tokens / length;
+    int *tokens = xcalloc(d->tokens, sizeof *tokens), *start = xcalloc(most + 1, sizeof *start);
+    real *logits = xcalloc(most * d->labels, sizeof *logits);
+    for (size_t b = 0; b <= most; b++) start[b] = (int)(b * length);
+    for (size_t i = 0; i < d->tokens; i++) tokens[i] = (int)(random_bits(4, 1, i, 0, 0) % d->m.cfg.V);
+    for (size_t i = 0, B; i < n; i += B) {
+        B = n - i < most ? n - i : most;
+        batch_set(&d->batch, &d->m, tokens, start, NULL, B);
+        o->upload(slice(d->first, 0, B), start);
+        o->download(logits, slice(distilbert_forward(d), 0, B * d->labels));
+    }
+    free(tokens); free(start); free(logits);
+}
+
+static void cost_sentiment_cache(void) // a thousand responses: 5 prompts x 200
+{
+    Decoder d;
+    DistilBert *bert = distilbert_plain(4096);
+    decoder_create(&d, &gpt2_124m, 1000, 5, 8, 40);
+    decode(&d, 0);
+    cost_begin();
+    decode(&d, 0);
+    distilbert_texts(bert, 1000, 68); // of random tokens, as measured; English has fewer
+}
+
+static void reward_by_model(void *reward, const Prompt *prompts, Response *r, size_t n, bool prefixes)
+{
+    model_assign(reward, prompts, r, n, prefixes);
+}
+
+static void cost_ppo(const Config *shape, long blocks, size_t length, long new, bool reward_model)
+{
+    Tuning u = {.rows = 128};
+    Reward r;
+    PpoOptions opt = {.objective = {.row = ROW(objectives, "rl"), .beta = 0.1}, .fhat = ROW(fhats, "digamma"),
+        .critic = ROW(critics, "head"), .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1,
+        .lambda = 0.95, .lr = 3e-5, .schedule = ROW(schedules, "constant"), .episodes = 12800, .rollout = 128,
+        .minibatch = 32, .epochs = 4, .max_new = new, .tokens = 4096, .seed = 1, .eos = -1,
+        .adamw = {3e-5, 0.9, 0.95, 1e-8, 1e-6, 1}};
+    model_create(&u.m, o, shape, blocks, true, false);
+    if (reward_model) reward_model_create(&r, shape);
+    u.prompts = prompts_random(shape, u.rows, length);
+    ppo_create(&u.p, &opt, &u.m, u.prompts, NULL, u.rows, reward_model ? reward_by_model : reward_by_key, &r);
+    ppo_iteration(&u.p);
+    cost_begin();
+    ppo_iteration(&u.p);
+}
+
+#define RUNS(name, call) static void name(void) { call; }
+RUNS(run_train, cost_job(&gpt2_124m, TRAIN_ALL, 8, 1024, true))
+RUNS(run_train_small, cost_job(&gpt2_124m, TRAIN_ALL, 4, 64, true))
+RUNS(run_gpt2_1, cost_decode(&gpt2_124m, 1, 1, 8, 32))
+RUNS(run_gpt2_8, cost_decode(&gpt2_124m, 8, 1, 8, 32))
+RUNS(run_gpt2_128, cost_decode(&gpt2_124m, 128, 1, 8, 32))
+RUNS(run_gpt2_1024, cost_decode(&gpt2_124m, 1024, 1, 8, 32))
+RUNS(run_ppo_2, cost_ppo(&gpt2_124m, 2, 8, 40, false))
+RUNS(run_ppo_all, cost_ppo(&gpt2_124m, TRAIN_ALL, 8, 40, false))
+RUNS(run_pythia_1, cost_decode(&pythia_2_8b, 1, 1, 8, 32))
+RUNS(run_pythia_8, cost_decode(&pythia_2_8b, 8, 1, 8, 32))
+RUNS(run_pythia_128, cost_decode(&pythia_2_8b, 128, 1, 8, 32))
+RUNS(run_pythia_1024, cost_decode(&pythia_2_8b, 1024, 1, 8, 32))
+RUNS(run_pythia_200, cost_decode(&pythia_2_8b, 200, 1, 512, 53))
+RUNS(run_pythia_reward, cost_reward(&pythia_2_8b, 200, 512, 53))
+RUNS(run_pythia_train, cost_job(&pythia_2_8b, 8, 4, 565, false))
+RUNS(run_tldr_8, cost_ppo(&pythia_2_8b, 8, 512, 53, true))
+RUNS(run_tldr_all, cost_ppo(&pythia_2_8b, TRAIN_ALL, 512, 53, true))
+
+// times: what one run's milliseconds are multiplied by for the figure in the table. file, what and two numbers name the
+// record of a real run.
+typedef struct {
+    const char *id, *name; void (*run)(void); double times;
+    const char *file, *what, *key[2]; long value[2];
+} Stretch;
+static const Stretch stretches[] = {
+    {"train", "GPT-2 124M, training step of 8 x 1024 tokens", run_train, 1,
+        "training", "GPT-2 124M training step", {"batch", "length"}, {8, 1024}},
+    {"train-small", "GPT-2 124M, training step of 4 x 64 tokens", run_train_small, 1,
+        "training", "GPT-2 124M training step", {"batch", "length"}, {4, 64}},
+    #define DECODE(id, name, run, file, what, rows, prompt, new) \
+        {id, name, run, 1. / new, file, what " decoding step", {"rows", "prompt"}, {rows, prompt}}
+    DECODE("gpt2-1", "GPT-2 124M, decoding step of 1 row", run_gpt2_1, "decode", "GPT-2 124M", 1, 8, 32),
+    DECODE("gpt2-8", "GPT-2 124M, decoding step of 8 rows", run_gpt2_8, "decode", "GPT-2 124M", 8, 8, 32),
+    DECODE("gpt2-128", "GPT-2 124M, decoding step of 128 rows", run_gpt2_128, "decode", "GPT-2 124M", 128, 8, 32),
+    DECODE("gpt2-1024", "GPT-2 124M, decoding step of 1024 rows", run_gpt2_1024, "decode", "GPT-2 124M", 1024, 8, 32),
+    {"ppo", "sentiment PPO iteration, top 2 blocks, rewards apart", run_ppo_2, 1,
+        "ppo", "PPO iteration", {"episodes", "new"}, {128, 40}},
+    {"ppo-all", "sentiment PPO iteration, all blocks, rewards apart", run_ppo_all, 1, NULL, NULL, {0}, {0}},
+    {"sentiment-cache", "**seconds:** sentiment cache, 5000 x 200, GPT-2 124M and DistilBERT in TF32",
+        cost_sentiment_cache, 1000 / 1e3, NULL, NULL, {0}, {0}},
+    DECODE("pythia-1", "Pythia 2.8B, decoding step of 1 row", run_pythia_1, "pythia", "Pythia 2.8B", 1, 8, 32),
+    DECODE("pythia-8", "Pythia 2.8B, decoding step of 8 rows", run_pythia_8, "pythia", "Pythia 2.8B", 8, 8, 32),
+    DECODE("pythia-128", "Pythia 2.8B, decoding step of 128 rows", run_pythia_128, "pythia", "Pythia 2.8B", 128, 8, 32),
+    DECODE("pythia-1024", "Pythia 2.8B, decoding step of 1024 rows", run_pythia_1024, "pythia", "Pythia 2.8B", 1024, 8,
+        32),
+    DECODE("pythia-200", "Pythia 2.8B, decoding step of 200 rows on one prompt of 512, its prefill over 53 steps",
+        run_pythia_200, "pythia", "Pythia 2.8B", 200, 512, 53),
+    {"pythia-reward", "Pythia 2.8B reward model, 200 x 53 tokens on one prompt of 512", run_pythia_reward, 1,
+        "pythia", "Pythia 2.8B reward model", {"rows", "prompt"}, {200, 512}},
+    {"pythia-train", "Pythia 2.8B, forward and backward of 4 x 565 tokens, top 8 blocks", run_pythia_train, 1,
+        "pythia", "Pythia 2.8B forward and backward", {"batch", "length"}, {4, 565}},
+    {"tldr-8", "**seconds:** TL;DR PPO, 10,000 episodes, 2.8B policy and reward model, top 8 blocks", run_tldr_8,
+        10000. / 128 / 1e3, NULL, NULL, {0}, {0}},
+    {"tldr-all", "**seconds:** TL;DR PPO, 10,000 episodes, 2.8B policy and reward model, all blocks", run_tldr_all,
+        10000. / 128 / 1e3, NULL, NULL, {0}, {0}},
+};
+enum { STRETCHES = sizeof stretches / sizeof *stretches };
+
+// ----------------------------------------------------------------------------
+// the table
+
+typedef struct { CostTime time[COST_CARDS]; CostKernel k[LINES]; size_t n, waits; double launches; bool there; } Result;
+
+static double measured_ms(const Stretch *s) // on the H200, or 0
+{
+    char path[128];
+    double ms = 0;
+    if (!s->file) return 0;
+    snprintf(path, sizeof path, "dev/results/gpu/h200/%s.json", s->file);
+    json_t *j = json_load_file(path, 0, NULL), *x;
+    size_t i;
+    json_array_foreach(json_object_get(j, "records"), i, x) {
+        const char *what = json_string_value(json_object_get(x, "what"));
+        if (what && !strcmp(what, s->what) && json_integer_value(json_object_get(x, s->key[0])) == s->value[0] &&
+            json_integer_value(json_object_get(x, s->key[1])) == s->value[1])
+            ms = json_number_value(json_object_get(x, "host_seconds")) * 1e3;
+    }
+    json_decref(j);
+    return ms;
+}
+
+static void run_here(const Stretch *s, Result *r, FILE *dump)
+{
+    setenv("SIMT_DEVICE_MB", "200000", 1); // it is address space
+    o = ops_cuda(DT_BF16);
+    if (dump) cost_dump(dump, s->id);
+    s->run();
+    cost_end(r->time, &r->waits);
+    r->n = cost_kernels(r->k, LINES);
+    for (size_t i = 0; i < r->n; i++) r->launches += r->k[i].launches;
+    r->there = true;
+}
+
+// Each stretch in a process of its own, which gives its memory back, two at a time
+static void run_all(const bool *chosen, Result *results, FILE *dump)
+{
+    pid_t child[STRETCHES] = {0};
+    FILE *out[STRETCHES] = {0};
+    int running = 0;
+    for (int i = 0; i <= STRETCHES; i++) {
+        if (i < STRETCHES && !chosen[i]) continue;
+        while (running && (running == (dump ? 1 : 2) || i == STRETCHES)) {
+            int status, k = 0;
+            pid_t p = wait(&status);
+            while (k < STRETCHES && child[k] != p) k++;
+            if (k == STRETCHES) continue;
+            if (status) die("gpu_cost: %s failed", stretches[k].id);
+            rewind(out[k]);
+            if (fread(&results[k], sizeof *results, 1, out[k]) != 1)
+                die("gpu_cost: %s left no result", stretches[k].id);
+            fclose(out[k]);
+            running--;
+            fprintf(stderr, "%s: done\n", stretches[k].id);
+        }
+        if (i == STRETCHES) break;
+        if (!(out[i] = tmpfile())) die("gpu_cost: no temporary file: %s", strerror(errno));
+        fflush(NULL);
+        if (!(child[i] = fork())) {
+            Result r = {0};
+            run_here(&stretches[i], &r, dump);
+            fwrite(&r, sizeof r, 1, out[i]);
+            fflush(NULL);
+            _exit(0);
+        }
+        running++;
+    }
+}
+
+// two digits after the point where there is one before it, else one or none
+static void print_ms(double ms) { printf(ms < 10 ? "%.2f" : ms < 100 ? "%.1f" : "%.0f", ms); }
+
+static void print_header(void)
+{
+    printf("# What it would cost\n\nA prediction, made without a GPU by `make cost` (dev/gpu_cost.c): the "
+        "emulator runs this code at these sizes, counts what a sample of every launch's blocks touches, and "
+        "a model of a card turns counts into times (dev/cuda_on_cpu/cost.h). Milliseconds (seconds where it "
+        "says so) on the program's own clock, the host's calls and waits included, the host's other work "
+        "(tokenizers, JSON, PPO's sums) not. The model's constants were set by hand to GPT-2's kernel times "
+        "on one H200 (`dev/results/gpu/h200`): for GPT-2 \"off by\" is the error of a fit, for Pythia, whose "
+        "times were not looked at for it, of a forecast to another size. A100 and H100 differ from it by "
+        "their data sheets alone, and nothing has been measured there. \"Of the roofline\": the least time "
+        "that the bytes and matrix operations of these launches need by the H200's data sheet, over the "
+        "predicted one. Launches and waits are of one run of the stretch: a decoding step's are divided by "
+        "the tokens it makes (32, or 53) like its time.\n\n`make test_cost` fails when a time is predicted 5 "
+        "%% over this table. `make cost KERNEL=name` shows a kernel's accesses line by line.\n\n");
+}
+
+static void print_table(const Result *results)
+{
+    printf("| | ");
+    for (int k = 0; k < COST_CARDS; k++) printf("%s | ", cost_card(k));
+    printf("of the roofline | H200, measured | off by | launches | waits |\n|---|");
+    for (int k = 0; k < COST_CARDS + 5; k++) printf("---|");
+    printf("\n");
+    for (int i = 0; i < STRETCHES; i++) {
+        const Stretch *s = &stretches[i];
+        const Result *r = &results[i];
+        if (!r->there) continue;
+        printf("| %s <!-- %s --> | ", s->name, s->id);
+        for (int k = 0; k < COST_CARDS; k++) { print_ms(r->time[k].seconds * s->times * 1e3); printf(" | "); }
+        const CostTime *t = &r->time[COST_CARDS - 1];
+        printf("%.0f %% | ", 100 * t->floor / t->seconds);
+        double ms = measured_ms(s);
+        if (ms > 0) { print_ms(ms); printf(" | %+.0f %% | ", 100 * (t->seconds * s->times * 1e3 / ms - 1)); }
+        else printf("| | ");
+        printf("%.0f | %zu |\n", r->launches, r->waits);
+    }
+    const Result *draw = NULL, *judge = NULL; // a prompt of TL;DR's cache is one run of each
+    for (int i = 0; i < STRETCHES; i++) {
+        if (!strcmp(stretches[i].id, "pythia-200")) draw = &results[i];
+        if (!strcmp(stretches[i].id, "pythia-reward")) judge = &results[i];
+    }
+    if (!draw->there || !judge->there) return;
+    printf("| **seconds:** TL;DR cache: 200 rows on one prompt and the reward model, 10,000 times | ");
+    for (int k = 0; k < COST_CARDS; k++) {
+        print_ms((draw->time[k].seconds + judge->time[k].seconds) * 1e4);
+        printf(" | ");
+    }
+    const CostTime *a = &draw->time[COST_CARDS - 1], *b = &judge->time[COST_CARDS - 1];
+    printf("%.0f %% | | | %.0f | %zu |\n", 100 * (a->floor + b->floor) / (a->seconds + b->seconds),
+        draw->launches + judge->launches, draw->waits + judge->waits);
+}
+
+static void print_kernels(const Stretch *s, const Result *r)
+{
+    printf("\n%s (one run of it, H200)\n\n| kernel | launches | us each | share | DRAM, MB | L2, MB | of "
+        "sectors used | shared, of what it would be without conflicts | bound by |\n"
+        "|---|---|---|---|---|---|---|---|---|\n", s->name);
+    double all = r->time[COST_CARDS - 1].device;
+    for (size_t i = 0; i < r->n && i < SHOWN; i++) {
+        const CostKernel *k = &r->k[i];
+        double s3 = k->seconds[COST_CARDS - 1];
+        printf("| %s | %.0f | %.2f | %.1f %% | %.3g | %.3g | ", k->name, k->launches, s3 / k->launches * 1e6,
+            100 * s3 / all, k->dram / k->launches / 1e6, k->l2 / k->launches / 1e6);
+        if (k->l2 > 0) printf("%.0f %% | ", 100 * k->ideal / k->l2); else printf("| ");
+        if (k->conflict_free > 0) printf("%.2f | ", k->wavefronts / k->conflict_free); else printf("| ");
+        printf("%s |\n", k->bound);
+    }
+}
+
+// No stretch may take over 5 % longer than in a table that was printed before, on any card. How many do.
+static int check_table(const char *path, const Result *results)
+{
+    int worse = 0;
+    char line[1024], mark[64];
+    FILE *f = fopen(path, "r");
+    if (!f) die("gpu_cost: %s: %s", path, strerror(errno));
+    for (int i = 0; i < STRETCHES; i++) {
+        if (!results[i].there) continue;
+        bool found = false;
+        snprintf(mark, sizeof mark, "<!-- %s --> |", stretches[i].id);
+        rewind(f);
+        while (!found && fgets(line, sizeof line, f)) {
+            char *at = strstr(line, mark);
+            if (!at) continue;
+            found = true;
+            at += strlen(mark);
+            for (int k = 0; k < COST_CARDS; k++) {
+                double was = strtod(at, &at), now = results[i].time[k].seconds * stretches[i].times * 1e3;
+                at += strspn(at, " |");
+                bool more = now > 1.05 * was;
+                worse += more;
+                printf("%s, %s: %.4g, %s says %.4g%s\n", stretches[i].id, cost_card(k), now, path, was,
+                    more ? ": over 5 % more" : "");
+            }
+        }
+        if (!found) die("gpu_cost: %s has no line for %s: make cost", path, stretches[i].id);
+    }
+    fclose(f);
+    if (worse)
+        printf("%d times are predicted over 5 %% longer than %s has them: if that is the price of something better, "
+            "make cost writes the table anew\n", worse, path);
+    return worse;
+}
+
+// What kernels of a name touch, line by line, in the first of these jobs in which there are any
+static int print_lines(const char *kernel)
+{
+    static void (*const jobs[])(void) = {run_train_small, run_gpt2_8, run_ppo_2, run_pythia_train, run_pythia_200};
+    setenv("SIMT_DEVICE_MB", "200000", 1);
+    o = ops_cuda(DT_BF16);
+    cost_want(kernel);
+    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) { jobs[i](); if (cost_lines()) return 0; }
+    fprintf(stderr, "gpu_cost: no kernel of GPT-2's and Pythia's training and decoding has %s in its name: see the "
+        "tables of dev/results/cost.md\n", kernel);
+    return 1;
+}
+
+int main(int argc, char **argv)
+{
+    static Result results[STRETCHES];
+    bool chosen[STRETCHES] = {false}, any = false;
+    const char *kernel = NULL, *check = NULL, *dump = NULL;
+    wait_by_sleeping(argv);
+    for (int i = 1; i < argc; i++) {
+        int k = 0;
+        while (k < STRETCHES && strcmp(argv[i], stretches[k].id)) k++;
+        if (k < STRETCHES) chosen[k] = any = true;
+        else if (!strcmp(argv[i], "--kernel") && i + 1 < argc) kernel = argv[++i];
+        else if (!strcmp(argv[i], "--check") && i + 1 < argc) check = argv[++i];
+        else if (!strcmp(argv[i], "--dump") && i + 1 < argc) dump = argv[++i];
+        else usage("gpu_cost: %s: it knows --kernel NAME, --check FILE, --dump FILE and the stretches in its table",
+            argv[i]);
+    }
+    for (int k = 0; k < STRETCHES && !any; k++) chosen[k] = true;
+    FILE *d = dump ? fopen(dump, "w") : NULL;
+    if (dump && !d) die("gpu_cost: %s: %s", dump, strerror(errno));
+    if (kernel) return print_lines(kernel);
+    run_all(chosen, results, d);
+    if (check) return check_table(check, results) ? 1 : 0;
+    print_header();
+    print_table(results);
+    for (int i = 0; i < STRETCHES; i++) if (results[i].there) print_kernels(&stretches[i], &results[i]);
+    (void)gpu_bench_main; (void)commands; (void)n_commands; (void)preset_flags; (void)flag_table; (void)n_flags;
+    return 0;
+}
