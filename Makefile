@@ -104,6 +104,10 @@ build/vbon_simt_%.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h $(wildcard d
 	$(CXX) -x c++ $(SIMT) $(KERNELS_$*) -c vbon.cu -o $@
 build/planted_bugs_%: build/cuda_on_cpu_%.o
 	$(CXX) -x c++ $(SIMT) -O1 $(filter -f%,$(KERNELS_$*)) dev/cuda_on_cpu/planted_bugs.cu -x none $< -o $@
+# The kernels of dev/doc/course.md: plain, tsan, and cost, which counts what they ask of memory.
+build/course_kernels_%: dev/course_kernels.cu build/cuda_on_cpu_%.o
+	$(CXX) -x c++ $(SIMT) $(ENGINE_$*) $(or $(KERNELS_$*),-O1) dev/course_kernels.cu -c -o $@.o
+	$(CXX) -fopenmp $(filter -fsanitize=address$(comma)undefined,$(KERNELS_$*)) $(if $(filter tsan,$*),-fsanitize=thread) $@.o build/cuda_on_cpu_$*.o -o $@ -lpthread
 build/test_simt_%: $(TESTS) $(SOURCES) build/vbon_simt_%.o build/cuda_on_cpu_%.o | check
 	$(CC) $(HOST_$*) -DVBON_CUDA test_vbon.c $(filter %.o,$^) -o $@ $(SIMTLIB)
 build/vbon_simt_%: $(SOURCES) build/vbon_simt_%.o build/cuda_on_cpu_%.o | check

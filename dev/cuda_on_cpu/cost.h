@@ -47,6 +47,7 @@ void cost_end(CostTime time[COST_CARDS], size_t *waits);     // waits for all th
 size_t cost_kernels(CostKernel *out, size_t most);           // of the last stretch, the costliest first; how many
 void cost_dump(FILE *f, const char *stretch);                // every launch's counts, a line each; NULL: no more
 void cost_want(const char *kernel);                          // count only kernels whose name contains this, for:
+extern const char *cost_source;                              // the file whose lines are shown, "vbon.cu" unless set
 int cost_lines(void);                                        // their accesses by line, on stdout; how many kernels
 #ifdef __cplusplus
 }
@@ -606,15 +607,16 @@ void cost_dump(FILE *f, const char *stretch)
     if (f) fprintf(f, "stretch\t%s\n", stretch);
 }
 void cost_want(const char *kernel) { simt::wanted = kernel; }
+const char *cost_source = "vbon.cu";
 
 // "line of vbon.cu: its text" of an instruction, the kernel's own line first where a function is inlined there
 static std::string source_of(const void *pc, std::vector<int> *lines)
 {
     void *before = (char *)pc - 1;
-    std::string text;
+    std::string text, file = strrchr(cost_source, '/') ? strrchr(cost_source, '/') + 1 : cost_source;
     for (const std::string &l : simt::lines_of(&before, 1)) {
         size_t colon = l.rfind(':'), slash = l.rfind('/');
-        if (l.find("vbon.cu:") == std::string::npos) continue;
+        if (l.find(file + ":") == std::string::npos) continue;
         lines->push_back(atoi(l.c_str() + colon + 1));
         (void)slash;
     }
@@ -625,7 +627,7 @@ static std::string source_of(const void *pc, std::vector<int> *lines)
 int cost_lines(void)
 {
     std::vector<std::string> source;
-    FILE *f = fopen("vbon.cu", "r");
+    FILE *f = fopen(cost_source, "r");
     char line[512];
     while (f && fgets(line, sizeof line, f)) {
         line[strcspn(line, "\n")] = 0;
@@ -659,7 +661,7 @@ int cost_lines(void)
                 r.shared ? "shared" : "global", r.write ? "store" : "load", r.size, r.lanes / r.requests,
                 r.requests / s.ran, each, r.shared ? "wavefronts" : "sectors", ideal,
                 each < 1.05 * ideal ? "" : r.shared ? "   <- banks collide" : "   <- not coalesced");
-            printf("      vbon.cu:%s", where.c_str());
+            printf("      %s:%s", cost_source, where.c_str());
             if (!e.first.first.empty() && (size_t)e.first.first[0] <= source.size())
                 printf("   %.90s", source[(size_t)e.first.first[0] - 1].c_str());
             printf("\n");

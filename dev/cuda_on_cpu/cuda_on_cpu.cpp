@@ -1,5 +1,6 @@
-// cuda_on_cpu.cpp: the half of "CUDA on the CPU" that runs things. It is always compiled without sanitizers, which would take its own
-// bookkeeping for the program's; SIMT_ASAN or SIMT_TSAN says which one the kernels are compiled with.
+// cuda_on_cpu.cpp: the half of "CUDA on the CPU" that runs things. It is always compiled without sanitizers, which
+// would take its own bookkeeping for the program's; SIMT_ASAN or SIMT_TSAN says which one the kernels are compiled
+// with.
 #define SIMT_ENGINE
 #include "cuda_on_cpu.h"
 #include "report.h"

@@ -171,7 +171,7 @@ struct Block {
 #endif
 };
 static __thread Block *block;
-COST(static double meets[MAX_WARPS], barriers, mmas;) // of the running block: how often each thread of a warp met, ...
+COST(static double meets[MAX_WARPS], barriers;) // of the running block: how often each thread of a warp met, ...
 static std::string running_what; // the queued operation that runs
 static Where running_where;
 

@@ -56,7 +56,9 @@ inline void copy_begin(void *shared, const void *global, bool there)
         fail("copy_async: from %p to %p: not aligned to 16 bytes", global, shared);
     if (c->n == sizeof c->copy / sizeof *c->copy) fail("copy_async: %u copies that nobody waited for", c->n);
     c->copy[c->n++] = {shared, global, c->group, there};
+#ifndef SIMT_COST // whose accesses are counted
     memset(shared, 0xff, 16);
+#endif
 }
 inline void copy_finish(unsigned left) // all but so many groups
 {
@@ -64,7 +66,7 @@ inline void copy_finish(unsigned left) // all but so many groups
     unsigned kept = 0;
     for (unsigned i = 0; i < c->n; i++) {
         if (c->copy[i].group + left >= c->group) c->copy[kept++] = c->copy[i];
-        else if (c->copy[i].there) memcpy(c->copy[i].shared, c->copy[i].global, 16);
+        else if (c->copy[i].there) __builtin_memcpy(c->copy[i].shared, c->copy[i].global, 16);
         else memset(c->copy[i].shared, 0, 16);
     }
     c->n = kept;
@@ -89,6 +91,9 @@ inline void mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint32_t b[
 }
 
 #ifdef SIMT_ENGINE
+#ifdef SIMT_COST
+namespace simt { static double mmas; } // of the running block
+#endif
 // Without traps: rows and columns that a kernel throws away may hold anything.
 void simt::multiply_16_8_16(void **slots, unsigned lanes)
 {
