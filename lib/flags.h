@@ -244,9 +244,9 @@ void flags_parse(void *args, const Flag *table, size_t n, const char *command, i
                  const char *(*preset)(const char *))
 {
     n_given = 0;
-    for (int own = 0; own < 2; own++) { // where a flag has several rows, last the one of this command
-        for (size_t i = 0; i < n; i++) {
-            const Flag *f = &table[i];
+    for (int own = 0; own < 2; own++) { // of a flag's rows the first is set last, and after it the one of this command
+        for (size_t i = n; i > 0; i--) {
+            const Flag *f = &table[i - 1];
             if (f->fallback && (!own || belongs(f, command))) set_flag(args, f, f->fallback);
         }
     }
