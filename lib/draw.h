@@ -9,8 +9,7 @@ static void drawing_open(Drawing *d, const Args *a, const char *model, uint64_t 
     memset(d, 0, sizeof *d);
     const char *flag = model == a->model ? "model" : "reference";
     d->t = model_load_as(&d->m, device_ops(a), require(model, flag), flag, false, TRAIN_NONE, false);
-    d->prompts = prompts_load(a, d->t, d->m.cfg.max_T, &d->n,
-                             a->prompts && (stream == STREAM_SAMPLE || stream == STREAM_BON));
+    d->prompts = prompts_load(a, d->t, d->m.cfg.max_T, &d->n, stream == STREAM_SAMPLE || stream == STREAM_BON);
     size_t longest = 1;
     for (size_t i = 0; i < d->n; i++) if (d->prompts[i].n > longest) longest = d->prompts[i].n;
     d->rows = decode_rows(a, 256);

@@ -26,8 +26,8 @@ static char *missing_eos_text(const Args *a) // malloc'd, for headers
     return isnan(a->missing_eos) ? xstrdup("none") : format("%.9g", a->missing_eos);
 }
 
-// Where lines with prompts are. each: of a command that answers lines, and takes them from a pipe too. Dies where there
-// are none; NULL: --prompt is the only one.
+// Where lines with prompts are: a cache's, where it alone is given. each: of a command that answers lines, and takes
+// them from a pipe too. Dies where there are none; NULL: --prompt is the only one.
 static const char *prompts_path(const Args *a, bool each)
 {
     struct stat st;
@@ -35,7 +35,7 @@ static const char *prompts_path(const Args *a, bool each)
     if (a->prompt) return NULL;
     bool dash = each && a->prompts && !strcmp(a->prompts, "-");
     if (a->prompts && !dash) return a->prompts;
-    if (!each) return require(a->cache, "prompts");
+    if (!each || (a->cache && !dash)) return require(a->cache, "prompts");
     bool piped = !fstat(0, &st) && (S_ISFIFO(st.st_mode) || S_ISREG(st.st_mode));
     if (!dash && !piped) usage("no prompt: name one by --prompt, a file of them by --prompts, or pipe them in");
     return "/dev/stdin";
@@ -47,6 +47,7 @@ static Prompt *prompts_load(const Args *a, const Tokenizer *t, size_t max_T, siz
 {
     char **text;
     const char *path = prompts_path(a, each);
+    each &= path != a->cache; // whose prompts stand there once for each sample
     size_t *line = NULL, repeats = 0;
     if (a->prompt) {
         text = (char **)xmalloc(sizeof *text);

@@ -203,7 +203,7 @@ static void test_help(void)
         {"--verison", 2, "did you mean --version?"}, {"train --epsiodes 3", 2, "did you mean --episodes?"},
         {"qwertyuiop", 2, "no command \"qwertyuiop\": see vbon --help"},
         {"train --qwertyuiop 3", 2, "unknown flag --qwertyuiop: see vbon train --help"},
-        {"sample --model lm --prompt a --n 3", 2, "belongs to: train offline bon eval; not to sample"}};
+        {"sample --model lm --prompt a --n 3", 2, "belongs to: train offline bon eval world; not to sample"}};
     expect_refusals("%s", cases, COUNT(cases));
 }
 
@@ -222,8 +222,8 @@ static void test_completion(void)
     if (system("bash -c : 2>/dev/null")) { printf("    no bash: not tried\n"); return; }
     static const struct { const char *words; int at; const char *offers; } cases[] = {
         {"vbon tr", 1, "train\n"}, {"vbon --v", 1, "--version\n"}, {"vbon train --objec", 2, "--objective\n"},
-        {"vbon train --objective \"\"", 3, "vbon l l1 rl\n"}, {"vbon train --objective l", 3, "l l1\n"},
-        {"vbon train --objective =", 3, "vbon l l1 rl\n"}, {"vbon train --objective = r", 4, "rl\n"},
+        {"vbon train --objective \"\"", 3, "vbon l l1 rl bond jbond\n"}, {"vbon train --objective l", 3, "l l1\n"},
+        {"vbon train --objective =", 3, "vbon l l1 rl bond jbond\n"}, {"vbon train --objective = r", 4, "rl\n"},
         {"vbon train --resume --cri", 3, "--critic\n"}, {"vbon train --train-layers \"\"", 3, "all\n"},
         {"vbon train --n \"\"", 3, "\n"}, {"vbon sample --n", 2, "\n"}, {"vbon offline --preset d", 3, "dpo\n"},
         {"vbon train --preset sentiment-", 3, "sentiment-released\n"}, {"vbon train --preset dp", 3, "\n"}};
