@@ -1010,7 +1010,7 @@ static void data_is_refused(void)
         {"score --model lm --in utf8.jsonl --out s.jsonl", 1, "utf8.jsonl:2: byte"},
         {"score --model lm --in nan.jsonl --out s.jsonl", 1, "nan.jsonl:2"},
         {"score --model lm --in in2.jsonl --out /nonexistent/x", 1, "there is no folder /nonexistent: make it"},
-        {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out no/c", 1, "there is no folder no:"},
+        {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out nosuch/c", 1, "no folder nosuch:"},
         {"sft --tokenizer lm --data utf8.jsonl --out t", 1, "utf8.jsonl:2"},
         {"sft --tokenizer lm --data empty.jsonl --out t", 1, "no text"},
         {"sft --tokenizer lm --data text.jsonl --width 15 --out t", 2, "head size"},

@@ -193,8 +193,8 @@ static void test_help(void)
     CHECK(!strstr(text, "sft:") && !strstr(text, "offline") && !strstr(text, "dpo"), "train's help: %s", text);
     CHECK(strstr(text, "\n\nPPO\n"), "the help is in groups");
     free(text);
-    text = said("\"$V\" train -h > h1; \"$V\" train --help > h2; \"$V\" help train > h3; cmp h1 h2 && cmp h1 h3 && "
-        "\"$V\" -h > h1 && \"$V\" --help > h2 && cmp h1 h2 && \"$V\" --version");
+    text = said("\"$V\" train -h > help1; \"$V\" train --help > help2; \"$V\" help train > help3; cmp help1 help2 && "
+        "cmp help1 help3 && \"$V\" -h > help1 && \"$V\" --help > help2 && cmp help1 help2 && \"$V\" --version");
     CHECK(!strncmp(text, "vbon ", 5) && strchr(text, '\n') == text + strlen(text) - 1, "-h and --version: %s", text);
     free(text);
     static const Refused cases[] = {
