@@ -33,7 +33,7 @@ paths() { # paths FILE: what it names that does not exist, a line each
         grep -oE '`[a-z0-9_]+\.(c|h|cu|sh|py|md)`' "$1" | tr -d '`'
     } | sort -u | while IFS= read -r path; do
         case $path in
-            dev/examples/mine.c) continue;; # the reader's own
+            dev/examples/mine.c | dev/results/imdb/h200/alone.jsonl) continue;; # yet to be made
             */*) set -- $path;; # may be a pattern
             *) set -- "$path" $(git ls-files "*/$path");;
         esac
