@@ -1001,10 +1001,14 @@ static void completion(void)
     for (size_t i = 0; i < n_commands; i++) {
         const char *command = commands[i].name;
         char *names = xstrdup("");
-        for (size_t k = 0; k < sizeof presets / sizeof *presets; k++)
-            if (flags_belong(flag_table, n_flags, command, presets[k].flags))
-                names = format("%s%s%s", names, *names ? " " : "", presets[k].name);
+        for (size_t k = 0; k < sizeof presets / sizeof *presets; k++) {
+            if (!flags_belong(flag_table, n_flags, command, presets[k].flags)) continue;
+            char *more = format("%s%s%s", names, *names ? " " : "", presets[k].name);
+            free(names);
+            names = more;
+        }
         flags_completion(flag_table, n_flags, command, names);
+        free(names);
     }
     printf("    esac\n"
            "    COMPREPLY=()\n"

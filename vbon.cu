@@ -167,8 +167,11 @@ static void cuda_download(void *dst, Buf src)
 // time moves the array to memory.
 #ifdef CUDA_ON_CPU
 #define UNROLL
+#define UNROLL_BY(n)
 #else
 #define UNROLL _Pragma("unroll")
+#define PRAGMA(x) _Pragma(#x)
+#define UNROLL_BY(n) PRAGMA(unroll n)
 #endif
 
 enum { THREADS = 256 }; // a block, where nothing else asks for another size
@@ -898,7 +901,7 @@ __device__ inline void mma_dot(float s[TILE / 8][4], const bf16 *a, const bf16 *
     const int lane = threadIdx.x % 32;
     UNROLL
     for (int n = 0; n < TILE / 8; n++) for (int e = 0; e < 4; e++) s[n][e] = 0;
-    UNROLL
+    UNROLL_BY(HS <= 80 ? HS / 16 : 2) // more would not fit the registers of the backward pass
     for (int c = 0; c < HS; c += 16) {
         uint32_t left[4], right[4];
         ldmatrix_x4(left, a + lane % 16 * (HS + 8) + c + lane / 16 * 8);
@@ -1385,14 +1388,15 @@ static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot,
     // positions lie side by side in both caches: if one begins at a round address and is a round size, all are
     bool aligned = HS_ * dtype_size(qkv.type) % 16 == 0 && (uintptr_t)kv.p % 16 == 0 &&
         (uintptr_t)pkv.p % 16 == 0 && (uintptr_t)qkv.p % 16 == 0;
-    #define DECODE(ALIGNED, TEAM) \
-        BY_HEAD_SIZE(HS_, 1, 1, 1, \
-                     BY_TYPE(qkv, \
-                             RUN((attention_decode_kernel<T, HS, ALIGNED, TEAM>), \
-                                 (unsigned)ceil_div(N * NH, 128 / TEAM), 128, 0, \
-                                 at<T>(out), (const T *)prompts, lse, (int)parts, at<T>(kv), keeps, at<T>(qkv), \
-                                 I_(start), I_(slot), len.p ? I_(len) : NULL, T_, at<T>(pkv), I_(pslot), I_(plen), TP, \
-                                 B, N, NH, HS_, scale)))
+    #define DECODE(ALIGNED, THREADS_EACH) \
+        BY_HEAD_SIZE(HS_, 1, 1, 1, { \
+            enum { TEAM = HS <= 128 ? THREADS_EACH : 128 }; \
+            BY_TYPE(qkv, \
+                    RUN((attention_decode_kernel<T, HS, ALIGNED, TEAM>), (unsigned)ceil_div(N * NH, 128 / TEAM), 128, \
+                        0, at<T>(out), (const T *)prompts, lse, (int)parts, at<T>(kv), keeps, at<T>(qkv), I_(start), \
+                        I_(slot), len.p ? I_(len) : NULL, T_, at<T>(pkv), I_(pslot), I_(plen), TP, B, N, NH, HS_, \
+                        scale)); \
+        })
     // a block each while they do not fill the device, a warp each when they do
     if (!aligned) DECODE(false, 128);
     else if (N * NH < DECODE_MANY) DECODE(true, 128);

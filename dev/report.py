@@ -126,10 +126,12 @@ def evaluation(path):
     except UnicodeDecodeError: die(f"{path}: is not UTF-8: not what vbon eval wrote")
     try: j = json.loads(text)
     except ValueError: die(f"{path}: is not JSON: torn, or not what vbon eval wrote")
-    pair = lambda x: isinstance(x, list) and len(x) == 2 and all(v is None or number(v) for v in x)
+    pair = lambda x: isinstance(x, list) and len(x) in (1, 2) and all(v is None or number(v) for v in x)
+    if isinstance(j, dict) and "kl_bound" in j: j.setdefault("kl_rb", [None, None]) # Best-of-N's has a bound alone
     if not isinstance(j, dict) or not all(pair(j.get(k)) for k in EVAL) or not isinstance(j.get("distance"), dict) or (
         not all(map(pair, j["distance"].values()))):
         die(f"{path}: is not what vbon eval --out wrote")
+    for x in [j[k] for k in EVAL] + list(j["distance"].values()): x += [None] * (2 - len(x)) # of one prompt: no error
     return j
 
 def cached_rewards(path, prompts, m):

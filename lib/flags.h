@@ -282,8 +282,11 @@ static void flag_help(const Flag *f, size_t *at, size_t indent, size_t width)
 {
     wrap(stdout, f->help, at, indent, width);
     bool has_default = f->fallback && *f->fallback && f->type != FLAG_BOOL;
-    if (has_default) wrap(stdout, format("[%s]", f->fallback), at, indent, width);
-    if (f->choices && f->type != FLAG_CHOICE) wrap(stdout, format("(%s)", f->choices), at, indent, width);
+    char *fallback = has_default ? format("[%s]", f->fallback) : NULL;
+    char *range = f->choices && f->type != FLAG_CHOICE ? format("(%s)", f->choices) : NULL;
+    if (fallback) wrap(stdout, fallback, at, indent, width);
+    if (range) wrap(stdout, range, at, indent, width);
+    free(fallback); free(range);
     putchar('\n');
     const char *choice;
     for (size_t k = 0; f->rows && (choice = row_name(f->rows, f->row_size, k)); k++) {

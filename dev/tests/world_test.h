@@ -5,6 +5,7 @@
 // What `vbon world` with these flags does, and the rest of what it was told
 PRINTF_LIKE(2, 3) static PpoOptions world_told(Args *a, const char *fmt, ...)
 {
+    static char **told; // values stay where they are, in the flags
     char *flags, *words[32];
     int n = 0;
     PpoOptions o;
@@ -12,7 +13,8 @@ PRINTF_LIKE(2, 3) static PpoOptions world_told(Args *a, const char *fmt, ...)
     va_start(list, fmt);
     if (vasprintf(&flags, fmt, list) < 0) die("out of memory");
     va_end(list);
-    for (char *w = strtok(flags, " "); w; w = strtok(NULL, " ")) words[n++] = w; // values stay where they are
+    for (char *w = strtok(flags, " "); w; w = strtok(NULL, " ")) words[n++] = w;
+    arrput(told, flags);
     flags_parse(a, flag_table, n_flags, "world", n, words, preset_flags);
     world_options(&o, a);
     return o;
