@@ -395,7 +395,11 @@ json_t *flags_json(const void *args, const Flag *table, size_t n, const char *co
         case FLAG_DOUBLE: v = json_number(*(const double *)field, f->name, "a flag's value must be a number"); break;
         case FLAG_BOOL: v = json_boolean(*(const bool *)field); break;
         case FLAG_CHOICE: v = json_string(chosen(args, f)); break;
-        case FLAG_STRING: if (*(const char *const *)field) v = json_string(*(const char *const *)field); break;
+        case FLAG_STRING: {
+            const char *text = *(const char *const *)field;
+            if (text) v = json_string(text);
+            break;
+        }
         case FLAG_GROUP: break;
         }
         json_object_set_new(j, f->name, v ? v : json_null());
