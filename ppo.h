@@ -182,7 +182,7 @@ typedef struct {
     double *reward, *advantage, *returns;          // (actions)
     // (E) log p of the whole response; what the terminal score takes for it
     double *ref_logp_y, *score_logp_y;
-    double *logF, *score; Place *place;            // (E); score: the terminal score before --score-clip
+    double *logF, *score; Place *place;            // (E); score: the terminal score, clipped
 } Rollout;
 
 // The value head: V = v2(relu(v1(state))), v1 (C,2C), at the R states that a Pass gathered.

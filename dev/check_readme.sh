@@ -97,9 +97,9 @@ train() { # train NAME PROGRAM FLAGS...
     --max-new 8 --out "$dir/cache.jsonl" > "$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
 train vbon ./vbon
 train brief build/readme --objective brief
-train short build/short --objective short --fhat jeffreys --critic rollout-mean
+train short build/short --objective short --fhat jeffreys --critic none
 train jeffreys build/short --fhat jeffreys
-train critic build/short --critic rollout-mean
+train critic build/short --critic none
 [ "$(sort -u "$dir/weights" | wc -l)" = 5 ] ||
     { echo "an added row trains to the same weights as another run: $(cat "$dir/weights")"; bad=1; }
 build/readme train --help | grep -q 'brief: log pi_bon less' ||

@@ -259,7 +259,7 @@ def clocked(): # machine -> runs: those that were alone on it, or all of them
     machine = next((r["machine"] for r in runs.values() if "machine" in r), "?")
     if alone: return {machine + ", alone": alone}
     cpu = {"two CPU cores, beside other work": read_runs(args.cpu)} if os.path.exists(args.cpu) else {}
-    return cpu | {machine + ", five runs side by side": runs}
+    return cpu | {machine + ", several runs side by side": runs}
 ALONE = [] if alone else [("with the machine to itself", "RESULTS=%s OUT=runs/alone dev/imdb_small.sh reference bon-16 "
     "best-vbon-n16- paper-vbon-n16- best-rl-beta0.8- paper-rl-beta0.8-" % beside)]
 

@@ -50,7 +50,7 @@ print("Written by `python3 dev/imdb_results.py` from results.jsonl, which `dev/i
     "rewards divided by their standard deviation, as is β: the same optimum (the β here is the one before;\n"
     "%s).\n"
     % (reference["prompts"], reference["samples"],
-       f"all on {machines[0]}, five runs side by side, so that seconds are not a run's own" if len(machines) == 1
+       f"all on {machines[0]}, several runs side by side, so that seconds are not a run's own" if len(machines) == 1
        else "one thread beside other work: its seconds are not comparable"))
 table("", "N or β", "reward", "win rate", "KL", *("to BoN-%d" % n for n in NS), "s an iteration, or a step")
 row("reference", "", "%.3f ± %.3f" % tuple(reference["reward"]), "%.4f ± %.4f" % tuple(reference["win_rate"]), "0",

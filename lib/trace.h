@@ -13,7 +13,7 @@
 //     k, M, logF           k of the prompt's M cached samples are below it; log F-hat as --fhat makes it, null where it
 //                          is -inf (all three only where a cache is read)
 //     ref_logp             nats, log pi_ref(y), the sum over the response
-//     score                what the objective makes of it, before --score-clip
+//     score                what the objective makes of it, after --score-clip
 // and, an entry a token, the end-of-text included where one was sampled:
 //     tokens               its text: all of them together are the response. A character made of several tokens stands
 //                          with the last of them

@@ -2,7 +2,7 @@
 // (flags, --help, logs, checkpoints) follows.
 //
 //     make build/short
-//     build/short train --objective short --fhat jeffreys --critic rollout-mean ...
+//     build/short train --objective short --fhat jeffreys --critic none ...
 #define main vbon_main
 #include "vbon.c"
 #undef main
@@ -16,17 +16,10 @@ static double short_score(const ObjectiveSpec *o, const Response *y, double logF
 // The posterior's mean under Jeffreys' prior.
 static double jeffreys_log_f(const Place *at) { return log((at->k + 0.5) / ((double)at->cdf->M + 1)); }
 
-// The mean of the other responses' total rewards, the same at every position.
-static void rollout_mean_values(Ppo *p)
+// No baseline: the advantage is what came.
+static void no_values(Ppo *p)
 {
-    Rollout *r = &p->rollout;
-    double all = 0;
-    for (size_t j = 0; j < r->actions; j++) all += r->reward[j];
-    for (size_t i = 0; i < r->E; i++) {
-        double own = 0;
-        for (size_t j = r->at[i]; j < r->at[i + 1]; j++) own += r->reward[j];
-        for (size_t j = r->at[i]; j < r->at[i + 1]; j++) r->value[j] = r->E > 1 ? (all - own) / (double)(r->E - 1) : 0;
-    }
+    for (size_t j = 0; j < p->rollout.actions; j++) p->rollout.value[j] = 0;
 }
 
 int main(int argc, char **argv)
@@ -34,8 +27,6 @@ int main(int argc, char **argv)
     ROW_ADD(objectives,
         {"short", "log pi_bon less half a nat a token", TAKES_N, vbon_weights, short_score, true, false});
     ROW_ADD(fhats, {"jeffreys", "log (k+1/2)/(M+1)", jeffreys_log_f, NULL, false, false});
-    ROW_ADD(critics,
-        {"rollout-mean", "the mean total reward of the rollout's other responses", false, false, 0, rollout_mean_values,
-            NULL});
+    ROW_ADD(critics, {"none", "no baseline", false, false, 0, no_values, NULL});
     return vbon_main(argc, argv);
 }
