@@ -148,6 +148,7 @@ typedef struct {
     void (*learn)(Ppo *p);   // after the returns are known; NULL: nothing is learned there
 } Critic;
 extern Critic critics[ROWS_MAX];
+enum { CRITIC_AUTO, CRITIC_HEAD, CRITIC_PREFIX_RANK }; // its first rows
 
 typedef struct {
     ObjectiveSpec objective; const Fhat *fhat; const Critic *critic;

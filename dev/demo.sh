@@ -26,10 +26,9 @@ step cache_of_the_reference,_256_prompts_x_32      cache --model $D/lm --reward 
     --samples 32 $BOTH --out $OUT/cache.jsonl
 step cache_of_the_test_prompts,_128_x_64           cache --model $D/lm --reward $D/rm --prompts $D/prompts_test.jsonl \
     --samples 64 $BOTH --out $OUT/cache_test.jsonl
-PPO="train --model $D/lm --reward $D/rm --cache $OUT/cache.jsonl --critic prefix-rank --lambda 0.7"
-PPO="$PPO --episodes $EPISODES --rollout 512 --minibatch 64 --ppo-epochs 1 --warmup 12 --trace 16 $BOTH"
-step vBoN_N=16,_$EPISODES'_episodes'               $PPO --n 16 --lr 4e-4 --out $OUT/vbon16
-step vBoN_N=4,_$EPISODES'_episodes'                $PPO --n 4 --lr 2e-4 --out $OUT/vbon4
+PPO="train --model $D/lm --reward $D/rm --cache $OUT/cache.jsonl --episodes $EPISODES --trace 16 $BOTH"
+step vBoN_N=16,_$EPISODES'_episodes'               $PPO --n 16 --out $OUT/vbon16
+step vBoN_N=4,_$EPISODES'_episodes'                $PPO --n 4 --out $OUT/vbon4
 EVAL="eval --reference $D/lm --reward $D/rm --cache $OUT/cache_test.jsonl --ns 4,16 --samples 8 $BOTH"
 step evaluation_of_the_reference                   $EVAL --model $D/lm --out $OUT/reference.json
 step evaluation_of_Best-of-4                       $EVAL --method bon --n 4 --out $OUT/bon4.json

@@ -17,6 +17,8 @@ Tokenizer *model_load_as(Model *m, const Ops *o, const char *dir, const char *fl
 void vocabulary_check(const Tokenizer *t, const char *tokenizer_dir, size_t V, const char *model);
 // Dies unless ids mean the same in both folders, and end texts alike.
 void tokenizers_check(const Tokenizer *a, const char *folder_a, const Tokenizer *b, const char *folder_b);
+// Whether a reward is the folder of a causal model that reads the ids of the model in that folder.
+bool reward_reads_ids(const char *reward, const char *model);
 void cache_ids_check(const Cache *c, const char *path, const Model *m); // dies when it holds an id that m does not have
 // malloc'd ids of a cached sample: those sampled where the cache has them, else its text's; *same: they are known to
 // be, or cannot be told from, what was sampled
@@ -69,6 +71,15 @@ void tokenizers_check(const Tokenizer *a, const char *folder_a, const Tokenizer 
     if (tokenizer_eos(a) != tokenizer_eos(b))
         die("%s and %s end a text differently, by token %d and %d (-1: none): make their eos_token agree", folder_a,
             folder_b, tokenizer_eos(a), tokenizer_eos(b));
+}
+
+bool reward_reads_ids(const char *reward, const char *model)
+{
+    if (!is_folder(reward) || is_distilbert(reward)) return false;
+    Tokenizer *a = tokenizer_load(reward), *b = tokenizer_load(model);
+    bool same = tokenizer_fingerprint(a) == tokenizer_fingerprint(b);
+    tokenizer_free(a); tokenizer_free(b);
+    return same;
 }
 
 void cache_ids_check(const Cache *c, const char *path, const Model *m)

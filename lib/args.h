@@ -172,22 +172,27 @@ static const Flag flag_table[] = {
          "jbond: how far the anchor goes towards the policy after each iteration"),
     FLAG("anchor-kl", FLAG_DOUBLE, anchor_kl, "train world", "1", "0..1e6",
          "jbond: weight of the KL to the anchor"),
-    CHOICE("critic", critic, "train world", "head", critics, "what the values are"),
+    CHOICE("critic", critic, "train", "auto", critics, "what the values are"),
+    CHOICE("critic", critic, "world", "head", critics, "what the values are"),
     GROUP("PPO"),
     FLAG("episodes", FLAG_LONG, episodes, "train", "12800", "1..1e9", "responses to train on in all"),
     FLAG("episodes", FLAG_LONG, episodes, "world", "51200", "1..1e9", "responses to train on in all"),
-    FLAG("rollout", FLAG_LONG, rollout, "train info", "128", "1..1e9", "episodes an iteration"),
+    FLAG("rollout", FLAG_LONG, rollout, "train info", "512", "1..1e9", "episodes an iteration"),
     FLAG("rollout", FLAG_LONG, rollout, "world", "256", "1..1e9", "episodes an iteration"),
-    FLAG("minibatch", FLAG_LONG, minibatch, "train info", "32", "1..1e9", "episodes an optimiser step"),
+    FLAG("minibatch", FLAG_LONG, minibatch, "train info", "64", "1..1e9", "episodes an optimiser step"),
     FLAG("minibatch", FLAG_LONG, minibatch, "world", "128", "1..1e9", "episodes an optimiser step"),
-    FLAG("ppo-epochs", FLAG_LONG, ppo_epochs, "train world", "4", "1..1e9", "passes over each rollout"),
+    FLAG("ppo-epochs", FLAG_LONG, ppo_epochs, "train", "1", "1..1e9", "passes over each rollout"),
+    FLAG("ppo-epochs", FLAG_LONG, ppo_epochs, "world", "4", "1..1e9", "passes over each rollout"),
     FLAG("clip", FLAG_DOUBLE, clip, "train world", "0.2", "1e-9..1e9", "of the probability ratio"),
     FLAG("value-clip", FLAG_DOUBLE, value_clip, "train world", "0.2", "1e-9..1e9", "of the value's change"),
-    FLAG("vf-coef", FLAG_DOUBLE, vf_coef, "train world", "1", "0..1e6", "weight of the value loss"),
+    FLAG("vf-coef", FLAG_DOUBLE, vf_coef, "train", "0.1", "0..1e6", "weight of the value head's loss"),
+    FLAG("vf-coef", FLAG_DOUBLE, vf_coef, "world", "1", "0..1e6", "weight of the value head's loss"),
     FLAG("score-clip", FLAG_DOUBLE, score_clip, "train world", "0", "0..1e9",
          "clip the terminal score to +- this (0: no clipping)"),
     FLAG("gamma", FLAG_DOUBLE, gamma, "train", "1", "0..1", "discount"),
-    FLAG("lambda", FLAG_DOUBLE, lambda, "train world", "0.95", "0..1", "of generalised advantage estimation"),
+    FLAG("lambda", FLAG_DOUBLE, lambda, "train", "auto", "auto|0..1",
+         "of generalised advantage estimation (auto: 0.7 with a critic of prefixes, else 1)"),
+    FLAG("lambda", FLAG_DOUBLE, lambda, "world", "0.95", "0..1", "of generalised advantage estimation"),
     GROUP("optimisation"),
     FLAG("epochs", FLAG_DOUBLE, epochs, "sft reward offline", "1", ">0..1e9",
          "passes over the data (a fraction is allowed)"),
@@ -198,11 +203,15 @@ static const Flag flag_table[] = {
          "by epochs: leave out what does not fill a last batch (otherwise the last optimiser step has fewer)"),
     FLAG("from-position", FLAG_LONG, from_position, "reward", "12", "0..1e9",
          "labels: train the score at every position from here on"),
-    FLAG("lr", FLAG_DOUBLE, lr, "sft reward train offline", "3e-5", "0..1e9", "learning rate"),
+    FLAG("lr", FLAG_DOUBLE, lr, "train", "auto", "auto|0..1e9",
+         "learning rate (auto: 0.42 / sqrt(parameters), times sqrt(KL of Best-of-N / KL of Best-of-16) where there is "
+         "an N, and half of that with the value head; tried with 1 and 4.5 million parameters)"),
+    FLAG("lr", FLAG_DOUBLE, lr, "sft reward offline", "3e-5", "0..1e9", "learning rate"),
     FLAG("lr", FLAG_DOUBLE, lr, "world", "1e-3", "0..1e9", "learning rate"),
     CHOICE("schedule", schedule, "sft reward train offline world", "linear", schedules,
            "of the learning rate, to 0, per optimiser step"),
-    FLAG("warmup", FLAG_LONG, warmup, "sft reward train offline world", "0", "0..1e9",
+    FLAG("warmup", FLAG_LONG, warmup, "train", "12", "0..1e9", "optimiser steps over which the rate rises"),
+    FLAG("warmup", FLAG_LONG, warmup, "sft reward offline world", "0", "0..1e9",
          "optimiser steps over which the rate rises"),
     FLAG("beta1", FLAG_DOUBLE, beta1, "sft reward train offline world", "0.9", "0..<1", "of AdamW"),
     FLAG("beta2", FLAG_DOUBLE, beta2, "sft reward train offline world", "0.95", "0..<1", "of AdamW"),
@@ -216,9 +225,8 @@ static const Flag flag_table[] = {
          "step (0: the last weights)"),
     GROUP("running"),
     FLAG("preset", FLAG_STRING, preset, "train", NULL, NULL,
-         "a named set of flags: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: the "
-         "demo's recipe, longer; bond, jbond: their own paper's (without one: sentiment's numbers, but the rate falls, "
-         "the gradient and not the score is clipped, and all layers and samples are used)"),
+         "a named set of flags: sentiment, sentiment-released, tldr, tldr-released: the paper's; best: what the "
+         "defaults come to at N = 16 and 4.5 million parameters, longer; bond, jbond: their own paper's"),
     FLAG("preset", FLAG_STRING, preset, "offline", NULL, NULL,
          "a named set of flags: dpo, bonbon, bon-sft: rates and batches for 124 million parameters"),
     FLAG("seed", FLAG_LONG, seed, "sft reward sample bon cache train offline eval world", "1", "0..",
@@ -268,26 +276,28 @@ static const size_t n_flags = sizeof flag_table / sizeof *flag_table;
 #define BOND_RECIPE \
     "--critic others --lambda 1 --lr 3e-6 --schedule constant --warmup 100 --weight-decay 0 --rollout 128 " \
     "--minibatch 128 --ppo-epochs 1"
+// PPO_HEAD: what all of the paper's have.
+#define PPO_HEAD "--critic head --lambda 0.95 --warmup 0 "
 static const struct { const char *name, *flags;
 } presets[] = {
     {"sentiment",
-     "--train-layers 2 --objective vbon --n 4 --fhat digamma --lr 3e-5 --schedule constant --beta1 0.9 --beta2 0.95 "
+     PPO_HEAD "--train-layers 2 --objective vbon --n 4 --fhat digamma --lr 3e-5 --schedule constant --beta1 0.9 --beta2 0.95 "
      "--eps 1e-8 --weight-decay 1e-6 "
      "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 1 --clip 0.2 --value-clip 0.2 --score-clip 10 --clip-grad "
      "0 --episodes 12800 --max-new 40 --temperature 1 --m 200"},
     {"sentiment-released",
-     "--train-layers 2 --objective vbon --compat scale,jointp --beta 0.1 --fhat add1 --lr 3e-5 --schedule constant "
+     PPO_HEAD "--train-layers 2 --objective vbon --compat scale,jointp --beta 0.1 --fhat add1 --lr 3e-5 --schedule constant "
      "--beta1 0.9 --beta2 0.95 "
      "--eps 1e-8 --weight-decay 1e-6 "
      "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 1 --score-clip 10 --clip-grad 0 --episodes 12800 --max-new "
      "40 --temperature 1"},
     {"tldr",
-     "--train-layers all --objective vbon --n 100 --fhat expfit --lr 3e-6 --schedule linear --beta1 0.9 --beta2 0.95 "
+     PPO_HEAD "--train-layers all --objective vbon --n 100 --fhat expfit --lr 3e-6 --schedule linear --beta1 0.9 --beta2 0.95 "
      "--eps 1e-5 --weight-decay 1e-6 "
      "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 0.2 --clip 0.2 --value-clip 0.2 --clip-grad 1 --episodes "
      "10000 --max-new 53 --temperature 0.7 --m 200 --missing-eos -1"},
     {"tldr-released",
-     "--train-layers 8 --objective l --beta 0.005 --fhat add1 --lr 3e-6 --schedule constant --beta1 0.9 --beta2 0.999 "
+     PPO_HEAD "--train-layers 8 --objective l --beta 0.005 --fhat add1 --lr 3e-6 --schedule constant --beta1 0.9 --beta2 0.999 "
      "--eps 1e-5 --weight-decay 0.01 "
      "--rollout 128 --minibatch 4 --ppo-epochs 4 --vf-coef 0.2 --clip-grad 0 --episodes 10000 --max-new 50 "
      "--temperature 0.7 --missing-eos -20"},
@@ -296,7 +306,7 @@ static const struct { const char *name, *flags;
     {"bon-sft", "--loss bon-sft --n 8 --lr 5e-6 --batch 8 --epochs 1"},
     {"best",
      "--train-layers all --objective vbon --n 16 --fhat digamma --critic prefix-rank --lambda 0.7 --lr 2e-4 --schedule "
-     "linear --warmup 12 --beta1 0.9 --beta2 0.95 --eps 1e-8 "
+     "linear --warmup 12 --vf-coef 1 --beta1 0.9 --beta2 0.95 --eps 1e-8 "
      "--weight-decay 1e-6 --rollout 512 --minibatch 64 --ppo-epochs 1 --clip 0.2 --clip-grad 1 --episodes 65536 "
      "--max-new 40 --temperature 1 --m 0"},
     {"bond", "--objective bond --n 4 --k 16 " BOND_RECIPE},

@@ -160,8 +160,8 @@ static void ppo_options(PpoOptions *o, const Args *a)
         .episodes = a->episodes, .rollout = a->rollout, .minibatch = a->minibatch, .epochs = a->ppo_epochs,
         .max_new = a->max_new, .warmup = a->warmup, .schedule = &schedules[a->schedule],
         .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed,
-        .fhat = &fhats[a->fhat], .critic = &critics[a->critic], .objective.row = &objectives[a->objective],
-        .adamw = adamw(a)};
+        .fhat = &fhats[a->fhat], .critic = &critics[a->critic == CRITIC_AUTO ? CRITIC_HEAD : a->critic],
+        .objective.row = &objectives[a->objective], .adamw = adamw(a)};
     o->objective.k = a->k; o->objective.anchor_rate = a->anchor_rate; o->objective.anchor_kl = a->anchor_kl;
     for (const char *c = a->compat; *c;) {
         size_t len = strcspn(c, ",");
@@ -192,6 +192,28 @@ static void ppo_options(PpoOptions *o, const Args *a)
         usage("--critic %s ranks prefixes among cached samples: it does not go with --fhat exact", o->critic->name);
 }
 
+// What `auto` comes to, by what did best on two sizes of model (dev/results/imdb). A policy that has far to go from the
+// reference has gradients that stand further out of their noise, so the rate grows with the root of Best-of-N's KL,
+// log N - (N-1)/N; across sizes it falls as what Adam moves grows, with width and the root of depth (Yang et al. 2022,
+// 2023), so as 1 / sqrt(parameters). Returns what was chosen, by flag, or NULL: nothing.
+static json_t *train_auto(PpoOptions *o, const Args *a, size_t parameters)
+{
+    json_t *chosen = json_object();
+    if (a->critic == CRITIC_AUTO) json_object_set_new(chosen, "critic", json_make("s", o->critic->name));
+    if (isnan(a->lambda)) json_object_set_new(chosen, "lambda", json_real(o->lambda = o->critic->prefixes ? 0.7 : 1));
+    if (isnan(a->lr)) {
+        const double of_16 = log(16) - 15. / 16;
+        double N = (double)o->objective.N, of_N = N > 0 ? log(N) - (N - 1) / N : of_16;
+        o->lr = 0.42 / sqrt((double)parameters) * sqrt(of_N / of_16) / (o->critic->value_head ? 2 : 1);
+        char text[32];
+        snprintf(text, sizeof text, "%.2g", o->lr); // a rate that can be said
+        json_object_set_new(chosen, "lr", json_real(o->lr = o->adamw.lr = atof(text)));
+    }
+    if (json_object_size(chosen)) return chosen;
+    json_decref(chosen);
+    return NULL;
+}
+
 static void train_step(Run *r)
 {
     Ppo *p = (Ppo *)r->context;
@@ -217,6 +239,8 @@ static void cmd_train(const Args *a)
     if (cached) require(a->cache, "cache");
     Run r;
     if (!run_open(&r, a, "train")) return;
+    if (a->critic == CRITIC_AUTO && cached && !opt.fhat->exact && reward_reads_ids(a->reward, a->model))
+        opt.critic = &critics[CRITIC_PREFIX_RANK];
     Model m;
     Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, a->train_layers, opt.critic->value_head);
     if (opt.critic->value_head) value_head_random(&m, (uint64_t)a->seed);
@@ -224,6 +248,7 @@ static void cmd_train(const Args *a)
     Reward reward;
     open_reward(&reward, a, t);
     if (opt.critic->prefixes) reward_prefixes(&reward, m.cfg.V);
+    json_t *chosen = train_auto(&opt, a, param_count(&m, 0));
     size_t n;
     Prompt *prompts = prompts_load(a, t, m.cfg.max_T, &n, false);
     Cdf *cdf = cached ? cdfs_load(prompts, n, a, &m, t, &reward) : NULL;
@@ -246,6 +271,14 @@ static void cmd_train(const Args *a)
            MiB[0], MiB[1], MiB[2], MiB[3]);
     long iterations = (opt.episodes + opt.rollout - 1) / opt.rollout;
     r.weights = weights_json("model", &m, t, &reward);
+    r.chosen = chosen;
+    const char *flag;
+    json_t *value;
+    json_object_foreach(chosen, flag, value) {
+        char *text = json_text(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+        printf("auto: --%s %s\n", flag, json_is_string(value) ? json_string_value(value) : text);
+        free(text);
+    }
     printf("%zu parameters, %zu train; %zu prompts; %ld iterations of %ld episodes\n", param_count(&m, 0),
            param_count(&m, m.first), n, iterations, opt.rollout);
     r.m = &m; r.context = &p; r.tokenizer_dir = a->model; r.steps = iterations; r.unit = "iterations";
@@ -282,7 +315,7 @@ static const Command commands[] = {
      "vbon cache --model dev/demo/lm --reward dev/demo/rm --prompts dev/demo/prompts.jsonl --samples 32 --max-new 24 "
      "--out cache.jsonl"},
     {"train", cmd_train, "PPO: vBoN (exact, or the bounds L and L1), or KL-regularised reward; BOND and J-BOND",
-     "vbon train --model dev/demo/lm --reward dev/demo/rm --cache cache.jsonl --n 16 --max-new 24 --lr 6e-4 --out "
+     "vbon train --model dev/demo/lm --reward dev/demo/rm --cache cache.jsonl --n 16 --max-new 24 --out "
      "runs/vbon16"},
     {"offline", cmd_offline,
      "the baselines that learn from the cache or from preferences alone: DPO, IPO, BoNBoN, supervised training on the "

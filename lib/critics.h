@@ -1,6 +1,6 @@
 // critics.h: where PPO's values V come from: a head on the policy's trunk, a regression on the ranks of prefixes, or
 // the rollout's other responses. The table at the end is what --critic chooses from; a critic of one's own is a row
-// there, and two functions.
+// there, and two functions. CRITIC_AUTO is none: it becomes one of the next two before training begins.
 #pragma once
 #ifdef VBON_IMPLEMENTATION
 
@@ -134,6 +134,8 @@ static void others_values(Ppo *p)
 }
 
 Critic critics[ROWS_MAX] = {
+    {"auto", "prefix-rank where the reward model reads the policy's tokens and there is a cache, else head", false,
+     false, 0, NULL, NULL},
     {"head", "a value head on the trunk", true, false, 0, NULL, NULL},
     {"prefix-rank", "ridge regression on the ranks of prefixes", false, true, RIDGE, prefix_values, prefix_learn},
     {"others", "the mean return of the rollout's other responses", false, false, 0, others_values, NULL},

@@ -23,6 +23,7 @@ struct Run {
     char *from;                                 // the checkpoint to go on from, or NULL
     Model *m; void *context;                    // context: the command's own
     json_t *weights;                            // fingerprints of what it begins with, by weights_json
+    json_t *chosen;                             // what flags that are `auto` came to, by flag; NULL: there are none
     long done, steps;                           // steps done, and in all
     State state[2]; size_t n_state;             // what a checkpoint keeps beside the model and `done`
     void (*step)(Run *r);                       // makes step number `done`
@@ -300,7 +301,9 @@ static void run_steps(Run *r)
         log_cut(a->out, r->done);
         printf("going on from %s\n", r->from);
     }
-    Log *log = log_open(a->out, config_record(a, r->command, r->weights), r->from != NULL);
+    json_t *config = config_record(a, r->command, r->weights);
+    if (r->chosen) json_object_set_new(config, "auto", r->chosen);
+    Log *log = log_open(a->out, config, r->from != NULL);
     start_table(a, r->command);
     if (!r->from) trace_remove(a->out); // of a run that was given up
     Log *trace = r->trace ? trace_open(a->out) : NULL;

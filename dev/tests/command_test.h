@@ -1391,7 +1391,7 @@ static void test_offline(void)
 }
 
 #define TRAINED "train --model lm --reward rm --cache ck.jsonl --max-new 6 --lr 1e-2 --rollout 32 " \
-    "--minibatch 16 --episodes 640 --save-every 1 "
+    "--minibatch 16 --episodes 640 --save-every 1 --critic head "
 #define TRAIN TRAINED "--n 8 "
 
 // One line of a trace against what it says of itself: texts of tokens, the place among the cached samples, what makes
@@ -1456,7 +1456,7 @@ static void traces(void) // what --trace keeps, and that it changes nothing else
     double mean = 0, square = 0, steps = 0, count = 0;
     for (size_t i = 0; jsonl_next(&in, &j); i++) {
         json_t *scored = get_line("traced.jsonl", i), *A = json_object_get(j, "advantages");
-        trace_line(j, &c, 1.0 / 7, 0.95);
+        trace_line(j, &c, 1.0 / 7, 0.7);
         CHECK(i > 2 || !strcmp(json_string_value(json_object_get(j, "prompt")), c.prompts[i].prompt),
             "line %zu of the trace is not of that prompt", i);
         CHECK_NEAR(num(scored, "logp"), num(j, "ref_logp"), 1e-4, "log pi_ref of a traced response");
@@ -1480,6 +1480,50 @@ static void traces(void) // what --trace keeps, and that it changes nothing else
     expect_success(TRACED "--out afresh");
     CHECK(access(tmp_path("afresh/trace.jsonl"), F_OK), "a run without --trace keeps another's trace");
     free(none);
+}
+
+// What a run's flags that are `auto` came to: its record has them, and no others.
+static void expect_chosen(const char *dir, const char *critic, double lambda, double lr)
+{
+    char *log = format("%s/log.jsonl", dir);
+    json_t *config = get_line(log, 0), *chosen = json_object_get(config, "auto");
+    const char *name = json_string_value(json_object_get(chosen, "critic"));
+    CHECK(json_object_size(chosen) == 3 && name && !strcmp(name, critic), "%s: auto is %s, want %s", dir,
+          name ? name : "nothing", critic);
+    CHECK_NEAR(num(chosen, "lambda"), lambda, 1e-15, dir);
+    CHECK_NEAR(num(chosen, "lr"), lr, 0.05 * lr, dir); // it has two digits
+    json_decref(config);
+    free(log);
+}
+
+static void what_auto_comes_to(void)
+{
+    #define AUTO "train --model lm --cache ck.jsonl --max-new 6 --rollout 8 --minibatch 8 --episodes 16 "
+    Config c;
+    Model m;
+    config_read(&c, tmp_path("lm"));
+    model_create(&m, ops_cpu(), &c, TRAIN_NONE, false, false);
+    double rate = 0.42 / sqrt((double)param_count(&m, 0)), of_16 = log(16) - 15.0 / 16;
+    expect_success(AUTO "--reward rm --n 16 --out auto_16");
+    expect_chosen("auto_16", "prefix-rank", 0.7, rate);
+    expect_success(AUTO "--reward rm --n 2 --out auto_2");
+    expect_chosen("auto_2", "prefix-rank", 0.7, rate * sqrt((log(2) - 0.5) / of_16));
+    expect_success(AUTO "--reward rm --objective rl --beta 0.5 --out auto_rl");
+    expect_chosen("auto_rl", "prefix-rank", 0.7, rate);
+    // a program tells nothing of prefixes; of RL without a cache nothing is ranked
+    expect_success("train --model lm --prompts prompts.jsonl --max-new 6 --rollout 8 --minibatch 8 --episodes 16 "
+                   "--reward rm --objective rl --beta 0.5 --out auto_uncached");
+    expect_chosen("auto_uncached", "head", 1, rate / 2);
+    expect_success(AUTO "--reward rm --n 16 --critic prefix-rank --lambda 0.7 --lr %.2g --out auto_said", rate);
+    CHECK(same_files("auto_16/model.safetensors", "auto_said/model.safetensors"), "auto said in words trains otherwise");
+    json_t *config = get_line("auto_said/log.jsonl", 0);
+    CHECK(!json_object_get(config, "auto"), "nothing is auto, but the log has what it came to");
+    json_decref(config);
+    // the paper's presets are the paper's
+    PpoOptions o = OPTIONS("--preset", "sentiment");
+    CHECK(o.critic == ROW(critics, "head") && o.lambda == 0.95 && o.lr == 3e-5 && o.warmup == 0 && o.epochs == 4,
+          "sentiment: trlx's value head, lambda, rate and epochs");
+    model_free(&m);
 }
 
 static void killed_at_any_moment(void) // moments drawn by seed over the run's length; SIGTERM at every fifth
@@ -1568,6 +1612,7 @@ static void test_resume(void)
     tiny_folders();
     expect_success(CACHE "ck.jsonl");
     traces();
+    what_auto_comes_to();
     killed_at_any_moment();
     killed_in_a_checkpoint();
     unfinished_runs_stay();
