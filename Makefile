@@ -36,7 +36,7 @@ TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 all: vbon
 
 PYTHON  ?= python3
-.PHONY: all check demo demo-models fuzz parity test test_asan test_kill test_flags test_cuda test_simt test_simt_asan test_simt_tsan test_cost cost registers bench deps cuda_headers clean help
+.PHONY: all check check_emulated demo demo-models fuzz parity test test_asan test_kill test_flags test_cuda test_simt test_simt_asan test_simt_tsan test_cost cost registers bench deps cuda_headers clean help
 check:
 	@echo "$(call say,$(OPENMP),OpenMP,install gcc)"
 	@echo "$(call say,$(JANSSON),jansson,install libjansson-dev)"
@@ -48,7 +48,7 @@ check:
 
 vbon: $(SOURCES) $(if $(NVCC),build/vbon_cuda.o) Makefile | check
 	$(CC) $(FAST) $(GPU) vbon.c $(filter %.o,$^) -o $@ $(FASTLIB) $(GPULIB)
-build/vbon_cuda.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h lib/cublaslt.h lib/tensor_core.h Makefile
+build/vbon_cuda.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h lib/cuda_plan.h lib/cublaslt.h lib/tensor_core.h Makefile
 	@mkdir -p build
 	$(NVCC) $(NVFLAGS) -c vbon.cu -o $@
 
@@ -99,7 +99,7 @@ SIMTLIB        = $(filter -fsanitize=%,$(KERNELS_$*)) $(if $(filter plain,$*),$(
 build/cuda_on_cpu_%.o: $(wildcard dev/cuda_on_cpu/*) Makefile
 	@mkdir -p build
 	$(CXX) $(SIMT) -O2 $(ENGINE_$*) -c dev/cuda_on_cpu/cuda_on_cpu.cpp -o $@
-build/vbon_simt_%.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h $(wildcard dev/cuda_on_cpu/*) Makefile
+build/vbon_simt_%.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h lib/cuda_plan.h $(wildcard dev/cuda_on_cpu/*) Makefile
 	@mkdir -p build
 	$(CXX) -x c++ $(SIMT) $(KERNELS_$*) -c vbon.cu -o $@
 build/planted_bugs_%: build/cuda_on_cpu_%.o
@@ -161,9 +161,12 @@ ORDERS  := forward reverse random:1 random:2
 simt     = build/planted_bugs_$(1) $(foreach o,$(2),"env SIMT_ORDER=$(o) build/test_simt_$(1)")
 SKIP     = @echo "skip $@: NVIDIA's headers are needed (install the CUDA toolkit, set CUDA_HOME, or make cuda_headers)"
 ifeq ($(CUDAINC),)
-test_simt test_simt_asan test_simt_tsan:
+check_emulated test_simt test_simt_asan test_simt_tsan:
 	$(SKIP)
 else
+# Whole commands on the emulated device, the paper's among them; plans beside what the emulator counts.
+check_emulated: build/vbon_simt_plain
+	@dev/check_emulated.sh
 test_simt: build/planted_bugs_plain build/test_simt_plain
 	@dev/run_tests.sh ./vbon $(call simt,plain,$(ORDERS))
 test_simt_asan: build/planted_bugs_asan build/test_simt_asan
@@ -246,6 +249,7 @@ help:
 	@echo "make test_simt_asan, test_simt_tsan: the kernels on the CPU under sanitizers"
 	@echo "make cost       what the paper's work would cost on A100, H100 and H200, predicted without one (KERNEL=name: what kernels touch, line by line)"
 	@echo "make test_cost  the counting, and that nothing costs 5 % more than dev/results/cost.md says"
+	@echo "make check_emulated  whole commands with --device cuda on the CPU, the paper's too, and memory beside its plans"
 	@echo "make parity SEED=N   random models through transformers and through vbon (Python: dev/requirements.txt; LARGE=1 adds Pythia-410m's size,"
 	@echo "                     DATA=DIR real tokenizers on real text)"
 	@echo "make fuzz SECONDS=60  the readers under libFuzzer, each for so long (clang; TARGET=bpe: one alone; dev/doc/faults.md)"

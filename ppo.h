@@ -1042,8 +1042,8 @@ static void phase_sample(Ppo *p)
 {
     arena_reset(&p->work);
     size_t most = p->opt.rows ? p->opt.rows : 512, all = (size_t)p->opt.rollout * (p->anchor.K ? p->anchor.K : 1);
-    size_t rows = all < most ? all : most;
-    generator_carve(&p->gen, p->policy, &p->work, rows, rows, p->opt.tokens, p->max_prompt, (size_t)p->opt.max_new);
+    size_t rows = all < most ? all : most, slots = rows < (size_t)p->opt.rollout ? rows : (size_t)p->opt.rollout;
+    generator_carve(&p->gen, p->policy, &p->work, rows, slots, p->opt.tokens, p->max_prompt, (size_t)p->opt.max_new);
 }
 
 static void phase_update(Ppo *p)

@@ -930,7 +930,7 @@ static const Ops *device_ops(const Args *a)
 {
     if (a->device == DEVICE_CPU) return ops_cpu();
 #ifdef VBON_CUDA
-    return ops_cuda(a->precision == PRECISION_FP32 ? DT_F32 : DT_BF16);
+    return ops_cuda(device_type(a));
 #else
     die("--device cuda: this vbon was built without CUDA: install its toolkit (nvcc) and build again, or leave "
         "--device out");

@@ -36,6 +36,7 @@
     type *name = (type *)dynamic_shared_
 #endif
 #include <cuda_bf16.h>
+#include "lib/cuda_plan.h"
 #include "ppo.h" // the loss of one action
 
 typedef __nv_bfloat16 bf16;
@@ -54,9 +55,14 @@ static void check(cudaError_t e, const char *what)
     if (e != cudaSuccess) die("CUDA: %s: %s", what, cudaGetErrorString(e));
 }
 
+static cudaDeviceProp device;
+
 // More than 48 KiB of shared memory must be asked for, once a kernel.
 template <class Kernel> static void allow_shared(Kernel kernel, size_t bytes, const char *name)
 {
+    if (bytes > device.sharedMemPerBlockOptin)
+        die("--device cuda: %s: %s needs %zu bytes of shared memory a block, the device has %zu: leave --device out",
+            device.name, name, bytes, (size_t)device.sharedMemPerBlockOptin);
     if (bytes > 48 * 1024)
         check(cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
               name);
@@ -118,8 +124,10 @@ static void cuda_release(Buf *b)
     b->p = NULL;
 }
 
-// Memory of one op call that outlives it only as capacity; one block for each use, grown to the largest ever asked for.
+// Memory of one op call that outlives it only as capacity, grown to the largest ever asked for. Ops run in order on the
+// stream, so all share two blocks (cuda_plan.h counts them).
 typedef struct { Buf b; } Scratch;
+static Scratch scratch_1, scratch_2;
 static void *scratch(Scratch *s, size_t bytes)
 {
     if (bytes > s->b.n) {
@@ -311,7 +319,6 @@ static void gemm(bool ta, bool tb, size_t M, size_t N, size_t K, Buf A, size_t l
                 bias.p, tf32);
 }
 
-static size_t cuda_packed_size(size_t OC, size_t C) { (void)OC; (void)C; return 0; } // plain weights serve decoding too
 static void cuda_pack(Buf out, Buf w, size_t OC, size_t C)
 {
     (void)w;
@@ -366,9 +373,8 @@ __global__ void add_slabs_kernel(float *db, float *dw, const float *partial, siz
 // db (C) += the column sums of d (N,C); with dw (C): of d times the normalised inp too
 static void column_sums(Buf db, Buf dw, Buf d, Buf inp, Buf mean, Buf rstd, size_t N, size_t C)
 {
-    static Scratch s;
-    size_t slabs = ceil_div(N, 64) < 64 ? ceil_div(N, 64) : 64, rows = ceil_div(N, slabs);
-    float *partial = (float *)scratch(&s, slabs * 2 * C * sizeof *partial);
+    size_t slabs = ceil_div(N, 64) < cuda_slabs ? ceil_div(N, 64) : cuda_slabs, rows = ceil_div(N, slabs);
+    float *partial = (float *)scratch(&scratch_1, slabs * 2 * C * sizeof *partial);
     dim3 grid((unsigned)ceil_div(C, 32 * 16 / dtype_size(d.type)), (unsigned)slabs);
     if (dw.p)
         BY_TYPE(d,
@@ -407,10 +413,9 @@ static void cuda_matmul_forward_tf32(Buf out, Buf inp, Buf w, Buf b, size_t N, s
 static void cuda_matmul_backward(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, size_t N, size_t C, size_t OC)
 {
     NEED(dinp, N * C); NEED(dw, OC * C); NEED(db, OC); NEED(dout, N * OC); NEED(inp, N * C); NEED(w, OC * C);
-    static Scratch s;
     Buf d = dout;
     if (d.type != w.type) { // a product's inputs are of one type
-        d.type = w.type; d.n = N * OC; d.p = scratch(&s, d.n * dtype_size(d.type));
+        d.type = w.type; d.n = N * OC; d.p = scratch(&scratch_1, d.n * dtype_size(d.type));
         cuda_copy(d, dout);
     }
     if (dinp.p) gemm(false, false, N, C, OC, d, OC, w, C, 0, dinp, C, none);
@@ -1221,8 +1226,7 @@ static void cuda_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qk
     NEED(lse, N * NH);
     NEED(qkv, 3 * N * NH * HS_);
     NEED_INDEX(start, B + 1);
-    static Scratch s;
-    float *delta = (float *)scratch(&s, N * NH * sizeof *delta), scale = (float)(1 / sqrt((double)HS_));
+    float *delta = (float *)scratch(&scratch_1, N * NH * sizeof *delta), scale = (float)(1 / sqrt((double)HS_));
     BY_TYPE(qkv,
             RUN(attention_delta_kernel<T>, (unsigned)ceil_div(N * NH, THREADS / 32), THREADS, 0, delta, at<T>(out),
                 at<T>(dout), N * NH, HS_));
@@ -1353,9 +1357,7 @@ __global__ void __launch_bounds__(128)
     }
 }
 
-// Below these a launch costs more than it saves; and a prompt is cut into so many parts at most, if the device has
-// room for more blocks at once than there are.
-enum { PREFIX_LONG = 64, PREFIX_QUERIES = 16, PREFIX_PARTS = 4, PREFIX_BLOCKS = 512, DECODE_MANY = 4096 };
+enum { DECODE_MANY = 4096 };
 
 static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T_, Buf pkv, Buf pslot,
                                   Buf plen, size_t TP, size_t B, size_t N, size_t NH, size_t HS_)
@@ -1374,15 +1376,12 @@ static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot,
                     I_(start), I_(slot), len.p ? I_(len) : NULL, T_, B, N, NH, HS_));
     if (!len.p && qkv.type == DT_BF16) // all that they see is in prompts and qkv
         return attention_mma(at<bf16>(out), NULL, qkv, start, pkv, pslot, plen, TP, B, N, NH, HS_, true, true, 1);
-    static Scratch s_out, s_lse;
     void *prompts = NULL;
     float *lse = NULL;
-    if (qkv.type == DT_BF16 && pkv.p && TP >= PREFIX_LONG && N >= PREFIX_QUERIES) {
-        size_t blocks = ceil_div(N, MMA_ROWS) * NH, most = ceil_div(TP, PREFIX_LONG);
-        parts = PREFIX_BLOCKS / blocks < most ? PREFIX_BLOCKS / blocks : most;
-        parts = parts < 1 ? 1 : parts > PREFIX_PARTS ? (size_t)PREFIX_PARTS : parts;
-        prompts = scratch(&s_out, parts * N * NH * HS_ * sizeof(bf16));
-        lse = (float *)scratch(&s_lse, parts * N * NH * sizeof *lse);
+    if (qkv.type == DT_BF16 && pkv.p && cuda_prefix_parts(N, NH, TP)) {
+        parts = cuda_prefix_parts(N, NH, TP);
+        prompts = scratch(&scratch_1, parts * N * NH * HS_ * sizeof(bf16));
+        lse = (float *)scratch(&scratch_2, parts * N * NH * sizeof *lse);
         attention_mma((bf16 *)prompts, lse, qkv, start, pkv, pslot, plen, TP, B, N, NH, HS_, false, true, parts);
     }
     // positions lie side by side in both caches: if one begins at a round address and is a round size, all are
@@ -1451,15 +1450,9 @@ static unsigned row_threads(size_t V)
     return V > ROW_THREADS * 4 ? (unsigned)ROW_THREADS : 32 * (unsigned)ceil_div(V, 128);
 }
 
-static size_t cuda_head_rows(size_t V) // rows whose logits fit about 128 MiB
-{
-    size_t rows = ((size_t)32 << 20) / V / 64 * 64;
-    return rows < 64 ? 64 : rows > 1024 ? 1024 : rows;
-}
 // of a row of logits: every one aligned, for us and for tensor cores
-static size_t head_stride(size_t V) { return ceil_div(V, 64) * 64; }
+static size_t head_stride(size_t V) { return cuda_vocabulary_rows(V); }
 
-static size_t cuda_vocabulary_rows(size_t V) { return head_stride(V); }
 // as many of w's rows as a product takes: with an odd number of them cuBLASLt's fast kernels are out of the question
 static size_t head_columns(Buf w, size_t C, size_t V) { return w.n >= head_stride(V) * C ? head_stride(V) : V; }
 
@@ -1550,10 +1543,9 @@ static void cuda_logprob_forward(Buf logp, Buf entropy, Buf kept, Buf inp, Buf w
                                  size_t R, size_t C, size_t V)
 {
     NEED(logp, R); NEED(entropy, R); NEED(inp, R * C); NEED(w, V * C); NEED_INDEX(target, R);
-    static Scratch s;
     for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        Buf logits = head_logits(head_room(kept, &s, n, V), inp, w, r, n, C, V);
+        Buf logits = head_logits(head_room(kept, &scratch_1, n, V), inp, w, r, n, C, V);
         RUN(logprob_forward_kernel, (unsigned)n, row_threads(V), 0, F_(logp) + r, entropy.p ? F_(entropy) + r : NULL,
             F_(logits), I_(target) + r, (float)(1 / temperature), V, head_stride(V));
     }
@@ -1598,13 +1590,12 @@ static void cuda_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kep
     NEED(inp, R * C);
     NEED(w, V * C);
     NEED_INDEX(target, R);
-    static Scratch s, sd;
     size_t stride = head_stride(V);
     for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        Buf room = head_room(kept, &s, n, V), logits = kept.p ? room : head_logits(room, inp, w, r, n, C, V),
+        Buf room = head_room(kept, &scratch_1, n, V), logits = kept.p ? room : head_logits(room, inp, w, r, n, C, V),
             d = logits, x = rows_of(inp, r, n, C);
-        if (inp.type != DT_F32) { d.type = inp.type; d.p = scratch(&sd, n * stride * dtype_size(d.type)); }
+        if (inp.type != DT_F32) { d.type = inp.type; d.p = scratch(&scratch_2, n * stride * dtype_size(d.type)); }
         BY_TYPE(d,
                 RUN(logprob_backward_kernel<T>, (unsigned)n, row_threads(V), 0, at<T>(d), logp.p ? F_(logp) + r : NULL,
                     F_(dlogp) + r, F_(logits), I_(target) + r, (float)(1 / temperature), V, stride));
@@ -1639,11 +1630,10 @@ static void cuda_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double 
                          size_t V)
 {
     NEED(kl, R); NEED(p_inp, R * C); NEED(q_inp, R * C); NEED(p_w, V * C); NEED(q_w, V * C);
-    static Scratch sp, sq;
     for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        Buf p = head_logits(head_room(none, &sp, n, V), p_inp, p_w, r, n, C, V),
-            q = head_logits(head_room(none, &sq, n, V), q_inp, q_w, r, n, C, V);
+        Buf p = head_logits(head_room(none, &scratch_1, n, V), p_inp, p_w, r, n, C, V),
+            q = head_logits(head_room(none, &scratch_2, n, V), q_inp, q_w, r, n, C, V);
         RUN(head_kl_kernel, (unsigned)n, row_threads(V), 0, F_(kl) + r, F_(p), F_(q), (float)(1 / temperature), V,
             head_stride(V));
     }
@@ -1782,11 +1772,10 @@ static void cuda_sample(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double
                         size_t R, size_t C, size_t V)
 {
     NEED_INDEX(token, R); NEED(logp, R); NEED(inp, R * C); NEED(w, V * C);
-    static Scratch s;
     size_t k = top_k > 0 && (size_t)top_k < V ? (size_t)top_k : 0;
     for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
         size_t n = R - r < chunk ? R - r : chunk;
-        Buf logits = head_logits(head_room(none, &s, n, V), inp, w, r, n, C, V);
+        Buf logits = head_logits(head_room(none, &scratch_1, n, V), inp, w, r, n, C, V);
         RUN(sample_kernel, (unsigned)n, row_threads(V), 0, I_(token) + r, F_(logp) + r, F_(logits),
             at<double>(uniform) + r, (float)(1 / temperature), k, top_p, V, head_stride(V));
     }
@@ -1856,10 +1845,9 @@ __global__ void sum_kernel(double *out, const double *x, size_t n)
 static double cuda_sumsq(Buf a)
 {
     NEED(a, a.n);
-    static Scratch s;
     // fixed by the length alone, and so is the order of the sum
     size_t blocks = ceil_div(a.n, 4096) < 1024 ? ceil_div(a.n, 4096) : 1024;
-    double *partial = (double *)scratch(&s, 1025 * sizeof *partial), sum;
+    double *partial = (double *)scratch(&scratch_1, 1025 * sizeof *partial), sum;
     RUN(sumsq_kernel, (unsigned)blocks, THREADS, 0, partial, F_(a), a.n);
     RUN(sum_kernel, 1, THREADS, 0, partial + 1024, partial, blocks);
     Buf result = {partial + 1024, 1, DT_F64, "sum of squares"};
@@ -2035,21 +2023,35 @@ static Ops make_table(void)
     return t;
 }
 
+// A card is taken or refused by what it can do, never by its name.
 static void start_device(void)
 {
     int n = 0;
-    cudaDeviceProp device;
     cudaError_t e = cudaGetDeviceCount(&n);
     if (e != cudaSuccess || !n)
         die("--device cuda: no CUDA device (%s): run where there is one, or leave --device out",
             e == cudaSuccess ? "none found" : cudaGetErrorString(e));
     check(cudaGetDeviceProperties(&device, 0), "device properties");
     if (device.major < 8)
-        die("--device cuda: %s has compute capability %d.%d; 8.0 (A100) or later is needed: leave --device out",
+        die("--device cuda: %s has compute capability %d.%d; 8.0 or later is needed, whose tensor cores take bfloat16: "
+            "leave --device out",
             device.name, device.major, device.minor);
+    if (device.warpSize != 32 || device.maxThreadsPerBlock < ROW_THREADS)
+        die("--device cuda: %s has warps of %d threads and at most %d a block; 32 and %d are needed: leave --device "
+            "out",
+            device.name, device.warpSize, device.maxThreadsPerBlock, (int)ROW_THREADS);
+    if (device.major > 9)
+        fprintf(stderr, "vbon: note: %s has compute capability %d.%d, later than this build's machine code: the driver "
+                "compiles it at the first start\n", device.name, device.major, device.minor);
     check(cudaSetDevice(0), device.name);
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
     device_gemm_start();
+}
+
+extern "C" CudaLimits cuda_limits(void) // after the first ops_cuda
+{
+    CudaLimits l = {device.name, cuda_free_bytes(), device.sharedMemPerBlockOptin};
+    return l;
 }
 
 extern "C" const Ops *ops_cuda(DType type)

@@ -479,21 +479,21 @@ static double status_bytes(const char *field)
 
 static void peak(const char *job, size_t rows)
 {
-    double plan = 0;
+    JobSpec plan = {.o = ops_cpu(), .model = gpt2_124m, .train_layers = TRAIN_ALL, .tokens = B * T, .max_new = NEW,
+        .max_prompt = PROMPT, .rows = rows};
+    Plan p;
     if (!strcmp(job, "training")) {
         Training j;
-        Model m;
-        model_create(&m, ops_cpu(), &gpt2_124m, TRAIN_ALL, false, true);
-        plan = plan_training(&m, B * T);
-        model_free(&m);
+        plan.kind = JOB_OFFLINE;
+        plan_job(&p, &plan);
         training_create(&j, &gpt2_124m);
         for (int i = 0; i < 2; i++) training_step(&j, NULL);
     } else if (!strcmp(job, "decode")) {
         Model m;
         Decoding d;
-        model_create(&m, ops_cpu(), &gpt2_124m, TRAIN_NONE, false, true);
-        plan = plan_drawing(&m, rows, DECODE_TOKENS, PROMPT, NEW);
-        model_free(&m);
+        plan.kind = JOB_CACHE;
+        plan.tokens = DECODE_TOKENS;
+        plan_job(&p, &plan);
         model_create(&m, ops_cpu(), &gpt2_124m, TRAIN_NONE, false, false);
         model_random(&m, 1);
         decoding_create(&d, &m, rows);
@@ -501,40 +501,46 @@ static void peak(const char *job, size_t rows)
         decoding_run(&d, NULL);
     } else {
         Iteration j;
-        Model m;
-        model_create(&m, ops_cpu(), &gpt2_124m, TOP, true, true);
-        plan_ppo(&(Ppo){.policy = &m, .max_prompt = PROMPT, .opt = sentiment_options(rows)}, &plan);
-        model_free(&m);
+        PpoOptions o = sentiment_options(rows);
+        plan.kind = JOB_TRAIN;
+        plan.train_layers = TOP;
+        plan.value_head = true;
+        plan.rollout = (size_t)o.rollout;
+        plan.minibatch = (size_t)o.minibatch;
+        plan.tokens = o.tokens;
+        plan.rows = o.rows ? o.rows : 512;
+        plan.max_new = (size_t)o.max_new;
+        plan_job(&p, &plan);
         iteration_create(&j, rows);
         ppo_iteration(&j.p);
     }
     // anonymous: files' pages hardly shrink
     printf("peak %.0f planned %.0f\n", status_bytes("VmHWM:") - status_bytes("RssFile:") - status_bytes("RssShmem:"),
-        plan);
+        p.total);
     exit(0);
 }
 
 static void bench_memory(size_t ppo_rows, bool tiny)
 {
-    const struct { const char *job, *what; size_t rows; } jobs[] = {
+    const struct { const char *job, *what; size_t rows; } peaks[] = {
         {"training", "peak memory, training step", B},
         {"decode", "peak memory, decoding", MOST_ROWS},
         {"ppo", "peak memory, PPO iteration", ppo_rows}};
-    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) {
+    for (size_t i = 0; i < sizeof peaks / sizeof *peaks; i++) {
         pid_t pid;
         char line[4096], rows[32];
         double most = NAN, plan = NAN;
-        snprintf(rows, sizeof rows, "%zu", jobs[i].rows);
-        char *argv[] = {"/proc/self/exe", "--peak", (char *)jobs[i].job, "--rows", rows, "--precision",
+        snprintf(rows, sizeof rows, "%zu", peaks[i].rows);
+        char *argv[] = {"/proc/self/exe", "--peak", (char *)peaks[i].job, "--rows", rows, "--precision",
             cpu_bf16 ? "bf16" : "fp32", tiny ? "--tiny" : NULL, NULL};
         FILE *f = child_start(&pid, NULL, argv, false);
         while (fgets(line, sizeof line, f)) if (sscanf(line, "peak %lf planned %lf", &most, &plan) == 2) break;
         fclose(f);
         waitpid(pid, NULL, 0);
-        if (isnan(most)) die("memory: %s ended without saying its peak", jobs[i].job);
+        if (isnan(most)) die("memory: %s ended without saying its peak", peaks[i].job);
         bool judged = plan > 500e6;
-        result("memory", jobs[i].rows, jobs[i].what, most / 1e6, "MB", "planned", plan / 1e6, most / plan,
-            judged ? 0.95 : 0, judged ? 1.05 : INFINITY, "%zu rows%s", jobs[i].rows,
+        result("memory", peaks[i].rows, peaks[i].what, most / 1e6, "MB", "planned", plan / 1e6, most / plan,
+            judged ? 0.95 : 0, judged ? 1.05 : INFINITY, "%zu rows%s", peaks[i].rows,
             judged ? "" : "; a goal for plans over 500 MB only");
     }
 }

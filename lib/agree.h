@@ -75,7 +75,7 @@ void tokenizers_check(const Tokenizer *a, const char *folder_a, const Tokenizer 
 
 bool reward_reads_ids(const char *reward, const char *model)
 {
-    if (!is_folder(reward) || is_distilbert(reward)) return false;
+    if (!is_folder(model) || !is_folder(reward) || is_distilbert(reward)) return false;
     Tokenizer *a = tokenizer_load(reward), *b = tokenizer_load(model);
     bool same = tokenizer_fingerprint(a) == tokenizer_fingerprint(b);
     tokenizer_free(a); tokenizer_free(b);

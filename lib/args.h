@@ -15,7 +15,9 @@ typedef struct {
     double missing_eos, alpha, reward_timeout, reward_scale, reward_offset, reward_tolerance, temperature, top_p, beta,
         clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad,
         average, save_minutes, anchor_rate, anchor_kl;
+    size_t job;
     bool resume, drop_last, verbose, ties, all;
+    bool kept; // decode_rows and micro_tokens are those that an earlier start of this run chose (plan.h)
 } Args;
 
 // Choices without more to say than their names; an enum beside each says which is which.
@@ -24,6 +26,12 @@ enum { DEVICE_CPU, DEVICE_CUDA };
 static const Named devices[] = {{"cpu", NULL}, {"cuda", NULL}, {NULL, NULL}};
 enum { PRECISION_AUTO, PRECISION_FP32, PRECISION_BF16 };
 static const Named precisions[] = {{"auto", NULL}, {"fp32", NULL}, {"bf16", NULL}, {NULL, NULL}};
+enum { JOB_TRAIN, JOB_CACHE, JOB_OFFLINE, JOB_EVAL };
+static const Named jobs[] = {{"train", "PPO: policy, reference, reward model"},
+                             {"cache", "a model that draws and a reward model; without --reward: sample"},
+                             {"offline", "a model that trains; without --reward: sft too"},
+                             {"eval", "policy, reference, and the reward model or judge"},
+                             {NULL, NULL}};
 enum { METHOD_POLICY, METHOD_BON };
 static const Named methods[] = {{"policy", NULL}, {"bon", NULL}, {NULL, NULL}};
 enum { REWARD_LOGIT, REWARD_PROB };
@@ -33,6 +41,7 @@ typedef enum { OFFLINE_DPO, OFFLINE_IPO, OFFLINE_BONBON, OFFLINE_BON_SFT } Offli
 static const Named offline_losses[] = {{"dpo", NULL}, {"ipo", NULL}, {"bonbon", NULL}, {"bon-sft", NULL}, {NULL, NULL}};
 #define NAMES(table) (sizeof(table) / sizeof *(table) - 1) // a name without its place in the enum does not compile
 _Static_assert(NAMES(devices) == DEVICE_CUDA + 1 && NAMES(precisions) == PRECISION_BF16 + 1, "names and enums");
+_Static_assert(NAMES(jobs) == JOB_EVAL + 1, "names and enums");
 _Static_assert(NAMES(methods) == METHOD_BON + 1 && NAMES(reward_outputs) == REWARD_PROB + 1, "names and enums");
 _Static_assert(NAMES(offline_losses) == OFFLINE_BON_SFT + 1, "names and enums");
 static const struct {
@@ -43,6 +52,14 @@ static const struct {
               {"bf16", NULL, DT_BF16},
               {"fp64", NULL, DT_F64},
               {NULL, NULL, DT_F32}};
+
+// What --precision comes to where it is auto
+static size_t precision_used(const Args *a)
+{
+    if (a->precision != PRECISION_AUTO) return a->precision;
+    return a->device == DEVICE_CPU ? PRECISION_FP32 : PRECISION_BF16;
+}
+static DType device_type(const Args *a) { return precision_used(a) == PRECISION_FP32 ? DT_F32 : DT_BF16; } // CUDA's
 
 #define FLAG(name, type, field, commands, fallback, range, help) \
     { \
@@ -64,8 +81,8 @@ static const Flag flag_table[] = {
          "start from the lower blocks of this language model's folder"),
     FLAG("tokenizer", FLAG_STRING, tokenizer, "sft reward", NULL, NULL,
          "folder with the tokenizer, for a model made from scratch"),
-    FLAG("reference", FLAG_STRING, reference, "eval", NULL, NULL,
-         "folder of the reference, a language model with the policy's tokenizer"),
+    FLAG("reference", FLAG_STRING, reference, "eval info", NULL, NULL,
+         "folder of the reference, a language model with the policy's tokenizer (info: of --job eval; as the model)"),
     FLAG("reward", FLAG_STRING, reward, "sample bon score cache train eval info", NULL, NULL,
          "folder of a reward model (a classifier, no language model), or a program that reads JSONL and writes a "
          "number a line"),
@@ -126,7 +143,7 @@ static const Flag flag_table[] = {
     FLAG("shard-mib", FLAG_LONG, shard_mib, "sft reward train offline", "0", "0..1e9",
          "split the written weights into files of at most so many MiB (0: one file)"),
     GROUP("sampling"),
-    FLAG("samples", FLAG_LONG, samples, "sample cache eval", "1", "1..1e9", "responses a prompt"),
+    FLAG("samples", FLAG_LONG, samples, "sample cache eval info", "1", "1..1e9", "responses a prompt"),
     FLAG("max-new", FLAG_LONG, max_new, "sample bon cache train eval info", "40", "1..1e9", "new tokens at most"),
     FLAG("temperature", FLAG_DOUBLE, temperature, "sample bon cache train offline eval score", "1", "1e-4..1e4",
          "logits are divided by it, in sampling and in every log-probability"),
@@ -135,7 +152,7 @@ static const Flag flag_table[] = {
     FLAG("top-p", FLAG_DOUBLE, top_p, "sample bon", "1", "1e-9..1",
          "sample from the smallest set with this probability (1: all)"),
     GROUP("objective"),
-    CHOICE("objective", objective, "train world", "vbon", objectives, "what to maximise"),
+    CHOICE("objective", objective, "train world info", "vbon", objectives, "what to maximise"),
     CHOICE("loss", loss, "offline", "dpo", offline_losses,
            "what to minimise over comparisons of cached responses (lib/baselines.h has the formulas)"),
     FLAG("alpha", FLAG_DOUBLE, alpha, "offline", "auto", "auto|0..1",
@@ -144,7 +161,7 @@ static const Flag flag_table[] = {
          "dpo, ipo: compare each prompt's first so many cached draws"),
     FLAG("pairs", FLAG_LONG, pairs, "offline", "12", "1..1e9",
          "dpo, ipo: comparisons a prompt at most, chosen by seed"),
-    FLAG("n", FLAG_LONG, n, "train offline bon eval world", "4", "1..1e9", "the N of Best-of-N"),
+    FLAG("n", FLAG_LONG, n, "train offline bon eval world info", "4", "1..1e9", "the N of Best-of-N"),
     FLAG("all", FLAG_BOOL, all, "bon", "false", NULL, "write all N candidates of a prompt, the best marked"),
     CHOICE("method", method, "eval", "policy", methods, "measure --model, or Best-of-N drawn from the reference"),
     FLAG("pool", FLAG_STRING, pool, "eval", NULL, NULL,
@@ -166,13 +183,13 @@ static const Flag flag_table[] = {
     FLAG("ties", FLAG_BOOL, ties, "world", "false", NULL, "a reward of four values only: it counts the letter b"),
     FLAG("compat", FLAG_STRING, compat, "train world", "", NULL,
          "reproduce the released code: scale, jointp, or both, comma-separated"),
-    FLAG("k", FLAG_LONG, k, "train world", "16", "1..4096",
+    FLAG("k", FLAG_LONG, k, "train world info", "16", "1..4096",
          "bond: draws of the reference a prompt and iteration that a response is ranked among"),
-    FLAG("anchor-rate", FLAG_DOUBLE, anchor_rate, "train world", "0.02", "0..1",
+    FLAG("anchor-rate", FLAG_DOUBLE, anchor_rate, "train world info", "0.02", "0..1",
          "jbond: how far the anchor goes towards the policy after each iteration"),
     FLAG("anchor-kl", FLAG_DOUBLE, anchor_kl, "train world", "1", "0..1e6",
          "jbond: weight of the KL to the anchor"),
-    CHOICE("critic", critic, "train", "auto", critics, "what the values are"),
+    CHOICE("critic", critic, "train info", "auto", critics, "what the values are"),
     CHOICE("critic", critic, "world", "head", critics, "what the values are"),
     GROUP("PPO"),
     FLAG("episodes", FLAG_LONG, episodes, "train", "12800", "1..1e9", "responses to train on in all"),
@@ -198,7 +215,8 @@ static const Flag flag_table[] = {
          "passes over the data (a fraction is allowed)"),
     FLAG("steps", FLAG_LONG, steps, "sft reward offline", "0", "0..1e9",
          "optimiser steps, in place of epochs (0: by epochs)"),
-    FLAG("batch", FLAG_LONG, batch, "sft reward offline", "32", "1..1e9", "rows (or comparisons) an optimiser step"),
+    FLAG("batch", FLAG_LONG, batch, "sft reward offline info", "32", "1..1e9",
+         "rows (or comparisons) an optimiser step"),
     FLAG("drop-last", FLAG_BOOL, drop_last, "sft reward offline", "false", NULL,
          "by epochs: leave out what does not fill a last batch (otherwise the last optimiser step has fewer)"),
     FLAG("from-position", FLAG_LONG, from_position, "reward", "12", "0..1e9",
@@ -220,7 +238,7 @@ static const Flag flag_table[] = {
          "of AdamW, on matrices and embeddings"),
     FLAG("clip-grad", FLAG_DOUBLE, clip_grad, "sft reward train offline world", "1", "0..1e9",
          "largest gradient norm (0: no clipping)"),
-    FLAG("average", FLAG_DOUBLE, average, "sft reward train offline", "0", "0..<1",
+    FLAG("average", FLAG_DOUBLE, average, "sft reward train offline info", "0", "0..<1",
          "the model that is written has the weights' moving average, of which this share is kept at each optimiser "
          "step (0: the last weights)"),
     GROUP("running"),
@@ -251,12 +269,17 @@ static const Flag flag_table[] = {
     FLAG("micro-tokens", FLAG_LONG, micro_tokens, "sft reward score cache train offline eval sample bon info", "4096",
          "1..1e9", "tokens in one forward pass; results do not depend on it beyond rounding"),
     FLAG("decode-rows", FLAG_LONG, decode_rows, "sample bon cache eval", "0", "0..1e9",
-         "responses decoded at once at most; fewer need less memory for keys and values (0: 256)"),
+         "responses decoded at once at most; fewer need less memory for keys and values (0: 256; on CUDA as many as "
+         "memory allows, 1024 at most)"),
     FLAG("decode-rows", FLAG_LONG, decode_rows, "train", "0", "0..1e9",
-         "responses decoded at once at most; fewer need less memory for keys and values (0: 512)"),
+         "responses decoded at once at most; fewer need less memory for keys and values (0: 512; on CUDA as many as "
+         "memory allows, 1024 at most)"),
     FLAG("decode-rows", FLAG_LONG, decode_rows, "info", "0", "0..1e9",
          "responses decoded at once at most; fewer need less memory for keys and values (0: 256, for train 512)"),
+    CHOICE("job", job, "info", "train", jobs, "what the plan is for"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
+    FLAG("memory", FLAG_STRING, memory, "sample bon cache train offline eval", NULL, NULL,
+         "what may be used of a device, e.g. 40GB (what is free)"),
     CHOICE("precision", precision, "all", "auto", precisions,
            "bf16: on the CPU of matrix products' inputs, on CUDA of weights and activations, DistilBERT's in TF32; "
            "what trains, its sums and statistics stay fp32 (auto: fp32 on the CPU, bf16 on CUDA)"),

@@ -348,8 +348,9 @@ static size_t offline_record(Run *r, Metric *x)
     return sizeof all / sizeof *all;
 }
 
-static void cmd_offline(const Args *a)
+static void cmd_offline(const Args *asked)
 {
+    Args own = *asked, *a = &own;
     const char *name = offline_losses[a->loss].name;
     Offline s = {.loss = {.kind = (OfflineKind)a->loss, .N = a->n, .beta = a->beta}};
     OfflineLoss *loss = &s.loss;
@@ -369,15 +370,30 @@ static void cmd_offline(const Args *a)
     if (a->data && !pairwise) usage("--data goes with --loss dpo and ipo; %s needs a cache", name);
     if (a->data && (flag_given("draws") == 2 || flag_given("pairs") == 2)) usage("--draws and --pairs go with --cache");
     Run r;
+    run_keep(a);
     if (!run_open(&r, a, "offline")) return;
+    plan_run(a, JOB_OFFLINE, a->model, 0, 1);
     Model m;
     Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, a->train_layers, false);
     tokenizer_eos(t); // or dies now
+    Cache cache;
     if (a->data) comparisons_read(c, a->data, (size_t)a->prompts_max, t, &m.cfg);
     else {
-        Cache cache;
         cache_read(&cache, a->cache, 0);
         check_origin(&cache, a->cache, a, &m, t);
+        comparisons_make(c, &cache, (size_t)a->prompts_max, loss, (size_t)a->draws, (size_t)a->pairs, (uint64_t)a->seed,
+                         t, &m.cfg);
+    }
+    size_t longest = 0;
+    for (size_t i = 0; i < arrlenu(c->list); i++) { // a comparison is never split
+        const Comparison *x = &c->list[i];
+        size_t both = sequence_tokens(&m, &c->sequences[x->w]);
+        if (loss->kind != OFFLINE_BON_SFT) both += sequence_tokens(&m, &c->sequences[x->l]);
+        if (both > longest) longest = both;
+    }
+    plan_run(a, JOB_OFFLINE, a->model, longest, 1);
+    size_t tokens = (size_t)a->micro_tokens > longest ? (size_t)a->micro_tokens : longest;
+    if (a->cache) {
         if (a->reward) {
             Reward reward;
             open_reward(&reward, a, t);
@@ -385,21 +401,12 @@ static void cmd_offline(const Args *a)
             reward_close(&reward);
         } else
             printf("%s: its rewards are taken as they stand (--reward names what made them, and checks)\n", a->cache);
-        comparisons_make(c, &cache, (size_t)a->prompts_max, loss, (size_t)a->draws, (size_t)a->pairs, (uint64_t)a->seed,
-                         t, &m.cfg);
         cache_free(&cache);
     }
     if (c->retokenised)
         printf("%s: %zu of %zu texts encode to other tokens than were sampled, and are learned as texts (a cache with "
                "ids has the tokens)\n",
                a->cache, c->retokenised, arrlenu(c->responses));
-    size_t tokens = (size_t)a->micro_tokens;
-    for (size_t i = 0; i < arrlenu(c->list); i++) { // a comparison is never split
-        const Comparison *x = &c->list[i];
-        size_t both = sequence_tokens(&m, &c->sequences[x->w]);
-        if (loss->kind != OFFLINE_BON_SFT) both += sequence_tokens(&m, &c->sequences[x->l]);
-        if (both > tokens) tokens = both;
-    }
     pass_create(&s.pass, &m, tokens, true);
     if (loss->kind != OFFLINE_BON_SFT) comparisons_reference(c, &s.pass, a->temperature);
     if (loss->kind == OFFLINE_BONBON && automatic) loss->alpha = bonbon_alpha(c, loss->N);

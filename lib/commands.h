@@ -12,6 +12,7 @@ typedef struct { const char *name; void (*run)(const Args *a); const char *summa
 
 #include "run.h"
 #include "inputs.h"
+#include "plan.h"
 #include "supervised.h"
 #include "draw.h"
 #include "eval.h"
@@ -160,7 +161,7 @@ static void ppo_options(PpoOptions *o, const Args *a)
         .episodes = a->episodes, .rollout = a->rollout, .minibatch = a->minibatch, .epochs = a->ppo_epochs,
         .max_new = a->max_new, .warmup = a->warmup, .schedule = &schedules[a->schedule],
         .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed,
-        .fhat = &fhats[a->fhat], .critic = &critics[a->critic == CRITIC_AUTO ? CRITIC_HEAD : a->critic],
+        .fhat = &fhats[a->fhat], .critic = critic_used(a),
         .objective.row = &objectives[a->objective], .adamw = adamw(a)};
     o->objective.k = a->k; o->objective.anchor_rate = a->anchor_rate; o->objective.anchor_kl = a->anchor_kl;
     for (const char *c = a->compat; *c;) {
@@ -228,8 +229,9 @@ static size_t train_record(Run *r, Metric *x)
     return p->n_metrics;
 }
 
-static void cmd_train(const Args *a)
+static void cmd_train(const Args *asked)
 {
+    Args own = *asked, *a = &own;
     static const Column shown[] = {
         {"objective/scores", "reward"}, {"vbon/distance", "distance"}, {"objective/kl", "KL"}, {NULL, NULL}};
     PpoOptions opt;
@@ -238,19 +240,23 @@ static void cmd_train(const Args *a)
     bool cached = opt.objective.row->cached || opt.critic->prefixes || a->cache;
     if (cached) require(a->cache, "cache");
     Run r;
+    run_keep(a);
     if (!run_open(&r, a, "train")) return;
-    if (a->critic == CRITIC_AUTO && cached && !opt.fhat->exact && reward_reads_ids(a->reward, a->model))
-        opt.critic = &critics[CRITIC_PREFIX_RANK];
+    plan_run(a, JOB_TRAIN, a->model, 0, 1);
     Model m;
     Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, a->train_layers, opt.critic->value_head);
     if (opt.critic->value_head) value_head_random(&m, (uint64_t)a->seed);
     opt.eos = tokenizer_eos(t);
+    size_t n, longest = 1;
+    Prompt *prompts = prompts_load(a, t, m.cfg.max_T, &n, false);
+    for (size_t i = 0; i < n; i++) if (prompts[i].n > longest) longest = prompts[i].n;
+    plan_run(a, JOB_TRAIN, a->model, longest, 1);
+    opt.rows = decode_rows(a, 0);
+    opt.tokens = (size_t)a->micro_tokens;
     Reward reward;
     open_reward(&reward, a, t);
     if (opt.critic->prefixes) reward_prefixes(&reward, m.cfg.V);
     json_t *chosen = train_auto(&opt, a, param_count(&m, 0));
-    size_t n;
-    Prompt *prompts = prompts_load(a, t, m.cfg.max_T, &n, false);
     Cdf *cdf = cached ? cdfs_load(prompts, n, a, &m, t, &reward) : NULL;
     size_t least = SIZE_MAX;
     for (size_t i = 0; i < n && cached; i++) if (cdf[i].M < least) least = cdf[i].M;

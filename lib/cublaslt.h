@@ -15,7 +15,7 @@
 #include <cublasLt.h>
 #include <cuda_runtime.h>
 #include <dlfcn.h>
-#include "../gpt2.h"
+#include "cuda_plan.h"
 
 #define LT_FUNCTIONS(X) \
     X(Create) \
@@ -56,8 +56,8 @@ typedef struct {
 // The largest power of two up to 256 that divides an address: some algorithms need matrices that begin at a round one.
 static int alignment(const void *p) { int a = 256; while ((uintptr_t)p % (uintptr_t)a) a /= 2; return a; }
 static cublasLtHandle_t lt_handle;
-static const size_t lt_workspace = (size_t)32 << 20; // bytes that an algorithm may use beside the matrices
-static void *lt_room;                                // so many
+static const size_t lt_workspace = cuda_workspace; // bytes that an algorithm may use beside the matrices
+static void *lt_room;                              // so many
 
 static void device_gemm_start(void)
 {

@@ -251,6 +251,8 @@ static const Field header_fields[] = {{"vbon_cache", FIELD_WHOLE, 1, 1, 0},
                                       {"missing_eos", FIELD_TEXT, 0, 0, 0},
                                       {"precision", FIELD_TEXT, 0, 0, 0},
                                       {"device", FIELD_TEXT, 0, 0, 0},
+                                      {"decode_rows", FIELD_WHOLE, 1, 1e9, 0},
+                                      {"micro_tokens", FIELD_WHOLE, 1, 1e9, 0},
                                       {"temperature", FIELD_NUMBER, 1e-6, DBL_MAX, 0},
                                       {"max_new", FIELD_WHOLE, 1, INT_MAX, 0},
                                       {"seed", FIELD_WHOLE, 0, 0x1p63, 0},
@@ -450,8 +452,13 @@ size_t cache_resume(Append *file, const json_t *header, const Prompt *prompts, s
         if (!head) {
             head = j;
             json_object_foreach((json_t *)header, key, v) {
-                bool old = !strcmp(key, "total") && !json_object_get(head, key); // a header from before there was one
                 const json_t *was = json_object_get(head, key);
+                // a header from before there was one; and a precision by the flag, whose meaning "device" says
+                bool old =
+                    !was && (!strcmp(key, "total") || !strcmp(key, "decode_rows") || !strcmp(key, "micro_tokens"));
+                const char *as = json_string_value(was), *now = json_string_value(v);
+                old |= !strcmp(key, "precision") && as && !strcmp(as, "auto") &&
+                       !strcmp(now, json_object_get(header, "device") ? "bf16" : "fp32");
                 bool same = json_equal(v, was) || (!strcmp(key, "missing_eos") && same_number(v, was)); // -1 or -1.0
                 if (!old && !differs && !same) differs = key;
             }

@@ -4,19 +4,23 @@
 
 typedef struct { Model m; Tokenizer *t; Arena work; Generator g; Prompt *prompts; size_t n, rows; Sampling s; } Drawing;
 
-static void drawing_open(Drawing *d, const Args *a, const char *model, uint64_t stream)
+// share: how many responses of a prompt are drawn side by side
+static void drawing_open(Drawing *d, Args *a, size_t job, const char *model, uint64_t stream, size_t share)
 {
     memset(d, 0, sizeof *d);
     const char *flag = model == a->model ? "model" : "reference";
-    d->t = model_load_as(&d->m, device_ops(a), require(model, flag), flag, false, TRAIN_NONE, false);
+    plan_run(a, job, require(model, flag), 0, share);
+    d->t = model_load_as(&d->m, device_ops(a), model, flag, false, TRAIN_NONE, false);
     d->prompts = prompts_load(a, d->t, d->m.cfg.max_T, &d->n, stream == STREAM_SAMPLE || stream == STREAM_BON);
     size_t longest = 1;
     for (size_t i = 0; i < d->n; i++) if (d->prompts[i].n > longest) longest = d->prompts[i].n;
+    plan_run(a, job, model, longest, share);
     d->rows = decode_rows(a, 256);
     d->work = (Arena){.name = "sampling", .o = d->m.o};
     for (int pass = 0; pass < 2; pass++) {
         if (pass) arena_place(&d->work);
-        generator_carve(&d->g, &d->m, &d->work, d->rows, d->rows, (size_t)a->micro_tokens, longest, (size_t)a->max_new);
+        generator_carve(&d->g, &d->m, &d->work, d->rows, prompt_slots(d->rows, share),
+                        (size_t)a->micro_tokens, longest, (size_t)a->max_new);
     }
     model_pack(&d->m);
     d->s = (Sampling){.temperature = a->temperature, .top_p = a->top_p, .top_k = a->top_k, .seed = (uint64_t)a->seed,
@@ -79,8 +83,9 @@ static void write_response(FILE *f, const Tokenizer *t, const Prompt *p, const R
     json_decref(j);
 }
 
-static void sample_run(const Args *a, bool bon)
+static void sample_run(const Args *asked, bool bon)
 {
+    Args own = *asked, *a = &own;
     Drawing d;
     Reward reward;
     size_t M = (size_t)(bon ? a->n : a->samples);
@@ -88,9 +93,9 @@ static void sample_run(const Args *a, bool bon)
     if (bon) require(a->reward, "reward");
     prompts_path(a, true);
     AsideFile *out = a->out ? out_file(a) : NULL;
-    drawing_open(&d, a, a->model, bon ? STREAM_BON : STREAM_SAMPLE);
-    checked_product(bon ? "--n for all prompts" : "--samples for all prompts", d.n, M);
     lines_on_stdout = !out;
+    drawing_open(&d, a, JOB_CACHE, a->model, bon ? STREAM_BON : STREAM_SAMPLE, M);
+    checked_product(bon ? "--n for all prompts" : "--samples for all prompts", d.n, M);
     bool rewarded = bon || a->reward;
     if (rewarded) open_reward(&reward, a, d.t);
     else if (a->cache) usage("--cache says how many of a prompt's samples are below: it needs --reward too");
@@ -129,15 +134,35 @@ static void sample_run(const Args *a, bool bon)
 static void cmd_sample(const Args *a) { sample_run(a, false); }
 static void cmd_bon(const Args *a) { sample_run(a, true); }
 
-static void cmd_cache(const Args *a)
+// The rows and tokens of a cache that was begun on a device, so that its blocks stay the same.
+static void cache_keep(Args *a)
 {
+    const char *ours = "{\"vbon_cache\"";
+    if (a->device == DEVICE_CPU) return;
+    Jsonl in;
+    jsonl_open(&in, a->out);
+    if (jsonl_line(&in) && in.lines.buffer[in.lines.n - 1] == '\n' && !strncmp(in.text, ours, strlen(ours))) {
+        json_t *j = line_parse(&in), *rows = json_object_get(j, "decode_rows"),
+               *tokens = json_object_get(j, "micro_tokens");
+        if (!a->decode_rows) a->decode_rows = rows ? (long)json_integer_value(rows) : 256; // as before they were kept
+        if (!flag_given("micro-tokens")) a->micro_tokens = tokens ? (long)json_integer_value(tokens) : 4096;
+        a->kept = true;
+        json_decref(j);
+    }
+    jsonl_close(&in);
+}
+
+static void cmd_cache(const Args *asked)
+{
+    Args own = *asked, *a = &own;
     Drawing d;
     Reward reward;
     size_t M = (size_t)a->samples;
     Append file;
     require(a->model, "model"); require(a->reward, "reward"); require(a->prompts, "prompts");
     append_open(&file, require(a->out, "out"));
-    drawing_open(&d, a, a->model, STREAM_CACHE);
+    cache_keep(a);
+    drawing_open(&d, a, JOB_CACHE, a->model, STREAM_CACHE, M);
     open_reward(&reward, a, d.t);
     uint64_t prompts = 0;
     for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
@@ -146,11 +171,14 @@ static void cmd_cache(const Args *a)
     size_t total = checked_product("--samples for all prompts", d.n, M);
     json_t *header = json_make(
         "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer",
-        tok, "reward", reward.what, "prompts", ps, "missing_eos", eos, "precision", precisions[a->precision].name,
+        tok, "reward", reward.what, "prompts", ps, "missing_eos", eos, "precision", precisions[precision_used(a)].name,
         "temperature", json_number(a->temperature, "--temperature", "choose another"), "max_new",
         (json_int_t)a->max_new, "seed", (json_int_t)a->seed, "samples", (json_int_t)M, "total", (json_int_t)total);
-    // "auto" is bf16 there
-    if (a->device != DEVICE_CPU) json_object_set_new(header, "device", json_make("s", devices[a->device].name));
+    if (a->device != DEVICE_CPU) { // and what was chosen there
+        json_object_set_new(header, "device", json_make("s", devices[a->device].name));
+        json_object_set_new(header, "decode_rows", json_integer(a->decode_rows));
+        json_object_set_new(header, "micro_tokens", json_integer(a->micro_tokens));
+    }
     size_t done = cache_resume(&file, header, d.prompts, d.n, M);
     if (done) printf("%s: %zu of %zu samples are there already\n", a->out, done, total);
     if (done && done < total) { // of two rewards' numbers no later look at a few would be sure to tell

@@ -206,19 +206,21 @@ static void pool_choose(Response *out, const char *path, const Prompt *prompts, 
     cache_free(&c);
 }
 
-static void cmd_eval(const Args *a)
+static void cmd_eval(const Args *asked)
 {
+    Args own = *asked, *a = &own;
     const char *reference = require(a->reference, "reference");
     bool bon = a->method == METHOD_BON;
     const char *policy = bon ? reference : require(a->model, "model");
     size_t K = (size_t)a->samples, N = bon ? (size_t)a->n : 1;
     require(a->cache, "cache"); require(a->reward, "reward");
     if (a->pool && !bon) usage("--pool is what --method bon chooses from");
-    EvalSpec spec = {.temperature = a->temperature, .tokens = (size_t)a->micro_tokens};
+    EvalSpec spec = {.temperature = a->temperature};
     spec.n_ns = parse_ns(a->ns, spec.ns);
     AsideFile *file = a->out ? out_file(a) : NULL;
     Drawing d;
-    drawing_open(&d, a, policy, STREAM_EVAL);
+    drawing_open(&d, a, JOB_EVAL, policy, STREAM_EVAL, K * N);
+    spec.tokens = (size_t)a->micro_tokens;
     Model ref;
     Tokenizer *ref_t = model_load_as(&ref, device_ops(a), reference, "reference", false, TRAIN_NONE, false);
     tokenizers_check(d.t, policy, ref_t, reference);

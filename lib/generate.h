@@ -36,6 +36,12 @@ typedef struct {
 // `a`. Call again at each phase change.
 void generator_carve(Generator *g, Model *m, Arena *a, size_t rows, size_t slots, size_t tokens, size_t max_prompt,
                      size_t max_new);
+// How many prompts `rows` responses in a row have at most, where each prompt has `share` of them side by side.
+static inline size_t prompt_slots(size_t rows, size_t share)
+{
+    size_t slots = share ? (rows + share - 2) / share + 1 : rows;
+    return slots < rows ? slots : rows;
+}
 void generator_free(Generator *g);
 // Fills ids, logp, n, finished and key of r[0..n) (prompt and sample are given; equal prompts side by side are
 // prefilled once). Uses m->packed: call model_pack first.

@@ -112,6 +112,11 @@ static void check_origin(const Cache *c, const char *path, const Args *a, const 
     json_t *T = json_object_get(header, "temperature");
     if (json_is_number(T) && fabs(json_number_value(T) - a->temperature) > 1e-9)
         die("%s: was sampled at temperature %g, not %g", path, json_number_value(T), a->temperature);
+    const char *then = json_string_value(json_object_get(header, "precision"));
+    const char *now = precisions[precision_used(a)].name;
+    if (then && strcmp(then, "auto") && strcmp(then, now)) // which older ones say
+        printf("%s: was drawn in %s, and this computes in %s: its numbers are taken to agree to rounding\n", path, then,
+               now);
     cache_ids_check(c, path, reference);
 }
 static void check_cache(const Cache *c, const char *path, const Args *a, const Model *reference, const Tokenizer *t)
@@ -195,6 +200,14 @@ static void cdfs_free(Cdf *c, size_t n) // NULL: nothing
 {
     for (size_t i = 0; c && i < n; i++) { free(c[i].reward); free(c[i].key); free(c[i].logF); }
     free(c);
+}
+
+// What --critic comes to where it is auto
+static const Critic *critic_used(const Args *a)
+{
+    if (a->critic != CRITIC_AUTO) return &critics[a->critic];
+    bool ranks = (a->cache || objectives[a->objective].cached) && !fhats[a->fhat].exact;
+    return &critics[ranks && a->reward && reward_reads_ids(a->reward, a->model) ? CRITIC_PREFIX_RANK : CRITIC_HEAD];
 }
 
 static void open_reward(Reward *r, const Args *a, const Tokenizer *t)

@@ -39,6 +39,8 @@ struct Run {
 // Looks at what is in --out already and sets a, command and from. False, and says so: the run is finished. Never
 // replaces another run's model.
 static bool run_open(Run *r, const Args *a, const char *command);
+// Before it: what the run in --out chose by the memory there was (plan.h) is what a resumed one goes on with.
+static void run_keep(Args *a);
 // The run from its first step, or from `from`, to its last, and the model into --out. Frees from.
 static void run_steps(Run *r);
 static AdamW adamw(const Args *a);               // of the flags
@@ -137,7 +139,7 @@ static void check_same_flags(const Args *a, const char *command)
 {
     static const char *const free_flags[] = {"resume",       "log-every", "save-every",
                                              "save-minutes", "out",       "reward-tolerance",
-                                             "verbose"};
+                                             "verbose",      "memory"};
     json_t *j = first_record(a), *v;
     const char *key;
     json_t *now = flags_json(a, flag_table, n_flags, command), *then = json_object_get(j, "flags");
@@ -187,6 +189,23 @@ static bool has_record(const char *log)
     bool whole = lines_next(&in) && in.buffer[in.n - 1] == '\n';
     lines_close(&in);
     return whole;
+}
+
+static void run_keep(Args *a)
+{
+    if (a->device == DEVICE_CPU || !a->resume || !a->out) return;
+    char *log = format("%s/log.jsonl", a->out);
+    if (has_record(log)) {
+        json_t *j = first_record(a), *flags = json_object_get(j, "flags");
+        json_t *rows = json_object_get(flags, "decode-rows");
+        // of older logs 0, which stands for 512
+        if (!flag_given("decode-rows") && rows) a->decode_rows = (long)json_integer_value(rows);
+        if (!flag_given("micro-tokens"))
+            a->micro_tokens = (long)json_integer_value(json_object_get(flags, "micro-tokens"));
+        a->kept = true;
+        json_decref(j);
+    }
+    free(log);
 }
 
 static bool run_open(Run *r, const Args *a, const char *command)

@@ -55,6 +55,7 @@ struct Pinned {
 static std::map<const char *, Allocation> device; // by address
 static std::map<const char *, Pinned> pinned;
 static char *arena;
+static size_t in_use, in_use_most;     // bytes of device memory that the program has now, and had at most
 static size_t arena_bytes, arena_high; // arena_high: what has ever been allocated lies below
 static cudaError_t last_error;
 
@@ -131,9 +132,16 @@ std::string explain_fault(const void *p, bool *resume)
     return p ? "reads or writes " + describe(p) : "reads or writes NULL, or a vector at a misaligned address";
 }
 
+static void write_account() // SIMT_MEMORY names a file: the most bytes of device memory that there were at one time
+{
+    FILE *f = fopen(getenv("SIMT_MEMORY"), "w");
+    if (!f || fprintf(f, "%zu\n", in_use_most) < 0 || fclose(f)) fprintf(stderr, "SIMT_MEMORY: cannot be written\n");
+}
+
 static void start()
 {
     if (arena) return;
+    if (getenv("SIMT_MEMORY")) atexit(write_account);
     const char *mb = getenv("SIMT_DEVICE_MB");
     arena_bytes = round_up((mb ? strtoul(mb, nullptr, 10) : 4096) << 20, HUGE);
     arena = (char *)mmap(nullptr, arena_bytes + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -480,6 +488,8 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
 #endif
     COST(if (false)) fill(p, bytes);
     device[p] = {bytes, where};
+    in_use += bytes;
+    if (in_use > in_use_most) in_use_most = in_use;
     *out = p;
     return cudaSuccess;
 }
@@ -489,6 +499,7 @@ cudaError_t cudaFree(void *p)
     wait_for_all();
     auto a = device.find((const char *)p);
     if (a == device.end()) fail("cudaFree of %s", describe(p).c_str());
+    in_use -= a->second.bytes;
 #ifdef SIMT_ASAN
     __asan_poison_memory_region(p, a->second.bytes);
 #endif
@@ -734,7 +745,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
     p->maxGridSize[0] = 2147483647;
     p->maxGridSize[1] = p->maxGridSize[2] = 65535;
     p->sharedMemPerBlock = SHARED_DEFAULT;
-    p->sharedMemPerBlockOptin = SHARED_MOST;
+    const char *kb = getenv("SIMT_SHARED_KB"); // a device that has less
+    p->sharedMemPerBlockOptin = kb ? strtoul(kb, nullptr, 10) << 10 : SHARED_MOST;
     p->sharedMemPerMultiprocessor = SHARED_MOST + 1024;
     p->regsPerBlock = p->regsPerMultiprocessor = 65536;
     p->l2CacheSize = 40 << 20;

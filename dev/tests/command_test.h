@@ -755,7 +755,8 @@ static void info_knows_every_pythia(void) // by its public shape and parameter c
 
 static void info_says(void) // of a plan from config.json alone: families, and the answer
 {
-    #define PLAN "info --max-prompt 512 --max-new 53 --train-layers 8 --model dev/fixtures/configs/pythia-"
+    #define PLAN "info --max-prompt 512 --max-new 53 --train-layers 8 --rollout 128 --minibatch 32 " \
+        "--model dev/fixtures/configs/pythia-"
     static const struct { const char *args, *says[6]; } plans[] = {
         {PLAN "410m.json --memory 40GB",
          {"classifier of 3 labels", "405334016 parameters", "16 of 64 dimensions rotary",
@@ -764,7 +765,23 @@ static void info_says(void) // of a plan from config.json alone: families, and t
         {PLAN "6.9b.json --memory 400GB", {"6857302016 parameters", "32 of 128", "fits in 400GB: yes"}},
         {"info --model dev/demo/lm --reward dev/demo/rm --memory 1MiB",
          {"packed weights", "kv cache", "second moments", "copy of what trains", "fits in 1MiB: no",
-          "other commands with these flags: sft and offline "}},
+          "other jobs with these flags: cache "}},
+        // a device's plans in any build, on any machine: whole jobs, and what makes them fit
+        {PLAN "2.8b.json --memory 40GB --device cuda",
+         {"on cuda (bf16)", "scratch of operations", "master weights", "of the host's, not in the total",
+          "fits in 40GB: no, ", "too much; with --decode-rows 64 it needs "}},
+        {PLAN "2.8b.json --memory 40GB --device cuda --decode-rows 32", {"fits in 40GB: yes, "}},
+        {PLAN "2.8b.json --memory 16GB --device cuda",
+         {"too much; with --train-layers 3 --decode-rows 8 it needs "}},
+        {PLAN "2.8b.json --memory 2GB --device cuda --job cache", {"too much; even with ", "take a smaller model"}},
+        // J-BOND's anchor has weights, and draws: one prompt's slot for its two draws
+        {PLAN "2.8b.json --device cuda --objective jbond --average .9",
+         {"averaged weights               2942.3 MiB", "copy of what trains            1471.2 MiB",
+          "anchor                         1471.2 MiB", "kv cache                      24720.0 MiB  while drawing"}},
+        {PLAN "2.8b.json --device cuda --objective bond --k 2 --n 2", {"kv cache                      24720.0 MiB"}},
+        {PLAN "2.8b.json --device cuda --job offline", {"while training", "other jobs with these flags: train "}},
+        {PLAN "2.8b.json --device cuda --job eval --precision fp32",
+         {"on cuda (fp32)", "reference                weights", "while measuring"}},
         {"info --model dev/demo/lm --reward dev/demo/rm/config.json", {"reward model", "kv cache"}},
         {"info --model dev/demo/lm --reward dev/fixtures/distilbert/config.json", {"reward model             weights"}},
         {"info --model dev/fixtures/distilbert/config.json", {"label 0 of", "memory as a reward model"}},
@@ -784,26 +801,28 @@ static void plans_are_what_is_allocated(void) // for sampling and training
     Config c = {.arch = &architectures[ARCH_GPT2], .L = 2, .C = 32, .NH = 2, .F = 64, .V = 61, .max_T = 32, .eps = 1e-5,
         .tied = true};
     for (int training = 0; training < 2; training++) {
-        Model plan, m;
+        Model m;
         Pass p = {0};
         Generator g = {0};
         Arena work = {.o = ops_cpu()};
-        model_create(&plan, ops_cpu(), &c, training ? 1 : TRAIN_NONE, false, true);
-        double planned = training ? plan_training(&plan, 40) : plan_drawing(&plan, 5, 40, 7, 9);
+        Plan plan;
+        JobSpec j = {.kind = training ? JOB_OFFLINE : JOB_CACHE, .o = ops_cpu(), .model = c, .train_layers = 1,
+            .tokens = 40, .rows = 5, .share = 3, .max_prompt = 7, .max_new = 9};
+        plan_job(&plan, &j);
         model_create(&m, ops_cpu(), &c, training ? 1 : TRAIN_NONE, false, false);
         model_random(&m, 1);
         if (training) pass_create(&p, &m, 40, true);
         else {
-            generator_carve(&g, &m, &work, 5, 5, 40, 7, 9);
+            generator_carve(&g, &m, &work, 5, 3, 40, 7, 9); // 1, 3 and 1 of three prompts
             arena_place(&work);
-            generator_carve(&g, &m, &work, 5, 5, 40, 7, 9);
+            generator_carve(&g, &m, &work, 5, 3, 40, 7, 9);
             model_pack(&m);
         }
         size_t bytes = m.params.base.n + (training ? m.optim.base.n + p.own.base.n : m.packs.base.n + work.base.n);
         const char *what = training ? "sft" : "sample";
-        CHECK(planned == (double)bytes, "%s: %.0f bytes planned, %zu allocated", what, planned, bytes);
+        CHECK(plan.total == (double)bytes, "%s: %.0f bytes planned, %zu allocated", what, plan.total, bytes);
         generator_free(&g); pass_free(&p); arena_release(&work);
-        model_free(&m); model_free(&plan);
+        model_free(&m);
     }
 }
 

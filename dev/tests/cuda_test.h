@@ -213,7 +213,7 @@ static void cuda_layers_tests(void)
 static void cuda_products_tests(void)
 {
     static const struct { size_t N, C, OC; } shapes[] = {
-        {1, 1, 1}, {1, 96, 96}, {7, 13, 5}, {33, 96, 100}, {130, 64, 1}, {40, 128, 257}};
+        {1, 1, 1}, {1, 96, 96}, {7, 13, 5}, {33, 96, 100}, {130, 64, 1}, {9, 21, 1}, {1, 301, 70}, {40, 128, 257}};
     cuda_start();
     needs_kernel = false;
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {

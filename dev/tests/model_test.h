@@ -196,7 +196,8 @@ static void draw_tiny(Model *m, Prompt *p, Response *r, size_t n, size_t rows, s
     Arena work = {.name = "work", .o = m->o};
     for (int pass = 0; pass < 2; pass++) {
         if (pass) arena_place(&work);
-        generator_carve(&g, m, &work, rows, rows, tokens, 4, 8);
+        // of few rows fewer prompts than they have
+        generator_carve(&g, m, &work, rows, rows < 10 ? 2 : rows, tokens, 4, 8);
     }
     model_pack(m);
     Sampling s = {.temperature = temperature, .top_p = 1, .seed = 5, .stream = STREAM_SAMPLE, .eos = 0};
