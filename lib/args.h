@@ -304,23 +304,27 @@ static const size_t n_flags = sizeof flag_table / sizeof *flag_table;
 static const struct { const char *name, *flags;
 } presets[] = {
     {"sentiment",
-     PPO_HEAD "--train-layers 2 --objective vbon --n 4 --fhat digamma --lr 3e-5 --schedule constant --beta1 0.9 --beta2 0.95 "
+     PPO_HEAD
+     "--train-layers 2 --objective vbon --n 4 --fhat digamma --lr 3e-5 --schedule constant --beta1 0.9 --beta2 0.95 "
      "--eps 1e-8 --weight-decay 1e-6 "
      "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 1 --clip 0.2 --value-clip 0.2 --score-clip 10 --clip-grad "
      "0 --episodes 12800 --max-new 40 --temperature 1 --m 200"},
     {"sentiment-released",
-     PPO_HEAD "--train-layers 2 --objective vbon --compat scale,jointp --beta 0.1 --fhat add1 --lr 3e-5 --schedule constant "
+     PPO_HEAD
+     "--train-layers 2 --objective vbon --compat scale,jointp --beta 0.1 --fhat add1 --lr 3e-5 --schedule constant "
      "--beta1 0.9 --beta2 0.95 "
      "--eps 1e-8 --weight-decay 1e-6 "
      "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 1 --score-clip 10 --clip-grad 0 --episodes 12800 --max-new "
      "40 --temperature 1"},
     {"tldr",
-     PPO_HEAD "--train-layers all --objective vbon --n 100 --fhat expfit --lr 3e-6 --schedule linear --beta1 0.9 --beta2 0.95 "
+     PPO_HEAD
+     "--train-layers all --objective vbon --n 100 --fhat expfit --lr 3e-6 --schedule linear --beta1 0.9 --beta2 0.95 "
      "--eps 1e-5 --weight-decay 1e-6 "
      "--rollout 128 --minibatch 32 --ppo-epochs 4 --vf-coef 0.2 --clip 0.2 --value-clip 0.2 --clip-grad 1 --episodes "
      "10000 --max-new 53 --temperature 0.7 --m 200 --missing-eos -1"},
     {"tldr-released",
-     PPO_HEAD "--train-layers 8 --objective l --beta 0.005 --fhat add1 --lr 3e-6 --schedule constant --beta1 0.9 --beta2 0.999 "
+     PPO_HEAD
+     "--train-layers 8 --objective l --beta 0.005 --fhat add1 --lr 3e-6 --schedule constant --beta1 0.9 --beta2 0.999 "
      "--eps 1e-5 --weight-decay 0.01 "
      "--rollout 128 --minibatch 4 --ppo-epochs 4 --vf-coef 0.2 --clip-grad 0 --episodes 10000 --max-new 50 "
      "--temperature 0.7 --missing-eos -20"},

@@ -1534,7 +1534,7 @@ static void what_auto_comes_to(void)
                    "--reward rm --objective rl --beta 0.5 --out auto_uncached");
     expect_chosen("auto_uncached", "head", 1, rate / 2);
     expect_success(AUTO "--reward rm --n 16 --critic prefix-rank --lambda 0.7 --lr %.2g --out auto_said", rate);
-    CHECK(same_files("auto_16/model.safetensors", "auto_said/model.safetensors"), "auto said in words trains otherwise");
+    CHECK(same_files("auto_16/model.safetensors", "auto_said/model.safetensors"), "auto said in words differs");
     json_t *config = get_line("auto_said/log.jsonl", 0);
     CHECK(!json_object_get(config, "auto"), "nothing is auto, but the log has what it came to");
     json_decref(config);
