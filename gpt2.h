@@ -405,6 +405,7 @@ typedef struct {
     size_t n_list;
     size_t n_params;            // elements in all, those that pad the vocabulary's matrices included
     size_t first_block, first;  // blocks below first_block and elements below first are frozen
+    bool recompute;             // what blocks that train keep for the backward pass (acts_carve); set before carving
     Arena params, optim, packs; // of data; of gradients, moments and the master; of packed weights
     Buf data;                   // (n_params) the weights, of o->type
     Buf master;                 // (n_params - first) real: the weights that train, exactly; part of a real data
@@ -484,7 +485,7 @@ typedef struct {
 typedef struct {
     size_t cap_N;
     Buf x;            // (N,C) what the first block that runs reads
-    BlockActs *h;     // (L) blocks that train keep their own, the others share one
+    BlockActs *h;     // (L) blocks that train keep their own, the others share one; `out` apart with m->recompute
     Buf lnf;          // (N,C) the final hidden state
     Buf meanf, rstdf; // (N), (N) real
     // Scratch of the backward pass, none without one: gradients
@@ -495,7 +496,10 @@ typedef struct {
     Buf dfc;          // (N,F)
     Buf dhidden;      // (N,C) of lnf: where model_backward begins
 } Acts;
-// Room for N tokens. Blocks from `keep` on keep their activations for a backward pass (keep = L: none).
+// Room for N tokens. Blocks from `keep` on keep their activations for a backward pass (keep = L: none). With
+// m->recompute all blocks share one's, and each that trains keeps its output alone: of 8C + 2F numbers a token C. The
+// backward pass then runs a block's forward pass again, with the same bits (Chen et al., Training Deep Nets with
+// Sublinear Memory Cost, 2016, arXiv:1604.06174).
 void acts_carve(Acts *a, const Model *m, Arena *arena, size_t N, size_t keep);
 void acts_free(Acts *a);
 // Blocks [from, to) over a packed batch, reading a->x when from > 0 (else the embedding fills it); p is any view of m's
@@ -1050,9 +1054,9 @@ void acts_carve(Acts *a, const Model *m, Arena *arena, size_t N, size_t keep)
     #define STATISTIC(n, name) arena_take(arena, checked_product(name, N, n), DT_REAL, name)
     a->x = TAKE(C, "embedding");
     for (size_t l = 0; l < L; l++) {
-        if (l > 0 && l < keep) { h[l] = h[0]; continue; }
         const char *name = l < keep ? "frozen blocks" : "activations";
-        h[l] = (BlockActs){.ln1 = TAKE(C, name), .mean1 = STATISTIC(1, name), .rstd1 = STATISTIC(1, name),
+        if (l > 0 && (l < keep || m->recompute)) h[l] = h[0];
+        else h[l] = (BlockActs){.ln1 = TAKE(C, name), .mean1 = STATISTIC(1, name), .rstd1 = STATISTIC(1, name),
             .qkv = TAKE(3 * C, name), .lse = STATISTIC(NH, name), .att = TAKE(C, name), .mid = TAKE(C, name),
             .ln2 = TAKE(C, name), .mean2 = STATISTIC(1, name), .rstd2 = STATISTIC(1, name), .fc = TAKE(F, name),
             .act = TAKE(F, name)};
@@ -1073,6 +1077,7 @@ void acts_free(Acts *a) { free(a->h); a->h = NULL; }
 // one block, forward and backward: x -> mid = x + attention(norm1(x)) -> mid + mlp(norm2(mid)), or with `parallel` mid
 // + mlp(norm2(x))
 
+// a->out none: as far as the backward pass reads
 static void block_forward(const Ops *o, const Config *c, const Block *p, const BlockActs *a, Buf x, const Batch *b,
                           const KVCache *kv, size_t l)
 {
@@ -1092,6 +1097,7 @@ static void block_forward(const Ops *o, const Config *c, const Block *p, const B
     o->layernorm_forward(a->ln2, a->mean2, a->rstd2, c->parallel ? x : a->mid, p->ln2w, p->ln2b, N, C, c->eps);
     o->matmul_forward(a->fc, a->ln2, p->fcw, p->fcb, N, C, F);
     o->activation_forward(a->act, a->fc, c->act, N * F);
+    if (!a->out.p) return;
     o->matmul_forward(a->out, a->act, p->fc2w, p->fc2b, N, F, C); // out may be x: x is not read any more
     o->add(a->out, a->out, a->mid, N * C);
 }
@@ -1141,9 +1147,14 @@ void model_backward(Model *m, Acts *a, const Batch *b)
     Buf last = c->L ? a->h[c->L - 1].out : a->x;
     o->fill(slice(a->dx, 0, b->N * c->C), 0);
     o->layernorm_backward(a->dx, m->g.lnfw, m->g.lnfb, a->dhidden, last, m->p.lnfw, a->meanf, a->rstdf, b->N, c->C);
-    for (size_t l = c->L; l > m->first_block; l--)
-        block_backward(o, c, &m->p.h[l - 1], &m->g.h[l - 1], &a->h[l - 1], a,
-                       l - 1 > m->first_block ? a->h[l - 2].out : a->x, b);
+    for (size_t l = c->L; l > m->first_block; l--) {
+        BlockActs h = a->h[l - 1];
+        Buf x = l - 1 > m->first_block ? a->h[l - 2].out : a->x;
+        h.out = (Buf){0};
+        // the top block ran last: what it wrote is still there
+        if (m->recompute && l < c->L) block_forward(o, c, &m->p.h[l - 1], &h, x, b, NULL, l - 1);
+        block_backward(o, c, &m->p.h[l - 1], &m->g.h[l - 1], &h, a, x, b);
+    }
     if (m->first == 0) o->embed_backward(m->g.wte, m->g.wpe, a->dx, b->tokens, b->pos, b->N, c->C);
 }
 

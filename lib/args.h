@@ -16,7 +16,7 @@ typedef struct {
         clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad,
         average, save_minutes, anchor_rate, anchor_kl;
     size_t job;
-    bool resume, drop_last, verbose, ties, all;
+    bool resume, drop_last, verbose, ties, all, recompute;
     bool kept; // decode_rows and micro_tokens are those that an earlier start of this run chose (plan.h)
 } Args;
 
@@ -277,6 +277,9 @@ static const Flag flag_table[] = {
     FLAG("decode-rows", FLAG_LONG, decode_rows, "info", "0", "0..1e9",
          "responses decoded at once at most; fewer need less memory for keys and values (0: 256, for train 512)"),
     CHOICE("job", job, "info", "train", jobs, "what the plan is for"),
+    FLAG("recompute", FLAG_BOOL, recompute, "sft reward train offline info", "false", NULL,
+         "of a block that trains keep the output alone and run it again in the backward pass: less memory, more time in "
+         "updates, the same bits"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
     FLAG("memory", FLAG_STRING, memory, "sample bon cache train offline eval", NULL, NULL,
          "what may be used of a device, e.g. 40GB (what is free)"),

@@ -375,6 +375,7 @@ static void cmd_offline(const Args *asked)
     plan_run(a, JOB_OFFLINE, a->model, 0, 1);
     Model m;
     Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, a->train_layers, false);
+    m.recompute = a->recompute;
     tokenizer_eos(t); // or dies now
     Cache cache;
     if (a->data) comparisons_read(c, a->data, (size_t)a->prompts_max, t, &m.cfg);

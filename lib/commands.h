@@ -245,6 +245,7 @@ static void cmd_train(const Args *asked)
     plan_run(a, JOB_TRAIN, a->model, 0, 1);
     Model m;
     Tokenizer *t = model_load_as(&m, device_ops(a), a->model, "model", false, a->train_layers, opt.critic->value_head);
+    m.recompute = a->recompute;
     if (opt.critic->value_head) value_head_random(&m, (uint64_t)a->seed);
     opt.eos = tokenizer_eos(t);
     size_t n, longest = 1;

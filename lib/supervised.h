@@ -416,6 +416,7 @@ static void supervised_run(const Args *a, const char *command)
             folder, context);
     Model m;
     model_create(&m, o, &c, a->train_layers, false, false);
+    m.recompute = a->recompute;
     model_random(&m, (uint64_t)a->seed);
     if (folder && !reward) model_fill(&m, folder);
     if (folder && reward) {

@@ -357,6 +357,40 @@ static void frozen_one(int which)
     pass_free(&p); model_free(&m); corpus_free(&corpus);
 }
 
+// Gradients with --recompute, bit for bit those without, all blocks training and the top two; and what it spares
+static void recompute_one(const Ops *o, int which, long layers, bool labels)
+{
+    Config c = tiny_of(which, 13, which % 2, labels);
+    Corpus corpus = tiny_corpus(labels ? LOSS_LABEL : LOSS_LM);
+    real *grad[2];
+    size_t n = 0, bytes[2], outs = 0;
+    for (int again = 0; again < 2; again++) {
+        Model m;
+        Pass p;
+        model_create(&m, o, &c, layers, false, false);
+        model_random(&m, 2);
+        m.recompute = again;
+        pass_create(&p, &m, 64, true);
+        for (int pass = 0; pass < 2; pass++) supervised_batch(&p, &corpus, four_rows, 4, 18, true, NULL);
+        n = m.n_params - m.first;
+        o->download(grad[again] = xmalloc(n * sizeof(real)), m.grad);
+        bytes[again] = p.own.high;
+        outs = c.L - m.first_block;
+        pass_free(&p); model_free(&m);
+    }
+    CHECK(!memcmp(grad[0], grad[1], n * sizeof(real)), "model %d, %ld layers: gradients differ", which, layers);
+    size_t most = 64 * outs * (8 * c.C + 2 * c.F) * dtype_size(o->type); // and what a block keeps in statistics
+    CHECK(bytes[1] < bytes[0] && bytes[0] - bytes[1] > most / outs * (outs - 1) * 3 / 4,
+        "model %d, %ld layers: %zu bytes with --recompute, %zu without", which, layers, bytes[1], bytes[0]);
+    free(grad[0]); free(grad[1]); corpus_free(&corpus);
+}
+
+static void recompute_on(const Ops *o)
+{
+    for (int i = 0; i < 4 * TINIES; i++) recompute_one(o, i / 4, i % 2 ? TRAIN_ALL : 2, i / 2 % 2);
+}
+static void test_recompute(void) { recompute_on(ops_cpu()); }
+
 static void test_frozen(void) { for (int i = 0; i < TINIES; i++) frozen_one(i); }
 
 // Plain and packed products against sums in double; a packed one gives a row the same
