@@ -51,6 +51,11 @@ extern "C" {
 #define PRINTF_LIKE(a, b)
 #define NORETURN
 #endif
+#ifdef __CUDACC__
+#define HOST_DEVICE __host__ __device__ // for both sides' operations
+#else
+#define HOST_DEVICE
+#endif
 
 NORETURN void die(const char *fmt, ...) PRINTF_LIKE(1, 2);   // "vbon: ..." on stderr, exit code 1
 NORETURN void usage(const char *fmt, ...) PRINTF_LIKE(1, 2); // the same for a wrong command line, exit code 2
@@ -90,10 +95,11 @@ enum {
     STREAM_SPLIT,
     STREAM_PAIRS,
     STREAM_RECHECK,
-    STREAM_ANCHOR
+    STREAM_ANCHOR,
+    STREAM_ROUNDING
 };
 
-static inline uint64_t mix64(uint64_t x) // the finaliser of splitmix64 (Steele, Lea, Flood 2014)
+static inline HOST_DEVICE uint64_t mix64(uint64_t x) // the finaliser of splitmix64 (Steele, Lea, Flood 2014)
 {
     x ^= x >> 30; x *= 0xbf58476d1ce4e5b9ull;
     x ^= x >> 27; x *= 0x94d049bb133111ebull;
@@ -101,11 +107,16 @@ static inline uint64_t mix64(uint64_t x) // the finaliser of splitmix64 (Steele,
 }
 
 // A hash of what h is one of, and x
-static inline uint64_t hash_more(uint64_t h, uint64_t x) { return mix64((h ^ x) + 0x9e3779b97f4a7c15ull); }
+static inline HOST_DEVICE uint64_t hash_more(uint64_t h, uint64_t x) { return mix64((h ^ x) + 0x9e3779b97f4a7c15ull); }
 
+// What all positions' bits begin with: hash_more(key, position) are one's
+static inline uint64_t random_key(uint64_t seed, uint64_t stream, uint64_t prompt, uint64_t sample)
+{
+    return hash_more(hash_more(hash_more(hash_more(seed, 0), stream), prompt), sample);
+}
 static inline uint64_t random_bits(uint64_t seed, uint64_t stream, uint64_t prompt, uint64_t sample, uint64_t position)
 {
-    return hash_more(hash_more(hash_more(hash_more(hash_more(seed, 0), stream), prompt), sample), position);
+    return hash_more(random_key(seed, stream, prompt, sample), position);
 }
 
 // in [0, 1)
@@ -198,6 +209,7 @@ typedef enum { ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU } Activation;
 struct Ops {
     const char *name;
     DType type;                                                  // of weights and activations: DT_REAL, or DT_BF16
+    bool moments_8bit;                                           // AdamW's, by lib/moments.h; no master weights then
     // memory
     Buf (*alloc)(size_t n, DType type, const char *name);
     void (*release)(Buf *b);
@@ -273,6 +285,11 @@ struct Ops {
     void (*blend)(Buf y, Buf x, double keep);
     void (*adamw)(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay,
                   double grad_scale, long step);
+    // The same step with m, v (n) in codes of 8 bits, scale (moment_blocks(n), 2) real: a block's first moments', its
+    // second moments'. p is of the table's type: what is bfloat16 is rounded at random. Element i draws
+    // hash_more(key, first + i).
+    void (*adamw_8bit)(Buf p, Buf g, Buf m, Buf v, Buf scale, double lr, double beta1, double beta2, double eps,
+                       double decay, double grad_scale, long step, uint64_t key, size_t first);
     // what is between is launched as one: `if (o->region_begin(key)) { ops...; o->region_end(); }`. True: run the ops;
     // false: the device has run them itself, as recorded under this key. A key stands for all their arguments, buffers
     // and numbers; what buffers contain may change. Only ops on buffers may be inside, no transfer to or from the host.
@@ -408,8 +425,10 @@ typedef struct {
     bool recompute;             // what blocks that train keep for the backward pass (acts_carve); set before carving
     Arena params, optim, packs; // of data; of gradients, moments and the master; of packed weights
     Buf data;                   // (n_params) the weights, of o->type
-    Buf master;                 // (n_params - first) real: the weights that train, exactly; part of a real data
-    Buf grad, m, v;             // (n_params - first) real: gradients and AdamW's moments
+    // (n_params - first) real: the weights that train, exactly; part of data where that is real, or moments have 8 bits
+    Buf master;
+    Buf grad, m, v;             // (n_params - first) gradients, real, and AdamW's moments: real, or 8 bits with `scale`
+    Buf scale;                  // real, a pair a block of moments (model_update has their order); else none
     Params p;                   // data by name
     Params g;                   // grad by name; what is frozen is none
     Params packed;              // as p, its matmul weights packed for decoding
@@ -520,6 +539,7 @@ typedef struct {
     double weight_decay; // times lr, the share that decaying weights lose at each step
     double clip;         // largest norm of the gradient (0: any)
     double average;      // how much of the average is kept at each step (0: there is none)
+    uint64_t seed;       // of the rounding of moments in 8 bits, and of their weights
 } AdamW;
 double model_update(Model *m, const AdamW *opt);
 // The average of the weights over the optimiser steps (Polyak and Juditsky, 1992; exponential): the first call of begin
@@ -542,6 +562,7 @@ double schedule_lr(const Schedule *schedule, double lr, long step, long steps, l
 
 // ============================================================================
 #ifdef VBON_IMPLEMENTATION
+#include "lib/moments.h"
 
 static void (*before_message)(void); // NULL, or takes away what stands where the message goes: a progress bar
 static void complain(const char *fmt, va_list ap)
@@ -824,11 +845,14 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
         if (pass) { arena_place(&m->params); if (m->first < m->n_params) arena_place(&m->optim); }
         m->data = arena_take(&m->params, m->n_params, o->type, "weights");
         if (m->first == m->n_params) continue;
-        m->master = o->type == DT_REAL ? slice(m->data, m->first, m->n_params - m->first)
+        const DType moments = o->moments_8bit ? DT_U8 : DT_REAL;
+        m->master = o->type == DT_REAL || o->moments_8bit ? slice(m->data, m->first, m->n_params - m->first)
                                        : arena_take(&m->optim, m->n_params - m->first, DT_REAL, "master weights");
         m->grad = arena_take(&m->optim, m->n_params - m->first, DT_REAL, "gradients");
-        m->m = arena_take(&m->optim, m->n_params - m->first, DT_REAL, "first moments");
-        m->v = arena_take(&m->optim, m->n_params - m->first, DT_REAL, "second moments");
+        m->m = arena_take(&m->optim, m->n_params - m->first, moments, "first moments");
+        m->v = arena_take(&m->optim, m->n_params - m->first, moments, "second moments");
+        size_t blocks = (m->n_params - m->first) / MOMENT_BLOCK + m->n_list; // at most a broken one a parameter
+        if (o->moments_8bit) m->scale = arena_take(&m->optim, 2 * blocks, DT_REAL, "scales of moments");
     }
     params_view(&m->p, m, m->data, 0);
     params_view(&m->g, m, m->grad, m->first);
@@ -839,6 +863,7 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
     }
     if (m->first == m->n_params) return;
     o->fill(m->grad, 0); o->fill(m->m, 0); o->fill(m->v, 0);
+    if (m->scale.p) o->fill(m->scale, 0);
 }
 
 size_t param_count(const Model *m, size_t from)
@@ -859,7 +884,9 @@ void model_free(Model *m)
     *m = (Model){0};
 }
 
-static bool has_master(const Model *m, const Param *q) { return m->o->type != DT_REAL && q->offset >= m->first; }
+// Whether the weights that train are kept apart from data
+static bool masters(const Model *m) { return m->o->type != DT_REAL && !m->o->moments_8bit; }
+static bool has_master(const Model *m, const Param *q) { return masters(m) && q->offset >= m->first; }
 static Buf param_master(const Model *m, const Param *q) { return slice(m->master, q->offset - m->first, q->n); }
 
 // n elements from `first`, in the layout kept here
@@ -1175,18 +1202,25 @@ double model_update(Model *m, const AdamW *opt)
     // as torch.nn.utils.clip_grad_norm_
     double norm = sqrt(sum), scale = opt->clip > 0 && norm > opt->clip ? opt->clip / (norm + 1e-6) : 1;
     m->step++;
-    for (size_t i = 0, next; i < m->n_list; i = next) { // neighbours that decay alike are one stretch
+    const uint64_t key = random_key(opt->seed, STREAM_ROUNDING, (uint64_t)m->step, 0);
+    // neighbours that decay alike are one stretch, whose moments in 8 bits begin with a new block
+    for (size_t i = 0, next, block = 0; i < m->n_list; i = next) {
         const Param *q = &m->list[i];
         size_t n = q->n;
         for (next = i + 1; next < m->n_list && !((q->flags ^ m->list[next].flags) & P_DECAY); next++)
             if (q->offset >= m->first && m->list[next].offset == q->offset + n) n += m->list[next].n;
             else break;
         if (q->offset < m->first) continue;
-        size_t at = q->offset - m->first;
-        m->o->adamw(slice(m->master, at, n), slice(m->grad, at, n), slice(m->m, at, n), slice(m->v, at, n), opt->lr,
-                    opt->beta1, opt->beta2, opt->eps, q->flags & P_DECAY ? opt->weight_decay : 0, scale, m->step);
+        size_t at = q->offset - m->first, blocks = moment_blocks(n);
+        Buf p = slice(m->master, at, n), g = slice(m->grad, at, n), m1 = slice(m->m, at, n), m2 = slice(m->v, at, n);
+        double decay = q->flags & P_DECAY ? opt->weight_decay : 0;
+        if (m->scale.p)
+            m->o->adamw_8bit(p, g, m1, m2, slice(m->scale, 2 * block, 2 * blocks), opt->lr, opt->beta1, opt->beta2,
+                             opt->eps, decay, scale, m->step, key, at);
+        else m->o->adamw(p, g, m1, m2, opt->lr, opt->beta1, opt->beta2, opt->eps, decay, scale, m->step);
+        block += blocks;
     }
-    if (m->o->type != DT_REAL) m->o->copy(slice(m->data, m->first, m->n_params - m->first), m->master);
+    if (masters(m)) m->o->copy(slice(m->data, m->first, m->n_params - m->first), m->master);
     // the plain mean of the first steps, until it is made of as many as are kept
     double t = (double)m->step;
     if (m->average.p) m->o->blend(m->average, m->master, fmin(opt->average, (t - 1) / t));
@@ -1202,7 +1236,7 @@ void model_average_begin(Model *m)
 void model_average_use(Model *m)
 {
     m->o->copy(m->master, m->average);
-    if (m->o->type != DT_REAL) m->o->copy(slice(m->data, m->first, m->n_params - m->first), m->master);
+    if (masters(m)) m->o->copy(slice(m->data, m->first, m->n_params - m->first), m->master);
 }
 
 static double constant_rate(double left) { (void)left; return 1; }

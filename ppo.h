@@ -203,11 +203,6 @@ typedef struct {
 } PpoSums;
 enum { PPO_SUMS = sizeof(PpoSums) / sizeof(double) };
 
-#ifdef __CUDACC__
-#define HOST_DEVICE __host__ __device__
-#else
-#define HOST_DEVICE
-#endif
 // PPO's clipped losses of one action (PPO, Eq. 7 and 9) and their derivatives by its log-probability and its value. A
 // loss is the larger, that is the worse, of the clipped and the unclipped one. Both devices' ppo_loss are a loop over
 // this.

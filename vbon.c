@@ -845,6 +845,37 @@ static void cpu_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, doubl
     }
 }
 
+static void cpu_adamw_8bit(Buf p, Buf g, Buf m, Buf v, Buf scale, double lr, double beta1, double beta2, double eps,
+                           double decay, double grad_scale, long step, uint64_t key, size_t first)
+{
+    float level[MOMENT_LEVELS];
+    for (unsigned c = 0; c < MOMENT_LEVELS; c++) level[c] = moment_level(c);
+    #pragma omp parallel for schedule(static) if (p.n > 2 * MOMENT_BLOCK)
+    for (size_t b = 0; b < moment_blocks(p.n); b++) {
+        size_t from = b * MOMENT_BLOCK, n = p.n - from < MOMENT_BLOCK ? p.n - from : MOMENT_BLOCK;
+        uint8_t *code_m = (uint8_t *)m.p + from, *code_v = (uint8_t *)v.p + from;
+        real mm[MOMENT_BLOCK], vv[MOMENT_BLOCK], *pair = R_(scale) + 2 * b;
+        Buf own_m = {mm, n, DT_REAL, "first moments"}, own_v = {vv, n, DT_REAL, "second moments"};
+        float most_m = 0, most_v = 0;
+        for (size_t i = 0; i < n; i++) {
+            mm[i] = (real)first_moment(level, code_m[i], (float)pair[0]);
+            vv[i] = (real)(level[code_v[i]] * (float)pair[1]);
+        }
+        cpu_adamw(slice(p, from, n), slice(g, from, n), own_m, own_v, lr, beta1, beta2, eps, decay, grad_scale, step);
+        for (size_t i = 0; i < n; i++) {
+            most_m = fmaxf(most_m, fabsf((float)mm[i]));
+            most_v = fmaxf(most_v, (float)vv[i]);
+        }
+        float scale_m = moment_scale(level, FIRST_MOST, most_m), scale_v = moment_scale(level, SECOND_MOST, most_v);
+        for (size_t i = 0; i < n; i++) {
+            uint64_t bits = hash_more(key, first + from + i);
+            code_m[i] = first_code(level, (float)mm[i], scale_m, first_draw(bits));
+            code_v[i] = second_code(level, (float)vv[i], scale_v, second_draw(bits));
+        }
+        pair[0] = (real)scale_m; pair[1] = (real)scale_v;
+    }
+}
+
 static bool cpu_region_begin(uint64_t key) { (void)key; return true; }
 static void cpu_region_end(void) {}
 
@@ -883,6 +914,7 @@ static const Ops cpu_table = {
     .sumsq = cpu_sumsq,
     .blend = cpu_blend,
     .adamw = cpu_adamw,
+    .adamw_8bit = cpu_adamw_8bit,
     .region_begin = cpu_region_begin,
     .region_end = cpu_region_end,
 };
@@ -928,13 +960,23 @@ static const char *cpu_libraries(void)
 // The op table that --device names: the only place where a backend is chosen.
 static const Ops *device_ops(const Args *a)
 {
-    if (a->device == DEVICE_CPU) return ops_cpu();
+    static Ops with_8bit; // as the device's own, but for AdamW's moments
+    const Ops *o = ops_cpu();
+    if (a->device == DEVICE_CUDA) {
 #ifdef VBON_CUDA
-    return ops_cuda(device_type(a));
+        o = ops_cuda(device_type(a));
 #else
     die("--device cuda: this vbon was built without CUDA: install its toolkit (nvcc) and build again, or leave "
         "--device out");
 #endif
+    }
+    if (a->optimizer_state != OPTIMIZER_8BIT) return o;
+    if (a->average > 0 && o->type != DT_REAL)
+        usage("--average: with --optimizer-state 8bit a device in bfloat16 has no exact weights to average: leave one "
+              "of them out, or add --precision fp32");
+    with_8bit = *o;
+    with_8bit.moments_8bit = true;
+    return &with_8bit;
 }
 
 #include "lib/commands.h"

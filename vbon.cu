@@ -38,6 +38,7 @@
 #include <cuda_bf16.h>
 #include "lib/cuda_plan.h"
 #include "ppo.h" // the loss of one action
+#include "lib/moments.h"
 
 typedef __nv_bfloat16 bf16;
 static const Buf none = {NULL, 0, DT_F32, NULL};
@@ -248,6 +249,17 @@ template <class V> __device__ inline V block_sum(V x, V *part)
     if (lane == 0) part[warp] = x;
     __syncthreads();
     x = lanes_sum(lane < blockDim.x / 32 ? part[lane] : (V)0, 32);
+    __syncthreads();
+    return x;
+}
+
+__device__ inline float block_max(float x, float *part)
+{
+    unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    x = lanes_max(x, 32);
+    if (lane == 0) part[warp] = x;
+    __syncthreads();
+    x = lanes_max(lane < blockDim.x / 32 ? part[lane] : -INFINITY, 32);
     __syncthreads();
     return x;
 }
@@ -1887,10 +1899,9 @@ __global__ void adamw_kernel(float *p, const float *g, float *m, float *v, AdamW
     store(p + i, pp, n - i); store(m + i, mm, n - i); store(v + i, vv, n - i);
 }
 
-static void cuda_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay,
-                       double grad_scale, long step)
+static AdamWStep adamw_step(double lr, double beta1, double beta2, double eps, double decay, double grad_scale,
+                            long step)
 {
-    NEED(p, p.n); NEED(g, p.n); NEED(m, p.n); NEED(v, p.n);
     AdamWStep s = {(float)beta1,
                    (float)beta2,
                    (float)(1 - beta1),
@@ -1900,7 +1911,75 @@ static void cuda_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, doub
                    (float)(1 - lr * decay),
                    (float)(lr / (1 - pow(beta1, (double)step))),
                    (float)(1 / sqrt(1 - pow(beta2, (double)step)))};
+    return s;
+}
+
+static void cuda_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay,
+                       double grad_scale, long step)
+{
+    NEED(p, p.n); NEED(g, p.n); NEED(m, p.n); NEED(v, p.n);
+    AdamWStep s = adamw_step(lr, beta1, beta2, eps, decay, grad_scale, step);
     RUN(adamw_kernel, chunk_blocks(p.n, DT_F32), THREADS, 0, F_(p), F_(g), F_(m), F_(v), s, p.n);
+}
+
+__device__ inline void store_drawn(float *p, float x, uint64_t bits) { (void)bits; *p = x; }
+__device__ inline void store_drawn(bf16 *p, float x, uint64_t bits)
+{
+    uint16_t h = bf16_round_drawn(x, bits);
+    memcpy((void *)p, &h, 2);
+}
+
+// A block of threads a block of moments, which are kept in registers until the largest of them is known: so everything
+// is read once and written once. Bytes: 8 + 2 sizeof(T) a parameter, and 8 a block for its scales.
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    adamw_8bit_kernel(T *p, const float *g, uint8_t *m, uint8_t *v, float *scale, AdamWStep s, uint64_t key,
+                      size_t first, size_t n)
+{
+    enum { EACH = MOMENT_BLOCK / THREADS };
+    __shared__ float level[MOMENT_LEVELS], part[WARPS_MAX];
+    const size_t from = (size_t)blockIdx.x * MOMENT_BLOCK + threadIdx.x;
+    const float old_m = scale[2 * blockIdx.x], old_v = scale[2 * blockIdx.x + 1];
+    for (unsigned c = threadIdx.x; c < MOMENT_LEVELS; c += THREADS) level[c] = moment_level(c);
+    __syncthreads();
+    float mm[EACH], vv[EACH], most_m = 0, most_v = 0;
+    UNROLL
+    for (int e = 0; e < EACH; e++) {
+        const size_t i = from + (size_t)e * THREADS;
+        mm[e] = vv[e] = 0;
+        if (i >= n) continue;
+        const float d = g[i] * s.scale;
+        mm[e] = s.b1 * first_moment(level, m[i], old_m) + s.c1 * d;
+        vv[e] = s.b2 * (level[v[i]] * old_v) + s.c2 * d * d;
+        most_m = fmaxf(most_m, fabsf(mm[e]));
+        most_v = fmaxf(most_v, vv[e]);
+        store_drawn(p + i, s.keep * (float)p[i] - s.rate * mm[e] / (sqrtf(vv[e]) * s.root + s.eps),
+                    hash_more(key, first + i));
+    }
+    const float new_m = moment_scale(level, FIRST_MOST, block_max(most_m, part)),
+                new_v = moment_scale(level, SECOND_MOST, block_max(most_v, part));
+    UNROLL
+    for (int e = 0; e < EACH; e++) {
+        const size_t i = from + (size_t)e * THREADS;
+        if (i >= n) continue;
+        const uint64_t bits = hash_more(key, first + i);
+        m[i] = first_code(level, mm[e], new_m, first_draw(bits));
+        v[i] = second_code(level, vv[e], new_v, second_draw(bits));
+    }
+    if (threadIdx.x == 0) { scale[2 * blockIdx.x] = new_m; scale[2 * blockIdx.x + 1] = new_v; }
+}
+
+static void cuda_adamw_8bit(Buf p, Buf g, Buf m, Buf v, Buf scale, double lr, double beta1, double beta2, double eps,
+                            double decay, double grad_scale, long step, uint64_t key, size_t first)
+{
+    const size_t blocks = moment_blocks(p.n);
+    NEED(p, p.n); NEED(g, p.n); NEED(scale, 2 * blocks);
+    if (m.type != DT_U8 || v.type != DT_U8 || m.n < p.n || v.n < p.n)
+        die("%s: moments of types %d and %d: a bug, please report it", __func__, (int)m.type, (int)v.type);
+    AdamWStep s = adamw_step(lr, beta1, beta2, eps, decay, grad_scale, step);
+    BY_TYPE(p,
+            RUN(adamw_8bit_kernel<T>, (unsigned)blocks, THREADS, 0, at<T>(p), F_(g), (uint8_t *)m.p, (uint8_t *)v.p,
+                F_(scale), s, key, first, p.n));
 }
 
 // ----------------------------------------------------------------------------
@@ -2017,6 +2096,7 @@ static Ops make_table(void)
     OP(sumsq);
     OP(blend);
     OP(adamw);
+    OP(adamw_8bit);
     OP(region_begin);
     OP(region_end);
 #undef OP

@@ -180,7 +180,7 @@ static void training_create(Training *j, const Config *shape)
 static void training_free(Training *j) { pass_free(&j->p); model_free(&j->m); free(j->c.tokens); }
 static void training_step(Training *j, Times *t) // t NULL: not timed
 {
-    AdamW opt = {1e-5, 0.9, 0.95, 1e-8, 0, 1, 0};
+    AdamW opt = {1e-5, 0.9, 0.95, 1e-8, 0, 1, 0, 0};
     double began = clock_seconds();
     model_zero_grad(&j->m);
     supervised_batch(&j->p, &j->c, j->which, B, B * T, true, NULL);
@@ -324,7 +324,7 @@ static PpoOptions sentiment_options(size_t rows)
         .critic = ROW(critics, "head"), .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1,
         .lambda = 0.95, .lr = 1e-6, .schedule = ROW(schedules, "constant"),
         .episodes = (long)rows * 100, .rollout = (long)rows, .minibatch = rows < 32 ? (long)rows : 32, .epochs = EPOCHS,
-        .max_new = RESPONSE, .tokens = 2048, .seed = 1, .eos = -1, .adamw = {1e-6, 0.9, 0.95, 1e-8, 0, 1, 0}};
+        .max_new = RESPONSE, .tokens = 2048, .seed = 1, .eos = -1, .adamw = {1e-6, 0.9, 0.95, 1e-8, 0, 1, 0, 0}};
 }
 typedef struct { Model m; Ppo p; Prompt *prompts; size_t rows; } Iteration;
 static void iteration_create(Iteration *j, size_t rows)

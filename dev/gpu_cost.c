@@ -20,7 +20,7 @@ enum { LINES = 96, SHOWN = 14 };
 
 static void cost_job(const Config *shape, long blocks, size_t B, size_t T, bool update)
 {
-    const AdamW opt = {1e-5, 0.9, 0.95, 1e-8, 0, 1, 0};
+    const AdamW opt = {1e-5, 0.9, 0.95, 1e-8, 0, 1, 0, 0};
     Job j;
     job_create(&j, shape, blocks, B, T);
     cost_begin();
@@ -125,7 +125,7 @@ static void cost_ppo(const Config *shape, long blocks, size_t length, long new, 
         .critic = ROW(critics, "head"), .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1,
         .lambda = 0.95, .lr = 3e-5, .schedule = ROW(schedules, "constant"), .episodes = 12800, .rollout = 128,
         .minibatch = 32, .epochs = 4, .max_new = new, .tokens = 4096, .seed = 1, .eos = -1,
-        .adamw = {3e-5, 0.9, 0.95, 1e-8, 1e-6, 1, 0}};
+        .adamw = {3e-5, 0.9, 0.95, 1e-8, 1e-6, 1, 0, 0}};
     model_create(&u.m, o, shape, blocks, true, false);
     if (reward_model) reward_model_create(&r, shape);
     u.prompts = prompts_random(shape, u.rows, length);

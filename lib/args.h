@@ -7,7 +7,8 @@ typedef struct {
     const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache;
     const char *compat, *preset, *pool, *ns, *ms, *curves, *memory;
     // rows of the tables below
-    size_t objective, fhat, critic, loss, arch, dtype, schedule, method, reward_output, precision, device;
+    size_t objective, fhat, critic, loss, arch, dtype, schedule, method, reward_output, precision, device,
+        optimizer_state;
     long train_layers, max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt,
         top_k, n, m, k, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, trace, seed, log_every, eval_every, save_every, micro_tokens,
@@ -34,6 +35,10 @@ static const Named jobs[] = {{"train", "PPO: policy, reference, reward model"},
                              {NULL, NULL}};
 enum { METHOD_POLICY, METHOD_BON };
 static const Named methods[] = {{"policy", NULL}, {"bon", NULL}, {NULL, NULL}};
+enum { OPTIMIZER_FP32, OPTIMIZER_8BIT };
+static const Named optimizer_states[] =
+    {{"fp32", "AdamW's moments, and the weights they are applied to, exactly"},
+     {"8bit", "moments of 8 bits, and in bfloat16 no other weights: both rounded at random, by seed"}, {NULL, NULL}};
 enum { REWARD_LOGIT, REWARD_PROB };
 static const Named reward_outputs[] = {{"logit", NULL}, {"prob", NULL}, {NULL, NULL}};
 // baselines.h says what they are
@@ -43,6 +48,7 @@ static const Named offline_losses[] = {{"dpo", NULL}, {"ipo", NULL}, {"bonbon", 
 _Static_assert(NAMES(devices) == DEVICE_CUDA + 1 && NAMES(precisions) == PRECISION_BF16 + 1, "names and enums");
 _Static_assert(NAMES(jobs) == JOB_EVAL + 1, "names and enums");
 _Static_assert(NAMES(methods) == METHOD_BON + 1 && NAMES(reward_outputs) == REWARD_PROB + 1, "names and enums");
+_Static_assert(NAMES(optimizer_states) == OPTIMIZER_8BIT + 1, "names and enums");
 _Static_assert(NAMES(offline_losses) == OFFLINE_BON_SFT + 1, "names and enums");
 static const struct {
     const char *name, *help;
@@ -278,8 +284,10 @@ static const Flag flag_table[] = {
          "responses decoded at once at most; fewer need less memory for keys and values (0: 256, for train 512)"),
     CHOICE("job", job, "info", "train", jobs, "what the plan is for"),
     FLAG("recompute", FLAG_BOOL, recompute, "sft reward train offline info", "false", NULL,
-         "of a block that trains keep the output alone and run it again in the backward pass: less memory, more time in "
-         "updates, the same bits"),
+         "of a block that trains keep the output alone and run it again in the backward pass: less memory, more time "
+         "in updates, the same bits"),
+    CHOICE("optimizer-state", optimizer_state, "sft reward train offline world info", "fp32", optimizer_states,
+           "what the optimiser keeps of each parameter that trains (lib/moments.h)"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
     FLAG("memory", FLAG_STRING, memory, "sample bon cache train offline eval", NULL, NULL,
          "what may be used of a device, e.g. 40GB (what is free)"),

@@ -55,14 +55,15 @@ static void remove_checkpoints(const char *out, const char *keep)
 }
 
 // What a checkpoint has of the optimiser, by name.
-enum { OPTIM_MAX = 3 };
+enum { OPTIM_MAX = 4 };
 typedef struct { const char *name; Buf buf; } Optim;
 static size_t optim_bufs(const Model *m, Optim out[OPTIM_MAX])
 {
-    const Optim all[OPTIM_MAX] =
-        {{"grad.first_moments", m->m}, {"grad.second_moments", m->v}, {"averaged_weights", m->average}};
-    memcpy(out, all, sizeof all);
-    return m->average.p ? 3 : 2;
+    const Optim all[OPTIM_MAX] = {{"grad.first_moments", m->m}, {"grad.second_moments", m->v},
+                                  {"grad.scales_of_moments", m->scale}, {"averaged_weights", m->average}};
+    size_t n = 0;
+    for (size_t i = 0; i < OPTIM_MAX; i++) if (all[i].buf.p) out[n++] = all[i];
+    return n;
 }
 
 // t: the optimiser's buffers, the value head, the caller's state
@@ -86,8 +87,14 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
     // model_save looks at the weights; a sum of squares shows whether a part is finite
     for (size_t i = 0; i < s.n + m->n_list; i++) {
         const Param *q = i < s.n ? NULL : &m->list[i - s.n];
-        if (q && !(q->flags & P_VALUE)) continue;
-        double sum = m->o->sumsq(q ? param_master(m, q) : s.optim[i].buf);
+        if (q ? !(q->flags & P_VALUE) : s.optim[i].buf.type == DT_U8) continue; // of codes their scales are looked at
+        double sum = 0;
+        if (q) {
+            real *x = (real *)xmalloc(q->n * sizeof *x);
+            param_get(m, q, x);
+            for (size_t k = 0; k < q->n; k++) sum += (double)x[k] * (double)x[k];
+            free(x);
+        } else sum = m->o->sumsq(s.optim[i].buf);
         if (!isfinite(sum))
             die("%s: checkpoint %ld: %s not finite: lower --lr; nothing was saved", out, step,
                 q ? "the value head is" : "the optimiser's moments are");
@@ -98,10 +105,12 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
     remove_folder(tmp, model_file);
     make_folder(tmp);
     model_save(m, tmp, DT_REAL, tokenizer_dir, 0);
-    size_t largest = m->m.n;
-    for (size_t i = 0; i < s.n; i++)
-        arrput(s.t,
-               ((Tensor){.name = s.optim[i].name, .type = DT_REAL, .rank = 1, .shape = {m->m.n}, .n = m->m.n}));
+    size_t largest = 0;
+    for (size_t i = 0; i < s.n; i++) {
+        const Buf *b = &s.optim[i].buf;
+        if (b->n > largest) largest = b->n;
+        arrput(s.t, ((Tensor){.name = s.optim[i].name, .type = b->type, .rank = 1, .shape = {b->n}, .n = b->n}));
+    }
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
         if (!(q->flags & P_VALUE)) continue;
@@ -168,9 +177,10 @@ void checkpoint_load(Model *m, const char *folder, State *state, size_t n_state)
     Optim optim[OPTIM_MAX];
     size_t n_optim = optim_bufs(m, optim);
     for (size_t i = 0; i < n_optim; i++) {
-        real *x = xmalloc(m->m.n * sizeof *x);
-        state_get(s, folder, optim[i].name, DT_REAL, m->m.n, x);
-        m->o->upload(optim[i].buf, x);
+        Buf b = optim[i].buf;
+        void *x = xmalloc(b.n * dtype_size(b.type));
+        state_get(s, folder, optim[i].name, b.type, b.n, x);
+        m->o->upload(b, x);
         free(x);
     }
     for (size_t i = 0; i < m->n_list; i++) {

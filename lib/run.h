@@ -274,7 +274,7 @@ void passes_free(Passes *p) { free(p->order); }
 static AdamW adamw(const Args *a)
 {
     return (AdamW){.lr = a->lr, .beta1 = a->beta1, .beta2 = a->beta2, .eps = a->eps, .weight_decay = a->weight_decay,
-        .clip = a->clip_grad, .average = a->average};
+        .clip = a->clip_grad, .average = a->average, .seed = (uint64_t)a->seed};
 }
 
 static void adamw_step(Run *r)

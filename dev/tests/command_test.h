@@ -1617,13 +1617,20 @@ static void supervised_resumes(void)
         "{\"text\":\"a film about a man who likes films about men\"}\n"
         "{\"text\":\"another one\"}\n"
         "{\"text\":\"the third of them is good\"}\n");
-    #define SFT "sft --model lm --data sft.jsonl --batch 2 --steps 60 --lr 1e-3 --average 0.9 --save-every 1 "
-    double t = clock_seconds();
-    expect_success(SFT "--out sft1");
-    t = clock_seconds() - t;
-    kill_later(SFT "--out sft2", t * 0.6, SIGKILL);
-    expect_success(SFT "--resume --out sft2");
-    CHECK(same_files("sft1/model.safetensors", "sft2/model.safetensors"), "a resumed sft run differs");
+    #define SFT "sft --model lm --data sft.jsonl --batch 2 --steps 60 --lr 1e-3 --save-every 1 "
+    static const char *const states[] = {"--average 0.9", "--optimizer-state 8bit"};
+    for (int i = 0; i < 2; i++) {
+        double t = clock_seconds();
+        shell("rm -rf sft1 sft2");
+        expect_success(SFT "%s --out sft1", states[i]);
+        t = clock_seconds() - t;
+        char *args = format(SFT "%s --out sft2", states[i]);
+        kill_later(args, t * 0.6, SIGKILL);
+        expect_success("%s --resume", args);
+        CHECK(same_files("sft1/model.safetensors", "sft2/model.safetensors"), "a resumed sft run differs, %s",
+            states[i]);
+        free(args);
+    }
 }
 
 static void test_resume(void)

@@ -468,6 +468,46 @@ static void test_cuda_loss(void)
     }
 }
 
+// AdamW with moments in 8 bits: the same draws, so the same codes and in bfloat16 the same rounded weights, but where a
+// number lies so near to where it turns that rounding in float decides
+static void cuda_adamw_8bit_tests(void)
+{
+    cuda_start();
+    for (size_t n = 1; n < 20000; n = n * 9 + 5) {
+        size_t pairs = 2 * moment_blocks(n), differ = 0;
+        uint8_t *codes = xmalloc(n), *got[2][2];
+        real *scales = xmalloc(pairs * sizeof *scales), *w[2];
+        for (size_t i = 0; i < n; i++) codes[i] = (uint8_t)(i * 37 + 11);
+        for (size_t i = 0; i < pairs; i++) scales[i] = (real)(i % 2 ? 1e-8 : 1e-7);
+        Operand *p = random_operand("p", n, 1), *g = random_real("g", n, 1), *m1 = operand("m", n, DT_U8, codes),
+                *m2 = operand("v", n, DT_U8, codes), *scale = operand("scale", pairs, DT_REAL, scales);
+        CASE("adamw_8bit", 1e-5, OUT(p, m1, m2, scale), {
+            o->adamw_8bit(ON(p), ON(g), ON(m1), ON(m2), ON(scale), 1e-2, 0.9, 0.95, 1e-8, 0.1, 0.7, 3, 12345, 678);
+        });
+        for (side = 0; side < 2; side++) {
+            sides[side]->download(got[side][0] = xmalloc(n), m1->on[side]);
+            sides[side]->download(got[side][1] = xmalloc(n), m2->on[side]);
+            sides[side]->download(w[side] = xmalloc(n * sizeof(real)), p->on[side]);
+        }
+        for (size_t i = 0; i < n; i++) {
+            for (int k = 0; k < 2; k++) {
+                differ += got[0][k][i] != got[1][k][i];
+                CHECK(abs(got[0][k][i] - got[1][k][i]) <= 1, "moment %d of %zu: code %d, on the device %d", k, i,
+                    got[0][k][i], got[1][k][i]);
+            }
+            float exact = (float)w[0][i];
+            float want = bf16 ? bf16_value(bf16_round_drawn(exact, hash_more(12345, 678 + i))) : exact;
+            differ += bf16 && want != (float)w[1][i];
+            CHECK_NEAR(w[1][i], want, fabs((double)want) * (bf16 ? 0x1p-7 : 1e-5) + 1e-7, "a weight");
+        }
+        CHECK(differ <= n / 500 + 1, "%zu of %zu numbers differ", differ, 3 * n);
+        for (side = 0; side < 2; side++) { free(got[side][0]); free(got[side][1]); free(w[side]); }
+        free(codes); free(scales);
+        operands_free();
+    }
+}
+static void test_cuda_adamw_8bit(void) { in_both(cuda_adamw_8bit_tests); }
+
 // ----------------------------------------------------------------------------
 // whole runs: two PPO iterations in the world of lib/world.h, on both sides, through the shipped loop
 
@@ -587,7 +627,7 @@ static void cuda_offline_tests(void)
             comparisons_reference(&c, &pass, 0.8);
             for (int step = 0; step < 3; step++) {
                 // a large eps: steps in proportion to gradients, so that rounding stays as small as it is
-                AdamW opt = {1e-3, 0.9, 0.95, 1e-4, 0, 1, 0};
+                AdamW opt = {1e-3, 0.9, 0.95, 1e-4, 0, 1, 0, 0};
                 model_zero_grad(&m);
                 offline_batch(&pass, &o, &c, which, 2, 0.8, sums[side]);
                 model_update(&m, &opt);

@@ -185,6 +185,89 @@ static void test_adamw(void)
     CHECK_NEAR(schedule_lr(ROW(schedules, "constant"), 1, 1, 10, 4), 0.5, 1e-15, "warm-up");
 }
 
+// Levels against bitsandbytes' (dev/golden_moments.py), whose last one, the scale itself, is ours by another scale;
+// what is rounded lies between its neighbours, and is right on average
+static void test_moment_codes(void)
+{
+    json_t *j = fixture("moments.json");
+    double want[256];
+    float level[MOMENT_LEVELS];
+    for (unsigned c = 0; c < MOMENT_LEVELS; c++) level[c] = moment_level(c);
+    size_t n = numbers(j, "signed", want);
+    CHECK(n == FIRST_MOST + 1, "%zu levels with a sign", n);
+    for (size_t c = 1; c <= FIRST_MOST; c++) CHECK_NEAR(level[c] * 1e-6, want[c - 1], 2e-7 * want[c - 1], "signed");
+    n = numbers(j, "unsigned", want);
+    CHECK(n == SECOND_MOST, "%zu levels without a sign", n);
+    for (size_t c = 2; c <= SECOND_MOST; c++) CHECK_NEAR(level[c] * 1e-7, want[c - 2], 2e-7 * want[c - 2], "unsigned");
+    for (unsigned c = 0; c <= SECOND_MOST; c++)
+        for (int part = 0; part < 5; part++) {
+            unsigned most = c <= FIRST_MOST ? FIRST_MOST : SECOND_MOST;
+            float scale = moment_scale(level, most, 0.3f), next = level[c < most ? c + 1 : c];
+            float x = scale * (level[c] + (next - level[c]) * 0.24f * (float)part), sum = 0;
+            enum { DRAWS = 1000 };
+            for (int k = 0; k < DRAWS; k++) {
+                unsigned got = moment_code(level, most, x, scale, ((float)k + 0.5f) / DRAWS);
+                CHECK(got == c || got == c + 1, "%g of level %u became %u", (double)x, c, got);
+                sum += scale * level[got] / DRAWS;
+            }
+            CHECK_NEAR(sum, x, 2e-3 * scale * (double)(next - level[c]) + 1e-4 * (double)x, "rounded, on average");
+        }
+    CHECK(second_code(level, 1e-9f, 1, 0.999f) == 1 && second_code(level, 0, 1, 0) == 0, "what is not 0 becomes 0");
+    CHECK_NEAR(first_moment(level, first_code(level, -0.2f, moment_scale(level, FIRST_MOST, 0.2f), 0),
+                            moment_scale(level, FIRST_MOST, 0.2f)), -0.2, 1e-7, "the largest of a block, and its sign");
+    double sum = 0; // a bfloat16 has 8 bits: 1 + 2^-9 lies a quarter of the way from 1 to the next one
+    for (uint64_t k = 0; k < 1 << 16; k++) sum += (double)bf16_value(bf16_round_drawn(1 + 0x1p-9f, k)) / (1 << 16);
+    CHECK_NEAR(sum, 1 + 0x1p-9, 1e-9, "weights, on average");
+    json_decref(j);
+}
+
+// AdamW with moments in 8 bits: beside itself in real; the same bits with one thread; and a second moment falls as it
+// should where there is no gradient any more
+static void test_adamw_8bit(void)
+{
+    enum { N = 3 * MOMENT_BLOCK + 77 };
+    int threads = omp_get_max_threads();
+    Buf g = new_buf(N), start = new_buf(N), p[3], m[3], v[3], scale[3];
+    for (int k = 0; k < 3; k++) {
+        p[k] = cpu_alloc(N, DT_REAL, "p"); cpu_copy(p[k], start);
+        m[k] = cpu_alloc(N, k ? DT_U8 : DT_REAL, "m"); cpu_fill(m[k], 0);
+        v[k] = cpu_alloc(N, k ? DT_U8 : DT_REAL, "v"); cpu_fill(v[k], 0);
+        scale[k] = cpu_alloc(2 * moment_blocks(N), DT_REAL, "scale"); cpu_fill(scale[k], 0);
+    }
+    for (long step = 1; step <= 200; step++) {
+        for (size_t i = 0; i < N; i++) R_(g)[i] = (real)(random_normal(3, 1, (uint64_t)step, i) + 0.3);
+        cpu_adamw(p[0], g, m[0], v[0], 1e-3, 0.9, 0.999, 1e-8, 0.1, 0.5, step);
+        for (int k = 1; k < 3; k++) {
+            omp_set_num_threads(k == 1 ? threads : 1);
+            cpu_adamw_8bit(p[k], g, m[k], v[k], scale[k], 1e-3, 0.9, 0.999, 1e-8, 0.1, 0.5, step,
+                           random_key(7, STREAM_ROUNDING, (uint64_t)step, 0), 100);
+        }
+        omp_set_num_threads(threads);
+        double off = 0, far = 0;
+        for (size_t i = 0; i < N; i++) {
+            off += pow((double)(R_(p[0])[i] - R_(p[1])[i]), 2);
+            far += pow((double)(R_(p[0])[i] - R_(start)[i]), 2);
+        }
+        double limit = step == 1 ? 1e-6 : 0.05; // the first step comes before anything was rounded
+        CHECK(sqrt(off / far) <= limit, "step %ld: weights off by %.3g of their way", step, sqrt(off / far));
+    }
+    CHECK(!memcmp(p[1].p, p[2].p, N * sizeof(real)) && !memcmp(m[1].p, m[2].p, N) && !memcmp(v[1].p, v[2].p, N),
+        "one thread computes another thing");
+    double sum[2] = {0}, level[MOMENT_LEVELS];
+    for (unsigned c = 0; c < MOMENT_LEVELS; c++) level[c] = (double)moment_level(c);
+    for (int later = 0; later < 2; later++) {
+        for (size_t i = 0; i < N; i++)
+            sum[later] += level[((uint8_t *)v[1].p)[i]] * (double)R_(scale[1])[i / MOMENT_BLOCK * 2 + 1];
+        cpu_fill(g, 0);
+        for (long step = 201; step <= 1200 && !later; step++)
+            cpu_adamw_8bit(p[1], g, m[1], v[1], scale[1], 1e-3, 0.9, 0.999, 1e-8, 0, 1, step,
+                           random_key(7, STREAM_ROUNDING, (uint64_t)step, 0), 0);
+    }
+    CHECK_NEAR(sum[1] / sum[0], pow(0.999, 1000), 0.02, "second moments after a thousand steps without a gradient");
+    for (int k = 0; k < 3; k++) { cpu_release(&p[k]); cpu_release(&m[k]); cpu_release(&v[k]); cpu_release(&scale[k]); }
+    cpu_release(&g); cpu_release(&start);
+}
+
 static double score_of(const ObjectiveSpec *o, double reward, double logF, double logp)
 {
     return o->row->score(o, &(Response){.reward = reward}, logF, logp);
