@@ -189,6 +189,20 @@ Buf arena_take(Arena *a, size_t n, DType type, const char *name);
 void arena_place(Arena *a);
 void arena_release(Arena *a);
 
+// Memory of a device that frozen weights take turns in (--offload). All of them lie in pinned memory of the host, and
+// are copied in when it is their turn; they are never written to, so nothing is copied back.
+typedef struct {
+    const Ops *o;
+    Buf memory;     // bytes; none before turns_place
+    size_t most;    // bytes of the largest that has a turn
+    const Buf *now; // whose turn it is; NULL: nobody's
+} Turns;
+// What `b` holds, in pinned memory: from now on it may have a turn.
+Buf turns_keep(Turns *t, Buf b);
+void turns_place(Turns *t);                // when all are kept
+void turns_take(Turns *t, const Buf *kept); // afterwards t->memory begins with what was kept; nothing to do if it does
+void turns_free(Turns *t);
+
 // ----------------------------------------------------------------------------
 // the op table
 //
@@ -213,6 +227,9 @@ struct Ops {
     // memory
     Buf (*alloc)(size_t n, DType type, const char *name);
     void (*release)(Buf *b);
+    // the host's memory, from which a device copies fastest; NULL: this table's memory is the host's
+    Buf (*pin)(size_t bytes, const char *name);
+    void (*unpin)(Buf *b);
     // host to buffer, dst.n elements of dst.type (real for DT_BF16, rounded on the way)
     void (*upload)(Buf dst, const void *src);
     void (*download)(void *dst, Buf src);
@@ -443,6 +460,8 @@ typedef struct {
 // sizes only, nothing is allocated.
 void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, bool value_head, bool measure_only);
 void model_free(Model *m);
+// From now on the weights of a model that does not train lie at `data`, which has them; their own memory is released.
+void model_move(Model *m, Buf data);
 size_t param_count(const Model *m, size_t from); // parameters that lie from element `from` on, padding not counted
 // GPT-2's initialisation for all; projections scaled by 1/sqrt(2L)
 void model_random(Model *m, uint64_t seed);
@@ -691,6 +710,24 @@ void arena_release(Arena *a)
     a->used = a->high = a->n_pieces = 0;
 }
 
+Buf turns_keep(Turns *t, Buf b)
+{
+    Buf kept = t->o->pin(b.n * dtype_size(b.type), b.name);
+    t->o->download(kept.p, (Buf){b.p, kept.n, DT_U8, b.name});
+    if (kept.n > t->most) t->most = kept.n;
+    return kept;
+}
+
+void turns_place(Turns *t) { t->memory = t->o->alloc(t->most, DT_U8, "weights that take turns"); }
+
+void turns_take(Turns *t, const Buf *kept)
+{
+    if (t->now != kept) t->o->upload(slice(t->memory, 0, kept->n), kept->p);
+    t->now = kept;
+}
+
+void turns_free(Turns *t) { if (t->memory.p) t->o->release(&t->memory); }
+
 // ----------------------------------------------------------------------------
 // GPT-2's tables: the only list of its parameters, and its config.json
 
@@ -864,6 +901,14 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
     if (m->first == m->n_params) return;
     o->fill(m->grad, 0); o->fill(m->m, 0); o->fill(m->v, 0);
     if (m->scale.p) o->fill(m->scale, 0);
+}
+
+void model_move(Model *m, Buf data)
+{
+    arena_release(&m->params);
+    m->data = (Buf){data.p, m->n_params, m->o->type, m->data.name};
+    params_view(&m->p, m, m->data, 0);
+    params_view(&m->packed, m, m->data, 0);
 }
 
 size_t param_count(const Model *m, size_t from)

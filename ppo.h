@@ -159,6 +159,7 @@ typedef struct {
     size_t tokens, rows;           // a micro-batch; rows decoded at once (0: 512)
     uint64_t seed; int eos;
     AdamW adamw;
+    Turns *turns;                  // where the reference is between its turns in memory; NULL: on the device for good
 } PpoOptions;
 
 // What draws beside the policy, for bond and jbond; all 0 for the others. lib/bond.h is about it.
@@ -236,6 +237,7 @@ typedef struct { const char *key; double value; } Metric;
 struct Ppo {
     PpoOptions opt;
     Model *policy; Params reference; Arena ref_arena, work;
+    Buf ref_kept;                  // the reference's weights in opt.turns
     // (n_prompts) each; cdf NULL: nothing is cached
     const Prompt *prompts; const Cdf *cdf; size_t n_prompts, max_prompt;
     RewardFn reward; void *reward_context;
@@ -662,6 +664,7 @@ static void reference_logps(Ppo *p)
     size_t E = r->E, n = 0;
     phase_update(p);
     if (p->policy->first_block) run_trunk(p);
+    if (p->opt.turns) turns_take(p->opt.turns, &p->ref_kept);
     sequence_logps(&p->pass, &p->reference, r->seq, E, p->opt.temperature, r->ref_logp, NULL);
     for (size_t i = 0; i < E; i++) {
         r->ref_logp_y[i] = 0;
@@ -1084,11 +1087,17 @@ void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, const Prompt *prom
     p->ref_arena = (Arena){.name = "reference", .o = o};
     p->work = (Arena){.name = "work", .o = o};
     for (int pass = 0; pass < 2; pass++) {
-        if (pass) arena_place(&p->ref_arena);
+        if (pass && opt->turns) {
+            if (p->ref_arena.high > opt->turns->most) opt->turns->most = p->ref_arena.high;
+            turns_place(opt->turns);
+            p->ref_arena.base = opt->turns->memory;
+            p->ref_arena.used = 0;
+        } else if (pass) arena_place(&p->ref_arena);
         Buf copy = arena_take(&p->ref_arena, n, o->type, "reference");
         Buf anchor = moving ? arena_take(&p->ref_arena, n, o->type, "anchor") : copy;
         if (!pass) continue;
         params_twin(&p->reference, policy, copy);
+        if (opt->turns) p->ref_kept = turns_keep(opt->turns, copy);
         if (anchored) anchor_create(p, anchor);
     }
     phase_sample(p); phase_update(p);
@@ -1112,6 +1121,7 @@ void ppo_free(Ppo *p)
     free(r->y); free(r->seq); free(r->micro); free(r->at); free(r->place);
     anchor_free(&p->anchor, r->E);
     generator_free(&p->gen); pass_free(&p->pass);
+    if (p->opt.turns) { p->ref_arena.base = (Buf){0}; p->policy->o->unpin(&p->ref_kept); }
     arena_release(&p->ref_arena); arena_release(&p->work);
     params_free(&p->reference);
     free(p->order); free(p->critic);

@@ -138,6 +138,23 @@ static void *scratch(Scratch *s, size_t bytes)
     return s->b.p;
 }
 
+static Buf cuda_pin(size_t bytes, const char *name)
+{
+    Buf b = {NULL, bytes, DT_U8, name};
+    cudaError_t e = cudaMallocHost(&b.p, bytes);
+    if (e != cudaSuccess)
+        die("out of pinned host memory: %s needs %.1f MiB (%s): leave --offload out", name, (double)bytes / 1048576,
+            cudaGetErrorString(e));
+    return b;
+}
+
+static void cuda_unpin(Buf *b)
+{
+    check(cudaStreamSynchronize(stream), "before freeing memory"); // a copy from it may be on its way
+    check(cudaFreeHost(b->p), b->name);
+    b->p = NULL;
+}
+
 static uint16_t *staging(size_t n) // a host copy of a bfloat16 buffer, on its way
 {
     static uint16_t *p;
@@ -2068,7 +2085,7 @@ static Ops make_table(void)
     memset(&t, 0, sizeof t);
     t.name = "cuda";
     #define OP(f) t.f = cuda_##f
-    OP(alloc); OP(release); OP(upload); OP(download); OP(copy); OP(fill);
+    OP(alloc); OP(release); OP(pin); OP(unpin); OP(upload); OP(download); OP(copy); OP(fill);
     OP(embed_forward);
     OP(embed_backward);
     OP(layernorm_forward);

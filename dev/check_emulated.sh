@@ -62,6 +62,17 @@ for kind in gpt2 pythia distilbert gpt2_fp32; do
     quiet "$VBON" train $D $S $R $P --model "$lm" --reward "$rm" --cache "$c" --n 4 --max-new 16 \
         --episodes 24 --train-layers 1 --ppo-epochs 1 --out "$dir/$kind.ppo"
     planned train $S $R $P --model "$lm" --reward "$rm" --train-layers 1
+    case $kind in gpt2 | pythia) # what spares memory: these two keep the bits, the third one does not
+        SPARE="--offload --recompute"
+        quiet "$VBON" train $D $S $R $P --model "$lm" --reward "$rm" --cache "$c" --n 4 --max-new 16 \
+            --episodes 24 --train-layers 1 --ppo-epochs 1 $SPARE --out "$dir/$kind.spare"
+        planned train $S $R $P --model "$lm" --reward "$rm" --train-layers 1 $SPARE
+        cmp "$dir/$kind.ppo/model.safetensors" "$dir/$kind.spare/model.safetensors" || die "$SPARE: other weights"
+        SPARE="$SPARE --optimizer-state 8bit"
+        quiet "$VBON" train $D $S $R $P --model "$lm" --reward "$rm" --cache "$c" --n 4 --max-new 16 \
+            --episodes 24 --ppo-epochs 1 $SPARE --out "$dir/$kind.8bit"
+        planned train $S $R $P --model "$lm" --reward "$rm" $SPARE
+    esac
     J="--objective jbond --average .9 --train-layers 2"
     quiet "$VBON" train $D $S $R $P $J --model "$lm" --reward "$rm" --prompts "$dir/prompts.jsonl" --max-new 16 \
         --episodes 24 --ppo-epochs 1 --out "$dir/$kind.jbond"

@@ -17,7 +17,7 @@ typedef struct {
         clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad,
         average, save_minutes, anchor_rate, anchor_kl;
     size_t job;
-    bool resume, drop_last, verbose, ties, all, recompute;
+    bool resume, drop_last, verbose, ties, all, recompute, offload;
     bool kept; // decode_rows and micro_tokens are those that an earlier start of this run chose (plan.h)
 } Args;
 
@@ -286,6 +286,9 @@ static const Flag flag_table[] = {
     FLAG("recompute", FLAG_BOOL, recompute, "sft reward train offline info", "false", NULL,
          "of a block that trains keep the output alone and run it again in the backward pass: less memory, more time "
          "in updates, the same bits"),
+    FLAG("offload", FLAG_BOOL, offload, "train info", "false", NULL,
+         "on CUDA, keep the reference and a reward model in pinned memory of the host, and copy each in when it is "
+         "used: of the two the larger counts; the same bits"),
     CHOICE("optimizer-state", optimizer_state, "sft reward train offline world info", "fp32", optimizer_states,
            "what the optimiser keeps of each parameter that trains (lib/moments.h)"),
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),

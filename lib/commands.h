@@ -187,8 +187,11 @@ static void ppo_options(PpoOptions *o, const Args *a)
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (flag_given(own[i].flag) == 2 && strcmp(o->objective.row->name, own[i].objective))
             usage("--%s goes with --objective %s", own[i].flag, own[i].objective);
+    offload_check(a);
     ObjectiveSpec tried = o->objective; // strengths that exclude each other are refused now, before anything is read
     objective_prepare(&tried);
+    if (a->offload && tried.forward > 0)
+        usage("--offload: the anchor of --objective %s draws beside the policy: leave it out", o->objective.row->name);
     if (o->critic->prefixes && o->fhat->exact)
         usage("--critic %s ranks prefixes among cached samples: it does not go with --fhat exact", o->critic->name);
 }
@@ -268,6 +271,8 @@ static void cmd_train(const Args *asked)
         printf(
             "warning: N = %g is larger than M = %zu: every response above the best cached sample gets the same score\n",
             N, least);
+    Turns turns = {.o = m.o};
+    if (a->offload) { reward_offload(&reward, &turns); opt.turns = &turns; }
     Ppo p;
     ppo_create(&p, &opt, &m, prompts, cdf, n, reward_assign, &reward); // the reference is the model as loaded
     p.clock = clock_seconds;
@@ -298,7 +303,8 @@ static void cmd_train(const Args *asked)
     reward_close(&reward);
     printf("seconds: rollouts %.1f, rewards %.1f, updates %.1f\n", p.seconds_rollout, p.seconds_reward,
            p.seconds_update);
-    ppo_free(&p); prompts_free(prompts, n); cdfs_free(cdf, n); model_free(&m); tokenizer_free(t);
+    ppo_free(&p); turns_free(&turns);
+    prompts_free(prompts, n); cdfs_free(cdf, n); model_free(&m); tokenizer_free(t);
 }
 
 #include "world.h" // it has the options of train, above

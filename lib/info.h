@@ -48,8 +48,8 @@ static void print_plan(const Args *a, const Plan *p, const JobSpec *j)
         printf("  %s %.1f MiB or %s %.1f MiB: the larger counts\n", phases[j->kind][0], p->phase[0] / 1048576,
                phases[j->kind][1], p->phase[1] / 1048576);
     if (p->host > 0)
-        printf("  %-24s %-24s %12.1f MiB of the host's, not in the total\n", "rollout", "responses",
-               p->host / 1048576);
+        printf("  %-24s %-24s %12.1f MiB of the host's, not in the total\n", "rollout",
+               p->turns > 0 ? "responses, what --offload keeps" : "responses", p->host / 1048576);
     printf("total %.1f MiB\n", p->total / 1048576);
     double limit = memory_limit(a);
     if (limit <= 0) return;
@@ -87,6 +87,7 @@ static void cmd_info(const Args *a)
     Model m;
     size_t value_head = 0;
     memory_limit(a); // refused now
+    offload_check(a);
     require(a->model, "model");
     bool folder = has_reward_model(a->reward);
     if (is_distilbert(a->model)) {

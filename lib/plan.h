@@ -19,7 +19,7 @@ typedef struct {
     Config model, reference;               // reference: of eval
     Config reward; bool has_reward;        // a causal reward model
     const char *bert;                      // or the folder of a DistilBERT
-    long train_layers; bool value_head;
+    long train_layers; bool value_head, recompute, offload;
     bool average;                          // --average: the trained weights' moving average
     size_t draws; bool moving;             // of bond and jbond: the anchor's to a prompt; it has weights of its own
     size_t rollout, minibatch, batch;      // of train: episodes; of offline: comparisons
@@ -35,6 +35,7 @@ typedef struct {
     PlanPiece piece[64];
     size_t n;
     double always, phase[2], total;
+    double turns;  // of one that takes turns in it, all that `always` has for them; a larger one adds what is missing
     double device; // part of `always`: what CUDA and its libraries have by themselves
     double host;   // not in the total: the rollout's responses, where the device is not the host
 } Plan;
@@ -47,9 +48,11 @@ static const double cuda_context = 540 * 1048576.0;
 static const Ops *plan_ops(const Args *a) // an op table for plans alone
 {
     static Ops sizes;
-    if (a->device == DEVICE_CPU) return ops_cpu();
-    sizes = (Ops){.name = "cuda", .type = device_type(a), .packed_size = cuda_packed_size,
-        .head_rows = cuda_head_rows, .vocabulary_rows = cuda_vocabulary_rows};
+    if (a->device == DEVICE_CPU) sizes = *ops_cpu();
+    else
+        sizes = (Ops){.name = "cuda", .type = device_type(a), .packed_size = cuda_packed_size,
+            .head_rows = cuda_head_rows, .vocabulary_rows = cuda_vocabulary_rows};
+    sizes.moments_8bit = a->optimizer_state == OPTIMIZER_8BIT;
     return &sizes;
 }
 
@@ -90,7 +93,11 @@ static void plan_reward(Plan *p, const JobSpec *j, CudaScratch *s, int phase)
     }
     if (!j->has_reward) return;
     Reward r = {.tokens = j->tokens, .work = {.o = j->o}};
-    plan_weights(p, "reward model", &r.m, j, &j->reward, TRAIN_NONE, false, true, phase);
+    if (j->offload && j->kind == JOB_TRAIN) {
+        model_create(&r.m, j->o, &j->reward, TRAIN_NONE, false, true);
+        p->host += (double)r.m.params.high;
+        plan_piece(p, "reward model", "weights, over reference", fmax((double)r.m.params.high - p->turns, 0), phase);
+    } else plan_weights(p, "reward model", &r.m, j, &j->reward, TRAIN_NONE, false, true, phase);
     reward_carve(&r, j->max_prompt, j->max_new);
     plan_arena(p, "reward model", &r.work, phase);
     cuda_scratch(s, &j->reward, j->o->type, r.room, 0, false, false);
@@ -119,6 +126,7 @@ static void plan_train(Plan *p, const JobSpec *j, CudaScratch *s)
 {
     Model m;
     plan_weights(p, "policy", &m, j, &j->model, j->train_layers, j->value_head, true, -1);
+    m.recompute = j->recompute;
     Ppo ppo = {.policy = &m, .max_prompt = j->max_prompt, .work = {.o = j->o},
         .opt = {.rollout = (long)j->rollout, .minibatch = (long)j->minibatch, .max_new = (long)j->max_new,
             .tokens = j->tokens, .rows = j->rows}, .anchor.K = j->draws};
@@ -127,13 +135,14 @@ static void plan_train(Plan *p, const JobSpec *j, CudaScratch *s)
     arena_take(&reference, trained, j->o->type, "copy of what trains");
     if (j->moving) arena_take(&reference, trained, j->o->type, "anchor");
     plan_arena(p, "reference", &reference, -1);
+    if (j->offload) p->turns = (double)reference.high;
     phase_sample(&ppo);
     plan_arena(p, "rollout", &ppo.work, 0);
     phase_update(&ppo);
     plan_arena(p, "update", &ppo.work, 1);
     double host = plan_rollout(j, (double)trained);
     if (j->o->type == DT_REAL && !strcmp(j->o->name, "cpu")) plan_piece(p, "rollout", "responses", host, -1);
-    else p->host = host;
+    else p->host = host + p->turns;
     double states = (double)j->rollout * (double)j->max_new, tokens = (double)j->tokens;
     cuda_scratch(s, &j->model, j->o->type, ppo.gen.tokens, ppo.gen.rows, false, false);
     cuda_scratch_decode(s, &j->model, j->o->type, ppo.gen.rows, j->max_prompt);
@@ -164,6 +173,7 @@ static void plan_offline(Plan *p, const JobSpec *j, CudaScratch s[2])
     Pass pass = {0};
     Arena work = {.o = j->o};
     plan_weights(p, "model", &m, j, &j->model, j->train_layers, false, false, -1);
+    m.recompute = j->recompute;
     plan_reward(p, j, s, 0); // its check of the cache comes first
     pass_carve(&pass, &m, &work, j->tokens, true);
     plan_arena(p, "training", &work, 1);
@@ -238,29 +248,52 @@ static bool plan_fit(JobSpec *j, Plan *p, double limit, bool rows, bool tokens)
 }
 
 // The flags that make a job that needs `now` fit, and what it needs with them, malloc'd; fits: whether anything does.
-// What is tried: rows and tokens, then fewer blocks that train.
+// What is tried: rows and tokens; with them --recompute, --offload and 8-bit moments, what keeps the bits before what
+// does not; with all of these, fewer blocks that train.
 static char *plan_remedy(const JobSpec *now, double limit, bool *fits)
 {
-    JobSpec j = *now;
+    enum { RECOMPUTE = 1, OFFLOAD = 2, MOMENTS = 4, ALL = 7 };
+    JobSpec j, most;
     Plan p;
-    *fits = plan_fit(&j, &p, limit, true, true);
-    bool trains = now->kind == JOB_TRAIN || now->kind == JOB_OFFLINE;
+    Ops small = *now->o;
+    small.moments_8bit = true;
+    bool trains = now->kind == JOB_TRAIN || now->kind == JOB_OFFLINE, device = !strcmp(now->o->name, "cuda");
+    bool offloads = now->kind == JOB_TRAIN && !now->draws && device;
+    *fits = false;
+    for (int add = 0; !*fits && add <= (trains ? ALL : 0); add++) {
+        if ((add & RECOMPUTE && now->recompute) || (add & OFFLOAD && (now->offload || !offloads)) ||
+            (add & MOMENTS && (now->o->moments_8bit || now->average))) continue;
+        j = *now;
+        if (add & RECOMPUTE) j.recompute = true;
+        if (add & OFFLOAD) j.offload = true;
+        if (add & MOMENTS) j.o = &small;
+        most = j;
+        *fits = plan_fit(&j, &p, limit, true, true);
+    }
     long K = j.train_layers == TRAIN_ALL ? (long)j.model.L : j.train_layers;
     for (K -= j.train_layers != TRAIN_ALL; !*fits && trains && K > 0; K /= 2) {
-        j = *now;
+        j = most;
         j.train_layers = K;
         *fits = plan_fit(&j, &p, limit, true, true);
     }
     char *layers = j.train_layers != now->train_layers ? format(" --train-layers %ld", j.train_layers) : xstrdup("");
     char *rows = j.rows != now->rows ? format(" --decode-rows %zu", j.rows) : xstrdup("");
     char *tokens = j.tokens != now->tokens ? format(" --micro-tokens %zu", j.tokens) : xstrdup("");
-    bool any = *layers || *rows || *tokens;
-    char *s = *fits ? format("with%s%s%s it needs %.1f MiB", layers, rows, tokens, p.total / 1048576)
-        : any       ? format("even with%s%s%s it needs %.1f MiB: take a smaller model, or shorter prompts", layers,
-                             rows, tokens, p.total / 1048576)
+    char *flags = format("%s%s%s%s%s%s", layers, rows, tokens, j.recompute && !now->recompute ? " --recompute" : "",
+                         j.offload && !now->offload ? " --offload" : "",
+                         j.o != now->o ? " --optimizer-state 8bit" : "");
+    char *s = *fits ? format("with%s it needs %.1f MiB", flags, p.total / 1048576)
+        : *flags    ? format("even with%s it needs %.1f MiB: take a smaller model, or shorter prompts", flags,
+                             p.total / 1048576)
                     : xstrdup("fewer --decode-rows or --micro-tokens do not help: take a smaller model");
-    free(layers); free(rows); free(tokens);
+    free(layers); free(rows); free(tokens); free(flags);
     return s;
+}
+
+static void offload_check(const Args *a)
+{
+    if (a->offload && a->device == DEVICE_CPU)
+        usage("--offload: on the CPU there is no other memory to go to: leave it out, or add --device cuda");
 }
 
 static double memory_limit(const Args *a) // bytes; 0: none was named
@@ -298,7 +331,8 @@ static void job_of(JobSpec *j, size_t kind, const Args *a, const Config *model, 
                    size_t share)
 {
     *j = (JobSpec){.kind = kind, .o = o, .model = *model, .reference = *model, .train_layers = a->train_layers,
-        .value_head = critic_used(a)->value_head, .rollout = (size_t)a->rollout,
+        .value_head = critic_used(a)->value_head, .recompute = a->recompute, .offload = a->offload,
+        .rollout = (size_t)a->rollout,
         .minibatch = (size_t)a->minibatch, .batch = (size_t)a->batch,
         .tokens = (size_t)a->micro_tokens, .rows = (size_t)a->decode_rows,
         .share = share, .max_prompt = max_prompt, .max_new = (size_t)a->max_new,

@@ -16,6 +16,7 @@ typedef struct {
     char *what;                       // for headers: the fingerprint of weights and tokenizer, or the command
     const Tokenizer *policy_tokenizer; Tokenizer *tokenizer; bool same_tokenizer;
     Model m; Arena work; Acts acts; Batch batch; KVCache prompts, own; Buf score;
+    Turns *turns; Buf kept;           // where a model's weights are between their turns in memory; NULL: here for good
     size_t tokens, room, rows, slots; // tokens: of one pass, as asked for; room: as laid out
     double scale, offset;
     DistilBert *bert; bool probability;
@@ -27,6 +28,8 @@ void reward_open(Reward *r, const char *folder_or_command, const Tokenizer *poli
 void reward_probability(Reward *r);
 // Dies unless every prefix of what a policy of V ids draws can be scored.
 void reward_prefixes(const Reward *r, size_t V);
+// A model's weights go to the host until their turn comes; of other rewards nothing does.
+void reward_offload(Reward *r, Turns *t);
 void reward_map(Reward *r, double scale, double offset); // from now on rewards are scale * reward + offset; scale > 0
 // Work memory for prompts and responses of at most so many tokens (not for the model's context, which may be any number
 // where positions are rotary); r->m is created, r->tokens and r->work are set. At most a GiB of keys and values of
@@ -230,6 +233,22 @@ void reward_map(Reward *r, double scale, double offset)
     r->what = what;
 }
 
+void reward_offload(Reward *r, Turns *t)
+{
+    if (r->command || r->bert) return;
+    r->turns = t;
+    r->kept = turns_keep(t, r->m.data);
+    model_move(&r->m, (Buf){0});
+}
+
+// Before the model is used
+static void reward_come(Reward *r)
+{
+    if (!r->turns) return;
+    if (r->m.data.p != r->turns->memory.p) model_move(&r->m, r->turns->memory);
+    turns_take(r->turns, &r->kept);
+}
+
 void reward_carve(Reward *r, size_t prompt, size_t response)
 {
     // bytes of keys and values: in all, and of one token
@@ -285,6 +304,7 @@ void reward_close(Reward *r)
     } else {
         acts_free(&r->acts); kv_free(&r->prompts); kv_free(&r->own);
         arena_release(&r->work);
+        if (r->turns) r->m.o->unpin(&r->kept);
         model_free(&r->m);
         tokenizer_free(r->tokenizer);
     }
@@ -331,6 +351,7 @@ static void model_assign(Reward *r, const Prompt *prompts, Response *y, size_t n
         if (p->n > longest) longest = p->n;
         if (y[i].n > response) response = y[i].n;
     }
+    reward_come(r);
     reward_fit(r, longest, response);
     size_t cap = r->room;
     int *tokens = (int *)xmalloc(cap * sizeof(int)), *start = (int *)xmalloc((cap + 1) * sizeof(int)),

@@ -139,7 +139,8 @@ static void check_same_flags(const Args *a, const char *command)
 {
     static const char *const free_flags[] = {"resume",       "log-every", "save-every",
                                              "save-minutes", "out",       "reward-tolerance",
-                                             "verbose",      "memory",    "recompute"};
+                                             "verbose",      "memory",    "recompute",
+                                             "offload"};
     json_t *j = first_record(a), *v;
     const char *key;
     json_t *now = flags_json(a, flag_table, n_flags, command), *then = json_object_get(j, "flags");
