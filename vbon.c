@@ -962,19 +962,15 @@ static const Ops *device_ops(const Args *a)
 {
     static Ops with_8bit; // as the device's own, but for AdamW's moments
     const Ops *o = ops_cpu();
-    const bool small = a->optimizer_state == OPTIMIZER_8BIT;
-    if (small && a->average > 0 && a->device == DEVICE_CUDA && device_type(a) == DT_BF16)
-        usage("--average: with --optimizer-state 8bit a device in bfloat16 has no exact weights to average: leave one "
-              "of them out, or add --precision fp32");
     if (a->device == DEVICE_CUDA) {
 #ifdef VBON_CUDA
         o = ops_cuda(device_type(a));
 #else
-    die("--device cuda: this vbon was built without CUDA: install its toolkit (nvcc) and build again, or leave "
-        "--device out");
+        die("--device cuda: this vbon was built without CUDA: install its toolkit (nvcc) and build again, or leave "
+            "--device out");
 #endif
     }
-    if (!small) return o;
+    if (a->optimizer_state != OPTIMIZER_8BIT) return o;
     with_8bit = *o;
     with_8bit.moments_8bit = true;
     return &with_8bit;

@@ -212,6 +212,10 @@ static void run_keep(Args *a)
 static bool run_open(Run *r, const Args *a, const char *command)
 {
     *r = (Run){.a = a, .command = command, .unit = "optimiser steps"};
+    bool rounded = a->optimizer_state == OPTIMIZER_8BIT && a->device == DEVICE_CUDA && device_type(a) == DT_BF16;
+    if (rounded && a->average > 0)
+        usage("--average: with --optimizer-state 8bit a device in bfloat16 has no exact weights to average: leave one "
+              "of them out, or add --precision fp32");
     out_folder(require(a->out, "out"));
     json_decref(files_json(a));
     char *latest = checkpoint_latest(a->out), *log = format("%s/log.jsonl", a->out);

@@ -1014,8 +1014,8 @@ static void flags_are_refused(void)
         {"train --offload", 2, "on the CPU there is no other memory to go to"},
         {"info --offload --model lm", 2, "on the CPU there is no other memory to go to"},
         {"train --offload --device cuda --objective jbond", 2, "the anchor of --objective jbond draws"},
-        {"sft --tokenizer dev/demo/tokenizer --data x --out agree_none --device cuda --optimizer-state 8bit --average .9",
-         2, "no exact weights to average"},
+        {"sft --tokenizer dev/demo/tokenizer --data prompts.jsonl --out agree_none --device cuda --average .9 "
+         "--optimizer-state 8bit", 2, "no exact weights to average"},
         {"sample --model lm --prompt a --threads 100000", 2, "at most 1024"},
         {"sample --model lm --prompt a --max-new 100", 1, "context"},
         {"info --model lm --memory 4", 2, "--memory"}};
