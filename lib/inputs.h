@@ -115,8 +115,8 @@ static void check_origin(const Cache *c, const char *path, const Args *a, const 
     const char *then = json_string_value(json_object_get(header, "precision"));
     const char *now = precisions[precision_used(a)].name;
     if (then && strcmp(then, "auto") && strcmp(then, now)) // which older ones say
-        printf("%s: was drawn in %s, and this computes in %s: its numbers are taken to agree to rounding\n", path, then,
-               now);
+        fprintf(notes(), "%s: was drawn in %s, and this computes in %s: its numbers are taken to agree to rounding\n",
+                path, then, now);
     cache_ids_check(c, path, reference);
 }
 static void check_cache(const Cache *c, const char *path, const Args *a, const Model *reference, const Tokenizer *t)

@@ -374,8 +374,11 @@ static void heads_check(const CudaLimits *l, const Config *c, const char *what)
 // CPU nothing is chosen. Memory is what the flags allow, or what was free at the first call.
 static void plan_run(Args *a, size_t kind, const char *model, size_t longest, size_t share)
 {
+    if (a->device == DEVICE_CPU) {
+        if (a->memory) usage("--memory says what may be used of a GPU: it goes with --device cuda, and with info");
+        return;
+    }
 #ifdef VBON_CUDA
-    if (a->device == DEVICE_CPU) return;
     static double memory;
     bool rows = !a->decode_rows && !a->kept, tokens = !flag_given("micro-tokens") && !a->kept, fits;
     JobSpec j;
@@ -415,7 +418,7 @@ static void plan_run(Args *a, size_t kind, const char *model, size_t longest, si
                              : "");
     free(decode);
 #else
-    (void)a; (void)kind; (void)model; (void)longest; (void)share;
+    (void)kind; (void)model; (void)longest; (void)share;
 #endif
 }
 #endif

@@ -1046,6 +1046,7 @@ static void data_is_refused(void)
         {"score --model lm --in nan.jsonl --out s.jsonl", 1, "nan.jsonl:2"},
         {"score --model lm --in in2.jsonl --out /nonexistent/x", 1, "there is no folder /nonexistent: make it"},
         {"cache --model lm --reward rm --prompts prompts.jsonl --max-new 6 --out nosuch/c", 1, "no folder nosuch:"},
+        {"sample --model lm --prompt x --max-new 6 --memory 1GB", 2, "it goes with --device cuda"},
         {"sft --tokenizer lm --data utf8.jsonl --out t", 1, "utf8.jsonl:2"},
         {"sft --tokenizer lm --data empty.jsonl --out t", 1, "no text"},
         {"sft --tokenizer lm --data text.jsonl --width 15 --out t", 2, "head size"},
