@@ -19,9 +19,14 @@ STB     := $(call have,stb/stb_ds.h,)
 ONEDNN  ?= $(call have,dnnl.h,-ldnnl)
 NVCC    ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc /opt/cuda/bin/nvcc))
 CUDA    := $(if $(NVCC),$(shell $(NVCC) --dryrun -E -x cu /dev/null 2>&1 | sed -n 's/^\#$$ TOP=//p'))
+# Any MPI whose mpicc knows -show (Open MPI, MPICH): its flags, for the compiler that is used here.
+MPICC   ?= $(shell command -v mpicc 2>/dev/null)
+MPIFLAGS := $(if $(MPICC),$(filter -I% -L% -l% -Wl% -pthread,$(shell $(MPICC) -show 2>/dev/null)))
+MPI     := $(if $(MPIFLAGS),$(call have,mpi.h,$(MPIFLAGS)))
 say      = $(if $(filter 1,$(1)),✓ $(2),✗ $(2): $(3))
 
 FAST    := $(BASE) $(OPT) -fopenmp $(if $(filter 1,$(ONEDNN)),-DVBON_ONEDNN)
+WITHMPI := $(if $(filter 1,$(MPI)),-DVBON_MPI $(MPIFLAGS))
 FASTLIB := $(if $(filter 1,$(ONEDNN)),-ldnnl) $(LIBS)
 DOUBLE  := $(BASE) -O2 $(ARCH) -fopenmp -g -Dreal=double -DDEBUG
 SAN     := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -36,19 +41,20 @@ TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 all: vbon
 
 PYTHON  ?= python3
-.PHONY: all check check_emulated demo demo-models fuzz parity test test_asan test_kill test_flags test_cuda test_simt test_simt_asan test_simt_tsan test_cost cost registers bench deps cuda_headers clean help
+.PHONY: all check check_emulated demo demo-models fuzz parity test test_asan test_kill test_mpi test_flags test_cuda test_simt test_simt_asan test_simt_tsan test_cost cost registers bench deps cuda_headers clean help
 check:
 	@echo "$(call say,$(OPENMP),OpenMP,install gcc)"
 	@echo "$(call say,$(JANSSON),jansson,install libjansson-dev)"
 	@echo "$(call say,$(UTF8),utf8proc,install libutf8proc-dev)"
 	@echo "$(call say,$(STB),stb_ds,install libstb-dev)"
 	@echo "$(call say,$(ONEDNN),oneDNN,install libdnnl-dev for fast products (plain loops are used))"
+	@echo "$(call say,$(MPI),MPI,install libopenmpi-dev and openmpi-bin to train in several processes)"
 	@echo "$(call say,$(if $(NVCC),1),CUDA,install NVIDIA's toolkit for --device cuda (nvcc was not found))"
 	@[ "$(OPENMP)$(JANSSON)$(UTF8)$(STB)" = 1111 ] || { echo "make: something that vbon needs is missing, see above"; exit 1; }
 
 vbon: $(SOURCES) $(if $(NVCC),build/vbon_cuda.o) Makefile | check
-	$(CC) $(FAST) $(GPU) vbon.c $(filter %.o,$^) -o $@ $(FASTLIB) $(GPULIB)
-build/vbon_cuda.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h lib/cuda_plan.h lib/cublaslt.h lib/tensor_core.h Makefile
+	$(CC) $(FAST) $(GPU) vbon.c $(filter %.o,$^) -o $@ $(FASTLIB) $(GPULIB) $(WITHMPI)
+build/vbon_cuda.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h lib/parallel.h lib/cuda_plan.h lib/cublaslt.h lib/tensor_core.h Makefile
 	@mkdir -p build
 	$(NVCC) $(NVFLAGS) -c vbon.cu -o $@
 
@@ -99,7 +105,7 @@ SIMTLIB        = $(filter -fsanitize=%,$(KERNELS_$*)) $(if $(filter plain,$*),$(
 build/cuda_on_cpu_%.o: $(wildcard dev/cuda_on_cpu/*) Makefile
 	@mkdir -p build
 	$(CXX) $(SIMT) -O2 $(ENGINE_$*) -c dev/cuda_on_cpu/cuda_on_cpu.cpp -o $@
-build/vbon_simt_%.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h lib/cuda_plan.h $(wildcard dev/cuda_on_cpu/*) Makefile
+build/vbon_simt_%.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h lib/parallel.h lib/cuda_plan.h $(wildcard dev/cuda_on_cpu/*) Makefile
 	@mkdir -p build
 	$(CXX) -x c++ $(SIMT) $(KERNELS_$*) -c vbon.cu -o $@
 build/planted_bugs_%: build/cuda_on_cpu_%.o
@@ -111,7 +117,7 @@ build/course_kernels_%: dev/course_kernels.cu build/cuda_on_cpu_%.o
 build/test_simt_%: $(TESTS) $(SOURCES) build/vbon_simt_%.o build/cuda_on_cpu_%.o | check
 	$(CC) $(HOST_$*) -DVBON_CUDA test_vbon.c $(filter %.o,$^) -o $@ $(SIMTLIB)
 build/vbon_simt_%: $(SOURCES) build/vbon_simt_%.o build/cuda_on_cpu_%.o | check
-	$(CC) $(HOST_$*) -DVBON_CUDA vbon.c $(filter %.o,$^) -o $@ $(SIMTLIB)
+	$(CC) $(HOST_$*) -DVBON_CUDA vbon.c $(filter %.o,$^) -o $@ $(SIMTLIB) $(if $(filter plain,$*),$(WITHMPI))
 build/bench: dev/bench.c $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(FAST) dev/bench.c -o $@ $(FASTLIB)
@@ -153,6 +159,14 @@ test_kill: vbon build/kill build/allocations.so
 # Every number among the flags, at its ends and beyond.
 test_flags: build/vbon_integer
 	@dev/check_flags.sh build/vbon_integer
+
+# Several processes against one, where there is an MPI.
+test_mpi: vbon
+ifeq ($(MPI),1)
+	@dev/test_mpi.sh ./vbon
+else
+	@echo "skip $@: no MPI was found (install libopenmpi-dev and openmpi-bin)"
+endif
 
 test_cuda: build/test_cuda
 	@dev/run_tests.sh ./vbon build/test_cuda
@@ -244,6 +258,7 @@ help:
 	@echo "make demo       reference and reward model -> cache -> vBoN -> evaluation, about two minutes"
 	@echo "make test       the tests;  make test_asan: the same under ASan and UBSan"
 	@echo "make test_kill  runs killed before every call that changes a file; writes, reads and allocations that fail (a sample by SEED=N; FULL=1: all)"
+	@echo "make test_mpi   several processes train to the bytes of one, go on, and are refused (needs an MPI)"
 	@echo "make test_flags every number among the flags at its ends and beyond, integers watched (clang)"
 	@echo "make test_cuda  the CUDA operations against the CPU's, on a GPU;  make test_simt: the same on the CPU"
 	@echo "make test_simt_asan, test_simt_tsan: the kernels on the CPU under sanitizers"

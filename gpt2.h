@@ -584,6 +584,7 @@ double schedule_lr(const Schedule *schedule, double lr, long step, long steps, l
 #include "lib/moments.h"
 
 static void (*before_message)(void); // NULL, or takes away what stands where the message goes: a progress bar
+static const char *speaker = ""; // which of several processes this is (lib/parallel.h), before its messages
 static void complain(const char *fmt, va_list ap)
 {
     char line[32768];
@@ -592,7 +593,7 @@ static void complain(const char *fmt, va_list ap)
     for (char *p = line; *p; p++) if ((unsigned char)*p < 32 || *p == 127) *p = ' ';
     fflush(stdout);
     if (before_message) before_message();
-    fprintf(stderr, "vbon: %s\n", line);
+    fprintf(stderr, "vbon: %s%s\n", speaker, line);
 }
 
 void die(const char *fmt, ...)

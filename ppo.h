@@ -44,6 +44,7 @@
 #pragma once
 #include "gpt2.h"
 #include "lib/pass.h"
+#include "lib/parallel.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -157,6 +158,7 @@ typedef struct {
     long episodes, rollout, minibatch, epochs, max_new, warmup;
     const Schedule *schedule;
     size_t tokens, rows;           // a micro-batch; rows decoded at once (0: 512)
+    size_t groups;                 // that rollouts and minibatches are cut into, for several processes (0: 1)
     uint64_t seed; int eos;
     AdamW adamw;
     Turns *turns;                  // where the reference is between its turns in memory; NULL: on the device for good
@@ -245,6 +247,7 @@ struct Ppo {
     // a micro-batch's: (actions) each; what the LM head keeps; PpoSums
     Buf old_logp, old_value, advantage, returns, kept, sums;
     Rollout rollout; size_t *order;
+    Groups groups;                 // this process's share of the work (lib/parallel.h)
     Anchor anchor;
     double *critic;                // (max_new, critic->state)
     long iteration, updates;       // done; optimiser steps of the whole run
@@ -602,7 +605,11 @@ void ppo_iteration(Ppo *p)
     report(p, began, &sums, grad_norm, lr);
 }
 
-// The helpers of the steps stand below them.
+// What a group of a minibatch adds up: nll, of the anchor's best draws, and how many.
+typedef struct { PpoSums loss; double nll, counted; } GroupSums;
+
+// The helpers of the steps stand below them. What is heavy is done group by group, each process its own
+// (lib/parallel.h); what is gathered then stands in the rollout of all.
 static void phase_sample(Ppo *p);
 static void phase_update(Ppo *p);
 static void run_trunk(Ppo *p);
@@ -610,8 +617,9 @@ static size_t next_micro(Ppo *p, const size_t *rows, size_t n);
 static void download_actions(const Ppo *p, double *dst, Buf src, const size_t *rows, size_t n);
 static double logp_gap(const Rollout *r);
 static void minibatch_gradient(Ppo *p, const size_t *rows, size_t n, PpoSums *sums);
+static void group_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens, GroupSums *sums);
 static double anchor_log_f(const Ppo *p, size_t i);
-static void anchor_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens);
+static void anchor_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens, GroupSums *sums);
 static void measure(Ppo *p, const char *key, double value);
 
 static void take_prompts(Ppo *p)
@@ -633,7 +641,8 @@ static void sample_responses(Ppo *p)
         .eos = p->opt.eos};
     phase_sample(p);
     model_pack(p->policy);
-    generate(&p->gen, &s, p->prompts, r->y, r->E);
+    for (Group x = {0}; group_next(&p->groups, &x, r->E);) generate(&p->gen, &s, p->prompts, r->y + x.from, x.n);
+    responses_gather(r->y, r->E, (size_t)p->opt.max_new, false);
     r->at[0] = 0;
     for (size_t i = 0; i < r->E; i++) {
         r->at[i + 1] = r->at[i] + r->y[i].n;
@@ -645,7 +654,7 @@ static void sample_responses(Ppo *p)
 static void assign_rewards(Ppo *p, Response *y, size_t n, bool prefixes)
 {
     const PpoOptions *opt = &p->opt;
-    p->reward(p->reward_context, p->prompts, y, n, prefixes);
+    if (n) p->reward(p->reward_context, p->prompts, y, n, prefixes);
     for (size_t i = 0; i < n; i++) {
         const char *where = p->prompts[y[i].prompt].where;
         if (!isfinite(y[i].reward))
@@ -654,7 +663,13 @@ static void assign_rewards(Ppo *p, Response *y, size_t n, bool prefixes)
         if (opt->has_missing_eos && !y[i].finished) y[i].reward = opt->missing_eos; // before anything looks at it
     }
 }
-static void reward_responses(Ppo *p) { assign_rewards(p, p->rollout.y, p->rollout.E, p->opt.critic->prefixes); }
+static void reward_responses(Ppo *p)
+{
+    Rollout *r = &p->rollout;
+    for (Group x = {0}; group_next(&p->groups, &x, r->E);)
+        assign_rewards(p, r->y + x.from, x.n, p->opt.critic->prefixes);
+    responses_gather(r->y, r->E, (size_t)p->opt.max_new, p->opt.critic->prefixes);
+}
 
 // From here on the work memory is the pass's. What is frozen runs once; the reference and all that follows go on from
 // its output.
@@ -665,7 +680,11 @@ static void reference_logps(Ppo *p)
     phase_update(p);
     if (p->policy->first_block) run_trunk(p);
     if (p->opt.turns) turns_take(p->opt.turns, &p->ref_kept);
-    sequence_logps(&p->pass, &p->reference, r->seq, E, p->opt.temperature, r->ref_logp, NULL);
+    memset(r->ref_logp, 0, r->actions * sizeof *r->ref_logp);
+    for (Group x = {0}; group_next(&p->groups, &x, E);)
+        sequence_logps(&p->pass, &p->reference, r->seq + x.from, x.n, p->opt.temperature, r->ref_logp + r->at[x.from],
+                       NULL);
+    parallel_gather(r->ref_logp, r->actions * sizeof *r->ref_logp);
     for (size_t i = 0; i < E; i++) {
         r->ref_logp_y[i] = 0;
         for (size_t j = r->at[i]; j < r->at[i + 1]; j++) r->ref_logp_y[i] += r->ref_logp[j];
@@ -676,12 +695,15 @@ static void reference_logps(Ppo *p)
     }
     if (!p->opt.joint_p) return;
     // the released code's log p: the prompt's tokens too
-    double *joint = (double *)xmalloc(n * sizeof *joint), *next = joint;
-    sequence_logps(&p->pass, &p->reference, r->micro, E, p->opt.temperature, joint, NULL);
-    for (size_t i = 0; i < E; i++) {
-        r->score_logp_y[i] = 0;
-        for (size_t t = 0; t < sequence_states(&r->micro[i]); t++) r->score_logp_y[i] += *next++;
+    double *joint = (double *)xmalloc(n * sizeof *joint);
+    memset(r->score_logp_y, 0, E * sizeof *r->score_logp_y);
+    for (Group x = {0}; group_next(&p->groups, &x, E);) {
+        const double *next = joint;
+        sequence_logps(&p->pass, &p->reference, r->micro + x.from, x.n, p->opt.temperature, joint, NULL);
+        for (size_t i = x.from; i < x.from + x.n; i++)
+            for (size_t t = 0; t < sequence_states(&r->micro[i]); t++) r->score_logp_y[i] += *next++;
     }
+    parallel_gather(r->score_logp_y, E * sizeof *r->score_logp_y);
     free(joint);
 }
 
@@ -694,18 +716,23 @@ static void old_logps_and_values(Ppo *p)
     Pass *s = &p->pass;
     size_t E = r->E, MB = (size_t)opt->minibatch;
     random_permutation(p->order, E, opt->seed, STREAM_MINIBATCH, (uint64_t)p->iteration * (uint64_t)opt->epochs);
+    double *found[] = {r->old_logp, r->entropy, r->value};
+    size_t n_found = opt->critic->value_head ? 3 : 2;
+    for (size_t k = 0; k < n_found; k++) memset(found[k], 0, r->actions * sizeof **found);
     for (size_t b = 0; b < E; b += MB)
-        for (size_t i = b, end = b + MB < E ? b + MB : E, fit; i < end; i += fit) {
-            fit = next_micro(p, p->order + i, end - i);
-            pass_forward(s, &m->p, r->micro, fit);
-            m->o->logprob_forward(s->logp, s->entropy, (Buf){0}, s->hidden, head_weight(&m->p), s->target,
-                                  opt->temperature, s->R, m->cfg.C, m->cfg.V);
-            download_actions(p, r->old_logp, s->logp, p->order + i, fit);
-            download_actions(p, r->entropy, s->entropy, p->order + i, fit);
-            if (!opt->critic->value_head) continue;
-            value_forward(&p->head, s);
-            download_actions(p, r->value, p->head.value, p->order + i, fit);
-        }
+        for (Group x = {0}; group_next(&p->groups, &x, b + MB < E ? MB : E - b);)
+            for (size_t i = b + x.from, end = i + x.n, fit; i < end; i += fit) {
+                fit = next_micro(p, p->order + i, end - i);
+                pass_forward(s, &m->p, r->micro, fit);
+                m->o->logprob_forward(s->logp, s->entropy, (Buf){0}, s->hidden, head_weight(&m->p), s->target,
+                                      opt->temperature, s->R, m->cfg.C, m->cfg.V);
+                download_actions(p, r->old_logp, s->logp, p->order + i, fit);
+                download_actions(p, r->entropy, s->entropy, p->order + i, fit);
+                if (!opt->critic->value_head) continue;
+                value_forward(&p->head, s);
+                download_actions(p, r->value, p->head.value, p->order + i, fit);
+            }
+    for (size_t k = 0; k < n_found; k++) parallel_gather(found[k], r->actions * sizeof **found);
     double gap = logp_gap(r);
     if (!(gap <= 0.2))
         die("iteration %ld: log-probabilities at sampling and in training differ by %.3g on average (at most 0.2): "
@@ -803,17 +830,22 @@ static void run_trunk(Ppo *p)
     Rollout *r = &p->rollout;
     Pass *s = &p->pass;
     size_t C = m->cfg.C, used = 0;
-    for (size_t i = 0, fit; i < r->E; i += fit) {
-        fit = pass_fit(s, r->seq + i, r->E - i, 1);
-        pass_pack(s, r->seq + i, fit);
-        Buf x = model_forward(m, &m->p, &s->acts, &s->batch, 0, m->first_block, NULL);
-        if (m->first_block == m->cfg.L) x = s->acts.x; // only the final norm trains
-        m->o->copy(slice(p->trunk, used * C, s->batch.N * C), slice(x, 0, s->batch.N * C));
-        for (size_t j = i; j < i + fit; j++) {
-            r->seq[j].trunk = slice(p->trunk, used * C, sequence_tokens(m, &r->seq[j]) * C);
-            used += sequence_tokens(m, &r->seq[j]);
-        }
+    for (size_t i = 0, n; i < r->E; i++, used += n) {
+        n = sequence_tokens(m, &r->seq[i]) * C;
+        r->seq[i].trunk = slice(p->trunk, used, n);
     }
+    Buf all = slice(p->trunk, 0, used);
+    if (parallel_ranks() > 1) m->o->fill(all, 0);
+    for (Group x = {0}; group_next(&p->groups, &x, r->E);)
+        for (size_t i = x.from, end = i + x.n, fit; i < end; i += fit) {
+            fit = pass_fit(s, r->seq + i, end - i, 1);
+            pass_pack(s, r->seq + i, fit);
+            Buf out = model_forward(m, &m->p, &s->acts, &s->batch, 0, m->first_block, NULL), part = r->seq[i].trunk;
+            if (m->first_block == m->cfg.L) out = s->acts.x; // only the final norm trains
+            part.n = s->batch.N * C;                         // of these sequences, side by side
+            m->o->copy(part, slice(out, 0, part.n));
+        }
+    parallel_gather_buf(m->o, all);
 }
 
 // How many of the responses rows[0..n) make the next micro-batch, whose sequences are left in r->micro. The old
@@ -847,16 +879,33 @@ static void download_actions(const Ppo *p, double *dst, Buf src, const size_t *r
 // The gradient of the PPO loss over one minibatch, the responses rows[0..n), into m->g, and its sums.
 static void minibatch_gradient(Ppo *p, const size_t *rows, size_t n, PpoSums *sums)
 {
+    size_t tokens = 0;
+    GroupSums all;
+    enum { SUMS = sizeof all / sizeof(double) };
+    for (size_t i = 0; i < n; i++) tokens += p->rollout.y[rows[i]].n;
+    model_zero_grad(p->policy);
+    for (Group x = {0}; group_next(&p->groups, &x, n);) {
+        GroupSums own = {0};
+        group_gradient(p, rows + x.from, x.n, tokens, &own);
+        groups_add(&p->groups, x.k, (const double *)&own, SUMS);
+    }
+    groups_finish(&p->groups, (double *)&all, SUMS);
+    *sums = all.loss;
+    p->anchor.nll += all.nll;
+    p->anchor.counted += all.counted;
+}
+
+// What a group of it, rows[0..n), adds to that; tokens: the whole minibatch's actions.
+static void group_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens, GroupSums *sums)
+{
     const PpoOptions *opt = &p->opt;
     Rollout *r = &p->rollout;
     Model *m = p->policy;
     const Ops *o = m->o;
     Pass *s = &p->pass;
     bool value_head = opt->critic->value_head;
-    size_t C = m->cfg.C, V = m->cfg.V, tokens = 0;
+    size_t C = m->cfg.C, V = m->cfg.V;
     Buf head = head_weight(&m->p), dhead = head_weight(&m->g);
-    for (size_t i = 0; i < n; i++) tokens += r->y[rows[i]].n;
-    model_zero_grad(m);
     o->fill(p->sums, 0);
     for (size_t i = 0, fit; i < n; i += fit) {
         fit = next_micro(p, rows + i, n - i);
@@ -884,8 +933,8 @@ static void minibatch_gradient(Ppo *p, const size_t *rows, size_t n, PpoSums *su
         if (value_head) value_backward(&p->head, s);
         pass_backward(s);
     }
-    anchor_gradient(p, rows, n, tokens);
-    o->download(sums, p->sums);
+    anchor_gradient(p, rows, n, tokens, sums);
+    o->download(&sums->loss, p->sums);
 }
 
 // ----------------------------------------------------------------------------
@@ -1039,8 +1088,9 @@ static size_t trunk_capacity(const Ppo *p)
 static void phase_sample(Ppo *p)
 {
     arena_reset(&p->work);
-    size_t most = p->opt.rows ? p->opt.rows : 512, all = (size_t)p->opt.rollout * (p->anchor.K ? p->anchor.K : 1);
-    size_t rows = all < most ? all : most, slots = rows < (size_t)p->opt.rollout ? rows : (size_t)p->opt.rollout;
+    size_t groups = p->groups.n ? p->groups.n : 1, share = ((size_t)p->opt.rollout + groups - 1) / groups; // at once
+    size_t most = p->opt.rows ? p->opt.rows : 512, all = share * (p->anchor.K ? p->anchor.K : 1);
+    size_t rows = all < most ? all : most, slots = rows < share ? rows : share;
     generator_carve(&p->gen, p->policy, &p->work, rows, slots, p->opt.tokens, p->max_prompt, (size_t)p->opt.max_new);
 }
 
@@ -1100,6 +1150,7 @@ void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, const Prompt *prom
         if (opt->turns) p->ref_kept = turns_keep(opt->turns, copy);
         if (anchored) anchor_create(p, anchor);
     }
+    groups_create(&p->groups, policy, opt->groups);
     phase_sample(p); phase_update(p);
     arena_place(&p->work);
     Rollout *r = &p->rollout;
@@ -1120,7 +1171,7 @@ void ppo_free(Ppo *p)
     for (size_t i = 0; i < r->E; i++) response_free(&r->y[i]);
     free(r->y); free(r->seq); free(r->micro); free(r->at); free(r->place);
     anchor_free(&p->anchor, r->E);
-    generator_free(&p->gen); pass_free(&p->pass);
+    generator_free(&p->gen); pass_free(&p->pass); groups_free(&p->groups);
     if (p->opt.turns) { p->ref_arena.base = (Buf){0}; p->policy->o->unpin(&p->ref_kept); }
     arena_release(&p->ref_arena); arena_release(&p->work);
     params_free(&p->reference);

@@ -125,6 +125,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"passes over the data", test_passes, 1},
     {"JSONL, caches and flags", test_data, 1},
     {"commands: a line out for each line in", test_lines, 1},
+    {"commands: shards merge to what one run writes", test_shards, 1},
     {"terminal: bar, step lines and errors, at three widths and in a pipe", test_terminal_lines, 1},
     {"terminal: the start-up table, after the checks", test_start_table, 1},
     {"terminal: help, version, and what was meant", test_help, 1},

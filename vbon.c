@@ -1082,7 +1082,10 @@ int main(int argc, char **argv)
         return output_written();
     }
     static Args a;
+    parallel_start();
     flags_parse(&a, flag_table, n_flags, c->name, argc - 2, argv + 2, preset_flags);
+    if (!a.groups) a.groups = parallel_ranks() > 1 ? 8 : 1;
+    parallel_fast = a.reduce == REDUCE_FAST;
     if (a.threads) omp_set_num_threads((int)a.threads);
     a.threads = omp_get_max_threads(); // what a run is resumed with must be the same number
     cpu_bf16 = a.precision == PRECISION_BF16 && a.device == DEVICE_CPU;
@@ -1091,6 +1094,7 @@ int main(int argc, char **argv)
                 "note: no bfloat16 products on this CPU or in this build: inputs are rounded to bfloat16 and "
                 "multiplied in fp32; %s faster than --precision fp32\n",
                 BF16_DOT ? "only what samples and scores is" : "only decoding few rows is");
+    start_alike(&a, c->name);
     c->run(&a);
     return output_written();
 }

@@ -5,14 +5,14 @@
 
 typedef struct {
     const char *model, *tokenizer, *init, *reference, *reward, *data, *held_out, *in, *out, *prompts, *prompt, *cache;
-    const char *compat, *preset, *pool, *ns, *ms, *curves, *memory;
+    const char *shard, *compat, *preset, *pool, *ns, *ms, *curves, *memory;
     // rows of the tables below
-    size_t objective, fhat, critic, loss, arch, dtype, schedule, method, reward_output, precision, device,
+    size_t reduce, objective, fhat, critic, loss, arch, dtype, schedule, method, reward_output, precision, device,
         optimizer_state;
     long train_layers, max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt,
         top_k, n, m, k, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, trace, seed, log_every, eval_every, save_every, micro_tokens,
-        decode_rows, threads, prompts_max;
+        decode_rows, threads, prompts_max, groups;
     double missing_eos, alpha, reward_timeout, reward_scale, reward_offset, reward_tolerance, temperature, top_p, beta,
         clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad,
         average, save_minutes, anchor_rate, anchor_kl;
@@ -33,6 +33,10 @@ static const Named jobs[] = {{"train", "PPO: policy, reference, reward model"},
                              {"offline", "a model that trains; without --reward: sft too"},
                              {"eval", "policy, reference, and the reward model or judge"},
                              {NULL, NULL}};
+enum { REDUCE_TREE, REDUCE_FAST };
+static const Named reductions[] =
+    {{"tree", "the same bits with any number of processes"}, {"fast", "between processes in MPI's own order"},
+     {NULL, NULL}};
 enum { METHOD_POLICY, METHOD_BON };
 static const Named methods[] = {{"policy", NULL}, {"bon", NULL}, {NULL, NULL}};
 enum { OPTIMIZER_FP32, OPTIMIZER_8BIT };
@@ -136,6 +140,10 @@ static const Flag flag_table[] = {
     FLAG("out", FLAG_STRING, out, "cache", NULL, NULL, "JSONL file to write; one that was begun is gone on with"),
     FLAG("out", FLAG_STRING, out, "sample bon", NULL, NULL, "JSONL file to write (left out: standard output)"),
     FLAG("out", FLAG_STRING, out, "eval ks", NULL, NULL, "JSON file to write beside the printed table"),
+    FLAG("out", FLAG_STRING, out, "merge", NULL, NULL, "the --out of the shards, which stand beside it as OUT.0-of-n"),
+    FLAG("shard", FLAG_STRING, shard, "bon score cache eval", NULL, NULL,
+         "i/n, as 0/3, 1/3 and 2/3: do this share of the work and write it to OUT.i-of-n; vbon merge joins all n into "
+         "what one run would have written"),
     GROUP("model"),
     CHOICE("arch", arch, "sft reward", "gpt2", architectures, "architecture of a model made from scratch"),
     FLAG("layers", FLAG_LONG, layers, "sft reward", "4", "1..1000", "blocks of a model made from scratch"),
@@ -294,6 +302,11 @@ static const Flag flag_table[] = {
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
     FLAG("memory", FLAG_STRING, memory, "sample bon cache train offline eval", NULL, NULL,
          "what may be used of a device, e.g. 40GB (what is free)"),
+    FLAG("groups", FLAG_LONG, groups, "sft reward train offline", "0", "0..512",
+         "groups that rollouts and batches are cut into: a power of two that the number of processes divides; the "
+         "result depends on it beyond rounding only through the shapes of products, and not at all on how many "
+         "processes there are (0: 1, and under mpirun 8)"),
+    CHOICE("reduce", reduce, "sft reward train offline", "tree", reductions, "how gradients are added up"),
     CHOICE("precision", precision, "all", "auto", precisions,
            "bf16: on the CPU of matrix products' inputs, on CUDA of weights and activations, DistilBERT's in TF32; "
            "what trains, its sums and statistics stay fp32 (auto: fp32 on the CPU, bf16 on CUDA)"),

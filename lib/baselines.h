@@ -57,15 +57,15 @@ void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, co
 // has one. Dies with file and line.
 void comparisons_read(Comparisons *c, const char *path, size_t prompts_max, const Tokenizer *t, const Config *cfg);
 void comparisons_free(Comparisons *c);
-// ref: log-probabilities of every response by the model as it is
-void comparisons_reference(Comparisons *c, Pass *p, double temperature);
+// ref: log-probabilities of responses [from, from+n) by the model as it is
+void comparisons_reference(Comparisons *c, Pass *p, size_t from, size_t n, double temperature);
 
 // sums over comparisons: loss, h, h > 0, log pi(y_w), log pi(y_l)
 enum { OFFLINE_LOSS, OFFLINE_MARGIN, OFFLINE_RIGHT, OFFLINE_W, OFFLINE_L, OFFLINE_SUMS };
-// Accumulates into m->g the gradient of the mean loss of comparisons which[0..n), and their sums into sums
+// Accumulates into m->g the gradient of the loss of comparisons which[0..n) over `total`, and their sums into sums
 // (OFFLINE_SUMS). p: made for backward.
 void offline_batch(Pass *p, const OfflineLoss *o, const Comparisons *c, const size_t *which, size_t n,
-                   double temperature, double *sums);
+                   double total, double temperature, double *sums);
 
 #ifdef VBON_IMPLEMENTATION
 
@@ -237,11 +237,11 @@ void comparisons_free(Comparisons *c)
     arrfree(c->prompts); arrfree(c->responses); arrfree(c->sequences); arrfree(c->ref); arrfree(c->list);
 }
 
-void comparisons_reference(Comparisons *c, Pass *p, double temperature)
+void comparisons_reference(Comparisons *c, Pass *p, size_t from, size_t n, double temperature)
 {
     double *logp = (double *)xmalloc(p->tokens * sizeof *logp);
-    for (size_t i = 0, n = arrlenu(c->sequences), fit; i < n; i += fit) {
-        fit = pass_fit(p, c->sequences + i, n - i, 1);
+    for (size_t i = from, fit; i < from + n; i += fit) {
+        fit = pass_fit(p, c->sequences + i, from + n - i, 1);
         sequence_logps(p, &p->m->p, c->sequences + i, fit, temperature, logp, NULL);
         for (size_t j = i, k = 0; j < i + fit; j++) {
             c->ref[j] = 0;
@@ -256,7 +256,7 @@ void comparisons_reference(Comparisons *c, Pass *p, double temperature)
 // training
 
 void offline_batch(Pass *p, const OfflineLoss *o, const Comparisons *c, const size_t *which, size_t n,
-                   double temperature, double *sums)
+                   double total, double temperature, double *sums)
 {
     Model *m = p->m;
     const Ops *ops = m->o;
@@ -285,7 +285,7 @@ void offline_batch(Pass *p, const OfflineLoss *o, const Comparisons *c, const si
                    h = (y[0] - y[1]) - (c->ref[x->w] - ref_l);
             if (!isfinite(loss)) die("the loss is not finite at optimiser step %ld: %s", m->step + 1, loss_cause(m));
             for (size_t u = 0; u < unit; u++)
-                for (size_t k = 0; k < length[u]; k++) *token++ = (real)(d[u] / (double)n);
+                for (size_t k = 0; k < length[u]; k++) *token++ = (real)(d[u] / total);
             const double add[OFFLINE_SUMS] = {loss, h, h > 0, y[0], y[1]};
             for (int k = 0; k < OFFLINE_SUMS; k++) sums[k] += add[k];
         }
@@ -309,7 +309,7 @@ static double bonbon_alpha(const Comparisons *c, long N)
 
 // A run of offline training: what its steps have at hand
 typedef struct {
-    Pass pass; Comparisons c; OfflineLoss loss; Passes passes;
+    Pass pass; Comparisons c; OfflineLoss loss; Passes passes; Groups groups;
     size_t *which;                     // (batch) comparisons of a step
     double sums[OFFLINE_SUMS], counted; // since the last record
 } Offline;
@@ -318,8 +318,15 @@ static void offline_step(Run *r)
 {
     Offline *s = (Offline *)r->context;
     size_t n = passes_step(&s->passes, r->done, s->which);
+    double sums[OFFLINE_SUMS];
     model_zero_grad(r->m);
-    offline_batch(&s->pass, &s->loss, &s->c, s->which, n, r->a->temperature, s->sums);
+    for (Group x = {0}; group_next(&s->groups, &x, n);) {
+        double own[OFFLINE_SUMS] = {0};
+        offline_batch(&s->pass, &s->loss, &s->c, s->which + x.from, x.n, (double)n, r->a->temperature, own);
+        groups_add(&s->groups, x.k, own, OFFLINE_SUMS);
+    }
+    groups_finish(&s->groups, sums, OFFLINE_SUMS);
+    for (int k = 0; k < OFFLINE_SUMS; k++) s->sums[k] += sums[k];
     s->counted += (double)n;
     adamw_step(r);
 }
@@ -409,7 +416,11 @@ static void cmd_offline(const Args *asked)
                "ids has the tokens)\n",
                a->cache, c->retokenised, arrlenu(c->responses));
     pass_create(&s.pass, &m, tokens, true);
-    if (loss->kind != OFFLINE_BON_SFT) comparisons_reference(c, &s.pass, a->temperature);
+    groups_create(&s.groups, &m, (size_t)a->groups);
+    size_t n = arrlenu(c->sequences);
+    for (Group x = {0}; loss->kind != OFFLINE_BON_SFT && group_next(&s.groups, &x, n);)
+        comparisons_reference(c, &s.pass, x.from, x.n, a->temperature);
+    parallel_gather(c->ref, n * sizeof *c->ref);
     if (loss->kind == OFFLINE_BONBON && automatic) loss->alpha = bonbon_alpha(c, loss->N);
     passes_create(&s.passes, arrlenu(c->list), (size_t)a->batch, a->epochs, a->steps, a->drop_last, (uint64_t)a->seed);
     s.which = (size_t *)xmalloc(s.passes.batch * sizeof *s.which);
@@ -425,7 +436,7 @@ static void cmd_offline(const Args *asked)
     r.n_state = 2;
     r.step = offline_step; r.record = offline_record;
     run_steps(&r);
-    pass_free(&s.pass); comparisons_free(c);
+    groups_free(&s.groups); pass_free(&s.pass); comparisons_free(c);
     model_free(&m); tokenizer_free(t);
     passes_free(&s.passes);
     free(s.which);

@@ -80,9 +80,12 @@ static void anchor_draw(Ppo *p)
     m->o->copy(own, a->weights);
     phase_sample(p);
     model_pack(m);
-    generate(&p->gen, &s, p->prompts, a->y, draws);
+    for (Group x = {0}; group_next(&p->groups, &x, p->rollout.E);)
+        generate(&p->gen, &s, p->prompts, a->y + x.from * a->K, x.n * a->K);
     m->o->upload(own, a->host);
-    assign_rewards(p, a->y, draws, false);
+    for (Group x = {0}; group_next(&p->groups, &x, p->rollout.E);)
+        assign_rewards(p, a->y + x.from * a->K, x.n * a->K, false);
+    responses_gather(a->y, draws, (size_t)p->opt.max_new, false);
     for (size_t i = 0; i < draws; i++) { a->reward[i] = a->y[i].reward; a->key[i] = a->y[i].key; }
     for (size_t i = 0; i < p->rollout.E; i++) {
         const Response *y = &a->y[i * a->K];
@@ -93,8 +96,13 @@ static void anchor_draw(Ppo *p)
 static void anchor_logps(Ppo *p) // where it has left the reference
 {
     Rollout *r = &p->rollout;
-    if (p->anchor.average)
-        sequence_logps(&p->pass, &p->anchor.params, r->seq, r->E, p->opt.temperature, p->anchor.logp, NULL);
+    double *logp = p->anchor.logp;
+    if (!p->anchor.average) return;
+    memset(logp, 0, r->actions * sizeof *logp);
+    for (Group x = {0}; group_next(&p->groups, &x, r->E);)
+        sequence_logps(&p->pass, &p->anchor.params, r->seq + x.from, x.n, p->opt.temperature, logp + r->at[x.from],
+                       NULL);
+    parallel_gather(logp, r->actions * sizeof *logp);
 }
 
 // The objective's log p<= of response i, by its place among the first k draws to its prompt.
@@ -110,7 +118,7 @@ static double anchor_log_f(const Ppo *p, size_t i)
 
 // Adds to m->g the gradient of -forward log pi(y') / tokens, y' the best draws to the prompts of the responses
 // rows[0..n).
-static void anchor_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens)
+static void anchor_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens, GroupSums *sums)
 {
     Anchor *a = &p->anchor;
     Rollout *r = &p->rollout;
@@ -126,8 +134,8 @@ static void anchor_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens)
                                head_weight(&m->p), s->target, p->opt.temperature, s->R, m->cfg.C, m->cfg.V);
         pass_backward(s);
         m->o->download(s->h_real, slice(s->logp, 0, s->R));
-        for (size_t j = 0; j < s->R; j++) a->nll -= (double)s->h_real[j];
-        a->counted += (double)fit;
+        for (size_t j = 0; j < s->R; j++) sums->nll -= (double)s->h_real[j];
+        sums->counted += (double)fit;
     }
 }
 

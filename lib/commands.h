@@ -1,10 +1,10 @@
 // commands.h: what `vbon COMMAND` does, in plain code: read flags, load, loop, write. Here stand score, train and the
 // table of all; the others stand beside what they are about: sft and reward in supervised.h, sample, bon and cache in
-// draw.h, eval in eval.h, offline in baselines.h, info in info.h, ks in ks.h, world in world.h.
+// draw.h, eval and merge in eval.h, offline in baselines.h, info in info.h, ks in ks.h, world in world.h.
 //
 // A command checks what it is given, then prints its start-up table, shows its progress, and writes nothing in place
 // until it is whole. Runs that take long (sft, reward, train, offline, cache) can be killed at any moment and go on
-// with --resume (cache: by itself).
+// with --resume (cache, and every shard: by itself).
 #pragma once
 typedef struct { const char *name; void (*run)(const Args *a); const char *summary, *example; } Command;
 
@@ -13,6 +13,7 @@ typedef struct { const char *name; void (*run)(const Args *a); const char *summa
 #include "run.h"
 #include "inputs.h"
 #include "plan.h"
+#include "shard.h"
 #include "supervised.h"
 #include "draw.h"
 #include "eval.h"
@@ -59,7 +60,9 @@ static void cmd_score(const Args *a)
 {
     require(a->in, "in");
     require(a->out, "out");
-    AsideFile *out = out_file(a);
+    Shard shard;
+    shard_open(&shard, a);
+    AsideFile *out = shard.on ? NULL : out_file(a);
     Model m;
     Tokenizer *t = model_load_as(&m, device_ops(a), require(a->model, "model"), "model", false, TRAIN_NONE, false);
     Reward reward;
@@ -77,9 +80,13 @@ static void cmd_score(const Args *a)
     Response r[BLOCK];
     Sequence q;
     double *logp = NULL;
-    size_t retokenised = 0;
+    size_t retokenised = 0, b = 0;
+    json_t *weights = weights_json("model", &m, t, NULL);
+    if (a->reward) json_object_set_new(weights, "reward", json_make("s", reward.what));
+    shard_begin(&shard, a, "score", weights, NULL);
     start_table(a, "score");
-    for (bool more = true; more;) {
+    for (bool more = true; more; b++) {
+        bool mine = shard_makes(&shard, b);
         size_t n = 0, tokens = (size_t)a->micro_tokens;
         while (n < BLOCK && (more = jsonl_next(&in, &record[n]))) {
             if (jsonl_header(record[n])) {
@@ -88,6 +95,7 @@ static void cmd_score(const Args *a)
                 json_decref(record[n]);
                 continue;
             }
+            if (!mine) { json_decref(record[n++]); continue; }
             retokenised += !score_line(&in, record[n], t, eos, m.cfg.V, n, &p[n], &r[n]);
             if (p[n].n + r[n].n > m.cfg.max_T)
                 die("%s: %zu tokens; the model's own context is %zu: shorten the text", p[n].where, p[n].n + r[n].n,
@@ -97,13 +105,15 @@ static void cmd_score(const Args *a)
             n++;
         }
         if (!n) break;
+        if (!mine) continue;
+        FILE *to = shard_block(&shard, shard.on ? NULL : out->f);
         if (tokens > room) {
             pass_free(&pass);
             pass_create(&pass, &m, tokens, false);
             logp = (double *)xrealloc(logp, tokens * sizeof *logp);
             room = tokens;
         }
-        file_flush(out->f, a->out, false);
+        if (!shard.on) file_flush(to, a->out, false);
         if (a->reward) reward_assign(&reward, p, r, n, false);
         for (size_t i = 0; i < n; i++) {
             // of a text without a prompt the first token has nothing to be predicted from
@@ -134,18 +144,20 @@ static void cmd_score(const Args *a)
             json_decref(exact);
             char *theirs = scored ? json_text(record[i], JSON_COMPACT | JSON_REAL_PRECISION(17)) : xstrdup(line[i]),
                 *more_fields = json_text(ours, JSON_COMPACT | JSON_REAL_PRECISION(9));
-            fprintf(out->f, "%.*s,%s\n", (int)strlen(theirs) - 1, theirs, more_fields + 1);
+            fprintf(to, "%.*s,%s\n", (int)strlen(theirs) - 1, theirs, more_fields + 1);
             free(theirs); free(more_fields); free(line[i]); free(what);
             json_decref(ours); json_decref(record[i]);
             free(p[i].text); free(p[i].ids); free(p[i].where);
             response_free(&r[i]);
         }
+        shard_put(&shard, b);
     }
     jsonl_close(&in);
     if (retokenised)
         printf("%s: %zu texts encode to other tokens than were sampled, and are scored as texts\n", a->in, retokenised);
     if (a->reward) reward_close(&reward);
-    aside_commit(out);
+    if (out) aside_commit(out);
+    shard_close(&shard, a, b);
     pass_free(&pass);
     model_free(&m); tokenizer_free(t);
     free(logp);
@@ -156,8 +168,9 @@ static void cmd_score(const Args *a)
 
 static void ppo_options(PpoOptions *o, const Args *a)
 {
-    *o = (PpoOptions){.temperature = a->temperature, .clip = a->clip, .value_clip = a->value_clip,
-        .vf_coef = a->vf_coef, .gamma = a->gamma, .lambda = a->lambda, .score_clip = a->score_clip, .lr = a->lr,
+    *o = (PpoOptions){.groups = (size_t)a->groups, .temperature = a->temperature, .clip = a->clip,
+        .value_clip = a->value_clip, .vf_coef = a->vf_coef, .gamma = a->gamma, .lambda = a->lambda,
+        .score_clip = a->score_clip, .lr = a->lr,
         .episodes = a->episodes, .rollout = a->rollout, .minibatch = a->minibatch, .epochs = a->ppo_epochs,
         .max_new = a->max_new, .warmup = a->warmup, .schedule = &schedules[a->schedule],
         .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed,
@@ -337,6 +350,8 @@ static const Command commands[] = {
     {"eval", cmd_eval, "KL, distance to Best-of-N, win rate and reward on held-out prompts",
      "vbon eval --model runs/vbon16 --reference dev/demo/lm --reward dev/demo/rm --cache cache_test.jsonl --ns 4,16 "
      "--samples 8 --max-new 24"},
+    {"merge", cmd_merge, "join the shards that cache, bon, score or eval wrote by --shard",
+     "vbon merge --out cache.jsonl"},
     {"ks", cmd_ks, "do M samples a prompt suffice? Kolmogorov-Smirnov tests and the error of log F-hat, by M",
      "vbon ks --cache cache_test.jsonl --ms 5,20,50 --curves auto --out ks.json"},
     {"info", cmd_info, "a model's configuration, parameters and memory plan",

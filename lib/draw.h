@@ -27,6 +27,24 @@ static void drawing_open(Drawing *d, Args *a, size_t job, const char *model, uin
         .stream = stream, .eos = tokenizer_eos(d->t)};
 }
 
+static char *prompts_fingerprint(const Prompt *p, size_t n) // malloc'd: of their ids, in order
+{
+    uint64_t h = 0;
+    for (size_t i = 0; i < n; i++) h = mix64(h ^ order_key(p[i].ids, p[i].n));
+    return hex_text(h);
+}
+
+// What shards must have in common beside flags and files, by flag; reward NULL: none.
+static json_t *drawing_weights(const Drawing *d, const Reward *reward)
+{
+    char *prompts = prompts_fingerprint(d->prompts, d->n);
+    json_t *j = weights_json("model", &d->m, d->t, NULL);
+    json_object_set_new(j, "prompts", json_make("s", prompts));
+    json_object_set_new(j, "reward", json_make("s", reward->what));
+    free(prompts);
+    return j;
+}
+
 static void drawing_close(Drawing *d)
 {
     generator_free(&d->g); arena_release(&d->work); prompts_free(d->prompts, d->n);
@@ -92,8 +110,10 @@ static void sample_run(const Args *asked, bool bon)
     require(a->model, "model");
     if (bon) require(a->reward, "reward");
     prompts_path(a, true);
-    AsideFile *out = a->out ? out_file(a) : NULL;
-    lines_on_stdout = !out;
+    Shard shard;
+    shard_open(&shard, a);
+    AsideFile *out = a->out && !shard.on ? out_file(a) : NULL;
+    lines_on_stdout = !a->out;
     drawing_open(&d, a, JOB_CACHE, a->model, bon ? STREAM_BON : STREAM_SAMPLE, M);
     checked_product(bon ? "--n for all prompts" : "--samples for all prompts", d.n, M);
     bool rewarded = bon || a->reward;
@@ -103,28 +123,35 @@ static void sample_run(const Args *asked, bool bon)
     Cdf *cdf = a->cache ? cdfs_load(d.prompts, d.n, a, NULL, d.t, &reward) : NULL;
     size_t step = d.rows / M ? d.rows / M : 1;
     const char *command = bon ? "bon" : "sample";
-    if (out) start_table(a, command);
+    if (bon) shard_begin(&shard, a, command, drawing_weights(&d, &reward), NULL);
+    if (a->out) start_table(a, command);
     else if (a->verbose) flags_table(stderr, a, flag_table, n_flags, command, true); // the responses go to stdout
-    Progress p = progress_begin(command, d.n, 0, "prompts");
-    for (size_t i = 0; i < d.n; i += step) {
-        size_t end = i + step < d.n ? i + step : d.n;
+    size_t blocks = (d.n + step - 1) / step;
+    Progress p = progress_begin(command, shard_items(&shard, d.n, step, SIZE_MAX),
+                                shard.on ? shard_items(&shard, d.n, step, shard.next) : 0, "prompts");
+    for (size_t b = 0; b < blocks; b++) {
+        if (!shard_makes(&shard, b)) continue;
+        size_t i = b * step, end = i + step < d.n ? i + step : d.n;
+        FILE *to = shard_block(&shard, out ? out->f : stdout);
         Response *r = draw(&d, rewarded ? &reward : NULL, a, M, i * M, end * M);
-        if (!out) progress_clear();
+        if (to == stdout) progress_clear();
         for (size_t q = i; q < end; q++) {
             Response *mine = r + (q - i) * M;
             size_t chosen = bon ? best_of(mine, M) : M;
             for (size_t k = 0; k < M; k++) {
                 bool best = k == chosen;
                 if (!bon || a->all || best)
-                    write_response(out ? out->f : stdout, d.t, &d.prompts[q], &mine[k], rewarded,
+                    write_response(to, d.t, &d.prompts[q], &mine[k], rewarded,
                                    cdf ? &cdf[q] : NULL, a->all ? &best : NULL);
             }
         }
         for (size_t k = 0; k < (end - i) * M; k++) response_free(&r[k]);
         free(r);
-        file_flush(out ? out->f : stdout, out ? a->out : "standard output", false);
-        progress_show(&p, end, NULL);
+        if (!shard.on) file_flush(to, out ? a->out : "standard output", false);
+        shard_put(&shard, b);
+        progress_show(&p, shard_items(&shard, d.n, step, b + 1), NULL);
     }
+    shard_close(&shard, a, blocks);
     if (rewarded) reward_close(&reward);
     cdfs_free(cdf, d.n);
     if (out) aside_commit(out);
@@ -159,15 +186,14 @@ static void cmd_cache(const Args *asked)
     Reward reward;
     size_t M = (size_t)a->samples;
     Append file;
+    Shard shard;
     require(a->model, "model"); require(a->reward, "reward"); require(a->prompts, "prompts");
-    append_open(&file, require(a->out, "out"));
-    cache_keep(a);
+    shard_open(&shard, a);
+    if (!shard.on) { append_open(&file, require(a->out, "out")); cache_keep(a); }
     drawing_open(&d, a, JOB_CACHE, a->model, STREAM_CACHE, M);
     open_reward(&reward, a, d.t);
-    uint64_t prompts = 0;
-    for (size_t i = 0; i < d.n; i++) prompts = mix64(prompts ^ order_key(d.prompts[i].ids, d.prompts[i].n));
     char *model = hex_text(model_fingerprint(&d.m)), *tok = hex_text(tokenizer_fingerprint(d.t));
-    char *ps = hex_text(prompts), *eos = missing_eos_text(a);
+    char *ps = prompts_fingerprint(d.prompts, d.n), *eos = missing_eos_text(a);
     size_t total = checked_product("--samples for all prompts", d.n, M);
     json_t *header = json_make(
         "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I}", "vbon_cache", 1, "model", model, "tokenizer",
@@ -179,7 +205,8 @@ static void cmd_cache(const Args *asked)
         json_object_set_new(header, "decode_rows", json_integer(a->decode_rows));
         json_object_set_new(header, "micro_tokens", json_integer(a->micro_tokens));
     }
-    size_t done = cache_resume(&file, header, d.prompts, d.n, M);
+    shard_begin(&shard, a, "cache", drawing_weights(&d, &reward), NULL);
+    size_t done = shard.on ? 0 : cache_resume(&file, header, d.prompts, d.n, M);
     if (done) printf("%s: %zu of %zu samples are there already\n", a->out, done, total);
     if (done && done < total) { // of two rewards' numbers no later look at a few would be sure to tell
         Cache begun;
@@ -189,10 +216,14 @@ static void cmd_cache(const Args *asked)
     }
     start_table(a, "cache");
     stop_on_signals();
-    Progress p = progress_begin("cache", total, done, "samples");
-    while (done < total && !stop_signal) {
+    size_t blocks = (total + d.rows - 1) / d.rows, mine = shard_items(&shard, total, d.rows, SIZE_MAX);
+    size_t made = shard.on ? shard_items(&shard, total, d.rows, shard.next) : done;
+    Progress p = progress_begin("cache", mine, made, "samples");
+    for (size_t b = done / d.rows; b < blocks && made < mine && !stop_signal; b++) {
         // always the same blocks, so the same last digits
-        size_t begin = done / d.rows * d.rows, end = begin + d.rows < total ? begin + d.rows : total;
+        size_t begin = b * d.rows, end = begin + d.rows < total ? begin + d.rows : total;
+        if (!shard_makes(&shard, b)) continue;
+        if (done < begin) done = begin;
         Response *r = draw(&d, &reward, a, M, begin, end);
         char *block;
         size_t bytes;
@@ -213,20 +244,23 @@ static void cmd_cache(const Args *asked)
             response_free(&r[i]);
         }
         free(r);
+        made += end - done;
         done = end;
         file_flush(f, a->out, false);
-        append_write(&file, block, bytes);
+        if (shard.on) shard_write(&shard, b, block, bytes);
+        else append_write(&file, block, bytes);
         fclose(f);
         free(block);
-        progress_show(&p, done, NULL);
+        progress_show(&p, made, NULL);
     }
-    append_close(&file);
-    if (done < total) {
+    if (!shard.on) append_close(&file);
+    if (made < mine) {
         progress_clear();
-        printf("stopped by signal %d after %zu of %zu samples; the same command goes on\n", (int)stop_signal, done,
-               total);
+        printf("stopped by signal %d after %zu of %zu samples; the same command goes on\n", (int)stop_signal, made,
+               mine);
         exit(128 + stop_signal);
     }
+    shard_close(&shard, a, blocks);
     reward_close(&reward);
     drawing_close(&d);
     json_decref(header);

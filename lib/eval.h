@@ -12,31 +12,26 @@
 #pragma once
 
 enum { MAX_NS = 8 };
+// Of one prompt, means over its responses; distance: to Best-of-ns[i]. Doubles only: a shard writes them as an array.
 typedef struct {
-    Estimate reward, win, win_released, k1, k3, rb, released, length, finished;
-    Estimate distance[MAX_NS];          // to Best-of-ns[i]
-    double reference_reward;            // the cache's mean
+    double reward, win, win_released, k1, k3, rb, released, length, finished, distance[MAX_NS];
+} PromptEvaluation;
+// Of all prompts, in the same order.
+typedef struct {
+    Estimate reward, win, win_released, k1, k3, rb, released, length, finished, distance[MAX_NS];
 } Evaluation;
+enum { EVAL_NUMBERS = sizeof(PromptEvaluation) / sizeof(double) };
 typedef struct { Model *policy, *reference; double temperature; long ns[MAX_NS]; size_t n_ns, tokens; } EvalSpec;
 // policy NULL: whose log-probabilities nobody knows; KLs and distances are NaN.
-// r: `n` responses, K in a row for each of the n/K prompts, rewards set.
-void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Cdf *cdf, const Response *r, size_t n,
-              size_t K);
+// r: `n` responses, K in a row for each of the n/K prompts, rewards set; e (n/K).
+void evaluate(PromptEvaluation *e, const EvalSpec *spec, const Prompt *prompts, const Cdf *cdf, const Response *r,
+              size_t n, size_t K);
+Evaluation evaluation(const PromptEvaluation *e, size_t n); // of all n prompts
 // What Best-of-N's mean reward is by the n prompts' cached samples alone, unbiased; NaN where a prompt has fewer than
 // N.
 Estimate best_of_cached(const Cdf *cdf, size_t n, long N);
 
 #ifdef VBON_IMPLEMENTATION
-
-static Estimate over_prompts(const double *x, size_t n, size_t K) // x (n): means of K, then over the n/K prompts
-{
-    size_t P = n / K;
-    double *mean = (double *)xcalloc(P, sizeof *mean);
-    for (size_t i = 0; i < n; i++) mean[i / K] += x[i] / (double)K;
-    Estimate e = estimate(mean, P);
-    free(mean);
-    return e;
-}
 
 // Fills what is made of log-probabilities: (n) each; sum_r is log ref of the response
 static void evaluate_logps(const EvalSpec *spec, const Prompt *prompts, const Response *r, size_t n, double *k1,
@@ -103,8 +98,14 @@ Estimate best_of_cached(const Cdf *cdf, size_t n, long N)
     return e;
 }
 
-void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const Cdf *cdf, const Response *r, size_t n,
-              size_t K)
+// One number of each prompt: the mean of x (n) over its K responses
+static void over_responses(PromptEvaluation *e, size_t number, const double *x, size_t n, size_t K)
+{
+    for (size_t i = 0; i < n; i++) ((double *)&e[i / K])[number] += x[i] / (double)K;
+}
+
+void evaluate(PromptEvaluation *e, const EvalSpec *spec, const Prompt *prompts, const Cdf *cdf, const Response *r,
+              size_t n, size_t K)
 {
     double *all = (double *)xcalloc(n * (9 + MAX_NS), sizeof *all), *k1 = all, *k3 = all + n, *rb = all + 2 * n,
            *released = all + 3 * n, *sum_r = all + 4 * n;
@@ -125,20 +126,25 @@ void evaluate(Evaluation *e, const EvalSpec *spec, const Prompt *prompts, const 
         for (size_t v = 0; v < spec->n_ns; v++)
             distance[v * n + s] = (isnan(rb[s]) ? k1[s] : rb[s]) + sum_r[s] - log_pi_bon(logF, sum_r[s], spec->ns[v]);
     }
-    double reference = 0;
-    for (size_t i = 0; i < n; i += K) {
-        const Cdf *c = &cdf[r[i].prompt];
-        for (size_t k = 0; k < c->M; k++) reference += c->reward[k] / (double)c->M / (double)(n / K);
-    }
-    double *finished = length; // reused below, after length has been read
-    *e = (Evaluation){.reward = over_prompts(reward, n, K), .win = over_prompts(win, n, K),
-        .win_released = over_prompts(win_released, n, K), .k1 = over_prompts(k1, n, K), .k3 = over_prompts(k3, n, K),
-        .rb = over_prompts(rb, n, K), .released = over_prompts(released, n, K), .length = over_prompts(length, n, K),
-        .reference_reward = reference};
+    double *finished = sum_r; // no longer needed
     for (size_t i = 0; i < n; i++) finished[i] = r[i].finished;
-    e->finished = over_prompts(finished, n, K);
-    for (size_t v = 0; v < spec->n_ns; v++) e->distance[v] = over_prompts(distance + v * n, n, K);
+    const double *columns[] = {reward, win, win_released, k1, k3, rb, released, length, finished};
+    memset(e, 0, n / K * sizeof *e);
+    for (size_t c = 0; c < 9; c++) over_responses(e, c, columns[c], n, K);
+    for (size_t v = 0; v < spec->n_ns; v++) over_responses(e, 9 + v, distance + v * n, n, K);
     free(all);
+}
+
+Evaluation evaluation(const PromptEvaluation *e, size_t n)
+{
+    Evaluation all;
+    double *x = (double *)xmalloc(n * sizeof *x);
+    for (size_t c = 0; c < EVAL_NUMBERS; c++) {
+        for (size_t i = 0; i < n; i++) x[i] = ((const double *)&e[i])[c];
+        ((Estimate *)&all)[c] = estimate(x, n);
+    }
+    free(x);
+    return all;
 }
 
 // ----------------------------------------------------------------------------
@@ -206,6 +212,69 @@ static void pool_choose(Response *out, const char *path, const Prompt *prompts, 
     cache_free(&c);
 }
 
+// The table, and the record into file if there is one. about: what does not come from the responses, see cmd_eval;
+// e: of its prompts; speed: tokens a second, or NaN.
+static void eval_report(const json_t *about, const PromptEvaluation *prompts, double speed, AsideFile *file)
+{
+    json_t *j = json_deep_copy(json_object_get(about, "record")), *distances = json_object(), *x;
+    if (!j) die("out of memory");
+    bool bon = !strcmp(json_string_value(json_object_get(j, "method")), methods[METHOD_BON].name);
+    size_t n = (size_t)json_integer_value(json_object_get(j, "prompts")), i;
+    size_t K = (size_t)json_integer_value(json_object_get(j, "samples"));
+    long N = (long)json_integer_value(json_object_get(j, "n"));
+    double reference = json_number_value(json_object_get(about, "reference_reward"));
+    Evaluation e = evaluation(prompts, n);
+    const json_t *by_cache = json_object_get(about, "reward_by_cache");
+    Estimate cached = {NAN, NAN};
+    if (by_cache) cached.mean = json_number_value(json_array_get(by_cache, 0));
+    if (json_array_size(by_cache) > 1) cached.se = json_number_value(json_array_get(by_cache, 1));
+    struct {
+        const char *key;
+        Estimate e;
+    } out[] = {
+        {"reward", e.reward},    {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1},
+        {"kl_k3", e.k3},         {"kl_rb", e.rb},     {"kl_released", e.released},           {"length", e.length},
+        {"finished", e.finished}};
+    for (i = 0; i < sizeof out / sizeof *out; i++) put_estimate(j, out[i].key, out[i].e);
+    if (bon) put_estimate(j, "reward_by_cache", cached);
+    if (bon) json_object_set_new(j, "kl_bound", json_number(bon_kl_bound(N), "the bound on the KL", "lower --n"));
+    printf("%zu prompts, %zu responses each; the cache's mean reward is %.4f\n", n, K, reference);
+    estimate_line("mean reward", e.reward);
+    estimate_line("mean reward of Best-of-N, by the cache", cached);
+    estimate_line("win rate (all cached samples)", e.win);
+    estimate_line("win rate (released form: one, ties lose)", e.win_released);
+    if (bon) printf("  %-44s %9.4f\n", "KL to the reference: at most", bon_kl_bound(N));
+    else {
+        estimate_line("KL to the reference, k1", e.k1);
+        estimate_line("KL, k3", e.k3);
+        estimate_line("KL, Rao-Blackwellised", e.rb);
+        estimate_line("KL, released form (k3, prompt included)", e.released);
+    }
+    json_array_foreach(json_object_get(about, "ns"), i, x) {
+        char key[24], what[64];
+        snprintf(key, sizeof key, "%lld", (long long)json_integer_value(x));
+        put_estimate(distances, key, e.distance[i]);
+        snprintf(what, sizeof what, "distance to Best-of-%s (nats)", key);
+        estimate_line(what, e.distance[i]);
+    }
+    json_object_set_new(j, "distance", distances);
+    json_object_set_new(j, "reference_reward", json_number(reference, "the cache's mean reward",
+        "look at its rewards"));
+    put_number(j, "time/tokens_per_second", speed);
+    estimate_line("response length", e.length);
+    estimate_line("share finished", e.finished);
+    if (!isnan(speed))
+        printf("  %-44s %9.0f\n",
+               bon ? "delivered tokens/s, N samples and rewards each" : "delivered tokens/s, rewards included", speed);
+    if (file) { // last: should it not be written now, the numbers stand above
+        char *text = json_text(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
+        fprintf(file->f, "%s\n", text);
+        aside_commit(file);
+        free(text);
+    }
+    json_decref(j);
+}
+
 static void cmd_eval(const Args *asked)
 {
     Args own = *asked, *a = &own;
@@ -217,7 +286,9 @@ static void cmd_eval(const Args *asked)
     if (a->pool && !bon) usage("--pool is what --method bon chooses from");
     EvalSpec spec = {.temperature = a->temperature};
     spec.n_ns = parse_ns(a->ns, spec.ns);
-    AsideFile *file = a->out ? out_file(a) : NULL;
+    Shard shard;
+    shard_open(&shard, a);
+    AsideFile *file = a->out && !shard.on ? out_file(a) : NULL;
     Drawing d;
     drawing_open(&d, a, JOB_EVAL, policy, STREAM_EVAL, K * N);
     spec.tokens = (size_t)a->micro_tokens;
@@ -237,95 +308,114 @@ static void cmd_eval(const Args *asked)
     // the largest product below
     checked_product("--samples times --n for all prompts", d.n, checked_product("--samples times --n", K, N));
     Response *kept = (Response *)xcalloc(d.n * K, sizeof *kept);
+    // what the report has that no response tells
+    double mean = 0;
+    size_t least = SIZE_MAX; // cached samples of the prompt that has fewest
+    for (size_t i = 0; i < d.n; i++) {
+        for (size_t k = 0; k < cdf[i].M; k++) mean += cdf[i].reward[k] / (double)cdf[i].M / (double)d.n;
+        if (cdf[i].M < least) least = cdf[i].M;
+    }
+    json_t *ns = json_array(), *about = json_make("{s:{s:s, s:s, s:I, s:I, s:I, s:I, s:I}, s:o, s:o}", "record",
+        "method", methods[a->method].name, "model", policy, "n", (json_int_t)N, "prompts", (json_int_t)d.n, "samples",
+        (json_int_t)K, "m", (json_int_t)least, "seed", (json_int_t)a->seed, "ns", ns, "reference_reward",
+        json_number(mean, "the cache's mean reward", "look at its rewards"));
+    for (size_t v = 0; v < spec.n_ns; v++) json_array_append_new(ns, json_integer(spec.ns[v]));
+    if (bon) put_estimate(about, "reward_by_cache", best_of_cached(cdf, d.n, (long)N));
+    json_t *weights = drawing_weights(&d, &reward);
+    char *hex = hex_text(model_fingerprint(&ref));
+    json_object_set_new(weights, "reference", json_make("s", hex));
+    free(hex);
+    shard_begin(&shard, a, "eval", weights, json_incref(about));
     start_table(a, "eval");
-    double began = clock_seconds(), tokens = 0;
-    size_t group = d.rows > K * N ? d.rows / (K * N) : 1;
-    if (a->pool) {
-        pool_choose(kept, a->pool, d.prompts, d.n, K, N, a, &ref, d.t);
-        judge(&reward, a, d.prompts, kept, d.n * K);
-    }
-    Progress progress = progress_begin("eval", d.n, a->pool ? d.n : 0, "prompts");
-    for (size_t i = 0; i < d.n && !a->pool; i += group) { // K responses a prompt, each the best of N
-        size_t end = i + group < d.n ? i + group : d.n;
-        Response *r = draw(&d, &reward, a, K * N, i * K * N, end * K * N);
-        for (size_t k = 0; k < (end - i) * K; k++) {
-            Response *best = &r[k * N + best_of(r + k * N, N)];
-            kept[i * K + k] = *best;
-            tokens += (double)best->n;
-            best->ids = NULL; best->logp = NULL; best->prefix = NULL;
+    double seconds = 0, tokens = 0;
+    size_t group = d.rows > K * N ? d.rows / (K * N) : 1, blocks = (d.n + group - 1) / group;
+    if (a->pool) pool_choose(kept, a->pool, d.prompts, d.n, K, N, a, &ref, d.t);
+    PromptEvaluation *e = (PromptEvaluation *)xcalloc(d.n, sizeof *e);
+    Progress progress = progress_begin("eval", shard_items(&shard, d.n, group, SIZE_MAX),
+                                       shard.on ? shard_items(&shard, d.n, group, shard.next) : 0, "prompts");
+    for (size_t b = 0; b < blocks; b++) { // K responses a prompt, each the best of N
+        if (!shard_makes(&shard, b)) continue;
+        size_t i = b * group, end = i + group < d.n ? i + group : d.n, n = (end - i) * K;
+        double began = clock_seconds();
+        if (a->pool) judge(&reward, a, d.prompts, kept + i * K, n);
+        else {
+            Response *r = draw(&d, &reward, a, K * N, i * K * N, end * K * N);
+            for (size_t k = 0; k < n; k++) {
+                Response *best = &r[k * N + best_of(r + k * N, N)];
+                kept[i * K + k] = *best;
+                best->ids = NULL; best->logp = NULL; best->prefix = NULL;
+            }
+            for (size_t k = 0; k < n * N; k++) response_free(&r[k]);
+            free(r);
         }
-        for (size_t k = 0; k < (end - i) * K * N; k++) response_free(&r[k]);
-        free(r);
-        progress_show(&progress, end, NULL);
+        seconds += clock_seconds() - began;
+        EvalSpec block = spec;
+        for (size_t k = i * K; k < end * K; k++) { // a sequence is never split
+            size_t both = d.prompts[kept[k].prompt].n + kept[k].n;
+            if (both > block.tokens) block.tokens = both;
+            tokens += (double)kept[k].n;
+        }
+        evaluate(e + i, &block, d.prompts, cdf, kept + i * K, n, K);
+        FILE *to = shard_block(&shard, NULL);
+        for (size_t q = i; q < end && to; q++)
+            for (size_t c = 0; c < EVAL_NUMBERS; c++)
+                fprintf(to, "%a%c", ((double *)&e[q])[c], c + 1 < EVAL_NUMBERS ? ' ' : '\n');
+        shard_put(&shard, b);
+        progress_show(&progress, shard_items(&shard, d.n, group, b + 1), NULL);
     }
-    Evaluation e;
-    double seconds = clock_seconds() - began;
     reward_close(&reward);
-    for (size_t k = 0; k < d.n * K; k++) { // a sequence is never split
-        size_t both = d.prompts[kept[k].prompt].n + kept[k].n;
-        if (both > spec.tokens) spec.tokens = both;
-    }
-    evaluate(&e, &spec, d.prompts, cdf, kept, d.n * K, K);
-    size_t M = SIZE_MAX; // cached samples of the prompt that has fewest
-    for (size_t i = 0; i < d.n; i++) if (cdf[i].M < M) M = cdf[i].M;
-    json_t *distances = json_object();
-    json_t *j = json_make("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "method", methods[a->method].name, "model", policy,
-                          "n", (json_int_t)N, "prompts", (json_int_t)d.n, "samples", (json_int_t)K, "m", (json_int_t)M,
-                          "seed", (json_int_t)a->seed);
-    struct {
-        const char *key;
-        Estimate e;
-    } out[] = {
-        {"reward", e.reward},    {"win_rate", e.win}, {"win_rate_released", e.win_released}, {"kl_k1", e.k1},
-        {"kl_k3", e.k3},         {"kl_rb", e.rb},     {"kl_released", e.released},           {"length", e.length},
-        {"finished", e.finished}};
-    for (size_t i = 0; i < sizeof out / sizeof *out; i++) put_estimate(j, out[i].key, out[i].e);
-    for (size_t v = 0; v < spec.n_ns; v++) {
-        char key[24];
-        snprintf(key, sizeof key, "%ld", spec.ns[v]);
-        put_estimate(distances, key, e.distance[v]);
-    }
-    Estimate cached = bon ? best_of_cached(cdf, d.n, (long)N) : (Estimate){NAN, NAN};
-    if (bon) put_estimate(j, "reward_by_cache", cached);
-    if (bon) json_object_set_new(j, "kl_bound", json_number(bon_kl_bound((long)N), "the bound on the KL", "lower --n"));
-    json_object_set_new(j, "distance", distances);
-    json_object_set_new(j, "reference_reward", json_number(e.reference_reward, "the cache's mean reward",
-        "look at its rewards"));
-    if (!a->pool) put_number(j, "time/tokens_per_second", tokens / seconds); // from a pool nothing was drawn
-    printf("%zu prompts, %zu responses each; the cache's mean reward is %.4f\n", d.n, K, e.reference_reward);
-    estimate_line("mean reward", e.reward);
-    estimate_line("mean reward of Best-of-N, by the cache", cached);
-    estimate_line("win rate (all cached samples)", e.win);
-    estimate_line("win rate (released form: one, ties lose)", e.win_released);
-    if (bon) printf("  %-44s %9.4f\n", "KL to the reference: at most", bon_kl_bound((long)N));
-    else {
-        estimate_line("KL to the reference, k1", e.k1);
-        estimate_line("KL, k3", e.k3);
-        estimate_line("KL, Rao-Blackwellised", e.rb);
-        estimate_line("KL, released form (k3, prompt included)", e.released);
-    }
-    for (size_t v = 0; v < spec.n_ns; v++) {
-        char what[64];
-        snprintf(what, sizeof what, "distance to Best-of-%ld (nats)", spec.ns[v]);
-        estimate_line(what, e.distance[v]);
-    }
-    estimate_line("response length", e.length);
-    estimate_line("share finished", e.finished);
-    if (!a->pool)
-        printf("  %-44s %9.0f\n",
-               bon ? "delivered tokens/s, N samples and rewards each" : "delivered tokens/s, rewards included",
-               tokens / seconds);
-    if (file) { // last: should it not be written now, the numbers stand above
-        char *text = json_text(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
-        fprintf(file->f, "%s\n", text);
-        aside_commit(file);
-        free(text);
-    }
-    json_decref(j);
+    if (!shard.on) eval_report(about, e, a->pool ? NAN : tokens / seconds, file); // from a pool nothing was drawn
+    shard_close(&shard, a, blocks);
+    json_decref(about);
     for (size_t k = 0; k < d.n * K; k++) response_free(&kept[k]);
-    free(kept);
+    free(kept); free(e);
     cdfs_free(cdf, d.n);
     model_free(&ref);
     drawing_close(&d);
+}
+
+// ----------------------------------------------------------------------------
+// merge
+
+// What is made of the shards' blocks: lines as they are, or eval's numbers.
+typedef struct { FILE *f; json_t *eval; double *numbers; } Merged; // eval: its `about`, or NULL
+static void merge_begin(void *context, const json_t *header)
+{
+    Merged *m = (Merged *)context;
+    const char *command = json_string_value(json_object_get(header, "command"));
+    bool eval = command && !strcmp(command, "eval");
+    m->eval = eval ? json_incref(json_object_get(header, "about")) : NULL;
+}
+static void merge_block(void *context, const char *data, size_t bytes)
+{
+    Merged *m = (Merged *)context;
+    if (!m->eval) { fwrite(data, 1, bytes, m->f); return; }
+    char *end;
+    for (const char *p = data; *p; p = end + (*end == ' ' || *end == '\n')) {
+        double x = strtod(p, &end);
+        if (end == p) die("eval's shards hold \"%.20s\" where a number should stand: make them again", shown(p));
+        arrput(m->numbers, x);
+    }
+}
+
+static void merge(const char *out, AsideFile *file)
+{
+    Merged m = {.f = file->f};
+    json_t *header = shards_read(out, merge_begin, merge_block, &m);
+    if (m.eval) {
+        size_t n = (size_t)json_integer_value(json_object_get(json_object_get(m.eval, "record"), "prompts"));
+        if (arrlenu(m.numbers) != n * EVAL_NUMBERS)
+            die("%s: its shards hold %zu numbers, not %d for each of %zu prompts: were they made by another version?",
+                out, arrlenu(m.numbers), EVAL_NUMBERS, n);
+        eval_report(m.eval, (const PromptEvaluation *)m.numbers, NAN, file);
+    } else aside_commit(file);
+    arrfree(m.numbers);
+    json_decref(m.eval); json_decref(header);
+}
+
+static void cmd_merge(const Args *a)
+{
+    require(a->out, "out");
+    merge(a->out, out_file(a));
 }
 #endif

@@ -161,9 +161,9 @@ Progress progress_begin(const char *what, size_t total, size_t done, const char 
 {
     double now = clock_seconds();
     const char *term = getenv("TERM");
-    bool terminal = isatty(2) && strcmp(term ? term : "dumb", "dumb");
+    bool terminal = !parallel_rank() && isatty(2) && strcmp(term ? term : "dumb", "dumb");
     if (terminal) clean_at_end(progress_clear);
-    before_message = progress_clear;
+    if (!parallel_rank()) before_message = progress_clear;
     return (Progress){
         .what = what, .unit = unit, .total = total, .began = now, .shown = now, .first = done, .terminal = terminal};
 }
@@ -180,6 +180,7 @@ void progress_show(Progress *p, size_t done, const char *extra)
 {
     double now = clock_seconds(), spent = now - p->began, rate = spent > 0 ? (double)(done - p->first) / spent : 0;
     bool last = done >= p->total;
+    if (parallel_rank()) return; // rank 0 tells
     if (!last && now - p->shown < (p->terminal ? 0.1 : 10)) return;
     p->shown = now;
     char *speed = rate_text(rate), *time = time_text(last ? spent : rate > 0 ? (double)(p->total - done) / rate : 0);

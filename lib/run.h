@@ -89,7 +89,8 @@ static json_t *files_json(const Args *a)
     static json_t *j;
     if (j) return json_incref(j);
     const struct { const char *flag, *path; } files[] =
-        {{"data", a->data}, {"held-out", a->held_out}, {"prompts", a->prompts}, {"cache", a->cache}};
+        {{"data", a->data}, {"held-out", a->held_out}, {"prompts", a->prompts}, {"cache", a->cache}, {"in", a->in},
+            {"pool", a->pool}};
     j = json_object();
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         if (!files[i].path) continue;
@@ -209,6 +210,31 @@ static void run_keep(Args *a)
     free(log);
 }
 
+// What several processes must have in common, or what they gather would be mixed up.
+static void start_alike(const Args *a, const char *command)
+{
+    static const char several[] = "train sft reward offline cache bon score eval";
+    const char *key;
+    if (parallel_ranks() == 1) return;
+    if (!word_in(several, command)) usage("%s is no command for several processes", command);
+    parallel_same("command", command);
+    parallel_same("build", VBON_VERSION);
+    json_t *flags = flags_json(a, flag_table, n_flags, command), *v;
+    json_object_foreach(flags, key, v) {
+        char *what = format("--%s", key), *text = json_text(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
+        parallel_same(what, text);
+        free(what); free(text);
+    }
+    json_decref(flags);
+}
+
+static void same_json(const char *what, const json_t *j)
+{
+    char *text = json_text(j, JSON_COMPACT);
+    parallel_same(what, text);
+    free(text);
+}
+
 static bool run_open(Run *r, const Args *a, const char *command)
 {
     *r = (Run){.a = a, .command = command, .unit = "optimiser steps"};
@@ -216,8 +242,12 @@ static bool run_open(Run *r, const Args *a, const char *command)
     if (rounded && a->average > 0)
         usage("--average: with --optimizer-state 8bit a device in bfloat16 has no exact weights to average: leave one "
               "of them out, or add --precision fp32");
-    out_folder(require(a->out, "out"));
-    json_decref(files_json(a));
+    groups_check((size_t)a->groups);
+    require(a->out, "out");
+    if (!parallel_rank()) out_folder(a->out);
+    json_t *files = files_json(a);
+    same_json("file of --data, --held-out, --prompts or --cache", files);
+    json_decref(files);
     char *latest = checkpoint_latest(a->out), *log = format("%s/log.jsonl", a->out);
     bool model = has_weights(a->out), finished = model && !latest;
     if (latest && !a->resume)
@@ -226,10 +256,11 @@ static bool run_open(Run *r, const Args *a, const char *command)
     if (model && !a->resume) die("%s: holds a model already: name another --out, or delete it", a->out);
     if (finished && !has_record(log)) die("%s: holds a model that is no finished run's: name another --out", a->out);
     if (latest || model) check_same_flags(a, command);
-    if (finished) checkpoint_clear(a->out); // what a kill between the last steps of that run left
+    if (finished && !parallel_rank()) checkpoint_clear(a->out); // what a kill between the last steps of that run left
     if (finished) printf("%s: finished already\n", a->out);
     if (a->resume && !model && !latest) printf("%s: no checkpoint: the run starts from the beginning\n", a->out);
     free(log);
+    parallel_same("view of --out (do they share a file system?)", finished ? "finished" : latest ? latest : "");
     r->from = latest;
     return !finished;
 }
@@ -295,14 +326,17 @@ static void save_when_due(Run *r, const State *state, size_t n)
     const Args *a = r->a;
     bool by_steps = a->save_every && r->done % a->save_every == 0;
     bool by_clock = a->save_minutes > 0 && clock_seconds() - r->saved >= 60 * a->save_minutes;
-    if (r->done == r->steps || !(by_steps || by_clock || stop_signal)) return;
-    checkpoint_save(r->m, a->out, r->done, r->tokenizer_dir, state, n);
+    unsigned char asked[2] = {(unsigned char)(by_clock && !parallel_rank()), (unsigned char)stop_signal};
+    parallel_gather(asked, sizeof asked); // one clock and every signal, for all processes
+    if (r->done == r->steps || !(by_steps || asked[0] || asked[1])) return;
+    if (!parallel_rank()) checkpoint_save(r->m, a->out, r->done, r->tokenizer_dir, state, n);
     r->saved = clock_seconds();
-    if (!stop_signal) return;
+    if (!asked[1]) return;
     progress_clear();
-    printf("stopped by signal %d after %ld of %ld %s; go on with --resume\n", (int)stop_signal, r->done, r->steps,
+    printf("stopped by signal %d after %ld of %ld %s; go on with --resume\n", asked[1], r->done, r->steps,
            r->unit);
-    exit(128 + stop_signal);
+    parallel_end();
+    exit(128 + asked[1]);
 }
 
 // Whether a trace has this step, counted from 1: the first, and each at which another twentieth of the run is done. A
@@ -313,24 +347,28 @@ static void run_steps(Run *r)
 {
     const Args *a = r->a;
     double done = 0;
+    bool writes = !parallel_rank();
     State state[3] = {{"done", &done, 1}};
     for (size_t i = 0; i < r->n_state; i++) state[1 + i] = r->state[i];
     if (a->average > 0) model_average_begin(r->m);
+    same_json("model, tokenizer or reward", r->weights);
     if (r->from) {
         check_same_weights(a, r->weights);
         checkpoint_load(r->m, r->from, state, 1 + r->n_state);
         if (!(done >= 0 && done <= (double)r->steps))
             die("%s: it has done %g of %ld %s: was it edited?", r->from, done, r->steps, r->unit);
         r->done = (long)done;
-        log_cut(a->out, r->done);
+        parallel_same("view of --out (do they share a file system?)", ""); // all have read it, before it is cut
+        if (writes) log_cut(a->out, r->done);
         printf("going on from %s\n", r->from);
     }
     json_t *config = config_record(a, r->command, r->weights);
     if (r->chosen) json_object_set_new(config, "auto", r->chosen);
-    Log *log = log_open(a->out, config, r->from != NULL);
+    Log *log = writes ? log_open(a->out, config, r->from != NULL) : NULL;
+    if (!writes) json_decref(config);
     start_table(a, r->command);
-    if (!r->from) trace_remove(a->out); // of a run that was given up
-    Log *trace = r->trace ? trace_open(a->out) : NULL;
+    if (!r->from && writes) trace_remove(a->out); // of a run that was given up
+    Log *trace = r->trace && writes ? trace_open(a->out) : NULL;
     stop_on_signals();
     Progress progress = progress_begin(r->command, (size_t)r->steps, (size_t)r->done, r->unit);
     char extra[64] = "";
@@ -344,7 +382,7 @@ static void run_steps(Run *r)
         if (r->done % a->log_every == 0 || last) {
             Metric x[METRICS_MAX];
             size_t n = r->record(r, x);
-            log_metrics(log, "train", r->done, x, n);
+            if (log) log_metrics(log, "train", r->done, x, n);
             if (r->shown) print_metrics("iteration", r->done, r->steps, x, n, r->shown, r->seconds);
             r->seconds = 0;
             for (size_t i = 0; i < n; i++)
@@ -352,15 +390,16 @@ static void run_steps(Run *r)
         }
         if (trace && is_traced(r->done, r->steps)) r->trace(r, trace);
         progress_show(&progress, (size_t)r->done, extra);
-        if (r->measure && (last || (a->eval_every && r->done % a->eval_every == 0))) r->measure(r, log);
+        if (r->measure && log && (last || (a->eval_every && r->done % a->eval_every == 0))) r->measure(r, log);
         save_when_due(r, state, 1 + r->n_state);
     }
+    free(r->from);
+    if (!writes) return;
     if (trace) log_close(trace);
     log_close(log);
     if (a->average > 0) model_average_use(r->m);
     model_save(r->m, a->out, dtypes[a->dtype].type, r->tokenizer_dir, (size_t)a->shard_mib << 20);
     checkpoint_clear(a->out);
     printf("wrote %s (%s)\n", a->out, dtypes[a->dtype].name);
-    free(r->from);
 }
 #endif

@@ -329,7 +329,7 @@ static void fresh_config(Config *c, const Args *a, const Tokenizer *t, bool scal
 
 // A run of supervised training: what its steps have at hand
 typedef struct {
-    Pass pass; Corpus data, held; Passes passes; Tokenizer *tok;
+    Pass pass; Corpus data, held; Passes passes; Groups groups; Tokenizer *tok;
     // rows of an item (a pair has two); (batch) items and (batch * unit) rows of a step
     size_t unit, *which, *rows;
     double loss, positions, tokens;          // since the last record
@@ -338,12 +338,19 @@ typedef struct {
 static void supervised_step(Run *r)
 {
     Supervised *s = (Supervised *)r->context;
-    size_t n = passes_step(&s->passes, r->done, s->which) * s->unit;
+    size_t items = passes_step(&s->passes, r->done, s->which), n = items * s->unit;
+    double loss;
     for (size_t i = 0; i < n; i++) s->rows[i] = s->which[i / s->unit] * s->unit + i % s->unit;
     size_t positions = supervised_positions(&s->data, s->rows, n);
     for (size_t i = 0; i < n; i++) s->tokens += s->data.rows[s->rows[i]].len;
     model_zero_grad(r->m);
-    s->loss += supervised_batch(&s->pass, &s->data, s->rows, n, (double)positions, true, NULL);
+    for (Group x = {0}; group_next(&s->groups, &x, items);) {
+        double own = supervised_batch(&s->pass, &s->data, s->rows + x.from * s->unit, x.n * s->unit, (double)positions,
+                                      true, NULL);
+        groups_add(&s->groups, x.k, &own, 1);
+    }
+    groups_finish(&s->groups, &loss, 1);
+    s->loss += loss;
     s->positions += (double)positions;
     adamw_step(r);
 }
@@ -443,6 +450,7 @@ static void supervised_run(const Args *a, const char *command)
     if (kind == LOSS_LABEL && snippet(&c) > longest) longest = snippet(&c);
     pass_create(&s.pass, &m, (size_t)a->micro_tokens > s.unit * longest ? (size_t)a->micro_tokens : s.unit * longest,
                 true);
+    groups_create(&s.groups, &m, (size_t)a->groups);
     r.weights = weights_json(reward ? "init" : "model", folder ? &m : NULL, tok, NULL);
     r.m = &m; r.context = &s; r.tokenizer_dir = tokenizer_dir; r.steps = s.passes.steps;
     r.state[0] = (State){"loss", &s.loss, 1};
@@ -450,7 +458,7 @@ static void supervised_run(const Args *a, const char *command)
     r.n_state = 2;
     r.step = supervised_step; r.record = supervised_record; r.measure = a->held_out ? supervised_measure : NULL;
     run_steps(&r);
-    pass_free(&s.pass); corpus_free(&s.data); corpus_free(&s.held);
+    groups_free(&s.groups); pass_free(&s.pass); corpus_free(&s.data); corpus_free(&s.held);
     model_free(&m); tokenizer_free(tok);
     passes_free(&s.passes);
     free(s.which); free(s.rows);

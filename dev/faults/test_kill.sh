@@ -51,6 +51,7 @@ PPO="$BOTH $CACHE --max-new 6 --episodes 12 --rollout 4 --minibatch 4 --ppo-epoc
 DPO="--loss dpo --beta 0.1 --draws 4 --pairs 2 --batch 2 --steps 3"
 "$KILL" "$dir" "$VBON" "$LIBRARY" "$JOBS" "$SEED" "$BUDGET" "$MEMORY" "${ONLY:-}" <<END
 cache     g  cache $BOTH $PROMPTS --samples 16 --decode-rows 24 --out cache.jsonl
+shard     g  cache $BOTH $PROMPTS --samples 16 --decode-rows 8 --shard 1/2 --out cache.jsonl
 program   g  cache $LM --reward '$LENGTHS' $PROMPTS --samples 8 --decode-rows 8 --out cache.jsonl
 train     ru train $PPO $RUN
 prefix    r  train $PPO $RUN --critic prefix-rank --trace 2

@@ -125,6 +125,88 @@ static json_t *get_line(const char *name, size_t i)
     return j;
 }
 
+// ----------------------------------------------------------------------------
+// shards: for every n the merged file is that of a single run, after a kill too
+
+static void without_times(const char *name) // in place; of eval's record
+{
+    char *sed = format("sed -i 's/,\"time[^,}]*//' %s", name);
+    shell(sed);
+    free(sed);
+}
+
+static void test_shards(void)
+{
+    tiny_folders();
+    static const struct { const char *name, *command; } sharded[] = {
+        {"sc.jsonl", "cache --model lm --reward rm --prompts prompts.jsonl --samples 12 --max-new 6 --decode-rows 5"},
+        {"sb.jsonl", "bon --all --model lm --reward rm --prompts prompts.jsonl --n 3 --max-new 6 --decode-rows 5"},
+        {"ss.jsonl", "score --model lm --reward rm --in many.jsonl"},
+        {"se.json", "eval --model lm2 --reference lm --reward rm --cache one_sc.jsonl --samples 3 --max-new 6 "
+                    "--decode-rows 5"},
+        {"sn.json", "eval --method bon --n 2 --reference lm --reward rm --cache one_sc.jsonl --samples 2 --max-new 6 "
+                    "--decode-rows 5"}};
+    shell("cp -r lm lm2");
+    for (size_t k = 0; k < COUNT(sharded); k++) {
+        const char *name = sharded[k].name, *command = sharded[k].command;
+        expect_success("%s --out one_%s", command, name);
+        if (!k) shell("cat one_sc.jsonl one_sc.jsonl one_sc.jsonl one_sc.jsonl one_sc.jsonl one_sc.jsonl one_sc.jsonl "
+                      "one_sc.jsonl > many.jsonl && sed -i /vbon_cache/d many.jsonl");
+        char *one = format("one_%s", name);
+        without_times(one);
+        for (int n = 1; n <= (few() ? 1 : 4); n += n == 1 ? 1 : 2) {
+            for (int i = n; i-- > 0;) expect_success("%s --out %s --shard %d/%d", command, name, i, n);
+            expect_success("merge --out %s", name);
+            CHECK(same_files(one, name), "%s: %d shards merge to another file than one run writes", name, n);
+            if (n < 3) { char *rm = format("rm -f %s %s.*", name, name); shell(rm); free(rm); }
+        }
+        free(one);
+    }
+    // cut off anywhere, as a kill leaves it, a shard goes on by itself; whole, it stays as it is
+    expect_success("%s --out cut.jsonl --shard 1/2", sharded[0].command);
+    size_t n, step = few() ? 1500 : 400;
+    char *path = tmp_path("cut.jsonl.1-of-2"), *whole = read_file(path, &n);
+    for (size_t cut = 0; cut <= n + step; cut += step) {
+        size_t left = cut < n ? cut : n - (cut > n + 1), m;
+        write_file(path, whole, left);
+        expect_success("%s --out cut.jsonl --shard 1/2", jobs[0].command);
+        char *now = read_file(path, &m);
+        CHECK(m == n && !memcmp(now, whole, n), "a shard that was cut to %zu of %zu bytes does not go on", left, n);
+        arrfree(now);
+    }
+    static const Refused asked[] = {
+        {"3/3", 2, "--shard 3/3: of 3 shards the first is 0/3, the last 2/3"},
+        {"-1/3", 2, "of 3 shards the first is 0/3"},
+        {"1", 2, "--shard 1: i/n, as 0/3, 1/3 and 2/3"},
+        {"1/0", 2, "i/n"},
+        {"1/2 --seed 9", 1, "cut.jsonl.1-of-2: was begun with another --seed"},
+        {"1/2 --model lm3", 1, "was begun with other weights, tokenizer or program of --model"},
+        {"1/2 --reward 'sed -u s/.*/1/'", 1, "was begun with other weights, tokenizer or program of --reward"},
+        {"1/2 --prompts two.jsonl", 1, "was begun with another file of --prompts"},
+        {"1/2 --prompts -", 2, "shards read their prompts from a file"}};
+    expect_success("sft --tokenizer rm --data many.jsonl --layers 1 --width 16 --heads 2 --context 24 --steps 1 "
+        "--out lm3");
+    put("two.jsonl", "{\"prompt\":\"This film\"}\n{\"prompt\":\"I\"}\n");
+    char *in = format("%s --out cut.jsonl --shard %%s", jobs[0].command);
+    expect_refusals(in, asked, COUNT(asked));
+    free(in);
+    expect_failure("bon --model lm --reward rm --prompts prompts.jsonl --shard 0/2", 2, "--out is required");
+    expect_failure("merge --out cut.jsonl", 1, "cut.jsonl.0-of-2: shard 0 of 2 is missing: --shard 0/2 makes it");
+    expect_failure("merge --out other.jsonl", 1, "other.jsonl: no shards of it");
+    expect_success("%s --seed 9 --out cut.jsonl --shard 0/2", jobs[0].command);
+    expect_failure("merge --out cut.jsonl", 1, "cut.jsonl.1-of-2: was made with another --seed than shard 0");
+    shell("rm cut.jsonl.0-of-2");
+    expect_success("%s --out cut.jsonl --shard 0/2", jobs[0].command);
+    write_file(path, whole, n - 3);
+    expect_failure("merge --out cut.jsonl", 1, "cut.jsonl.1-of-2: is not whole: --shard 1/2 goes on with it");
+    shell("cp cut.jsonl.0-of-2 cut.jsonl.2-of-3");
+    expect_failure("merge --out cut.jsonl", 1, "delete those that are not meant");
+    put("cut.jsonl.1-of-2", "something else\n");
+    shell("rm cut.jsonl.2-of-3");
+    expect_failure("merge --out cut.jsonl", 1, "cut.jsonl.1-of-2: holds something else than a shard");
+    arrfree(whole); free(path);
+}
+
 // The last record of a training log: its value of `key`
 static double last_metric(const char *log, const char *key)
 {

@@ -624,12 +624,12 @@ static void cuda_offline_tests(void)
             model_create(&m, sides[side], &config, kind < 2 ? TRAIN_ALL : 1, false, false);
             model_random(&m, 5);
             pass_create(&pass, &m, 16, true);
-            comparisons_reference(&c, &pass, 0.8);
+            comparisons_reference(&c, &pass, 0, arrlenu(c.sequences), 0.8);
             for (int step = 0; step < 3; step++) {
                 // a large eps: steps in proportion to gradients, so that rounding stays as small as it is
                 AdamW opt = {1e-3, 0.9, 0.95, 1e-4, 0, 1, 0, 0};
                 model_zero_grad(&m);
-                offline_batch(&pass, &o, &c, which, 2, 0.8, sums[side]);
+                offline_batch(&pass, &o, &c, which, 2, 2, 0.8, sums[side]);
                 model_update(&m, &opt);
             }
             x[side] = parameters_of(&m);

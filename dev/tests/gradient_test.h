@@ -330,7 +330,7 @@ static void test_model_gradients(void)
         double sums[OFFLINE_SUMS] = {0};
         OfflineCase k = {&m, &s, &o, &x};
         model_zero_grad(&m);
-        offline_batch(&s, &o, &x, both, 2, 0.8, sums);
+        offline_batch(&s, &o, &x, both, 2, 2, 0.8, sums);
         CHECK_NEAR(sums[OFFLINE_LOSS] / 2, offline_case_loss(&k), 1e-12, "the batch's loss");
         check_parameters(&m, "offline", offline_case_loss, &k);
         tiny_comparisons_free(&x);

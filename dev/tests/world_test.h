@@ -278,14 +278,14 @@ static void world_offline(World *w, OfflineLoss o, double *out)
         if (o.kind != OFFLINE_IPO || best != worst) arrput(c.list, ((Comparison){(size_t)best, (size_t)worst}));
     }
     pass_create(&s, &m, 1024, true);
-    comparisons_reference(&c, &s, 1);
+    comparisons_reference(&c, &s, 0, arrlenu(c.sequences), 1);
     for (int i = 0; i < STRINGS; i++) CHECK_NEAR(c.ref[i], w->logp[i], 1e-5, "the reference's log-probability");
     size_t which[B], n = arrlenu(c.list);
     double sums[OFFLINE_SUMS] = {0};
     while (m.step < STEPS) {
         for (size_t i = 0; i < B; i++) which[i] = ((size_t)m.step * B + i) % n;
         model_zero_grad(&m);
-        offline_batch(&s, &o, &c, which, B, 1, sums);
+        offline_batch(&s, &o, &c, which, B, B, 1, sums);
         AdamW opt = {.lr = schedule_lr(ROW(schedules, "linear"), 3e-3, m.step, STEPS, 0), .beta1 = 0.9, .beta2 = 0.95,
             .eps = 1e-8, .clip = 1};
         model_update(&m, &opt);
@@ -416,7 +416,7 @@ static void test_measured(void)
         double exact = 0, error = 0, M = (double)Ms[v], n = OWN_N - 1;
         Model m;
         Ppo ppo;
-        Evaluation e;
+        PromptEvaluation each[P];
         model_create(&m, ops_cpu(), &c, TRAIN_ALL, true, false);
         model_random(&m, 8);
         value_head_random(&m, 8);
@@ -436,9 +436,10 @@ static void test_measured(void)
         }
         error = sqrt(error);
         double logged = metric(&ppo, "vbon/distance") + exact;
-        evaluate(&e,
+        evaluate(each,
                  &(EvalSpec){.policy = &m, .reference = &m, .temperature = 1, .ns = {OWN_N}, .n_ns = 1, .tokens = 1024},
                  p, cdf, r->y, P, 1);
+        Evaluation e = evaluation(each, P);
         double evaluated = e.distance[0].mean + exact;
         CHECK(fabs(logged) <= 4 * error, "M = %g: Best-of-16's own samples are at %g +- %g in the log, not 0", M,
               logged, error);
@@ -461,12 +462,12 @@ static void test_measured(void)
 
     // all of a prompt's cached samples, each compared with the others: half of the pairs are won
     Response own[5];
-    Evaluation e;
+    PromptEvaluation e;
     for (size_t k = 0; k < 5; k++) own[k] = (Response){.reward = reward[0][k], .key = key[0][k], .n = 1};
     evaluate(&e, &(EvalSpec){0}, NULL, &(Cdf){.M = 5, .reward = reward[0], .key = key[0]}, own, 5, 5);
-    CHECK_NEAR(e.win.mean, 0.5, 1e-12, "the reference's own cached samples win half");
+    CHECK_NEAR(e.win, 0.5, 1e-12, "the reference's own cached samples win half");
     evaluate(&e, &(EvalSpec){0}, NULL, &(Cdf){.M = 1, .reward = reward[0], .key = key[0]}, own, 1, 1);
-    CHECK(e.win.mean == 0.5, "nothing but itself to be compared with: %g", e.win.mean);
+    CHECK(e.win == 0.5, "nothing but itself to be compared with: %g", e.win);
 }
 
 // ----------------------------------------------------------------------------
