@@ -53,6 +53,7 @@ base() { # the command line that each flag is added to: the last of two equal fl
             "--out out_off";;
         eval) echo "--model lm --reference lm --reward rm --cache cache.jsonl --max-new 4 --samples 1 --ns 2" \
             "--out e.json";;
+        compact) echo "--cache cache.jsonl --draws 2 --out compact.jsonl";;
         ks) echo "--cache cache.jsonl --ms 2 --out k.json";;
         info) echo "--model lm --reward rm";;
         world) echo "--fhat digamma --episodes 4 --rollout 4 --minibatch 2 --ppo-epochs 1";;

@@ -3,8 +3,7 @@
 # over the training and the unlabelled reviews), a reward model from its lower two blocks, and the reward caches of
 # 2,000 training prompts (M=200) and 512 test prompts (M=600). DIR holds imdb/train.jsonl.gz, unsup.jsonl.gz and
 # test.jsonl.gz (dev/download.sh). About three hours on two idle cores with AVX2; killed and started again it goes on.
-# It works in OUT (runs/imdb-models) and packs what is to be kept into OUT/keep (python3 for the caches): no file over 4
-# MiB.
+# It works in OUT (runs/imdb-models) and packs what is to be kept into OUT/keep: no file over 4 MiB.
 set -eu
 for a in "$@"; do
     case $a in DATA=*) DATA=${a#DATA=};; *) echo "imdb_models.sh: $a: usage: dev/imdb_models.sh DATA=DIR"; exit 2;; esac
@@ -41,9 +40,14 @@ for m in lm rm; do
     mkdir "$OUT/keep/$m"
     cp "$OUT/$m"/*.json "$OUT/$m"/*.jsonl "$OUT/$m"/*.safetensors "$OUT/keep/$m"
 done
-# what later baselines need of each training prompt: the texts of its first 6 samples, and of the best and the worst of
+# what offline training needs of each training prompt: the ids of its first 6 samples, and of the best and the worst of
 # its first 2, 4, ... 128
-python3 dev/compact_cache.py "$OUT/cache.jsonl" --texts 6 --best 2,4,8,16,32,64,128 --out "$OUT/cache.jsonl.gz"
-python3 dev/compact_cache.py "$OUT/cache_test.jsonl" --out "$OUT/cache_test.jsonl.gz"
-for c in cache cache_test; do split -b 4M -d "$OUT/$c.jsonl.gz" "$OUT/keep/$c.jsonl.gz."; done
+keep() { # keep NAME FLAGS
+    name=$1; shift
+    rm -f "$OUT/$name.keep.jsonl"
+    ./vbon compact --cache "$OUT/$name.jsonl" "$@" --out "$OUT/$name.keep.jsonl"
+    gzip -9nc "$OUT/$name.keep.jsonl" | split -b 4M -d - "$OUT/keep/$name.jsonl.gz."
+}
+keep cache --draws 6 --ns 2,4,8,16,32,64,128
+keep cache_test
 du -sh "$OUT/keep"

@@ -7,7 +7,7 @@ runs, and more of them, made on an H200. Pictures of both: dev/plot.py; what the
 Runs of one recipe, objective and strength are averaged over their seeds; +- is the standard error over prompts of one
 run, and where there are several seeds the spread between them is printed beside it. A share is the distance to
 Best-of-N over the reference's, (N-1) - log N. With CACHE_TEST (a reward cache of the test prompts, as `vbon cache` or
-compact_cache.py wrote it) it also says, without any training, what each objective aims at."""
+`vbon compact` wrote it) it also says, without any training, what each objective aims at."""
 import gzip, json, math, os, random, re, statistics as st, sys
 from runs import NS, Point, at_kl, front, kl_bon, of_reference, read_lines, read_runs, seconds, share, share_se
 

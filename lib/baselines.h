@@ -131,7 +131,7 @@ static size_t response_of(Comparisons *c, const Cache *cache, const CachePrompt 
     if (placed[k] >= 0) return (size_t)placed[k];
     char *where = format("%s:%zu: draw %zu of prompt \"%.40s\"", cache->path, p->samples[k].line, k, p->prompt);
     if (!p->samples[k].ids && !p->samples[k].text)
-        die("%s has neither ids nor text: it was compacted for other comparisons", where);
+        die("%s has neither ids nor text: vbon compact keeps its ids by its --draws or --ns", where);
     placed[k] = (long)add_response(c, where, &p->samples[k], t, cfg);
     c->responses[placed[k]].sample = k;
     free(where);
@@ -151,6 +151,15 @@ static bool draw_below(const CacheSample *a, const CacheSample *b)
 {
     uint64_t x = a->ids ? order_key(a->ids, a->n_ids) : a->key, y = b->ids ? order_key(b->ids, b->n_ids) : b->key;
     return a->reward == b->reward && x == y ? a->draw < b->draw : order_below(a->reward, x, b->reward, y);
+}
+
+static void best_and_worst(const CachePrompt *p, size_t n, size_t *best, size_t *worst) // of the first n draws
+{
+    *best = *worst = 0;
+    for (size_t k = 1; k < n; k++) {
+        if (draw_below(&p->samples[*best], &p->samples[k])) *best = k;
+        if (draw_below(&p->samples[k], &p->samples[*worst])) *worst = k;
+    }
 }
 
 void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, const OfflineLoss *o, size_t draws,
@@ -173,11 +182,8 @@ void comparisons_make(Comparisons *c, const Cache *cache, size_t prompts_max, co
         add_prompt(c, cache->path, p->prompt, t);
         for (size_t k = 0; k < first; k++) placed[k] = -1;
         if (best_of) {
-            size_t best = 0, worst = 0;
-            for (size_t k = 1; k < first; k++) {
-                if (draw_below(&p->samples[best], &p->samples[k])) best = k;
-                if (draw_below(&p->samples[k], &p->samples[worst])) worst = k;
-            }
+            size_t best, worst;
+            best_and_worst(p, first, &best, &worst);
             Comparison x = {.w = response_of(c, cache, p, best, placed, t, cfg)};
             if (o->kind == OFFLINE_BONBON) x.l = response_of(c, cache, p, worst, placed, t, cfg);
             arrput(c->list, x);

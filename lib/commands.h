@@ -1,6 +1,7 @@
 // commands.h: what `vbon COMMAND` does, in plain code: read flags, load, loop, write. Here stand score, train and the
 // table of all; the others stand beside what they are about: sft and reward in supervised.h, sample, bon and cache in
-// draw.h, eval and merge in eval.h, offline in baselines.h, info in info.h, ks in ks.h, world in world.h.
+// draw.h, eval and merge in eval.h, offline in baselines.h, compact in compact.h, info in info.h, ks in ks.h, world in
+// world.h.
 //
 // A command checks what it is given, then prints its start-up table, shows its progress, and writes nothing in place
 // until it is whole. Runs that take long (sft, reward, train, offline, cache) can be killed at any moment and go on
@@ -18,6 +19,7 @@ typedef struct { const char *name; void (*run)(const Args *a); const char *summa
 #include "draw.h"
 #include "eval.h"
 #include "baselines.h"
+#include "compact.h"
 #include "info.h"
 #include "ks.h"
 #include "trace.h"
@@ -340,6 +342,8 @@ static const Command commands[] = {
     {"cache", cmd_cache, "sample the reference and its rewards: what F-hat is made from",
      "vbon cache --model dev/demo/lm --reward dev/demo/rm --prompts dev/demo/prompts.jsonl --samples 32 --max-new 24 "
      "--out cache.jsonl"},
+    {"compact", cmd_compact, "a cache as one line a prompt, with the ids of those draws that offline training reads",
+     "vbon compact --cache cache.jsonl --draws 6 --ns 2,4,8,16 --out cache_kept.jsonl"},
     {"train", cmd_train, "PPO: vBoN (exact, or the bounds L and L1), or KL-regularised reward; BOND and J-BOND",
      "vbon train --model dev/demo/lm --reward dev/demo/rm --cache cache.jsonl --n 16 --max-new 24 --out "
      "runs/vbon16"},

@@ -5,8 +5,8 @@
 //     {"prompt","text","reward","ids":[...],"logp","draw","key":"16 hex digits","finished"}
 // with the prompts in order and each prompt's draws in order. Read are also the two forms of the authors' code:
 // {"prompt","text","reward"} a sample, and {"prompt","responses":[...],"rewards":[...]} a prompt; they have no keys, so
-// ties are broken by mid-rank (the second form may carry "keys" and "logps" and then needs no texts, or has some in
-// "texts", by draw: dev/compact_cache.py makes it, for caches that are kept). A sample may carry "F", its exact CDF
+// ties are broken by mid-rank (the second form may carry "keys" and "logps" in place of responses, and the "ids" of
+// some of them, by draw: `vbon compact` makes it, for caches that are kept). A sample may carry "F", its exact CDF
 // value, for --fhat exact. Rewards are floats, live and here, and written with nine digits: they come back exactly, so
 // that equal is equal.
 //
@@ -25,7 +25,7 @@ void jsonl_close(Jsonl *in);
 const char *jsonl_string(const Jsonl *in, const json_t *j, const char *key, bool required);
 // HEX: 16 digits; WHOLE: an integer of 64 bits, exactly
 typedef enum { FIELD_TEXT, FIELD_HEX, FIELD_BOOL, FIELD_WHOLE, FIELD_NUMBER } FieldType;
-// of: '[' an array, '{' an object of such values, 0 one value
+// of: '[' an array of such values, 0 one value
 typedef struct { const char *name; FieldType type; double low, high; char of; } Field;
 // Each field of the table that the line has is of its type and in its range, or the program ends
 void jsonl_check(const Jsonl *in, const json_t *j, const Field *fields, size_t n);
@@ -136,18 +136,11 @@ void jsonl_check(const Jsonl *in, const json_t *j, const Field *fields, size_t n
     for (const Field *f = fields; f < fields + n; f++) {
         json_t *v = json_object_get(j, f->name), *x;
         char where[24];
-        const char *key;
         size_t i;
         if (!v) continue;
-        if (!f->of) check_value(in, f, v, "");
-        else if (f->of == '[') {
-            if (!json_is_array(v)) die("%s:%zu: \"%s\" must be an array", in->path, in->line, f->name);
-            json_array_foreach(v, i, x) { snprintf(where, sizeof where, "[%zu]", i); check_value(in, f, x, where); }
-        } else {
-            if (!json_is_object(v)) die("%s:%zu: \"%s\" must be an object", in->path, in->line, f->name);
-            json_object_foreach(v, key, x) { snprintf(where, sizeof where, "[%.16s]", shown(key)); check_value(in, f,
-                x, where); }
-        }
+        if (!f->of) { check_value(in, f, v, ""); continue; }
+        if (!json_is_array(v)) die("%s:%zu: \"%s\" must be an array", in->path, in->line, f->name);
+        json_array_foreach(v, i, x) { snprintf(where, sizeof where, "[%zu]", i); check_value(in, f, x, where); }
     }
 }
 
@@ -264,7 +257,7 @@ static const Field sample_fields[] = {{"prompt", FIELD_TEXT, 0, 0, 0}, {"text", 
         FIELD_NUMBER, 0, 1, 0}, {"finished", FIELD_BOOL, 0, 0, 0}};
 static const Field prompt_fields[] = {{"prompt", FIELD_TEXT, 0, 0, 0}, {"rewards", FIELD_NUMBER, -3.4028235e38,
     3.4028235e38, '['}, {"responses", FIELD_TEXT, 0, 0, '['}, {"keys", FIELD_HEX, 0, 0, '['},
-    {"logps", FIELD_NUMBER, -DBL_MAX, 1e-3, '['}, {"texts", FIELD_TEXT, 0, 0, '{'}};
+    {"logps", FIELD_NUMBER, -DBL_MAX, 1e-3, '['}}; // "ids": read_kept
 // of a line that is scored
 static const Field response_fields[] = {{"ids", FIELD_WHOLE, 0, INT_MAX, '['}, {"finished", FIELD_BOOL, 0, 0, 0}};
 #define CHECK_FIELDS(in, j, table) jsonl_check(in, j, table, sizeof table / sizeof *table)
@@ -300,6 +293,27 @@ static void read_sample(const Jsonl *in, const json_t *j, CacheSample *s, long f
     if (ids) s->ids = read_ids(ids, &s->n_ids);
 }
 
+// "ids" of a line of n samples, the last of p: {"draw": [ids]} of those draws that a compact cache keeps them of.
+static void read_kept(const Jsonl *in, const json_t *kept, CachePrompt *p, size_t n)
+{
+    const char *draw;
+    json_t *ids;
+    if (kept && !json_is_object(kept)) die("%s:%zu: \"ids\" must be an object", in->path, in->line);
+    json_object_foreach((json_t *)kept, draw, ids) {
+        char *end;
+        long k = strtol(draw, &end, 10);
+        if (end == draw || *end || k < 0 || k >= (long)n)
+            die("%s:%zu: \"ids\" has \"%.16s\", must be by number of draw, from 0 to %zu", in->path, in->line,
+                shown(draw), n - 1);
+        CacheSample *x = p->samples + arrlenu(p->samples) - n + k;
+        jsonl_check(in, kept, &(Field){draw, FIELD_WHOLE, 0, INT_MAX, '['}, 1);
+        if (x->ids) die("%s:%zu: \"ids\" has draw %ld twice", in->path, in->line, k);
+        x->ids = read_ids(ids, &x->n_ids);
+        if (order_key(x->ids, x->n_ids) != x->key)
+            die("%s:%zu: \"ids\" of draw %ld are not those of its key: the file was edited", in->path, in->line, k);
+    }
+}
+
 // What vbon cache writes says in its header how many samples it will have; one that is not finished, or that lost
 // lines, has fewer. Older headers have no total: then each prompt that is there must be whole.
 static void cache_whole(const Cache *c, const char *path)
@@ -331,8 +345,7 @@ static void cache_read_samples(Cache *c, const char *path, long first_m)
             c->header = json_incref(j);
         } else if (json_object_get(j, "rewards")) { // a prompt a line
             json_t *w = json_object_get(j, "rewards"), *r = json_object_get(j, "responses"),
-                   *keys = json_object_get(j, "keys"), *logps = json_object_get(j, "logps"),
-                   *texts = json_object_get(j, "texts"), *v;
+                   *keys = json_object_get(j, "keys"), *logps = json_object_get(j, "logps"), *v;
             size_t i, n = json_array_size(w);
             CHECK_FIELDS(&in, j, prompt_fields);
             CachePrompt *p = cache_prompt(c, jsonl_string(&in, j, "prompt", true));
@@ -347,16 +360,7 @@ static void cache_read_samples(Cache *c, const char *path, long first_m)
                 if (logps) { x.logp = json_number_value(json_array_get(logps, i)); x.has_logp = true; }
                 arrput(p->samples, x);
             }
-            const char *draw;
-            if (texts && r) die("%s:%zu: \"texts\" stand in place of \"responses\", not beside them", path, in.line);
-            json_object_foreach(texts, draw, v) {
-                char *end;
-                long k = strtol(draw, &end, 10);
-                CacheSample *x = p->samples + arrlen(p->samples) - n + (k >= 0 && k < (long)n ? k : 0);
-                if (end == draw || *end || k < 0 || k >= (long)n || x->text)
-                    die("%s:%zu: \"texts\" must hold strings by number of draw", path, in.line);
-                x->text = xstrdup(json_string_value(v));
-            }
+            if (keys) read_kept(&in, json_object_get(j, "ids"), p, n);
         } else {
             CachePrompt *p = cache_prompt(c, jsonl_string(&in, j, "prompt", true));
             CacheSample s = {0};
@@ -412,6 +416,13 @@ void cache_free(Cache *c)
     *c = (Cache){0};
 }
 
+static void write_ids(FILE *f, const CacheSample *s)
+{
+    fputc('[', f);
+    for (size_t i = 0; i < s->n_ids; i++) fprintf(f, "%s%d", i ? "," : "", s->ids[i]);
+    fputc(']', f);
+}
+
 void cache_write(FILE *f, const char *prompt, const CacheSample *s)
 {
     json_t *p = json_make("s", prompt), *t = s->text ? json_make("s", s->text) : NULL;
@@ -419,11 +430,7 @@ void cache_write(FILE *f, const char *prompt, const CacheSample *s)
     fprintf(f, "{\"prompt\":%s", prompt_json);
     if (text_json) fprintf(f, ",\"text\":%s", text_json);
     fprintf(f, ",\"reward\":%.9g", must_be_finite(s->reward, "a sample's reward", "look at --reward and its scale"));
-    if (s->ids) {
-        fputs(",\"ids\":[", f);
-        for (size_t i = 0; i < s->n_ids; i++) fprintf(f, "%s%d", i ? "," : "", s->ids[i]);
-        fputc(']', f);
-    }
+    if (s->ids) { fputs(",\"ids\":", f); write_ids(f, s); }
     if (s->has_logp) fprintf(f, ",\"logp\":%.9g", must_be_finite(s->logp, "a sample's log-probability",
         WEIGHTS_OR_TEMPERATURE));
     fprintf(f, ",\"draw\":%ld", s->draw);

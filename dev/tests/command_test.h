@@ -219,32 +219,19 @@ static double last_metric(const char *log, const char *key)
     return x;
 }
 
-// A cache again, every reward x as scale*x + offset; with texts >= 0 in the compact form:
-// keys, and so many draws' texts
-static void rewrite_cache(const char *from, const char *to, bool header, double scale, double offset, int texts)
+// A cache again, every reward x as scale*x + offset
+static void rewrite_cache(const char *from, const char *to, bool header, double scale, double offset)
 {
     Cache c;
     cache_read(&c, tmp_path(from), 0);
     FILE *f = fopen(tmp_path(to), "w");
     if (header) { json_dumpf(c.header, f, JSON_COMPACT); fputc('\n', f); }
-    for (size_t i = 0; i < c.n; i++) {
-        json_t *w = json_array(), *keys = json_array(), *kept = json_object();
+    for (size_t i = 0; i < c.n; i++)
         for (size_t k = 0; k < c.prompts[i].n; k++) {
             CacheSample x = c.prompts[i].samples[k];
-            char key[24], draw[24];
             x.reward = scale * x.reward + offset;
-            if (texts < 0) { cache_write(f, c.prompts[i].prompt, &x); continue; }
-            snprintf(key, sizeof key, "%016llx", (unsigned long long)x.key); snprintf(draw, sizeof draw, "%zu", k);
-            json_array_append_new(w, json_real(x.reward)); json_array_append_new(keys, json_string(key));
-            if ((int)k < texts) json_object_set_new(kept, draw, json_string(x.text));
+            cache_write(f, c.prompts[i].prompt, &x);
         }
-        if (texts < 0) { json_decref(w); json_decref(keys); json_decref(kept); continue; }
-        json_t *line = json_pack("{s:s, s:o, s:o, s:o}", "prompt", c.prompts[i].prompt, "rewards", w, "keys", keys,
-            "texts", kept);
-        json_dumpf(line, f, JSON_COMPACT);
-        fputc('\n', f);
-        json_decref(line);
-    }
     fclose(f);
     cache_free(&c);
 }
@@ -276,7 +263,7 @@ static void cache_goes_on(void) // cut anywhere, in the middle of a line too: no
     free(c1); free(c2);
 }
 
-static void other_cache_forms(void) // the authors' two, and the compact one
+static void other_cache_forms(void) // the authors' two
 {
     Cache c;
     char *path = tmp_path("theirs.jsonl");
@@ -294,15 +281,95 @@ static void other_cache_forms(void) // the authors' two, and the compact one
         CHECK(x[1].reward == 0.25 && !strcmp(x[0].text, "x") && !x[0].has_key, "form %zu: its samples", f);
         cache_free(&c);
     }
-    write_text(path, "{\"prompt\":\"a\",\"rewards\":[1.5,0.25],\"keys\":[\"00000000000000ff\",\"8000000000000000\"],"
-        "\"logps\":[-3.5,-4],\"texts\":{\"1\":\"z\"}}\n");
-    cache_read(&c, path, 0);
-    const CacheSample *x = c.prompts[0].samples;
-    CHECK(c.n == 1 && c.prompts[0].n == 2, "the compact form: %zu prompts, %zu samples", c.n, c.prompts[0].n);
-    CHECK(x[1].key == 1ull << 63 && x[0].logp == -3.5 && x[1].draw == 1, "the compact form: its numbers");
-    CHECK(!x[0].text && !strcmp(x[1].text, "z"), "the compact form: the texts that it kept");
-    cache_free(&c);
     free(path);
+}
+
+// What vbon compact writes, to the letter, and that all of it is read again
+static void compact_form(void)
+{
+    const int ids[3][2] = {{7, 300}, {5, 1}, {7, 2}};
+    char *line = xstrdup("");
+    for (int k = 0; k < 3; k++) { // the draws in another order than they are numbered in
+        char *more = format("%s{\"prompt\":\"\\u00e9\\\"\",\"text\":\"x\",\"reward\":%s,\"ids\":[%d,%d],"
+            "\"logp\":-3.456789,\"draw\":%d,\"key\":\"%016llx\"}\n", line, k == 2 ? "-0.100000001" : "2.5",
+            ids[k][0], ids[k][1], 2 - k, (unsigned long long)order_key(ids[k], 2));
+        free(line);
+        line = more;
+    }
+    put("plain.jsonl", line);
+    unsigned long long key[3];
+    for (int k = 0; k < 3; k++) key[k] = order_key(ids[2 - k], 2);
+    int best = key[1] > key[2] ? 1 : 2; // of two equal rewards
+    static const char *const flags[] = {"", "--draws 2", "--ns 3", "--ns 1,3 --draws 3"};
+    for (int v = 0; v < 4; v++) {
+        expect_success("compact --cache plain.jsonl %s --out kept%d.jsonl", flags[v], v);
+        char *want = format("{\"prompt\":\"\u00e9\\\"\",\"rewards\":[-0.100000001,2.5,2.5],"
+            "\"logps\":[-3.4568,-3.4568,-3.4568],\"keys\":[\"%016llx\",\"%016llx\",\"%016llx\"]", key[0], key[1],
+            key[2]), *sep = ",\"ids\":{";
+        for (int k = 0; k < 3; k++) {
+            bool kept = v == 3 || (v == 1 && k < 2) || (v == 2 && (!k || k == best));
+            char *more = kept ? format("%s%s\"%d\":[%d,%d]", want, sep, k, ids[2 - k][0], ids[2 - k][1])
+                : xstrdup(want);
+            if (kept) sep = ",";
+            free(want);
+            want = more;
+        }
+        size_t n;
+        char *name = format("kept%d.jsonl", v), *path = tmp_path(name), *got = read_file(path, &n),
+            *whole = format("%s%s\n", want, v ? "}}" : "}");
+        CHECK(!strcmp(got, whole), "vbon compact %s: %s, want %s", flags[v], got, whole);
+        Cache c;
+        cache_read(&c, path, 0);
+        const CacheSample *x = c.prompts[0].samples;
+        CHECK(x[0].reward == (float)-0.1f && x[2].key == key[2] && x[1].logp == -3.4568, "%s: what is read", name);
+        CHECK(!x[0].ids == !v && (!v || (x[0].n_ids == 2 && x[0].ids[1] == 2)), "%s: its ids", name);
+        cache_free(&c);
+        arrfree(got); free(whole); free(want); free(path); free(name);
+    }
+    expect_success("compact --cache kept3.jsonl --draws 2 --out again.jsonl"); // of what was compacted, less
+    CHECK(same_files("again.jsonl", "kept1.jsonl"), "a cache compacted twice");
+    free(line);
+}
+
+static void compact_refuses(void)
+{
+    #define BARE_KEYS(ids) \
+        "{\"prompt\":\"a\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\",\"0000000000000002\"]," ids "}\n"
+    static const struct { const char *line, *flags, *says; } cases[] = {
+        {BARE_KEYS("\"ids\":[[1],[2]]"), "", "edited.jsonl:1: \"ids\" must be an object"},
+        {BARE_KEYS("\"ids\":{\"2\":[1]}"), "", "\"ids\" has \"2\", must be by number of draw, from 0 to 1"},
+        {BARE_KEYS("\"ids\":{\"x\":[1]}"), "", "edited.jsonl:1: \"ids\" has \"x\", must be by number of draw"},
+        {BARE_KEYS("\"ids\":{\"1\":7}"), "", "edited.jsonl:1: \"1\" must be an array"},
+        {BARE_KEYS("\"ids\":{\"1\":[7,-1]}"), "", "edited.jsonl:1: \"1\"[1] is -1, must be a whole number from 0"},
+        {BARE_KEYS("\"ids\":{\"1\":[7]}"), "", "edited.jsonl:1: \"ids\" of draw 1 are not those of its key"},
+        {BARE_KEYS("\"x\":0"), "--draws 1", "edited.jsonl:1: draw 0 of prompt \"a\" has no ids to keep"},
+        {BARE_KEYS("\"x\":0"), "--ns 2", "has no ids to keep"},
+        {BARE_KEYS("\"x\":0"), "--draws 3", "prompt \"a\" has 2 samples, --draws asks for 3"},
+        {BARE_KEYS("\"x\":0"), "--draws 1 --ns 2,4", "prompt \"a\" has 2 samples, --ns asks for 4"},
+        {"{\"prompt\":\"a\",\"text\":\"x\",\"reward\":1}\n", "", "has neither ids nor an order key"},
+        {"{\"prompt\":\"a\",\"ids\":[3],\"reward\":1,\"F\":0.5}\n", "", "has \"F\", which no compact cache can hold"},
+        {"{\"prompt\":\"a\",\"ids\":[3],\"reward\":1,\"key\":\"0000000000000001\"}\n", "",
+            "its key is not that of its ids"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        put("edited.jsonl", cases[i].line);
+        char *args = format("compact --cache edited.jsonl --out no.jsonl %s", cases[i].flags);
+        expect_failure(args, 1, cases[i].says);
+        free(args);
+        CHECK(access(tmp_path("no.jsonl"), F_OK), "a cache that is not compacted leaves a file behind");
+    }
+    const int id = 7;
+    char *twice = format("{\"prompt\":\"a\",\"rewards\":[1],\"keys\":[\"%016llx\"],\"ids\":{\"0\":[7],\"00\":[7]}}",
+        (unsigned long long)order_key(&id, 1));
+    put("edited.jsonl", twice);
+    free(twice);
+    expect_failure("compact --cache edited.jsonl --out no.jsonl", 1, "edited.jsonl:1: \"ids\" has draw 0 twice");
+    put("edited.jsonl", BARE_KEYS("\"x\":0"));
+    expect_failure("compact --cache edited.jsonl --out edited.jsonl", 1, "is the file of --cache");
+    expect_failure("compact --cache edited.jsonl --out no.jsonl --ns 4,x", 2, "--ns 4,x: numbers from 1 to 1e9");
+    expect_failure("compact --cache edited.jsonl", 2, "--out is required");
+    expect_failure("offline --model lm --loss bon-sft --n 2 --steps 1 --cache edited.jsonl --out no", 1,
+        "edited.jsonl:1: draw 1 of prompt \"a\" has neither ids nor text: vbon compact keeps its ids");
 }
 
 static void score_adds_up(void) // a response's log-probability is the sum over its tokens; other fields stay
@@ -437,6 +504,8 @@ static void test_data(void)
     tiny_folders();
     cache_goes_on();
     other_cache_forms();
+    compact_form();
+    compact_refuses();
     score_adds_up();
     expect_success("bon --model lm --reward rm --prompts prompts.jsonl --n 5 --max-new 6 --out bon.jsonl");
     expect_success("sample --model lm --prompts prompts.jsonl --samples 2 --top-k 5 --top-p 0.9 --max-new 6 "
@@ -1308,14 +1377,14 @@ static int kill_later(const char *args, double seconds, int sig)
 // ----------------------------------------------------------------------------
 // offline training
 
-static void comparisons_from_caches(void) // the same from a cache, and from its compact form, which keeps no ids
+static void comparisons_from_caches(void) // the same from a cache, and from its compact form
 {
     Cache full, compact;
     Comparisons a, b;
     Config cfg;
     Tokenizer *t = tokenizer_load(tmp_path("lm"));
     config_read(&cfg, tmp_path("lm"));
-    rewrite_cache("co.jsonl", "compact.jsonl", false, 1, 0, INT_MAX);
+    expect_success("compact --cache co.jsonl --draws 6 --ns 5 --out compact.jsonl");
     cache_read(&full, tmp_path("co.jsonl"), 0);
     cache_read(&compact, tmp_path("compact.jsonl"), 0);
     for (int kind = 0; kind < 4; kind++) {
@@ -1326,7 +1395,7 @@ static void comparisons_from_caches(void) // the same from a cache, and from its
         comparisons_make(&b, &compact, 0, &o, 6, 12, 1, t, &cfg);
         size_t n = arrlenu(a.list), per_prompt = of_pairs ? 12 : 1;
         CHECK(n == 3 * per_prompt && n == arrlenu(b.list) && !memcmp(a.list, b.list, n * sizeof *a.list),
-            "loss %d: %zu comparisons, %zu without ids", kind, n, arrlenu(b.list));
+            "loss %d: %zu comparisons, %zu from the compact form", kind, n, arrlenu(b.list));
         for (size_t i = 0; i < n; i++) {
             const Comparison *x = &a.list[i];
             const Response *w = &a.responses[x->w], *l = &a.responses[x->l];
@@ -1344,6 +1413,9 @@ static void comparisons_from_caches(void) // the same from a cache, and from its
             const Response *y = &a.responses[i];
             CHECK(order_key(y->ids, y->n) == full.prompts[y->prompt].samples[y->sample].key,
                 "loss %d: response %zu has not the ids that were sampled", kind, i);
+            const Response *z = &b.responses[i];
+            CHECK(z->n == y->n && !memcmp(z->ids, y->ids, y->n * sizeof *y->ids),
+                "loss %d: response %zu has other ids in the compact form", kind, i);
         }
         comparisons_free(&a); comparisons_free(&b);
     }
@@ -1473,15 +1545,9 @@ static void offline_refuses(void)
     expect_failure("offline --model lm --data torn.jsonl --loss dpo --beta 1 --out off_bad", 1,
         "torn.jsonl:2: \"rejected\"");
     // caches that hold no comparison, or none to be trusted
-    #define COMPACT(texts) "{\"prompt\":\"I\",\"rewards\":[1,2],\"keys\":[\"0000000000000001\"," \
-        "\"0000000000000002\"],\"texts\":" texts "}"
     #define TWO_DRAWS(first, second) \
         "{\"prompt\":\"I\"," first ",\"reward\":1}\n{\"prompt\":\"I\"," second ",\"reward\":2}"
     static const struct { const char *text, *says; } caches[] = {
-        {COMPACT("{\"0\":\"a\"}"), "draw 1 of prompt \"I\" has neither ids nor text"},
-        {COMPACT("{\"2\":\"a\"}"), "\"texts\" must hold"},
-        {COMPACT("[\"a\"]"), "\"texts\" must be an object"},
-        {COMPACT("{\"0\":\"a\",\"00\":\"b\"}"), "\"texts\" must hold"},
         {TWO_DRAWS("\"ids\":[5],\"key\":\"0000000000000001\"", "\"ids\":[6],\"key\":\"0000000000000001\""),
          "the file was edited"},
         {"{\"prompt\":\"I\",\"responses\":[\"a\",\"b\"],\"rewards\":[1,1]}", "rewards of each prompt are equal"},
@@ -2243,7 +2309,7 @@ static void mappings_that_changed(void)
 {
     expect_success("cache --model lm --reward rm --reward-scale 2 --reward-offset -3 --missing-eos -1.5 --prompts "
         "prompts.jsonl --samples 8 --max-new 6 --out mapped.jsonl");
-    rewrite_cache("mapped.jsonl", "bare.jsonl", false, 1, 0, -1);
+    rewrite_cache("mapped.jsonl", "bare.jsonl", false, 1, 0);
     #define STALE_EVAL "eval --model lm --reference lm --samples 1 --max-new 6 --reward rm "
     expect_success(STALE_EVAL "--reward-scale 2 --reward-offset -3 --missing-eos -1.5 --cache mapped.jsonl");
     expect_success(STALE_EVAL "--reward-scale 2 --reward-offset -3 --missing-eos -1.5 --cache bare.jsonl");
@@ -2269,28 +2335,35 @@ static void rounding_is_let_pass(void)
         {"exact.jsonl", 0.3, "--precision bf16", false},
         {"rough.jsonl", 0.03, "", true}, {"rough.jsonl", 0.3, "", false}, {"rough.jsonl", 0, "--precision bf16", true}};
     for (size_t i = 0; i < COUNT(cases); i++) {
-        rewrite_cache(cases[i].from, "moved.jsonl", true, 1, cases[i].off * spread, -1);
+        rewrite_cache(cases[i].from, "moved.jsonl", true, 1, cases[i].off * spread);
         char *args = format(STALE_EVAL "--cache moved.jsonl %s", cases[i].flags);
         if (cases[i].fine) expect_success("%s", args); else expect_failure(args, 1, "moved.jsonl: prompt \"");
         free(args);
     }
 }
 
-// The compact form: where it has texts they are scored, where it has none it is said
+// The compact form: where it keeps ids their responses are scored, where it keeps none it is said
 static void compact_caches_are_checked(void)
 {
     const char *f = test_folder;
-    char *folder = format("eval --model %s/lm --reference %s/lm --reward %s/rm --samples 1 --max-new 6 "
+    char *args = format("eval --model %s/lm --reference %s/lm --reward %s/rm --samples 1 --max-new 6 "
         "--cache %s/compact_stale.jsonl 2>/dev/null", f, f, f, f), *said;
-    for (int texts = 0; texts < 3; texts += 2) {
-        rewrite_cache("exact.jsonl", "compact_stale.jsonl", false, 1, 0, texts);
-        said = vbon_output(folder);
-        const char *want = texts ? "8 responses scored again have" : "keeps no response that could be scored again";
-        CHECK(strstr(said, want), "with texts of %d draws: %s", texts, said);
-        arrfree(said);
-        rewrite_cache("exact.jsonl", "compact_stale.jsonl", false, -1, 0, texts);
-        if (texts) expect_failure(STALE_EVAL "--cache compact_stale.jsonl", 1, "compact_stale.jsonl: prompt \"");
+    rewrite_cache("exact.jsonl", "negative.jsonl", false, -1, 0);
+    for (int draws = 0; draws < 3; draws += 2) {
+        for (int negative = 0; negative < 2; negative++) {
+            remove(tmp_path("compact_stale.jsonl")); // which has a header, and would not be replaced
+            expect_success("compact --cache %s.jsonl --draws %d --out compact_stale.jsonl",
+                negative ? "negative" : "exact", draws);
+            if (negative && draws)
+                expect_failure(STALE_EVAL "--cache compact_stale.jsonl", 1, "compact_stale.jsonl: prompt \"");
+            if (negative) continue;
+            said = vbon_output(args);
+            const char *want = draws ? "8 responses scored again have" : "keeps no response that could be scored again";
+            CHECK(strstr(said, want), "with the ids of %d draws: %s", draws, said);
+            arrfree(said);
+        }
     }
+    free(args);
 }
 
 // Texts by themselves: what reads text scores them; what reads ids cannot know theirs

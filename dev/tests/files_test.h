@@ -996,8 +996,8 @@ static void test_fields(void)
         {"{\"prompt\":\"I\",\"responses\":[\"a\"],\"rewards\":1}", "\"rewards\" must be an array"},
         {"{\"prompt\":\"I\",\"keys\":[\"1\"],\"rewards\":[1]}", "\"keys\"[0] is \"1\""},
         {"{\"prompt\":\"I\",\"responses\":[\"a\"],\"rewards\":[1],\"logps\":[9]}", "\"logps\"[0] is 9"},
-        {"{\"prompt\":\"I\",\"keys\":[\"0123456789abcdef\"],\"rewards\":[1],\"texts\":{\"0\":1}}",
-         "\"texts\"[0] is 1"}};
+        {"{\"prompt\":\"I\",\"keys\":[\"0123456789abcdef\"],\"rewards\":[1],\"ids\":{\"0\":[1.5]}}",
+         "\"0\"[0] is 1.5"}};
     for (size_t i = 0; i < COUNT(bad); i++) {
         bool header = !strncmp(bad[i].line, "{\"vbon_cache\"", 13); // what is no header follows a good one
         char *where = format("fields.jsonl:%d", header ? 1 : 2);
