@@ -221,7 +221,7 @@ ERROR = 0.1
 def finding6():
     try:
         ks = json.load(open(args.ks, encoding="utf-8"))
-        at = {r["M"]: r["error"] for r in ks["table"]}
+        at = {r["M"]: r["errors"]["digamma"] for r in ks["table"]}
     except (OSError, ValueError, KeyError) as e:
         sys.exit(f"{args.ks}: not what `vbon ks --out` writes: {e}")
     parts, note = [], ""

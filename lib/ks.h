@@ -10,10 +10,11 @@
 // `independent`, the first M against the others.
 //
 // What does matter is the error of log F-hat, for that is what the policy is trained on: the mean of
-// |log F-hat_M - log F-hat_all| (both `digamma`), first over the prompt's draws from M on, then over prompts. Those
-// draws are new to F-hat_M, as a rollout's responses are; F-hat_all counts all samples but the response itself. As the
-// M are among all, this is smaller than the error against the truth, by a factor of about sqrt(1 - M/all): .76 for 250
-// of 600.
+// |log F-hat_M - log F-hat_all|, first over the prompt's draws from M on, then over prompts. Those draws are new to
+// F-hat_M, as a rollout's responses are; F-hat_all counts all samples but the response itself. As the M are among all,
+// this is smaller than the error against the truth, by a factor of about sqrt(1 - M/all): .76 for 250 of 600. It is
+// printed for every estimate that --fhat names, as it is trained on (`mc` with half a sample where none is below), and
+// each is compared with `digamma` of all samples, where the estimates hardly differ.
 #pragma once
 typedef struct { double statistic, p; } KsTest; // the largest distance between two empirical CDFs; its exact p-value
 KsTest ks_test(const double *a, size_t n, const double *b, size_t m); // each in any order
@@ -73,7 +74,8 @@ KsTest ks_test(const double *a, size_t n, const double *b, size_t m)
 // Table 1
 
 static const double ks_level = 0.05;
-typedef struct { KsTest nested, independent; double error; } KsPrompt; // of one prompt at one M
+// of one prompt at one M; error: by row of fhats; fitted: `expfit` is a fit
+typedef struct { KsTest nested, independent; double error[ROWS_MAX]; bool fitted; } KsPrompt;
 typedef struct { Estimate rejected; double statistic, p; } KsShare;    // of prompts; means over the rejected, or NaN
 
 // log F-hat of each draw by all samples
@@ -92,10 +94,15 @@ static KsPrompt ks_prompt(const Cdf *all, const double *log_all, size_t M)
     const double *reward = all->reward; // in draw order
     Cdf first = *all;
     first.M = M;
-    KsPrompt k = {ks_test(reward, M, reward, all->M), ks_test(reward, M, reward + M, others), 0};
+    KsPrompt k = {ks_test(reward, M, reward, all->M), ks_test(reward, M, reward + M, others), {0}, cdf_fit(&first)};
     for (size_t i = M; i < all->M; i++) {
         Place at = cdf_place(&first, reward[i], all->key ? all->key[i] : 0);
-        k.error += fabs(ROW(fhats, "digamma")->log_f(&at) - log_all[i]) / (double)others;
+        for (size_t f = 0; fhats[f].name; f++) {
+            if (fhats[f].exact) continue;
+            double logF = fhats[f].log_f(&at);
+            if (fhats[f].least) logF = fmax(logF, fhats[f].least(&first, true));
+            k.error[f] += fabs(logF - log_all[i]) / (double)others;
+        }
     }
     return k;
 }
@@ -137,18 +144,42 @@ static json_t *ks_row(const Cdf *cdf, const double *log_all, size_t n, size_t M)
     double *error = (double *)xcalloc(n, sizeof *error);
     #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < n; i++) k[i] = ks_prompt(&cdf[i], log_all + i * cdf->M, M);
-    for (size_t i = 0; i < n; i++) error[i] = k[i].error;
     KsShare nested = ks_share(k, true, n), independent = ks_share(k, false, n);
-    Estimate e = estimate(error, n);
-    free(k); free(error);
     printf("%6zu %8zu", M, n);
     ks_share_print(&nested);
     ks_share_print(&independent);
-    printf(" | %.4f +- %.4f\n", e.mean, e.se);
-    json_t *j = json_make("{s:I, s:I, s:o, s:o}", "M", (json_int_t)M, "prompts", (json_int_t)n, "nested",
-                          ks_share_json(&nested), "independent", ks_share_json(&independent));
-    put_estimate(j, "error", e);
-    return j;
+    putchar('\n');
+    json_t *errors = json_object();
+    for (size_t f = 0; fhats[f].name; f++) {
+        for (size_t i = 0; i < n; i++) error[i] = k[i].error[f];
+        if (!fhats[f].exact) put_estimate(errors, fhats[f].name, estimate(error, n));
+    }
+    size_t unfitted = 0;
+    for (size_t i = 0; i < n; i++) unfitted += !k[i].fitted;
+    free(k); free(error);
+    return json_make("{s:I, s:I, s:o, s:o, s:o, s:I}", "M", (json_int_t)M, "prompts", (json_int_t)n, "nested",
+                     ks_share_json(&nested), "independent", ks_share_json(&independent), "errors", errors, "unfitted",
+                     (json_int_t)unfitted);
+}
+
+static void ks_errors_print(const json_t *table, size_t samples)
+{
+    json_t *row, *e;
+    size_t v;
+    printf("\nmean |log F_M - log F_%zu|, nats, by --fhat; no fit: prompts where expfit finds none and is add1\n",
+           samples);
+    printf("%6s", "M");
+    for (size_t f = 0; fhats[f].name; f++) if (!fhats[f].exact) printf(" | %-20s", fhats[f].name);
+    printf(" | no fit\n");
+    json_array_foreach(table, v, row) {
+        printf("%6lld", (long long)json_integer_value(json_object_get(row, "M")));
+        for (size_t f = 0; fhats[f].name; f++) {
+            if (fhats[f].exact) continue;
+            e = json_object_get(json_object_get(row, "errors"), fhats[f].name);
+            printf(" | %9.4g +- %-7.2g", json_real_value(json_array_get(e, 0)), json_real_value(json_array_get(e, 1)));
+        }
+        printf(" | %6lld\n", (long long)json_integer_value(json_object_get(row, "unfitted")));
+    }
 }
 
 // ----------------------------------------------------------------------------
@@ -256,9 +287,10 @@ static void cmd_ks(const Args *a)
     printf("rejected: share of prompts with p < %.2f; statistic and p are means over these\n\n", ks_level);
     static const char *const head = "rejected          stat.      p";
     printf("%15s | nested%25s| independent\n", "", "");
-    printf("%6s %8s | %s | %s | mean |log F_M - log F_%zu|\n", "M", "prompts", head, head, samples);
+    printf("%6s %8s | %s | %s\n", "M", "prompts", head, head);
     json_t *table = json_array();
     for (size_t v = 0; v < n_ms; v++) json_array_append_new(table, ks_row(cdf, log_all, c.n, (size_t)ms[v]));
+    ks_errors_print(table, samples);
     json_t *j = json_make("{s:s, s:I, s:I, s:I, s:f, s:o}", "cache", a->cache, "prompts", (json_int_t)c.n,
                           "samples", (json_int_t)samples, "prompts_with_ties", (json_int_t)ties, "level", ks_level,
                           "table", table);

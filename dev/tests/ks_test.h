@@ -31,9 +31,8 @@ static void test_ks(void)
     CHECK(nested <= 4 && independent >= 6 && independent <= 32, "%zu and %zu of 400 rejected", nested, independent);
 }
 
-// log F-hat by its definition: psi(k + 1) - psi(M + 2), k of the samples from..to-1 below sample i, which is not one of
-// them
-static double ks_log_f(const CachePrompt *p, size_t i, size_t from, size_t to, size_t M)
+// k of the samples from..to-1 are below sample i, which is not one of them
+static double ks_below(const CachePrompt *p, size_t i, size_t from, size_t to)
 {
     const CacheSample *y = &p->samples[i];
     double k = 0;
@@ -42,7 +41,15 @@ static double ks_log_f(const CachePrompt *p, size_t i, size_t from, size_t to, s
         if (e == i || (x->has_key && x->key == y->key)) continue;
         k += x->reward != y->reward ? x->reward < y->reward : x->has_key ? x->key < y->key : 0.5;
     }
-    return digamma(k + 1) - digamma((double)M + 2);
+    return k;
+}
+
+// log F-hat of k of M by its definition (math of each estimate: its name), expfit where there is no fit
+static double ks_log_f(const char *name, double k, double M)
+{
+    if (!strcmp(name, "digamma")) return digamma(k + 1) - digamma(M + 2);
+    if (!strcmp(name, "mc")) return log(k > 0 ? k / M : 0.5 / M);
+    return log((k + 1) / (M + 1)); // add1
 }
 
 static void ks_table_check(const char *cache, const char *out)
@@ -55,21 +62,33 @@ static void ks_table_check(const char *cache, const char *out)
     cache_read(&c, path, 0);
     CHECK(num(j, "prompts") == (double)c.n && num(j, "samples") == 8 && json_array_size(table) == 2, "what was tested");
     for (size_t v = 0; v < 2; v++) {
-        double error = 0, rejected = 0, of_all = 0, r[8];
+        static const char *const names[] = {"digamma", "mc", "add1", "expfit"};
+        double error[4] = {0}, rejected = 0, of_all = 0, unfitted = 0, r[8];
         for (size_t q = 0; q < c.n; q++) {
             const CachePrompt *p = &c.prompts[q];
             for (size_t k = 0; k < 8; k++) r[k] = p->samples[k].reward;
             rejected += ks_test(r, ms[v], r + ms[v], 8 - ms[v]).p < 0.05;
             of_all += ks_test(r, ms[v], r, 8).p < 0.05;
+            Cdf first = {.M = ms[v], .reward = r};
+            bool fits = cdf_fit(&first); // compared with SciPy's in another test
+            unfitted += !fits;
             for (size_t i = ms[v]; i < 8; i++)
-                error += fabs(ks_log_f(p, i, 0, ms[v], ms[v]) - ks_log_f(p, i, 0, 8, 8)) / (double)(8 - ms[v]);
+                for (int f = 0; f < 4; f++) {
+                    double k = ks_below(p, i, 0, ms[v]), e = f == 3 && fits
+                        ? -first.a * exp(-first.b * (r[i] - first.mean) / first.sd)
+                        : ks_log_f(names[f], k, (double)ms[v]);
+                    error[f] += fabs(e - ks_log_f("digamma", ks_below(p, i, 0, 8), 8)) / (double)(8 - ms[v]);
+                }
         }
         json_t *row = json_array_get(table, v), *independent = json_object_get(row, "independent");
         json_t *nested = json_object_get(row, "nested");
         CHECK(num(row, "M") == (double)ms[v] && num(row, "prompts") == (double)c.n, "row %zu", v);
         CHECK_NEAR(at(json_object_get(independent, "rejected"), 0), rejected / (double)c.n, 1e-8, "share rejected");
         CHECK_NEAR(at(json_object_get(nested, "rejected"), 0), of_all / (double)c.n, 1e-8, "share rejected, nested");
-        CHECK_NEAR(at(json_object_get(row, "error"), 0), error / (double)c.n, 1e-8, "error of log F-hat");
+        CHECK(num(row, "unfitted") == unfitted, "prompts without a fit: %g, want %g", num(row, "unfitted"), unfitted);
+        for (int f = 0; f < 4; f++)
+            CHECK_NEAR(at(json_object_get(json_object_get(row, "errors"), names[f]), 0), error[f] / (double)c.n, 1e-8,
+                names[f]);
     }
     json_t *curves = json_object_get(j, "curves"), *of;
     size_t i;
