@@ -1,7 +1,8 @@
 // gpu_bench.c: times on a GPU, beside two ceilings measured in the same run: the bandwidth of a device
 // copy and the rate of a large bf16 product.
 //
-//   build/gpu_bench [--tiny] [STAGE...]     training, decode, ppo, cache, pythia, identity; none named: all
+//   build/gpu_bench [--tiny] [STAGE...]     training, decode, ppo, cache, pythia, identity, sentiment, tldr; none named:
+//                                           all
 // One JSON object a line, on stdout.
 //
 // Each stretch is timed twice. device_seconds: between two events on the stream, gaps where the device waits for the
@@ -13,7 +14,7 @@
 // training and PPO three times from one state and compares all weights bit by bit; exit code 1 if they differ. --tiny:
 // shapes for the emulated device, to see that it runs; its times mean nothing.
 //
-// Left out on purpose: DistilBERT (the cache job samples only, the PPO iteration's reward is a hash) and files.
+// Left out on purpose: files and text (sentiment judges random tokens; the reward of `ppo` is a hash).
 #define TESTING
 #include "../vbon.c"
 
@@ -68,8 +69,10 @@ static void randomise(Buf b, double bound)
     }
 }
 
+static bool random_weights = true;
 static void randomise_model(Model *m)
 {
+    if (!random_weights) return;
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
         bool trains = q->offset >= m->first && m->first < m->n_params;
@@ -242,18 +245,37 @@ static void bench_decode(const char *name, const Config *shape, size_t rows, siz
     decoder_free(&d);
 }
 
-// A block of the TL;DR cache: `rows` responses to one prompt through a reward model, the prompt too
-static void bench_reward(const char *name, const Config *shape, size_t rows, size_t length, size_t new)
+// ----------------------------------------------------------------------------
+// reward models
+
+static void reward_model_create(Reward *r, const Config *shape)
 {
     Config c = *shape;
     c.scalar_head = true;
     c.pad = -1;
-    if (!room_for(name, model_bytes(&c, TRAIN_NONE) + 2 * SPARE)) return;
-    Reward r = {.tokens = tiny ? 64 : 4096, .scale = 1, .work = {.name = "reward model", .o = o}};
+    *r = (Reward){.tokens = tiny ? 64 : 4096, .scale = 1, .work = {.name = "reward model", .o = o}};
+    model_create(&r->m, o, &c, TRAIN_NONE, false, false);
+    randomise_model(&r->m);
+    model_pack(&r->m);
+}
+
+static void reward_model_free(Reward *r)
+{
+    arena_release(&r->work);
+    acts_free(&r->acts);
+    kv_free(&r->prompts);
+    kv_free(&r->own);
+    model_free(&r->m);
+}
+
+// A block of the TL;DR cache: `rows` responses to one prompt through a reward model, the prompt too
+static void bench_reward(const char *name, const Config *shape, size_t rows, size_t length, size_t new)
+{
+    if (!room_for(name, model_bytes(shape, TRAIN_NONE) + 2 * SPARE)) return;
+    Reward r;
     Times t = {0};
-    model_create(&r.m, o, &c, TRAIN_NONE, false, false);
-    randomise_model(&r.m);
-    model_pack(&r.m);
+    reward_model_create(&r, shape);
+    const Config c = r.m.cfg;
     Prompt *prompt = prompts_random(&c, 1, length);
     Response *y = xcalloc(rows, sizeof *y);
     for (size_t b = 0; b < rows; b++) {
@@ -270,11 +292,67 @@ static void bench_reward(const char *name, const Config *shape, size_t rows, siz
     for (size_t b = 0; b < rows; b++) response_free(&y[b]);
     free(y);
     prompts_free(prompt, 1);
-    arena_release(&r.work);
-    acts_free(&r.acts);
-    kv_free(&r.prompts);
-    kv_free(&r.own);
-    model_free(&r.m);
+    reward_model_free(&r);
+}
+
+static DistilBert *distilbert_plain(size_t tokens) // of the base size, without files and without a tokenizer
+{
+    DistilBert *d = xcalloc(1, sizeof *d);
+    char dir[] = "/tmp/gpu_bench.XXXXXX", path[64];
+    if (!mkdtemp(dir)) die("gpu_bench: no folder %s: %s", dir, strerror(errno));
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    FILE *f = fopen(path, "w");
+    if (!f) die("gpu_bench: %s: %s", path, strerror(errno));
+    fprintf(f, "{\"model_type\":\"distilbert\",\"architectures\":[\"%s\"],\"id2label\":{\"1\":\"POSITIVE\"}}",
+        distilbert.classifier);
+    fclose(f);
+    distilbert_load(d, ops_cuda(DT_BF16), dir, tokens, true);
+    remove(path);
+    remove(dir);
+    arena_place(&d->m.params);
+    arena_place(&d->work);
+    d->m.data = arena_take(&d->m.params, d->m.n_params, DT_REAL, "weights");
+    if (random_weights) randomise(d->m.data, 0.03);
+    distilbert_carve(d);
+    distilbert_view(d);
+    return d;
+}
+
+static void distilbert_texts(DistilBert *d, size_t n, size_t length) // scores n texts of so many tokens
+{
+    size_t most = d->tokens / length;
+    int *tokens = xcalloc(d->tokens, sizeof *tokens), *start = xcalloc(most + 1, sizeof *start);
+    real *logits = xcalloc(most * d->labels, sizeof *logits);
+    for (size_t b = 0; b <= most; b++) start[b] = (int)(b * length);
+    for (size_t i = 0; i < d->tokens; i++) tokens[i] = (int)(random_bits(4, 1, i, 0, 0) % d->m.cfg.V);
+    for (size_t i = 0, B; i < n; i += B) {
+        B = n - i < most ? n - i : most;
+        batch_set(&d->batch, &d->m, tokens, start, NULL, B);
+        o->upload(slice(d->first, 0, B), start);
+        o->download(logits, slice(distilbert_forward(d), 0, B * d->labels));
+    }
+    free(tokens); free(start); free(logits);
+}
+
+// A thousand responses of the sentiment cache, 200 to each of 5 prompts, drawn and judged
+static void bench_sentiment(const Config *shape)
+{
+    const size_t rows = tiny ? 4 : 1000, new = tiny ? 4 : 40, length = tiny ? 8 : 68;
+    Decoder d;
+    Times t = {0};
+    DistilBert *bert = distilbert_plain(tiny ? 64 : 4096);
+    decoder_create(&d, shape, rows, tiny ? 1 : 5, 8, new);
+    for (int i = -WARM; i < REPEATS; i++) {
+        time_begin(&t);
+        decode(&d, 0);
+        distilbert_texts(bert, rows, length);
+        time_end(&t, i);
+    }
+    printf("{\"what\":\"sentiment cache\",\"rows\":%zu,\"new\":%zu,\"judged_length\":%zu,\"host_seconds\":%.4g,"
+           "\"device_seconds\":%.4g,\"responses_per_second\":%.4g}\n",
+        rows, new, length, median(t.host), median(t.device), (double)rows / median(t.host));
+    fflush(stdout);
+    decoder_free(&d);
 }
 
 static void bench_cache(const Config *shape) // as many prompts as time allows
@@ -302,32 +380,47 @@ static void reward_by_key(void *context, const Prompt *prompts, Response *r, siz
     for (size_t i = 0; i < n; i++) r[i].reward = (double)(r[i].key % 1000) / 1000;
 }
 
-typedef struct { Model m; Ppo p; Prompt *prompts; size_t rows; } Tuning;
-static void tuning_create(Tuning *u, const Config *shape)
+static void reward_by_model(void *reward, const Prompt *prompts, Response *r, size_t n, bool prefixes)
+{
+    model_assign(reward, prompts, r, n, prefixes);
+}
+
+typedef struct { Model m; Ppo p; Reward reward; Prompt *prompts; size_t rows; bool judged; } Tuning;
+// blocks: how many train; reward_model: one of the policy's size judges, else rewards are a hash of the response
+static void tuning_create(Tuning *u, const Config *shape, long blocks, size_t length, long new, bool reward_model)
 {
     size_t rows = tiny ? 4 : 128;
     PpoOptions opt = {.objective = {.row = ROW(objectives, "rl"), .beta = 0.1}, .fhat = ROW(fhats, "digamma"),
         .critic = ROW(critics, "head"), .temperature = 1, .clip = 0.2, .value_clip = 0.2, .vf_coef = 1, .gamma = 1,
         .lambda = 0.95, .lr = 3e-5, .schedule = ROW(schedules, "constant"),
         .episodes = (long)rows * 100, .rollout = (long)rows, .minibatch = (long)rows / 4, .epochs = 4,
-        .max_new = tiny ? 4 : 40, .tokens = tiny ? 256 : 4096, .seed = 1, .eos = -1,
+        .max_new = new, .tokens = tiny ? 256 : 4096, .seed = 1, .eos = -1,
         .adamw = {3e-5, 0.9, 0.95, 1e-8, 1e-6, 1, 0, 0}};
     u->rows = rows;
-    model_create(&u->m, o, shape, tiny ? 1 : 2, true, false);
+    u->judged = reward_model;
+    model_create(&u->m, o, shape, blocks, true, false);
     randomise_model(&u->m);
-    value_head_random(&u->m, 1);
-    u->prompts = prompts_random(shape, rows, 8);
-    ppo_create(&u->p, &opt, &u->m, u->prompts, NULL, rows, reward_by_key, NULL);
+    if (random_weights) value_head_random(&u->m, 1);
+    if (reward_model) reward_model_create(&u->reward, shape);
+    u->prompts = prompts_random(shape, rows, length);
+    ppo_create(&u->p, &opt, &u->m, u->prompts, NULL, rows, reward_model ? reward_by_model : reward_by_key, &u->reward);
     u->p.clock = clock_seconds;
 }
-static void tuning_free(Tuning *u) { ppo_free(&u->p); model_free(&u->m); prompts_free(u->prompts, u->rows); }
+static void tuning_free(Tuning *u)
+{
+    ppo_free(&u->p); model_free(&u->m); prompts_free(u->prompts, u->rows);
+    if (u->judged) reward_model_free(&u->reward);
+}
 
-static void bench_ppo(const Config *shape)
+static void bench_ppo(const char *name, const Config *shape, long blocks, size_t length, long new, bool reward_model)
 {
     Tuning u;
     Times t = {0};
-    double rollout = 0, update = 0;
-    tuning_create(&u, shape);
+    double rollout = 0, update = 0, tokens_at_once = 4096 * (double)shape->C * 2 * 20 * (double)shape->L;
+    if (!room_for(name, model_bytes(shape, blocks) + (reward_model ? model_bytes(shape, TRAIN_NONE) : 0) +
+            tokens_at_once + SPARE))
+        return;
+    tuning_create(&u, shape, blocks, length, new, reward_model);
     for (int r = -WARM; r < REPEATS; r++) {
         double before[] = {u.p.seconds_rollout, u.p.seconds_update};
         time_begin(&t);
@@ -339,10 +432,10 @@ static void bench_ppo(const Config *shape)
         }
     }
     double s = median(t.host), tokens = (double)(u.rows * (size_t)u.p.opt.max_new);
-    printf("{\"what\":\"PPO iteration\",\"episodes\":%zu,\"new\":%ld,\"epochs\":%ld,\"minibatch\":%ld,"
+    printf("{\"what\":\"%s\",\"episodes\":%zu,\"new\":%ld,\"epochs\":%ld,\"minibatch\":%ld,"
            "\"blocks_trained\":%zu,\"host_seconds\":%.4g,\"device_seconds\":%.4g,\"host_rollout_seconds\":%.4g,"
            "\"host_update_seconds\":%.4g,\"tokens_per_second\":%.4g}\n",
-        u.rows, u.p.opt.max_new, u.p.opt.epochs, u.p.opt.minibatch, u.m.cfg.L - u.m.first_block, s, median(t.device),
+        name, u.rows, u.p.opt.max_new, u.p.opt.epochs, u.p.opt.minibatch, u.m.cfg.L - u.m.first_block, s, median(t.device),
         rollout, update, tokens / s);
     fflush(stdout);
     tuning_free(&u);
@@ -377,7 +470,7 @@ static bool check_identity(const Config *shape)
         for (int i = 0; i < 3; i++) { job_gradient(&j); model_update(&j.m, &opt); }
         hash[0][run] = weights_hash(&j.m);
         job_free(&j);
-        tuning_create(&u, shape);
+        tuning_create(&u, shape, tiny ? 1 : 2, 8, tiny ? 4 : 40, false);
         for (int i = 0; i < 2; i++) ppo_iteration(&u.p);
         hash[1][run] = weights_hash(&u.m);
         tuning_free(&u);
@@ -397,7 +490,8 @@ static bool check_identity(const Config *shape)
 
 int main(int argc, char **argv)
 {
-    static const char *const stages[] = {"training", "decode", "ppo", "cache", "pythia", "identity"};
+    static const char *const stages[] = {"training", "decode", "ppo", "cache", "pythia", "identity", "sentiment",
+        "tldr"};
     enum { N = sizeof stages / sizeof *stages };
     bool run[N] = {false}, any = false, same = true;
     wait_by_sleeping(argv);
@@ -406,7 +500,9 @@ int main(int argc, char **argv)
         while (k < N && strcmp(argv[i], stages[k])) k++;
         if (k < N) run[k] = any = true;
         else if (!strcmp(argv[i], "--tiny")) tiny = true;
-        else usage("gpu_bench: %s: it knows --tiny, training, decode, ppo, cache, pythia and identity", argv[i]);
+        else
+            usage("gpu_bench: %s: it knows --tiny, training, decode, ppo, cache, pythia, identity, sentiment and tldr",
+                argv[i]);
     }
     for (int k = 0; k < N && !any; k++) run[k] = true;
     o = ops_cuda(DT_BF16);
@@ -417,7 +513,9 @@ int main(int argc, char **argv)
     if (run[0]) bench_training("GPT-2 124M training step", &gpt2, TRAIN_ALL, 4, tiny ? 16 : 64, true);
     if (run[0] && !tiny) bench_training("GPT-2 124M training step", &gpt2, TRAIN_ALL, 8, 1024, true);
     for (size_t i = 0; run[1] && i < n_rows; i++) bench_decode("GPT-2 124M decoding step", &gpt2, rows[i], 1, 8, 32);
-    if (run[2]) bench_ppo(&gpt2);
+    const long new = tiny ? 4 : 40;
+    if (run[2]) bench_ppo("PPO iteration", &gpt2, tiny ? 1 : 2, 8, new, false);
+    if (run[2]) bench_ppo("PPO iteration, all blocks", &gpt2, TRAIN_ALL, 8, new, false);
     if (run[3]) bench_cache(&gpt2);
     for (size_t i = 0; run[4] && i < n_rows; i++) bench_decode("Pythia 2.8B decoding step", &pythia, rows[i], 1, 8, 32);
     // a block of the TL;DR cache: the prompt's prefill is in it
@@ -428,6 +526,10 @@ int main(int argc, char **argv)
     // a minibatch of TL;DR
     if (run[4]) bench_training("Pythia 2.8B forward and backward", &pythia, tiny ? 1 : 8, 4, tiny ? 16 : 565, false);
     if (run[5]) same = check_identity(&gpt2);
+    if (run[6]) bench_sentiment(&gpt2);
+    for (int all = 0; all < 2 && run[7]; all++) // policy and reward model of 2.8B, 128 prompts of 512 tokens
+        bench_ppo(all ? "TL;DR PPO iteration, all blocks" : "TL;DR PPO iteration, top 8 blocks", &pythia,
+            all ? TRAIN_ALL : tiny ? 1 : 8, tiny ? 8 : 512, tiny ? 4 : 53, true);
     (void)commands; (void)n_commands; (void)preset_flags; (void)flag_table; (void)n_flags;
     return same ? 0 : 1;
 }
