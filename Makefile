@@ -108,6 +108,15 @@ build/cuda_on_cpu_%.o: $(wildcard dev/cuda_on_cpu/*) Makefile
 build/vbon_simt_%.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h lib/parallel.h lib/cuda_plan.h $(wildcard dev/cuda_on_cpu/*) Makefile
 	@mkdir -p build
 	$(CXX) -x c++ $(SIMT) $(KERNELS_$*) -c vbon.cu -o $@
+COUNTED := -fsanitize-coverage=trace-pc
+# For the counting build a kernel's line of costs becomes a call, so that it is compiled (dev/cuda_on_cpu/claims.h).
+build/vbon_claims.cu: vbon.cu Makefile
+	@mkdir -p build
+	{ echo '#include "dev/cuda_on_cpu/claims.h"'; echo '#line 1 "vbon.cu"'; \
+	  sed '/^ *\/\/ bytes: /{:a; /bound: /!{N; s|\n *//|\n|; ba}; s|^ *// bytes: \(.*\);[ \n]*flops: \(.*\);[ \n]*bound: \([a-z ]*\)$$|CLAIM((\1),(\2),"\3");|}' \
+	    vbon.cu; } > $@
+build/vbon_simt_cost.o: build/vbon_claims.cu vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h $(wildcard dev/cuda_on_cpu/*) Makefile
+	$(CXX) -x c++ $(SIMT) $(KERNELS_cost) $(COUNTED) -c $< -o $@
 build/planted_bugs_%: build/cuda_on_cpu_%.o
 	$(CXX) -x c++ $(SIMT) -O1 $(filter -f%,$(KERNELS_$*)) dev/cuda_on_cpu/planted_bugs.cu -x none $< -o $@
 # The kernels of dev/doc/course.md: plain, tsan, and cost, which counts what they ask of memory.
@@ -222,7 +231,7 @@ parity: vbon build/vbon_double
 cost: build/gpu_cost
 	@$(if $(KERNEL),build/gpu_cost --kernel '$(KERNEL)',build/gpu_cost > build/cost.md && mv build/cost.md dev/results/cost.md && sed -n '/^| |/,/^$$/p' dev/results/cost.md)
 build/known_costs: dev/cuda_on_cpu/known_costs.cu build/cuda_on_cpu_cost.o
-	$(CXX) -x c++ $(SIMT) $(KERNELS_cost) -c dev/cuda_on_cpu/known_costs.cu -o $@.o
+	$(CXX) -x c++ $(SIMT) $(KERNELS_cost) $(COUNTED) -c dev/cuda_on_cpu/known_costs.cu -o $@.o
 	$(CXX) -fopenmp $@.o build/cuda_on_cpu_cost.o -o $@
 test_cost: build/known_costs build/gpu_cost
 	build/known_costs

@@ -8,6 +8,9 @@
 //   ldmatrix loads up to four 8x8 matrices of 16-bit elements from shared memory: lane i gives the address of row
 //   i%8 of matrix i/8 (16 bytes, aligned), and gets elements 2t, 2t+1 of row g of each; transposed, the elements of
 //   column g in rows 2t, 2t+1.
+// An mma is 4096 floating-point operations of a warp (16 x 8 sums of 16 products). ldmatrix_x4 reads 512 bytes of
+// shared memory, in 4 turns of its banks where no two rows meet in one. dev/cuda_on_cpu/known_costs.cu checks both.
+//
 // Every lane of the warp takes part. None of them orders memory: __syncwarp or __syncthreads before loading what other
 // lanes stored.
 //

@@ -39,9 +39,13 @@ typedef struct { // all launches of a kernel, or all products, in a stretch
     double launches, dram, l2, asked, ideal;      // bytes; asked: by lanes; ideal: had they lain side by side
     double wavefronts, conflict_free, mma;        // of shared memory, and if no bank had been asked twice
     double seconds[COST_CARDS], floor[COST_CARDS]; // on the device; by the data sheet's bandwidth and matrix rate alone
+    double bytes, flops, said_bytes, said_flops;  // counted, and by the line of costs in the kernel (cost_operations)
+    const char *longest_bound, *said_bound;       // of its longest launch; by that line, NULL: it has none
+    double longest;                               // seconds
 } CostKernel;
 typedef struct { double seconds, device, floor; } CostTime; // with the host's waits; the sum over operations; the least
 const char *cost_card(int k);
+void cost_operations(void);                                  // from now on, count floating-point operations too
 void cost_begin(void);                                       // a stretch begins: two clocks at 0
 void cost_end(CostTime time[COST_CARDS], size_t *waits);     // waits for all that was launched
 size_t cost_kernels(CostKernel *out, size_t most);           // of the last stretch, the costliest first; how many
@@ -55,6 +59,7 @@ int cost_lines(void);                                        // their accesses b
 
 #ifdef SIMT_ENGINE
 #include <algorithm>
+#include <set>
 #include <unordered_map>
 
 namespace simt {
@@ -95,7 +100,7 @@ static const struct {
     double product_load;   // bytes of factors that come to a processor a clock
 } model = {1.4e-6, 1.3e-6, 0.3e-6, {60, 4, 13, 19, 370, 11}, 1.6, 6, 2.0e-6, 1.6e-6, 2.2e-6, 6e-6, 3e-6, 8e-6, 0.8, 0.7,
     2.9e-6, 2e-6, 0.77, 195, 56};
-enum { SECTOR = 32, L1_BYTES = 64 << 10, FEW_BLOCKS = 6, MANY_BLOCKS = 24 };
+enum { SECTOR = 32, L1_BYTES = 64 << 10, FEW_BLOCKS = 6, MANY_BLOCKS = 96 };
 
 // ----------------------------------------------------------------------------
 // a block's accesses
@@ -109,11 +114,19 @@ struct Place { // an instruction of the kernel
     unsigned size;
     bool write, shared;
     double requests, lanes, bytes, units, ideal; // units: sectors, or wavefronts; ideal: if lanes were side by side
-    const char *low, *high;
+    struct Reach { const char *low, *high; double units; std::vector<size_t> own; }; // own: each block's addresses
+    std::map<const void *, Reach> reach;        // of each buffer, by where it begins (an instruction may read several)
     std::vector<unsigned> visits;               // of each thread, in this block
     std::vector<Request> warp[MAX_WARPS];       // the nth visits of a warp's lanes
 };
 static bool counting;
+static const Launch *launched;
+static const void *buffer_of(const void *p) // of the arguments that are pointers, the last one up to p
+{
+    const void *from = nullptr;
+    for (const void *a : launched->pointers) if (a && a <= p) from = a;
+    return from;
+}
 static std::unordered_map<const void *, Place> places;
 static const std::vector<Symbol> *arrays_now;
 
@@ -150,7 +163,6 @@ static void record(const void *address, unsigned size, bool write, const void *p
         l.size = size;
         l.write = write;
         l.shared = !global;
-        l.low = p;
         l.visits.resize(MAX_THREADS);
     }
     int t = block->current;
@@ -159,8 +171,10 @@ static void record(const void *address, unsigned size, bool write, const void *p
     if (n >= w.size()) w.resize(n + 1);
     w[n].mask |= 1u << t % WARP;
     w[n].address[t % WARP] = p;
-    if (p < l.low) l.low = p;
-    if (p + size > l.high) l.high = p + size;
+    if (!global) return;
+    Place::Reach &r = l.reach[buffer_of(p)];
+    if (!r.low || p < r.low) r.low = p;
+    if (p + size > r.high) r.high = p + size;
 }
 
 static size_t distinct(std::vector<size_t> &v)
@@ -200,6 +214,42 @@ static double wavefronts_of(const Request &r, unsigned size, double *ideal)
 }
 
 // ----------------------------------------------------------------------------
+// floating-point operations. The kernels are compiled with -fsanitize-coverage=trace-pc, which puts a call at the start
+// of every basic block: how many operations follow it is read from the program's disassembly, once. An addition,
+// multiplication, division or root counts one, a function of libm too; what the compiler finds common counts once.
+
+static std::vector<unsigned char> operations; // by the address to which such a call returns, from the program's start
+static double flops;                          // of the running block
+
+static void read_operations()
+{
+    static const std::set<std::string> functions = {"expf", "exp2f", "logf", "tanhf", "erff", "exp", "log", "pow", "cos",
+        "sin", "sqrt", "sqrtf"};
+    std::string program(4096, 0);
+    program.resize((size_t)std::max<ssize_t>(0, readlink(self, &program[0], program.size())));
+    FILE *f = popen(("objdump -d --no-show-raw-insn '" + program + "'").c_str(), "r");
+    char line[1024], name[64], to[512], with[64];
+    size_t address, here = 0;
+    bool call = false;
+    while (f && fgets(line, sizeof line, f)) {
+        int n = sscanf(line, " %zx: %63s %*s <%511[^>]", &address, name, to);
+        if (n < 2) { if (line[0] != '\n') here = 0; continue; } // another function
+        if (operations.size() <= address) operations.resize(address + 1);
+        if (call) here = address;
+        call = n == 3 && !strncmp(name, "call", 4) && !strncmp(to, "__sanitizer_cov_trace_pc", 24);
+        std::string x(name + (name[0] == 'v')), function(n == 3 && !call ? to : "");
+        function = function.substr(0, function.find('@'));
+        x = x.substr(0, 3) == "sqr" ? "sqrt" : x.size() == 5 && (x[4] == 's' || x[4] == 'd') ? x.substr(0, 3) : "";
+        // a register added to itself: the conversion of an unsigned number
+        bool twice = x == "add" && sscanf(line, " %*x: %*s %63[^,],%63s", to, with) == 2 && !strcmp(to, with);
+        if (here && !twice && (x == "add" || x == "sub" || x == "mul" || x == "div" || x == "sqrt" ||
+                             (!strncmp(name, "call", 4) && functions.count(function))))
+            operations[here]++;
+    }
+    if (!f || pclose(f) || operations.empty()) fail("objdump says nothing of the program: install binutils");
+}
+
+// ----------------------------------------------------------------------------
 // a launch
 
 enum { LOADS, STORES, SHARED, MEETS, BARRIERS, MMAS, STEPS };
@@ -207,6 +257,9 @@ struct Counts { // of all blocks of a launch
     std::string name;
     double blocks, threads, shared_bytes, registers;
     double dram, l2, sectors, ideal, asked, wavefronts, conflict_free, mma, instructions, l2_block;
+    double bytes, flops;         // of global memory each byte once, for reading and for writing; operations, mma's too
+    double said_bytes, said_flops;
+    const char *said_bound;
     double path[STEPS]; // of the slowest warp of a block, on average: how many accesses and meetings, by kind
 };
 
@@ -248,6 +301,22 @@ static std::string kernel_name(const void *kernel) // with its template's argume
     return name;
 }
 
+static Counts *said; // where a kernel's own line of costs goes, until it has
+bool claim_begin()   // claims.h
+{
+    if (!counting || !said) return false;
+    counting = false; // what it looks at for its formulas is not what it does
+    return true;
+}
+void claim(double bytes, double ops, const char *bound)
+{
+    said->said_bytes = bytes;
+    said->said_flops = ops;
+    said->said_bound = bound;
+    said = nullptr;
+    counting = true;
+}
+
 static std::string wanted; // count this kernel alone
 struct Sample {
     double sectors, blocks, ran;
@@ -268,6 +337,7 @@ static void end_of_block(Counts &c, double weight, std::vector<double> &each)
     double steps[MAX_WARPS][STEPS] = {{0}}, sectors = 0, loaded = 0, longest = -1;
     for (auto &e : places) {
         Place &l = e.second;
+        std::map<const void *, std::vector<size_t>> own; // of this block
         for (int w = 0; w < MAX_WARPS; w++) {
             for (const Request &r : l.warp[w]) {
                 double ideal, lanes = __builtin_popcount(r.mask),
@@ -281,11 +351,20 @@ static void end_of_block(Counts &c, double weight, std::vector<double> &each)
                     c.sectors += weight * units; c.ideal += weight * ideal; c.asked += weight * lanes * l.size;
                     sectors += units;
                     if (!l.write) loaded += units;
+                    for (int i = 0; i < WARP && weight > 0; i++) if (r.mask >> i & 1) {
+                        const void *b = buffer_of(r.address[i]);
+                        l.reach[b].units += units / lanes;
+                        if (!operations.empty()) own[b].push_back((size_t)r.address[i]);
+                    }
                 }
                 c.instructions += weight;
                 steps[w][l.shared ? SHARED : l.write ? STORES : LOADS]++;
             }
             l.warp[w].clear();
+        }
+        for (auto &b : own) {
+            std::vector<size_t> &all = l.reach[b.first].own;
+            all.insert(all.end(), b.second.begin(), b.second.begin() + (long)distinct(b.second));
         }
         std::fill(l.visits.begin(), l.visits.end(), 0u);
     }
@@ -304,10 +383,11 @@ static void end_of_block(Counts &c, double weight, std::vector<double> &each)
     }
     for (int i = 0; i < STEPS; i++) c.path[i] += weight * steps[slowest][i];
     c.mma += weight * mmas;
+    c.flops += weight * (flops + mmas * 4096);
     c.instructions += weight * mmas;
     if (weight > 0) each.push_back(sectors + mmas);
     std::fill(meets, meets + MAX_WARPS, 0.0);
-    barriers = mmas = 0;
+    barriers = mmas = flops = 0;
 }
 
 // Some blocks of the launch, and what all would have done
@@ -325,14 +405,20 @@ static Counts count(const Launch &l, const std::function<void()> &call)
     if (!wanted.empty() && c.name.find(wanted) == std::string::npos) return c;
     c.registers = registers_of(c.name);
     places.clear();
+    said = &c;
+    launched = &l;
     counting = true;
     begin(&l, &call);
     std::vector<double> each;
     long n = 0;
     for (; n < most; n++) {
-        // multiples of the golden ratio fall everywhere, whatever a grid's rows are
-        double place = fmod(0.5 + (double)n * 0.6180339887498949, 1.0);
-        run_block(blocks <= FEW_BLOCKS ? n : (long)(place * (double)blocks), blocks, arrays);
+        // multiples of a number far from all fractions fall everywhere: along the grid's rows, and down them
+        auto place = [&](double by, long of) { return (long)(fmod(0.5 + (double)n * by, 1.0) * (double)of); };
+        long row = (long)l.grid.x;
+        run_block(blocks <= FEW_BLOCKS ? n
+                                       : place(blocks == row ? 0.6180339887498949 : 0.5698402909980532, row) +
+                                             place(0.7548776662466927, blocks / row) * row,
+            blocks, arrays);
         end_of_block(c, 1, each);
         if (n + 1 == most && most < std::min<long>(blocks, MANY_BLOCKS)) { // blocks that differ: more of them
             double low = *std::min_element(each.begin(), each.end()),
@@ -347,23 +433,34 @@ static Counts count(const Launch &l, const std::function<void()> &call)
         }
     block->launch = nullptr;
     counting = false;
+    said = nullptr;
     double scale = (double)blocks / (double)n;
-    for (double *x : {&c.l2, &c.sectors, &c.ideal, &c.asked, &c.wavefronts, &c.conflict_free, &c.mma, &c.instructions})
+    for (double *x : {&c.l2, &c.sectors, &c.ideal, &c.asked, &c.wavefronts, &c.conflict_free, &c.mma, &c.instructions,
+             &c.flops})
         *x *= scale;
     for (double &x : c.path) x /= (double)n;
-    // DRAM: places whose ranges overlap read, or write, one buffer
-    std::vector<const Place *> by_low[2];
-    for (auto &e : places) if (!e.second.shared) by_low[e.second.write].push_back(&e.second);
+    // DRAM: places whose ranges overlap read, or write, one buffer. Bytes: of what the n blocks touched, all of them
+    // touch the same part, as weights, and each a part of its own.
+    struct Range { const char *low, *high; double taken, own; };
+    std::vector<Range> by_low[2];
+    for (auto &e : places) for (auto &r : e.second.reach) {
+        double apart = (double)r.second.own.size(), together = (double)distinct(r.second.own),
+               same = n > 1 ? (apart - together) / ((double)n - 1) : 0;
+        by_low[e.second.write].push_back({r.second.low, r.second.high, r.second.units * scale * SECTOR,
+            (same + (together - same) * scale) * e.second.size});
+    }
     for (auto &v : by_low) {
-        std::sort(v.begin(), v.end(), [](const Place *a, const Place *b) { return a->low < b->low; });
+        std::sort(v.begin(), v.end(), [](const Range &x, const Range &y) { return x.low < y.low; });
         for (size_t i = 0; i < v.size();) {
-            const char *low = v[i]->low, *high = low;
-            double taken = 0;
-            for (; i < v.size() && (high == low || v[i]->low < high); i++) {
-                taken += v[i]->units * scale * SECTOR;
-                high = std::max(high, v[i]->high);
+            const char *low = v[i].low, *high = low;
+            double taken = 0, own = 0;
+            for (; i < v.size() && (high == low || v[i].low < high); i++) {
+                taken += v[i].taken;
+                own += v[i].own;
+                high = std::max(high, v[i].high);
             }
             c.dram += std::min(taken, (double)(high - low));
+            c.bytes += std::min(own, (double)(high - low));
         }
     }
     if (!wanted.empty() && wanted_samples[c.name].sectors <= c.sectors)
@@ -449,7 +546,8 @@ struct Done { // the operation that has just run
     double seconds[CARDS], host;
 } done;
 
-static CostKernel &entry(const std::string &name, double roofline_bytes, double operations, const char *const *bound)
+static CostKernel &entry(const std::string &name, double roofline_bytes, double matrix_operations,
+                         const char *const *bound)
 {
     CostKernel &e = of_phase[name];
     snprintf(e.name, sizeof e.name, "%s", name.c_str());
@@ -458,7 +556,7 @@ static CostKernel &entry(const std::string &name, double roofline_bytes, double 
     e.dram += roofline_bytes;
     for (int i = 0; i < CARDS; i++) {
         e.seconds[i] += done.seconds[i];
-        e.floor[i] += std::max(roofline_bytes / cards[i].dram_sheet, operations / cards[i].matrix);
+        e.floor[i] += std::max(roofline_bytes / cards[i].dram_sheet, matrix_operations / cards[i].matrix);
     }
     if (bound) e.bound = bound[CARDS - 1];
     return e;
@@ -468,14 +566,17 @@ static CostKernel &entry(const std::string &name, double roofline_bytes, double 
 static void cost_key(Launch *l, const Argument *a, size_t n)
 {
     uint64_t h = (uint64_t)l->kernel;
-    size_t ints = 0;
+    size_t ints = 0, pointers = 0;
     auto more = [&](uint64_t x) { h = (h ^ x) * 0x9e3779b97f4a7c15ull; h ^= h >> 29; };
     for (uint64_t x : {l->grid.x, l->grid.y, l->grid.z, l->block.x, l->block.y, l->block.z, (unsigned)l->shared})
         more(x);
     for (size_t i = 0; i < n; i++) {
         more(a[i].pointer ? 1 + (uint64_t)a[i].pointer % 256 : a[i].bits);
+        if (a[i].pointer && pointers < sizeof l->pointers / sizeof *l->pointers)
+            l->pointers[pointers++] = a[i].pointer;
         if (a[i].pointer && a[i].index && ints < sizeof l->ints / sizeof *l->ints) l->ints[ints++] = a[i].pointer;
     }
+    std::sort(l->pointers, l->pointers + pointers);
     l->key = h;
 }
 
@@ -498,6 +599,9 @@ static void cost_launch(const Launch &l, const std::function<void()> &call)
     CostKernel &e = entry(c.name, c.dram, c.mma * 4096, bound);
     e.l2 += c.l2; e.asked += c.asked; e.wavefronts += c.wavefronts; e.conflict_free += c.conflict_free; e.mma += c.mma;
     e.ideal += c.ideal * SECTOR;
+    e.bytes += c.bytes; e.flops += c.flops; e.said_bytes += c.said_bytes; e.said_flops += c.said_flops;
+    if (c.said_bound) e.said_bound = c.said_bound;
+    if (done.seconds[CARDS - 1] > e.longest) { e.longest = done.seconds[CARDS - 1]; e.longest_bound = e.bound; }
     if (dump) {
         fprintf(dump, "kernel\t%s", c.name.c_str());
         for (double x : {c.blocks, c.threads, resident(cards[CARDS - 1], c), c.dram, c.l2, c.l2_block, c.wavefronts,
@@ -571,6 +675,7 @@ static void cost_wait()
 // ----------------------------------------------------------------------------
 // for the program that asks
 
+void cost_operations(void) { simt::read_operations(); }
 const char *cost_card(int k) { return simt::cards[k].name; }
 void cost_begin(void)
 {
@@ -682,6 +787,11 @@ int cost_lines(void)
     void __tsan_volatile_read##n(void *p) { simt::record(p, n, false, SIMT_PC); } \
     void __tsan_volatile_write##n(void *p) { simt::record(p, n, true, SIMT_PC); }
 extern "C" {
+void __sanitizer_cov_trace_pc()
+{
+    static const size_t from = simt::load_bias();
+    if (simt::counting && !simt::operations.empty()) simt::flops += simt::operations[(size_t)SIMT_PC - from];
+}
 void __tsan_init() {}
 void __tsan_func_entry(void *) {}
 void __tsan_func_exit() {}

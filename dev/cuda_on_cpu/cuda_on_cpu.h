@@ -78,6 +78,7 @@ struct Launch {
     size_t shared;
     uint64_t key; // cost.h: launches of one key touch memory in the same way
     const void *ints[8]; // as far as the ints that they read, here, are the same
+    const void *pointers[16]; // its arguments that are pointers, ascending: where buffers begin
 };
 // Checks the configuration and the pointers, and queues the launch on the stream.
 void launch(const Launch &l, cudaStream_t stream, const Argument *arguments, size_t n, std::function<void()> call);
@@ -101,7 +102,7 @@ template <class... P> struct Launcher {
     {
         const Argument list[] = {argument(args)..., {nullptr, false, false, 0}};
         void (*k)(P...) = kernel;
-        launch({name, at, (const void *)k, grid, block, shared, 0, {}}, stream, list, sizeof...(P),
+        launch({name, at, (const void *)k, grid, block, shared, 0, {}, {}}, stream, list, sizeof...(P),
             [=] { k(args...); });
     }
 };
