@@ -10,7 +10,7 @@ typedef struct {
     size_t reduce, objective, fhat, critic, loss, arch, dtype, schedule, method, reward_output, precision, device,
         optimizer_state;
     long train_layers, max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt,
-        top_k, n, m, k, episodes, rollout, minibatch, ppo_epochs;
+        top_k, n, m, k, prefix_every, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, trace, seed, log_every, eval_every, save_every, micro_tokens,
         decode_rows, threads, prompts_max, groups;
     double missing_eos, alpha, reward_timeout, reward_scale, reward_offset, reward_tolerance, temperature, top_p, beta,
@@ -208,6 +208,9 @@ static const Flag flag_table[] = {
          "jbond: weight of the KL to the anchor"),
     CHOICE("critic", critic, "train info", "auto", critics, "what the values are"),
     CHOICE("critic", critic, "world", "head", critics, "what the values are"),
+    FLAG("prefix-every", FLAG_LONG, prefix_every, "train", "4", "1..1e9",
+         "prefix-rank: score every so many-th prefix, where each is a text of its own (a causal reward model with the "
+         "policy's tokenizer scores all of them in the pass that it makes anyway)"),
     GROUP("PPO"),
     FLAG("episodes", FLAG_LONG, episodes, "train", "12800", "1..1e9", "responses to train on in all"),
     FLAG("episodes", FLAG_LONG, episodes, "world", "51200", "1..1e9", "responses to train on in all"),

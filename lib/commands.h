@@ -274,7 +274,7 @@ static void cmd_train(const Args *asked)
     opt.tokens = (size_t)a->micro_tokens;
     Reward reward;
     open_reward(&reward, a, t);
-    if (opt.critic->prefixes) reward_prefixes(&reward, m.cfg.V);
+    reward.every = (size_t)a->prefix_every;
     json_t *chosen = train_auto(&opt, a, param_count(&m, 0));
     Cdf *cdf = cached ? cdfs_load(prompts, n, a, &m, t, &reward) : NULL;
     size_t least = SIZE_MAX;

@@ -18,6 +18,7 @@ typedef struct {
     Model m; Arena work; Acts acts; Batch batch; KVCache prompts, own; Buf score;
     Turns *turns; Buf kept;           // where a model's weights are between their turns in memory; NULL: here for good
     size_t tokens, room, rows, slots; // tokens: of one pass, as asked for; room: as laid out
+    size_t every;                     // of prefixes that are texts of their own, every so many-th is scored
     double scale, offset;
     DistilBert *bert; bool probability;
     pid_t pid; int to, from, life; double timeout; char *command, *pending; size_t n_pending;
@@ -26,8 +27,6 @@ void reward_open(Reward *r, const char *folder_or_command, const Tokenizer *poli
                  size_t tokens, double timeout);
 // from now on a classifier's rewards are p(positive), not the logit; other rewards have none
 void reward_probability(Reward *r);
-// Dies unless every prefix of what a policy of V ids draws can be scored.
-void reward_prefixes(const Reward *r, size_t V);
 // A model's weights go to the host until their turn comes; of other rewards nothing does.
 void reward_offload(Reward *r, Turns *t);
 void reward_map(Reward *r, double scale, double offset); // from now on rewards are scale * reward + offset; scale > 0
@@ -189,8 +188,8 @@ static void program_assign(Reward *r, const Prompt *prompts, Response *y, size_t
 void reward_open(Reward *r, const char *what, const Tokenizer *policy_tokenizer, const Ops *o, size_t tokens,
                  double timeout)
 {
-    *r = (Reward){
-        .policy_tokenizer = policy_tokenizer, .timeout = timeout, .tokens = tokens, .scale = 1, .to = -1, .from = -1};
+    *r = (Reward){.policy_tokenizer = policy_tokenizer, .timeout = timeout, .tokens = tokens, .every = 1, .scale = 1,
+        .to = -1, .from = -1};
     if (!is_folder(what)) {
         program_find(what, "folder or program");
         program_start(r, what);
@@ -466,32 +465,43 @@ static void text_assign(Reward *r, const Prompt *prompts, Response *y, size_t n)
     free(texts);
 }
 
-void reward_prefixes(const Reward *r, size_t V)
+// Whether it gets the ids, and not the text
+static bool reads_ids(const Reward *r, const Response *y)
 {
-    const char *needs = "a critic that reads the scores of prefixes (--critic) needs a causal reward model with";
-    if (r->command || !r->same_tokenizer) die("%s the policy's tokenizer", needs);
-    if (V > r->m.cfg.V) die("%s an embedding for each of the policy's %zu ids; it has %zu", needs, V, r->m.cfg.V);
-}
-
-static bool ids_known(const Reward *r, const Response *y)
-{
+    if (!r->same_tokenizer) return false; // as of programs
     for (size_t i = 0; i < y->n; i++) if ((size_t)y->ids[i] >= r->m.cfg.V) return false;
     return true;
+}
+
+// The scores of prefixes where each is a text of its own: those of 0, every, 2 every, ... tokens are scored, and the
+// others have the score of the longest scored prefix inside them, so that none knows what comes after it.
+static void prefixes_as_texts(Reward *r, const Prompt *prompts, Response *y, size_t n)
+{
+    Response *part = NULL;
+    for (size_t i = 0; i < n; i++)
+        for (size_t t = 0; t < y[i].n; t += r->every)
+            arrput(part, ((Response){.prompt = y[i].prompt, .ids = y[i].ids, .n = t}));
+    if (r->command) program_assign(r, prompts, part, arrlenu(part));
+    else text_assign(r, prompts, part, arrlenu(part));
+    for (size_t i = 0, k = 0; i < n; i++) {
+        y[i].prefix = (double *)xrealloc(y[i].prefix, y[i].n * sizeof(double));
+        for (size_t t = 0; t < y[i].n; t++) y[i].prefix[t] = t % r->every ? y[i].prefix[t - 1] : part[k++].reward;
+    }
+    arrfree(part);
 }
 
 void reward_assign(void *reward, const Prompt *prompts, Response *y, size_t n, bool prefixes)
 {
     Reward *r = (Reward *)reward;
-    if (prefixes) reward_prefixes(r, 0);
-    if (r->command) program_assign(r, prompts, y, n);
-    else if (!r->same_tokenizer) text_assign(r, prompts, y, n);
-    else for (size_t i = 0, run; i < n; i += run) {
+    for (size_t i = 0, run; i < n; i += run) {
         // a response with an id of a vocabulary padded further than the reward model's is its text, where that is
         // nothing
-        bool known = ids_known(r, &y[i]);
-        for (run = 1; i + run < n && ids_known(r, &y[i + run]) == known;) run++;
-        if (known) model_assign(r, prompts, y + i, run, prefixes);
+        bool ids = reads_ids(r, &y[i]);
+        for (run = 1; i + run < n && reads_ids(r, &y[i + run]) == ids;) run++;
+        if (ids) model_assign(r, prompts, y + i, run, prefixes);
+        else if (r->command) program_assign(r, prompts, y + i, run);
         else text_assign(r, prompts, y + i, run);
+        if (prefixes && !ids) prefixes_as_texts(r, prompts, y + i, run);
     }
     for (size_t i = 0; i < n; i++) { // floats, as the cache keeps them
         double own = y[i].reward;
