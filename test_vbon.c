@@ -145,6 +145,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"info: plans, and scaled rewards", test_info, 1},
     {"commands: Pythia through all of them", test_pythia, 1},
     {"a reward model with another tokenizer gets the text", test_other_tokenizer, 1},
+    {"what reads texts scores prefixes as texts", test_prefixes_as_texts, 1},
     {"commands: DistilBERT as the reward", test_distilbert_commands, 1},
     {"presets", test_presets, 1},
     {"commands: bad input", test_commands, 1},

@@ -169,7 +169,7 @@ static void test_shards(void)
     for (size_t cut = 0; cut <= n + step; cut += step) {
         size_t left = cut < n ? cut : n - (cut > n + 1), m;
         write_file(path, whole, left);
-        expect_success("%s --out cut.jsonl --shard 1/2", jobs[0].command);
+        expect_success("%s --out cut.jsonl --shard 1/2", sharded[0].command);
         char *now = read_file(path, &m);
         CHECK(m == n && !memcmp(now, whole, n), "a shard that was cut to %zu of %zu bytes does not go on", left, n);
         arrfree(now);
@@ -187,16 +187,16 @@ static void test_shards(void)
     expect_success("sft --tokenizer rm --data many.jsonl --layers 1 --width 16 --heads 2 --context 24 --steps 1 "
         "--out lm3");
     put("two.jsonl", "{\"prompt\":\"This film\"}\n{\"prompt\":\"I\"}\n");
-    char *in = format("%s --out cut.jsonl --shard %%s", jobs[0].command);
+    char *in = format("%s --out cut.jsonl --shard %%s", sharded[0].command);
     expect_refusals(in, asked, COUNT(asked));
     free(in);
     expect_failure("bon --model lm --reward rm --prompts prompts.jsonl --shard 0/2", 2, "--out is required");
     expect_failure("merge --out cut.jsonl", 1, "cut.jsonl.0-of-2: shard 0 of 2 is missing: --shard 0/2 makes it");
     expect_failure("merge --out other.jsonl", 1, "other.jsonl: no shards of it");
-    expect_success("%s --seed 9 --out cut.jsonl --shard 0/2", jobs[0].command);
+    expect_success("%s --seed 9 --out cut.jsonl --shard 0/2", sharded[0].command);
     expect_failure("merge --out cut.jsonl", 1, "cut.jsonl.1-of-2: was made with another --seed than shard 0");
     shell("rm cut.jsonl.0-of-2");
-    expect_success("%s --out cut.jsonl --shard 0/2", jobs[0].command);
+    expect_success("%s --out cut.jsonl --shard 0/2", sharded[0].command);
     write_file(path, whole, n - 3);
     expect_failure("merge --out cut.jsonl", 1, "cut.jsonl.1-of-2: is not whole: --shard 1/2 goes on with it");
     shell("cp cut.jsonl.0-of-2 cut.jsonl.2-of-3");
@@ -1897,6 +1897,48 @@ static void test_signals(void)
     cpu_release(&a); cpu_release(&b); cpu_release(&c); cpu_release(&want);
 }
 
+// What reads texts scores a prefix as a text of its own, every fourth; the next three have that score too.
+static void check_prefixes(Reward *r, const Tokenizer *policy)
+{
+    Prompt p[2] = {{.text = "The narrator"}, {.text = "I"}};
+    Response y[2] = {{.prompt = 1}, {.finished = true}};
+    static const char *const text[] = {" is no actor, the director a traitor", " laughed, \303\251t\303\251, so much!"};
+    for (size_t i = 0; i < 2; i++) {
+        p[i].ids = tokenizer_encode(policy, p[i].text, strlen(p[i].text), &p[i].n);
+        y[i].ids = tokenizer_encode(policy, text[i], strlen(text[i]), &y[i].n);
+        CHECK(y[i].n > 8 && y[i].n % 4, "%zu tokens", y[i].n);
+    }
+    r->every = 4;
+    reward_map(r, 0.5, 1);
+    reward_assign(r, p, y, 2, true);
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t t = 0; t < y[i].n; t++) {
+            Response part = {.prompt = y[i].prompt, .ids = y[i].ids, .n = t / 4 * 4};
+            reward_assign(r, p, &part, 1, false);
+            CHECK(fabs(y[i].prefix[t] - part.reward) < 1e-5, "prefix of %zu tokens: %g, as a text %g", t,
+                y[i].prefix[t], part.reward);
+        }
+        Response whole = {.prompt = y[i].prompt, .ids = y[i].ids, .n = y[i].n, .finished = y[i].finished};
+        reward_assign(r, p, &whole, 1, false);
+        CHECK(fabs(y[i].reward - whole.reward) < 1e-5, "with the prefixes %g, alone %g", y[i].reward, whole.reward);
+        free(p[i].ids);
+        response_free(&y[i]);
+    }
+}
+
+static void test_prefixes_as_texts(void)
+{
+    static const char *const rewards[] = {"while read -r l; do echo ${#l}; done", "dev/fixtures/distilbert"};
+    Tokenizer *policy = tokenizer_load("dev/demo/lm");
+    for (size_t i = 0; i < COUNT(rewards); i++) {
+        Reward r;
+        reward_open(&r, rewards[i], policy, ops_cpu(), 512, 60);
+        check_prefixes(&r, policy);
+        reward_close(&r);
+    }
+    tokenizer_free(policy);
+}
+
 // A reward model whose tokenizer is not the policy's gets the text: the demo's, with one merge less
 static void test_other_tokenizer(void)
 {
@@ -1931,6 +1973,7 @@ static void test_other_tokenizer(void)
         free(p.text); free(p.ids); free(text);
         response_free(&y); response_free(&z);
     }
+    check_prefixes(&r, policy);
     reward_close(&r); reward_close(&same);
     tokenizer_free(policy); tokenizer_free(own);
 }
@@ -1965,6 +2008,8 @@ static void distilbert_runs(const char *rm)
         "cache --model lm --prompts prompts.jsonl --samples 4 --max-new 6 --out bert_cache.jsonl",
         "train --model lm --prompts prompts.jsonl --cache bert_cache.jsonl --episodes 8 --rollout 4 --minibatch 4 "
         "--max-new 6 --out bert_run",
+        "train --critic prefix-rank --prefix-every 2 --model lm --cache bert_cache.jsonl --episodes 8 --rollout 4 "
+        "--minibatch 4 --max-new 6 --out bert_prefixes",
         "eval --reference lm --model lm --cache bert_cache.jsonl --samples 2 --max-new 6 --out bert_eval.json",
         "info --model lm --max-new 6"};
     for (size_t i = 0; i < COUNT(runs); i++) expect_success("%s --reward %s", runs[i], rm);
@@ -1973,9 +2018,7 @@ static void distilbert_runs(const char *rm)
         {"cache --model lm --prompts prompts.jsonl --samples 4 --max-new 6 --reward-output prob "
          "--out bert_cache.jsonl", 1, "another reward"},
         {"eval --reference lm --model lm --cache bert_cache.jsonl --samples 2 --max-new 6 --reward-output prob", 1,
-         "another reward"},
-        {"train --critic prefix-rank --model lm --cache bert_cache.jsonl --max-new 6 --out bert_bad", 1,
-         "causal reward model"}};
+         "another reward"}};
     char *with_reward = format("%%s --reward %s", rm);
     expect_refusals(with_reward, cases, COUNT(cases));
     expect_failure("bon --model lm --reward rm --reward-output prob --prompt a --n 2 --max-new 4", 2, "no classifier");
@@ -2140,9 +2183,6 @@ static void models_and_tokenizers(void)
         {EVAL "--model lm --reference merge_lm", "different tokenizers"},
         {"bon --model lm --reward small_rm --prompt a --max-new 6", "small_rm: the tokenizer has 2000 ids"},
         {"cache --model lm --reward small_rm --prompts agree.jsonl --max-new 6 --out agree_none", "2000 ids"},
-        {"train --model pad_lm --reward rm --objective rl --beta 1 --critic prefix-rank --cache agree_cache.jsonl "
-            "--prompts agree.jsonl --max-new 6 --out agree_none",
-         "an embedding for each of the policy's 2600 ids; it has 2000"},
         {"sft --model rm --data agree.jsonl --out agree_none",
          "rm: a reward model (GPT2ForSequenceClassification), but --model takes " LM_WANTED},
         {"offline --model rm --cache agree_cache.jsonl --loss bon-sft --out agree_none", LM_WANTED},
@@ -2207,6 +2247,8 @@ static void padded_vocabularies_work(void)
         "--out agree_pad.jsonl");
     expect_success("train --model pad_lm --reward rm --cache agree_pad.jsonl --n 2 --max-new 6 --episodes 8 "
         "--rollout 8 --minibatch 8 --out agree_pad");
+    expect_success("train --model pad_lm --reward rm --cache agree_pad.jsonl --n 2 --max-new 6 --episodes 8 "
+        "--rollout 8 --minibatch 8 --critic prefix-rank --out agree_ranks");
     expect_success("eval --model agree_pad --reference pad_lm --reward rm --cache agree_pad.jsonl --samples 2 "
         "--max-new 6");
     expect_success("cache --model pad_lm --reward pad_rm --prompts prompts.jsonl --samples 8 --max-new 6 "
