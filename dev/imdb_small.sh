@@ -165,16 +165,17 @@ drawn() { # OBJECTIVE FLAG STRENGTH SEED [RATE]: as the preset has it, or at thi
     run "$1-$2$3${5:+-lr$5}-s$4" "$TRAIN $EPISODES" --preset "$1" "--$2" "$3" --seed "$4" \
         ${5:+--lr $5 --schedule linear --warmup 8}
 }
-# The same reward as a text's: its tokenizer lacks the last merge, so it is taken for another than the policy's, and
+# The same reward as one of texts: its tokenizer lacks the last merge, so it is taken for another than the policy's, and
 # each prefix is a text of its own. 18 % of the cached texts do not encode to what was sampled: hence the tolerance.
-texts() { # EVERY SEED
-    wanted "texts-every-$1-s$2" || return 0
+# Lambda: from one scored prefix to the next, four actions on, about as much as in `best`.
+texts() { # EVERY LAMBDA
+    wanted "change-texts-every-$1-lambda-$2" || return 0
     mkdir -p "$OUT/rm-texts"; cp "$RM"/* "$OUT/rm-texts"
     sed -E 's/,\["[^]]*"\]\]\}\}$/]}}/' "$RM/tokenizer.json" > "$OUT/rm-texts/tokenizer.json"
-    [ -f "$OUT/cache-texts.jsonl" ] || sed '1s/"reward":"[^"]*",//' "$OUT/cache.jsonl" > "$OUT/cache-texts.jsonl"
-    run "texts-every-$1-s$2" "$(echo "$TRAIN" | sed "s#--reward $RM#--reward $OUT/rm-texts#
-        s#$OUT/cache.jsonl#$OUT/cache-texts.jsonl#") $EPISODES" --preset best --objective vbon --n 16 --seed "$2" \
-        --prefix-every "$1" --reward-tolerance 100
+    sed '1s/"reward":"[^"]*",//' "$OUT/cache.jsonl" > "$OUT/cache-texts.jsonl"
+    run "change-texts-every-$1-lambda-$2" "$(echo "$TRAIN" | sed "s#--reward $RM#--reward $OUT/rm-texts#
+        s#$OUT/cache.jsonl#$OUT/cache-texts.jsonl#") $EPISODES" --preset best --objective vbon --n 16 --seed 1 \
+        --prefix-every "$1" --lambda "$2" --reward-tolerance 100
 }
 change() { name=$1; shift; run "change-$name" "$TRAIN $EPISODES" --preset best --objective vbon --n 16 --seed 1 "$@"; }
 
@@ -260,7 +261,7 @@ for s in 1 2; do
         scaled rl beta 1.5 $s $rate
     done
 done
-[ -n "$LM" ] || texts 4 1
+[ -n "$LM" ] || texts 4 0.9
 change 10x-episodes --episodes $((EPISODES * 10))
 for s in 1 2; do
     for rate in 2e-4 5e-4; do
