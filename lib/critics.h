@@ -44,7 +44,7 @@ void value_backward(ValueHead *v, const Pass *p)
 //
 // V_t = w_t . (1, 1 + log F-hat(s_t), k(s_t)/M - 1/2), s_t the reward model's score of prompt + y_<t. w_t comes from
 // past rollouts only, so the gradient stays unbiased; it sees rewards through ranks only, so monotone maps change
-// nothing.
+// nothing. Where prefixes are texts of their own, s_t is the score of the longest of them that is scored (reward.h).
 
 enum { FEATURES = 3, RIDGE = FEATURES * FEATURES + FEATURES }; // a position's regression: A (3,3), b (3)
 
