@@ -228,7 +228,8 @@ static const Flag flag_table[] = {
          "clip the terminal score to +- this (0: no clipping)"),
     FLAG("gamma", FLAG_DOUBLE, gamma, "train", "1", "0..1", "discount"),
     FLAG("lambda", FLAG_DOUBLE, lambda, "train", "auto", "auto|0..1",
-         "of generalised advantage estimation (auto: 0.7 with a critic of prefixes, else 1)"),
+         "of generalised advantage estimation (auto: 1; with prefix-rank 0.7, and 0.9 where prefixes are "
+         "texts of their own)"),
     FLAG("lambda", FLAG_DOUBLE, lambda, "world", "0.95", "0..1", "of generalised advantage estimation"),
     GROUP("optimisation"),
     FLAG("epochs", FLAG_DOUBLE, epochs, "sft reward offline", "1", ">0..1e9",

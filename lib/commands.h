@@ -215,11 +215,12 @@ static void ppo_options(PpoOptions *o, const Args *a)
 // reference has gradients that stand further out of their noise, so the rate grows with the root of Best-of-N's KL,
 // log N - (N-1)/N; across sizes it falls as what Adam moves grows, with width and the root of depth (Yang et al. 2022,
 // 2023), so as 1 / sqrt(parameters). Returns what was chosen, by flag, or NULL: nothing.
-static json_t *train_auto(PpoOptions *o, const Args *a, size_t parameters)
+static json_t *train_auto(PpoOptions *o, const Args *a, size_t parameters, bool reads_ids)
 {
     json_t *chosen = json_object();
     if (a->critic == CRITIC_AUTO) json_object_set_new(chosen, "critic", json_make("s", o->critic->name));
-    if (isnan(a->lambda)) json_object_set_new(chosen, "lambda", json_real(o->lambda = o->critic->prefixes ? 0.7 : 1));
+    if (isnan(a->lambda)) o->lambda = !o->critic->prefixes ? 1 : reads_ids ? 0.7 : 0.9;
+    if (isnan(a->lambda)) json_object_set_new(chosen, "lambda", json_real(o->lambda));
     if (isnan(a->lr)) {
         const double of_16 = log(16) - 15. / 16;
         double N = (double)o->objective.N, of_N = N > 0 ? log(N) - (N - 1) / N : of_16;
@@ -275,7 +276,7 @@ static void cmd_train(const Args *asked)
     Reward reward;
     open_reward(&reward, a, t);
     reward.every = (size_t)a->prefix_every;
-    json_t *chosen = train_auto(&opt, a, param_count(&m, 0));
+    json_t *chosen = train_auto(&opt, a, param_count(&m, 0), reward.same_tokenizer);
     Cdf *cdf = cached ? cdfs_load(prompts, n, a, &m, t, &reward) : NULL;
     size_t least = SIZE_MAX;
     for (size_t i = 0; i < n && cached; i++) if (cdf[i].M < least) least = cdf[i].M;

@@ -554,7 +554,7 @@ static void test_begun(void) // runs that were begun: their log, and the weights
         if (i == 0) { // a corrected command: the message says what makes room for it
             char *corrected = format("%s --lr 1e-3", on);
             expect_failure(corrected, 1,
-                "another --lr (3e-5, now 0.001): resume with the flags it began with, or delete w1/latest");
+                "another --lr (\"auto\", now 0.001): resume with the flags it began with, or delete w1/latest");
             expect_failure(afresh, 1, "delete w1/latest to begin afresh");
             shell("cp -r w1 w2; rm w2/latest");
             char *again = format("%s --lr 1e-3 --out w2", runs[i].args);

@@ -203,7 +203,7 @@ static void test_help(void)
         {"--verison", 2, "did you mean --version?"}, {"train --epsiodes 3", 2, "did you mean --episodes?"},
         {"qwertyuiop", 2, "no command \"qwertyuiop\": see vbon --help"},
         {"train --qwertyuiop 3", 2, "unknown flag --qwertyuiop: see vbon train --help"},
-        {"sample --model lm --prompt a --n 3", 2, "belongs to: train offline bon eval world; not to sample"}};
+        {"sample --model lm --prompt a --n 3", 2, "belongs to: train offline bon eval world info; not to sample"}};
     expect_refusals("%s", cases, COUNT(cases));
 }
 
