@@ -6,9 +6,10 @@
 // decade linearly. A first moment has a sign and seven bits, a second one, which has none, eight.
 //
 // One thing is done otherwise: a moment between two levels goes to one of them at random, by its distance from them,
-// and so is right on average; in bfloat16, weights too. Rounded to the nearest, a second moment could not fall: beta2
-// .999 takes a thousandth off at a step, and levels lie further apart. The draws are of the counter-based generator, by
-// seed, optimiser step and the parameter's place: the same with any number of threads, and after a resume.
+// and so is right on average; in bfloat16, weights too. Rounded to the nearest, a second moment could not fall beside a
+// larger one that keeps the block's scale: beta2 .999 takes a thousandth off at a step, and levels lie further apart.
+// The draws are of the counter-based generator, by seed, optimiser step and the parameter's place: the same with any
+// number of threads, and after a resume.
 //
 // A second moment that is not 0 never becomes 0: the step divides by its root.
 #pragma once
