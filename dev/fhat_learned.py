@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What a learned F-hat would be worth: a network that reads the reference's hidden states at the prompt, trained on other
-prompts' caches, says how the prompt's rewards are distributed, and the prompt's own M samples correct it.
+"""What a learned F-hat would be worth: a network that reads the reference's hidden states at the prompt, trained on
+other prompts' caches, says how the prompt's rewards are distributed, and the prompt's own M samples correct it.
 
     python3 dev/fhat_learned.py MODEL CACHE CACHE_TEST      e.g. dev/models/imdb/lm and its two caches, unpacked
 
@@ -12,8 +12,8 @@ equally many rewards, a softmax of the final hidden state of the prompt's last t
 `learned, moved`, that again moved by the mean of the prompt's samples, shrunk to the prediction's. What they have of
 CACHE are the first M samples of each prompt, or all, but for 300 prompts, held out to choose s and when to stop.
 
-Printed: the mean over CACHE_TEST's prompts of |log F-hat_M - log F-hat_all| over draws M and on, as `vbon ks` has it, and
-the M at which plain digamma is as good."""
+Printed: the mean over CACHE_TEST's prompts of |log F-hat_M - log F-hat_all| over draws M and on, as `vbon ks` has it,
+and the M at which plain digamma is as good."""
 import json, sys
 import numpy as np, torch
 from scipy.special import digamma
