@@ -185,7 +185,7 @@ static const Flag flag_table[] = {
     FLAG("ns", FLAG_STRING, ns, "eval", "4,16", NULL, "measure the distance to Best-of-N for these N"),
     FLAG("ns", FLAG_STRING, ns, "compact", "", NULL,
          "keep the ids of the best and the worst of each prompt's first N draws, for these N"),
-    FLAG("ms", FLAG_STRING, ms, "ks", "5,8,20,32,100,200,250", NULL,
+    FLAG("ms", FLAG_STRING, ms, "ks", "5,20,100,200,250", NULL,
          "compare the first M samples of a prompt with all of them, for these M"),
     FLAG("curves", FLAG_STRING, curves, "ks", NULL, NULL,
          "write the CDFs of these prompts too, by M (numbers from 1 on with commas between, or auto: the prompts of "

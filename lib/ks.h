@@ -176,7 +176,8 @@ static void ks_errors_print(const json_t *table, size_t samples)
         for (size_t f = 0; fhats[f].name; f++) {
             if (fhats[f].exact) continue;
             e = json_object_get(json_object_get(row, "errors"), fhats[f].name);
-            printf(" | %9.4g +- %-7.2g", json_real_value(json_array_get(e, 0)), json_real_value(json_array_get(e, 1)));
+            double mean = json_real_value(json_array_get(e, 0)), se = json_real_value(json_array_get(e, 1));
+            printf(mean < 1000 ? " | %8.4f +- %-8.4f" : " | %8.3g +- %-8.2g", mean, se);
         }
         printf(" | %6lld\n", (long long)json_integer_value(json_object_get(row, "unfitted")));
     }
