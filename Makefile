@@ -41,7 +41,7 @@ TESTS   := test_vbon.c $(wildcard dev/tests/*.h)
 all: vbon
 
 PYTHON  ?= python3
-.PHONY: all check check_emulated demo demo-models fuzz parity test test_asan test_kill test_mpi test_flags test_cuda test_simt test_simt_asan test_simt_tsan test_cost cost registers bench deps cuda_headers clean help
+.PHONY: all check check_emulated demo demo-models fuzz parity test test_asan test_kill test_mpi test_mpi_simt test_flags test_cuda test_simt test_simt_asan test_simt_tsan test_cost cost registers bench deps cuda_headers clean help
 check:
 	@echo "$(call say,$(OPENMP),OpenMP,install gcc)"
 	@echo "$(call say,$(JANSSON),jansson,install libjansson-dev)"
@@ -169,11 +169,14 @@ test_kill: vbon build/kill build/allocations.so
 test_flags: build/vbon_integer
 	@dev/check_flags.sh build/vbon_integer
 
-# Several processes against one, where there is an MPI.
-test_mpi: vbon
+# Several processes against one, where there is an MPI; and through the emulator of CUDA.
 ifeq ($(MPI),1)
+test_mpi: vbon
 	@dev/test_mpi.sh ./vbon
+test_mpi_simt: build/vbon_simt_plain
+	@ONLY="vbon trunk sft dpo" dev/test_mpi.sh build/vbon_simt_plain --device cuda
 else
+test_mpi test_mpi_simt:
 	@echo "skip $@: no MPI was found (install libopenmpi-dev and openmpi-bin)"
 endif
 

@@ -1058,6 +1058,24 @@ static void completion(void)
            "complete -F _vbon vbon\n");
 }
 
+// What several processes must have in common, or what they gather would be mixed up.
+static void start_alike(const Args *a, const char *command)
+{
+    static const char several[] = "train sft reward offline cache bon score eval";
+    const char *key;
+    if (parallel_ranks() == 1) return;
+    if (!word_in(several, command)) usage("%s is no command for several processes", command);
+    parallel_same("command", command);
+    parallel_same("build", VBON_VERSION);
+    json_t *flags = flags_json(a, flag_table, n_flags, command), *v;
+    json_object_foreach(flags, key, v) {
+        char *what = format("--%s", key), *text = json_text(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
+        parallel_same(what, text);
+        free(what); free(text);
+    }
+    json_decref(flags);
+}
+
 static int output_written(void) // a full disk behind standard output, or a closed one, is an error
 {
     file_flush(stdout, "standard output", false);

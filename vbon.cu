@@ -2174,7 +2174,8 @@ static void start_device(void)
     if (e != cudaSuccess || !n)
         die("--device cuda: no CUDA device (%s): run where there is one, or leave --device out",
             e == cudaSuccess ? "none found" : cudaGetErrorString(e));
-    check(cudaGetDeviceProperties(&device, 0), "device properties");
+    int own = parallel_local() % n; // of several processes on this machine each takes its card
+    check(cudaGetDeviceProperties(&device, own), "device properties");
     if (device.major < 8)
         die("--device cuda: %s has compute capability %d.%d; 8.0 or later is needed, whose tensor cores take bfloat16: "
             "leave --device out",
@@ -2186,7 +2187,7 @@ static void start_device(void)
     if (device.major > 9)
         fprintf(stderr, "vbon: note: %s has compute capability %d.%d, later than this build's machine code: the driver "
                 "compiles it at the first start\n", device.name, device.major, device.minor);
-    check(cudaSetDevice(0), device.name);
+    check(cudaSetDevice(own), device.name);
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
     device_gemm_start();
 }

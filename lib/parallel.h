@@ -17,9 +17,12 @@
 // Rank 0 alone writes: log, trace, checkpoints, the model; it reads the clock for them, too. A process that ends with
 // an error says so in a line that names its rank and takes the others with it (MPI_Abort).
 //
-// Between processes goes MPI, through the host's memory. On a device gradients are downloaded for it, piece by piece.
+// Between processes goes MPI, through the host's memory. On a device gradients are downloaded for it, piece by piece:
+// two processes with a card each must move 8 bytes a parameter over PCIe and the network at each optimiser step. With
+// CUDA this has run through dev/cuda_on_cpu only, never on cards.
 //
-// Left out on purpose: optimiser states cut over the ranks (ZeRO), ranks that are no power of two, models cut in parts.
+// Left out: NCCL, which would send between cards without the host (parallel_sum is the one place for it), optimiser
+// states cut over the ranks (ZeRO), ranks that are no power of two, models cut in parts.
 #pragma once
 #include "generate.h"
 #ifdef __cplusplus
@@ -28,6 +31,7 @@ extern "C" {
 
 int parallel_rank(void);  // of this process, from 0
 int parallel_ranks(void); // how many there are; 1 without mpirun
+int parallel_local(void); // of this process among those on its machine, from 0: which card it takes
 // Joins the other processes, where mpirun started this one. From then on standard output is rank 0's alone.
 void parallel_start(void);
 void parallel_end(void);  // with all others, before an orderly end that is no success
@@ -72,10 +76,11 @@ void groups_finish(Groups *g, double *sums, size_t n_sums);
 
 #ifdef VBON_IMPLEMENTATION
 bool parallel_fast;
-static int own_rank, all_ranks = 1;
+static int own_rank, all_ranks = 1, local_rank;
 
 int parallel_rank(void) { return own_rank; }
 int parallel_ranks(void) { return all_ranks; }
+int parallel_local(void) { return local_rank; }
 
 // ----------------------------------------------------------------------------
 // what is gathered, and groups
@@ -209,6 +214,10 @@ void parallel_start(void)
     for (int i = 0; i < 3; i++) unsetenv(launcher[i]); // a reward program is none of the processes
     MPI_Comm_rank(MPI_COMM_WORLD, &own_rank);
     MPI_Comm_size(MPI_COMM_WORLD, &all_ranks);
+    MPI_Comm machine;
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine);
+    MPI_Comm_rank(machine, &local_rank);
+    MPI_Comm_free(&machine);
     joined = true;
     if (on_exit(leave, NULL)) die("out of memory");
     if (all_ranks == 1) return;
