@@ -257,7 +257,8 @@ static void test_adamw_8bit(void)
     for (unsigned c = 0; c < MOMENT_LEVELS; c++) level[c] = (double)moment_level(c);
     for (int later = 0; later < 2; later++) {
         for (size_t i = 0; i < N; i++)
-            if (i % MOMENT_BLOCK) sum[later] += level[((uint8_t *)v[1].p)[i]] * (double)R_(scale[1])[i / MOMENT_BLOCK * 2 + 1];
+            if (i % MOMENT_BLOCK)
+                sum[later] += level[((uint8_t *)v[1].p)[i]] * (double)R_(scale[1])[i / MOMENT_BLOCK * 2 + 1];
         for (size_t i = 0; i < N; i++) R_(g)[i] = i % MOMENT_BLOCK ? 0 : 3;
         for (long step = 201; step <= 1200 && !later; step++)
             cpu_adamw_8bit(p[1], g, m[1], v[1], scale[1], 1e-3, 0.9, 0.999, 1e-8, 0, 1, step,
