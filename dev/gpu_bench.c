@@ -460,7 +460,7 @@ static uint64_t weights_hash(const Model *m) // of what trains, exactly
 
 static bool check_identity(const Config *shape)
 {
-    const AdamW opt = {1e-3, 0.9, 0.95, 1e-8, 0.01, 1, 0};
+    const AdamW opt = {1e-3, 0.9, 0.95, 1e-8, 0.01, 1, 0, 0};
     uint64_t hash[2][3], before = 0;
     for (int run = 0; run < 3; run++) {
         Job j;
