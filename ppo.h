@@ -1088,7 +1088,8 @@ static size_t trunk_capacity(const Ppo *p)
 static void phase_sample(Ppo *p)
 {
     arena_reset(&p->work);
-    size_t groups = p->opt.groups ? p->opt.groups : 1, share = ((size_t)p->opt.rollout + groups - 1) / groups; // at once
+    size_t groups = p->opt.groups ? p->opt.groups : 1;
+    size_t share = ((size_t)p->opt.rollout + groups - 1) / groups; // of it, one group at a time
     size_t most = p->opt.rows ? p->opt.rows : 512, all = share * (p->anchor.K ? p->anchor.K : 1);
     size_t rows = all < most ? all : most, slots = rows < share ? rows : share;
     generator_carve(&p->gen, p->policy, &p->work, rows, slots, p->opt.tokens, p->max_prompt, (size_t)p->opt.max_new);

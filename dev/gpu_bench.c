@@ -1,7 +1,7 @@
 // gpu_bench.c: times on a GPU, beside two ceilings measured in the same run: the bandwidth of a device
 // copy and the rate of a large bf16 product.
 //
-//   build/gpu_bench [--tiny] [STAGE...]     training, decode, ppo, cache, pythia, identity, sentiment, tldr; none named:
+//   build/gpu_bench [--tiny] [STAGE...] training, decode, ppo, cache, pythia, identity, sentiment, tldr; none named:
 //                                           all
 // One JSON object a line, on stdout.
 //
@@ -435,8 +435,8 @@ static void bench_ppo(const char *name, const Config *shape, long blocks, size_t
     printf("{\"what\":\"%s\",\"episodes\":%zu,\"new\":%ld,\"epochs\":%ld,\"minibatch\":%ld,"
            "\"blocks_trained\":%zu,\"host_seconds\":%.4g,\"device_seconds\":%.4g,\"host_rollout_seconds\":%.4g,"
            "\"host_update_seconds\":%.4g,\"tokens_per_second\":%.4g}\n",
-        name, u.rows, u.p.opt.max_new, u.p.opt.epochs, u.p.opt.minibatch, u.m.cfg.L - u.m.first_block, s, median(t.device),
-        rollout, update, tokens / s);
+        name, u.rows, u.p.opt.max_new, u.p.opt.epochs, u.p.opt.minibatch, u.m.cfg.L - u.m.first_block, s,
+        median(t.device), rollout, update, tokens / s);
     fflush(stdout);
     tuning_free(&u);
 }

@@ -411,11 +411,11 @@ static int check_claims(const Result *results)
 // What kernels of a name touch, line by line, in the first of these jobs in which there are any
 static int print_lines(const char *kernel)
 {
-    static void (*const jobs[])(void) = {run_train_small, run_gpt2_8, run_ppo_2, run_pythia_train, run_pythia_200};
+    static void (*const runs[])(void) = {run_train_small, run_gpt2_8, run_ppo_2, run_pythia_train, run_pythia_200};
     setenv("SIMT_DEVICE_MB", "200000", 1);
     o = ops_cuda(DT_BF16);
     cost_want(kernel);
-    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) { jobs[i](); if (cost_lines()) return 0; }
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) { runs[i](); if (cost_lines()) return 0; }
     fprintf(stderr, "gpu_cost: no kernel of GPT-2's and Pythia's training and decoding has %s in its name: see the "
         "tables of dev/results/cost.md\n", kernel);
     return 1;

@@ -223,8 +223,8 @@ static double flops;                          // of the running block
 
 static void read_operations()
 {
-    static const std::set<std::string> functions = {"expf", "exp2f", "logf", "tanhf", "erff", "exp", "log", "pow", "cos",
-        "sin", "sqrt", "sqrtf"};
+    static const std::set<std::string> functions = {"expf", "exp2f", "logf", "tanhf", "erff", "exp", "log", "pow",
+        "cos", "sin", "sqrt", "sqrtf"};
     std::string program(4096, 0);
     program.resize((size_t)std::max<ssize_t>(0, readlink(self, &program[0], program.size())));
     FILE *f = popen(("objdump -d --no-show-raw-insn '" + program + "'").c_str(), "r");
