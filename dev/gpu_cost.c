@@ -308,6 +308,41 @@ static void print_kernels(const Stretch *s, const Result *r)
     }
 }
 
+// What could be gained by kernels that do the work of two: at most what the one takes that would be launched no more
+static void print_fusions(const Result *results)
+{
+    static const struct { const char *what, *kernel, *why; } fusions[] = {
+        {"residual add + layer norm", "add_kernel", "half of the adds end a block and the next begins with the norm: "
+            "within a block half of it could be had"},
+        {"bias + GELU in the product", "activation_forward_kernel", "cuBLASLt adds the bias already; its GELU is the "
+            "tanh form alone, not Pythia's, and training needs what goes into it too"},
+        {"rotary + KV store", "kv_store_kernel", "a decoding token's key and value are stored by the attention that "
+            "reads them; only prefill launches it"},
+    };
+    printf("\n## What fusions could save\n\nThe share of the device's time, on the H200, that the kernel takes which "
+        "would go: more cannot be gained. Of the stretches those with most and the median of all.\n\n"
+        "| fusion | what would go | most | second | third | median | why it is not there |\n"
+        "|---|---|---|---|---|---|---|\n");
+    for (size_t f = 0; f < sizeof fusions / sizeof *fusions; f++) {
+        double share[STRETCHES];
+        int order[STRETCHES], n = 0;
+        for (int i = 0; i < STRETCHES; i++) {
+            if (!results[i].there || !stretches[i].name) continue;
+            double s = 0;
+            for (size_t k = 0; k < results[i].n; k++)
+                if (!strncmp(results[i].k[k].name, fusions[f].kernel, strlen(fusions[f].kernel)))
+                    s += results[i].k[k].seconds[COST_CARDS - 1];
+            share[i] = 100 * s / results[i].time[COST_CARDS - 1].device;
+            int at = n++;
+            for (; at > 0 && share[order[at - 1]] < share[i]; at--) order[at] = order[at - 1];
+            order[at] = i;
+        }
+        printf("| %s | %s | ", fusions[f].what, fusions[f].kernel);
+        for (int x = 0; x < 3 && x < n; x++) printf("%.1f %% (%s) | ", share[order[x]], stretches[order[x]].id);
+        printf("%.1f %% | %s |\n", share[order[n / 2]], fusions[f].why);
+    }
+}
+
 // No stretch may take over 5 % longer than in a table that was printed before, on any card. How many do.
 static int check_table(const char *path, const Result *results)
 {
@@ -449,6 +484,7 @@ int main(int argc, char **argv)
     print_table(results);
     for (int i = 0; i < STRETCHES; i++)
         if (results[i].there && stretches[i].name) print_kernels(&stretches[i], &results[i]);
+    if (!any) print_fusions(results);
     (void)gpu_bench_main; (void)commands; (void)n_commands; (void)preset_flags; (void)flag_table; (void)n_flags;
     return wrong;
 }

@@ -100,7 +100,7 @@ static const struct {
     double product_load;   // bytes of factors that come to a processor a clock
 } model = {1.4e-6, 1.3e-6, 0.3e-6, {60, 4, 13, 19, 370, 11}, 1.6, 6, 2.0e-6, 1.6e-6, 2.2e-6, 6e-6, 3e-6, 8e-6, 0.8, 0.7,
     2.9e-6, 2e-6, 0.77, 195, 56};
-enum { SECTOR = 32, L1_BYTES = 64 << 10, FEW_BLOCKS = 6, MANY_BLOCKS = 96 };
+enum { SECTOR = 32, L1_BYTES = 64 << 10, FEW_BLOCKS = 6, MANY_BLOCKS = 64 };
 
 // ----------------------------------------------------------------------------
 // a block's accesses
@@ -338,6 +338,9 @@ static void end_of_block(Counts &c, double weight, std::vector<double> &each)
     for (auto &e : places) {
         Place &l = e.second;
         std::map<const void *, std::vector<size_t>> own; // of this block
+        const void *buffer = nullptr;
+        Place::Reach *here = nullptr;
+        std::vector<size_t> *addresses = nullptr;
         for (int w = 0; w < MAX_WARPS; w++) {
             for (const Request &r : l.warp[w]) {
                 double ideal, lanes = __builtin_popcount(r.mask),
@@ -353,8 +356,9 @@ static void end_of_block(Counts &c, double weight, std::vector<double> &each)
                     if (!l.write) loaded += units;
                     for (int i = 0; i < WARP && weight > 0; i++) if (r.mask >> i & 1) {
                         const void *b = buffer_of(r.address[i]);
-                        l.reach[b].units += units / lanes;
-                        if (!operations.empty()) own[b].push_back((size_t)r.address[i]);
+                        if (!here || b != buffer) { buffer = b; here = &l.reach[b]; addresses = &own[b]; }
+                        here->units += units / lanes;
+                        if (!operations.empty()) addresses->push_back((size_t)r.address[i]);
                     }
                 }
                 c.instructions += weight;
