@@ -35,6 +35,7 @@ printf '{"prompt":"This film"}\n{"prompt":"I"}\n' > prompts.jsonl
     --out lm
     "$VBON" reward --init lm --data data.jsonl --layers 1 --context 24 --steps 1 --out rm
     "$VBON" cache --model lm --reward rm --prompts prompts.jsonl --samples 4 --max-new 4 --out cache.jsonl
+    "$VBON" cache --model lm --reward rm --prompts prompts.jsonl --samples 4 --max-new 4 --out m.jsonl --shard 0/1
     } > /dev/null 2>&1
 cd - > /dev/null
 base() { # the command line that each flag is added to: the last of two equal flags counts
@@ -54,6 +55,7 @@ base() { # the command line that each flag is added to: the last of two equal fl
         eval) echo "--model lm --reference lm --reward rm --cache cache.jsonl --max-new 4 --samples 1 --ns 2" \
             "--out e.json";;
         compact) echo "--cache cache.jsonl --draws 2 --out compact.jsonl";;
+        merge) echo "--out m.jsonl";;
         ks) echo "--cache cache.jsonl --ms 2 --out k.json";;
         info) echo "--model lm --reward rm";;
         world) echo "--fhat digamma --episodes 4 --rollout 4 --minibatch 2 --ppo-epochs 1";;
