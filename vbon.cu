@@ -647,7 +647,7 @@ template <class T> __global__ void activation_forward_kernel(T *out, const T *in
 template <class T>
 __global__ void activation_backward_kernel(T *dinp, const T *dout, const T *inp, Activation kind, size_t n)
 {
-    // bytes: 3 * n * sizeof(T); flops: n * (kind == ACT_GELU_TANH ? 19 : kind == ACT_GELU_ERF ? 13 : 1); bound: memory
+    // bytes: 3 * n * sizeof(T); flops: n * (kind == ACT_GELU_TANH ? 19 : kind == ACT_GELU_ERF ? 11 : 1); bound: memory
     EACH_CHUNK(i, n);
     float x[W], d[W];
     load(x, inp + i, n - i);
@@ -1088,8 +1088,10 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
                          const int *plen, size_t positions, size_t B, size_t N, size_t NH, size_t hs, bool own,
                          bool causal, float scale)
 {
-    // bytes: ((own ? 4 : 2 * gridDim.z) * N + 2 * prompt_positions(pkv, pslot, plen, B)) * NH * hs * sizeof(bf16);
-    // flops: (own * tile_pairs(start, B, N, 64, 16, TILE, causal, false) +
+    // bytes: (own || few_prompts(start, pslot, B, N, PREFIX_RUNS)) *
+    //        ((own ? 4 : 2 * gridDim.z) * N + 2 * prompt_positions(pkv, pslot, plen, B)) * NH * hs * sizeof(bf16);
+    // flops: (own || few_prompts(start, pslot, B, N, PREFIX_RUNS)) *
+    //        (own * tile_pairs(start, B, N, 64, 16, TILE, causal, false) +
     //         prompt_pairs(pkv, start, pslot, plen, B, N, TILE)) * 4 * HS * NH; bound: latency
     enum { ROWS = MMA_ROWS * (HS + 8), KEYS = TILE * (HS + 8) };
     DYNAMIC_SHARED(bf16, shared);

@@ -14,7 +14,7 @@
 #include "cuda_on_cpu/cost.h"
 
 enum { LINES = 96, SHOWN = 14 };
-#define CLAIM_OFF 0.05 // a kernel's line of costs may be so far from the count
+#define CLAIM_OFF 0.08 // a kernel's line of costs may be so far from the count
 
 // ----------------------------------------------------------------------------
 // the jobs
@@ -251,7 +251,7 @@ static void print_header(void)
         "that the bytes and matrix operations of these launches need by the H200's data sheet, over the "
         "predicted one. Launches and waits are of one run of the stretch: a decoding step's are divided by "
         "the tokens it makes (32, or 53) like its time.\n\n`make test_cost` fails when a time is predicted 5 "
-        "%% over this table, or when the bytes and operations that a kernel's own comment in vbon.cu says are 5 %% off "
+        "%% over this table, or when the bytes and operations that a kernel's own comment in vbon.cu says are 8 %% off "
         "the count. `make cost KERNEL=name` shows a kernel's accesses line by line.\n\n");
 }
 
@@ -380,7 +380,8 @@ static int check_table(const char *path, const Result *results)
 
 // Has every kernel of vbon.cu a line of its costs (dev/cuda_on_cpu/claims.h), has it run, and do its bytes and
 // operations in all stretches agree with the count? The count is of samples; sums of many launches are near enough.
-static int check_claims(const Result *results)
+// all: all stretches are there. Of some, what bounds the longest launch is not known, nor whether a kernel never runs.
+static int check_claims(const Result *results, bool all)
 {
     enum { MANY = 256 };
     static CostKernel sum[MANY]; // of each instance of a kernel
@@ -428,6 +429,7 @@ static int check_claims(const Result *results)
                     x ? "flops" : "bytes", counted[x]);
             }
         }
+        if (!all) continue;
         const char *is = !longest ? "" : longest->longest_bound;
         if (!strcmp(is, "DRAM") || !strcmp(is, "L2")) is = "memory";
         if (longest && longest->said_bound && !strcmp(is, longest->said_bound)) continue;
@@ -478,7 +480,7 @@ int main(int argc, char **argv)
     if (kernel) return print_lines(kernel);
     cost_operations();
     run_all(chosen, results, d);
-    bool wrong = !any && check_claims(results);
+    bool wrong = check_claims(results, !any);
     if (check) return check_table(check, results) || wrong;
     print_header();
     print_table(results);

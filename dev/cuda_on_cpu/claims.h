@@ -73,6 +73,14 @@ static inline double tile_pairs(const int *start, size_t B, size_t N, size_t row
     return pairs;
 }
 
+// Whether there are fewer prompts than `most` to 64 tokens that follow each other, or about as many
+static inline bool few_prompts(const int *start, const int *pslot, size_t B, size_t N, size_t most)
+{
+    size_t changes = 0;
+    for (size_t b = 1; b < B && (size_t)start[b] < N; b++) changes += pslot[b] != pslot[b - 1];
+    return changes < most * ((N + 63) / 64);
+}
+
 // And of queries with the positions of their prompts: each run of one prompt among 64 queries, its warps of 16, walks
 // over plen positions in tiles.
 static inline double prompt_pairs(const void *prompts, const int *start, const int *pslot, const int *plen, size_t B,

@@ -414,15 +414,19 @@ static Counts count(const Launch &l, const std::function<void()> &call)
     counting = true;
     begin(&l, &call);
     std::vector<double> each;
+    std::set<long> ran;
     long n = 0;
     for (; n < most; n++) {
-        // multiples of a number far from all fractions fall everywhere: along the grid's rows, and down them
-        auto place = [&](double by, long of) { return (long)(fmod(0.5 + (double)n * by, 1.0) * (double)of); };
-        long row = (long)l.grid.x;
-        run_block(blocks <= FEW_BLOCKS ? n
-                                       : place(blocks == row ? 0.6180339887498949 : 0.5698402909980532, row) +
-                                             place(0.7548776662466927, blocks / row) * row,
-            blocks, arrays);
+        // one of each of MANY_BLOCKS equal parts of the grid's rows, in an order that spreads, anywhere in the part and
+        // anywhere down the rows (multiples of such numbers fall everywhere); never a block twice
+        auto anywhere = [&](double by) { return fmod(0.5 + (double)n * by, 1.0); };
+        long row = (long)l.grid.x, part = n * 37 % MANY_BLOCKS, i = n;
+        if (blocks > FEW_BLOCKS)
+            i = (long)(((double)part + anywhere(0.6180339887498949)) / MANY_BLOCKS * (double)row) +
+                (long)(anywhere(0.7548776662466927) * (double)(blocks / row)) * row;
+        while (ran.count(i)) i = (i + 1) % blocks;
+        ran.insert(i);
+        run_block(i, blocks, arrays);
         end_of_block(c, 1, each);
         if (n + 1 == most && most < std::min<long>(blocks, MANY_BLOCKS)) { // blocks that differ: more of them
             double low = *std::min_element(each.begin(), each.end()),
