@@ -85,8 +85,8 @@ int main()
         const char *name = k[i].name;
         auto named = [&](const char *s) { return !strcmp(name, s); };
         // what L2 is asked for, in sectors, is the store's 4 a warp and the load's
-        double load = named("side_by_side") || named("arithmetic") ? 4 : named("apart") ? 32 : named("one_for_all")
-            ? 1. / 8 : named("wide") ? 16 : 0, store = named("wide") ? 16 : 4;
+        double load = named("side_by_side") || named("arithmetic") ? 4 : named("apart") ? 32
+            : named("one_for_all") ? 1. / 8 : named("wide") ? 16 : 0, store = named("wide") ? 16 : 4;
         if (named("multiply")) {
             is(name, "mma", k[i].mma, 3);
             is(name, "flops", k[i].flops, 3 * 4096);
