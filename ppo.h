@@ -759,8 +759,8 @@ static double terminal_score(const Ppo *p, const Response *y, double logF, doubl
     const ObjectiveSpec *o = &p->opt.objective;
     double most = p->opt.score_clip > 0 ? p->opt.score_clip : INFINITY, score = o->row->score(o, y, logF, logp);
     if (!isfinite(score))
-        die("iteration %ld: a terminal score is not finite (log F %g, log p %g): use another --fhat",
-            p->iteration + 1, logF, logp);
+        die("iteration %ld: a terminal score is not finite (log F %g, log p %g): use another --fhat, or say so in the "
+            "objective's row", p->iteration + 1, logF, logp);
     return fmin(fmax(score, -most), most);
 }
 

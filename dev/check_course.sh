@@ -1,9 +1,9 @@
 #!/bin/sh
-# check_course.sh: dev/doc/course.md keeps its word: the functions it names are in the files it names, the paths exist,
-# and every flag of a command is in that command's --help; what its small programs are said to print they print; its
-# faulty kernels are reported, and the sound one is not (a named skip without NVIDIA's headers); the objective of
-# lesson 6 builds, and reaches its optimum in the world. With --run every command of the page runs in its order: three
-# minutes. Needs vbon.
+# check_course.sh: dev/doc/course.md keeps its word: the functions it names, and the lines of kernels it shows, are in
+# the files it names, the paths exist, and every flag of a command is in that command's --help; what its small programs
+# are said to print they print; its faulty kernels are reported, and the sound one is not (a named skip without NVIDIA's
+# headers); the objective of lesson 6 builds, and reaches its optimum in the world. With --run every command of the page
+# runs in its order: three minutes. Needs vbon.
 cd "$(dirname "$0")/.." || exit 1
 page=dev/doc/course.md bad=0
 dir=$(mktemp -d)
@@ -36,11 +36,19 @@ done < "$dir/named"
 names=$(grep -oE '`[a-z0-9_A-Z]+`' "$dir/named" | wc -l)
 [ "$names" -ge 50 ] || wrong "found only $names names in $page"
 
-{   grep -oE '\]\([^)]*\)' $page dev/doc/slides.md | sed -E 's/.*\]\(([^)]*)\)/dev\/doc\/\1/'
+{   grep -oE '\]\([^)]*\)' $page dev/doc/slides.md | grep -v '(https:' | sed -E 's/.*\]\(([^)]*)\)/dev\/doc\/\1/'
     grep -ohE '(dev|lib)/[A-Za-z0-9_./-]*[A-Za-z0-9_]' $page dev/doc/slides.md
 } | sort -u | while IFS= read -r path; do
     case $path in dev/examples/mine.c) continue;; esac # the reader's own
     ls $path* > /dev/null 2>&1 || { echo "check_course.sh: $page names $path, which does not exist"; exit 1; }
+done || bad=1
+
+# FILE.cu:LINE   CODE, or without the line, as the emulator prints it: the code is there
+lines=$(grep -cE '^ +(dev/)?[a-z_]+\.cu(:[0-9]+)?   ' $page)
+[ "$lines" -ge 4 ] || wrong "found only $lines lines of kernels in $page"
+grep -E '^ +(dev/)?[a-z_]+\.cu(:[0-9]+)?   ' $page | sed 's/^ *//; s/   /\t/' | while IFS='	' read -r at text; do
+    case $at in *:*) sed -n "${at#*:}p" "${at%%:*}";; *) cat "$at";; esac | grep -qF -- "$text" ||
+        { echo "check_course.sh: $page shows a line that is not in $at: $text"; exit 1; }
 done || bad=1
 
 commands=0
@@ -94,6 +102,10 @@ if [ -n "$k" ]; then
     grep -q "computes with memory that nothing was written to" "$dir/log" && grep -q ":$line\$" "$dir/log" ||
         wrong "$k 3 does not report line $line"
     $k 4 > "$dir/log" 2>&1 && wrong "$k 4 passes"
+    grep -qxF -- "$(cat "$dir/log")" $page || wrong "$page does not show what $k 4 prints: $(cat "$dir/log")"
+    for order in $(grep -oE 'SIMT_ORDER=[a-z]+(:[0-9]+)?' $page); do
+        env "$order" $k 4 2>&1 | cmp -s - "$dir/log" && wrong "$order $k 4 prints what $k 4 does"
+    done
     make -s build/course_kernels_cost build/course_kernels_tsan || wrong "the course's kernels do not build"
     build/course_kernels_cost 2 2>&1 | grep -q 'not coalesced' || wrong "kernel 2's load is not reported"
     build/course_kernels_cost 1 2>&1 | grep -q 'not coalesced' && wrong "kernel 1's loads are reported"

@@ -24,8 +24,8 @@ def records(run):
     return found or die(f"{path}: has no record of training")
 
 METRICS = ["objective/scores", "objective/kl", "objective/entropy", "objective/rlhf_reward", "vbon/distance",
-    "vbon/saturation", "policy/approxkl_avg", "policy/clipfrac_avg", "val/explained_variance_mc", "grad_norm",
-    "tv/pi_bon"]
+    "vbon/saturation", "policy/approxkl_avg", "policy/clipfrac_avg", "val/ratio_var", "val/explained_variance_mc",
+    "grad_norm", "kl/reference", "tv/pi_bon"]
 
 def metrics(runs):
     for run in runs:
@@ -213,7 +213,8 @@ def pictures():
     N = [1 + i / 20 for i in range(0, 300)]
     a.plot([math.log(n) - (n - 1) / n for n in N], [n / (n + 1) for n in N], color=GREY, label="Best-of-N")
     b.plot(math.log(8) - 7 / 8, 0, "*", color=GREY, ms=11, label="Best-of-8")
-    for x in (a, b): x.set_xlabel("KL to the reference, nats"); x.legend()
+    for x, where in ((a, "lower right"), (b, "lower left")):
+        x.set_xlabel("KL to the reference, nats"); x.legend(loc=where)
     a.set_ylabel("win rate, ± 2 s.e."); b.set_ylabel("distance to Best-of-8, nats"); a.set_xlim(0, 2); b.set_xlim(0, 2)
     save(f, "6_own")
 

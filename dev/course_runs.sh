@@ -1,8 +1,7 @@
 #!/bin/sh
 # course_runs.sh: the runs that lesson 4 of dev/doc/course.md looks at, under runs/course: good, and four that are
 # broken, a to d. Each differs from its healthy twin by one flag. Whoever takes the lesson should not read on before
-# having named the four faults. About a minute for each run on two cores that do nothing else; `course_runs.sh good`
-# makes that one alone.
+# having named the four faults. `course_runs.sh good` makes that one alone.
 set -eu
 cd "$(dirname "$0")/.."
 OUT=runs/course PPO="train --model dev/demo/lm --reward dev/demo/rm --cache runs/course/cache.jsonl --n 8 --max-new 24"
@@ -17,6 +16,8 @@ run() { # run NAME COMMAND...: what it says goes to NAME.log, and is shown if it
     echo "$(($(date +%s) - began)) s"
 }
 only=${1:-}
+case $only in ""|good|a|b|c|d|world) ;;
+*) echo "course_runs.sh: there is no run $only: good, a, b, c, d, world, or no name for all" >&2; exit 1;; esac
 run good $PPO --lr 4e-4 --trace 8
 
 # The faults.
