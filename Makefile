@@ -113,8 +113,9 @@ COUNTED := -fsanitize-coverage=trace-pc
 build/vbon_claims.cu: vbon.cu Makefile
 	@mkdir -p build
 	{ echo '#include "dev/cuda_on_cpu/claims.h"'; echo '#line 1 "vbon.cu"'; \
-	  sed '/^ *\/\/ bytes: /{:a; /bound: /!{N; s|\n *//|\n|; ba}; s|^ *// bytes: \(.*\);[ \n]*flops: \(.*\);[ \n]*bound: \([a-z ]*\)$$|CLAIM((\1),(\2),"\3");|}' \
+	  sed '/^ *\/\/ bytes: /{:a; /bound: /!{N; s|\n *//|\n|; ba}; s|^ *// bytes: \(.*\);\([ \n]*\)flops: \(.*\);\([ \n]*\)bound: \([a-z ]*\)$$|CLAIM((\1),\2(\3),\4"\5");|}' \
 	    vbon.cu; } > $@
+	@[ $$(wc -l < $@) = $$(($$(wc -l < vbon.cu) + 2)) ] || { echo "make: $@ has other lines than vbon.cu"; rm $@; exit 1; }
 build/vbon_simt_cost.o: build/vbon_claims.cu vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h $(wildcard dev/cuda_on_cpu/*) Makefile
 	$(CXX) -x c++ $(SIMT) $(KERNELS_cost) $(COUNTED) -c $< -o $@
 build/planted_bugs_%: build/cuda_on_cpu_%.o
