@@ -154,7 +154,7 @@ static void job_gradient(Job *j)
 // blocks: how many train (TRAIN_ALL: everything); update: AdamW is part of what is timed
 static void bench_training(const char *name, const Config *shape, long blocks, size_t B, size_t T, bool update)
 {
-    const AdamW opt = {1e-5, 0.9, 0.95, 1e-8, 0, 1, 0};
+    const AdamW opt = {1e-5, 0.9, 0.95, 1e-8, 0, 1, 0, 0};
     Job j;
     Times t = {0};
     if (!room_for(name,
@@ -394,7 +394,7 @@ static void tuning_create(Tuning *u, const Config *shape, long blocks, size_t le
         .lambda = 0.95, .lr = 3e-5, .schedule = ROW(schedules, "constant"),
         .episodes = (long)rows * 100, .rollout = (long)rows, .minibatch = (long)rows / 4, .epochs = 4,
         .max_new = new, .tokens = tiny ? 256 : 4096, .seed = 1, .eos = -1,
-        .adamw = {3e-5, 0.9, 0.95, 1e-8, 1e-6, 1, 0}};
+        .adamw = {3e-5, 0.9, 0.95, 1e-8, 1e-6, 1, 0, 0}};
     u->rows = rows;
     u->judged = reward_model;
     model_create(&u->m, o, shape, blocks, true, false);
@@ -459,7 +459,7 @@ static uint64_t weights_hash(const Model *m) // of what trains, exactly
 
 static bool check_identity(const Config *shape)
 {
-    const AdamW opt = {1e-3, 0.9, 0.95, 1e-8, 0.01, 1, 0};
+    const AdamW opt = {1e-3, 0.9, 0.95, 1e-8, 0.01, 1, 0, 0};
     uint64_t hash[2][3], before = 0;
     for (int run = 0; run < 3; run++) {
         Job j;
