@@ -208,13 +208,13 @@ void turns_free(Turns *t);
 //
 // Contract. Outputs first, then inputs, then dimensions. All sizes are size_t; any N, T, R >= 1. Types: activations and
 // their gradients, weights and cached keys and values are of the table's `type`; statistics, log-probabilities, losses
-// and the gradients and moments of parameters are `real`, indices int32. On the host all are real. (The outputs of
-// scalar heads, rewards and values, are statistics in this sense: a matmul may write real outputs, and read their
-// gradient. And a forward pass may have everything real, whatever the type: DistilBERT's has.) A forward overwrites its
-// output. A backward overwrites activation gradients, and accumulates parameter gradients and the residual stream
-// (marked +=). A Buf without memory as a gradient means: frozen, do not compute. No op reads what it did not get, keeps
-// state between calls, or lets a row's result depend on what its neighbours contain. Reductions have a fixed order at a
-// given thread count.
+// and the gradients and moments of parameters are `real` (moments may be of 8 bits: adamw_8bit), indices int32. On the
+// host all are real. (The outputs of scalar heads, rewards and values, are statistics in this sense: a matmul may write
+// real outputs, and read their gradient. And a forward pass may have everything real, whatever the type: DistilBERT's
+// has.) A forward overwrites its output. A backward overwrites activation gradients, and accumulates parameter
+// gradients and the residual stream (marked +=). A Buf without memory as a gradient means: frozen, do not compute. No
+// op reads what it did not get, keeps state between calls, or lets a row's result depend on what its neighbours
+// contain. Reductions have a fixed order at a given thread count.
 //   N tokens in all rows, B rows, R gathered positions, C width, OC/V outputs, NH heads of size HS, S slots,
 //   T positions a slot.
 

@@ -613,6 +613,7 @@ typedef struct { PpoSums loss; double nll, counted; } GroupSums;
 static void phase_sample(Ppo *p);
 static void phase_update(Ppo *p);
 static void run_trunk(Ppo *p);
+static void action_logps(Ppo *p, const Params *w, double *logp);
 static size_t next_micro(Ppo *p, const size_t *rows, size_t n);
 static void download_actions(const Ppo *p, double *dst, Buf src, const size_t *rows, size_t n);
 static double logp_gap(const Rollout *r);
@@ -671,6 +672,16 @@ static void reward_responses(Ppo *p)
     responses_gather(r->y, r->E, (size_t)p->opt.max_new, p->opt.critic->prefixes);
 }
 
+// The log-probability of every action by the weights w; each process its groups'.
+static void action_logps(Ppo *p, const Params *w, double *logp)
+{
+    const Rollout *r = &p->rollout;
+    memset(logp, 0, r->actions * sizeof *logp);
+    for (Group x = {0}; group_next(&p->groups, &x, r->E);)
+        sequence_logps(&p->pass, w, r->seq + x.from, x.n, p->opt.temperature, logp + r->at[x.from], NULL);
+    parallel_gather(logp, r->actions * sizeof *logp);
+}
+
 // From here on the work memory is the pass's. What is frozen runs once; the reference and all that follows go on from
 // its output.
 static void reference_logps(Ppo *p)
@@ -680,11 +691,7 @@ static void reference_logps(Ppo *p)
     phase_update(p);
     if (p->policy->first_block) run_trunk(p);
     if (p->opt.turns) turns_take(p->opt.turns, &p->ref_kept);
-    memset(r->ref_logp, 0, r->actions * sizeof *r->ref_logp);
-    for (Group x = {0}; group_next(&p->groups, &x, E);)
-        sequence_logps(&p->pass, &p->reference, r->seq + x.from, x.n, p->opt.temperature, r->ref_logp + r->at[x.from],
-                       NULL);
-    parallel_gather(r->ref_logp, r->actions * sizeof *r->ref_logp);
+    action_logps(p, &p->reference, r->ref_logp);
     for (size_t i = 0; i < E; i++) {
         r->ref_logp_y[i] = 0;
         for (size_t j = r->at[i]; j < r->at[i + 1]; j++) r->ref_logp_y[i] += r->ref_logp[j];
@@ -882,6 +889,7 @@ static void minibatch_gradient(Ppo *p, const size_t *rows, size_t n, PpoSums *su
     size_t tokens = 0;
     GroupSums all;
     enum { SUMS = sizeof all / sizeof(double) };
+    _Static_assert((int)SUMS <= (int)GROUP_SUMS, "a group's sums");
     for (size_t i = 0; i < n; i++) tokens += p->rollout.y[rows[i]].n;
     model_zero_grad(p->policy);
     for (Group x = {0}; group_next(&p->groups, &x, n);) {

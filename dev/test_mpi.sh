@@ -8,6 +8,7 @@ VBON=$(realpath "$1"); shift; OPTIONS="$*"
 cd "$(dirname "$0")/.."
 demo=$PWD/dev/demo
 export OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export MPIEXEC_TIMEOUT=300 OMPI_MCA_odls_base_sigkill_timeout=60 # a hang ends; a busy machine has the time to save
 dir=$(mktemp -d /dev/shm/vbon-mpi-XXXXXX 2> /dev/null || mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 1' INT TERM

@@ -76,7 +76,7 @@ void tokenizers_check(const Tokenizer *a, const char *folder_a, const Tokenizer 
 bool reward_reads_ids(const char *reward, const char *model)
 {
     Config c;
-    if (!is_folder(model) || !is_folder(reward) || is_distilbert(reward)) return false;
+    if (!model || !has_weights(model) || !has_weights(reward) || is_distilbert(reward)) return false;
     config_read_as(&c, reward, "reward", true); // or dies now
     Tokenizer *a = tokenizer_load(reward), *b = tokenizer_load(model);
     bool same = tokenizer_fingerprint(a) == tokenizer_fingerprint(b);

@@ -99,7 +99,7 @@ static const Flag flag_table[] = {
     FLAG("reward", FLAG_STRING, reward, "offline", NULL, NULL,
          "folder or program of the reward, to check that the cache's rewards are its"),
     FLAG("reward-timeout", FLAG_DOUBLE, reward_timeout, "sample bon score cache train offline eval", "600", "1e-3..1e6",
-         "seconds a reward program may take for one batch"),
+         "seconds a reward program may let pass without an answer"),
     CHOICE("reward-output", reward_output, "sample bon score cache train offline eval", "logit", reward_outputs,
            "of a classifier: the positive label's logit, or its probability"),
     FLAG("reward-scale", FLAG_DOUBLE, reward_scale, "sample bon score cache train offline eval", "1", "1e-9..1e9",

@@ -95,14 +95,7 @@ static void anchor_draw(Ppo *p)
 
 static void anchor_logps(Ppo *p) // where it has left the reference
 {
-    Rollout *r = &p->rollout;
-    double *logp = p->anchor.logp;
-    if (!p->anchor.average) return;
-    memset(logp, 0, r->actions * sizeof *logp);
-    for (Group x = {0}; group_next(&p->groups, &x, r->E);)
-        sequence_logps(&p->pass, &p->anchor.params, r->seq + x.from, x.n, p->opt.temperature, logp + r->at[x.from],
-                       NULL);
-    parallel_gather(logp, r->actions * sizeof *logp);
+    if (p->anchor.average) action_logps(p, &p->anchor.params, p->anchor.logp);
 }
 
 // The objective's log p<= of response i, by its place among the first k draws to its prompt.

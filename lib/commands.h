@@ -223,7 +223,7 @@ static json_t *train_auto(PpoOptions *o, const Args *a, size_t parameters, bool 
     if (isnan(a->lambda)) json_object_set_new(chosen, "lambda", json_real(o->lambda));
     if (isnan(a->lr)) {
         const double of_16 = log(16) - 15. / 16;
-        double N = (double)o->objective.N, of_N = N > 0 ? log(N) - (N - 1) / N : of_16;
+        double N = fmax((double)o->objective.N, 2), of_N = o->objective.N ? log(N) - (N - 1) / N : of_16;
         o->lr = 0.42 / sqrt((double)parameters) * sqrt(of_N / of_16) / (o->critic->value_head ? 2 : 1);
         char text[32];
         snprintf(text, sizeof text, "%.2g", o->lr); // a rate that can be said

@@ -34,9 +34,10 @@ static char *prompts_fingerprint(const Prompt *p, size_t n) // malloc'd: of thei
     return hex_text(h);
 }
 
-// What shards must have in common beside flags and files, by flag; reward NULL: none.
-static json_t *drawing_weights(const Drawing *d, const Reward *reward)
+// What shards must have in common beside flags and files, by flag; without shards nothing.
+static json_t *drawing_weights(const Shard *s, const Drawing *d, const Reward *reward)
 {
+    if (!s->on) return NULL;
     char *prompts = prompts_fingerprint(d->prompts, d->n);
     json_t *j = weights_json("model", &d->m, d->t, NULL);
     json_object_set_new(j, "prompts", json_make("s", prompts));
@@ -123,7 +124,7 @@ static void sample_run(const Args *asked, bool bon)
     Cdf *cdf = a->cache ? cdfs_load(d.prompts, d.n, a, NULL, d.t, &reward) : NULL;
     size_t step = d.rows / M ? d.rows / M : 1;
     const char *command = bon ? "bon" : "sample";
-    if (bon) shard_begin(&shard, a, command, drawing_weights(&d, &reward), NULL);
+    if (bon) shard_begin(&shard, a, command, drawing_weights(&shard, &d, &reward), NULL);
     if (a->out) start_table(a, command);
     else if (a->verbose) flags_table(stderr, a, flag_table, n_flags, command, true); // the responses go to stdout
     size_t blocks = (d.n + step - 1) / step;
@@ -205,7 +206,7 @@ static void cmd_cache(const Args *asked)
         json_object_set_new(header, "decode_rows", json_integer(a->decode_rows));
         json_object_set_new(header, "micro_tokens", json_integer(a->micro_tokens));
     }
-    shard_begin(&shard, a, "cache", drawing_weights(&d, &reward), NULL);
+    shard_begin(&shard, a, "cache", drawing_weights(&shard, &d, &reward), NULL);
     size_t done = shard.on ? 0 : cache_resume(&file, header, d.prompts, d.n, M);
     if (done) printf("%s: %zu of %zu samples are there already\n", a->out, done, total);
     if (done && done < total) { // of two rewards' numbers no later look at a few would be sure to tell

@@ -321,10 +321,12 @@ static void cmd_eval(const Args *asked)
         json_number(mean, "the cache's mean reward", "look at its rewards"));
     for (size_t v = 0; v < spec.n_ns; v++) json_array_append_new(ns, json_integer(spec.ns[v]));
     if (bon) put_estimate(about, "reward_by_cache", best_of_cached(cdf, d.n, (long)N));
-    json_t *weights = drawing_weights(&d, &reward);
-    char *hex = hex_text(model_fingerprint(&ref));
-    json_object_set_new(weights, "reference", json_make("s", hex));
-    free(hex);
+    json_t *weights = drawing_weights(&shard, &d, &reward);
+    if (weights) {
+        char *hex = hex_text(model_fingerprint(&ref));
+        json_object_set_new(weights, "reference", json_make("s", hex));
+        free(hex);
+    }
     shard_begin(&shard, a, "eval", weights, json_incref(about));
     start_table(a, "eval");
     double seconds = 0, tokens = 0;

@@ -74,9 +74,10 @@ static void info_reward(const Args *a, const Config *c, size_t max_prompt)
     Plan p = {0};
     JobSpec j = {.o = plan_ops(a), .tokens = (size_t)a->micro_tokens, .max_prompt = max_prompt,
         .max_new = (size_t)a->max_new};
-    CudaScratch s = {0, 0};
+    CudaScratch s[2] = {{0, 0}, {0, 0}};
     if (c) { j.reward = *c; j.has_reward = true; } else j.bert = a->model;
-    plan_reward(&p, &j, &s, -1);
+    plan_reward(&p, &j, s, -1);
+    plan_device(&p, &j, s);
     p.total = p.always;
     print_plan(a, &p, &j);
 }

@@ -14,7 +14,7 @@
 // F-hat_M, as a rollout's responses are; F-hat_all counts all samples but the response itself. As the M are among all,
 // this is smaller than the error against the truth, by a factor of about sqrt(1 - M/all): .76 for 250 of 600. It is
 // printed for every estimate that --fhat names, as it is trained on (`mc` with half a sample where none is below), and
-// each is compared with `digamma` of all samples, where the estimates hardly differ.
+// each is compared with `digamma` of all samples, where all but `expfit` hardly differ.
 #pragma once
 typedef struct { double statistic, p; } KsTest; // the largest distance between two empirical CDFs; its exact p-value
 KsTest ks_test(const double *a, size_t n, const double *b, size_t m); // each in any order
@@ -176,6 +176,7 @@ static void ks_errors_print(const json_t *table, size_t samples)
         for (size_t f = 0; fhats[f].name; f++) {
             if (fhats[f].exact) continue;
             e = json_object_get(json_object_get(row, "errors"), fhats[f].name);
+            if (json_array_size(e) < 2) { printf(" | %-20s", "too large"); continue; } // no finite number
             double mean = json_real_value(json_array_get(e, 0)), se = json_real_value(json_array_get(e, 1));
             printf(mean < 1000 ? " | %8.4f +- %-8.4f" : " | %8.3g +- %-8.2g", mean, se);
         }

@@ -211,9 +211,14 @@ void parallel_start(void)
     for (int i = 0; i < 3; i++) launched |= getenv(launcher[i]) != NULL;
     if (!launched) return;
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided)) die("MPI cannot be started");
-    for (int i = 0; i < 3; i++) unsetenv(launcher[i]); // a reward program is none of the processes
     MPI_Comm_rank(MPI_COMM_WORLD, &own_rank);
     MPI_Comm_size(MPI_COMM_WORLD, &all_ranks);
+    for (int i = 0; i < 2; i++)
+        if (getenv(launcher[i]) && atoi(getenv(launcher[i])) != all_ranks)
+            die("one of %s processes, but MPI knows of %d: start them with the mpirun of the MPI that vbon was built "
+                "with",
+                getenv(launcher[i]), all_ranks);
+    for (int i = 0; i < 3; i++) unsetenv(launcher[i]); // a reward program is none of the processes
     MPI_Comm machine;
     MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine);
     MPI_Comm_rank(machine, &local_rank);

@@ -23,6 +23,7 @@ typedef struct {
     bool average;                          // --average: the trained weights' moving average
     size_t draws; bool moving;             // of bond and jbond: the anchor's to a prompt; it has weights of its own
     size_t rollout, minibatch, batch;      // of train: episodes; of offline: comparisons
+    size_t groups;                         // --groups
     size_t tokens, rows;                   // --micro-tokens, --decode-rows
     size_t share;                          // how many responses of a prompt are drawn side by side
     size_t max_prompt, max_new;            // tokens
@@ -120,6 +121,13 @@ static double plan_rollout(const JobSpec *j, double trained)
     return episodes * (a_response + max_new * an_action) + anchor;
 }
 
+// What groups_create takes: sums of groups that wait for their neighbours'.
+static void plan_groups(Plan *p, const JobSpec *j, const Model *m)
+{
+    for (size_t own = j->groups / (size_t)parallel_ranks(); own > 1; own /= 2)
+        plan_piece(p, "policy", "gradients of groups", (double)(m->n_params - m->first) * sizeof(real), -1);
+}
+
 static size_t smaller(double a, double b) { return (size_t)(a < b ? a : b); }
 
 static void plan_train(Plan *p, const JobSpec *j, CudaScratch *s)
@@ -127,9 +135,10 @@ static void plan_train(Plan *p, const JobSpec *j, CudaScratch *s)
     Model m;
     plan_weights(p, "policy", &m, j, &j->model, j->train_layers, j->value_head, true, -1);
     m.recompute = j->recompute;
+    plan_groups(p, j, &m);
     Ppo ppo = {.policy = &m, .max_prompt = j->max_prompt, .work = {.o = j->o},
         .opt = {.rollout = (long)j->rollout, .minibatch = (long)j->minibatch, .max_new = (long)j->max_new,
-            .tokens = j->tokens, .rows = j->rows}, .anchor.K = j->draws};
+            .tokens = j->tokens, .rows = j->rows, .groups = j->groups}, .anchor.K = j->draws};
     Arena reference = {.o = j->o};
     size_t trained = m.n_params - m.first;
     arena_take(&reference, trained, j->o->type, "copy of what trains");
@@ -174,6 +183,7 @@ static void plan_offline(Plan *p, const JobSpec *j, CudaScratch s[2])
     Arena work = {.o = j->o};
     plan_weights(p, "model", &m, j, &j->model, j->train_layers, false, false, -1);
     m.recompute = j->recompute;
+    plan_groups(p, j, &m);
     plan_reward(p, j, s, 0); // its check of the cache comes first
     pass_carve(&pass, &m, &work, j->tokens, true);
     plan_arena(p, "training", &work, 1);
@@ -202,6 +212,18 @@ static void plan_eval(Plan *p, const JobSpec *j, CudaScratch s[2])
     pass_free(&sp); pass_free(&sr); model_free(&m); model_free(&ref);
 }
 
+static void plan_device(Plan *p, const JobSpec *j, const CudaScratch s[2])
+{
+    if (strcmp(j->o->name, "cuda")) return;
+    double first = (double)s[0].first, second = (double)s[0].second;
+    plan_piece(p, "device", "scratch of operations", first + second, -1);
+    plan_piece(p, "device", "and more of it", fmax((double)s[1].first - first, 0), 1);
+    plan_piece(p, "device", "and more of it", fmax((double)s[1].second - second, 0), 1);
+    p->device = cuda_context + (double)cuda_workspace;
+    plan_piece(p, "device", "workspace of products", (double)cuda_workspace, -1);
+    plan_piece(p, "device", "CUDA's context", cuda_context, -1);
+}
+
 static void plan_job(Plan *p, const JobSpec *j)
 {
     CudaScratch s[2] = {{0, 0}, {0, 0}};
@@ -212,15 +234,7 @@ static void plan_job(Plan *p, const JobSpec *j)
     case JOB_OFFLINE: plan_offline(p, j, s); break;
     case JOB_EVAL: plan_eval(p, j, s); break;
     }
-    if (!strcmp(j->o->name, "cuda")) {
-        double first = (double)s[0].first, second = (double)s[0].second;
-        plan_piece(p, "device", "scratch of operations", first + second, -1);
-        plan_piece(p, "device", "and more of it", fmax((double)s[1].first - first, 0), 1);
-        plan_piece(p, "device", "and more of it", fmax((double)s[1].second - second, 0), 1);
-        p->device = cuda_context + (double)cuda_workspace;
-        plan_piece(p, "device", "workspace of products", (double)cuda_workspace, -1);
-        plan_piece(p, "device", "CUDA's context", cuda_context, -1);
-    }
+    plan_device(p, j, s);
     p->total = p->always + (p->phase[0] > p->phase[1] ? p->phase[0] : p->phase[1]);
 }
 
@@ -331,10 +345,10 @@ static void job_of(JobSpec *j, size_t kind, const Args *a, const Config *model, 
                    size_t share)
 {
     *j = (JobSpec){.kind = kind, .o = o, .model = *model, .reference = *model, .train_layers = a->train_layers,
-        .value_head = critic_used(a)->value_head, .recompute = a->recompute, .offload = a->offload,
+        .value_head = kind == JOB_TRAIN && critic_used(a)->value_head, .recompute = a->recompute, .offload = a->offload,
         .rollout = (size_t)a->rollout,
         .minibatch = (size_t)a->minibatch, .batch = (size_t)a->batch,
-        .tokens = (size_t)a->micro_tokens, .rows = (size_t)a->decode_rows,
+        .groups = a->groups ? (size_t)a->groups : 1, .tokens = (size_t)a->micro_tokens, .rows = (size_t)a->decode_rows,
         .share = share, .max_prompt = max_prompt, .max_new = (size_t)a->max_new,
         .longest = max_prompt + (kind == JOB_OFFLINE ? 0 : (size_t)a->max_new)};
     if (kind == JOB_TRAIN || kind == JOB_OFFLINE) j->average = a->average > 0;
@@ -360,7 +374,7 @@ static void job_of(JobSpec *j, size_t kind, const Args *a, const Config *model, 
 #ifdef VBON_CUDA
 static void heads_check(const CudaLimits *l, const Config *c, const char *what)
 {
-    size_t HS = c->C / c->NH;
+    size_t HS = c->arch ? c->C / c->NH : 0;
     if (c->arch && l->shared < cuda_shared(HS))
         die("--device cuda: %s has %zu bytes of shared memory a block; attention with the heads of %zu of the %s needs "
             "%zu: leave --device out, or take another device",
@@ -380,7 +394,8 @@ static void plan_run(Args *a, size_t kind, const char *model, size_t longest, si
     }
 #ifdef VBON_CUDA
     static double memory;
-    bool rows = !a->decode_rows && !a->kept, tokens = !flag_given("micro-tokens") && !a->kept, fits;
+    bool alone = !a->shard && parallel_ranks() == 1; // else all come to the same, whatever memory each of them has
+    bool rows = alone && !a->decode_rows && !a->kept, tokens = alone && !flag_given("micro-tokens") && !a->kept, fits;
     JobSpec j;
     Plan p;
     Config c;
@@ -393,12 +408,17 @@ static void plan_run(Args *a, size_t kind, const char *model, size_t longest, si
     if (rows) j.rows = rows_most(&j) < 1024 ? rows_most(&j) : 1024;
     if (tokens && j.tokens < j.longest) j.tokens = j.longest;
     // not all that is free: memory comes in pages, and the driver takes some as kernels are first used
-    if (!memory) memory = a->memory ? memory_limit(a) : 0.97 * (double)l.memory + cuda_context + (double)cuda_workspace;
+    if (!memory) memory = 0.97 * (double)l.memory + cuda_context + (double)cuda_workspace;
+    if (a->memory) memory = fmin(memory, memory_limit(a));
     JobSpec asked = j;
     if (!plan_fit(&j, &p, memory, rows, tokens)) {
         const PlanPiece *most = &p.piece[0]; // what CUDA has by itself stands last
         for (size_t i = 1; i < p.n && strcmp(p.piece[i].family, "device"); i++)
             if (p.piece[i].bytes > most->bytes) most = &p.piece[i];
+        if (a->kept)
+            die("not enough device memory to go on as this began: it needs %.1f MiB, and may have %.1f: free some, or "
+                "add --recompute to train or offline, --offload to train",
+                p.total / 1048576, memory / 1048576);
         char *remedy = plan_remedy(&asked, memory, &fits);
         die("not enough device memory: %s needs %.1f MiB, the %s's %s being %.1f of it, and may have %.1f: %s (vbon "
             "info --job %s --device cuda has the whole plan)",
@@ -406,8 +426,8 @@ static void plan_run(Args *a, size_t kind, const char *model, size_t longest, si
             remedy, jobs[kind].name);
     }
     if (!longest) return;
-    a->decode_rows = (long)j.rows;
-    a->micro_tokens = (long)j.tokens;
+    if (rows || !a->decode_rows) a->decode_rows = (long)j.rows; // what was asked for stays as it was said
+    if (tokens) a->micro_tokens = (long)j.tokens;
     char *decode = kind == JOB_OFFLINE ? xstrdup("") : format("--decode-rows %zu and ", j.rows);
     fprintf(notes(), "device memory: %.1f MiB of %.1f, with %s--micro-tokens %zu%s\n", p.total / 1048576,
             memory / 1048576, decode, j.tokens,

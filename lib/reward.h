@@ -176,6 +176,7 @@ static void program_assign(Reward *r, const Prompt *prompts, Response *y, size_t
             if (!isfinite((float)x))
                 die("--reward %s: answer %zu, \"%.40s\", is no finite number", r->command, got + 1, r->pending);
             y[got++].reward = (float)x;
+            deadline = clock_seconds() + r->timeout; // of each answer
             arrsetlen(r->pending, 0);
         }
     }

@@ -152,7 +152,9 @@ static void check_same_flags(const Args *a, const char *command)
         json_t *old = json_object_get(then, key);
         bool by_value = json_is_real(v) || (json_is_integer(v) && json_is_string(old)); // older logs have some as texts
         bool same = json_equal(v, old) || (by_value && same_number(v, old));
-        if (skip || same) continue;
+        // newer than the log: the default is how it was, where it is one process's
+        bool newer = !old && !flag_given(key) && (strcmp(key, "groups") || a->groups == 1);
+        if (skip || same || newer) continue;
         size_t how = JSON_ENCODE_ANY | JSON_REAL_PRECISION(9);
         char *was = json_text(old ? old : json_null(), how), *is = json_text(v, how);
         die("--resume: the run in %s began with another --%s (%s, now %s): resume with the flags it began with, or "

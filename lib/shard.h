@@ -26,6 +26,7 @@ typedef struct {
     AsideFile *merged;                  // rank 0 of several processes: OUT itself
 } Shard;
 static void merge(const char *out, AsideFile *file); // all shards of out into file; see eval.h
+static size_t shards_beside(const char *out);
 
 static char *shard_path(const char *out, size_t i, size_t n) { return format("%s.%zu-of-%zu", out, i, n); }
 
@@ -50,6 +51,7 @@ static void shard_open(Shard *s, const Args *a)
     s->path = shard_path(a->out, s->i, s->n);
     if (!a->shard && !s->i) s->merged = out_file(a);
     append_open(&s->file, s->path);
+    shards_beside(a->out); // or dies now, not after the work: there are others, of another number
 }
 
 // The next mark in a shard's file: of a block and its bytes, or of the end and the number of blocks. False: the file
@@ -84,9 +86,11 @@ static char *shard_difference(const json_t *a, const json_t *b)
 {
     static const char *const parts[] = {"flags", "files", "weights"}, *const words[] =
         {"another --%s", "another file of --%s", "other weights, tokenizer or program of --%s"};
-    static const char free_flags[] =
-        "out shard threads verbose model reference reward prompts prompt cache pool in reward-timeout reward-tolerance";
+    static const char free_flags[] = "out shard threads verbose memory model reference reward prompts prompt cache "
+        "pool in reward-timeout reward-tolerance";
     if (!json_equal(json_object_get(a, "command"), json_object_get(b, "command"))) return xstrdup("another command");
+    if (!json_equal(json_object_get(a, "version"), json_object_get(b, "version")))
+        return xstrdup("another build of vbon");
     for (size_t i = 0; i < 3; i++) {
         json_t *x = json_object_get(a, parts[i]), *y = json_object_get(b, parts[i]), *v;
         const char *key;
@@ -104,7 +108,8 @@ static char *shard_difference(const json_t *a, const json_t *b)
 static void shard_begin(Shard *s, const Args *a, const char *command, json_t *weights, json_t *about)
 {
     if (!s->on) { json_decref(weights); json_decref(about); return; }
-    json_t *header = json_make("{s:i, s:s, s:I, s:I, s:o, s:o, s:o}", "vbon_shard", 1, "command", command,
+    json_t *header = json_make("{s:i, s:s, s:s, s:I, s:I, s:o, s:o, s:o}", "vbon_shard", 1, "version", VBON_VERSION,
+        "command", command,
         "shard", (json_int_t)s->i, "shards", (json_int_t)s->n, "flags", flags_json(a, flag_table, n_flags, command),
         "files", files_json(a), "weights", weights);
     if (about) json_object_set_new(header, "about", about);
@@ -247,8 +252,10 @@ static json_t *shards_read(const char *out, void (*begin)(void *context, const j
         bool right = end ? at == blocks : left == n && at == b;
         if (!right) die("%s: its blocks are not those that the other shards lack: make it again", l->path);
         if (end) { left--; continue; }
-        char *data = (char *)xmalloc(bytes + 1);
-        if (fread(data, 1, bytes, l->f) != bytes)
+        struct stat st;
+        bool there = !fstat(fileno(l->f), &st) && bytes <= (size_t)st.st_size;
+        char *data = (char *)xmalloc((there ? bytes : 0) + 1);
+        if (!there || fread(data, 1, bytes, l->f) != bytes)
             die("%s: is not whole: --shard %zu/%zu goes on with it", l->path, b % n, n);
         data[bytes] = 0;
         block(context, data, bytes);
