@@ -199,7 +199,7 @@ static void plan_eval(Plan *p, const JobSpec *j, CudaScratch s[2])
     Pass sp = {0}, sr = {0};
     Arena work = {.o = j->o};
     plan_drawing(p, j, s, "policy", -1);
-    plan_reward(p, j, s, 0);
+    plan_reward(p, j, s, -1); // it judges block by block, as they are measured
     plan_weights(p, "reference", &ref, j, &j->reference, TRAIN_NONE, false, false, -1);
     model_create(&m, j->o, &j->model, TRAIN_NONE, false, true);
     size_t tokens = j->tokens > j->longest ? j->tokens : j->longest;
