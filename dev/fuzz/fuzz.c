@@ -340,7 +340,7 @@ static void run_flags(const Part *part)
     for (size_t at = 1; at < part->n && argc < 64; at += strlen(words + at) + 1) argv[argc++] = words + at;
     memset(&a, 0, sizeof a);
     flags_parse(&a, flag_table, n_flags, c->name, argc, argv, preset_flags);
-    MUST(isfinite(a.temperature) && a.temperature > 0 && a.top_p > 0 && a.top_p <= 1 && a.lr >= 0);
+    MUST(isfinite(a.temperature) && a.temperature > 0 && a.top_p > 0 && a.top_p <= 1 && !(a.lr < 0)); // NaN: auto
     MUST(a.n >= 0 && a.samples >= 1 && a.max_new >= 1 && a.micro_tokens >= 1 && a.threads >= 0 && a.threads <= 1024);
     for (int all = 0; all < 2; all++) flags_table(stdout, &a, flag_table, n_flags, c->name, all);
     char *text = json_dumps(flags_json(&a, flag_table, n_flags, c->name), 0);
