@@ -715,7 +715,7 @@ static void test_cuda_products(void) { in_both(cuda_products_tests); }
 static void test_cuda_attention(void) { in_both(cuda_attention_tests); }
 static void test_cuda_decode(void) { in_both(cuda_decode_tests); }
 static void test_cuda_head(void) { in_both(cuda_head_tests); }
-static void cuda_recompute_tests(void) { cuda_start(); recompute_on(sides[1]); }
+static void cuda_recompute_tests(void) { cuda_start(); recompute_on(sides[1], 7); }
 static void cuda_resume_8bit_tests(void) { cuda_start(); resume_8bit(sides[1]); }
 static void test_cuda_resume_8bit(void) { in_both(cuda_resume_8bit_tests); }
 static void test_cuda_recompute(void) { in_both(cuda_recompute_tests); }
