@@ -2001,7 +2001,7 @@ __global__ void __launch_bounds__(THREADS)
     adamw_8bit_kernel(T *p, const float *g, uint8_t *m, uint8_t *v, float *scale, AdamWStep s, uint64_t key,
                       size_t first, size_t n)
 {
-    // bytes: n * (2 * sizeof(T) + 8) + 16 * gridDim.x; flops: 32.6 * n; bound: memory
+    // bytes: n * (2 * sizeof(T) + 8) + 16 * gridDim.x; flops: 32.6 * n; bound: instructions
     enum { EACH = MOMENT_BLOCK / THREADS };
     __shared__ float level[MOMENT_LEVELS], part[WARPS_MAX];
     const size_t from = (size_t)blockIdx.x * MOMENT_BLOCK + threadIdx.x;
