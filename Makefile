@@ -198,13 +198,10 @@ test_simt: build/planted_bugs_plain build/test_simt_plain
 	@dev/run_tests.sh ./vbon $(call simt,plain,$(ORDERS))
 test_simt_asan: build/planted_bugs_asan build/test_simt_asan
 	@VBON_FEW=1 dev/run_tests.sh ./vbon $(call simt,asan,forward)
-# A process for a word of their names: in one process ThreadSanitizer runs out of memory maps.
-CUDA_TESTS = layers products attention decoding sampling PPO bits recomputed world offline DistilBERT fingerprint
 test_simt_tsan: build/planted_bugs_tsan build/test_simt_tsan
 	@run=; [ "$$(cat /proc/sys/vm/mmap_rnd_bits 2>/dev/null || echo 28)" -le 28 ] || run="setarch -R"; \
 	  $$run true 2>/dev/null || { echo "skip $@: ThreadSanitizer needs setarch -R here, which is not permitted"; exit 0; }; \
-	  OMP_NUM_THREADS=1 VBON_FEW=1 $$run dev/run_tests.sh ./vbon build/planted_bugs_tsan \
-	  $(foreach t,$(CUDA_TESTS),"env SIMT_ORDER=forward build/test_simt_tsan $(t)")
+	  OMP_NUM_THREADS=1 VBON_FEW=1 VBON_APART=1 $$run dev/run_tests.sh ./vbon $(call simt,tsan,forward)
 endif
 
 # The readers under libFuzzer (clang's), ASan and UBSan: each target for SECONDS, from the committed corpus and seeds of the fixtures. New inputs go

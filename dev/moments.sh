@@ -1,6 +1,6 @@
 #!/bin/sh
-# moments.sh: does training with AdamW's moments in 8 bits come out where training with exact ones does? The demo's vBoN
-# at N = 4 and 16, seeds 1 to 3, both ways, each evaluated on the demo's test prompts; prints the table of
+# moments.sh: does training with AdamW's moments in 8 bits come out where training with exact ones does? vBoN on the
+# demo's models at N = 4 and 16, seeds 1 to 3, both ways, each evaluated on the demo's test prompts; prints the table of
 # dev/results/moments.md. It took 23 minutes on two cores beside other work; everything is written under runs/moments.
 # shellcheck disable=SC2086
 set -eu

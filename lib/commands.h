@@ -214,13 +214,16 @@ static void ppo_options(PpoOptions *o, const Args *a)
 // What `auto` comes to, by what did best on two sizes of model (dev/results/imdb). A policy that has far to go from the
 // reference has gradients that stand further out of their noise, so the rate grows with the root of Best-of-N's KL,
 // log N - (N-1)/N; across sizes it falls as what Adam moves grows, with width and the root of depth (Yang et al. 2022,
-// 2023), so as 1 / sqrt(parameters). Returns what was chosen, by flag, or NULL: nothing.
+// 2023), so as 1 / sqrt(parameters). reads_ids: so the reward scores all prefixes. Returns what was chosen, by flag, or
+// NULL: nothing.
 static json_t *train_auto(PpoOptions *o, const Args *a, size_t parameters, bool reads_ids)
 {
     json_t *chosen = json_object();
     if (a->critic == CRITIC_AUTO) json_object_set_new(chosen, "critic", json_make("s", o->critic->name));
-    if (isnan(a->lambda)) o->lambda = !o->critic->prefixes ? 1 : reads_ids ? 0.7 : 0.9;
-    if (isnan(a->lambda)) json_object_set_new(chosen, "lambda", json_real(o->lambda));
+    if (isnan(a->lambda)) {
+        o->lambda = !o->critic->prefixes ? 1 : reads_ids ? 0.7 : 0.9;
+        json_object_set_new(chosen, "lambda", json_real(o->lambda));
+    }
     if (isnan(a->lr)) {
         const double of_16 = log(16) - 15. / 16;
         double N = fmax((double)o->objective.N, 2), of_N = o->objective.N ? log(N) - (N - 1) / N : of_16;
