@@ -219,6 +219,7 @@ void turns_free(Turns *t);
 //   T positions a slot.
 
 typedef enum { ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU } Activation;
+typedef struct { Buf out, w, b; } Norm; // of a layer norm: what it writes (N,C), its weight and bias (C)
 
 struct Ops {
     const char *name;
@@ -241,6 +242,11 @@ struct Ops {
     // dwte, dwpe +=
     void (*embed_backward)(Buf dwte, Buf dwpe, Buf dout, Buf tokens, Buf pos, size_t N, size_t C);
     void (*layernorm_forward)(Buf out, Buf mean, Buf rstd, Buf inp, Buf w, Buf b, size_t N, size_t C, double eps);
+    // A residual stream's addition and the norms that read it, to the bit what add and layernorm_forward make one after
+    // the other: sum = a + b (c none) or a + (b + c), and norm[0] and (norm[1].out not none) norm[1] of sum. Whatever is
+    // written may be a, b or c; with c, what b held is lost.
+    void (*add_layernorm)(Buf sum, Buf mean, Buf rstd, const Norm norm[2], Buf a, Buf b, Buf c, size_t N, size_t C,
+                          double eps);
     // dinp += (residual)
     void (*layernorm_backward)(Buf dinp, Buf dw, Buf db, Buf dout, Buf inp, Buf w, Buf mean, Buf rstd, size_t N,
                                size_t C);
@@ -516,7 +522,7 @@ typedef struct {
     Buf att;          // (N,C) the heads' outputs
     Buf mid;          // (N,C) x + attention
     Buf ln2;          // (N,C) norm2(mid), or with `parallel` norm2(x)
-    Buf mean2, rstd2; // (N), (N) real: of what norm2 read
+    Buf mean2, rstd2; // (N), (N) real: of what norm2 read; with `parallel` those of norm1
     Buf fc, act;      // (N,F), (N,F) before and after the activation
     Buf out;          // (N,C) mid + mlp, the next block's x
 } BlockActs;
@@ -1129,10 +1135,13 @@ void acts_carve(Acts *a, const Model *m, Arena *arena, size_t N, size_t keep)
     for (size_t l = 0; l < L; l++) {
         const char *name = l < keep ? "frozen blocks" : "activations";
         if (l > 0 && (l < keep || m->recompute)) h[l] = h[0];
-        else h[l] = (BlockActs){.ln1 = TAKE(C, name), .mean1 = STATISTIC(1, name), .rstd1 = STATISTIC(1, name),
-            .qkv = TAKE(3 * C, name), .lse = STATISTIC(NH, name), .att = TAKE(C, name), .mid = TAKE(C, name),
-            .ln2 = TAKE(C, name), .mean2 = STATISTIC(1, name), .rstd2 = STATISTIC(1, name), .fc = TAKE(F, name),
-            .act = TAKE(F, name)};
+        else {
+            h[l] = (BlockActs){.ln1 = TAKE(C, name), .mean1 = STATISTIC(1, name), .rstd1 = STATISTIC(1, name),
+                .qkv = TAKE(3 * C, name), .lse = STATISTIC(NH, name), .att = TAKE(C, name), .mid = TAKE(C, name),
+                .ln2 = TAKE(C, name), .fc = TAKE(F, name), .act = TAKE(F, name)};
+            h[l].mean2 = c->parallel ? h[l].mean1 : STATISTIC(1, name);
+            h[l].rstd2 = c->parallel ? h[l].rstd1 : STATISTIC(1, name);
+        }
         h[l].out = l < keep ? a->x : TAKE(C, name); // a frozen block writes over what it read
     }
     a->lnf = TAKE(C, "activations"); a->meanf = STATISTIC(1, "activations"); a->rstdf = STATISTIC(1, "activations");
@@ -1150,12 +1159,40 @@ void acts_free(Acts *a) { free(a->h); a->h = NULL; }
 // one block, forward and backward: x -> mid = x + attention(norm1(x)) -> mid + mlp(norm2(mid)), or with `parallel` mid
 // + mlp(norm2(x))
 
-// a->out none: as far as the backward pass reads
-static void block_forward(const Ops *o, const Config *c, const Block *p, const BlockActs *a, Buf x, const Batch *b,
-                          const KVCache *kv, size_t l)
+// What reads the residual stream below block l: its norms, one or with `parallel` both; below l == L the final norm.
+// Their statistics go to *mean and *rstd.
+static void norms_of(Norm norm[2], Buf *mean, Buf *rstd, const Config *c, const Params *p, const Acts *a, size_t l)
 {
+    norm[0] = norm[1] = (Norm){0};
+    if (l == c->L) {
+        norm[0] = (Norm){a->lnf, p->lnfw, p->lnfb};
+        *mean = a->meanf; *rstd = a->rstdf;
+        return;
+    }
+    const BlockActs *h = &a->h[l];
+    norm[0] = (Norm){h->ln1, p->h[l].ln1w, p->h[l].ln1b};
+    if (c->parallel) norm[1] = (Norm){h->ln2, p->h[l].ln2w, p->h[l].ln2b};
+    *mean = h->mean1; *rstd = h->rstd1;
+}
+
+// Those of x, where no addition comes before them
+static void norms_forward(const Ops *o, const Config *c, const Params *p, const Acts *a, Buf x, size_t N, size_t l)
+{
+    Norm norm[2];
+    Buf mean, rstd;
+    norms_of(norm, &mean, &rstd, c, p, a, l);
+    for (int i = 0; i < 2 && norm[i].out.p; i++)
+        o->layernorm_forward(norm[i].out, mean, rstd, x, norm[i].w, norm[i].b, N, c->C, c->eps);
+}
+
+// Block l, whose own norms of x are there; what reads its output, the next block's norms or the final one, it leaves
+// there (next). whole: else as far as the backward pass reads.
+static void block_forward(const Ops *o, const Config *c, const Params *params, const Acts *acts, Buf x, const Batch *b,
+                          const KVCache *kv, size_t l, bool whole, bool next)
+{
+    const Block *p = &params->h[l];
+    const BlockActs *a = &acts->h[l];
     size_t N = b->N, C = c->C, F = c->F, NH = c->NH;
-    o->layernorm_forward(a->ln1, a->mean1, a->rstd1, x, p->ln1w, p->ln1b, N, C, c->eps);
     o->matmul_forward(a->qkv, a->ln1, p->qkvw, p->qkvb, N, C, 3 * C);
     if (c->arch->turn) c->arch->turn(o, c, a->qkv, b->pos, N, false);
     if (kv) {
@@ -1166,13 +1203,25 @@ static void block_forward(const Ops *o, const Config *c, const Block *p, const B
         o->attention_forward(a->att, a->lse, a->qkv, b->start, b->B, N, NH, C / NH, true);
     }
     o->matmul_forward(a->mid, a->att, p->projw, p->projb, N, C, C);
-    o->add(a->mid, a->mid, x, N * C);
-    o->layernorm_forward(a->ln2, a->mean2, a->rstd2, c->parallel ? x : a->mid, p->ln2w, p->ln2b, N, C, c->eps);
+    if (!c->parallel) {
+        const Norm norm[2] = {{a->ln2, p->ln2w, p->ln2b}};
+        o->add_layernorm(a->mid, a->mean2, a->rstd2, norm, a->mid, x, (Buf){0}, N, C, c->eps);
+    }
     o->matmul_forward(a->fc, a->ln2, p->fcw, p->fcb, N, C, F);
     o->activation_forward(a->act, a->fc, c->act, N * F);
-    if (!a->out.p) return;
-    o->matmul_forward(a->out, a->act, p->fc2w, p->fc2b, N, F, C); // out may be x: x is not read any more
-    o->add(a->out, a->out, a->mid, N * C);
+    if (!whole) return;
+    // `out` may be x, which in parallel is still read: what norm1 wrote is not then
+    Buf third = c->parallel ? x : (Buf){0}, mlp = c->parallel && a->out.p == x.p ? a->ln1 : a->out;
+    o->matmul_forward(mlp, a->act, p->fc2w, p->fc2b, N, F, C);
+    if (next) {
+        Norm norm[2];
+        Buf mean, rstd;
+        norms_of(norm, &mean, &rstd, c, params, acts, l + 1);
+        o->add_layernorm(a->out, mean, rstd, norm, mlp, a->mid, third, N, C, c->eps);
+    } else {
+        if (third.p) o->add(a->mid, a->mid, third, N * C);
+        o->add(a->out, mlp, a->mid, N * C);
+    }
 }
 
 // dx (N,C) comes in as the gradient of the block's output and leaves as that of its input x.
@@ -1204,13 +1253,12 @@ Buf model_forward(const Model *m, const Params *p, Acts *a, const Batch *b, size
     if (b->N > a->cap_N) die("%zu tokens in a batch with activations for %zu: a bug, please report it", b->N, a->cap_N);
     if (from == 0) o->embed_forward(a->x, b->tokens, b->pos, p->wte, p->wpe, b->N, c->C);
     Buf x = a->x;
+    norms_forward(o, c, p, a, x, b->N, from);
     for (size_t l = from; l < to; l++) {
-        block_forward(o, c, &p->h[l], &a->h[l], x, b, kv, l);
+        block_forward(o, c, p, a, x, b, kv, l, true, l + 1 < to || to == c->L);
         x = a->h[l].out;
     }
-    if (to < c->L) return x;
-    o->layernorm_forward(a->lnf, a->meanf, a->rstdf, x, p->lnfw, p->lnfb, b->N, c->C, c->eps);
-    return a->lnf;
+    return to < c->L ? x : a->lnf;
 }
 
 void model_backward(Model *m, Acts *a, const Batch *b)
@@ -1221,12 +1269,12 @@ void model_backward(Model *m, Acts *a, const Batch *b)
     o->fill(slice(a->dx, 0, b->N * c->C), 0);
     o->layernorm_backward(a->dx, m->g.lnfw, m->g.lnfb, a->dhidden, last, m->p.lnfw, a->meanf, a->rstdf, b->N, c->C);
     for (size_t l = c->L; l > m->first_block; l--) {
-        BlockActs h = a->h[l - 1];
         Buf x = l - 1 > m->first_block ? a->h[l - 2].out : a->x;
-        h.out = (Buf){0};
-        // the top block ran last: what it wrote is still there
-        if (m->recompute && l < c->L) block_forward(o, c, &m->p.h[l - 1], &h, x, b, NULL, l - 1);
-        block_backward(o, c, &m->p.h[l - 1], &m->g.h[l - 1], &h, a, x, b);
+        if (m->recompute && l < c->L) { // the top block ran last: what it wrote is still there
+            norms_forward(o, c, &m->p, a, x, b->N, l - 1);
+            block_forward(o, c, &m->p, a, x, b, NULL, l - 1, false, false);
+        }
+        block_backward(o, c, &m->p.h[l - 1], &m->g.h[l - 1], &a->h[l - 1], a, x, b);
     }
     if (m->first == 0) o->embed_backward(m->g.wte, m->g.wpe, a->dx, b->tokens, b->pos, b->N, c->C);
 }

@@ -368,6 +368,15 @@ static void cpu_add(Buf out, Buf a, Buf b, size_t n)
     for (size_t i = 0; i < n; i++) o[i] = x[i] + y[i];
 }
 
+static void cpu_add_layernorm(Buf sum, Buf mean, Buf rstd, const Norm norm[2], Buf a, Buf b, Buf c, size_t N, size_t C,
+                              double eps)
+{
+    if (c.p) cpu_add(b, b, c, N * C);
+    cpu_add(sum, a, b, N * C);
+    for (int i = 0; i < 2 && norm[i].out.p; i++)
+        cpu_layernorm_forward(norm[i].out, mean, rstd, sum, norm[i].w, norm[i].b, N, C, eps);
+}
+
 static void cpu_rotary(Buf qkv, Buf pos, size_t N, size_t NH, size_t HS, size_t dims, double base, bool inverse)
 {
     NEED(qkv, 3 * N * NH * HS); NEED_INDEX(pos, N);
@@ -899,6 +908,7 @@ static const Ops cpu_table = {
     .activation_forward = cpu_activation_forward,
     .activation_backward = cpu_activation_backward,
     .add = cpu_add,
+    .add_layernorm = cpu_add_layernorm,
     .rotary = cpu_rotary,
     .attention_forward = cpu_attention_forward,
     .attention_backward = cpu_attention_backward,

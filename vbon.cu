@@ -234,12 +234,12 @@ template <class T> __device__ inline void unpack(float *x, uint4 bits)
 
 template <class T> __device__ inline void load(float *x, const T *p, size_t left) { unpack<T>(x, load_bits(p, left)); }
 
-template <class T> __device__ inline void store(T *p, const float *x, size_t left)
+template <bool ALIGNED = false, class T> __device__ inline void store(T *p, const float *x, size_t left)
 {
     enum { W = Wide<T>::n };
     T v[W];
     for (int i = 0; i < W; i++) v[i] = (T)x[i];
-    if (left >= W && (uintptr_t)p % 16 == 0) {
+    if (ALIGNED || (left >= W && (uintptr_t)p % 16 == 0)) {
         uint4 bits;
         memcpy(&bits, (const void *)v, 16);
         *(uint4 *)p = bits;
@@ -532,47 +532,123 @@ static void cuda_embed_backward(Buf dwte, Buf dwpe, Buf dout, Buf tokens, Buf po
     if (dwpe.p) BY_TYPE(dout, RUN(embed_backward_kernel<T>, grid, THREADS, 0, F_(dwpe), at<T>(dout), I_(pos), N, C));
 }
 
-// A warp a row; where there are few rows a block a row, which has the row's elements in flight at once.
-template <class T, int WARPS>
-__global__ void layernorm_forward_kernel(T *out, float *mean, float *rstd, const T *inp, const T *w, const T *b,
-                                         size_t N, size_t C, float eps)
+// A row is read once and kept in registers, NORM_KEPT elements a thread: so as many warps a row as its width asks for,
+// and what comes out of a row does not depend on how many there are. ADD: sum = a + b, or a + (b + c), rounded as it is
+// stored, is what is normalised, by `also` too where it is not NULL. Whatever is written may lie over what is read: a
+// thread writes where it alone has read.
+enum { NORM_KEPT = 32 };
+template <class T, int WARPS, bool ALIGNED, bool ADD>
+__global__ void __launch_bounds__(WARPS < 4 ? 128 : 32 * WARPS)
+    layernorm_forward_kernel(T *sum, T *out, T *also, float *mean, float *rstd, const T *a, const T *b, const T *c,
+                             const T *w, const T *bias, const T *also_w, const T *also_bias, size_t N, size_t C,
+                             float eps)
 {
-    // bytes: (2 * N + 2) * C * sizeof(T) + 8 * N;
-    // flops: N * (8 * C + 32 * WARPS * (WARPS > 1 ? 25 : 15)); bound: memory
-    enum { W = Wide<T>::n };
-    __shared__ float part[WARPS_MAX];
-    const size_t each = 32 * WARPS, i = (size_t)blockIdx.x * (THREADS / each) + threadIdx.x / each,
-                 lane = threadIdx.x % each;
+    // bytes: ((ADD ? 4 + (c ? 1 : 0) + (also ? 1 : 0) : 2) * N + (also ? 4 : 2)) * C * sizeof(T) + 8 * N;
+    // flops: N * ((8 + (ADD ? c ? 2 : 1 : 0) + (also ? 4 : 0)) * C + 32 * WARPS * 15); bound: memory
+    enum { W = Wide<T>::n, EACH = 32 * WARPS, PER = NORM_KEPT / W };
+    __shared__ float part[2][WARPS];
+    const size_t i = (size_t)blockIdx.x * (blockDim.x / EACH) + threadIdx.x / EACH, lane = threadIdx.x % EACH;
     if (i >= N) return; // a whole warp, or a block
-    const T *row = inp + i * C;
-    float x[W], m = 0, v = 0;
-    for (size_t c = lane * W; c < C; c += each * W) {
-        load(x, row + c, C - c);
-        for (int j = 0; j < W; j++) m += x[j];
+    const size_t row = i * C;
+    uint4 bits[PER], more[PER], third[PER], weight[PER], shift[PER];
+    auto fetch = [&](uint4 *to, const T *from) {
+        UNROLL
+        for (int k = 0; k < PER; k++) {
+            size_t at = (k * EACH + lane) * W;
+            if (at < C) to[k] = load_bits<ALIGNED>(from + at, C - at);
+        }
+    };
+    fetch(bits, a + row);
+    if (ADD) fetch(more, b + row);
+    if (ADD && c) fetch(third, c + row);
+    fetch(weight, w); // on their way while the row is summed up
+    fetch(shift, bias);
+    float x[PER][W], m = 0, v = 0;
+    UNROLL
+    for (int k = 0; k < PER; k++) {
+        size_t at = (k * EACH + lane) * W;
+        if (at >= C) continue;
+        unpack<T>(x[k], bits[k]);
+        if (ADD) {
+            float y[W], z[W];
+            unpack<T>(y, more[k]);
+            if (c) {
+                unpack<T>(z, third[k]);
+                for (int j = 0; j < W; j++) y[j] = (float)(T)(y[j] + z[j]);
+            }
+            for (int j = 0; j < W; j++) x[k][j] = (float)(T)(x[k][j] + y[j]);
+            store<ALIGNED>(sum + row + at, x[k], C - at);
+        }
+        for (int j = 0; j < W; j++) m += x[k][j];
     }
-    m = (WARPS == 1 ? lanes_sum(m, 32) : block_sum(m, part)) / (float)C;
-    for (size_t c = lane * W; c < C; c += each * W) {
-        load(x, row + c, C - c);
-        for (int j = 0; j < W; j++) if (c + j < C) v += (x[j] - m) * (x[j] - m);
+    auto total = [&](float y, float *of_warps) { // over the row's threads
+        y = lanes_sum(y, 32);
+        if (WARPS == 1) return y;
+        if (lane % 32 == 0) of_warps[lane / 32] = y;
+        __syncthreads();
+        return lanes_sum(of_warps[lane % WARPS], WARPS);
+    };
+    m = total(m, part[0]) / (float)C;
+    UNROLL
+    for (int k = 0; k < PER; k++) {
+        size_t at = (k * EACH + lane) * W;
+        for (int j = 0; j < W; j++) if (at + (ALIGNED ? 0 : j) < C) v += (x[k][j] - m) * (x[k][j] - m);
     }
-    float s = 1 / sqrtf((WARPS == 1 ? lanes_sum(v, 32) : block_sum(v, part)) / (float)C + eps);
-    for (size_t c = lane * W; c < C; c += each * W) {
-        float ww[W], bb[W];
-        load(x, row + c, C - c); load(ww, w + c, C - c); load(bb, b + c, C - c);
-        for (int j = 0; j < W; j++) x[j] = (x[j] - m) * s * ww[j] + bb[j];
-        store(out + i * C + c, x, C - c);
+    const float s = 1 / sqrtf(total(v, part[1]) / (float)C + eps);
+    auto write = [&](T *to) {
+        UNROLL
+        for (int k = 0; k < PER; k++) {
+            size_t at = (k * EACH + lane) * W;
+            float y[W], ww[W], bb[W];
+            if (at >= C) continue;
+            unpack<T>(ww, weight[k]);
+            unpack<T>(bb, shift[k]);
+            for (int j = 0; j < W; j++) y[j] = (x[k][j] - m) * s * ww[j] + bb[j];
+            store<ALIGNED>(to + row + at, y, C - at);
+        }
+    };
+    write(out);
+    if (ADD && also) {
+        fetch(weight, also_w);
+        fetch(shift, also_bias);
+        write(also);
     }
     if (lane == 0) { mean[i] = m; rstd[i] = s; }
+}
+
+template <bool ADD>
+static void layernorm(Buf sum, Buf mean, Buf rstd, const Norm norm[2], Buf a, Buf b, Buf c, size_t N, size_t C,
+                      double eps)
+{
+    const Norm *also = &norm[1];
+    bool aligned = C * dtype_size(a.type) % 16 == 0;
+    for (Buf x : {sum, a, b, c, norm->out, norm->w, norm->b, also->out, also->w, also->b})
+        aligned = aligned && (uintptr_t)x.p % 16 == 0;
+    #define NORM(WARPS, ALIGNED) \
+        RUN((layernorm_forward_kernel<T, WARPS, ALIGNED, ADD>), (unsigned)(WARPS < 4 ? ceil_div(N, 4) : N), \
+            WARPS < 4 ? 128 : 32 * WARPS, 0, at<T>(sum), at<T>(norm->out), at<T>(also->out), F_(mean), F_(rstd), \
+            at<T>(a), at<T>(b), at<T>(c), at<T>(norm->w), at<T>(norm->b), at<T>(also->w), at<T>(also->b), N, C, \
+            (float)eps)
+    if (aligned && C <= 32 * NORM_KEPT) BY_TYPE(a, NORM(1, true));
+    else if (aligned && C <= 4 * 32 * NORM_KEPT) BY_TYPE(a, NORM(4, true));
+    else if (C <= 16 * 32 * NORM_KEPT) BY_TYPE(a, NORM(16, false));
+    else die("a layer norm of %zu: at most %d", C, 16 * 32 * NORM_KEPT);
+    #undef NORM
 }
 
 static void cuda_layernorm_forward(Buf out, Buf mean, Buf rstd, Buf inp, Buf w, Buf b, size_t N, size_t C, double eps)
 {
     NEED(out, N * C); NEED(mean, N); NEED(rstd, N); NEED(inp, N * C); NEED(w, C); NEED(b, C);
-    #define NORM(WARPS) \
-        RUN((layernorm_forward_kernel<T, WARPS>), (unsigned)ceil_div(N * WARPS, THREADS / 32), THREADS, 0, \
-            at<T>(out), F_(mean), F_(rstd), at<T>(inp), at<T>(w), at<T>(b), N, C, (float)eps)
-    if (N <= 2048) BY_TYPE(out, NORM(THREADS / 32)); else BY_TYPE(out, NORM(1));
-    #undef NORM
+    const Norm norm[2] = {{out, w, b}, {none, none, none}};
+    layernorm<false>(none, mean, rstd, norm, inp, none, none, N, C, eps);
+}
+
+static void cuda_add_layernorm(Buf sum, Buf mean, Buf rstd, const Norm norm[2], Buf a, Buf b, Buf c, size_t N, size_t C,
+                               double eps)
+{
+    NEED(sum, N * C); NEED(mean, N); NEED(rstd, N); NEED(a, N * C); NEED(b, N * C); NEED(c, N * C);
+    for (int i = 0; i < 2; i++) { NEED(norm[i].out, N * C); NEED(norm[i].w, C); NEED(norm[i].b, C); }
+    layernorm<true>(sum, mean, rstd, norm, a, b, c, N, C, eps);
 }
 
 // dinp += the norm's gradient: with n = (x - m) r and g = w d, dx = r (g - mean(g) - n mean(g n)). A warp a row.
@@ -2146,6 +2222,7 @@ static Ops make_table(void)
     OP(activation_forward);
     OP(activation_backward);
     OP(add);
+    OP(add_layernorm);
     OP(rotary);
     OP(attention_forward);
     OP(attention_backward);

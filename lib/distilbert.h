@@ -256,16 +256,15 @@ static Buf distilbert_forward(DistilBert *d)
     o->layernorm_forward(d->x, d->mean, d->rstd, d->sum, p->normw, p->normb, N, C, c->eps);
     for (size_t l = 0; l < c->L; l++) { // x = norm(x + attention(x)), then x = norm(x + mlp(x))
         const DistilBlock *h = &p->h[l];
+        const Norm norm1[2] = {{d->x, h->norm1w, h->norm1b}}, norm2[2] = {{d->x, h->norm2w, h->norm2b}};
         o->matmul_forward(d->qkv, d->x, h->qkvw, h->qkvb, N, C, 3 * C);
         o->attention_forward(d->att, d->lse, d->qkv, b->start, B, N, NH, C / NH, false);
         o->matmul_forward(d->sum, d->att, h->outw, h->outb, N, C, C);
-        o->add(d->sum, d->sum, d->x, N * C);
-        o->layernorm_forward(d->x, d->mean, d->rstd, d->sum, h->norm1w, h->norm1b, N, C, c->eps);
+        o->add_layernorm(d->sum, d->mean, d->rstd, norm1, d->sum, d->x, (Buf){0}, N, C, c->eps);
         o->matmul_forward(d->fc, d->x, h->fcw, h->fcb, N, C, F);
         o->activation_forward(d->act, d->fc, c->act, N * F);
         o->matmul_forward(d->sum, d->act, h->fc2w, h->fc2b, N, F, C);
-        o->add(d->sum, d->sum, d->x, N * C);
-        o->layernorm_forward(d->x, d->mean, d->rstd, d->sum, h->norm2w, h->norm2b, N, C, c->eps);
+        o->add_layernorm(d->sum, d->mean, d->rstd, norm2, d->sum, d->x, (Buf){0}, N, C, c->eps);
     }
     o->gather_rows(d->cls, d->x, d->first, B, C);
     o->matmul_forward(d->pre, d->cls, p->prew, p->preb, B, C, C);

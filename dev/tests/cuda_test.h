@@ -155,10 +155,53 @@ static Operand *index_operand(const char *name, size_t n, size_t below) // rando
 // ----------------------------------------------------------------------------
 // the ops
 
+// A residual stream's additions and norms in one kernel: as on the CPU, and what add and layernorm_forward make one
+// after the other, to the bit; the outputs lie over the inputs as in the model.
+static void norm_tests(const char *what, size_t N, size_t C, Operand *d, Operand *w, Operand *b)
+{
+    Operand *sum = random_operand("a, then the sum", N * C, 1), *out[2] = {random_operand("b, then the norm", N * C, 1),
+        poisoned("the other norm", N * C, ACT)}, *mean = poisoned("mean", N, DT_REAL),
+            *rstd = poisoned("rstd", N, DT_REAL);
+    size_t bytes = N * C * host_size(ACT);
+    void *together = xmalloc(bytes), *apart = xmalloc(bytes);
+    for (int kind = 0; kind < 3; kind++) { // a + b; a + (b + c); and with two norms
+        Operand *written[] = {sum, out[0], out[1], mean, rstd};
+        #define NORMS(name) \
+            const Buf third_ = kind ? ON(d) : (Buf){0}; \
+            Norm name[2] = {{ON(out[0]), ON(w), ON(b)}}; \
+            if (kind == 2) name[1] = (Norm){ON(out[1]), ON(b), ON(w)}
+        #define TOGETHER(norm) \
+            o->add_layernorm(ON(sum), ON(mean), ON(rstd), norm, ON(sum), ON(out[0]), third_, N, C, 1e-5)
+        least_rms = 0.1; // a mean may be near 0
+        CASE(what, 2e-5, OUT(sum, out[0], mean, rstd), { NORMS(norm); TOGETHER(norm); });
+        least_rms = 0;
+        const Ops *o = sides[1];
+        side = 1;
+        NORMS(norm);
+        for (int i = 0; i < 3; i++) { // of the stream and each norm
+            if (i == 2 && kind < 2) continue;
+            before_run(1, written, 5);
+            TOGETHER(norm);
+            o->download(together, ON(written[i]));
+            before_run(1, written, 5);
+            if (kind) o->add(ON(out[0]), ON(out[0]), ON(d), N * C);
+            o->add(ON(sum), ON(sum), ON(out[0]), N * C);
+            if (i)
+                o->layernorm_forward(ON(out[0]), ON(mean), ON(rstd), ON(sum), norm[i - 1].w, norm[i - 1].b, N, C, 1e-5);
+            o->download(apart, i ? ON(out[0]) : ON(sum));
+            CHECK(!memcmp(together, apart, bytes), "%s, kind %d: %s is not what the ops apart make", what, kind,
+                written[i]->name);
+        }
+        #undef NORMS
+        #undef TOGETHER
+    }
+    free(together); free(apart);
+}
+
 static void cuda_layers_tests(void)
 {
     static const struct { size_t N, C; } shapes[] = {
-        {1, 1}, {1, 96}, {7, 13}, {33, 96}, {130, 64}, {5, 768}, {70, 257}};
+        {1, 1}, {1, 96}, {7, 13}, {33, 96}, {130, 64}, {5, 768}, {70, 257}, {3, 2560}, {2, 4099}};
     cuda_start();
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
         size_t N = shapes[k].N, C = shapes[k].C, V = 11, T = 9, R = (N + 1) / 2;
@@ -182,6 +225,7 @@ static void cuda_layers_tests(void)
                 o->activation_backward(ON(y), ON(d), ON(x), (Activation)act, N * C));
         }
         CASE(NAME("add"), 1e-6, OUT(y), o->add(ON(y), ON(x), ON(d), N * C));
+        norm_tests(NAME("add_layernorm"), N, C, d, w, b);
         Operand *p = random_real("p", N * C, 1), *g1 = random_real("g", N * C, 1), *m1 = random_real("m", N * C, 1),
                 *m2 = random_real("v", N * C, 1);
         CASE(NAME("adamw"), 1e-5, OUT(p, m1, m2), {
