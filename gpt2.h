@@ -242,9 +242,9 @@ struct Ops {
     // dwte, dwpe +=
     void (*embed_backward)(Buf dwte, Buf dwpe, Buf dout, Buf tokens, Buf pos, size_t N, size_t C);
     void (*layernorm_forward)(Buf out, Buf mean, Buf rstd, Buf inp, Buf w, Buf b, size_t N, size_t C, double eps);
-    // A residual stream's addition and the norms that read it, to the bit what add and layernorm_forward make one after
-    // the other: sum = a + b (c none) or a + (b + c), and norm[0] and (norm[1].out not none) norm[1] of sum. Whatever is
-    // written may be a, b or c; with c, what b held is lost.
+    // A residual stream's addition and the norms that read it, to the bit what add and layernorm_forward make one
+    // after the other: sum = a + b (c none) or a + (b + c), and norm[0] and (norm[1].out not none) norm[1] of sum.
+    // Whatever is written may be a, b or c; with c, what b held is lost.
     void (*add_layernorm)(Buf sum, Buf mean, Buf rstd, const Norm norm[2], Buf a, Buf b, Buf c, size_t N, size_t C,
                           double eps);
     // dinp += (residual)

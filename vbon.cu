@@ -39,6 +39,7 @@
     type *name = (type *)dynamic_shared_
 #endif
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include "lib/cuda_plan.h"
 #include "ppo.h" // the loss of one action
 #include "lib/moments.h"
@@ -561,8 +562,8 @@ __global__ void __launch_bounds__(WARPS < 4 ? 128 : 32 * WARPS)
     fetch(bits, a + row);
     if (ADD) fetch(more, b + row);
     if (ADD && c) fetch(third, c + row);
-    fetch(weight, w); // on their way while the row is summed up
-    fetch(shift, bias);
+    const bool early = sizeof(T) == 2; // the weights: on their way while the row is summed up, if registers allow it
+    if (early) { fetch(weight, w); fetch(shift, bias); }
     float x[PER][W], m = 0, v = 0;
     UNROLL
     for (int k = 0; k < PER; k++) {
@@ -607,6 +608,7 @@ __global__ void __launch_bounds__(WARPS < 4 ? 128 : 32 * WARPS)
             store<ALIGNED>(to + row + at, y, C - at);
         }
     };
+    if (!early) { fetch(weight, w); fetch(shift, bias); }
     write(out);
     if (ADD && also) {
         fetch(weight, also_w);
@@ -1002,36 +1004,41 @@ __global__ void __launch_bounds__(THREADS)
     if (KEYS) tile_store<T, HS, M>(dqkv + h * hs + 2 * C, 3 * C, first, N, hs, db, one, tx, ty);
 }
 
-// The same in bfloat16 on tensor cores (mma.sync m16n8k16; tensor_core.h says which lane holds what). A block of 4
-// warps owns 64 positions, 16 a warp, and walks over tiles of TILE others. Tiles lie in shared memory as bfloat16 rows
-// of HS (the head size, rounded up) with a stride of HS + 8, which spreads the 8 rows of a matrix over all banks. A
+// The same on tensor cores (mma.sync m16n8k16; tensor_core.h says which lane holds what). A block of 4 warps owns 64
+// positions, 16 a warp, and walks over tiles of TILE others. Tiles lie in shared memory as rows of HS (the head size,
+// rounded up) elements of 16 bits with a stride of HS + 8, which spreads the 8 rows of a matrix over all banks. A
 // warp's scores s[n] are 16 x 8 for the others 8 n..8 n + 7; rounded, they are the next product's left side as they
 // are.
+
+// Elements E of a product's factors, of memory's type T. Of float half precision, which has as many bits of fraction as
+// TF32, 10; it ends at 65504, where no query, key or value is.
+template <class T> struct Factor { typedef bf16 type; };
+template <> struct Factor<float> { typedef __half type; };
 
 enum { MMA_THREADS = 128, MMA_ROWS = 64 };
 #define LOG2_E 1.4426950408889634f
 
 // Begins to load rows [first, first + ROWS) of a head's vectors; those from `end` on are 0. They are there after
-// copy_commit, copy_wait and __syncthreads. (Where they are not aligned they are loaded at once.)
-template <int HS, int ROWS>
-__device__ inline void mma_load(bf16 *tile, const bf16 *head, size_t stride, size_t first, size_t end, size_t hs)
+// copy_commit, copy_wait and __syncthreads. (What is not aligned, or must be converted, is loaded at once.)
+template <int HS, int ROWS, class E, class T>
+__device__ inline void mma_load(E *tile, const T *head, size_t stride, size_t first, size_t end, size_t hs)
 {
     const bool aligned = hs % 8 == 0 && stride % 8 == 0 && (uintptr_t)head % 16 == 0; // the same for all
     for (int k = threadIdx.x; k < ROWS * (HS / 8); k += MMA_THREADS) {
         size_t r = k / (HS / 8), c = k % (HS / 8) * 8;
         const bool there = first + r < end && c < hs;
-        const bf16 *from = there ? head + (first + r) * stride + c : head;
-        bf16 *to = tile + r * (HS + 8) + c;
-        if (aligned) { copy_async(to, from, there); continue; }
+        const T *from = there ? head + (first + r) * stride + c : head;
+        E *to = tile + r * (HS + 8) + c;
+        if (sizeof(T) == 2 && aligned) { copy_async(to, from, there); continue; }
         float x[8] = {0};
-        if (there) load(x, from, hs - c);
+        for (size_t j = 0; there && j < 8 && c + j < hs; j += Wide<T>::n) load(x + j, from + j, hs - c - j);
         store(to, x, 8);
     }
 }
 
 // s (16, TILE) = 16 rows of a . rows of x
-template <int HS, int TILE>
-__device__ inline void mma_dot(float s[TILE / 8][4], const bf16 *a, const bf16 *x)
+template <int HS, int TILE, class E>
+__device__ inline void mma_dot(float s[TILE / 8][4], const E *a, const E *x)
 {
     const int lane = threadIdx.x % 32;
     UNROLL
@@ -1043,66 +1050,67 @@ __device__ inline void mma_dot(float s[TILE / 8][4], const bf16 *a, const bf16 *
         UNROLL
         for (int n = 0; n < TILE / 8; n += 2) {
             ldmatrix_x4(right, x + (n * 8 + lane / 16 * 8 + lane % 8) * (HS + 8) + c + lane / 8 % 2 * 8);
-            mma_m16n8k16_bf16(s[n], left, right);
-            mma_m16n8k16_bf16(s[n + 1], left, right + 2);
+            mma_m16n8k16<E>(s[n], left, right);
+            mma_m16n8k16<E>(s[n + 1], left, right + 2);
         }
     }
 }
 
-__device__ inline uint32_t two_bf16(float low, float high)
+template <class E> __device__ inline uint32_t two(float low, float high)
 {
-    bf16 pair[2] = {(bf16)low, (bf16)high};
+    E pair[2] = {(E)low, (E)high};
     uint32_t bits;
     memcpy(&bits, (const void *)pair, 4);
     return bits;
 }
 
 // acc (16, HS) += w (16, TILE) x
-template <int HS, int TILE>
-__device__ inline void mma_multiply(float acc[HS / 8][4], const float w[TILE / 8][4], const bf16 *x)
+template <int HS, int TILE, class E>
+__device__ inline void mma_multiply(float acc[HS / 8][4], const float w[TILE / 8][4], const E *x)
 {
     const int lane = threadIdx.x % 32;
     UNROLL
     for (int n = 0; n < TILE / 8; n += 2) {
-        uint32_t left[4] = {two_bf16(w[n][0], w[n][1]), two_bf16(w[n][2], w[n][3]), two_bf16(w[n + 1][0], w[n + 1][1]),
-                            two_bf16(w[n + 1][2], w[n + 1][3])},
+        uint32_t left[4] = {two<E>(w[n][0], w[n][1]), two<E>(w[n][2], w[n][3]), two<E>(w[n + 1][0], w[n + 1][1]),
+                            two<E>(w[n + 1][2], w[n + 1][3])},
                  right[4];
         UNROLL
         for (int c = 0; c < HS / 8; c += 2) {
             ldmatrix_x4_trans(right, x + (n * 8 + lane % 16) * (HS + 8) + c * 8 + lane / 16 * 8);
-            mma_m16n8k16_bf16(acc[c], left, right);
-            mma_m16n8k16_bf16(acc[c + 1], left, right + 2);
+            mma_m16n8k16<E>(acc[c], left, right);
+            mma_m16n8k16<E>(acc[c + 1], left, right + 2);
         }
     }
 }
 
 // acc, rows g and g + 8 of it times the two factors, through the warp's own 16 rows of a tile (nobody reads them any
 // more) to a head's vectors
-template <int HS>
-__device__ inline void mma_store(bf16 *head, size_t stride, size_t first, size_t end, size_t hs, float acc[HS / 8][4],
-                                 float factor, float factor8, bf16 *rows)
+template <int HS, class T, class E>
+__device__ inline void mma_store(T *head, size_t stride, size_t first, size_t end, size_t hs, float acc[HS / 8][4],
+                                 float factor, float factor8, E *rows)
 {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4 * 2;
     UNROLL
     for (int c = 0; c < HS / 8; c++)
         for (int e = 0; e < 4; e++)
-            rows[(g + e / 2 * 8) * (HS + 8) + c * 8 + t + e % 2] = (bf16)(acc[c][e] * (e < 2 ? factor : factor8));
+            rows[(g + e / 2 * 8) * (HS + 8) + c * 8 + t + e % 2] = (E)(acc[c][e] * (e < 2 ? factor : factor8));
     __syncwarp();
     for (int k = lane; k < 16 * (HS / 8); k += 32) {
         size_t r = k / (HS / 8), c = k % (HS / 8) * 8;
         float x[8];
         if (first + r >= end || c >= hs) continue;
         load(x, rows + r * (HS + 8) + c, 8);
-        store(head + (first + r) * stride + c, x, hs - c);
+        for (size_t j = 0; j < 8 && c + j < hs; j += Wide<T>::n)
+            store(head + (first + r) * stride + c + j, x + j, hs - c - j);
     }
     __syncwarp();
 }
 
 // One tile of keys k and values v, the first of them k0, for a warp's 16 queries: an online softmax, in powers of two
 // (scale has log2(e) in it). Of the two rows that a lane has, g and g + 8, each sees the keys low[r] <= key < high[r].
-template <int HS, int TILE>
-__device__ inline void mma_attend(float o[HS / 8][4], float most[2], float sum[2], const bf16 *q, const bf16 *k,
-                                  const bf16 *v, int k0, const int low[2], const int high[2], float scale)
+template <int HS, int TILE, class E>
+__device__ inline void mma_attend(float o[HS / 8][4], float most[2], float sum[2], const E *q, const E *k, const E *v,
+                                  int k0, const int low[2], const int high[2], float scale)
 {
     const int t = threadIdx.x % 4 * 2;
     float s[TILE / 8][4];
@@ -1136,9 +1144,9 @@ __device__ inline void mma_attend(float o[HS / 8][4], float most[2], float sum[2
 }
 
 // What is left of an online softmax: the warp's rows of out, which begin at `first`, and their log-sum-exp
-template <int HS>
-__device__ inline void mma_finish(bf16 *out, float *lse, float o[HS / 8][4], const float most[2], const float sum[2],
-                                  bf16 *rows, size_t first, size_t N, size_t NH, size_t h, size_t hs)
+template <int HS, class T, class E>
+__device__ inline void mma_finish(T *out, float *lse, float o[HS / 8][4], const float most[2], const float sum[2],
+                                  E *rows, size_t first, size_t N, size_t NH, size_t h, size_t hs)
 {
     const int lane = threadIdx.x % 32;
     for (int r = 0; r < 2; r++) {
@@ -1158,25 +1166,26 @@ __device__ inline void mma_finish(bf16 *out, float *lse, float o[HS / 8][4], con
 // attention_decode_kernel sees to them. Bytes: keys and values once per 64 queries; operations: 4 HS for each pair of
 // query and key, by mma.
 enum { PREFIX_RUNS = 8 };
-template <int HS, int TILE>
+template <class T, int HS, int TILE>
 __global__ void __launch_bounds__(MMA_THREADS, 2)
-    attention_mma_kernel(bf16 *out, float *lse, const bf16 *qkv, const int *start, const bf16 *pkv, const int *pslot,
+    attention_mma_kernel(T *out, float *lse, const T *qkv, const int *start, const T *pkv, const int *pslot,
                          const int *plen, size_t positions, size_t B, size_t N, size_t NH, size_t hs, bool own,
                          bool causal, float scale)
 {
     // bytes: (own || few_prompts(start, pslot, B, N, PREFIX_RUNS)) *
-    //        ((own ? 4 : 2 * gridDim.z) * N + 2 * prompt_positions(pkv, pslot, plen, B)) * NH * hs * sizeof(bf16);
+    //        ((own ? 4 : 2 * gridDim.z) * N + 2 * prompt_positions(pkv, pslot, plen, B)) * NH * hs * sizeof(T);
     // flops: (own || few_prompts(start, pslot, B, N, PREFIX_RUNS)) *
     //        (own * tile_pairs(start, B, N, 64, 16, TILE, causal, false) +
     //         prompt_pairs(pkv, start, pslot, plen, B, N, TILE)) * 4 * HS * NH; bound: latency
     enum { ROWS = MMA_ROWS * (HS + 8), KEYS = TILE * (HS + 8) };
-    DYNAMIC_SHARED(bf16, shared);
-    bf16 *q = shared, *tiles = q + ROWS; // keys and values, twice
+    typedef typename Factor<T>::type E;
+    DYNAMIC_SHARED(E, shared);
+    E *q = shared, *tiles = q + ROWS; // keys and values, twice
     __shared__ int low[MMA_ROWS], high[MMA_ROWS], slot[MMA_ROWS], len[MMA_ROWS], runs[WARPS_MAX];
     const int row = threadIdx.x / 32 * 16, g = threadIdx.x % 32 / 4, i = threadIdx.x; // row: the warp's first
     const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS;
     const int n = (int)(N - first < MMA_ROWS ? N - first : (size_t)MMA_ROWS);
-    const bf16 *head = qkv + h * hs;
+    const T *head = qkv + h * hs;
     out += blockIdx.z * N * C;
     if (lse) lse += blockIdx.z * N * NH;
     if (own) tile_partners<true, MMA_ROWS>(low, high, start, B, N, first, causal);
@@ -1192,7 +1201,7 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
     }
     mma_load<HS, MMA_ROWS>(q, head, 3 * C, first, N, hs);
     // the walk: queries [from, to) see the keys [k0, end) of these
-    const bf16 *keys = NULL;
+    const T *keys = NULL;
     size_t values = 0, stride = 0; // the values are so far from the keys, and positions from each other
     int from = 0, to = 0, k0 = 0, end = 0;
     bool rows = false;             // it has come to the rows of qkv
@@ -1218,7 +1227,7 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
                 stride = 3 * C;
             } else return false;
         }
-        bf16 *k = tiles, *v = k + KEYS;
+        E *k = tiles, *v = k + KEYS;
         tiles = tiles == q + ROWS ? tiles + 2 * KEYS : q + ROWS; // where the one after goes
         mma_load<HS, TILE>(k, keys, stride, (size_t)k0, (size_t)end, hs);
         mma_load<HS, TILE>(v, keys + values, stride, (size_t)k0, (size_t)end, hs);
@@ -1228,7 +1237,7 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
     bool more = next();
     copy_commit();
     while (more) {
-        const bf16 *k = tiles == q + ROWS ? tiles + 2 * KEYS : q + ROWS; // the other one
+        const E *k = tiles == q + ROWS ? tiles + 2 * KEYS : q + ROWS; // the other one
         const int here = k0;
         int see[2], until[2]; // rows g and g + 8 see these keys
         for (int r = 0; r < 2; r++) {
@@ -1328,16 +1337,19 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
 static dim3 tiles(size_t N, size_t tile, size_t NH) { return dim3((unsigned)ceil_div(N, tile), (unsigned)NH); }
 
 // attention_mma_kernel over N queries, a prompt's walk in `parts`
-static void attention_mma(bf16 *out, float *lse, Buf qkv, Buf start, Buf pkv, Buf pslot, Buf plen, size_t TP, size_t B,
+template <class T>
+static void attention_mma(T *out, float *lse, Buf qkv, Buf start, Buf pkv, Buf pslot, Buf plen, size_t TP, size_t B,
                           size_t N, size_t NH, size_t HS_, bool own, bool causal, size_t parts)
 {
     dim3 grid((unsigned)ceil_div(N, MMA_ROWS), (unsigned)NH, (unsigned)parts);
     float scale = LOG2_E / sqrtf((float)HS_);
-    BY_MMA_SIZE(HS_, {
-        enum { TILE = HS <= 64 ? 64 : 32 }; // two blocks at a time fit
-        RUN((attention_mma_kernel<HS, TILE>), grid, MMA_THREADS, (MMA_ROWS + 4 * TILE) * (HS + 8) * sizeof(bf16), out,
-            lse, at<bf16>(qkv), I_(start), at<bf16>(pkv), I_(pslot), I_(plen), TP, B, N, NH, HS_, own, causal, scale);
-    });
+    #define ATTEND(HS, TILE) \
+        RUN((attention_mma_kernel<T, HS, TILE>), grid, MMA_THREADS, \
+            (MMA_ROWS + 4 * TILE) * (HS + 8) * sizeof(typename Factor<T>::type), out, lse, at<T>(qkv), I_(start), \
+            at<T>(pkv), I_(pslot), I_(plen), TP, B, N, NH, HS_, own, causal, scale)
+    if constexpr (sizeof(T) == 4) ATTEND(64, 64); // DistilBERT's
+    else BY_MMA_SIZE(HS_, { enum { TILE = HS <= 64 ? 64 : 32 }; ATTEND(HS, TILE); }); // two blocks at a time fit
+    #undef ATTEND
 }
 
 static void cuda_attention_forward(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS_,
@@ -1352,6 +1364,15 @@ static void cuda_attention_forward(Buf out, Buf lse, Buf qkv, Buf start, size_t 
                      RUN((attention_forward_kernel<float, HS, M>), tiles(N, 16 * M, NH), THREADS,
                          (2 * 16 * M * (HS + 4) + 16 * M * (16 * M + 4)) * sizeof(float), at<float>(out), F_(lse),
                          at<float>(qkv), I_(start), B, N, NH, HS_, causal, scale));
+}
+
+// As products of float in bfloat16 runs: on tensor cores
+static void cuda_attention_forward_tf32(Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N, size_t NH, size_t HS_,
+                                        bool causal)
+{
+    if (qkv.type != DT_F32 || HS_ > 64) return cuda_attention_forward(out, lse, qkv, start, B, N, NH, HS_, causal);
+    NEED(out, N * NH * HS_); NEED(lse, N * NH); NEED(qkv, 3 * N * NH * HS_); NEED_INDEX(start, B + 1);
+    attention_mma(F_(out), F_(lse), qkv, start, none, none, none, 0, B, N, NH, HS_, true, causal, 1);
 }
 
 static void cuda_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qkv, Buf start, size_t B, size_t N,
@@ -2287,6 +2308,7 @@ extern "C" const Ops *ops_cuda(DType type)
         in_float.type = DT_F32;
         in_bf16.type = DT_BF16;
         in_bf16.matmul_forward = cuda_matmul_forward_tf32;
+        in_bf16.attention_forward = cuda_attention_forward_tf32;
     }
     return type == DT_BF16 ? &in_bf16 : &in_float;
 }

@@ -448,10 +448,12 @@ static int check_claims(const Result *results, bool all)
     return wrong;
 }
 
-// What kernels of a name touch, line by line, in the first of these jobs in which there are any
-static int print_lines(const char *kernel)
+// What kernels of a name touch, line by line, in the first of these jobs in which there are any, or in the stretch
+// that was asked for
+static int print_lines(const char *kernel, const bool *chosen)
 {
-    static void (*const runs[])(void) = {run_train_small, run_gpt2_8, run_ppo_2, run_pythia_train, run_pythia_200};
+    static void (*runs[])(void) = {run_train_small, run_gpt2_8, run_ppo_2, run_pythia_train, run_pythia_200};
+    for (int k = 0; k < STRETCHES; k++) if (chosen[k]) for (int i = 0; i < 5; i++) runs[i] = stretches[k].run;
     setenv("SIMT_DEVICE_MB", "200000", 1);
     o = ops_cuda(DT_BF16);
     cost_want(kernel);
@@ -477,10 +479,10 @@ int main(int argc, char **argv)
         else usage("gpu_cost: %s: it knows --kernel NAME, --check FILE, --dump FILE and the stretches in its table",
             argv[i]);
     }
-    for (int k = 0; k < STRETCHES && !any; k++) chosen[k] = true;
+    for (int k = 0; k < STRETCHES && !any && !kernel; k++) chosen[k] = true;
     FILE *d = dump ? fopen(dump, "w") : NULL;
     if (dump && !d) die("gpu_cost: %s: %s", dump, strerror(errno));
-    if (kernel) return print_lines(kernel);
+    if (kernel) return print_lines(kernel, chosen);
     cost_operations();
     run_all(chosen, results, d);
     bool wrong = check_claims(results, !any);

@@ -2,7 +2,7 @@
 //
 // A warp of 32 lanes holds each small matrix in pieces. Lane i has group g = i/4 and place t = i%4:
 //   m16n8k16, A (16,16): a[0] row g, a[1] row g+8, columns 2t, 2t+1; a[2], a[3] the same rows, columns 2t+8, 2t+9.
-//             Two bfloat16 in each.
+//             Two bfloat16, or half, in each.
 //             B (16,8):  b[0] rows 2t, 2t+1, b[1] rows 2t+8, 2t+9, column g.
 //             D (16,8):  d[0], d[1] row g, columns 2t, 2t+1; d[2], d[3] row g+8. Floats.
 //   ldmatrix loads up to four 8x8 matrices of 16-bit elements from shared memory: lane i gives the address of row
@@ -21,6 +21,8 @@
 // This is inline PTX. dev/cuda_on_cpu/tensor_core.h has the same functions for g++, as the PTX manual describes them.
 #pragma once
 #include <stdint.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 __device__ inline uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 __device__ inline void ldmatrix_x4(uint32_t r[4], const void *shared_row)
@@ -33,13 +35,18 @@ __device__ inline void ldmatrix_x4_trans(uint32_t r[4], const void *shared_row)
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(shared_row)) : "memory");
 }
-__device__ inline void mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])
-{
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
+template <class E> __device__ inline void mma_m16n8k16(float d[4], const uint32_t a[4], const uint32_t b[2]);
+#define MMA(E, type) \
+    template <> __device__ inline void mma_m16n8k16<E>(float d[4], const uint32_t a[4], const uint32_t b[2]) \
+    { \
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 " \
+                     "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1])); \
+    }
+MMA(__nv_bfloat16, "bf16")
+MMA(__half, "f16")
+#undef MMA
 __device__ inline void copy_async(void *shared, const void *global, bool there)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"

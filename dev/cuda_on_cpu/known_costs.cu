@@ -45,7 +45,7 @@ __global__ void multiply(float *out) // a warp's product, and the matrix it load
     uint32_t a[4], b[2] = {0, 0};
     float d[4] = {0, 0, 0, 0};
     ldmatrix_x4(a, tile + threadIdx.x % 16 * 24 + threadIdx.x / 16 * 8);
-    mma_m16n8k16_bf16(d, a, b);
+    mma_m16n8k16<__nv_bfloat16>(d, a, b);
     out[threadIdx.x] = d[0];
 }
 

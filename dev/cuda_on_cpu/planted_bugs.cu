@@ -414,7 +414,7 @@ __global__ void mma_kernel(float *c, const __nv_bfloat16 *a, const __nv_bfloat16
     float d[4] = {1, 1, 1, 1};
     ldmatrix_x4(fa, &A[lane % 16][lane / 16 * 8]);
     ldmatrix_x4_trans(fb, &B[lane % 16][0]);
-    mma_m16n8k16_bf16(d, fa, fb);
+    mma_m16n8k16<__nv_bfloat16>(d, fa, fb);
     for (int q = 0; q < 4; q++) c[(lane / 4 + q / 2 * 8) * 8 + lane % 4 * 2 + q % 2] = d[q];
 }
 static void run_clean_mma()

@@ -3,6 +3,8 @@
 // Sums are float, in the order of k. A GPU adds in another order and rounds a little differently.
 #pragma once
 #include <stdint.h>
+#include <type_traits>
+#include <cuda_fp16.h>
 
 namespace simt {
 
@@ -39,6 +41,7 @@ template <bool TRANSPOSED> inline void ldmatrix(uint32_t r[4], const void *share
 struct Multiply {
     float d[4];
     uint32_t a[4], b[2];
+    bool half; // half precision, else bfloat16
 };
 void multiply_16_8_16(void **slots, unsigned lanes);
 
@@ -83,9 +86,10 @@ inline void ldmatrix_x4_trans(uint32_t r[4], const void *shared_row, SIMT_SITE)
 {
     simt::ldmatrix<true>(r, shared_row, at);
 }
-inline void mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint32_t b[2], SIMT_SITE)
+template <class E> inline void mma_m16n8k16(float d[4], const uint32_t a[4], const uint32_t b[2], SIMT_SITE)
 {
-    simt::Multiply slot = {{d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+    simt::Multiply slot = {{d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b[0], b[1]},
+                           std::is_same<E, __half>::value};
     simt::meet_warp(~0u, simt::multiply_16_8_16, &slot, at);
     for (int i = 0; i < 4; i++) d[i] = slot.d[i];
 }
@@ -103,8 +107,14 @@ void simt::multiply_16_8_16(void **slots, unsigned lanes)
     (void)slots;
 #else
     float A[16][16], B[16][8], D[16][8];
-    auto low = [](uint32_t x) { return bits<float>(x << 16); };
-    auto high = [](uint32_t x) { return bits<float>(x & 0xffff0000u); };
+    const bool in_half = ((const Multiply *)slots[0])->half;
+    auto low = [&](uint32_t x) {
+        __half_raw h;
+        h.x = (unsigned short)x;
+        return in_half ? __half2float(__half(h)) : bits<float>(x << 16);
+    };
+    auto high = [&](uint32_t x) { return in_half ? low(x >> 16) : bits<float>(x & 0xffff0000u); };
+    int trapped = fedisableexcept(FE_INVALID);
     for (int i = 0; i < 32; i++) {
         const Multiply *m = (const Multiply *)slots[i];
         int g = i / 4, t = i % 4 * 2;
@@ -115,7 +125,6 @@ void simt::multiply_16_8_16(void **slots, unsigned lanes)
         }
         for (int q = 0; q < 2; q++) B[t + q * 8][g] = low(m->b[q]), B[t + q * 8 + 1][g] = high(m->b[q]);
     }
-    int trapped = fedisableexcept(FE_INVALID);
     for (int i = 0; i < 16; i++) for (int k = 0; k < 16; k++) for (int j = 0; j < 8; j++) D[i][j] += A[i][k] * B[k][j];
     feclearexcept(FE_INVALID);
     if (trapped & FE_INVALID) feenableexcept(FE_INVALID);

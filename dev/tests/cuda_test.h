@@ -309,6 +309,14 @@ static void cuda_attention_tests(void)
             CASE(NAME(causal ? "attention_backward" : "attention_backward, full"), 2e-5, OUT(dqkv),
                  o->attention_backward(ON(dqkv), ON(d), ON(y), ON(lse), ON(qkv), ON(st), B, N, NH, HS, causal));
         }
+        if (bf16) { // what is float there, DistilBERT's, is half where tensor cores multiply: 10 bits instead of 7
+            Operand *fine = random_real("qkv", 3 * N * C, 2), *out = poisoned("out", N * C, DT_REAL);
+            bf16 = false;
+            for (int causal = 1; causal >= 0; causal--)
+                CASE(NAME("attention_forward of float"), 1e-3, OUT(out, lse),
+                    o->attention_forward(ON(out), ON(lse), ON(fine), ON(st), B, N, NH, HS, causal));
+            bf16 = true;
+        }
         Operand *turned = random_operand("qkv", 3 * N * C, 1);
         CASE(NAME("rotary"), 1e-6, OUT(turned), o->rotary(ON(turned), ON(pos), N, NH, HS, HS / 4 * 2, 10000, false));
         CASE(NAME("rotary, inverse"), 1e-6, OUT(turned),
