@@ -231,9 +231,14 @@ struct Ops {
     // the host's memory, from which a device copies fastest; NULL: this table's memory is the host's
     Buf (*pin)(size_t bytes, const char *name);
     void (*unpin)(Buf *b);
-    // host to buffer, dst.n elements of dst.type (real for DT_BF16, rounded on the way)
+    // host to buffer, dst.n elements of dst.type (real for DT_BF16, rounded on the way). Pinned memory must stay as it
+    // is until something that was queued later has been waited for
     void (*upload)(Buf dst, const void *src);
     void (*download)(void *dst, Buf src);
+    // A download that the host need not wait for at once, into pinned memory: number `which`, 0 or 1, of two that may
+    // be on their way. download_end waits for it, and for no more.
+    void (*download_begin)(void *dst, Buf src, int which);
+    void (*download_end)(int which);
     void (*copy)(Buf dst, Buf src);                              // of equal types, or from real to DT_BF16
     void (*fill)(Buf dst, double value);
     // layers
@@ -278,6 +283,7 @@ struct Ops {
     // causally; their keys and values are stored in kv
     void (*attention_decode)(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, Buf len, size_t T, Buf pkv, Buf pslot,
                              Buf plen, size_t TP, size_t B, size_t N, size_t NH, size_t HS);
+    void (*gather_ints)(Buf out, Buf inp, Buf index, size_t n);  // out (n) = inp[index], all int32
     // out (R,C) = inp[index]
     void (*gather_rows)(Buf out, Buf inp, Buf index, size_t R, size_t C);
     // out[index] += inp, indices distinct

@@ -125,6 +125,8 @@ static void cpu_release(Buf *b)
 }
 static void cpu_upload(Buf dst, const void *src) { memcpy(dst.p, src, dst.n * dtype_size(dst.type)); }
 static void cpu_download(void *dst, Buf src) { memcpy(dst, src.p, src.n * dtype_size(src.type)); }
+static void cpu_download_begin(void *dst, Buf src, int which) { (void)which; cpu_download(dst, src); }
+static void cpu_download_end(int which) { (void)which; }
 static void cpu_copy(Buf dst, Buf src) { memcpy(dst.p, src.p, dst.n * dtype_size(dst.type)); }
 
 static void cpu_fill(Buf dst, double value)
@@ -558,6 +560,12 @@ static void cpu_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot, 
         }
 }
 
+static void cpu_gather_ints(Buf out, Buf inp, Buf index, size_t n)
+{
+    NEED_INDEX(out, n); NEED_INDEX(index, n);
+    for (size_t i = 0; i < n; i++) I_(out)[i] = I_(inp)[I_(index)[i]];
+}
+
 static void cpu_gather_rows(Buf out, Buf inp, Buf index, size_t R, size_t C)
 {
     NEED(out, R * C); NEED_INDEX(index, R);
@@ -895,6 +903,8 @@ static const Ops cpu_table = {
     .release = cpu_release,
     .upload = cpu_upload,
     .download = cpu_download,
+    .download_begin = cpu_download_begin,
+    .download_end = cpu_download_end,
     .copy = cpu_copy,
     .fill = cpu_fill,
     .embed_forward = cpu_embed_forward,
@@ -913,6 +923,7 @@ static const Ops cpu_table = {
     .attention_forward = cpu_attention_forward,
     .attention_backward = cpu_attention_backward,
     .attention_decode = cpu_attention_decode,
+    .gather_ints = cpu_gather_ints,
     .gather_rows = cpu_gather_rows,
     .scatter_rows = cpu_scatter_rows,
     .logprob_forward = cpu_logprob_forward,

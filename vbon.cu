@@ -190,6 +190,14 @@ static void cuda_download(void *dst, Buf src)
     for (size_t i = 0; h && i < src.n; i++) { bf16 x; memcpy((void *)&x, &h[i], 2); ((float *)dst)[i] = (float)x; }
 }
 
+static cudaEvent_t arrived[2]; // downloads, by number
+static void cuda_download_begin(void *dst, Buf src, int which)
+{
+    check(cudaMemcpyAsync(dst, src.p, src.n * dtype_size(src.type), cudaMemcpyDeviceToHost, stream), "download");
+    check(cudaEventRecord(arrived[which], stream), "download");
+}
+static void cuda_download_end(int which) { check(cudaEventSynchronize(arrived[which]), "download"); }
+
 // ----------------------------------------------------------------------------
 // what kernels share: 128-bit accesses, sums over a warp and over a block
 
@@ -1570,6 +1578,19 @@ static void cuda_attention_decode(Buf out, Buf kv, Buf qkv, Buf start, Buf slot,
 // ----------------------------------------------------------------------------
 // rows by index
 
+__global__ void gather_ints_kernel(int *out, const int *inp, const int *index, size_t n)
+{
+    // bytes: 8 * n + 4 * different(index, n); flops: 0; bound: its launch
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) out[i] = inp[index[i]];
+}
+
+static void cuda_gather_ints(Buf out, Buf inp, Buf index, size_t n)
+{
+    NEED_INDEX(out, n); NEED_INDEX(index, n);
+    RUN(gather_ints_kernel, (unsigned)ceil_div(n, THREADS), THREADS, 0, I_(out), I_(inp), I_(index), n);
+}
+
 // ADD: out[index] += inp; else out = inp[index]
 template <class T, bool ADD>
 __global__ void move_rows_kernel(T *out, const T *inp, const int *index, size_t R, size_t C)
@@ -2232,6 +2253,7 @@ static Ops make_table(void)
     t.name = "cuda";
     #define OP(f) t.f = cuda_##f
     OP(alloc); OP(release); OP(pin); OP(unpin); OP(upload); OP(download); OP(copy); OP(fill);
+    OP(download_begin); OP(download_end);
     OP(embed_forward);
     OP(embed_backward);
     OP(layernorm_forward);
@@ -2248,6 +2270,7 @@ static Ops make_table(void)
     OP(attention_forward);
     OP(attention_backward);
     OP(attention_decode);
+    OP(gather_ints);
     OP(gather_rows);
     OP(scatter_rows);
     OP(logprob_forward);
@@ -2290,6 +2313,7 @@ static void start_device(void)
                 "compiles it at the first start\n", device.name, device.major, device.minor);
     check(cudaSetDevice(own), device.name);
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+    for (int i = 0; i < 2; i++) check(cudaEventCreateWithFlags(&arrived[i], cudaEventDisableTiming), "event");
     device_gemm_start();
 }
 

@@ -547,7 +547,15 @@ static bool in_graph;
 // What comes from the host decides what kernels do: how many uploads there were, and of the last one to an address a
 // hash. Counts are kept as long as it is the same.
 static uint64_t uploads;
-static std::unordered_map<const void *, uint64_t> uploaded;
+struct Upload { size_t bytes; uint64_t hash; };
+static std::map<const char *, Upload> uploaded; // by where it went
+static uint64_t upload_of(const void *p)        // of the last upload to a range that p is in
+{
+    auto u = uploaded.upper_bound((const char *)p);
+    if (u == uploaded.begin()) return uploads;
+    u--;
+    return (const char *)p < u->first + u->second.bytes ? u->second.hash : uploads;
+}
 
 struct Done { // the operation that has just run
     std::string name;
@@ -594,8 +602,7 @@ static void cost_launch(const Launch &l, const std::function<void()> &call)
     static std::unordered_map<uint64_t, Counts> known;
     uint64_t key = l.key;
     for (const void *p : l.ints) if (p) {
-        auto u = uploaded.find(p);
-        key = (key ^ (u == uploaded.end() ? uploads : u->second)) * 0x9e3779b97f4a7c15ull;
+        key = (key ^ upload_of(p)) * 0x9e3779b97f4a7c15ull;
         key ^= key >> 29;
     }
     auto i = known.find(key);
@@ -645,10 +652,13 @@ static bool cost_copy(void *to, const void *from, size_t n, bool to_device, bool
         uploads++;
         uint64_t h = n;
         for (size_t i = 0; i < n; i++) h = (h ^ ((const unsigned char *)from)[i]) * 0x100000001b3ull;
-        uploaded[to] = h;
+        uploaded[(const char *)to] = {n, h};
     }
     entry(within ? "(copy)" : to_device ? "(upload)" : "(download)", within ? 2 * bytes : 0, 0, nullptr);
-    if (from_device && !to_device) memset(to, 0, n);
+    if (from_device && !to_device) {
+        memset(to, 0, n);
+        if (n <= 65536) memset((void *)from, 0, n); // what goes on with it there does so with the same
+    }
     return !from_device || (within && n <= 65536); // indices, it may be
 }
 static void cost_fill(double bytes)
@@ -676,6 +686,14 @@ static void cost_wait()
 {
     phase_waits++;
     for (int k = 0; k < CARDS; k++) now.host[k] = std::max(now.host[k], now.device[k]) + model.host_wait;
+}
+// An event stands for a time on the device's clock
+static std::map<const void *, Clocks> recorded;
+static void cost_record(const void *event) { recorded[event] = now; }
+static void cost_wait(const void *event)
+{
+    phase_waits++;
+    for (int k = 0; k < CARDS; k++) now.host[k] = std::max(now.host[k], recorded[event].device[k]) + model.host_wait;
 }
 
 } // namespace simt

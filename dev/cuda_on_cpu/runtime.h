@@ -608,6 +608,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
     }, 0, {}, false, nullptr});
     if (s.capture) return cudaSuccess; // a graph is replayed in order
     *e = {true, s.id, s.clock, ms};
+    COST(cost_record(e));
     return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
@@ -617,6 +618,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
+    COST(if (e->recorded) cost_wait(e));
     if (e->recorded) wait_for(e->after);
     return cudaSuccess;
 }
