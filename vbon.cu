@@ -947,17 +947,27 @@ __global__ void __launch_bounds__(THREADS)
     tile_store<T, HS, M>(out + h * hs, C, first, N, hs, o, inverse, tx, ty);
 }
 
-// delta (N,NH) = out . dout of each token and head, which is sum_j p_j dp_j. A warp each.
+// What the backward pass knows of a query in a head: of its softmax the log-sum-exp, and delta = out . dout, which is
+// sum_j p_j dp_j. about (NH,N): a head's are side by side. TEAM lanes a token and head.
+typedef struct __align__(8) { float lse, delta; } QueryState;
 template <class T>
-__global__ void attention_delta_kernel(float *delta, const T *out, const T *dout, size_t n, size_t hs)
+__global__ void attention_delta_kernel(QueryState *about, const T *out, const T *dout, const float *lse, size_t N,
+                                       size_t NH, size_t hs)
 {
-    // bytes: 2 * n * hs * sizeof(T); flops: n * (2 * hs + 160); bound: instructions
-    const size_t k = (size_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
-    if (k >= n) return;
+    enum { W = Wide<T>::n, TEAM = 8 };
+    // bytes: N * NH * (2 * hs * sizeof(T) + 12); flops: N * NH * (2 * ((hs + W - 1) / W * W) + 24); bound: memory
+    const size_t k = (size_t)blockIdx.x * (THREADS / TEAM) + threadIdx.x / TEAM, lane = threadIdx.x % TEAM;
+    const bool there = k < N * NH;
     float dot = 0;
-    for (size_t c = lane; c < hs; c += 32) dot += (float)out[k * hs + c] * (float)dout[k * hs + c];
-    dot = lanes_sum(dot, 32);
-    if (lane == 0) delta[k] = dot;
+    for (size_t c = lane * W; there && c < hs; c += TEAM * W) {
+        float x[W], d[W];
+        load(x, out + k * hs + c, hs - c);
+        load(d, dout + k * hs + c, hs - c);
+        for (int j = 0; j < W; j++) dot += x[j] * d[j];
+    }
+    dot = lanes_sum(dot, TEAM);
+    QueryState q = {there ? lse[k] : 0, dot};
+    if (there && lane == 0) about[k % NH * N + k / NH] = q;
 }
 
 // Backward, run twice: KEYS: a block owns keys and values and walks over the queries that see them, for dk and dv; else
@@ -966,8 +976,8 @@ __global__ void attention_delta_kernel(float *delta, const T *out, const T *dout
 // db += p y.
 template <class T, int HS, int M, bool KEYS>
 __global__ void __launch_bounds__(THREADS)
-    attention_backward_kernel(T *dqkv, const T *dout, const float *lse, const float *delta, const T *qkv,
-                              const int *start, size_t B, size_t N, size_t NH, size_t hs, bool causal, float scale)
+    attention_backward_kernel(T *dqkv, const T *dout, const QueryState *about, const T *qkv, const int *start,
+                              size_t B, size_t N, size_t NH, size_t hs, bool causal, float scale)
 {
     // bytes: (KEYS ? 6 : 5) * N * NH * hs * sizeof(T) + 8 * N * NH;
     // flops: (KEYS ? 8 : 6) * (HS + 1) * NH * tile_pairs(start, B, N, 16 * M, 16 * M, 16 * M, causal, KEYS);
@@ -996,10 +1006,10 @@ __global__ void __launch_bounds__(THREADS)
             for (int j = 0; j < M; j++) {
                 int t = (int)t0 + SCORE_COLUMN(j), at_ = QUERY_ROW(i) * (TILE + 4) + SCORE_COLUMN(j);
                 bool pair = t >= low[QUERY_ROW(i)] && t < high[QUERY_ROW(i)];
-                size_t query = (pair ? KEYS ? (size_t)t : first + QUERY_ROW(i) : 0) * NH + h;
-                float w = pair ? expf(s[i][j] * scale - lse[query]) : 0;
+                size_t query = pair ? h * N + (KEYS ? (size_t)t : first + QUERY_ROW(i)) : 0;
+                float w = pair ? expf(s[i][j] * scale - about[query].lse) : 0;
                 if (KEYS) p[at_] = w;
-                ds[at_] = pair ? w * (dp[i][j] - delta[query]) * scale : 0;
+                ds[at_] = pair ? w * (dp[i][j] - about[query].delta) * scale : 0;
             }
         __syncthreads(); // weights are there
         tile_multiply<HS, M>(da, ds, x, tx, ty);
@@ -1175,7 +1185,7 @@ __device__ inline void mma_finish(T *out, float *lse, float o[HS / 8][4], const 
 // query and key, by mma.
 enum { PREFIX_RUNS = 8 };
 template <class T, int HS, int TILE>
-__global__ void __launch_bounds__(MMA_THREADS, 2)
+__global__ void __launch_bounds__(MMA_THREADS, HS <= 64 ? 4 : 2)
     attention_mma_kernel(T *out, float *lse, const T *qkv, const int *start, const T *pkv, const int *pslot,
                          const int *plen, size_t positions, size_t B, size_t N, size_t NH, size_t hs, bool own,
                          bool causal, float scale)
@@ -1254,23 +1264,24 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
             until[r] = rows ? high[j] : j >= from && j < to ? end : 0;
         }
         const bool mine = row < to && row + 16 > from; // the same for all of a warp
+        copy_wait<0>();
+        __syncthreads(); // this tile is there, the one before is read
         more = next();
         copy_commit();
-        copy_wait<1>();
-        __syncthreads(); // this tile is there
         if (mine)
             mma_attend<HS, TILE>(o, most, sum, q + row * (HS + 8), k, k + KEYS, here, see, until, scale);
-        __syncthreads(); // and read
     }
     copy_wait<0>();
     __syncthreads(); // the queries are there, where no key was
     mma_finish<HS>(out, lse, o, most, sum, q + row * (HS + 8), first + row, N, NH, h, hs);
 }
 
-// as attention_backward_kernel
+// as attention_backward_kernel, but for the scale, which da is multiplied by at the end. While a block works on a tile
+// of others the next is on its way; one barrier a tile says that this one is there and the one before is read. Registers
+// decide how many blocks a multiprocessor holds.
 template <int HS, int TILE, bool KEYS>
-__global__ void __launch_bounds__(MMA_THREADS, 2)
-    attention_backward_mma_kernel(bf16 *dqkv, const bf16 *dout, const float *lse, const float *delta, const bf16 *qkv,
+__global__ void __launch_bounds__(MMA_THREADS, HS <= 64 ? (KEYS ? 3 : 4) : HS <= 80 && !KEYS ? 3 : 2)
+    attention_backward_mma_kernel(bf16 *dqkv, const bf16 *dout, const QueryState *about, const bf16 *qkv,
                                   const int *start, size_t B, size_t N, size_t NH, size_t hs, bool causal, float scale)
 {
     // bytes: (KEYS ? 6 : 5) * N * NH * hs * 2 + 8 * N * NH;
@@ -1279,48 +1290,65 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
     enum { OTHERS = 2 * TILE * (HS + 8) };
     bf16 *a = shared, *b = a + MMA_ROWS * (HS + 8), *x = b + MMA_ROWS * (HS + 8), *free = x + OTHERS;
     __shared__ int low[MMA_ROWS], high[MMA_ROWS];
+    __shared__ __align__(16) QueryState states[2][TILE]; // KEYS: of two tiles of queries
     const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, g = lane / 4, t = lane % 4 * 2;
     const size_t C = NH * hs, h = blockIdx.y, first = (size_t)blockIdx.x * MMA_ROWS,
                  n = N - first < MMA_ROWS ? N - first : (size_t)MMA_ROWS;
     const bf16 *q = qkv + h * hs, *d = dout + h * hs;
+    about += h * N;
     tile_partners<!KEYS, MMA_ROWS>(low, high, start, B, N, first, causal);
     mma_load<HS, MMA_ROWS>(a, KEYS ? q + C : q, 3 * C, first, N, hs);
     mma_load<HS, MMA_ROWS>(b, KEYS ? q + 2 * C : d, KEYS ? 3 * C : C, first, N, hs);
     __syncthreads();
+    int see[2], until[2];                  // rows g and g + 8 are paired with these others
+    QueryState mine[2], next = {0, 0};     // KEYS: of the next tile's queries this thread's, else of rows g and g + 8
+    for (int r = 0; r < 2; r++) {
+        const int row = own + g + 8 * r;
+        see[r] = low[row];
+        until[r] = high[row];
+        mine[r] = !KEYS && first + row < N ? about[first + row] : next;
+        mine[r].lse *= LOG2_E;
+    }
     float da[HS / 8][4] = {{0}}, db[HS / 8][4] = {{0}};
-    const size_t end = high[n - 1];
+    const size_t begin = low[0], end = high[n - 1];
     auto load_others = [&](bf16 *to, size_t t0) {
-        if (t0 < end) mma_load<HS, TILE>(to, KEYS ? q : q + C, 3 * C, t0, N, hs);
-        if (t0 < end) mma_load<HS, TILE>(to + OTHERS / 2, KEYS ? d : q + 2 * C, KEYS ? C : 3 * C, t0, N, hs);
-        copy_commit();
+        mma_load<HS, TILE>(to, KEYS ? q : q + C, 3 * C, t0, end, hs);
+        mma_load<HS, TILE>(to + OTHERS / 2, KEYS ? d : q + 2 * C, KEYS ? C : 3 * C, t0, end, hs);
+        if (KEYS && threadIdx.x < TILE && t0 + threadIdx.x < end) next = about[t0 + threadIdx.x];
     };
-    load_others(x, low[0]);
-    for (size_t t0 = low[0]; t0 < end; t0 += TILE) {
+    load_others(x, begin);
+    copy_commit();
+    for (size_t t0 = begin, tile = 0; t0 < end; t0 += TILE, tile ^= 1) {
         const bf16 *y = x + OTHERS / 2;
-        load_others(free, t0 + TILE); // on their way while these are worked on
-        copy_wait<1>();
+        next.lse *= LOG2_E;
+        if (KEYS && threadIdx.x < TILE) states[tile][threadIdx.x] = next;
+        copy_wait<0>();
         __syncthreads();
+        if (t0 + TILE < end) load_others(free, t0 + TILE);
+        copy_commit();
         float s[TILE / 8][4], dp[TILE / 8][4];
         mma_dot<HS, TILE>(s, a + own * (HS + 8), x);
         mma_dot<HS, TILE>(dp, b + own * (HS + 8), y);
         UNROLL
-        for (int i = 0; i < TILE / 8; i++)
+        for (int i = 0; i < TILE / 8; i++) {
+            float two[4]; // lse and delta of the queries of two columns
+            if (KEYS) unpack<float>(two, load_bits<true>(&states[tile][8 * i + t].lse, 4));
             for (int e = 0; e < 4; e++) {
-                int row = own + g + e / 2 * 8, other = (int)t0 + 8 * i + t + e % 2;
-                bool pair = other >= low[row] && other < high[row];
-                size_t query = (pair ? KEYS ? (size_t)other : first + row : 0) * NH + h;
-                s[i][e] = pair ? exp2f((s[i][e] * scale - lse[query]) * LOG2_E) : 0;
-                dp[i][e] = pair ? s[i][e] * (dp[i][e] - delta[query]) * scale : 0;
+                const int r = e / 2, other = (int)t0 + 8 * i + t + e % 2;
+                const bool pair = other >= see[r] && other < until[r];
+                const float lse = KEYS ? two[e % 2 * 2] : mine[r].lse,
+                            delta = KEYS ? two[e % 2 * 2 + 1] : mine[r].delta;
+                s[i][e] = pair ? exp2f(s[i][e] * (scale * LOG2_E) - lse) : 0;
+                dp[i][e] = s[i][e] * (dp[i][e] - delta);
             }
+        }
         mma_multiply<HS, TILE>(da, dp, x);
         if (KEYS) mma_multiply<HS, TILE>(db, s, y);
-        __syncthreads(); // the others are read
         bf16 *read = x;
         x = free;
         free = read;
     }
-    copy_wait<0>();
-    mma_store<HS>(dqkv + h * hs + (KEYS ? C : 0), 3 * C, first + own, N, hs, da, 1, 1, a + own * (HS + 8));
+    mma_store<HS>(dqkv + h * hs + (KEYS ? C : 0), 3 * C, first + own, N, hs, da, scale, scale, a + own * (HS + 8));
     if (KEYS) mma_store<HS>(dqkv + h * hs + 2 * C, 3 * C, first + own, N, hs, db, 1, 1, b + own * (HS + 8));
 }
 
@@ -1392,17 +1420,18 @@ static void cuda_attention_backward(Buf dqkv, Buf dout, Buf out, Buf lse, Buf qk
     NEED(lse, N * NH);
     NEED(qkv, 3 * N * NH * HS_);
     NEED_INDEX(start, B + 1);
-    float *delta = (float *)scratch(&scratch_1, N * NH * sizeof *delta), scale = (float)(1 / sqrt((double)HS_));
+    QueryState *about = (QueryState *)scratch(&scratch_1, N * NH * sizeof *about);
+    const float scale = (float)(1 / sqrt((double)HS_));
     BY_TYPE(qkv,
-            RUN(attention_delta_kernel<T>, (unsigned)ceil_div(N * NH, THREADS / 32), THREADS, 0, delta, at<T>(out),
-                at<T>(dout), N * NH, HS_));
+            RUN(attention_delta_kernel<T>, (unsigned)ceil_div(N * NH, THREADS / 8), THREADS, 0, about, at<T>(out),
+                at<T>(dout), F_(lse), N, NH, HS_));
 #define BACKWARD(T, HS, M, keys) \
     RUN((attention_backward_kernel<T, HS, M, keys>), tiles(N, 16 * M, NH), THREADS, \
-        (4 * 16 * M * (HS + 4) + 2 * 16 * M * (16 * M + 4)) * sizeof(float), at<T>(dqkv), at<T>(dout), F_(lse), delta, \
+        (4 * 16 * M * (HS + 4) + 2 * 16 * M * (16 * M + 4)) * sizeof(float), at<T>(dqkv), at<T>(dout), about, \
         at<T>(qkv), I_(start), B, N, NH, HS_, causal, scale)
 #define BACKWARD_MMA(HS, keys) \
     RUN((attention_backward_mma_kernel<HS, 32, keys>), tiles(N, MMA_ROWS, NH), MMA_THREADS, \
-        2 * (MMA_ROWS + 2 * 32) * (HS + 8) * sizeof(bf16), at<bf16>(dqkv), at<bf16>(dout), F_(lse), delta, \
+        2 * (MMA_ROWS + 2 * 32) * (HS + 8) * sizeof(bf16), at<bf16>(dqkv), at<bf16>(dout), about, \
         at<bf16>(qkv), I_(start), B, N, NH, HS_, causal, scale)
     if (qkv.type == DT_F32)
         BY_HEAD_SIZE(HS_, 2, 2, 1, {

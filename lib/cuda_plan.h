@@ -41,7 +41,7 @@ static inline void cuda_scratch(CudaScratch *s, const Config *c, DType type, siz
     size_t widest = c->F > 3 * c->C ? c->F : 3 * c->C;
     cuda_scratch_grow(s, logits * sizeof(float), kl ? logits * sizeof(float) : 0);
     if (!backward) return;
-    cuda_scratch_grow(s, N * c->NH * sizeof(float), 0);          // of attention, a number a token and head
+    cuda_scratch_grow(s, N * c->NH * 2 * sizeof(float), 0);      // of attention, two numbers a token and head
     cuda_scratch_grow(s, slabs * 2 * widest * sizeof(float), 0); // column sums
     if (type == DT_BF16) cuda_scratch_grow(s, 0, logits * dtype_size(type)); // the logits' gradient
 }
