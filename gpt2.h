@@ -221,6 +221,10 @@ void turns_free(Turns *t);
 typedef enum { ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU } Activation;
 typedef struct { Buf out, w, b; } Norm; // of a layer norm: what it writes (N,C), its weight and bias (C)
 
+// Elements [first, first + n) of what trains, all of which decay or none. AdamW works on them in blocks of MOMENT_BLOCK,
+// the last of which may be broken; `block` of these are in the stretches before.
+typedef struct { size_t first, n, block, decays; } Stretch;
+
 struct Ops {
     const char *name;
     DType type;                                                  // of weights and activations: DT_REAL, or DT_BF16
@@ -312,13 +316,15 @@ struct Ops {
     double (*sumsq)(Buf a);
     // y = keep y + (1 - keep) x, both real
     void (*blend)(Buf y, Buf x, double keep);
-    void (*adamw)(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay,
-                  double grad_scale, long step);
-    // The same step with m, v (n) in codes of 8 bits, scale (moment_blocks(n), 2) real: a block's first moments', its
-    // second moments'. p is of the table's type: what is bfloat16 is rounded at random. Element i draws
-    // hash_more(key, first + i).
-    void (*adamw_8bit)(Buf p, Buf g, Buf m, Buf v, Buf scale, double lr, double beta1, double beta2, double eps,
-                       double decay, double grad_scale, long step, uint64_t key, size_t first);
+    // A step on those elements of p, g, m and v, all real, that `stretches` names (DT_U8: one Stretch after another, in
+    // ascending order). w (of the table's type; may be none) becomes p, as by copy.
+    void (*adamw)(Buf w, Buf p, Buf g, Buf m, Buf v, Buf stretches, double lr, double beta1, double beta2, double eps,
+                  double decay, double grad_scale, long step);
+    // The same step with m, v in codes of 8 bits, scale (blocks of all stretches, 2) real: a block's first moments',
+    // its second moments'. p is of the table's type: what is bfloat16 is rounded at random. Element i draws
+    // hash_more(key, i).
+    void (*adamw_8bit)(Buf p, Buf g, Buf m, Buf v, Buf scale, Buf stretches, double lr, double beta1, double beta2,
+                       double eps, double decay, double grad_scale, long step, uint64_t key);
     // what is between is launched as one: `if (o->region_begin(key)) { ops...; o->region_end(); }`. True: run the ops;
     // false: the device has run them itself, as recorded under this key. A key stands for all their arguments, buffers
     // and numbers; what buffers contain may change. Only ops on buffers may be inside, no transfer to or from the host.
@@ -457,7 +463,8 @@ typedef struct {
     // (n_params - first) real: the weights that train, exactly; part of data where that is real, or moments have 8 bits
     Buf master;
     Buf grad, m, v;             // (n_params - first) gradients, real, and AdamW's moments: real, or 8 bits with `scale`
-    Buf scale;                  // real, a pair a block of moments (model_update has their order); else none
+    Buf scale;                  // real, a pair a block of moments, in the stretches' order; else none
+    Buf stretches;              // DT_U8: what trains, for AdamW
     Params p;                   // data by name
     Params g;                   // grad by name; what is frozen is none
     Params packed;              // as p, its matmul weights packed for decoding
@@ -860,6 +867,21 @@ static void params_view(Params *p, const Model *m, Buf base, size_t first)
     }
 }
 
+// Neighbours that decay alike are one stretch, whose moments in 8 bits begin with a new block. How many; out has room.
+static size_t list_stretches(const Model *m, Stretch *out)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_list; i++) {
+        const Param *q = &m->list[i];
+        if (q->offset < m->first) continue;
+        const size_t at = q->offset - m->first, decays = (q->flags & P_DECAY) != 0;
+        Stretch *last = n ? &out[n - 1] : NULL;
+        if (last && last->decays == decays && last->first + last->n == at) last->n += q->n;
+        else out[n++] = (Stretch){at, q->n, last ? last->block + moment_blocks(last->n) : 0, decays};
+    }
+    return n;
+}
+
 void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, bool value_head, bool measure_only)
 {
     *m = (Model){.o = o, .cfg = *cfg};
@@ -888,6 +910,8 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
         if (train_layers == TRAIN_NONE || (below && train_layers != TRAIN_ALL)) break;
         m->first = q->offset;
     }
+    Stretch *stretches = xcalloc(m->n_list, sizeof *stretches);
+    const size_t n_stretches = list_stretches(m, stretches);
     m->params = (Arena){.name = "parameters", .o = o};
     m->optim = (Arena){.name = "gradients and moments", .o = o};
     m->packs = (Arena){.name = "packed weights", .o = o};
@@ -903,7 +927,10 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
         m->v = arena_take(&m->optim, m->n_params - m->first, moments, "second moments");
         size_t blocks = (m->n_params - m->first) / MOMENT_BLOCK + m->n_list; // at most a broken one a parameter
         if (o->moments_8bit) m->scale = arena_take(&m->optim, 2 * blocks, DT_REAL, "scales of moments");
+        m->stretches = arena_take(&m->optim, n_stretches * sizeof *stretches, DT_U8, "AdamW's stretches");
+        if (pass) o->upload(m->stretches, stretches);
     }
+    free(stretches);
     params_view(&m->p, m, m->data, 0);
     params_view(&m->g, m, m->grad, m->first);
     if (measure_only) return;
@@ -1303,24 +1330,13 @@ double model_update(Model *m, const AdamW *opt)
     double norm = sqrt(sum), scale = opt->clip > 0 && norm > opt->clip ? opt->clip / (norm + 1e-6) : 1;
     m->step++;
     const uint64_t key = random_key(opt->seed, STREAM_ROUNDING, (uint64_t)m->step, 0);
-    // neighbours that decay alike are one stretch, whose moments in 8 bits begin with a new block
-    for (size_t i = 0, next, block = 0; i < m->n_list; i = next) {
-        const Param *q = &m->list[i];
-        size_t n = q->n;
-        for (next = i + 1; next < m->n_list && !((q->flags ^ m->list[next].flags) & P_DECAY); next++)
-            if (q->offset >= m->first && m->list[next].offset == q->offset + n) n += m->list[next].n;
-            else break;
-        if (q->offset < m->first) continue;
-        size_t at = q->offset - m->first, blocks = moment_blocks(n);
-        Buf p = slice(m->master, at, n), g = slice(m->grad, at, n), m1 = slice(m->m, at, n), m2 = slice(m->v, at, n);
-        double decay = q->flags & P_DECAY ? opt->weight_decay : 0;
-        if (m->scale.p)
-            m->o->adamw_8bit(p, g, m1, m2, slice(m->scale, 2 * block, 2 * blocks), opt->lr, opt->beta1, opt->beta2,
-                             opt->eps, decay, scale, m->step, key, at);
-        else m->o->adamw(p, g, m1, m2, opt->lr, opt->beta1, opt->beta2, opt->eps, decay, scale, m->step);
-        block += blocks;
-    }
-    if (masters(m)) m->o->copy(slice(m->data, m->first, m->n_params - m->first), m->master);
+    const double decay = opt->weight_decay;
+    if (m->scale.p)
+        m->o->adamw_8bit(m->master, m->grad, m->m, m->v, m->scale, m->stretches, opt->lr, opt->beta1, opt->beta2,
+                         opt->eps, decay, scale, m->step, key);
+    else
+        m->o->adamw(masters(m) ? slice(m->data, m->first, m->n_params - m->first) : (Buf){0}, m->master, m->grad, m->m,
+                    m->v, m->stretches, opt->lr, opt->beta1, opt->beta2, opt->eps, decay, scale, m->step);
     // the plain mean of the first steps, until it is made of as many as are kept
     double t = (double)m->step;
     if (m->average.p) m->o->blend(m->average, m->master, fmin(opt->average, (t - 1) / t));

@@ -842,8 +842,8 @@ static void cpu_blend(Buf y, Buf x, double keep)
     for (size_t i = 0; i < y.n; i++) a[i] = k * a[i] + (1 - k) * b[i];
 }
 
-static void cpu_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay,
-                      double grad_scale, long step)
+static void adamw_stretch(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay,
+                          double grad_scale, long step)
 {
     real *w = R_(p), *mm = R_(m), *vv = R_(v);
     const real *gg = R_(g);
@@ -862,8 +862,9 @@ static void cpu_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, doubl
     }
 }
 
-static void cpu_adamw_8bit(Buf p, Buf g, Buf m, Buf v, Buf scale, double lr, double beta1, double beta2, double eps,
-                           double decay, double grad_scale, long step, uint64_t key, size_t first)
+// its element i draws as first + i
+static void adamw_8bit_stretch(Buf p, Buf g, Buf m, Buf v, Buf scale, double lr, double beta1, double beta2,
+                               double eps, double decay, double grad_scale, long step, uint64_t key, size_t first)
 {
     float level[MOMENT_LEVELS];
     for (unsigned c = 0; c < MOMENT_LEVELS; c++) level[c] = moment_level(c);
@@ -878,7 +879,8 @@ static void cpu_adamw_8bit(Buf p, Buf g, Buf m, Buf v, Buf scale, double lr, dou
             mm[i] = (real)first_moment(level, code_m[i], (float)pair[0]);
             vv[i] = (real)(level[code_v[i]] * (float)pair[1]);
         }
-        cpu_adamw(slice(p, from, n), slice(g, from, n), own_m, own_v, lr, beta1, beta2, eps, decay, grad_scale, step);
+        adamw_stretch(slice(p, from, n), slice(g, from, n), own_m, own_v, lr, beta1, beta2, eps, decay, grad_scale,
+                      step);
         for (size_t i = 0; i < n; i++) {
             most_m = fmaxf(most_m, fabsf((float)mm[i]));
             most_v = fmaxf(most_v, (float)vv[i]);
@@ -891,6 +893,29 @@ static void cpu_adamw_8bit(Buf p, Buf g, Buf m, Buf v, Buf scale, double lr, dou
         }
         pair[0] = (real)scale_m; pair[1] = (real)scale_v;
     }
+}
+
+#define EACH_STRETCH(s) \
+    for (const Stretch *s = stretches.p, *end_ = s + stretches.n / sizeof *s; s < end_; s++)
+
+static void cpu_adamw(Buf w, Buf p, Buf g, Buf m, Buf v, Buf stretches, double lr, double beta1, double beta2,
+                      double eps, double decay, double grad_scale, long step)
+{
+    EACH_STRETCH(s) {
+        Buf own = slice(p, s->first, s->n);
+        adamw_stretch(own, slice(g, s->first, s->n), slice(m, s->first, s->n), slice(v, s->first, s->n), lr, beta1,
+                      beta2, eps, s->decays ? decay : 0, grad_scale, step);
+        if (w.p) cpu_copy(slice(w, s->first, s->n), own);
+    }
+}
+
+static void cpu_adamw_8bit(Buf p, Buf g, Buf m, Buf v, Buf scale, Buf stretches, double lr, double beta1, double beta2,
+                           double eps, double decay, double grad_scale, long step, uint64_t key)
+{
+    EACH_STRETCH(s)
+        adamw_8bit_stretch(slice(p, s->first, s->n), slice(g, s->first, s->n), slice(m, s->first, s->n),
+                           slice(v, s->first, s->n), slice(scale, 2 * s->block, 2 * moment_blocks(s->n)), lr, beta1,
+                           beta2, eps, s->decays ? decay : 0, grad_scale, step, key, s->first);
 }
 
 static bool cpu_region_begin(uint64_t key) { (void)key; return true; }

@@ -40,6 +40,7 @@
 #endif
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <type_traits>
 #include "lib/cuda_plan.h"
 #include "ppo.h" // the loss of one action
 #include "lib/moments.h"
@@ -243,15 +244,16 @@ template <class T> __device__ inline void unpack(float *x, uint4 bits)
 
 template <class T> __device__ inline void load(float *x, const T *p, size_t left) { unpack<T>(x, load_bits(p, left)); }
 
-template <bool ALIGNED = false, class T> __device__ inline void store(T *p, const float *x, size_t left)
+// x[0..W), of which `left` have a place: 16 bytes, or as many as W asks for
+template <bool ALIGNED = false, int WIDTH = 0, class T> __device__ inline void store(T *p, const float *x, size_t left)
 {
-    enum { W = Wide<T>::n };
+    enum { W = WIDTH ? WIDTH : Wide<T>::n };
     T v[W];
     for (int i = 0; i < W; i++) v[i] = (T)x[i];
-    if (ALIGNED || (left >= W && (uintptr_t)p % 16 == 0)) {
-        uint4 bits;
-        memcpy(&bits, (const void *)v, 16);
-        *(uint4 *)p = bits;
+    if (ALIGNED || (left >= W && (uintptr_t)p % sizeof v == 0)) {
+        typename std::conditional<sizeof v == 16, uint4, uint2>::type bits;
+        memcpy(&bits, (const void *)v, sizeof v);
+        *(decltype(bits) *)p = bits;
     } else {
         for (int i = 0; i < W; i++) if ((size_t)i < left) p[i] = v[i];
     }
@@ -1277,8 +1279,8 @@ __global__ void __launch_bounds__(MMA_THREADS, HS <= 64 ? 4 : 2)
 }
 
 // as attention_backward_kernel, but for the scale, which da is multiplied by at the end. While a block works on a tile
-// of others the next is on its way; one barrier a tile says that this one is there and the one before is read. Registers
-// decide how many blocks a multiprocessor holds.
+// of others the next is on its way; one barrier a tile says that this one is there and the one before is read. How many
+// blocks a multiprocessor holds is decided by their registers.
 template <int HS, int TILE, bool KEYS>
 __global__ void __launch_bounds__(MMA_THREADS, HS <= 64 ? (KEYS ? 3 : 4) : HS <= 80 && !KEYS ? 3 : 2)
     attention_backward_mma_kernel(bf16 *dqkv, const bf16 *dout, const QueryState *about, const bf16 *qkv,
@@ -2095,20 +2097,48 @@ static void cuda_blend(Buf y, Buf x, double keep)
 }
 
 typedef struct { float b1, b2, c1, c2, eps, scale, keep, rate, root; } AdamWStep;
-__global__ void adamw_kernel(float *p, const float *g, float *m, float *v, AdamWStep s, size_t n)
+
+// Of the `count` stretches the one that this block of MOMENT_BLOCK elements belongs to; further blocks have none.
+__device__ inline Stretch own_stretch(const Stretch *stretches, size_t count)
 {
-    // bytes: 28 * n; flops: 15 * n; bound: memory
-    typedef float T;
-    EACH_CHUNK(i, n);
-    float pp[W], gg[W], mm[W], vv[W];
-    load(pp, p + i, n - i); load(gg, g + i, n - i); load(mm, m + i, n - i); load(vv, v + i, n - i);
-    for (int j = 0; j < W; j++) {
-        float d = gg[j] * s.scale;
-        mm[j] = s.b1 * mm[j] + s.c1 * d;
-        vv[j] = s.b2 * vv[j] + s.c2 * d * d;
-        pp[j] = s.keep * pp[j] - s.rate * mm[j] / (sqrtf(vv[j]) * s.root + s.eps); // eps where PyTorch has it
+    size_t low = 0, high = count;
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        if (stretches[middle].block <= blockIdx.x) low = middle; else high = middle;
     }
-    store(p + i, pp, n - i); store(m + i, mm, n - i); store(v + i, vv, n - i);
+    return stretches[low];
+}
+static size_t stretch_count(Buf stretches) { return stretches.n / sizeof(Stretch); }
+// as many blocks as n elements may have in all their stretches; a few too many find nothing to do
+static unsigned stretch_blocks(Buf stretches, size_t n)
+{
+    return (unsigned)(n / MOMENT_BLOCK + stretch_count(stretches));
+}
+
+__global__ void adamw_kernel(bf16 *w, float *p, const float *g, float *m, float *v, const Stretch *stretches,
+                             size_t count, AdamWStep s)
+{
+    // bytes: (w ? 30 : 28) * MOMENT_BLOCK * gridDim.x; flops: 15 * MOMENT_BLOCK * gridDim.x; bound: memory
+    enum { W = 4 };
+    const Stretch own = own_stretch(stretches, count);
+    const size_t begin = (blockIdx.x - own.block) * MOMENT_BLOCK;
+    const float keep = own.decays ? s.keep : 1;
+    UNROLL
+    for (int e = 0; e < MOMENT_BLOCK; e += THREADS * W) {
+        const size_t at_ = begin + e + threadIdx.x * W, i = own.first + at_;
+        if (at_ >= own.n) return;
+        const size_t left = own.n - at_;
+        float pp[W], gg[W], mm[W], vv[W];
+        load(pp, p + i, left); load(gg, g + i, left); load(mm, m + i, left); load(vv, v + i, left);
+        for (int j = 0; j < W; j++) {
+            float d = gg[j] * s.scale;
+            mm[j] = s.b1 * mm[j] + s.c1 * d;
+            vv[j] = s.b2 * vv[j] + s.c2 * d * d;
+            pp[j] = keep * pp[j] - s.rate * mm[j] / (sqrtf(vv[j]) * s.root + s.eps); // eps where PyTorch has it
+        }
+        store(p + i, pp, left); store(m + i, mm, left); store(v + i, vv, left);
+        if (w) store<false, W>(w + i, pp, left);
+    }
 }
 
 static AdamWStep adamw_step(double lr, double beta1, double beta2, double eps, double decay, double grad_scale,
@@ -2126,12 +2156,13 @@ static AdamWStep adamw_step(double lr, double beta1, double beta2, double eps, d
     return s;
 }
 
-static void cuda_adamw(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay,
-                       double grad_scale, long step)
+static void cuda_adamw(Buf w, Buf p, Buf g, Buf m, Buf v, Buf stretches, double lr, double beta1, double beta2,
+                       double eps, double decay, double grad_scale, long step)
 {
-    NEED(p, p.n); NEED(g, p.n); NEED(m, p.n); NEED(v, p.n);
+    NEED(w, p.n); NEED(p, p.n); NEED(g, p.n); NEED(m, p.n); NEED(v, p.n);
     AdamWStep s = adamw_step(lr, beta1, beta2, eps, decay, grad_scale, step);
-    RUN(adamw_kernel, chunk_blocks(p.n, DT_F32), THREADS, 0, F_(p), F_(g), F_(m), F_(v), s, p.n);
+    RUN(adamw_kernel, stretch_blocks(stretches, p.n), THREADS, 0, at<bf16>(w), F_(p), F_(g), F_(m), F_(v),
+        at<Stretch>(stretches), stretch_count(stretches), s);
 }
 
 __device__ inline void store_drawn(float *p, float x, uint64_t bits) { (void)bits; *p = x; }
@@ -2145,13 +2176,18 @@ __device__ inline void store_drawn(bf16 *p, float x, uint64_t bits)
 // is read once and written once.
 template <class T>
 __global__ void __launch_bounds__(THREADS)
-    adamw_8bit_kernel(T *p, const float *g, uint8_t *m, uint8_t *v, float *scale, AdamWStep s, uint64_t key,
-                      size_t first, size_t n)
+    adamw_8bit_kernel(T *p, const float *g, uint8_t *m, uint8_t *v, float *scale, const Stretch *stretches,
+                      size_t count, AdamWStep s, uint64_t key)
 {
-    // bytes: n * (2 * sizeof(T) + 8) + 16 * gridDim.x; flops: 32.6 * n; bound: instructions
+    // bytes: (MOMENT_BLOCK * (2 * sizeof(T) + 8) + 16) * gridDim.x; flops: 32.6 * MOMENT_BLOCK * gridDim.x;
+    // bound: instructions
     enum { EACH = MOMENT_BLOCK / THREADS };
     __shared__ float level[MOMENT_LEVELS], part[WARPS_MAX];
-    const size_t from = (size_t)blockIdx.x * MOMENT_BLOCK + threadIdx.x;
+    const Stretch own = own_stretch(stretches, count);
+    const size_t begin = (blockIdx.x - own.block) * MOMENT_BLOCK, from = own.first + begin + threadIdx.x,
+                 end = own.first + own.n;
+    const float keep = own.decays ? s.keep : 1;
+    if (begin >= own.n) return; // the whole block
     const float old_m = scale[2 * blockIdx.x], old_v = scale[2 * blockIdx.x + 1];
     for (unsigned c = threadIdx.x; c < MOMENT_LEVELS; c += THREADS) level[c] = moment_level(c);
     __syncthreads();
@@ -2160,39 +2196,37 @@ __global__ void __launch_bounds__(THREADS)
     for (int e = 0; e < EACH; e++) {
         const size_t i = from + (size_t)e * THREADS;
         mm[e] = vv[e] = 0;
-        if (i >= n) continue;
+        if (i >= end) continue;
         const float d = g[i] * s.scale;
         mm[e] = s.b1 * first_moment(level, m[i], old_m) + s.c1 * d;
         vv[e] = s.b2 * (level[v[i]] * old_v) + s.c2 * d * d;
         most_m = fmaxf(most_m, fabsf(mm[e]));
         most_v = fmaxf(most_v, vv[e]);
-        store_drawn(p + i, s.keep * (float)p[i] - s.rate * mm[e] / (sqrtf(vv[e]) * s.root + s.eps),
-                    hash_more(key, first + i));
+        store_drawn(p + i, keep * (float)p[i] - s.rate * mm[e] / (sqrtf(vv[e]) * s.root + s.eps), hash_more(key, i));
     }
     const float new_m = moment_scale(level, FIRST_MOST, block_max(most_m, part)),
                 new_v = moment_scale(level, SECOND_MOST, block_max(most_v, part));
     UNROLL
     for (int e = 0; e < EACH; e++) {
         const size_t i = from + (size_t)e * THREADS;
-        if (i >= n) continue;
-        const uint64_t bits = hash_more(key, first + i);
+        if (i >= end) continue;
+        const uint64_t bits = hash_more(key, i);
         m[i] = first_code(level, mm[e], new_m, first_draw(bits));
         v[i] = second_code(level, vv[e], new_v, second_draw(bits));
     }
     if (threadIdx.x == 0) { scale[2 * blockIdx.x] = new_m; scale[2 * blockIdx.x + 1] = new_v; }
 }
 
-static void cuda_adamw_8bit(Buf p, Buf g, Buf m, Buf v, Buf scale, double lr, double beta1, double beta2, double eps,
-                            double decay, double grad_scale, long step, uint64_t key, size_t first)
+static void cuda_adamw_8bit(Buf p, Buf g, Buf m, Buf v, Buf scale, Buf stretches, double lr, double beta1, double beta2,
+                            double eps, double decay, double grad_scale, long step, uint64_t key)
 {
-    const size_t blocks = moment_blocks(p.n);
-    NEED(p, p.n); NEED(g, p.n); NEED(scale, 2 * blocks);
+    NEED(p, p.n); NEED(g, p.n); NEED(scale, 2 * moment_blocks(p.n));
     if (m.type != DT_U8 || v.type != DT_U8 || m.n < p.n || v.n < p.n)
         die("%s: moments of types %d and %d: a bug, please report it", __func__, (int)m.type, (int)v.type);
     AdamWStep s = adamw_step(lr, beta1, beta2, eps, decay, grad_scale, step);
     BY_TYPE(p,
-            RUN(adamw_8bit_kernel<T>, (unsigned)blocks, THREADS, 0, at<T>(p), F_(g), (uint8_t *)m.p, (uint8_t *)v.p,
-                F_(scale), s, key, first, p.n));
+            RUN(adamw_8bit_kernel<T>, stretch_blocks(stretches, p.n), THREADS, 0, at<T>(p), F_(g), at<uint8_t>(m),
+                at<uint8_t>(v), F_(scale), at<Stretch>(stretches), stretch_count(stretches), s, key));
 }
 
 // ----------------------------------------------------------------------------

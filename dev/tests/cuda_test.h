@@ -152,6 +152,22 @@ static Operand *index_operand(const char *name, size_t n, size_t below) // rando
     return x;
 }
 
+// Three stretches of n elements, or as many as there are, for AdamW: the second does not decay, and the element before
+// it is in none. blocks: of MOMENT_BLOCK, in all
+static Operand *stretches_operand(size_t n, size_t *blocks)
+{
+    Stretch s[3];
+    size_t count = 0;
+    *blocks = 0;
+    for (size_t at = 0; at < n && count < 3; count++) {
+        size_t some = count < 2 ? (n - at + 2) / 3 : n - at;
+        s[count] = (Stretch){at, some, *blocks, count != 1};
+        *blocks += moment_blocks(some);
+        at += some + (count == 0);
+    }
+    return operand("stretches", count * sizeof *s, DT_U8, s);
+}
+
 // ----------------------------------------------------------------------------
 // the ops
 
@@ -228,10 +244,23 @@ static void cuda_layers_tests(void)
         norm_tests(NAME("add_layernorm"), N, C, d, w, b);
         Operand *p = random_real("p", N * C, 1), *g1 = random_real("g", N * C, 1), *m1 = random_real("m", N * C, 1),
                 *m2 = random_real("v", N * C, 1);
-        CASE(NAME("adamw"), 1e-5, OUT(p, m1, m2), {
+        size_t blocks;
+        Operand *stretches = stretches_operand(N * C, &blocks), *rounded = random_operand("rounded", N * C, 1);
+        CASE(NAME("adamw"), 1e-5, OUT(p, m1, m2, rounded), {
             o->fill(ON(m2), 0.5);
-            o->adamw(ON(p), ON(g1), ON(m1), ON(m2), 1e-2, 0.9, 0.95, 1e-8, 0.1, 0.7, 3);
+            o->adamw(bf16 ? ON(rounded) : (Buf){0}, ON(p), ON(g1), ON(m1), ON(m2), ON(stretches), 1e-2, 0.9, 0.95, 1e-8,
+                     0.1, 0.7, 3);
         });
+        if (bf16) { // to the bit as by copy
+            real *got[2];
+            sides[1]->copy(y->on[1], p->on[1]);
+            sides[1]->download(got[0] = xmalloc(N * C * sizeof(real)), y->on[1]);
+            sides[1]->download(got[1] = xmalloc(N * C * sizeof(real)), rounded->on[1]);
+            for (size_t i = 0; i < N * C; i++)
+                CHECK(got[0][i] == got[1][i] || i == (N * C + 2) / 3, "element %zu of %zu: %.9g, copied %.9g", i, N * C,
+                    (double)got[1][i], (double)got[0][i]);
+            free(got[0]); free(got[1]);
+        }
         double s[2] = {sides[0]->sumsq(g1->on[0]), sides[1]->sumsq(g1->on[1])};
         CHECK(fabs(s[0] - s[1]) <= 1e-9 * s[0], "sumsq: %.17g, %.17g", s[0], s[1]);
         if (bf16) CASE(NAME("copy of weights"), 0, OUT(y), o->copy(ON(y), ON(g1)));
@@ -526,7 +555,9 @@ static void cuda_adamw_8bit_tests(void)
 {
     cuda_start();
     for (size_t n = 1; n < 20000; n = n * 9 + 5) {
-        size_t pairs = 2 * moment_blocks(n), differ = 0;
+        size_t blocks, differ = 0;
+        Operand *stretches = stretches_operand(n, &blocks);
+        const size_t pairs = 2 * blocks;
         uint8_t *codes = xmalloc(n), *got[2][2];
         real *scales = xmalloc(pairs * sizeof *scales), *w[2];
         for (size_t i = 0; i < n; i++) codes[i] = (uint8_t)(i * 37 + 11);
@@ -534,7 +565,8 @@ static void cuda_adamw_8bit_tests(void)
         Operand *p = random_operand("p", n, 1), *g = random_real("g", n, 1), *m1 = operand("m", n, DT_U8, codes),
                 *m2 = operand("v", n, DT_U8, codes), *scale = operand("scale", pairs, DT_REAL, scales);
         CASE("adamw_8bit", 1e-5, OUT(p, m1, m2, scale), {
-            o->adamw_8bit(ON(p), ON(g), ON(m1), ON(m2), ON(scale), 1e-2, 0.9, 0.95, 1e-8, 0.1, 0.7, 3, 12345, 678);
+            o->adamw_8bit(ON(p), ON(g), ON(m1), ON(m2), ON(scale), ON(stretches), 1e-2, 0.9, 0.95, 1e-8, 0.1, 0.7, 3,
+                          12345);
         });
         for (side = 0; side < 2; side++) {
             sides[side]->download(got[side][0] = xmalloc(n), m1->on[side]);
@@ -548,7 +580,7 @@ static void cuda_adamw_8bit_tests(void)
                     got[0][k][i], got[1][k][i]);
             }
             float exact = (float)w[0][i];
-            float want = bf16 ? bf16_value(bf16_round_drawn(exact, hash_more(12345, 678 + i))) : exact;
+            float want = bf16 ? bf16_value(bf16_round_drawn(exact, hash_more(12345, i))) : exact;
             differ += bf16 && want != (float)w[1][i];
             CHECK_NEAR(w[1][i], want, fabs((double)want) * (bf16 ? 0x1p-7 : 1e-5) + 1e-7, "a weight");
         }
