@@ -221,14 +221,16 @@ void turns_free(Turns *t);
 typedef enum { ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU } Activation;
 typedef struct { Buf out, w, b; } Norm; // of a layer norm: what it writes (N,C), its weight and bias (C)
 
-// Elements [first, first + n) of what trains, all of which decay or none. AdamW works on them in blocks of MOMENT_BLOCK,
-// the last of which may be broken; `block` of these are in the stretches before.
+// Elements [first, first + n) of what trains, all of which decay or none. AdamW works on them in blocks of
+// MOMENT_BLOCK, the last of which may be broken; `block` of these are in the stretches before.
 typedef struct { size_t first, n, block, decays; } Stretch;
 
 struct Ops {
     const char *name;
     DType type;                                                  // of weights and activations: DT_REAL, or DT_BF16
     bool moments_8bit;                                           // AdamW's, by lib/moments.h; no master weights then
+    // AdamW's states are cut into so many parts, of which a model has one (states_cut; lib/parallel.h); 0: it has all
+    size_t parts, part;
     // memory
     Buf (*alloc)(size_t n, DType type, const char *name);
     void (*release)(Buf *b);
@@ -322,9 +324,9 @@ struct Ops {
                   double decay, double grad_scale, long step);
     // The same step with m, v in codes of 8 bits, scale (blocks of all stretches, 2) real: a block's first moments',
     // its second moments'. p is of the table's type: what is bfloat16 is rounded at random. Element i draws
-    // hash_more(key, i).
+    // hash_more(key, first + i).
     void (*adamw_8bit)(Buf p, Buf g, Buf m, Buf v, Buf scale, Buf stretches, double lr, double beta1, double beta2,
-                       double eps, double decay, double grad_scale, long step, uint64_t key);
+                       double eps, double decay, double grad_scale, long step, uint64_t key, size_t first);
     // what is between is launched as one: `if (o->region_begin(key)) { ops...; o->region_end(); }`. True: run the ops;
     // false: the device has run them itself, as recorded under this key. A key stands for all their arguments, buffers
     // and numbers; what buffers contain may change. Only ops on buffers may be inside, no transfer to or from the host.
@@ -460,11 +462,15 @@ typedef struct {
     bool recompute;             // what blocks that train keep for the backward pass (acts_carve); set before carving
     Arena params, optim, packs; // of data; of gradients, moments and the master; of packed weights
     Buf data;                   // (n_params) the weights, of o->type
-    // (n_params - first) real: the weights that train, exactly; part of data where that is real, or moments have 8 bits
+    size_t own, own_n;          // of what trains, own_n elements from first + own on have their states here
+    // (own_n) real: the weights that train, exactly; part of data where that is real, or moments have 8 bits
     Buf master;
-    Buf grad, m, v;             // (n_params - first) gradients, real, and AdamW's moments: real, or 8 bits with `scale`
+    Buf grad;                   // (n_params - first) real
+    Buf m, v;                   // (own_n) AdamW's moments: real, or 8 bits with `scale`
     Buf scale;                  // real, a pair a block of moments, in the stretches' order; else none
-    Buf stretches;              // DT_U8: what trains, for AdamW
+    Buf exact;                  // (n_params - first), on the host: `master` of all parts while it is saved; else none
+    Stretch *stretch; size_t n_stretches; // what trains, states here or not
+    Buf stretches;              // DT_U8: what has its states here, for AdamW: from `own` on
     Params p;                   // data by name
     Params g;                   // grad by name; what is frozen is none
     Params packed;              // as p, its matmul weights packed for decoding
@@ -568,8 +574,12 @@ Buf model_forward(const Model *m, const Params *p, Acts *a, const Batch *b, size
 void model_backward(Model *m, Acts *a, const Batch *b);
 void model_zero_grad(Model *m);
 Buf head_weight(const Params *p);                       // (V,C): the LM head, which is wte where it is tied
-// One AdamW step over all that trains, the gradient scaled to a norm of at most clip (0: no clipping). Returns the norm
-// before clipping; dies naming the parameter when it is not finite, before any weight has changed.
+// Where a part of AdamW's states begins (part = o->parts: where the last one ends): its first element, counted from
+// m->first on, and its first block of moments. Parts have equally many elements, to a block.
+typedef struct { size_t at, block; } StatesCut;
+StatesCut states_cut(const Model *m, size_t part);
+// One AdamW step over all that has its states here, the gradient scaled to a norm of at most clip (0: no clipping).
+// Returns the norm before clipping; dies naming the parameter when it is not finite, before any weight has changed.
 typedef struct {
     double lr;           // step size
     double beta1, beta2; // how much of the moments is kept at each step
@@ -867,17 +877,54 @@ static void params_view(Params *p, const Model *m, Buf base, size_t first)
     }
 }
 
-// Neighbours that decay alike are one stretch, whose moments in 8 bits begin with a new block. How many; out has room.
-static size_t list_stretches(const Model *m, Stretch *out)
+// Whether the weights that train are kept apart from data
+static bool masters(const Model *m) { return m->o->type != DT_REAL && !m->o->moments_8bit; }
+
+// Neighbours that decay alike are one stretch, whose moments in 8 bits begin with a new block.
+static void list_stretches(Model *m)
 {
-    size_t n = 0;
+    m->stretch = (Stretch *)xcalloc(m->n_list, sizeof *m->stretch);
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
         if (q->offset < m->first) continue;
         const size_t at = q->offset - m->first, decays = (q->flags & P_DECAY) != 0;
-        Stretch *last = n ? &out[n - 1] : NULL;
+        Stretch *last = m->n_stretches ? &m->stretch[m->n_stretches - 1] : NULL;
         if (last && last->decays == decays && last->first + last->n == at) last->n += q->n;
-        else out[n++] = (Stretch){at, q->n, last ? last->block + moment_blocks(last->n) : 0, decays};
+        else
+            m->stretch[m->n_stretches++] =
+                (Stretch){at, q->n, last ? last->block + moment_blocks(last->n) : 0, decays};
+    }
+}
+
+StatesCut states_cut(const Model *m, size_t part)
+{
+    const size_t all = m->n_params - m->first, parts = m->o->parts ? m->o->parts : 1, from = all / parts * part;
+    for (const Stretch *s = m->stretch; part < parts && s < m->stretch + m->n_stretches; s++) {
+        if (from >= s->first + s->n) continue;
+        size_t blocks = from > s->first ? (from - s->first) / MOMENT_BLOCK : 0;
+        return (StatesCut){s->first + blocks * MOMENT_BLOCK, s->block + blocks};
+    }
+    return (StatesCut){all, all / MOMENT_BLOCK + m->n_list}; // room for a broken block a parameter
+}
+
+// What has its states here of the elements [from, end), counted from m->first on. False: nothing.
+static bool states_clip(const Model *m, size_t *from, size_t *end)
+{
+    if (*from < m->own) *from = m->own;
+    if (*end > m->own + m->own_n) *end = m->own + m->own_n;
+    return *from < *end;
+}
+
+// The stretches that have their states here, counted from there on. How many; out has room.
+static size_t own_stretches(const Model *m, Stretch *out)
+{
+    const StatesCut cut = states_cut(m, m->o->part);
+    size_t n = 0;
+    for (const Stretch *s = m->stretch; s < m->stretch + m->n_stretches; s++) {
+        size_t from = s->first, end = s->first + s->n;
+        if (!states_clip(m, &from, &end)) continue;
+        size_t block = s->block + (from - s->first) / MOMENT_BLOCK - cut.block; // a cut lies between blocks
+        out[n++] = (Stretch){from - m->own, end - from, block, s->decays};
     }
     return n;
 }
@@ -910,8 +957,7 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
         if (train_layers == TRAIN_NONE || (below && train_layers != TRAIN_ALL)) break;
         m->first = q->offset;
     }
-    Stretch *stretches = xcalloc(m->n_list, sizeof *stretches);
-    const size_t n_stretches = list_stretches(m, stretches);
+    list_stretches(m);
     m->params = (Arena){.name = "parameters", .o = o};
     m->optim = (Arena){.name = "gradients and moments", .o = o};
     m->packs = (Arena){.name = "packed weights", .o = o};
@@ -920,17 +966,21 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
         m->data = arena_take(&m->params, m->n_params, o->type, "weights");
         if (m->first == m->n_params) continue;
         const DType moments = o->moments_8bit ? DT_U8 : DT_REAL;
-        m->master = o->type == DT_REAL || o->moments_8bit ? slice(m->data, m->first, m->n_params - m->first)
-                                       : arena_take(&m->optim, m->n_params - m->first, DT_REAL, "master weights");
+        const StatesCut from = states_cut(m, o->part), end = states_cut(m, o->part + 1);
+        m->own = from.at;
+        m->own_n = end.at - from.at;
+        m->master = masters(m) ? arena_take(&m->optim, m->own_n, DT_REAL, "master weights")
+                               : slice(m->data, m->first + m->own, m->own_n);
         m->grad = arena_take(&m->optim, m->n_params - m->first, DT_REAL, "gradients");
-        m->m = arena_take(&m->optim, m->n_params - m->first, moments, "first moments");
-        m->v = arena_take(&m->optim, m->n_params - m->first, moments, "second moments");
-        size_t blocks = (m->n_params - m->first) / MOMENT_BLOCK + m->n_list; // at most a broken one a parameter
-        if (o->moments_8bit) m->scale = arena_take(&m->optim, 2 * blocks, DT_REAL, "scales of moments");
-        m->stretches = arena_take(&m->optim, n_stretches * sizeof *stretches, DT_U8, "AdamW's stretches");
-        if (pass) o->upload(m->stretches, stretches);
+        m->m = arena_take(&m->optim, m->own_n, moments, "first moments");
+        m->v = arena_take(&m->optim, m->own_n, moments, "second moments");
+        if (o->moments_8bit)
+            m->scale = arena_take(&m->optim, 2 * (end.block - from.block), DT_REAL, "scales of moments");
+        Stretch *own = (Stretch *)xcalloc(m->n_stretches, sizeof *own);
+        m->stretches = arena_take(&m->optim, own_stretches(m, own) * sizeof *own, DT_U8, "AdamW's stretches");
+        if (pass) o->upload(m->stretches, own);
+        free(own);
     }
-    free(stretches);
     params_view(&m->p, m, m->data, 0);
     params_view(&m->g, m, m->grad, m->first);
     if (measure_only) return;
@@ -965,20 +1015,23 @@ void model_free(Model *m)
     arena_release(&m->params); arena_release(&m->optim); arena_release(&m->packs);
     if (m->average.p) m->o->release(&m->average);
     params_free(&m->p); params_free(&m->g); params_free(&m->packed);
-    free(m->list);
+    free(m->list); free(m->stretch);
     *m = (Model){0};
 }
 
-// Whether the weights that train are kept apart from data
-static bool masters(const Model *m) { return m->o->type != DT_REAL && !m->o->moments_8bit; }
 static bool has_master(const Model *m, const Param *q) { return masters(m) && q->offset >= m->first; }
-static Buf param_master(const Model *m, const Param *q) { return slice(m->master, q->offset - m->first, q->n); }
+static Buf param_master(const Model *m, const Param *q)
+{
+    return slice(m->exact.p ? m->exact : m->master, q->offset - m->first, q->n);
+}
 
 // n elements from `first`, in the layout kept here
 static void param_write(Model *m, const Param *q, size_t first, size_t n, const real *x)
 {
     m->o->upload(slice(slice(m->data, q->offset, q->n), first, n), x);
-    if (has_master(m, q)) m->o->upload(slice(param_master(m, q), first, n), x);
+    if (!has_master(m, q)) return;
+    size_t begins = q->offset - m->first + first, from = begins, end = begins + n;
+    if (states_clip(m, &from, &end)) m->o->upload(slice(m->master, from - m->own, end - from), x + (from - begins));
 }
 
 // A standard normal from the counter-based generator (Box-Muller).
@@ -1051,11 +1104,12 @@ void param_set(Model *m, const Param *q, const real *rows, size_t first, size_t 
     }
 }
 
-static void to_file_layout(const Model *m, const Param *q, Buf b, real *file_layout) // b: q, or its gradient
+// b: q, or its gradient, in o's memory
+static void to_file_layout(const Model *m, const Ops *o, const Param *q, Buf b, real *file_layout)
 {
     if (q->flags & P_TRANSPOSE) {
         real *t = (real *)xmalloc(q->n * sizeof *t);
-        m->o->download(t, b);
+        o->download(t, b);
         transpose(file_layout, t, q->rows, q->cols);
         free(t);
         return;
@@ -1063,13 +1117,15 @@ static void to_file_layout(const Model *m, const Param *q, Buf b, real *file_lay
     size_t width = q->cols ? q->cols : 1;
     for (size_t r = 0, at, run; r < q->rows; r += run) {
         run = row_run(m, q, r, &at);
-        m->o->download(file_layout + r * width, slice(b, at * width, run * width));
+        o->download(file_layout + r * width, slice(b, at * width, run * width));
     }
 }
 
 void param_get(const Model *m, const Param *q, real *file_layout)
 {
-    to_file_layout(m, q, has_master(m, q) ? param_master(m, q) : slice(m->data, q->offset, q->n), file_layout);
+    Buf b = slice(m->data, q->offset, q->n);
+    if (has_master(m, q)) b = param_master(m, q);
+    to_file_layout(m, has_master(m, q) && m->exact.p ? ops_cpu() : m->o, q, b, file_layout);
 }
 
 void params_twin(Params *out, const Model *m, Buf copy)
@@ -1331,12 +1387,13 @@ double model_update(Model *m, const AdamW *opt)
     m->step++;
     const uint64_t key = random_key(opt->seed, STREAM_ROUNDING, (uint64_t)m->step, 0);
     const double decay = opt->weight_decay;
+    Buf g = slice(m->grad, m->own, m->own_n), w = slice(m->data, m->first + m->own, m->own_n);
     if (m->scale.p)
-        m->o->adamw_8bit(m->master, m->grad, m->m, m->v, m->scale, m->stretches, opt->lr, opt->beta1, opt->beta2,
-                         opt->eps, decay, scale, m->step, key);
+        m->o->adamw_8bit(m->master, g, m->m, m->v, m->scale, m->stretches, opt->lr, opt->beta1, opt->beta2, opt->eps,
+                         decay, scale, m->step, key, m->own);
     else
-        m->o->adamw(masters(m) ? slice(m->data, m->first, m->n_params - m->first) : (Buf){0}, m->master, m->grad, m->m,
-                    m->v, m->stretches, opt->lr, opt->beta1, opt->beta2, opt->eps, decay, scale, m->step);
+        m->o->adamw(masters(m) ? w : (Buf){0}, m->master, g, m->m, m->v, m->stretches, opt->lr, opt->beta1, opt->beta2,
+                    opt->eps, decay, scale, m->step);
     // the plain mean of the first steps, until it is made of as many as are kept
     double t = (double)m->step;
     if (m->average.p) m->o->blend(m->average, m->master, fmin(opt->average, (t - 1) / t));
@@ -1345,14 +1402,14 @@ double model_update(Model *m, const AdamW *opt)
 
 void model_average_begin(Model *m)
 {
-    if (!m->average.p) m->average = m->o->alloc(m->n_params - m->first, DT_REAL, "averaged weights");
+    if (!m->average.p) m->average = m->o->alloc(m->own_n, DT_REAL, "averaged weights");
     m->o->copy(m->average, m->master);
 }
 
 void model_average_use(Model *m)
 {
     m->o->copy(m->master, m->average);
-    if (masters(m)) m->o->copy(slice(m->data, m->first, m->n_params - m->first), m->master);
+    if (masters(m)) m->o->copy(slice(m->data, m->first + m->own, m->own_n), m->master);
 }
 
 static double constant_rate(double left) { (void)left; return 1; }

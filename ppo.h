@@ -821,7 +821,7 @@ static void clipped_updates(Ppo *p, PpoSums *sums, double *grad_norm, double *lr
             for (int i = 0; i < PPO_SUMS; i++) ((double *)sums)[i] += ((double *)&own)[i];
             AdamW a = opt->adamw;
             a.lr = *lr = schedule_lr(opt->schedule, opt->lr, m->step, p->updates, opt->warmup);
-            *grad_norm += model_update(m, &a);
+            *grad_norm += parallel_update(m, &a);
         }
     }
     *grad_norm /= (double)updates;

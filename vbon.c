@@ -910,12 +910,12 @@ static void cpu_adamw(Buf w, Buf p, Buf g, Buf m, Buf v, Buf stretches, double l
 }
 
 static void cpu_adamw_8bit(Buf p, Buf g, Buf m, Buf v, Buf scale, Buf stretches, double lr, double beta1, double beta2,
-                           double eps, double decay, double grad_scale, long step, uint64_t key)
+                           double eps, double decay, double grad_scale, long step, uint64_t key, size_t first)
 {
     EACH_STRETCH(s)
         adamw_8bit_stretch(slice(p, s->first, s->n), slice(g, s->first, s->n), slice(m, s->first, s->n),
                            slice(v, s->first, s->n), slice(scale, 2 * s->block, 2 * moment_blocks(s->n)), lr, beta1,
-                           beta2, eps, s->decays ? decay : 0, grad_scale, step, key, s->first);
+                           beta2, eps, s->decays ? decay : 0, grad_scale, step, key, first + s->first);
 }
 
 static bool cpu_region_begin(uint64_t key) { (void)key; return true; }
@@ -1006,7 +1006,7 @@ static const char *cpu_libraries(void)
 // The op table that --device names: the only place where a backend is chosen.
 static const Ops *device_ops(const Args *a)
 {
-    static Ops with_8bit; // as the device's own, but for AdamW's moments
+    static Ops own; // as the device's, but for AdamW's states
     const Ops *o = ops_cpu();
     if (a->device == DEVICE_CUDA) {
 #ifdef VBON_CUDA
@@ -1016,10 +1016,13 @@ static const Ops *device_ops(const Args *a)
             "--device out");
 #endif
     }
-    if (a->optimizer_state != OPTIMIZER_8BIT) return o;
-    with_8bit = *o;
-    with_8bit.moments_8bit = true;
-    return &with_8bit;
+    own = *o;
+    own.moments_8bit = a->optimizer_state == OPTIMIZER_8BIT;
+    if (a->zero && parallel_ranks() > 1) {
+        own.parts = (size_t)parallel_ranks();
+        own.part = parallel_part();
+    }
+    return own.moments_8bit || own.parts ? &own : o;
 }
 
 #include "lib/commands.h"
@@ -1148,7 +1151,8 @@ int main(int argc, char **argv)
     static Args a;
     parallel_start();
     flags_parse(&a, flag_table, n_flags, c->name, argc - 2, argv + 2, preset_flags);
-    if (!a.groups) a.groups = parallel_ranks() > 1 ? 8 : 1;
+    if (strcmp(c->name, "info")) a.ranks = parallel_ranks(); // info plans for as many as it is told
+    if (!a.groups) a.groups = a.ranks > 1 ? 8 : 1;
     parallel_fast = a.reduce == REDUCE_FAST;
     if (a.threads) omp_set_num_threads((int)a.threads);
     a.threads = omp_get_max_threads(); // what a run is resumed with must be the same number

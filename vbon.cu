@@ -2177,7 +2177,7 @@ __device__ inline void store_drawn(bf16 *p, float x, uint64_t bits)
 template <class T>
 __global__ void __launch_bounds__(THREADS)
     adamw_8bit_kernel(T *p, const float *g, uint8_t *m, uint8_t *v, float *scale, const Stretch *stretches,
-                      size_t count, AdamWStep s, uint64_t key)
+                      size_t count, AdamWStep s, uint64_t key, size_t first)
 {
     // bytes: (MOMENT_BLOCK * (2 * sizeof(T) + 8) + 16) * gridDim.x; flops: 32.6 * MOMENT_BLOCK * gridDim.x;
     // bound: instructions
@@ -2202,7 +2202,8 @@ __global__ void __launch_bounds__(THREADS)
         vv[e] = s.b2 * (level[v[i]] * old_v) + s.c2 * d * d;
         most_m = fmaxf(most_m, fabsf(mm[e]));
         most_v = fmaxf(most_v, vv[e]);
-        store_drawn(p + i, keep * (float)p[i] - s.rate * mm[e] / (sqrtf(vv[e]) * s.root + s.eps), hash_more(key, i));
+        store_drawn(p + i, keep * (float)p[i] - s.rate * mm[e] / (sqrtf(vv[e]) * s.root + s.eps),
+                    hash_more(key, first + i));
     }
     const float new_m = moment_scale(level, FIRST_MOST, block_max(most_m, part)),
                 new_v = moment_scale(level, SECOND_MOST, block_max(most_v, part));
@@ -2210,7 +2211,7 @@ __global__ void __launch_bounds__(THREADS)
     for (int e = 0; e < EACH; e++) {
         const size_t i = from + (size_t)e * THREADS;
         if (i >= end) continue;
-        const uint64_t bits = hash_more(key, i);
+        const uint64_t bits = hash_more(key, first + i);
         m[i] = first_code(level, mm[e], new_m, first_draw(bits));
         v[i] = second_code(level, vv[e], new_v, second_draw(bits));
     }
@@ -2218,7 +2219,7 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 static void cuda_adamw_8bit(Buf p, Buf g, Buf m, Buf v, Buf scale, Buf stretches, double lr, double beta1, double beta2,
-                            double eps, double decay, double grad_scale, long step, uint64_t key)
+                            double eps, double decay, double grad_scale, long step, uint64_t key, size_t first)
 {
     NEED(p, p.n); NEED(g, p.n); NEED(scale, 2 * moment_blocks(p.n));
     if (m.type != DT_U8 || v.type != DT_U8 || m.n < p.n || v.n < p.n)
@@ -2226,7 +2227,7 @@ static void cuda_adamw_8bit(Buf p, Buf g, Buf m, Buf v, Buf scale, Buf stretches
     AdamWStep s = adamw_step(lr, beta1, beta2, eps, decay, grad_scale, step);
     BY_TYPE(p,
             RUN(adamw_8bit_kernel<T>, stretch_blocks(stretches, p.n), THREADS, 0, at<T>(p), F_(g), at<uint8_t>(m),
-                at<uint8_t>(v), F_(scale), at<Stretch>(stretches), stretch_count(stretches), s, key));
+                at<uint8_t>(v), F_(scale), at<Stretch>(stretches), stretch_count(stretches), s, key, first));
 }
 
 // ----------------------------------------------------------------------------

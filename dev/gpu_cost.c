@@ -125,7 +125,7 @@ static void run_others(void)
     f->blend(dqkv, qkv, 0.99);
     f->fill(weight, 1);
     o->matmul_forward(out, half, square, bias, N, C, C);
-    o->adamw_8bit(p, weight, m, v, scale, stretches, 1e-3, 0.9, 0.95, 1e-8, 0, 1, 1, 1);
+    o->adamw_8bit(p, weight, m, v, scale, stretches, 1e-3, 0.9, 0.95, 1e-8, 0, 1, 1, 1, 0);
 }
 
 // times: what one run's milliseconds are multiplied by for the figure in the table. file, what and two numbers name the

@@ -52,6 +52,18 @@ same() { # same NAME COMMAND...: leaves NAME.1, NAME.2 and NAME.4
         ok "$name: 1, 2 and 4 processes, the same bytes"
     else bad "$name: the bytes differ: $one, $(hash "$name.2"), $(hash "$name.4")"; fi
 }
+zero() { # zero NAME COMMAND...: with AdamW's states in parts 2 and 4 processes leave what NAME.1 has
+    name=$1; shift
+    case " ${ONLY:-$name} " in *" $name "*) ;; *) return;; esac
+    for n in 2 4; do
+        if ! mpi $n "$@" --zero 1 --threads 1 $OPTIONS --out "$name.zero$n"; then
+            bad "$name, --zero 1, $n processes: $(cat err)"; return
+        fi
+    done
+    if [ "$(hash "$name.1")" = "$(hash "$name.zero2")" ] && [ "$(hash "$name.1")" = "$(hash "$name.zero4")" ]; then
+        ok "$name: with --zero 1 the same bytes, 2 and 4 processes"
+    else bad "$name: with --zero 1 the bytes differ"; fi
+}
 PPO="train --model lm --reward rm --cache cache.jsonl --max-new 6 --episodes 40 --rollout 20 --minibatch 6 --lr 3e-3 \
     --critic head --ppo-epochs 4"
 same vbon $PPO --n 4 --trace 3 --average 0.5
@@ -62,7 +74,12 @@ same sft sft $FRESH $TINY --batch 5 --held-out texts.jsonl
 same reward reward --init lm --layers 1 $TINY --batch 5
 same pairs reward --init lm --layers 1 $TINY --data pairs.jsonl --batch 3
 same dpo offline --model lm --cache cache.jsonl --loss dpo --beta 0.1 --lr 3e-3 --batch 9
+same 8bit sft $FRESH $TINY --batch 5 --optimizer-state 8bit
 same bonbon offline --model lm --cache cache.jsonl --loss bonbon --n 4 --lr 3e-3 --batch 5
+zero vbon $PPO --n 4 --trace 3 --average 0.5
+zero trunk $PPO --n 4 --train-layers 1 --critic prefix-rank --compat jointp
+zero sft sft $FRESH $TINY --batch 5 --held-out texts.jsonl
+zero 8bit sft $FRESH $TINY --batch 5 --optimizer-state 8bit
 if [ "${ONLY:-}" ]; then echo "$passed passed, $failed failed"; exit "$failed"; fi
 check "the trace too" cmp vbon.1/trace.jsonl vbon.4/trace.jsonl
 check "what is left is what one process leaves" [ "$(ls vbon.1)" = "$(ls vbon.4)" ]
@@ -80,15 +97,15 @@ for i in $(seq 600); do [ -e long.2/latest ] && break; sleep 0.05; done
 victim=$(pgrep -P "$run" -x vbon | tail -n 1)
 kill -KILL "$victim"
 if wait "$run"; then bad "one is killed, and its end is not everybody's"; else ok "one is killed, and all end"; fi
-check "4 go on with what 2 began" mpi 4 $LONG --resume --out long.2
+check "4 go on with what 2 began, AdamW's states in parts" mpi 4 $LONG --zero 1 --resume --out long.2
 check "to the same bytes" [ "$(hash long.1)" = "$(hash long.2)" ]
-mpirun -q --oversubscribe -n 4 "$VBON" $LONG --out long.4 > out 2> err &
+mpirun -q --oversubscribe -n 4 "$VBON" $LONG --zero 1 --out long.4 > out 2> err &
 run=$!
 for i in $(seq 600); do [ -e long.4/latest ] && break; sleep 0.05; done
 kill -TERM "$(pgrep -P "$run" -x vbon | tail -n 1)" # not mpirun, which kills soon after it is told to end
 wait "$run" || true
 check "one is asked to stop by SIGTERM, and all save and stop" grep -q "^stopped by signal 15 after" out
-check "one goes on with what 4 began" "$VBON" $LONG --groups 8 --resume --out long.4 > out 2> err
+check "one goes on with what 4 began, who had them in parts" "$VBON" $LONG --groups 8 --resume --out long.4 > out 2> err
 check "to the same bytes" [ "$(hash long.1)" = "$(hash long.4)" ]
 
 # shards without being told

@@ -13,6 +13,7 @@ typedef struct {
         top_k, n, m, k, prefix_every, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, trace, seed, log_every, eval_every, save_every, micro_tokens,
         decode_rows, threads, prompts_max, groups;
+    long zero, ranks; // ranks: of info as asked for, else how many processes there are
     double missing_eos, alpha, reward_timeout, reward_scale, reward_offset, reward_tolerance, temperature, top_p, beta,
         clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad,
         average, save_minutes, anchor_rate, anchor_kl;
@@ -309,10 +310,14 @@ static const Flag flag_table[] = {
     FLAG("memory", FLAG_STRING, memory, "info", NULL, NULL, "say whether the plan fits, e.g. 40GB"),
     FLAG("memory", FLAG_STRING, memory, "sample bon cache train offline eval", NULL, NULL,
          "what may be used of a device, e.g. 40GB (what is free)"),
-    FLAG("groups", FLAG_LONG, groups, "sft reward train offline", "0", "0..512",
+    FLAG("groups", FLAG_LONG, groups, "sft reward train offline info", "0", "0..512",
          "groups that rollouts and batches are cut into: a power of two that the number of processes divides; the "
          "result depends on it beyond rounding only through the shapes of products, and not at all on how many "
          "processes there are (0: 1, and under mpirun 8)"),
+    FLAG("zero", FLAG_LONG, zero, "sft reward train offline info", "0", "0..1",
+         "1: of AdamW's states and exact weights each process keeps its part alone (ZeRO-1); the same bits, and "
+         "checkpoints that any number of processes goes on with"),
+    FLAG("ranks", FLAG_LONG, ranks, "info", "1", "1..512", "plan for one of so many processes"),
     CHOICE("reduce", reduce, "sft reward train offline", "tree", reductions, "how gradients are added up"),
     CHOICE("precision", precision, "all", "auto", precisions,
            "bf16: on the CPU of matrix products' inputs, on CUDA of weights and activations, DistilBERT's in TF32; "

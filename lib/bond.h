@@ -28,6 +28,14 @@
 #pragma once
 #ifdef VBON_IMPLEMENTATION
 
+static Buf anchor_follows(const Model *m, size_t n) // the policy's exact weights
+{
+    if (m->own_n < n && masters(m))
+        usage("--zero: the anchor of --anchor-rate follows the exact weights, of which each process then has a part: "
+              "leave one of them out, or add --precision fp32");
+    return m->own_n < n ? slice(m->data, m->first, n) : m->master;
+}
+
 static void anchor_create(Ppo *p, Buf weights) // (n): the anchor's own, or where it stands the reference's
 {
     Anchor *a = &p->anchor;
@@ -42,7 +50,7 @@ static void anchor_create(Ppo *p, Buf weights) // (n): the anchor's own, or wher
     params_twin(&a->params, p->policy, weights);
     a->average = (double *)xmalloc(weights.n * sizeof *a->average);
     a->logp = (double *)xcalloc(E * (size_t)p->opt.max_new, sizeof *a->logp);
-    download_doubles(p->policy->o, a->average, p->policy->master, weights.n, a->host);
+    download_doubles(p->policy->o, a->average, anchor_follows(p->policy, weights.n), weights.n, a->host);
 }
 
 static void anchor_free(Anchor *a, size_t E)
@@ -64,7 +72,7 @@ static void anchor_draw(Ppo *p)
     Sampling s = {.temperature = p->opt.temperature, .top_p = 1, .seed = p->opt.seed, .stream = STREAM_ANCHOR,
         .eos = p->opt.eos};
     if (a->average) { // before the first iteration it is where the policy is
-        m->o->download(a->host, m->master);
+        m->o->download(a->host, anchor_follows(m, n));
         for (size_t i = 0; i < n; i++) {
             a->average[i] += o->anchor_rate * ((double)a->host[i] - a->average[i]);
             a->host[i] = (real)a->average[i];

@@ -5,7 +5,8 @@
 // OUT/latest is replaced by a file that names it; only then are older ones removed. So at any moment `latest` names a
 // whole checkpoint, and the log has the records up to it. Everything random is a function of counters (gpt2.h), so no
 // generator state is kept. Ctrl-C and SIGTERM set a flag; loops look at it between steps, save and stop with exit code
-// 130 or 143.
+// 130 or 143. Of several processes rank 0 writes; states that are cut among them (--zero) it collects, so that a
+// checkpoint is the same with any number of processes, and any other number goes on with it.
 //
 // Easy to get wrong: weights must be saved in the run's own precision (not in the --dtype of the final model), or the
 // resumed run differs.
@@ -16,6 +17,7 @@ void stop_on_signals(void);
 
 // What a loop keeps beside the model: named arrays of doubles, restored in place.
 typedef struct { const char *name; double *values; size_t n; } State;
+// Called by all processes, between states_begin and states_end (parallel.h); rank 0 writes.
 void checkpoint_save(const Model *m, const char *out, long step, const char *tokenizer_dir, const State *state,
                      size_t n_state);
 // The folder `latest` names, malloc'd, or NULL when there is none. Dies when it names a folder that is not there.
@@ -56,14 +58,32 @@ static void remove_checkpoints(const char *out, const char *keep)
 
 // What a checkpoint has of the optimiser, by name.
 enum { OPTIM_MAX = 4 };
-typedef struct { const char *name; Buf buf; } Optim;
+typedef struct { const char *name; Buf buf; bool scales; } Optim;
 static size_t optim_bufs(const Model *m, Optim out[OPTIM_MAX])
 {
-    const Optim all[OPTIM_MAX] = {{"grad.first_moments", m->m}, {"grad.second_moments", m->v},
-                                  {"grad.scales_of_moments", m->scale}, {"averaged_weights", m->average}};
+    const Optim all[OPTIM_MAX] = {{"grad.first_moments", m->m, false}, {"grad.second_moments", m->v, false},
+                                  {"grad.scales_of_moments", m->scale, true}, {"averaged_weights", m->average, false}};
     size_t n = 0;
     for (size_t i = 0; i < OPTIM_MAX; i++) if (all[i].buf.p) out[n++] = all[i];
     return n;
+}
+
+// Where a part of it begins in the whole that a checkpoint has
+static size_t optim_cut(const Model *m, const Optim *s, size_t part)
+{
+    StatesCut cut = states_cut(m, part);
+    return s->scales ? 2 * cut.block : cut.at;
+}
+static size_t optim_n(const Model *m, const Optim *s) { return optim_cut(m, s, m->o->parts ? m->o->parts : 1); }
+
+// The whole of it, in rank 0's x.
+static void optim_collect(const Model *m, const Optim *s, real *x)
+{
+    if (m->o->parts < 2) { m->o->download(x, s->buf); return; }
+    size_t *cut = (size_t *)xcalloc(m->o->parts + 1, sizeof *cut);
+    for (size_t k = 0; k <= m->o->parts; k++) cut[k] = optim_cut(m, s, k);
+    parallel_collect(m->o, x, s->buf, cut);
+    free(cut);
 }
 
 // t: the optimiser's buffers, the value head, the caller's state
@@ -72,7 +92,7 @@ static const void *saved_state(void *context, size_t i)
 {
     Saved *s = (Saved *)context;
     if (s->t[i].data) return s->t[i].data;
-    if (i < s->n) s->m->o->download(s->x, s->optim[i].buf);
+    if (i < s->n) optim_collect(s->m, &s->optim[i], s->x);
     else param_get(s->m, s->values[i - s->n], s->x);
     return s->x;
 }
@@ -80,14 +100,15 @@ static const void *saved_state(void *context, size_t i)
 void checkpoint_save(const Model *m, const char *out, long step, const char *tokenizer_dir, const State *state,
                      size_t n_state)
 {
-    char *name = format("step-%ld", step), *folder = format("%s/%s", out, name), *tmp = format("%s.tmp", folder);
-    char *file = format("%s/state.safetensors", tmp), *latest = format("%s/latest", out);
     Saved s = {.m = m};
     s.n = optim_bufs(m, s.optim);
+    bool cut = m->o->parts > 1, writes = !parallel_rank();
+    if (!cut && !writes) return;
     // model_save looks at the weights; a sum of squares shows whether a part is finite
-    for (size_t i = 0; i < s.n + m->n_list; i++) {
+    for (size_t i = 0; i < s.n + (writes ? m->n_list : 0); i++) {
         const Param *q = i < s.n ? NULL : &m->list[i - s.n];
-        if (q ? !(q->flags & P_VALUE) : s.optim[i].buf.type == DT_U8) continue; // of codes their scales are looked at
+        // of codes their scales are looked at
+        if (q ? !(q->flags & P_VALUE) : s.optim[i].buf.type == DT_U8 || !s.optim[i].buf.n) continue;
         double sum = 0;
         if (q) {
             real *x = (real *)xmalloc(q->n * sizeof *x);
@@ -102,14 +123,20 @@ void checkpoint_save(const Model *m, const char *out, long step, const char *tok
     for (size_t i = 0; i < n_state; i++)
         for (size_t k = 0; k < state[i].n; k++)
             must_be_finite(state[i].values[k], state[i].name, "lower --lr; no checkpoint was saved");
+    if (!writes) { // rank 0 asks for them in this order
+        for (size_t i = 0; i < s.n; i++) optim_collect(m, &s.optim[i], NULL);
+        return;
+    }
+    char *name = format("step-%ld", step), *folder = format("%s/%s", out, name), *tmp = format("%s.tmp", folder);
+    char *file = format("%s/state.safetensors", tmp), *latest = format("%s/latest", out);
     remove_folder(tmp, model_file);
     make_folder(tmp);
     model_save(m, tmp, DT_REAL, tokenizer_dir, 0);
     size_t largest = 0;
     for (size_t i = 0; i < s.n; i++) {
-        const Buf *b = &s.optim[i].buf;
-        if (b->n > largest) largest = b->n;
-        arrput(s.t, ((Tensor){.name = s.optim[i].name, .type = b->type, .rank = 1, .shape = {b->n}, .n = b->n}));
+        size_t n = optim_n(m, &s.optim[i]);
+        if (n > largest) largest = n;
+        arrput(s.t, ((Tensor){.name = s.optim[i].name, .type = s.optim[i].buf.type, .rank = 1, .shape = {n}, .n = n}));
     }
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
@@ -178,9 +205,10 @@ void checkpoint_load(Model *m, const char *folder, State *state, size_t n_state)
     size_t n_optim = optim_bufs(m, optim);
     for (size_t i = 0; i < n_optim; i++) {
         Buf b = optim[i].buf;
-        void *x = xmalloc(b.n * dtype_size(b.type));
-        state_get(s, folder, optim[i].name, b.type, b.n, x);
-        m->o->upload(b, x);
+        size_t n = optim_n(m, &optim[i]), size = dtype_size(b.type);
+        char *x = (char *)xmalloc(n * size);
+        state_get(s, folder, optim[i].name, b.type, n, x);
+        m->o->upload(b, x + optim_cut(m, &optim[i], m->o->part) * size);
         free(x);
     }
     for (size_t i = 0; i < m->n_list; i++) {

@@ -555,7 +555,8 @@ uint64_t model_fingerprint(const Model *m)
         const Param *q = &m->list[i];
         if (q->flags & P_VALUE) continue;
         real *x = (real *)xmalloc(q->n * sizeof *x);
-        param_get(m, q, x);
+        // data, which has the exact weights rounded to it where they are kept apart
+        to_file_layout(m, m->o, q, slice(m->data, q->offset, q->n), x);
         for (size_t k = 0; k < q->n; k++) {
             union { float f; uint32_t u; } b = {bf16_value(bf16_round((float)x[k]))};
             h = hash_more(h, b.u);

@@ -88,6 +88,7 @@ static void cmd_info(const Args *a)
     Model m;
     size_t value_head = 0;
     memory_limit(a); // refused now
+    groups_check((size_t)a->groups, (size_t)a->ranks);
     offload_check(a);
     require(a->model, "model");
     bool folder = has_reward_model(a->reward);

@@ -23,7 +23,7 @@ typedef struct {
     bool average;                          // --average: the trained weights' moving average
     size_t draws; bool moving;             // of bond and jbond: the anchor's to a prompt; it has weights of its own
     size_t rollout, minibatch, batch;      // of train: episodes; of offline: comparisons
-    size_t groups;                         // --groups
+    size_t groups, ranks;                  // --groups, processes
     size_t tokens, rows;                   // --micro-tokens, --decode-rows
     size_t share;                          // how many responses of a prompt are drawn side by side
     size_t max_prompt, max_new;            // tokens
@@ -54,6 +54,7 @@ static const Ops *plan_ops(const Args *a) // an op table for plans alone
         sizes = (Ops){.name = "cuda", .type = device_type(a), .packed_size = cuda_packed_size,
             .head_rows = cuda_head_rows, .vocabulary_rows = cuda_vocabulary_rows};
     sizes.moments_8bit = a->optimizer_state == OPTIMIZER_8BIT;
+    sizes.parts = a->zero ? (size_t)a->ranks : 0;
     return &sizes;
 }
 
@@ -77,7 +78,7 @@ static void plan_weights(Plan *p, const char *family, Model *m, const JobSpec *j
     plan_arena(p, family, &m->params, phase);
     plan_arena(p, family, &m->optim, phase);
     if (j->average && m->first < m->n_params)
-        plan_piece(p, family, "averaged weights", (double)(m->n_params - m->first) * sizeof(real), phase);
+        plan_piece(p, family, "averaged weights", (double)m->own_n * sizeof(real), phase);
     if (packed) packs_carve(m);
     plan_arena(p, family, &m->packs, phase);
 }
@@ -121,11 +122,13 @@ static double plan_rollout(const JobSpec *j, double trained)
     return episodes * (a_response + max_new * an_action) + anchor;
 }
 
-// What groups_create takes: sums of groups that wait for their neighbours'.
+// What groups_create takes: sums of groups that wait for their neighbours', and room for those of another process.
 static void plan_groups(Plan *p, const JobSpec *j, const Model *m)
 {
-    for (size_t own = j->groups / (size_t)parallel_ranks(); own > 1; own /= 2)
-        plan_piece(p, "policy", "gradients of groups", (double)(m->n_params - m->first) * sizeof(real), -1);
+    size_t n = m->n_params - m->first, ranks = j->ranks ? j->ranks : 1, room = parallel_room(ranks, n);
+    for (size_t own = j->groups / ranks; own > 1; own /= 2)
+        plan_piece(p, "policy", "gradients of groups", (double)n * sizeof(real), -1);
+    plan_piece(p, "policy", "from another process", (double)room * sizeof(real), -1);
 }
 
 static size_t smaller(double a, double b) { return (size_t)(a < b ? a : b); }
@@ -238,6 +241,12 @@ static void plan_job(Plan *p, const JobSpec *j)
     p->total = p->always + (p->phase[0] > p->phase[1] ? p->phase[0] : p->phase[1]);
 }
 
+static size_t rows_most(const JobSpec *j, size_t groups) // that are ever drawn at once, a group at a time
+{
+    double group = ceil((double)j->rollout / (double)groups), all = group * (double)(j->draws ? j->draws : 1);
+    return j->kind == JOB_TRAIN ? smaller(all, 1e9) : SIZE_MAX;
+}
+
 // Halves rows and tokens, one at a time, whichever brings the total down further, until it is at most `limit` or
 // nothing helps any more; as few tokens as the longest text has. True: it fits.
 static bool plan_fit(JobSpec *j, Plan *p, double limit, bool rows, bool tokens)
@@ -245,9 +254,9 @@ static bool plan_fit(JobSpec *j, Plan *p, double limit, bool rows, bool tokens)
     for (plan_job(p, j); p->total > limit;) {
         JobSpec by[2] = {*j, *j};
         Plan plan[2];
-        by[0].rows = j->rows / 2;
+        by[0].rows = (j->rows < rows_most(j, j->groups) ? j->rows : rows_most(j, j->groups)) / 2;
         by[1].tokens = j->tokens / 2 > j->longest ? j->tokens / 2 : j->longest;
-        bool can[2] = {rows && j->rows > 1 && j->kind != JOB_OFFLINE, tokens && by[1].tokens < j->tokens};
+        bool can[2] = {rows && by[0].rows > 0 && j->kind != JOB_OFFLINE, tokens && by[1].tokens < j->tokens};
         int best = -1;
         for (int i = 0; i < 2; i++) {
             if (!can[i]) continue;
@@ -262,25 +271,29 @@ static bool plan_fit(JobSpec *j, Plan *p, double limit, bool rows, bool tokens)
 }
 
 // The flags that make a job that needs `now` fit, and what it needs with them, malloc'd; fits: whether anything does.
-// What is tried: rows and tokens; with them --recompute, --offload and 8-bit moments, what keeps the bits before what
-// does not; with all of these, fewer blocks that train.
+// What is tried: rows and tokens; with them --recompute, --offload, of several processes --zero, 8-bit moments and a
+// group a process, what keeps the bits before what does not; with all of these, fewer blocks that train.
 static char *plan_remedy(const JobSpec *now, double limit, bool *fits)
 {
-    enum { RECOMPUTE = 1, OFFLOAD = 2, MOMENTS = 4, ALL = 7 };
+    enum { RECOMPUTE = 1, OFFLOAD = 2, ZERO = 4, MOMENTS = 8, GROUPS = 16, ALL = 31 };
     JobSpec j, most;
     Plan p;
-    Ops small = *now->o;
-    small.moments_8bit = true;
+    Ops ops[ALL + 1];
     bool trains = now->kind == JOB_TRAIN || now->kind == JOB_OFFLINE, device = !strcmp(now->o->name, "cuda");
     bool offloads = now->kind == JOB_TRAIN && !now->draws && device;
     *fits = false;
     for (int add = 0; !*fits && add <= (trains ? ALL : 0); add++) {
         if ((add & RECOMPUTE && now->recompute) || (add & OFFLOAD && (now->offload || !offloads)) ||
+            (add & ZERO && (now->o->parts || now->ranks == 1)) || (add & GROUPS && now->groups == now->ranks) ||
             (add & MOMENTS && (now->o->moments_8bit || now->average))) continue;
         j = *now;
+        ops[add] = *now->o;
+        if (add & ZERO) ops[add].parts = now->ranks;
+        if (add & MOMENTS) ops[add].moments_8bit = true;
+        if (add & GROUPS) j.groups = now->ranks;
+        j.o = &ops[add];
         if (add & RECOMPUTE) j.recompute = true;
         if (add & OFFLOAD) j.offload = true;
-        if (add & MOMENTS) j.o = &small;
         most = j;
         *fits = plan_fit(&j, &p, limit, true, true);
     }
@@ -293,14 +306,16 @@ static char *plan_remedy(const JobSpec *now, double limit, bool *fits)
     char *layers = j.train_layers != now->train_layers ? format(" --train-layers %ld", j.train_layers) : xstrdup("");
     char *rows = j.rows != now->rows ? format(" --decode-rows %zu", j.rows) : xstrdup("");
     char *tokens = j.tokens != now->tokens ? format(" --micro-tokens %zu", j.tokens) : xstrdup("");
-    char *flags = format("%s%s%s%s%s%s", layers, rows, tokens, j.recompute && !now->recompute ? " --recompute" : "",
+    char *groups = j.groups != now->groups ? format(" --groups %zu", j.groups) : xstrdup("");
+    char *flags = format("%s%s%s%s%s%s%s%s", layers, rows, tokens, j.recompute && !now->recompute ? " --recompute" : "",
                          j.offload && !now->offload ? " --offload" : "",
-                         j.o != now->o ? " --optimizer-state 8bit" : "");
+                         j.o->parts && !now->o->parts ? " --zero 1" : "",
+                         j.o->moments_8bit && !now->o->moments_8bit ? " --optimizer-state 8bit" : "", groups);
     char *s = *fits ? format("with%s it needs %.1f MiB", flags, p.total / 1048576)
         : *flags    ? format("even with%s it needs %.1f MiB: take a smaller model, or shorter prompts", flags,
                              p.total / 1048576)
                     : xstrdup("fewer --decode-rows or --micro-tokens do not help: take a smaller model");
-    free(layers); free(rows); free(tokens); free(flags);
+    free(layers); free(rows); free(tokens); free(groups); free(flags);
     return s;
 }
 
@@ -333,12 +348,6 @@ static bool is_config(const char *path) // a config.json by itself
     return n > 5 && !strcmp(path + n - 5, ".json") && exists(path);
 }
 
-static size_t rows_most(const JobSpec *j) // that are ever drawn at once
-{
-    double all = (double)j->rollout * (double)(j->draws ? j->draws : 1);
-    return j->kind == JOB_TRAIN ? smaller(all, 1e9) : SIZE_MAX;
-}
-
 // What the flags say of a job; prompts of at most max_prompt tokens (offline: pairs of texts), `share` responses of
 // each side by side.
 static void job_of(JobSpec *j, size_t kind, const Args *a, const Config *model, const Ops *o, size_t max_prompt,
@@ -348,7 +357,8 @@ static void job_of(JobSpec *j, size_t kind, const Args *a, const Config *model, 
         .value_head = kind == JOB_TRAIN && critic_used(a)->value_head, .recompute = a->recompute, .offload = a->offload,
         .rollout = (size_t)a->rollout,
         .minibatch = (size_t)a->minibatch, .batch = (size_t)a->batch,
-        .groups = a->groups ? (size_t)a->groups : 1, .tokens = (size_t)a->micro_tokens, .rows = (size_t)a->decode_rows,
+        .groups = a->groups ? (size_t)a->groups : 1, .ranks = (size_t)a->ranks, .tokens = (size_t)a->micro_tokens,
+        .rows = (size_t)a->decode_rows,
         .share = share, .max_prompt = max_prompt, .max_new = (size_t)a->max_new,
         .longest = max_prompt + (kind == JOB_OFFLINE ? 0 : (size_t)a->max_new)};
     if (kind == JOB_TRAIN || kind == JOB_OFFLINE) j->average = a->average > 0;
@@ -360,7 +370,7 @@ static void job_of(JobSpec *j, size_t kind, const Args *a, const Config *model, 
         j->moving = j->draws && goal.anchor_rate > 0;
     }
     if (!j->rows) j->rows = kind == JOB_TRAIN ? 512 : 256;
-    if (j->rows > rows_most(j)) j->rows = rows_most(j);
+    if (j->rows > rows_most(j, 1)) j->rows = rows_most(j, 1);
     if (kind == JOB_OFFLINE && j->tokens < j->longest) j->tokens = j->longest; // as it does itself
     bool model_there = a->reward && (is_folder(a->reward) || is_config(a->reward));
     if (model_there && is_distilbert(a->reward)) j->bert = a->reward;
@@ -405,7 +415,7 @@ static void plan_run(Args *a, size_t kind, const char *model, size_t longest, si
     job_of(&j, kind, a, &c, o, longest ? longest : 1, share);
     heads_check(&l, &j.model, "model"); heads_check(&l, &j.reward, "reward model");
     heads_check(&l, &j.reference, "reference");
-    if (rows) j.rows = rows_most(&j) < 1024 ? rows_most(&j) : 1024;
+    if (rows) j.rows = rows_most(&j, 1) < 1024 ? rows_most(&j, 1) : 1024;
     if (tokens && j.tokens < j.longest) j.tokens = j.longest;
     // not all that is free: memory comes in pages, and the driver takes some as kernels are first used
     if (!memory) memory = 0.97 * (double)l.memory + cuda_context + (double)cuda_workspace;

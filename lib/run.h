@@ -141,7 +141,7 @@ static void check_same_flags(const Args *a, const char *command)
     static const char *const free_flags[] = {"resume",       "log-every", "save-every",
                                              "save-minutes", "out",       "reward-tolerance",
                                              "verbose",      "memory",    "recompute",
-                                             "offload"};
+                                             "offload",      "zero"};
     json_t *j = first_record(a), *v;
     const char *key;
     json_t *now = flags_json(a, flag_table, n_flags, command), *then = json_object_get(j, "flags");
@@ -226,7 +226,7 @@ static bool run_open(Run *r, const Args *a, const char *command)
     if (rounded && a->average > 0)
         usage("--average: with --optimizer-state 8bit a device in bfloat16 has no exact weights to average: leave one "
               "of them out, or add --precision fp32");
-    groups_check((size_t)a->groups);
+    groups_check((size_t)a->groups, (size_t)parallel_ranks());
     require(a->out, "out");
     if (!parallel_rank()) out_folder(a->out);
     json_t *files = files_json(a);
@@ -301,7 +301,7 @@ static void adamw_step(Run *r)
 {
     AdamW opt = adamw(r->a);
     r->lr = opt.lr = schedule_lr(&schedules[r->a->schedule], r->a->lr, r->m->step, r->steps, r->a->warmup);
-    r->grad_norm = model_update(r->m, &opt);
+    r->grad_norm = parallel_update(r->m, &opt);
 }
 
 // After a step: saves when the steps or the clock say so, or a signal asked the run to stop; then it stops.
@@ -313,7 +313,9 @@ static void save_when_due(Run *r, const State *state, size_t n)
     unsigned char asked[2] = {(unsigned char)(by_clock && !parallel_rank()), (unsigned char)stop_signal};
     parallel_gather(asked, sizeof asked); // one clock and every signal, for all processes
     if (r->done == r->steps || !(by_steps || asked[0] || asked[1])) return;
-    if (!parallel_rank()) checkpoint_save(r->m, a->out, r->done, r->tokenizer_dir, state, n);
+    states_begin(r->m);
+    checkpoint_save(r->m, a->out, r->done, r->tokenizer_dir, state, n);
+    states_end(r->m);
     r->saved = clock_seconds();
     if (!asked[1]) return;
     progress_clear();
@@ -378,11 +380,13 @@ static void run_steps(Run *r)
         save_when_due(r, state, 1 + r->n_state);
     }
     free(r->from);
+    if (a->average > 0) { model_average_use(r->m); weights_share(r->m); }
+    states_begin(r->m);
     if (!writes) return;
     if (trace) log_close(trace);
     log_close(log);
-    if (a->average > 0) model_average_use(r->m);
     model_save(r->m, a->out, dtypes[a->dtype].type, r->tokenizer_dir, (size_t)a->shard_mib << 20);
+    states_end(r->m);
     checkpoint_clear(a->out);
     printf("wrote %s (%s)\n", a->out, dtypes[a->dtype].name);
 }

@@ -566,7 +566,7 @@ static void cuda_adamw_8bit_tests(void)
                 *m2 = operand("v", n, DT_U8, codes), *scale = operand("scale", pairs, DT_REAL, scales);
         CASE("adamw_8bit", 1e-5, OUT(p, m1, m2, scale), {
             o->adamw_8bit(ON(p), ON(g), ON(m1), ON(m2), ON(scale), ON(stretches), 1e-2, 0.9, 0.95, 1e-8, 0.1, 0.7, 3,
-                          12345);
+                          12345, 77);
         });
         for (side = 0; side < 2; side++) {
             sides[side]->download(got[side][0] = xmalloc(n), m1->on[side]);
@@ -801,6 +801,8 @@ static void test_cuda_decode(void) { in_both(cuda_decode_tests); }
 static void test_cuda_head(void) { in_both(cuda_head_tests); }
 static void cuda_recompute_tests(void) { cuda_start(); recompute_on(sides[1], 7); }
 static void cuda_resume_8bit_tests(void) { cuda_start(); resume_8bit(sides[1]); }
+static void cuda_parts_tests(void) { cuda_start(); states_in_parts(sides[1]); }
+static void test_cuda_parts(void) { in_both(cuda_parts_tests); }
 static void test_cuda_resume_8bit(void) { in_both(cuda_resume_8bit_tests); }
 static void test_cuda_recompute(void) { in_both(cuda_recompute_tests); }
 static void test_cuda_ppo(void) { in_both(cuda_ppo_tests); }

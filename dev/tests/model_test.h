@@ -65,7 +65,7 @@ static void golden_folder(const char *name)
         snprintf(key, sizeof key, "grad.%s%s", prefix, q->name);
         double *want = tensor_doubles(s, key);
         real *g = xmalloc(q->n * sizeof *g);
-        to_file_layout(&m, q, *param_field(&m.g, q), g);
+        to_file_layout(&m, m.o, q, *param_field(&m.g, q), g);
         check_tensor(key, g, want, q->n, tol);
         free(want); free(g);
     }
@@ -503,3 +503,69 @@ static void test_average(void)
     free(want);
     model_free(&m);
 }
+
+// ZeRO: models that have a part of AdamW's states each, and the others' weights after each step, take the steps of one
+// that has all of them: weights, moments and average, bit for bit. Parts end inside tensors too, and some are empty.
+static void parts_one(const Ops *device, size_t parts, bool small, size_t width)
+{
+    enum { STEPS = 3, MOST = 64 };
+    const AdamW opt = {.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1,
+        .average = 0.5, .seed = 5};
+    Ops ops[MOST + 1];
+    Model m[MOST + 1]; // the last has all
+    Config config = tiny_config(101, true, false);
+    config.C = width; config.F = 4 * width;
+    bool average = !small || device->type == DT_REAL, inside = false;
+    for (size_t k = 0; k <= parts; k++) {
+        ops[k] = *device;
+        ops[k].moments_8bit = small;
+        if (k < parts) { ops[k].parts = parts; ops[k].part = k; }
+        model_create(&m[k], &ops[k], &config, 2, true, false);
+        model_random(&m[k], 3); value_head_random(&m[k], 3);
+        if (average) model_average_begin(&m[k]);
+    }
+    Model *whole = &m[parts];
+    size_t first = whole->first, n = whole->n_params - first, at = 0, scales = 0;
+    real *x = xmalloc(n * sizeof *x), *y = xmalloc(n * sizeof *y);
+    for (int t = 0; t < STEPS; t++) {
+        for (size_t i = 0; i < n; i++) x[i] = (real)(random_uniform(1, 1, (uint64_t)t, i, 0) - 0.5);
+        for (size_t k = 0; k <= parts; k++) { device->upload(m[k].grad, x); model_update(&m[k], &opt); }
+        for (size_t k = 0; k < parts; k++)
+            for (size_t i = 0; i < parts; i++)
+                if (i != k && m[k].own_n)
+                    device->copy(slice(m[i].data, first + m[k].own, m[k].own_n),
+                                 slice(m[k].data, first + m[k].own, m[k].own_n));
+    }
+    for (size_t k = 0; k < parts; k++) {
+        CHECK(m[k].own == at, "part %zu of %zu begins at %zu, the one before ends at %zu", k, parts, m[k].own, at);
+        CHECK(m[k].own_n < n / parts + MOMENT_BLOCK + 1, "part %zu of %zu has %zu of %zu elements", k, parts,
+              m[k].own_n, n);
+        for (size_t i = 0; i < whole->n_list; i++)
+            inside |= whole->list[i].offset < first + at && first + at < whole->list[i].offset + whole->list[i].n;
+        at += m[k].own_n;
+        device->download(x, slice(m[k].data, first, n)); device->download(y, slice(whole->data, first, n));
+        CHECK(!memcmp(x, y, n * sizeof *x), "the weights of part %zu of %zu differ", k, parts);
+        Buf own[] = {m[k].m, m[k].v, m[k].master, m[k].average, m[k].scale};
+        Buf all[] = {whole->m, whole->v, whole->master, whole->average, whole->scale};
+        for (int b = 0; b < 5; b++) {
+            if (!own[b].p || !own[b].n) continue;
+            device->download(x, own[b]);
+            device->download(y, slice(all[b], b == 4 ? scales : m[k].own, own[b].n));
+            bool same = !memcmp(x, y, own[b].type == DT_U8 ? own[b].n : own[b].n * sizeof *x);
+            CHECK(same, "%s of part %zu of %zu differ", own[b].name, k, parts);
+        }
+        scales += m[k].scale.n;
+    }
+    CHECK(at == n && scales == whole->scale.n, "parts end at %zu of %zu, scales at %zu of %zu", at, n, scales,
+          whole->scale.n);
+    CHECK(inside == (width > 16), "no part ends inside a tensor");
+    for (size_t k = 0; k <= parts; k++) model_free(&m[k]);
+    free(x); free(y);
+}
+static void states_in_parts(const Ops *o)
+{
+    for (int small = 0; small < 2; small++) {
+        parts_one(o, 2, small, 64); parts_one(o, 3, small, 64); parts_one(o, 64, small, 8);
+    }
+}
+static void test_parts(void) { states_in_parts(ops_cpu()); }
