@@ -23,6 +23,8 @@ CUDA    := $(if $(NVCC),$(shell $(NVCC) --dryrun -E -x cu /dev/null 2>&1 | sed -
 MPICC   ?= $(shell command -v mpicc 2>/dev/null)
 MPIFLAGS := $(if $(MPICC),$(filter -I% -L% -l% -Wl% -pthread,$(shell $(MPICC) -show 2>/dev/null)))
 MPI     := $(if $(MPIFLAGS),$(call have,mpi.h,$(MPIFLAGS)))
+# What is used of NCCL is loaded when it is needed (lib/nccl.h), so its header is enough.
+NCCL    ?= $(if $(NVCC),$(call have,nccl.h,-I$(CUDA)/include))
 say      = $(if $(filter 1,$(1)),✓ $(2),✗ $(2): $(3))
 
 FAST    := $(BASE) $(OPT) -fopenmp $(if $(filter 1,$(ONEDNN)),-DVBON_ONEDNN)
@@ -32,7 +34,7 @@ DOUBLE  := $(BASE) -O2 $(ARCH) -fopenmp -g -Dreal=double -DDEBUG
 SAN     := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 comma   := ,
 # Machine code for A100 and H100 generations, PTX for what comes after.
-NVFLAGS := -O3 -std=c++17 -g -lineinfo -I. -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90] -Xcompiler -Wall,-Wextra $(if $(WERROR),-Werror all-warnings)
+NVFLAGS := -O3 -std=c++17 -g -lineinfo -I. -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90] -Xcompiler -Wall,-Wextra $(if $(WERROR),-Werror all-warnings) $(if $(filter 1,$(NCCL)),-DVBON_NCCL)
 GPU     := $(if $(NVCC),-DVBON_CUDA)
 GPULIB  := $(if $(NVCC),-L$(CUDA)/lib64 -L$(CUDA)/lib -Wl$(comma)-rpath$(comma)$(CUDA)/lib64 -lcudart -ldl -lstdc++)
 SOURCES := vbon.c gpt2.h pythia.h ppo.h $(wildcard lib/*.h)
@@ -50,11 +52,12 @@ check:
 	@echo "$(call say,$(ONEDNN),oneDNN,install libdnnl-dev for fast products (plain loops are used))"
 	@echo "$(call say,$(MPI),MPI,install libopenmpi-dev and openmpi-bin to train in several processes)"
 	@echo "$(call say,$(if $(NVCC),1),CUDA,install NVIDIA's toolkit for --device cuda (nvcc was not found))"
+	@echo "$(call say,$(NCCL),NCCL,install libnccl-dev for gradients from card to card (they go by the host's memory))"
 	@[ "$(OPENMP)$(JANSSON)$(UTF8)$(STB)" = 1111 ] || { echo "make: something that vbon needs is missing, see above"; exit 1; }
 
 vbon: $(SOURCES) $(if $(NVCC),build/vbon_cuda.o) Makefile | check
 	$(CC) $(FAST) $(GPU) vbon.c $(filter %.o,$^) -o $@ $(FASTLIB) $(GPULIB) $(WITHMPI)
-build/vbon_cuda.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h lib/parallel.h lib/cuda_plan.h lib/cublaslt.h lib/tensor_core.h Makefile
+build/vbon_cuda.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h lib/parallel.h lib/nccl.h lib/cuda_plan.h lib/cublaslt.h lib/tensor_core.h Makefile
 	@mkdir -p build
 	$(NVCC) $(NVFLAGS) -c vbon.cu -o $@
 
@@ -100,14 +103,16 @@ KERNELS_tsan  := -O1 -fsanitize=thread
 HOST_plain    := $(FAST)
 HOST_asan     := $(BASE) -O1 $(ARCH) -fopenmp -g -DDEBUG $(SAN)
 HOST_tsan     := $(BASE) -O2 $(ARCH) -fopenmp -g
+# With NCCL's header its calls are compiled for the emulated device too; build/nccl/libnccl.so.2 answers them.
+NCCLSIMT := $(if $(CUDAINC),$(call have,nccl.h,-I$(CUDAINC)))
 SIMTLIB        = $(filter -fsanitize=%,$(KERNELS_$*)) $(if $(filter plain,$*),$(FASTLIB),$(LIBS)) -lstdc++ -lpthread
 .SECONDARY:
 build/cuda_on_cpu_%.o: $(wildcard dev/cuda_on_cpu/*) Makefile
 	@mkdir -p build
 	$(CXX) $(SIMT) -O2 $(ENGINE_$*) -c dev/cuda_on_cpu/cuda_on_cpu.cpp -o $@
-build/vbon_simt_%.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h lib/parallel.h lib/cuda_plan.h $(wildcard dev/cuda_on_cpu/*) Makefile
+build/vbon_simt_%.o: vbon.cu gpt2.h ppo.h lib/generate.h lib/pass.h lib/parallel.h lib/nccl.h lib/cuda_plan.h $(wildcard dev/cuda_on_cpu/*) Makefile
 	@mkdir -p build
-	$(CXX) -x c++ $(SIMT) $(KERNELS_$*) -c vbon.cu -o $@
+	$(CXX) -x c++ $(SIMT) $(KERNELS_$*) $(if $(filter plain1,$*$(NCCLSIMT)),-DVBON_NCCL) -c vbon.cu -o $@
 COUNTED := -fsanitize-coverage=trace-pc
 # For the counting build a kernel's line of costs becomes a call, so that it is compiled (dev/cuda_on_cpu/claims.h).
 build/vbon_claims.cu: vbon.cu Makefile
@@ -127,7 +132,10 @@ build/course_kernels_%: dev/course_kernels.cu build/cuda_on_cpu_%.o
 build/test_simt_%: $(TESTS) $(SOURCES) build/vbon_simt_%.o build/cuda_on_cpu_%.o | check
 	$(CC) $(HOST_$*) -DVBON_CUDA test_vbon.c $(filter %.o,$^) -o $@ $(SIMTLIB)
 build/vbon_simt_%: $(SOURCES) build/vbon_simt_%.o build/cuda_on_cpu_%.o | check
-	$(CC) $(HOST_$*) -DVBON_CUDA vbon.c $(filter %.o,$^) -o $@ $(SIMTLIB) $(if $(filter plain,$*),$(WITHMPI))
+	$(CC) $(HOST_$*) -DVBON_CUDA vbon.c $(filter %.o,$^) -o $@ $(SIMTLIB) $(if $(filter plain,$*),-rdynamic $(WITHMPI))
+build/nccl/libnccl.so.2: dev/cuda_on_cpu/nccl.c Makefile
+	@mkdir -p build/nccl
+	$(CC) -std=gnu11 -O1 -g -fPIC -shared $(WARN) -isystem $(CUDAINC) $< -o $@ $(MPIFLAGS)
 build/bench: dev/bench.c $(SOURCES) Makefile | check
 	@mkdir -p build
 	$(CC) $(FAST) dev/bench.c -o $@ $(FASTLIB)
@@ -174,8 +182,14 @@ test_flags: build/vbon_integer
 ifeq ($(MPI),1)
 test_mpi: vbon
 	@dev/test_mpi.sh ./vbon
-test_mpi_simt: build/vbon_simt_plain
+test_mpi_simt: build/vbon_simt_plain $(if $(NCCLSIMT),build/nccl/libnccl.so.2)
 	@ONLY="vbon trunk sft dpo" dev/test_mpi.sh build/vbon_simt_plain --device cuda
+ifeq ($(NCCLSIMT),1)
+	@echo "and by the emulated NCCL"
+	@SIMT_CARDS=1 LD_LIBRARY_PATH=build/nccl ONLY="trunk nccl" dev/test_mpi.sh build/vbon_simt_plain --device cuda
+else
+	@echo "skip NCCL in test_mpi_simt: no nccl.h was found (install libnccl-dev)"
+endif
 else
 test_mpi test_mpi_simt:
 	@echo "skip $@: no MPI was found (install libopenmpi-dev and openmpi-bin)"

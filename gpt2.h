@@ -247,6 +247,10 @@ struct Ops {
     void (*download_end)(int which);
     void (*copy)(Buf dst, Buf src);                              // of equal types, or from real to DT_BF16
     void (*fill)(Buf dst, double value);
+    // between processes with a device each (lib/nccl.h), called by all of them; false: it must go by the host's memory.
+    // NULL where there is none, or no NCCL. `out` becomes `in` of process `other`, and its out this in
+    bool (*exchange)(Buf in, Buf out, int other);
+    bool (*all_reduce)(Buf b);                                   // b (real, or bytes) summed, in NCCL's order
     // layers
     // out (N,C); wpe may be none
     void (*embed_forward)(Buf out, Buf tokens, Buf pos, Buf wte, Buf wpe, size_t N, size_t C);

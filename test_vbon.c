@@ -182,6 +182,7 @@ static const struct { const char *name; void (*run)(void); int builds; } tests[]
     {"CUDA: three offline steps", test_cuda_offline, 4},
     {"CUDA: DistilBERT", test_cuda_distilbert, 4},
     {"CUDA: the same files, the same fingerprint", test_cuda_files, 4},
+    {"CUDA: NCCL", test_cuda_nccl, 4},
 #endif
 };
 

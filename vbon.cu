@@ -23,8 +23,8 @@
 // is no GPU. Hence LAUNCH instead of <<<>>>, DYNAMIC_SHARED, no warp function without a full mask, and no barrier in a
 // divergent branch.
 //
-// Left out on purpose: several GPUs, tensor-core instructions newer than mma.sync (they would need a second kernel for
-// each card).
+// Left out on purpose: several GPUs in one process, tensor-core instructions newer than mma.sync (they would need a
+// second kernel for each card).
 #ifdef CUDA_ON_CPU
 #include "dev/cuda_on_cpu/cuda_on_cpu.h" // device_gemm too
 #include "dev/cuda_on_cpu/tensor_core.h"
@@ -160,6 +160,12 @@ static void cuda_unpin(Buf *b)
     b->p = NULL;
 }
 
+#ifdef VBON_NCCL
+#include "lib/nccl.h" // exchange, all_reduce
+#else
+static void nccl_watch(void) {}
+#endif
+
 static uint16_t *staging(size_t n) // a host copy of a bfloat16 buffer, on its way
 {
     static uint16_t *p;
@@ -187,6 +193,7 @@ static void cuda_download(void *dst, Buf src)
     uint16_t *h = src.type == DT_BF16 ? staging(src.n) : NULL;
     check(cudaMemcpyAsync(h ? (void *)h : dst, src.p, src.n * dtype_size(src.type), cudaMemcpyDeviceToHost, stream),
           "download");
+    nccl_watch();
     check(cudaStreamSynchronize(stream), "download");
     for (size_t i = 0; h && i < src.n; i++) { bf16 x; memcpy((void *)&x, &h[i], 2); ((float *)dst)[i] = (float)x; }
 }
@@ -2350,6 +2357,10 @@ static Ops make_table(void)
     OP(adamw_8bit);
     OP(region_begin);
     OP(region_end);
+#ifdef VBON_NCCL
+    OP(exchange);
+    OP(all_reduce);
+#endif
 #undef OP
     return t;
 }

@@ -18,7 +18,7 @@
 # Exit code: 0 all that can run here has passed, 1 a stage failed, 3 stages are left for another call.
 set -u
 cd "$(dirname "$0")/.." || exit
-STAGES="build test files training decode ppo identity pythia sentiment demo tldr cache sanitizer torch"
+STAGES="build test nccl files training decode ppo identity pythia sentiment demo tldr cache sanitizer torch"
 usage() { echo "gpu_check: $1: it knows --list, --dry, --emulated and --only STAGE, one of: $STAGES" >&2; exit 2; }
 mode=run only='' emulated=''
 while [ $# -gt 0 ]; do
@@ -104,6 +104,13 @@ echo "$device"
 all() {
     stage build 300 "vbon, the tests and the timings, compiled" make -j2 "${VBON#./}" $TEST $BENCH
     stage test 60 "every operation against the CPU's" dev/run_tests.sh $VBON "$TEST CUDA:"
+    if [ "$emulated" ]; then skip nccl "make test_mpi_simt has it"
+    elif [ "$(nvidia-smi -L 2> /dev/null | wc -l)" -lt 2 ] || ! command -v mpirun > /dev/null; then
+        stage nccl 20 "NCCL with a communicator of one" $TEST "CUDA: NCCL"
+    else
+        stage nccl 120 "NCCL with itself; two cards train to the bytes of one" sh -c "$TEST 'CUDA: NCCL' && \
+            ONLY='vbon trunk sft' dev/test_mpi.sh $VBON --device cuda"
+    fi
     stage files 60 "from float32 weights: cache, training, evaluation, there and on the CPU" dev/gpu_files.sh $VBON
     stage training 25 "GPT-2 124M" $BENCH $TINY training
     stage decode 25 "GPT-2 124M at 1, 8, 128, 1024 rows" $BENCH $TINY decode

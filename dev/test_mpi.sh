@@ -2,7 +2,8 @@
 # test_mpi.sh VBON [OPTIONS]: several processes against one, on this machine (lib/parallel.h). Training must leave the
 # same bytes for 1, 2 and 4 of them at equal --groups, killed and resumed with another number too; cache, bon, score and
 # eval the same files; and what goes wrong must end all, with one line that names a rank. OPTIONS go to every run
-# (--device cuda). ONLY="vbon sft": the trainings of these names alone. Tiny models, made here; a minute or two.
+# (--device cuda). ONLY="vbon sft": the trainings of these names alone. SIMT_CARDS=1: on the emulated device each process
+# has a card, and NCCL is between them. Tiny models, made here; a minute or two.
 set -eu
 VBON=$(realpath "$1"); shift; OPTIONS="$*"
 cd "$(dirname "$0")/.."
@@ -20,6 +21,12 @@ check() { what=$1; shift; if "$@"; then ok "$what"; else bad "$what"; fi; } # ch
 mpi() { # mpi PROCESSES COMMAND...
     n=$1; shift
     timeout 120 mpirun -q --oversubscribe -n "$n" "$VBON" "$@" > out 2> err < /dev/null
+}
+refused() { # refused LINE PROCESSES COMMAND...
+    says=$1; shift
+    if mpi "$@"; then bad "not refused: $*"
+    elif [ "$(grep -c '^vbon: ' err)" = 1 ] && grep -qF "vbon: $says" err; then ok "$says"
+    else bad "\"$says\" is wanted, there was: $(cat err)"; fi
 }
 
 i=0
@@ -80,6 +87,13 @@ zero vbon $PPO --n 4 --trace 3 --average 0.5
 zero trunk $PPO --n 4 --train-layers 1 --critic prefix-rank --compat jointp
 zero sft sft $FRESH $TINY --batch 5 --held-out texts.jsonl
 zero 8bit sft $FRESH $TINY --batch 5 --optimizer-state 8bit
+if [ "${SIMT_CARDS:-}" ]; then # by dev/cuda_on_cpu/nccl.c
+    check "NCCL: --reduce fast trains" mpi 2 $PPO --n 4 --threads 1 --reduce fast $OPTIONS --out fast
+    check "NCCL was used" grep -q "^emulated NCCL: 2 ranks" err
+    export FAKE_NCCL_FAILS=1
+    if mpi 2 $PPO --n 4 --threads 1 $OPTIONS --out lost; then bad "NCCL fails and nobody notices"; fi
+    check "NCCL fails, and all end" grep -q "^vbon: rank 0: NCCL: between the cards: an error of the emulated" err
+fi
 if [ "${ONLY:-}" ]; then echo "$passed passed, $failed failed"; exit "$failed"; fi
 check "the trace too" cmp vbon.1/trace.jsonl vbon.4/trace.jsonl
 check "what is left is what one process leaves" [ "$(ls vbon.1)" = "$(ls vbon.4)" ]
@@ -127,12 +141,6 @@ END
 check "no shard is left" [ -z "$(ls | grep -e -of-)" ]
 
 # what is wrong ends all, in one line that names a rank
-refused() { # refused LINE PROCESSES COMMAND...
-    says=$1; shift
-    if mpi "$@"; then bad "not refused: $*"
-    elif [ "$(grep -c '^vbon: ' err)" = 1 ] && grep -qF "vbon: $says" err; then ok "$says"
-    else bad "\"$says\" is wanted, there was: $(cat err)"; fi
-}
 two() { # two FLAGS FLAGS: a run whose two processes are told different things
     timeout 120 mpirun -q --oversubscribe -n 1 "$VBON" $PPO --n 4 $1 --out two : -n 1 "$VBON" $PPO --n 4 $2 --out two \
         > out 2> err < /dev/null

@@ -36,7 +36,7 @@ static const Named jobs[] = {{"train", "PPO: policy, reference, reward model"},
                              {NULL, NULL}};
 enum { REDUCE_TREE, REDUCE_FAST };
 static const Named reductions[] =
-    {{"tree", "the same bits with any number of processes"}, {"fast", "between processes in MPI's own order"},
+    {{"tree", "the same bits with any number of processes"}, {"fast", "between processes in MPI's or NCCL's own order"},
      {NULL, NULL}};
 enum { METHOD_POLICY, METHOD_BON };
 static const Named methods[] = {{"policy", NULL}, {"bon", NULL}, {NULL, NULL}};

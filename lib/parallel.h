@@ -29,10 +29,12 @@
 // Rank 0 alone writes: log, trace, checkpoints, the model; it reads the clock for them, too. A process that ends with
 // an error says so in a line that names its rank and takes the others with it (MPI_Abort).
 //
-// Between processes goes MPI, through the host's memory, to which a device's numbers are downloaded piece by piece.
-// With CUDA this has run through dev/cuda_on_cpu only, never on cards.
+// Between processes goes MPI. Gradients, and what else is large on a device, go from card to card by NCCL (nccl.h) where
+// the build has it and each process a card; else through the host's memory, piece by piece. With CUDA all of this has
+// run through dev/cuda_on_cpu only, never on cards.
 //
-// Left out: NCCL, gradients cut over the ranks (ZeRO-2), ranks that are no power of two, models cut in parts.
+// Left out: gradients cut over the ranks (ZeRO-2), sums that begin before the backward pass has ended, ranks that are no
+// power of two, models cut in parts.
 #pragma once
 #include "generate.h"
 #ifdef __cplusplus
@@ -56,7 +58,7 @@ void responses_gather(Response *y, size_t n, size_t max, bool prefixes);
 // b (real) summed over the processes, by the tree, into b of each. room: parallel_room(R, b.n) elements of o's.
 void parallel_sum(const Ops *o, Buf b, Buf room);
 size_t parallel_room(size_t ranks, size_t n);
-extern bool parallel_fast; // by MPI's own order in place of the tree; last bits may depend on R
+extern bool parallel_fast; // in MPI's or NCCL's own order in place of the tree; last bits may depend on R
 
 // Parts, one a process. Part k of a buffer is its elements [cut[k], cut[k + 1]).
 size_t parallel_part(void);                                 // which is this process's
@@ -382,7 +384,9 @@ static void host_back(const Ops *o, Buf b, const void *x) { if (o->pin && b.n) o
 void parallel_gather_buf(const Ops *o, Buf b)
 {
     static void *room;
-    for (size_t at = 0; at < b.n && all_ranks > 1; at += PIECE) {
+    Buf bytes = {b.p, b.n * dtype_size(b.type), DT_U8, b.name}; // to a byte are added zeros
+    if (all_ranks == 1 || (o->all_reduce && o->all_reduce(bytes))) return;
+    for (size_t at = 0; at < b.n; at += PIECE) {
         Buf part = piece(b, at);
         void *x = host_copy(o, part, true, &room);
         parallel_gather(x, part.n * host_size(part));
@@ -393,6 +397,7 @@ void parallel_gather_buf(const Ops *o, Buf b)
 static void trade(const Ops *o, Buf in, Buf out, int other)
 {
     static void *room[2];
+    if (o->exchange && o->exchange(in, out, other)) return;
     void *from = host_copy(o, out, true, &room[0]), *to = host_copy(o, in, false, &room[1]);
     MPI_Sendrecv(from, (int)(out.n * host_size(out)), MPI_BYTE, other, 0, to, (int)(in.n * host_size(in)), MPI_BYTE,
                  other, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
@@ -405,6 +410,7 @@ void parallel_sum(const Ops *o, Buf b, Buf room)
     if (all_ranks == 1) return;
     meet();
     if (!parallel_fast) { sum_by_tree(o, b, room); return; }
+    if (o->all_reduce && o->all_reduce(b)) return;
     for (size_t at = 0; at < b.n; at += PIECE) {
         Buf part = piece(b, at);
         void *x = host_copy(o, part, true, &host);

@@ -753,6 +753,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
     p->regsPerBlock = p->regsPerMultiprocessor = 65536;
     p->l2CacheSize = 40 << 20;
     p->totalGlobalMem = arena_bytes;
+    if (getenv("SIMT_CARDS")) snprintf(p->uuid.bytes, sizeof p->uuid.bytes, "%d", getpid()); // each process has its own
     return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int)

@@ -846,3 +846,25 @@ static void test_cuda_regions(void)
         for (int k = 0; k < 4; k++) response_free(&r[k][i]);
     }
 }
+
+// NCCL with a communicator of one: what is sent to itself arrives, and a sum over all is what it was.
+static void test_cuda_nccl(void)
+{
+    enum { N = 100003 };
+    cuda_start();
+    const Ops *o = sides[1];
+    if (!o->exchange || !strcmp(cuda_limits().name, "CUDA on the CPU")) {
+        printf("  skip CUDA: NCCL (%s)\n", o->exchange ? "the device is emulated" : "this build has none");
+        return;
+    }
+    Buf a = o->alloc(N, DT_F32, "sent"), b = o->alloc(N, DT_F32, "received");
+    float *x = xmalloc(N * sizeof *x), *y = xmalloc(N * sizeof *y);
+    for (size_t i = 0; i < N; i++) x[i] = (float)random_uniform(1, 1, 0, i, 0);
+    o->upload(a, x);
+    o->fill(b, 0);
+    CHECK(o->exchange(b, a, 0) && o->all_reduce(b), "NCCL was not used");
+    o->download(y, b);
+    CHECK(!memcmp(x, y, N * sizeof *x), "what was sent did not arrive");
+    o->release(&a); o->release(&b);
+    free(x); free(y);
+}
