@@ -221,9 +221,9 @@ void turns_free(Turns *t);
 typedef enum { ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU } Activation;
 typedef struct { Buf out, w, b; } Norm; // of a layer norm: what it writes (N,C), its weight and bias (C)
 
-// Elements [first, first + n) of what trains, all of which decay or none. AdamW works on them in blocks of
-// MOMENT_BLOCK, the last of which may be broken; `block` of these are in the stretches before.
-typedef struct { size_t first, n, block, decays; } Stretch;
+// Elements [first, first + n) of what trains, all of which decay or none do. AdamW works on them in blocks of
+// MOMENT_BLOCK, the last of which may be broken; `block` of these are in the ranges before.
+typedef struct { size_t first, n, block, decays; } ParamRange;
 
 struct Ops {
     const char *name;
@@ -322,15 +322,16 @@ struct Ops {
     double (*sumsq)(Buf a);
     // y = keep y + (1 - keep) x, both real
     void (*blend)(Buf y, Buf x, double keep);
-    // A step on those elements of p, g, m and v, all real, that `stretches` names (DT_U8: one Stretch after another, in
-    // ascending order). w (of the table's type; may be none) becomes p, as by copy.
-    void (*adamw)(Buf w, Buf p, Buf g, Buf m, Buf v, Buf stretches, double lr, double beta1, double beta2, double eps,
-                  double decay, double grad_scale, long step);
-    // The same step with m, v in codes of 8 bits, scale (blocks of all stretches, 2) real: a block's first moments',
-    // its second moments'. p is of the table's type: what is bfloat16 is rounded at random. Element i draws
+    // A step on those elements of p, g, m and v, all real, that `ranges` names (DT_U8: one ParamRange after another, in
+    // ascending order, of so many blocks). w (of the table's type; may be none) becomes p, as by copy.
+    void (*adamw)(Buf w, Buf p, Buf g, Buf m, Buf v, Buf ranges, size_t blocks, double lr, double beta1, double beta2,
+                  double eps, double decay, double grad_scale, long step);
+    // The same step with m, v in codes of 8 bits, scale (blocks, 2) real: a block's first moments', its second
+    // moments'. p is of the table's type: what is bfloat16 is rounded at random. Element i draws
     // hash_more(key, first + i).
-    void (*adamw_8bit)(Buf p, Buf g, Buf m, Buf v, Buf scale, Buf stretches, double lr, double beta1, double beta2,
-                       double eps, double decay, double grad_scale, long step, uint64_t key, size_t first);
+    void (*adamw_8bit)(Buf p, Buf g, Buf m, Buf v, Buf scale, Buf ranges, size_t blocks, double lr, double beta1,
+                       double beta2, double eps, double decay, double grad_scale, long step, uint64_t key,
+                       size_t first);
     // what is between is launched as one: `if (o->region_begin(key)) { ops...; o->region_end(); }`. True: run the ops;
     // false: the device has run them itself, as recorded under this key. A key stands for all their arguments, buffers
     // and numbers; what buffers contain may change. Only ops on buffers may be inside, no transfer to or from the host.
@@ -471,10 +472,11 @@ typedef struct {
     Buf master;
     Buf grad;                   // (n_params - first) real
     Buf m, v;                   // (own_n) AdamW's moments: real, or 8 bits with `scale`
-    Buf scale;                  // real, a pair a block of moments, in the stretches' order; else none
+    Buf scale;                  // real, a pair a block of moments, in the ranges' order; else none
     Buf exact;                  // (n_params - first), on the host: `master` of all parts while it is saved; else none
-    Stretch *stretch; size_t n_stretches; // what trains, states here or not
-    Buf stretches;              // DT_U8: what has its states here, for AdamW: from `own` on
+    ParamRange *range; size_t n_ranges; // what trains, states here or not
+    Buf ranges;                 // DT_U8: what has its states here, counted from `own` on, for AdamW
+    size_t n_blocks;            // of MOMENT_BLOCK, in all of them
     Params p;                   // data by name
     Params g;                   // grad by name; what is frozen is none
     Params packed;              // as p, its matmul weights packed for decoding
@@ -884,29 +886,29 @@ static void params_view(Params *p, const Model *m, Buf base, size_t first)
 // Whether the weights that train are kept apart from data
 static bool masters(const Model *m) { return m->o->type != DT_REAL && !m->o->moments_8bit; }
 
-// Neighbours that decay alike are one stretch, whose moments in 8 bits begin with a new block.
-static void list_stretches(Model *m)
+// Neighbours that decay alike are one range, whose moments in 8 bits begin with a new block.
+static void list_ranges(Model *m)
 {
-    m->stretch = (Stretch *)xcalloc(m->n_list, sizeof *m->stretch);
+    m->range = (ParamRange *)xcalloc(m->n_list, sizeof *m->range);
     for (size_t i = 0; i < m->n_list; i++) {
         const Param *q = &m->list[i];
         if (q->offset < m->first) continue;
         const size_t at = q->offset - m->first, decays = (q->flags & P_DECAY) != 0;
-        Stretch *last = m->n_stretches ? &m->stretch[m->n_stretches - 1] : NULL;
+        ParamRange *last = m->n_ranges ? &m->range[m->n_ranges - 1] : NULL;
         if (last && last->decays == decays && last->first + last->n == at) last->n += q->n;
         else
-            m->stretch[m->n_stretches++] =
-                (Stretch){at, q->n, last ? last->block + moment_blocks(last->n) : 0, decays};
+            m->range[m->n_ranges++] =
+                (ParamRange){at, q->n, last ? last->block + moment_blocks(last->n) : 0, decays};
     }
 }
 
 StatesCut states_cut(const Model *m, size_t part)
 {
     const size_t all = m->n_params - m->first, parts = m->o->parts ? m->o->parts : 1, from = all / parts * part;
-    for (const Stretch *s = m->stretch; part < parts && s < m->stretch + m->n_stretches; s++) {
-        if (from >= s->first + s->n) continue;
-        size_t blocks = from > s->first ? (from - s->first) / MOMENT_BLOCK : 0;
-        return (StatesCut){s->first + blocks * MOMENT_BLOCK, s->block + blocks};
+    for (const ParamRange *r = m->range; part < parts && r < m->range + m->n_ranges; r++) {
+        if (from >= r->first + r->n) continue;
+        size_t blocks = from > r->first ? (from - r->first) / MOMENT_BLOCK : 0;
+        return (StatesCut){r->first + blocks * MOMENT_BLOCK, r->block + blocks};
     }
     return (StatesCut){all, all / MOMENT_BLOCK + m->n_list}; // room for a broken block a parameter
 }
@@ -919,17 +921,18 @@ static bool states_clip(const Model *m, size_t *from, size_t *end)
     return *from < *end;
 }
 
-// The stretches that have their states here, counted from there on. How many; out has room.
-static size_t own_stretches(const Model *m, Stretch *out)
+// The ranges that have their states here, counted from there on. How many; out has room.
+static size_t own_ranges(Model *m, ParamRange *out)
 {
     const StatesCut cut = states_cut(m, m->o->part);
     size_t n = 0;
-    for (const Stretch *s = m->stretch; s < m->stretch + m->n_stretches; s++) {
-        size_t from = s->first, end = s->first + s->n;
+    for (const ParamRange *r = m->range; r < m->range + m->n_ranges; r++) {
+        size_t from = r->first, end = r->first + r->n;
         if (!states_clip(m, &from, &end)) continue;
-        size_t block = s->block + (from - s->first) / MOMENT_BLOCK - cut.block; // a cut lies between blocks
-        out[n++] = (Stretch){from - m->own, end - from, block, s->decays};
+        size_t block = r->block + (from - r->first) / MOMENT_BLOCK - cut.block; // a cut lies between blocks
+        out[n++] = (ParamRange){from - m->own, end - from, block, r->decays};
     }
+    m->n_blocks = n ? out[n - 1].block + moment_blocks(out[n - 1].n) : 0;
     return n;
 }
 
@@ -961,7 +964,7 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
         if (train_layers == TRAIN_NONE || (below && train_layers != TRAIN_ALL)) break;
         m->first = q->offset;
     }
-    list_stretches(m);
+    list_ranges(m);
     m->params = (Arena){.name = "parameters", .o = o};
     m->optim = (Arena){.name = "gradients and moments", .o = o};
     m->packs = (Arena){.name = "packed weights", .o = o};
@@ -980,9 +983,9 @@ void model_create(Model *m, const Ops *o, const Config *cfg, long train_layers, 
         m->v = arena_take(&m->optim, m->own_n, moments, "second moments");
         if (o->moments_8bit)
             m->scale = arena_take(&m->optim, 2 * (end.block - from.block), DT_REAL, "scales of moments");
-        Stretch *own = (Stretch *)xcalloc(m->n_stretches, sizeof *own);
-        m->stretches = arena_take(&m->optim, own_stretches(m, own) * sizeof *own, DT_U8, "AdamW's stretches");
-        if (pass) o->upload(m->stretches, own);
+        ParamRange *own = (ParamRange *)xcalloc(m->n_ranges, sizeof *own);
+        m->ranges = arena_take(&m->optim, own_ranges(m, own) * sizeof *own, DT_U8, "AdamW's ranges");
+        if (pass) o->upload(m->ranges, own);
         free(own);
     }
     params_view(&m->p, m, m->data, 0);
@@ -1019,7 +1022,7 @@ void model_free(Model *m)
     arena_release(&m->params); arena_release(&m->optim); arena_release(&m->packs);
     if (m->average.p) m->o->release(&m->average);
     params_free(&m->p); params_free(&m->g); params_free(&m->packed);
-    free(m->list); free(m->stretch);
+    free(m->list); free(m->range);
     *m = (Model){0};
 }
 
@@ -1393,11 +1396,11 @@ double model_update(Model *m, const AdamW *opt)
     const double decay = opt->weight_decay;
     Buf g = slice(m->grad, m->own, m->own_n), w = slice(m->data, m->first + m->own, m->own_n);
     if (m->scale.p)
-        m->o->adamw_8bit(m->master, g, m->m, m->v, m->scale, m->stretches, opt->lr, opt->beta1, opt->beta2, opt->eps,
-                         decay, scale, m->step, key, m->own);
+        m->o->adamw_8bit(m->master, g, m->m, m->v, m->scale, m->ranges, m->n_blocks, opt->lr, opt->beta1, opt->beta2,
+                         opt->eps, decay, scale, m->step, key, m->own);
     else
-        m->o->adamw(masters(m) ? w : (Buf){0}, m->master, g, m->m, m->v, m->stretches, opt->lr, opt->beta1, opt->beta2,
-                    opt->eps, decay, scale, m->step);
+        m->o->adamw(masters(m) ? w : (Buf){0}, m->master, g, m->m, m->v, m->ranges, m->n_blocks, opt->lr, opt->beta1,
+                    opt->beta2, opt->eps, decay, scale, m->step);
     // the plain mean of the first steps, until it is made of as many as are kept
     double t = (double)m->step;
     if (m->average.p) m->o->blend(m->average, m->master, fmin(opt->average, (t - 1) / t));

@@ -842,8 +842,8 @@ static void cpu_blend(Buf y, Buf x, double keep)
     for (size_t i = 0; i < y.n; i++) a[i] = k * a[i] + (1 - k) * b[i];
 }
 
-static void adamw_stretch(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay,
-                          double grad_scale, long step)
+static void adamw_range(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, double beta2, double eps, double decay,
+                        double grad_scale, long step)
 {
     real *w = R_(p), *mm = R_(m), *vv = R_(v);
     const real *gg = R_(g);
@@ -863,8 +863,8 @@ static void adamw_stretch(Buf p, Buf g, Buf m, Buf v, double lr, double beta1, d
 }
 
 // its element i draws as first + i
-static void adamw_8bit_stretch(Buf p, Buf g, Buf m, Buf v, Buf scale, double lr, double beta1, double beta2,
-                               double eps, double decay, double grad_scale, long step, uint64_t key, size_t first)
+static void adamw_8bit_range(Buf p, Buf g, Buf m, Buf v, Buf scale, double lr, double beta1, double beta2,
+                             double eps, double decay, double grad_scale, long step, uint64_t key, size_t first)
 {
     float level[MOMENT_LEVELS];
     for (unsigned c = 0; c < MOMENT_LEVELS; c++) level[c] = moment_level(c);
@@ -879,7 +879,7 @@ static void adamw_8bit_stretch(Buf p, Buf g, Buf m, Buf v, Buf scale, double lr,
             mm[i] = (real)first_moment(level, code_m[i], (float)pair[0]);
             vv[i] = (real)(level[code_v[i]] * (float)pair[1]);
         }
-        adamw_stretch(slice(p, from, n), slice(g, from, n), own_m, own_v, lr, beta1, beta2, eps, decay, grad_scale,
+        adamw_range(slice(p, from, n), slice(g, from, n), own_m, own_v, lr, beta1, beta2, eps, decay, grad_scale,
                       step);
         for (size_t i = 0; i < n; i++) {
             most_m = fmaxf(most_m, fabsf((float)mm[i]));
@@ -895,25 +895,28 @@ static void adamw_8bit_stretch(Buf p, Buf g, Buf m, Buf v, Buf scale, double lr,
     }
 }
 
-#define EACH_STRETCH(s) \
-    for (const Stretch *s = stretches.p, *end_ = s + stretches.n / sizeof *s; s < end_; s++)
+#define EACH_RANGE(s) \
+    for (const ParamRange *s = ranges.p, *end_ = s + ranges.n / sizeof *s; s < end_; s++)
 
-static void cpu_adamw(Buf w, Buf p, Buf g, Buf m, Buf v, Buf stretches, double lr, double beta1, double beta2,
-                      double eps, double decay, double grad_scale, long step)
+static void cpu_adamw(Buf w, Buf p, Buf g, Buf m, Buf v, Buf ranges, size_t blocks, double lr, double beta1,
+                      double beta2, double eps, double decay, double grad_scale, long step)
 {
-    EACH_STRETCH(s) {
+    (void)blocks;
+    EACH_RANGE(s) {
         Buf own = slice(p, s->first, s->n);
-        adamw_stretch(own, slice(g, s->first, s->n), slice(m, s->first, s->n), slice(v, s->first, s->n), lr, beta1,
+        adamw_range(own, slice(g, s->first, s->n), slice(m, s->first, s->n), slice(v, s->first, s->n), lr, beta1,
                       beta2, eps, s->decays ? decay : 0, grad_scale, step);
         if (w.p) cpu_copy(slice(w, s->first, s->n), own);
     }
 }
 
-static void cpu_adamw_8bit(Buf p, Buf g, Buf m, Buf v, Buf scale, Buf stretches, double lr, double beta1, double beta2,
-                           double eps, double decay, double grad_scale, long step, uint64_t key, size_t first)
+static void cpu_adamw_8bit(Buf p, Buf g, Buf m, Buf v, Buf scale, Buf ranges, size_t blocks, double lr, double beta1,
+                           double beta2, double eps, double decay, double grad_scale, long step, uint64_t key,
+                           size_t first)
 {
-    EACH_STRETCH(s)
-        adamw_8bit_stretch(slice(p, s->first, s->n), slice(g, s->first, s->n), slice(m, s->first, s->n),
+    (void)blocks;
+    EACH_RANGE(s)
+        adamw_8bit_range(slice(p, s->first, s->n), slice(g, s->first, s->n), slice(m, s->first, s->n),
                            slice(v, s->first, s->n), slice(scale, 2 * s->block, 2 * moment_blocks(s->n)), lr, beta1,
                            beta2, eps, s->decays ? decay : 0, grad_scale, step, key, first + s->first);
 }

@@ -379,67 +379,55 @@ static void cuda_pack(Buf out, Buf w, size_t OC, size_t C)
     die("pack: %s: weights are not packed on CUDA: a bug, please report it", out.name);
 }
 
-// Column sums in two steps: slabs of rows, then the slabs in order. PLAIN: of d (N,C), for a bias. NORM: of d and of d
-// times the normalised input as well, for a layer norm's bias and weight.
-enum { SLAB_ROWS = 8 }; // rows a block works on at a time
+// db (C) += the column sums of d (N,C), for a bias; with NORM also dw += those of d times the normalised inp, for the
+// bias and the weight of a layer norm. A block has the columns of COLUMN_LANES 128-bit loads and walks down all rows,
+// as many at a time as it has such teams of lanes. Their sums are added within a warp, then over the warps, in a fixed
+// order.
+enum { COLUMN_LANES = 4, COLUMN_THREADS = 1024 };
 template <class T, bool NORM>
-__global__ void column_sums_kernel(float *partial, const T *d, const T *inp, const float *mean, const float *rstd,
-                                   size_t N, size_t C, size_t rows)
+__global__ void __launch_bounds__(COLUMN_THREADS)
+    column_sums_kernel(float *db, float *dw, const T *d, const T *inp, const float *mean, const float *rstd, size_t N,
+                       size_t C)
 {
-    enum { W = Wide<T>::n };
-    // bytes: (1 + NORM) * N * C * sizeof(T) + 8 * C * gridDim.y;
-    // flops: (NORM ? 5 : 1) * N * ((C + W - 1) / W * W) + 16 * C * gridDim.y; bound: memory
-    __shared__ float db[SLAB_ROWS][32 * W], dw[SLAB_ROWS][32 * W];
-    const size_t x = threadIdx.x % 32, y = threadIdx.x / 32, c = ((size_t)blockIdx.x * 32 + x) * W;
-    const size_t first = blockIdx.y * rows, end = first + rows < N ? first + rows : N;
-    float sb[W] = {0}, sw[W] = {0};
-    for (size_t i = first + y; i < end && c < C; i += SLAB_ROWS) {
+    enum { W = Wide<T>::n, COLUMNS = COLUMN_LANES * W };
+    // bytes: (1 + NORM) * N * C * sizeof(T) + (1 + NORM) * 8 * C + NORM * 8 * N;
+    // flops: gridDim.x * COLUMNS * ((NORM ? 5 : 1) * N + (1 + NORM) * (3 * 256 + 33));
+    // bound: memory
+    __shared__ float part[1 + NORM][WARPS_MAX][COLUMNS];
+    const size_t x = threadIdx.x % COLUMN_LANES * W, c = blockIdx.x * COLUMNS + x;
+    float sum[1 + NORM][W] = {{0}};
+    UNROLL_BY(4)
+    for (size_t i = threadIdx.x / COLUMN_LANES; i < N; i += COLUMN_THREADS / COLUMN_LANES) {
         float g[W], v[W];
-        load(g, d + i * C + c, C - c);
-        if (NORM) load(v, inp + i * C + c, C - c);
+        load(g, d + i * C + c, c < C ? C - c : 0);
+        if (NORM) load(v, inp + i * C + c, c < C ? C - c : 0);
         for (int j = 0; j < W; j++) {
-            sb[j] += g[j];
-            if (NORM) sw[j] += g[j] * (v[j] - mean[i]) * rstd[i];
+            sum[0][j] += g[j];
+            if (NORM) sum[NORM][j] += g[j] * (v[j] - mean[i]) * rstd[i];
         }
     }
-    for (int j = 0; j < W; j++) { db[y][x * W + j] = sb[j]; dw[y][x * W + j] = sw[j]; }
+    for (int k = 0; k <= NORM; k++)
+        for (int j = 0; j < W; j++) {
+            float all = sum[k][j];
+            for (int l = COLUMN_LANES; l < 32; l *= 2) all += __shfl_xor_sync(0xffffffffu, all, l);
+            if (threadIdx.x % 32 < COLUMN_LANES) part[k][threadIdx.x / 32][x + j] = all;
+        }
     __syncthreads();
-    for (size_t j = threadIdx.x; j < 32 * W; j += THREADS) {
-        size_t column = (size_t)blockIdx.x * 32 * W + j;
-        if (column >= C) continue;
-        float b = 0, w = 0;
-        for (int r = 0; r < SLAB_ROWS; r++) { b += db[r][j]; w += dw[r][j]; }
-        partial[blockIdx.y * 2 * C + column] = b;
-        partial[blockIdx.y * 2 * C + C + column] = w;
-    }
+    const size_t k = threadIdx.x / COLUMNS, j = threadIdx.x % COLUMNS;
+    if (k > NORM || blockIdx.x * COLUMNS + j >= C) return;
+    float all = 0;
+    for (int r = 0; r < COLUMN_THREADS / 32; r++) all += part[k][r][j];
+    (k ? dw : db)[blockIdx.x * COLUMNS + j] += all;
 }
 
-__global__ void add_slabs_kernel(float *db, float *dw, const float *partial, size_t slabs, size_t C) // dw may be NULL
-{
-    // bytes: 8 * C * slabs + (dw ? 16 : 8) * C; flops: (2 * slabs + (dw ? 2 : 1)) * C; bound: latency
-    size_t c = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (c >= C) return;
-    float b = 0, w = 0;
-    for (size_t s = 0; s < slabs; s++) { b += partial[s * 2 * C + c]; w += partial[s * 2 * C + C + c]; }
-    db[c] += b;
-    if (dw) dw[c] += w;
-}
-
-// db (C) += the column sums of d (N,C); with dw (C): of d times the normalised inp too
 static void column_sums(Buf db, Buf dw, Buf d, Buf inp, Buf mean, Buf rstd, size_t N, size_t C)
 {
-    size_t slabs = ceil_div(N, 64) < cuda_slabs ? ceil_div(N, 64) : cuda_slabs, rows = ceil_div(N, slabs);
-    float *partial = (float *)scratch(&scratch_1, slabs * 2 * C * sizeof *partial);
-    dim3 grid((unsigned)ceil_div(C, 32 * 16 / dtype_size(d.type)), (unsigned)slabs);
-    if (dw.p)
-        BY_TYPE(d,
-                RUN((column_sums_kernel<T, true>), grid, THREADS, 0, partial, at<T>(d), at<T>(inp), F_(mean), F_(rstd),
-                    N, C, rows));
-    else
-        BY_TYPE(d,
-                RUN((column_sums_kernel<T, false>), grid, THREADS, 0, partial, at<T>(d), (T *)NULL, (float *)NULL,
-                    (float *)NULL, N, C, rows));
-    RUN(add_slabs_kernel, (unsigned)ceil_div(C, THREADS), THREADS, 0, F_(db), F_(dw), partial, slabs, C);
+    const unsigned blocks = (unsigned)ceil_div(C, COLUMN_LANES * 16 / dtype_size(d.type));
+    #define SUMS(norm) \
+        BY_TYPE(d, RUN((column_sums_kernel<T, norm>), blocks, COLUMN_THREADS, 0, F_(db), F_(dw), at<T>(d), at<T>(inp), \
+                       F_(mean), F_(rstd), N, C))
+    if (dw.p) SUMS(true); else SUMS(false);
+    #undef SUMS
 }
 
 template <class T> __global__ void add_bias_kernel(float *out, const T *b, size_t N, size_t OC)
@@ -515,29 +503,40 @@ static void cuda_embed_forward(Buf out, Buf tokens, Buf pos, Buf wte, Buf wpe, s
 }
 
 // dtable[index[i]] += dout[i]. The block of the first token with an index adds up all tokens that have it, in their
-// order.
+// order. Each of its warps looks for them by itself, 128 tokens at a time.
 template <class T>
 __global__ void embed_backward_kernel(float *dtable, const T *dout, const int *index, size_t N, size_t C)
 {
-    // bytes: N * C * sizeof(T) + 8 * C * different(index, N); flops: (N + different(index, N)) * C; bound: instructions
+    // bytes: N * C * sizeof(T) + 8 * C * different(index, N) + 4 * N; flops: (N + different(index, N)) * C;
+    // bound: instructions
     enum { W = Wide<T>::n };
-    __shared__ int seen[THREADS], part[WARPS_MAX];
-    const size_t first = blockIdx.x, c = ((size_t)blockIdx.y * THREADS + threadIdx.x) * W;
+    __shared__ int part[WARPS_MAX];
+    const size_t first = blockIdx.x, c = ((size_t)blockIdx.y * blockDim.x + threadIdx.x) * W;
     const int mine = index[first];
+    auto equal = [&](size_t j, size_t end) { // a bit for each of index[j..j+4) before `end` that is the same
+        int four[4];
+        int bits = 0;
+        const uint4 all = load_bits(index + j, j < end ? end - j : 0);
+        memcpy(four, &all, 16);
+        for (int k = 0; k < 4; k++) if (j + k < end && four[k] == mine) bits |= 1 << k;
+        return bits;
+    };
     int earlier = 0;
-    for (size_t j = threadIdx.x; j < first; j += THREADS) earlier |= index[j] == mine;
+    for (size_t j = threadIdx.x * 4; j < first; j += blockDim.x * 4) earlier |= equal(j, first);
     if (block_sum(earlier, part)) return;
     float sum[W] = {0};
-    for (size_t j0 = first; j0 < N; j0 += THREADS) {
-        seen[threadIdx.x] = j0 + threadIdx.x < N && index[j0 + threadIdx.x] == mine;
-        __syncthreads();
-        for (size_t j = 0; j < THREADS && c < C; j++) {
-            if (!seen[j]) continue;
-            float d[W];
-            load(d, dout + (j0 + j) * C + c, C - c);
-            for (int k = 0; k < W; k++) sum[k] += d[k];
+    for (size_t j = first / 4 * 4; j < N; j += 128) {
+        const int bits = equal(j + threadIdx.x % 32 * 4, N);
+        for (unsigned lanes = __ballot_sync(0xffffffffu, bits != 0); lanes; lanes &= lanes - 1) {
+            const int lane = __ffs((int)lanes) - 1;
+            const int there = __shfl_sync(0xffffffffu, bits, lane);
+            for (int k = 0; k < 4; k++) {
+                if (!(there >> k & 1) || c >= C) continue;
+                float d[W];
+                load(d, dout + (j + lane * 4 + k) * C + c, C - c);
+                for (int e = 0; e < W; e++) sum[e] += d[e];
+            }
         }
-        __syncthreads();
     }
     for (int k = 0; k < W; k++) if (c + k < C) dtable[(size_t)mine * C + c + k] += sum[k];
 }
@@ -545,9 +544,11 @@ __global__ void embed_backward_kernel(float *dtable, const T *dout, const int *i
 static void cuda_embed_backward(Buf dwte, Buf dwpe, Buf dout, Buf tokens, Buf pos, size_t N, size_t C)
 {
     NEED(dout, N * C);
-    dim3 grid((unsigned)N, (unsigned)ceil_div(C, THREADS * 16 / dtype_size(dout.type)));
-    BY_TYPE(dout, RUN(embed_backward_kernel<T>, grid, THREADS, 0, F_(dwte), at<T>(dout), I_(tokens), N, C));
-    if (dwpe.p) BY_TYPE(dout, RUN(embed_backward_kernel<T>, grid, THREADS, 0, F_(dwpe), at<T>(dout), I_(pos), N, C));
+    const size_t chunks = ceil_div(C, 16 / dtype_size(dout.type)); // of a row, a thread each
+    const unsigned threads = chunks < THREADS ? 32 * (unsigned)ceil_div(chunks, 32) : (unsigned)THREADS;
+    dim3 grid((unsigned)N, (unsigned)ceil_div(chunks, threads));
+    BY_TYPE(dout, RUN(embed_backward_kernel<T>, grid, threads, 0, F_(dwte), at<T>(dout), I_(tokens), N, C));
+    if (dwpe.p) BY_TYPE(dout, RUN(embed_backward_kernel<T>, grid, threads, 0, F_(dwpe), at<T>(dout), I_(pos), N, C));
 }
 
 // A row is read once and kept in registers, NORM_KEPT elements a thread: so as many warps a row as its width asks for,
@@ -1795,13 +1796,12 @@ __global__ void __launch_bounds__(ROW_THREADS)
         for (int k = 0; k < 4; k++) if (j + k < V) online_add(&a, x[k] * it, 0);
     }
     a = online_block(a, part); // its barriers also come between reading z[t] and writing over it
-    for (size_t j = (size_t)threadIdx.x * 8; j < stride; j += blockDim.x * 8) {
-        float x[8];
+    for (size_t j = (size_t)threadIdx.x * 4; j < stride; j += blockDim.x * 4) {
+        float x[4];
         load(x, z + j, 4);
-        load(x + 4, z + j + 4, 4);
-        for (int k = 0; k < 8; k++)
+        for (int k = 0; k < 4; k++)
             x[k] = j + k < V ? (j + k == t ? d : 0) - d * (expf(x[k] * it - a.most) / a.sum) : 0;
-        for (int k = 0; k < 8; k += Wide<T>::n) store(dlogits + blockIdx.x * stride + j + k, x + k, Wide<T>::n);
+        store<T, 4>(dlogits + blockIdx.x * stride + j, x, 4);
     }
     if (threadIdx.x == 0 && logp) logp[blockIdx.x] = at_ - (a.most + logf(a.sum));
 }
@@ -2105,29 +2105,23 @@ static void cuda_blend(Buf y, Buf x, double keep)
 
 typedef struct { float b1, b2, c1, c2, eps, scale, keep, rate, root; } AdamWStep;
 
-// Of the `count` stretches the one that this block of MOMENT_BLOCK elements belongs to; further blocks have none.
-__device__ inline Stretch own_stretch(const Stretch *stretches, size_t count)
+// Of the `count` ranges the one that this block of MOMENT_BLOCK elements belongs to
+__device__ inline ParamRange own_range(const ParamRange *ranges, size_t count)
 {
     size_t low = 0, high = count;
     while (high - low > 1) {
         size_t middle = (low + high) / 2;
-        if (stretches[middle].block <= blockIdx.x) low = middle; else high = middle;
+        if (ranges[middle].block <= blockIdx.x) low = middle; else high = middle;
     }
-    return stretches[low];
-}
-static size_t stretch_count(Buf stretches) { return stretches.n / sizeof(Stretch); }
-// as many blocks as n elements may have in all their stretches; a few too many find nothing to do
-static unsigned stretch_blocks(Buf stretches, size_t n)
-{
-    return (unsigned)(n / MOMENT_BLOCK + stretch_count(stretches));
+    return ranges[low];
 }
 
-__global__ void adamw_kernel(bf16 *w, float *p, const float *g, float *m, float *v, const Stretch *stretches,
+__global__ void adamw_kernel(bf16 *w, float *p, const float *g, float *m, float *v, const ParamRange *ranges,
                              size_t count, AdamWStep s)
 {
-    // bytes: (w ? 30 : 28) * MOMENT_BLOCK * gridDim.x; flops: 15 * MOMENT_BLOCK * gridDim.x; bound: memory
+    // bytes: (w ? 30.0 : 28.0) * MOMENT_BLOCK * gridDim.x; flops: 15.0 * MOMENT_BLOCK * gridDim.x; bound: memory
     enum { W = 4 };
-    const Stretch own = own_stretch(stretches, count);
+    const ParamRange own = own_range(ranges, count);
     const size_t begin = (blockIdx.x - own.block) * MOMENT_BLOCK;
     const float keep = own.decays ? s.keep : 1;
     UNROLL
@@ -2163,13 +2157,13 @@ static AdamWStep adamw_step(double lr, double beta1, double beta2, double eps, d
     return s;
 }
 
-static void cuda_adamw(Buf w, Buf p, Buf g, Buf m, Buf v, Buf stretches, double lr, double beta1, double beta2,
-                       double eps, double decay, double grad_scale, long step)
+static void cuda_adamw(Buf w, Buf p, Buf g, Buf m, Buf v, Buf ranges, size_t blocks, double lr, double beta1,
+                       double beta2, double eps, double decay, double grad_scale, long step)
 {
     NEED(w, p.n); NEED(p, p.n); NEED(g, p.n); NEED(m, p.n); NEED(v, p.n);
     AdamWStep s = adamw_step(lr, beta1, beta2, eps, decay, grad_scale, step);
-    RUN(adamw_kernel, stretch_blocks(stretches, p.n), THREADS, 0, at<bf16>(w), F_(p), F_(g), F_(m), F_(v),
-        at<Stretch>(stretches), stretch_count(stretches), s);
+    RUN(adamw_kernel, (unsigned)blocks, THREADS, 0, at<bf16>(w), F_(p), F_(g), F_(m), F_(v), at<ParamRange>(ranges),
+        ranges.n / sizeof(ParamRange), s);
 }
 
 __device__ inline void store_drawn(float *p, float x, uint64_t bits) { (void)bits; *p = x; }
@@ -2183,18 +2177,17 @@ __device__ inline void store_drawn(bf16 *p, float x, uint64_t bits)
 // is read once and written once.
 template <class T>
 __global__ void __launch_bounds__(THREADS)
-    adamw_8bit_kernel(T *p, const float *g, uint8_t *m, uint8_t *v, float *scale, const Stretch *stretches,
+    adamw_8bit_kernel(T *p, const float *g, uint8_t *m, uint8_t *v, float *scale, const ParamRange *ranges,
                       size_t count, AdamWStep s, uint64_t key, size_t first)
 {
-    // bytes: (MOMENT_BLOCK * (2 * sizeof(T) + 8) + 16) * gridDim.x; flops: 32.6 * MOMENT_BLOCK * gridDim.x;
+    // bytes: (MOMENT_BLOCK * (2 * sizeof(T) + 8.0) + 16) * gridDim.x; flops: 32.6 * MOMENT_BLOCK * gridDim.x;
     // bound: instructions
     enum { EACH = MOMENT_BLOCK / THREADS };
     __shared__ float level[MOMENT_LEVELS], part[WARPS_MAX];
-    const Stretch own = own_stretch(stretches, count);
+    const ParamRange own = own_range(ranges, count);
     const size_t begin = (blockIdx.x - own.block) * MOMENT_BLOCK, from = own.first + begin + threadIdx.x,
                  end = own.first + own.n;
     const float keep = own.decays ? s.keep : 1;
-    if (begin >= own.n) return; // the whole block
     const float old_m = scale[2 * blockIdx.x], old_v = scale[2 * blockIdx.x + 1];
     for (unsigned c = threadIdx.x; c < MOMENT_LEVELS; c += THREADS) level[c] = moment_level(c);
     __syncthreads();
@@ -2225,16 +2218,17 @@ __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x == 0) { scale[2 * blockIdx.x] = new_m; scale[2 * blockIdx.x + 1] = new_v; }
 }
 
-static void cuda_adamw_8bit(Buf p, Buf g, Buf m, Buf v, Buf scale, Buf stretches, double lr, double beta1, double beta2,
-                            double eps, double decay, double grad_scale, long step, uint64_t key, size_t first)
+static void cuda_adamw_8bit(Buf p, Buf g, Buf m, Buf v, Buf scale, Buf ranges, size_t blocks, double lr, double beta1,
+                            double beta2, double eps, double decay, double grad_scale, long step, uint64_t key,
+                            size_t first)
 {
-    NEED(p, p.n); NEED(g, p.n); NEED(scale, 2 * moment_blocks(p.n));
+    NEED(p, p.n); NEED(g, p.n); NEED(scale, 2 * blocks);
     if (m.type != DT_U8 || v.type != DT_U8 || m.n < p.n || v.n < p.n)
         die("%s: moments of types %d and %d: a bug, please report it", __func__, (int)m.type, (int)v.type);
     AdamWStep s = adamw_step(lr, beta1, beta2, eps, decay, grad_scale, step);
     BY_TYPE(p,
-            RUN(adamw_8bit_kernel<T>, stretch_blocks(stretches, p.n), THREADS, 0, at<T>(p), F_(g), at<uint8_t>(m),
-                at<uint8_t>(v), F_(scale), at<Stretch>(stretches), stretch_count(stretches), s, key, first));
+            RUN(adamw_8bit_kernel<T>, (unsigned)blocks, THREADS, 0, at<T>(p), F_(g), at<uint8_t>(m), at<uint8_t>(v),
+                F_(scale), at<ParamRange>(ranges), ranges.n / sizeof(ParamRange), s, key, first));
 }
 
 // ----------------------------------------------------------------------------

@@ -110,10 +110,10 @@ static void run_others(void)
         bias = o->alloc(C, DT_BF16, "bias"), p = o->alloc(weight.n, DT_BF16, "weights"),
         m = o->alloc(weight.n, DT_U8, "first moments"), v = o->alloc(weight.n, DT_U8, "second moments"),
         scale = o->alloc(2 * moment_blocks(weight.n), DT_F32, "scales of moments"), none = {0},
-        stretches = o->alloc(sizeof(Stretch), DT_U8, "stretches");
-    const Stretch all = {0, weight.n, 0, 1};
+        ranges = o->alloc(sizeof(ParamRange), DT_U8, "ranges");
+    const ParamRange all = {0, weight.n, 0, 1};
     f->upload(start, start_);
-    f->upload(stretches, &all);
+    f->upload(ranges, &all);
     f->upload(target, index_);
     cost_begin();
     for (int causal = 0; causal < 2; causal++) {
@@ -125,7 +125,7 @@ static void run_others(void)
     f->blend(dqkv, qkv, 0.99);
     f->fill(weight, 1);
     o->matmul_forward(out, half, square, bias, N, C, C);
-    o->adamw_8bit(p, weight, m, v, scale, stretches, 1e-3, 0.9, 0.95, 1e-8, 0, 1, 1, 1, 0);
+    o->adamw_8bit(p, weight, m, v, scale, ranges, moment_blocks(weight.n), 1e-3, 0.9, 0.95, 1e-8, 0, 1, 1, 1, 0);
 }
 
 // times: what one run's milliseconds are multiplied by for the figure in the table. file, what and two numbers name the

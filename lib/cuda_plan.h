@@ -12,7 +12,6 @@ static inline size_t cuda_head_rows(size_t V)
 static inline size_t cuda_vocabulary_rows(size_t V) { return (V + 63) / 64 * 64; } // and a row of logits is as long
 static inline size_t cuda_packed_size(size_t OC, size_t C) { (void)OC; (void)C; return 0; } // plain weights serve
 
-static const size_t cuda_slabs = 64;                   // parts that column sums are made of, at most
 static const size_t cuda_workspace = (size_t)32 << 20; // bytes that a matrix product may use beside the matrices
 
 // N decoded tokens see their prompts first, on tensor cores, in so many parts of the prompts; 0: below these sizes a
@@ -37,12 +36,10 @@ static inline void cuda_scratch_grow(CudaScratch *s, size_t first, size_t second
 static inline void cuda_scratch(CudaScratch *s, const Config *c, DType type, size_t N, size_t R, bool backward, bool kl)
 {
     size_t rows = c->scalar_head ? 0 : R < cuda_head_rows(c->V) ? R : cuda_head_rows(c->V);
-    size_t logits = rows * cuda_vocabulary_rows(c->V), slabs = (N + 63) / 64 < cuda_slabs ? (N + 63) / 64 : cuda_slabs;
-    size_t widest = c->F > 3 * c->C ? c->F : 3 * c->C;
+    size_t logits = rows * cuda_vocabulary_rows(c->V);
     cuda_scratch_grow(s, logits * sizeof(float), kl ? logits * sizeof(float) : 0);
     if (!backward) return;
-    cuda_scratch_grow(s, N * c->NH * 2 * sizeof(float), 0);      // of attention, two numbers a token and head
-    cuda_scratch_grow(s, slabs * 2 * widest * sizeof(float), 0); // column sums
+    cuda_scratch_grow(s, N * c->NH * 2 * sizeof(float), 0); // of attention, two numbers a token and head
     if (type == DT_BF16) cuda_scratch_grow(s, 0, logits * dtype_size(type)); // the logits' gradient
 }
 // Of decoding at most `rows` responses at once, which become fewer as they end: the prompts' parts of the attention's

@@ -152,20 +152,20 @@ static Operand *index_operand(const char *name, size_t n, size_t below) // rando
     return x;
 }
 
-// Three stretches of n elements, or as many as there are, for AdamW: the second does not decay, and the element before
+// Three ranges of n elements, or as many as there are, for AdamW: the second does not decay, and the element before
 // it is in none. blocks: of MOMENT_BLOCK, in all
-static Operand *stretches_operand(size_t n, size_t *blocks)
+static Operand *ranges_operand(size_t n, size_t *blocks)
 {
-    Stretch s[3];
+    ParamRange s[3];
     size_t count = 0;
     *blocks = 0;
     for (size_t at = 0; at < n && count < 3; count++) {
         size_t some = count < 2 ? (n - at + 2) / 3 : n - at;
-        s[count] = (Stretch){at, some, *blocks, count != 1};
+        s[count] = (ParamRange){at, some, *blocks, count != 1};
         *blocks += moment_blocks(some);
         at += some + (count == 0);
     }
-    return operand("stretches", count * sizeof *s, DT_U8, s);
+    return operand("ranges", count * sizeof *s, DT_U8, s);
 }
 
 // ----------------------------------------------------------------------------
@@ -217,7 +217,7 @@ static void norm_tests(const char *what, size_t N, size_t C, Operand *d, Operand
 static void cuda_layers_tests(void)
 {
     static const struct { size_t N, C; } shapes[] = {
-        {1, 1}, {1, 96}, {7, 13}, {33, 96}, {130, 64}, {5, 768}, {70, 257}, {3, 2560}, {2, 4099}};
+        {1, 1}, {1, 96}, {7, 13}, {33, 96}, {130, 64}, {5, 768}, {70, 257}, {600, 24}, {3, 2560}, {2, 4099}};
     cuda_start();
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
         size_t N = shapes[k].N, C = shapes[k].C, V = 11, T = 9, R = (N + 1) / 2;
@@ -245,11 +245,11 @@ static void cuda_layers_tests(void)
         Operand *p = random_real("p", N * C, 1), *g1 = random_real("g", N * C, 1), *m1 = random_real("m", N * C, 1),
                 *m2 = random_real("v", N * C, 1);
         size_t blocks;
-        Operand *stretches = stretches_operand(N * C, &blocks), *rounded = random_operand("rounded", N * C, 1);
+        Operand *ranges = ranges_operand(N * C, &blocks), *rounded = random_operand("rounded", N * C, 1);
         CASE(NAME("adamw"), 1e-5, OUT(p, m1, m2, rounded), {
             o->fill(ON(m2), 0.5);
-            o->adamw(bf16 ? ON(rounded) : (Buf){0}, ON(p), ON(g1), ON(m1), ON(m2), ON(stretches), 1e-2, 0.9, 0.95, 1e-8,
-                     0.1, 0.7, 3);
+            o->adamw(bf16 ? ON(rounded) : (Buf){0}, ON(p), ON(g1), ON(m1), ON(m2), ON(ranges), blocks, 1e-2, 0.9, 0.95,
+                     1e-8, 0.1, 0.7, 3);
         });
         if (bf16) { // to the bit as by copy
             real *got[2];
@@ -556,7 +556,7 @@ static void cuda_adamw_8bit_tests(void)
     cuda_start();
     for (size_t n = 1; n < 20000; n = n * 9 + 5) {
         size_t blocks, differ = 0;
-        Operand *stretches = stretches_operand(n, &blocks);
+        Operand *ranges = ranges_operand(n, &blocks);
         const size_t pairs = 2 * blocks;
         uint8_t *codes = xmalloc(n), *got[2][2];
         real *scales = xmalloc(pairs * sizeof *scales), *w[2];
@@ -565,8 +565,8 @@ static void cuda_adamw_8bit_tests(void)
         Operand *p = random_operand("p", n, 1), *g = random_real("g", n, 1), *m1 = operand("m", n, DT_U8, codes),
                 *m2 = operand("v", n, DT_U8, codes), *scale = operand("scale", pairs, DT_REAL, scales);
         CASE("adamw_8bit", 1e-5, OUT(p, m1, m2, scale), {
-            o->adamw_8bit(ON(p), ON(g), ON(m1), ON(m2), ON(scale), ON(stretches), 1e-2, 0.9, 0.95, 1e-8, 0.1, 0.7, 3,
-                          12345, 77);
+            o->adamw_8bit(ON(p), ON(g), ON(m1), ON(m2), ON(scale), ON(ranges), blocks, 1e-2, 0.9, 0.95, 1e-8, 0.1,
+                           0.7, 3, 12345, 77);
         });
         for (side = 0; side < 2; side++) {
             sides[side]->download(got[side][0] = xmalloc(n), m1->on[side]);

@@ -173,7 +173,7 @@ static void test_adamw(void)
         Buf grad = buf_of(g, n);
         double norm = sqrt(cpu_sumsq(grad));
         CHECK_NEAR(norm, num(step, "norm"), 1e-6, "gradient norm");
-        adamw_stretch(b, grad, m, v, num(step, "lr"), 0.9, 0.95, 1e-8, 0.1, norm > 1 ? 1 / (norm + 1e-6) : 1,
+        adamw_range(b, grad, m, v, num(step, "lr"), 0.9, 0.95, 1e-8, 0.1, norm > 1 ? 1 / (norm + 1e-6) : 1,
             (long)i + 1);
         numbers(step, "p", want);
         for (size_t k = 0; k < n; k++) CHECK_NEAR(R_(b)[k], want[k], tol, "parameter");
@@ -237,10 +237,10 @@ static void test_adamw_8bit(void)
     }
     for (long step = 1; step <= 200; step++) {
         for (size_t i = 0; i < N; i++) R_(g)[i] = (real)(random_normal(3, 1, (uint64_t)step, i) + 0.3);
-        adamw_stretch(p[0], g, m[0], v[0], 1e-3, 0.9, 0.999, 1e-8, 0.1, 0.5, step);
+        adamw_range(p[0], g, m[0], v[0], 1e-3, 0.9, 0.999, 1e-8, 0.1, 0.5, step);
         for (int k = 1; k < 3; k++) {
             omp_set_num_threads(k == 1 ? threads : 1);
-            adamw_8bit_stretch(p[k], g, m[k], v[k], scale[k], 1e-3, 0.9, 0.999, 1e-8, 0.1, 0.5, step,
+            adamw_8bit_range(p[k], g, m[k], v[k], scale[k], 1e-3, 0.9, 0.999, 1e-8, 0.1, 0.5, step,
                            random_key(7, STREAM_ROUNDING, (uint64_t)step, 0), 100);
         }
         omp_set_num_threads(threads);
@@ -262,7 +262,7 @@ static void test_adamw_8bit(void)
                 sum[later] += level[((uint8_t *)v[1].p)[i]] * (double)R_(scale[1])[i / MOMENT_BLOCK * 2 + 1];
         for (size_t i = 0; i < N; i++) R_(g)[i] = i % MOMENT_BLOCK ? 0 : 3;
         for (long step = 201; step <= 1200 && !later; step++)
-            adamw_8bit_stretch(p[1], g, m[1], v[1], scale[1], 1e-3, 0.9, 0.999, 1e-8, 0, 1, step,
+            adamw_8bit_range(p[1], g, m[1], v[1], scale[1], 1e-3, 0.9, 0.999, 1e-8, 0, 1, step,
                            random_key(7, STREAM_ROUNDING, (uint64_t)step, 0), 0);
     }
     CHECK_NEAR(sum[1] / sum[0], pow(0.999, 1000), 0.02, "second moments after a thousand steps without a gradient");
