@@ -195,7 +195,8 @@ if sweep:
         p = Point("", "vbon", "n", "10", sweep[m])
         row(str(m), str(len(p.rs)), p.cell("win_rate", 4), p.cell("reward", 3), "%.1f %%" % (100 * p.shares[16]))
 
-changes = [r for name, r in runs.items() if re.match("change-|control-", name)]
+SAMPLES = re.compile(r"change-(?:(?:learned-)?m-\d+-s\d+|fhat-\w+-m-\d+(?:-s\d+)?|compat-.+)") # a table below
+changes = [r for name, r in runs.items() if re.match("change-|control-", name) and not SAMPLES.fullmatch(name)]
 if changes:
     print("\n## What matters at N=16, seed 1, and controls\n\nSaturation: share of the last rollout above every cached "
         "sample. To BoN-16 on training prompts: the last rollout's, in nats (no error bar: not logged then). "
@@ -214,6 +215,28 @@ if changes:
             "%.3f" % e["kl_rb"][0], "%.1f ± %.1f %%" % (100 * share(e, 16), 100 * share_se(e, 16)),
             value("vbon/distance") + error, value("vbon/saturation"), value("val/explained_variance"),
             value("val/explained_variance_mc"), "%.1f" % (r["iterations"] * seconds(r) / 60))
+
+few = {}
+for name, r in runs.items():
+    if not SAMPLES.fullmatch(name) and not re.fullmatch(r"change-m-32|best-vbon-n(2|4|16)-s\d+", name): continue
+    said = lambda flag, other: (re.findall(r"--%s (\S+)" % flag, r["flags"]) or [other])[-1]
+    blended = re.match(r"change-learned-m-(\d+)", name)
+    few.setdefault((int(said("n", "")), -int(blended[1] if blended else said("m", 200)), said("fhat", "digamma")
+        + ", blended" * bool(blended), said("compat", "")), []).append(r)
+if any(SAMPLES.fullmatch(name) for name in runs):
+    print("\n## Few cached samples, other estimates of F, and the released code's scales\n\nBy the recipe `best`. "
+        "M: cached samples of a training prompt. Blended: with 16 pseudo-samples, which other prompts' first M teach "
+        "(dev/fhat_learned.py). ± is of the mean over\nthe seeds: standard error over prompts, and the spread of the "
+        "seeds. Saturation: share of the last rollout above every sample.\n")
+    table("N", "M", "log F̂", "deviation", "seeds", "win rate", "reward", "KL", "left to Best-of-N",
+        "saturation")
+    for key in sorted(few, reverse=True):
+        n, rs = key[0], few[key]
+        if not any(k[0] == n and k[1:] != key[1:] for k in few): continue
+        p = Point("", "vbon", "n", str(n), rs)
+        row(str(n), str(-key[1]), *key[2:], str(len(rs)), "%.4f ± %.4f" % (p.win, p.se["win"]), "%.3f ± %.3f"
+            % (p.reward, p.se["reward"]), "%.3f" % p.kl, "%.1f ± %.1f %%" % (100 * p.shares[n], 100 * p.share_se(n)),
+            "%.2f" % st.mean(r["last"]["vbon/saturation"] for r in rs))
 
 here = "dev/results/imdb/results.jsonl"
 if machines and os.path.exists(here) and not os.path.samefile(path, here):

@@ -178,6 +178,19 @@ texts() { # EVERY LAMBDA
         --prefix-every "$1" --lambda "$2" --reward-tolerance 100
 }
 change() { name=$1; shift; run "change-$name" "$TRAIN $EPISODES" --preset best --objective vbon --n 16 --seed 1 "$@"; }
+# The first M cached samples, blended with what other prompts' first M teach of the prompt (dev/fhat_learned.py, which
+# needs torch: PYTHON).
+learned() { # M SEED
+    wanted "change-learned-m-$1-s$2" || return 0
+    blend="$OUT/cache-learned-m-$1.jsonl"
+    if [ ! -f "$blend" ]; then
+        "${PYTHON:-python3}" dev/fhat_learned.py "$MODEL" "$OUT/cache.jsonl" --m "$1" --write "$blend.part" \
+            > "$OUT/blend.log" 2>&1 ||
+                { failed "change-learned-m-$1-s$2: blend failed: $(tail -n 1 "$OUT/blend.log")"; return 0; }
+        mv "$blend.part" "$blend"
+    fi
+    change "learned-m-$1-s$2" --cache "$blend" --seed "$2"
+}
 
 if wanted reference; then evaluate reference "" --model "$MODEL" --samples "$SAMPLES"; fi
 for n in 2 4 16 64; do if wanted bon-$n; then evaluate bon-$n "" --method bon --n $n --samples 2; fi; done
@@ -261,6 +274,23 @@ for s in 1 2; do
         scaled rl beta 1.5 $s $rate
     done
 done
+for s in 1 2; do # few cached samples
+    change m-8-s$s --m 8 --seed $s
+    learned 8 $s
+    change m-23-s$s --m 23 --seed $s # whose log F-hat has the error of the blend's
+done
+change fhat-expfit-m-200 --fhat expfit # footnote 18's, from all 200
+for s in 1 2; do # the other estimates from few samples, and the released code's scales
+    change fhat-expfit-m-8-s$s --fhat expfit --m 8 --seed $s
+    change compat-scale-n-4-s$s --compat scale --n 4 --seed $s
+    change fhat-mc-m-8-s$s --fhat mc --m 8 --seed $s
+    change fhat-add1-m-8-s$s --fhat add1 --m 8 --seed $s
+    change compat-scale-n-2-s$s --compat scale --n 2 --seed $s
+done
+change compat-scale-n-16 --compat scale
+for f in expfit mc add1; do change fhat-$f-m-32 --fhat $f --m 32; done
+change compat-jointp --compat jointp
+for f in mc add1; do change fhat-$f-m-200 --fhat $f; done
 [ -n "$LM" ] || texts 4 0.9
 change 10x-episodes --episodes $((EPISODES * 10))
 for s in 1 2; do
