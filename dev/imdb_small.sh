@@ -289,7 +289,6 @@ for s in 1 2; do # the other estimates from few samples, and the released code's
 done
 change compat-scale-n-16 --compat scale
 for f in expfit mc add1; do change fhat-$f-m-32 --fhat $f --m 32; done
-change compat-jointp --compat jointp
 for f in mc add1; do change fhat-$f-m-200 --fhat $f; done
 [ -n "$LM" ] || texts 4 0.9
 change 10x-episodes --episodes $((EPISODES * 10))

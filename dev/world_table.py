@@ -34,8 +34,8 @@ with ThreadPoolExecutor(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count())
     before = lambda n: world("--episodes", 1, "--rollout", 1, "--minibatch", 1, "--n", n)[1]["kl/pi_bon"]
     exactly = lambda n: st.mean(seeds(trained, TRAINED, "--n", n))
     print("# Estimates of F, and the released code's deviations, in a world of 40 strings\n")
-    print("Written by `python3 dev/world_table.py`. Distances KL(· ‖ π_bon) in nats, exact; ± standard error over %d "
-        "draws of the M samples, of what was trained over %d seeds.\n" % (DRAWS, TRAINED))
+    print("Written by `python3 dev/world_table.py`. Distances KL(· ‖ π_bon) in nats, exact; ± standard error over "
+        "%d draws of the M samples, of what was trained over %d seeds.\n" % (DRAWS, TRAINED))
     print("## Estimates\n\nHow far the optimum lies from Best-of-N when F is estimated from M samples of the reference "
         "(the same for every estimate). Less digamma's: of the same draws. Trained: where 51,200 episodes ended. "
         "From the reference it is %s nats to Best-of-%s, and with the exact F training ends at %s.\n" % tuple(
