@@ -18,7 +18,7 @@ typedef struct {
         clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad,
         average, save_minutes, anchor_rate, anchor_kl;
     size_t job;
-    bool resume, drop_last, verbose, ties, all, recompute, offload;
+    bool resume, drop_last, every_position, verbose, ties, all, recompute, offload;
     bool kept; // decode_rows and micro_tokens are those that an earlier start of this run chose (plan.h)
 } Args;
 
@@ -243,6 +243,9 @@ static const Flag flag_table[] = {
          "by epochs: leave out what does not fill a last batch (otherwise the last optimiser step has fewer)"),
     FLAG("from-position", FLAG_LONG, from_position, "reward", "12", "0..1e9",
          "labels: train the score at every position from here on"),
+    FLAG("every-position", FLAG_BOOL, every_position, "reward", "false", NULL,
+         "comparisons: train the scores at every position of the responses, the t-th against the t-th, and not at their "
+         "ends alone: prefixes get a meaning, which --critic prefix-rank lives on"),
     FLAG("lr", FLAG_DOUBLE, lr, "train", "auto", "auto|0..1e9",
          "learning rate (auto: 0.42 / sqrt(parameters), times sqrt(KL of Best-of-N / KL of Best-of-16) where there is "
          "an N, and half of that with the value head; tried with 1 and 4.5 million parameters)"),

@@ -15,8 +15,7 @@
 #pragma once
 
 typedef enum { LOSS_LM, LOSS_LABEL, LOSS_PAIR } LossKind;
-// Tokens [at, at+len) of the corpus. LM: positions from..len-1 are predicted. Reward: scored from position `from` on
-// (LOSS_PAIR: at the last).
+// Tokens [at, at+len) of the corpus. LM: positions from..len-1 are predicted. Reward: scored from position `from` on.
 typedef struct { size_t at; int len, from; float label; } Row;
 // All texts, tokenised. Documents are runs of rows; LOSS_PAIR: rows 2i and 2i+1 are chosen and rejected.
 typedef struct {
@@ -29,14 +28,15 @@ typedef struct {
 // Reads JSONL: {"text"} or {"prompt","response"} for LOSS_LM; {"text","label"}; {"prompt","chosen","rejected"}.
 // context: tokens a row at most. Dies with file and line. An end-of-text token closes every LM document but one that is
 // said not to be "finished", and a pair's texts when the tokenizer has one. own: the model's own context, which no flag
-// raises.
+// raises. from: the first position that is scored, of a pair counted from the response's first; beyond its last: that.
 void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *tok, size_t context, size_t own,
     size_t from, size_t max_docs);
 void corpus_free(Corpus *c);
 
-// Loss summed over the batch's positions (LM: -log p; label: binary cross-entropy; pair: -log sigmoid of the
-// difference), with gradients of loss/total accumulated when `backward`. score, if not NULL, receives each row's score
-// at its last token.
+// Loss summed over the batch's positions (LM: -log p; label: binary cross-entropy) or pairs (the mean over the longer
+// response's scored positions t of -log sigmoid(s_t - s'_t), Bradley-Terry; of the shorter response the last score
+// stands for those that it lacks), with gradients of loss/total accumulated when `backward`. score, if not NULL,
+// receives each row's score at its last token.
 double supervised_batch(Pass *p, const Corpus *c, const size_t *rows, size_t n, double total, bool backward,
                         double *score);
 size_t supervised_positions(const Corpus *c, const size_t *rows, size_t n);
@@ -66,7 +66,7 @@ static void corpus_rows(Corpus *c, size_t at, size_t end, size_t context, size_t
             size_t skip = from - (at - doc_start);
             first = (int)(skip < len ? skip : len);
         }
-        if (c->kind == LOSS_LABEL && (size_t)first >= len) first = (int)len - 1;
+        if (c->kind != LOSS_LM && from >= len) first = (int)len - 1;
         if (c->kind != LOSS_LM || (size_t)first < len) arrput(c->rows, ((Row){at, (int)len, first, label}));
         at += step;
     } while (at + (c->kind == LOSS_LM) < end && c->kind != LOSS_PAIR);
@@ -116,7 +116,8 @@ void corpus_read(Corpus *c, LossKind kind, const char *path, const Tokenizer *to
                 ? "the model's own context is" : "--context is", context, context == own ? ""
                 : " or raise --context");
             arrput(c->doc_first, arrlenu(c->rows));
-            corpus_rows(c, at, end, context, kind == LOSS_LM ? np : from, label ? (float)json_integer_value(label) : 0);
+            size_t first = kind == LOSS_LM ? np : kind == LOSS_PAIR ? np + from : from;
+            corpus_rows(c, at, end, context, first, label ? (float)json_integer_value(label) : 0);
             c->n_docs++;
         }
         json_decref(j);
@@ -172,6 +173,25 @@ static double lm_loss(Pass *p, double total, bool backward)
     return loss;
 }
 
+// Bradley-Terry at every scored position: x[0..n) of the chosen, y[0..m) of the rejected response. The loss; x and y
+// become the gradients of loss/total.
+static double pair_loss(real *x, size_t n, real *y, size_t m, double total)
+{
+    size_t steps = n > m ? n : m;
+    double loss = 0, last_x = x[n - 1], last_y = y[m - 1], rest_x = 0, rest_y = 0; // rest: the last scores' gradients
+    for (size_t t = 0; t < steps; t++) {
+        double d = (t < n ? x[t] : last_x) - (t < m ? y[t] : last_y), g = -1 / (1 + exp(d)) / total / (double)steps;
+        loss += softplus(-d);
+        if (t < n - 1) x[t] = (real)g;
+        else rest_x += g;
+        if (t < m - 1) y[t] = (real)-g;
+        else rest_y -= g;
+    }
+    x[n - 1] = (real)rest_x;
+    y[m - 1] = (real)rest_y;
+    return loss / (double)steps;
+}
+
 // The same of a scalar head's scores against labels, or of a pair's two scores; score (n): each row's last one, or
 // NULL.
 static double score_loss(Pass *p, const Corpus *c, const size_t *rows, const Sequence *q, size_t n, double total,
@@ -186,11 +206,9 @@ static double score_loss(Pass *p, const Corpus *c, const size_t *rows, const Seq
     for (size_t i = 0, at = 0; i < n; i++) {
         size_t states = sequence_states(&q[i]);
         if (score) score[i] = x[at + states - 1];
-        if (c->kind == LOSS_PAIR && i % 2) { // Bradley-Terry: -log sigmoid(chosen - rejected)
-            double d = x[at - 1] - (double)x[at], g = -1 / (1 + exp(d)) / total;
-            loss += softplus(-d);
-            x[at - 1] = (real)g;
-            x[at] = (real)-g;
+        if (c->kind == LOSS_PAIR && i % 2) {
+            size_t before = sequence_states(&q[i - 1]);
+            loss += pair_loss(x + at - before, before, x + at, states, total);
         }
         for (size_t k = at; k < at + states && c->kind == LOSS_LABEL; k++) {
             double y = c->rows[rows[i]].label, s = x[k];
@@ -213,8 +231,7 @@ double supervised_batch(Pass *p, const Corpus *c, const size_t *rows, size_t n, 
     double loss = 0;
     for (size_t i = 0; i < n; i++) {
         const Row *r = &c->rows[rows[i]];
-        size_t len = (size_t)r->len, from = c->kind == LOSS_PAIR ? len - 1 : (size_t)r->from;
-        q[i] = (Sequence){.tail = c->tokens + r->at, .n_tail = len, .from = from};
+        q[i] = (Sequence){.tail = c->tokens + r->at, .n_tail = (size_t)r->len, .from = (size_t)r->from};
     }
     for (size_t i = 0, fit; i < n; i += fit) {
         fit = pass_fit(p, q + i, n - i, c->kind == LOSS_PAIR ? 2 : 1);
@@ -431,10 +448,12 @@ static void supervised_run(const Args *a, const char *command)
         if (absent > 1) die("--init %s: %zu parameters are not in it: is it of this width?", folder, absent - 1);
     }
     LossKind kind = reward ? reward_data_kind(a->data) : LOSS_LM;
-    corpus_read(&s.data, kind, a->data, tok, context, own, (size_t)a->from_position, 0);
+    // of pairs the ends alone are scored, unless every position is
+    size_t from = kind != LOSS_PAIR ? (size_t)a->from_position : a->every_position ? 0 : context;
+    corpus_read(&s.data, kind, a->data, tok, context, own, from, 0);
     corpus_report(a->data, &s.data);
     if (a->held_out) {
-        corpus_read(&s.held, kind, a->held_out, tok, context, own, (size_t)a->from_position, (size_t)a->max_docs);
+        corpus_read(&s.held, kind, a->held_out, tok, context, own, from, (size_t)a->max_docs);
         corpus_report(a->held_out, &s.held);
     }
     s.unit = kind == LOSS_PAIR ? 2 : 1;

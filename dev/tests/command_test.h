@@ -407,6 +407,8 @@ static void supervised_learns(void) // a reward model from pairs and from labels
     static const struct { const char *args, *out, *key; double least, most; } cases[] = {
         {"reward --tokenizer lm --layers 1 --width 16 --heads 2 --context 24 --data pairs.jsonl --held-out pairs.jsonl "
          "--lr 1e-2 --steps 30 --batch 16", "pair_rm", "held_out/pair_accuracy", 0.95, 1},
+        {"reward --tokenizer lm --layers 1 --width 16 --heads 2 --context 24 --data pairs.jsonl --held-out pairs.jsonl "
+         "--every-position --lr 1e-2 --steps 30 --batch 16", "prefix_rm", "held_out/pair_accuracy", 0.95, 1},
         {"reward --init lm --layers 2 --context 24 --from-position 4 --data labels.jsonl --held-out labels.jsonl "
          "--lr 1e-2 --steps 60 --batch 16", "label_rm", "held_out/accuracy_whole", 0.95, 1},
         {"sft --model lm --data chat.jsonl --held-out chat.jsonl --lr 1e-2 --steps 100 --batch 16", "chat_lm",

@@ -264,24 +264,33 @@ static void random_everywhere(Model *m, uint64_t seed)
 
 static void test_model_gradients(void)
 {
-    // tied LM, untied LM, label reward, pair reward, tied LM with only the top block; each architecture
-    for (int i = 0; i < 5 * TINIES; i++) {
-        int v = i % 5;
-        LossKind kind = v == 2 ? LOSS_LABEL : v == 3 ? LOSS_PAIR : LOSS_LM;
-        Config c = tiny_of(i / 5, 13, v != 1, kind != LOSS_LM);
+    // tied LM, untied LM, label reward, pair reward at every position, tied LM with only the top block, pair reward at
+    // the ends; each architecture
+    for (int i = 0; i < 6 * TINIES; i++) {
+        int v = i % 6;
+        LossKind kind = v == 2 ? LOSS_LABEL : v == 3 || v == 5 ? LOSS_PAIR : LOSS_LM;
+        Config c = tiny_of(i / 6, 13, v != 1, kind != LOSS_LM);
         Model m;
         Pass p;
         Corpus corpus = tiny_corpus(kind);
+        for (size_t j = 0; v == 5 && j < 4; j++) corpus.rows[j].from = corpus.rows[j].len - 1;
         model_create(&m, ops_cpu(), &c, v == 4 ? 1 : TRAIN_ALL, false, false);
         random_everywhere(&m, 3 + (uint64_t)v);
         pass_create(&p, &m, 24, true);
         SupervisedCase k = {&p, &corpus};
         model_zero_grad(&m);
         supervised_batch(&p, &corpus, four_rows, 4, 1, true, NULL);
-        static const char *const names[] = {"tied", "untied", "labels", "pairs", "top block"};
+        static const char *const names[] = {"tied", "untied", "labels", "pairs", "top block", "pairs"};
         check_parameters(&m, names[v], supervised_loss, &k);
         pass_free(&p); model_free(&m); corpus_free(&corpus);
     }
+    // scores 1, 2 over 0: the chosen response is longer, and 0 stands for what the other lacks
+    real longer[2] = {1, 2}, shorter[1] = {0};
+    double loss = pair_loss(longer, 2, shorter, 1, 1), g1 = 1 / (1 + exp(1)), g2 = 1 / (1 + exp(2));
+    CHECK(fabs(loss - (log1p(exp(-1)) + log1p(exp(-2))) / 2) < 1e-12, "the loss of a pair is %g", loss);
+    CHECK(fabs((double)longer[0] + g1 / 2) + fabs((double)longer[1] + g2 / 2) < 1e-6 &&
+        fabs((double)shorter[0] - (g1 + g2) / 2) < 1e-6, "a pair's gradients are %g, %g and %g", (double)longer[0],
+        (double)longer[1], (double)shorter[0]);
     for (long v = 0; v < 4 * TINIES; v++) { // 3 blocks: 0 trains the norm and head only
         long layers = v % 4;
         Config c = tiny_of((int)(v / 4), 13, false, false);
