@@ -50,6 +50,7 @@ sed -n '/^## The commands/,/^## /{/^```sh/,/^```/{/^```/d;p}}' dev/doc/paper.md 
     s#paper/#$dir/#g
     s/PROMPTS=10000 M=200 N=100/PROMPTS=4 M=200 N=2/; s/M_TEST=600/M_TEST=4/; s/EPISODES=[0-9]+/EPISODES=4/
     s/(TRAIN_LAYERS=|--train-layers )8/\12/; s/MAX_NEW=53/MAX_NEW=6/; s/SEEDS=\"1 2( 3)?\"/SEEDS=1/
+    s/ SAMPLES=3 HALF=196/ SAMPLES=1/
     s/1 2 3 4 8 16 32 64 128 256 512/1 512/; s/\.005 [.0-9 ]* 5;/.005 5;/; s/\.01 \.1 [.0-9 ]* 5;/.01 5;/
     s/1 2 3 4 8 16 32 64 128;/1 128;/; s/10 50 90 130 170/10 170/; s/8 16 32 64 100 200/2 4/
     s/\.25 \.5 \.75 1/.25 1/" > "$dir/commands"
@@ -72,7 +73,7 @@ I=$dir/results/imdb/tables.md T=$dir/results/tldr/tables.md
 rows "$I" '^\| reference \|' 1; rows "$I" '^\| Best-of-N, drawn \|' 4; rows "$I" '^\| vbon, paper \(1 seed\)' 2
 rows "$I" '^\| (rl|l), paper \(1 seed\)' 4; rows "$I" '^\| (dpo|bonbon|bon-sft), offline \(1 seed\)' 6
 rows "$I" '^\| (2|4) \| 1 \|' 2
-for m in SFT:8 RL:10 vBoN:10 DPO:10 BoNBoN:10 Best-of-2:8; do
+for m in SFT:9 RL:11 vBoN:11 DPO:11 BoNBoN:11 Best-of-2:9; do
     rows "$T" "^\| ${m%:*} \| [-.0-9]+ ± [^|]*\| [-.0-9]+ ± " "${m#*:}"
 done
 echo "dev/doc/paper.md: its commands run at a small size"

@@ -51,7 +51,8 @@ def read_tldr(path):
     settings = next((r["settings"] for r in lines if r["run"] == "split"), None)
     if settings is None: sys.exit(f"{path}: no line of the split: dev/tldr_small.sh writes it first")
     n, pool_apart = re.search(r" N (\d+)", settings)[1], "pool-seed" in settings
-    M = int(n) * len(re.search(r" seeds ([\d ]+?) temp", settings)[1].split())
+    seeds, samples = (re.search(r" %s ([\d ]+?) temp" % x, settings) for x in ("seeds", "samples"))
+    M = int(n) * (int(samples[1]) if samples else len(seeds[1].split()))
     evals = [r for r in lines if "eval" in r]
     for r in evals:
         if r["method"] in ("SFT", "BoN") and not pool_apart and "m" not in r["eval"]:

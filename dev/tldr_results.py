@@ -3,9 +3,9 @@
 
     python3 dev/tldr_results.py dev/results/tldr/results.jsonl > dev/results/tldr/tables.md
 
-Each cell is the mean over the sampling seeds with the standard error over prompts of one seed (SFT, Best-of-N: of all
-their draws), and in brackets the spread between seeds. Rewards are the judge's; a response without an end counts -1."""
-import re, statistics as st, sys
+Each cell is the mean over posts, of SAMPLES responses each, with its standard error over posts. Rewards have mean 0 and
+deviation 1 on the SFT model's draws; a response without an end counts -1."""
+import statistics as st, sys
 from runs import read_lines, read_tldr
 
 MISSING = -1.0
@@ -21,37 +21,53 @@ def cell(rows, key):
     spread = " (%.3f apart)" % (max(a[0] for a in x) - min(a[0] for a in x)) if len(x) > 1 else ""
     return "%.3f ± %.3f%s" % (st.mean(a[0] for a in x), st.mean(a[1] for a in x), spread)
 
-small = "lm" in runs # its models were trained here; otherwise they were given
+small = "kinds" in runs # its reward models were trained here; otherwise they were given
 print("# TL;DR: %s the paper's section 6\n" % ("a rehearsal of" if small else "the experiment of"))
-print("Written by `python3 dev/tldr_results.py` from results.jsonl, which `dev/tldr_small.sh` makes. %s"
-    % ("**These are not the paper's numbers, nor small versions of them**: the policy has a few million parameters, "
-    "not 2.8\n"
-      "billion, its reward models were trained on 800 preferences, and N is %s, not 100. What the tables show is that "
-      "every step of the pipeline runs, and what it gives at this size. A response\n"
-      "without an end counts %g, so a policy gains first by ending: look at the last two tables of each half beside "
-      "the first two.\n" % (N, MISSING) if small else "A response without an end counts %g.\n" % MISSING))
-print("Settings: `%s`\n" % runs["split"]["settings"])
-if any("m" not in r["eval"] for r in evals):
-    print("results.jsonl holds distances to Best-of-N too, which no table here shows: in lines without `m` "
-        "they are (N−1)/(M+1) too large.\n")
+print("Written by `python3 dev/tldr_results.py` from results.jsonl, which `dev/tldr_small.sh` makes.", end=" ")
 if small:
-    print("## Models\n\n| | measured on what was held out |\n|---|---|")
-    h = {m: runs[m]["held_out"] for m in ("lm", "sft", "rm", "judge")}
-    print("| language model, reviews | %.3f nats a token, %.3f bits a byte |"
-        % (h["lm"]["held_out/nats_per_token"], h["lm"]["held_out/bits_per_byte"]))
-    print("| SFT, human summaries of in-distribution test posts | %.3f nats a token |"
-        % h["sft"]["held_out/nats_per_token"])
-    for m, what in (("rm", "training reward model (its lower blocks)"), ("judge", "judge (all blocks)")):
-        print("| %s, held-out preferences | accuracy %.1f %%, loss %.4f |"
-            % (what, 100 * h[m]["held_out/pair_accuracy"], h[m]["held_out/loss"]))
-    print("\nThe split: %s.\n" % runs["split"]["said"])
-print("## Training on the training reward\n\n| | training reward, first → last iteration | KL to the reference | log "
-    "F̂ | explained variance |\n|---|---|---|---|---|")
+    print("**These are not the paper's numbers, nor small\nversions of them**: the policy has a few million parameters, "
+        "not 2.8 billion, N is %s, not 100, and **the reward is no human\npreference**: it tells human summaries from "
+        "other texts, as the first table says." % N, end=" ")
+print("A response without an end counts %g%s.\n" % (MISSING, ", one\ndeviation below the SFT model's draws" if small
+    else ""))
+print("Settings: `%s`\n" % runs["split"]["settings"])
+KINDS = ( # trained on, and what
+    ("judged", "yes", "the preferred summary over the other, human or of a model of 1.3 billion parameters (labels)"),
+    ("draw", "yes", "a post's human summary over the SFT model's draw for it"),
+    ("cut", "yes", "a post's human summary over itself cut short"),
+    ("shuffled", "yes", "a post's human summary over itself, its words shuffled"),
+    ("other human", "no", "a post's human summary over another post's"),
+    ("other model", "no", "the same of the model of 1.3 billion parameters"),
+    ("other draw", "no", "the same of the SFT model's draws"))
+if small:
+    k = runs["kinds"]["models"]
+    print("## The reward models\n\nRight on pairs of held-out posts, which neither model saw; the two saw no post in "
+        "common:\n\n| pairs | trained on | held out | training reward | judge |\n|---|---|---|---|---|")
+    percent = lambda x: "%.1f ± %.1f %%" % (100 * x[0], 100 * x[1])
+    for kind, trained, what in KINDS:
+        print("| %s: %s | %s | %d | %s | %s |" % (kind, what, trained, k["rm"][kind][2], *(percent(k[m][kind])
+            for m in ("rm", "judge"))))
+    print("\nOf two of the SFT model's draws for one held-out post the two models prefer the same in %s (%d posts); their "
+        "scores\ncorrelate by %.2f within posts. Of the training reward's deviation on draws, %.2f is within posts and %.2f "
+        "between posts'\nmeans. Within posts it correlates by %.2f with the text's length.\n" % (percent(k["agree"]),
+        k["agree"][2], k["correlation"], k["within"], k["between"], k["length"]))
+    for m, what in (("lm", "The language model on reviews"), ("sft", "The SFT model on human summaries of "
+        "in-distribution test posts")):
+        if m in runs: print("%s: %.3f nats a token.\n" % (what, runs[m]["held_out"]["held_out/nats_per_token"]))
+    print("The split: %s.\n" % runs["split"]["said"])
+print("## Training on the training reward\n")
+if "cache" in runs:
+    c = runs["cache"]["rewards"]
+    print("On the training prompts the reference's mean reward is %.3f ± %.3f, and Best-of-%s's %.3f ± %.3f (of the "
+        "cached draws).\n" % (*c["mean"][:2], N, *c["best"][:2]))
+print("| | training reward, first → last iteration | KL to the reference | distance to Best-of-N | log F̂ | explained "
+    "variance, last: of returns, of sums of rewards |\n|---|---|---|---|---|---|")
 for m in ("rl", "vbon"):
     a, b = runs[m]["first"], runs[m]["last"]
-    print("| `%s` | %.3f → %.3f | %.2f | %.2f → %.2f | %.2f |"
-        % (runs[m]["flags"], a["objective/scores"], b["objective/scores"], b["objective/kl"], a["vbon/logF"],
-        b["vbon/logF"], b["val/explained_variance"]))
+    distance = "%.2f → %.2f" % (a["vbon/distance"], b["vbon/distance"]) if b.get("vbon/distance") is not None else ""
+    print("| `%s` | %.3f → %.3f | %.2f | %s | %.2f → %.2f | %.2f, %.2f |"
+        % (runs[m]["flags"], a["objective/scores"], b["objective/scores"], b["objective/kl"], distance, a["vbon/logF"],
+        b["vbon/logF"], b["val/explained_variance"], b["val/explained_variance_mc"]))
 if "dpo" in runs:
     print("\n## Training on the cache alone\n\n| | loss, first → last step | margin h, nats | right | log π of the "
         "chosen | of the rejected |\n|---|---|---|---|---|---|")
@@ -61,7 +77,20 @@ if "dpo" in runs:
             % (runs[m]["flags"], a["loss"], b["loss"], a["offline/margin"], b["offline/margin"],
             100 * b["rewards/accuracies"],
             a["logps/chosen"], b["logps/chosen"], a["logps/rejected"], b["logps/rejected"]))
-for half, what in (("in", "In-distribution (relationships, relationship_advice)"), ("out", "Out of distribution")):
+HALVES = (("in", "In-distribution (relationships, relationship_advice)"), ("out", "Out of distribution"))
+named = lambda m: m if m != "BoN" else "Best-of-" + N
+by_rm = [r for r in runs.values() if "by_rm" in r]
+if by_rm:
+    print("\n## Test posts, by the training reward itself, T = %g\n\nBest-of-N chooses by it among draws of its own.\n"
+        % by_rm[0]["temperature"])
+    columns = [(half, key, said) for half in ("in", "out") for key, said in (("win_rate", "win rate"), ("reward",
+        "reward"), ("kl_rb", "KL"))]
+    print("| | %s |\n|---|%s" % (" | ".join("%s, %s" % (half, said) for half, _, said in columns), "---|" * len(columns)))
+    for m in METHODS:
+        rows = {r["half"]: r["by_rm"] for r in by_rm if r["method"] == m}
+        value = lambda x: "" if x is None or x[0] is None else "%.3f ± %.3f" % tuple(x)
+        if rows: print("| %s | %s |" % (named(m), " | ".join(value(rows[half].get(key)) for half, key, _ in columns)))
+for half, what in HALVES:
     here = [r for r in evals if r["half"] == half]
     if not here: continue
     print("\n## %s: %d posts\n" % (what, here[0]["eval"]["prompts"]))
@@ -72,12 +101,8 @@ for half, what in (("in", "In-distribution (relationships, relationship_advice)"
             * len(temperatures)))
         for m in METHODS:
             cells = [cell([r for r in here if r["method"] == m and r["temperature"] == t], key) for t in temperatures]
-            if any(cells): print("| %s | %s |" % (m if m != "BoN" else "Best-of-" + N, " | ".join(cells)))
+            if any(cells): print("| %s | %s |" % (named(m), " | ".join(cells)))
         print()
-if not pool_apart:
-    print("SFT and Best-of-N are draws of the reference samples themselves, each compared with the other %d. Of those "
-        "Best-of-N has %d that it was preferred to: its win rate is flattered.\n" % (M - 1, int(N) - 1))
-
 print("## One response each\n\nThe first posts of the split, not chosen by eye; rewards by the training model and the "
     "judge; a response without an end (…) counts %g.\n" % MISSING)
 def text(s): return s.replace("<|endoftext|>", "").replace("|", "\\|").replace("\n", "<br>").strip()
