@@ -25,9 +25,9 @@ small = "kinds" in runs # its reward models were trained here; otherwise they we
 print("# TL;DR: %s the paper's section 6\n" % ("a rehearsal of" if small else "the experiment of"))
 print("Written by `python3 dev/tldr_results.py` from results.jsonl, which `dev/tldr_small.sh` makes.", end=" ")
 if small:
-    print("**These are not the paper's numbers, nor small\nversions of them**: the policy has a few million parameters, "
-        "not 2.8 billion, N is %s, not 100, and **the reward is no human\npreference**: it tells human summaries from "
-        "other texts, as the first table says." % N, end=" ")
+    print("**These are not the paper's numbers, nor small\nversions of them**: the policy has a few million "
+        "parameters, not 2.8 billion, N is %s, not 100, and **the reward is no human\npreference**: it tells human "
+        "summaries from other texts, as the first table says." % N, end=" ")
 print("A response without an end counts %g%s.\n" % (MISSING, ", one\ndeviation below the SFT model's draws" if small
     else ""))
 print("Settings: `%s`\n" % runs["split"]["settings"])
@@ -47,10 +47,10 @@ if small:
     for kind, trained, what in KINDS:
         print("| %s: %s | %s | %d | %s | %s |" % (kind, what, trained, k["rm"][kind][2], *(percent(k[m][kind])
             for m in ("rm", "judge"))))
-    print("\nOf two of the SFT model's draws for one held-out post the two models prefer the same in %s (%d posts); their "
-        "scores\ncorrelate by %.2f within posts. Of the training reward's deviation on draws, %.2f is within posts and %.2f "
-        "between posts'\nmeans. Within posts it correlates by %.2f with the text's length.\n" % (percent(k["agree"]),
-        k["agree"][2], k["correlation"], k["within"], k["between"], k["length"]))
+    print("\nOf two of the SFT model's draws for one held-out post the two models prefer the same in %s (%d posts); "
+        "their scores\ncorrelate by %.2f within posts. Of the training reward's deviation on draws, %.2f is within "
+        "posts and %.2f between posts'\nmeans. Within posts it correlates by %.2f with the text's length.\n"
+        % (percent(k["agree"]), k["agree"][2], k["correlation"], k["within"], k["between"], k["length"]))
     for m, what in (("lm", "The language model on reviews"), ("sft", "The SFT model on human summaries of "
         "in-distribution test posts")):
         if m in runs: print("%s: %.3f nats a token.\n" % (what, runs[m]["held_out"]["held_out/nats_per_token"]))
@@ -60,8 +60,8 @@ if "cache" in runs:
     c = runs["cache"]["rewards"]
     print("On the training prompts the reference's mean reward is %.3f ± %.3f, and Best-of-%s's %.3f ± %.3f (of the "
         "cached draws).\n" % (*c["mean"][:2], N, *c["best"][:2]))
-print("| | training reward, first → last iteration | KL to the reference | distance to Best-of-N | log F̂ | explained "
-    "variance, last: of returns, of sums of rewards |\n|---|---|---|---|---|---|")
+print("| | training reward, first → last iteration | KL to the reference | distance to Best-of-N | log F̂ | "
+    "explained variance, last: of returns, of sums of rewards |\n|---|---|---|---|---|---|")
 for m in ("rl", "vbon"):
     a, b = runs[m]["first"], runs[m]["last"]
     distance = "%.2f → %.2f" % (a["vbon/distance"], b["vbon/distance"]) if b.get("vbon/distance") is not None else ""
@@ -85,7 +85,8 @@ if by_rm:
         % by_rm[0]["temperature"])
     columns = [(half, key, said) for half in ("in", "out") for key, said in (("win_rate", "win rate"), ("reward",
         "reward"), ("kl_rb", "KL"))]
-    print("| | %s |\n|---|%s" % (" | ".join("%s, %s" % (half, said) for half, _, said in columns), "---|" * len(columns)))
+    print("| | %s |\n|---|%s" % (" | ".join("%s, %s" % (half, said) for half, _, said in columns),
+        "---|" * len(columns)))
     for m in METHODS:
         rows = {r["half"]: r["by_rm"] for r in by_rm if r["method"] == m}
         value = lambda x: "" if x is None or x[0] is None else "%.3f ± %.3f" % tuple(x)

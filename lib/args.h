@@ -244,8 +244,8 @@ static const Flag flag_table[] = {
     FLAG("from-position", FLAG_LONG, from_position, "reward", "12", "0..1e9",
          "labels: train the score at every position from here on"),
     FLAG("every-position", FLAG_BOOL, every_position, "reward", "false", NULL,
-         "comparisons: train the scores at every position of the responses, the t-th against the t-th, and not at their "
-         "ends alone: prefixes get a meaning, which --critic prefix-rank lives on"),
+         "comparisons: train the scores at every position of the responses, the t-th against the t-th, and not at "
+         "their ends alone: prefixes get a meaning, which --critic prefix-rank lives on"),
     FLAG("lr", FLAG_DOUBLE, lr, "train", "auto", "auto|0..1e9",
          "learning rate (auto: 0.42 / sqrt(parameters), times sqrt(KL of Best-of-N / KL of Best-of-16) where there is "
          "an N, and half of that with the value head; tried with 1 and 4.5 million parameters)"),
