@@ -349,6 +349,83 @@ static void print_fusions(const Result *results)
     }
 }
 
+// What a process sends at an optimiser step: lib/parallel.h's own calls, by an exchange that only counts.
+static double inside, outside; // bytes, to processes on its machine and on others
+static int on_a_machine;
+static bool count_exchange(Buf in, Buf out, int other)
+{
+    (void)in;
+    *(other / on_a_machine == own_rank / on_a_machine ? &inside : &outside) += (double)(out.n * dtype_size(out.type));
+    return true;
+}
+static void count_add(Buf out, Buf a, Buf b, size_t n) { (void)out; (void)a; (void)b; (void)n; }
+
+// The most seconds that one of `ranks` processes sends for, `machine` of which share a machine and its network.
+static double send_seconds(Model *m, int ranks, int machine, double link, double network, bool zero, double *bytes)
+{
+    double most = 0;
+    Buf grad = {m->data.p, m->n_params - m->first, DT_F32, "gradients"}, room = grad;
+    ((Ops *)m->o)->parts = zero ? (size_t)ranks : 0;
+    all_ranks = ranks;
+    on_a_machine = machine;
+    for (own_rank = 0; own_rank < ranks; own_rank++) {
+        inside = outside = 0;
+        parallel_sum(m->o, grad, room);
+        weights_share(m);
+        most = fmax(most, inside / link + outside * machine / network);
+        *bytes = fmax(*bytes, inside + outside);
+    }
+    all_ranks = 1;
+    own_rank = 0;
+    return most;
+}
+
+static void print_links(const Result *results)
+{
+    enum { STEPS = 16 }; // optimiser steps of an iteration: 128 episodes, minibatches of 32, four epochs
+    const double a100 = 300e9, h100 = 450e9, network = 12.5e9; // bytes a second, one way
+    Ops ops = {.name = "cuda", .type = DT_BF16, .packed_size = cuda_packed_size, .head_rows = cuda_head_rows,
+        .vocabulary_rows = cuda_vocabulary_rows, .exchange = count_exchange, .add = count_add};
+    const Result *all = NULL;
+    Model m;
+    for (int i = 0; i < STRETCHES; i++) if (!strcmp(stretches[i].id, "tldr-all")) all = &results[i];
+    if (!all->there) return;
+    model_create(&m, &ops, &pythia_2_8b, TRAIN_ALL, true, true);
+    m.data.p = (void *)(uintptr_t)256; // never looked at
+    double size = 4.0 * (double)(m.n_params - m.first);
+    printf("\n## Between cards\n\nWhat a card sends at an optimiser step of Pythia 2.8B, all blocks (a gradient of "
+        "%.1f GB), counted in lib/parallel.h's own calls, and the time at the links' full rates, one way: 300 GB/s "
+        "(NVLink of an A100), 450 GB/s (of an H100), 100 Gbit/s for each machine. A floor: NCCL reaches less, and "
+        "nothing has been measured. \"Whole\": if a process of the tree sent what it has added up to its neighbour "
+        "and the sum came back so, 2 log2 R gradients pass through the first; \"least\": 2 (R - 1) / R, what "
+        "ncclAllReduce needs. Efficiency: of TL;DR's PPO, all blocks, R H100s share a minibatch of 32, by NVLink up to "
+        "8 and beyond that by the network; all else is taken to divide by R.\n\n| cards | by halves, GB | whole, GB | "
+        "least, GB | with --zero 1, GB | A100s, ms | H100s, ms | machines of one, ms | machines of eight H100s, ms | "
+        "the same, --zero 1, ms | efficiency | --zero 1 |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n", size / 1e9);
+    for (int ranks = 2; ranks <= 64; ranks *= 2) {
+        double sent = 0, zero = 0, unused = 0, log2 = 0;
+        for (int r = ranks; r > 1; r /= 2) log2++;
+        double on_a100 = send_seconds(&m, ranks, ranks, a100, network, false, &sent);
+        double on_h100 = send_seconds(&m, ranks, ranks, h100, network, false, &unused);
+        double apart = send_seconds(&m, ranks, 1, h100, network, false, &unused);
+        double eights = send_seconds(&m, ranks, 8, h100, network, false, &unused);
+        double eights_zero = send_seconds(&m, ranks, 8, h100, network, true, &zero);
+        printf("| %d | %.1f | %.1f | %.1f | %.1f | ", ranks, sent / 1e9, 2 * log2 * size / 1e9,
+            2 * (ranks - 1.0) / ranks * size / 1e9, zero / 1e9);
+        if (ranks <= 8) { print_ms(1e3 * on_a100); printf(" | "); print_ms(1e3 * on_h100); } else printf("| ");
+        printf(" | "); print_ms(1e3 * apart);
+        printf(" | "); print_ms(1e3 * eights);
+        printf(" | "); print_ms(1e3 * eights_zero);
+        if (ranks <= 32) {
+            double work = all->time[2].seconds / ranks;
+            printf(" | %.0f %% | %.0f %% |\n", 100 * work / (work + STEPS * eights),
+                100 * work / (work + STEPS * eights_zero));
+        } else printf(" | | |\n");
+    }
+    m.data.p = NULL;
+    model_free(&m);
+}
+
 // No stretch may take over 5 % longer than in a table that was printed before, on any card. How many do.
 static int check_table(const char *path, const Result *results)
 {
@@ -492,6 +569,7 @@ int main(int argc, char **argv)
     if (check) return check_table(check, results) || wrong;
     print_header();
     print_table(results);
+    print_links(results);
     for (int i = 0; i < STRETCHES; i++)
         if (results[i].there && stretches[i].name) print_kernels(&stretches[i], &results[i]);
     if (!any) print_fusions(results);

@@ -2,8 +2,8 @@
 # test_mpi.sh VBON [OPTIONS]: several processes against one, on this machine (lib/parallel.h). Training must leave the
 # same bytes for 1, 2 and 4 of them at equal --groups, killed and resumed with another number too; cache, bon, score and
 # eval the same files; and what goes wrong must end all, with one line that names a rank. OPTIONS go to every run
-# (--device cuda). ONLY="vbon sft": the trainings of these names alone. SIMT_CARDS=1: on the emulated device each process
-# has a card, and NCCL is between them. Tiny models, made here; a minute or two.
+# (--device cuda). ONLY="vbon sft": the trainings of these names alone. SIMT_CARDS=1: on the emulated device each
+# process has a card, and NCCL is between them. Tiny models, made here; a minute or two.
 set -eu
 VBON=$(realpath "$1"); shift; OPTIONS="$*"
 cd "$(dirname "$0")/.."

@@ -29,12 +29,12 @@
 // Rank 0 alone writes: log, trace, checkpoints, the model; it reads the clock for them, too. A process that ends with
 // an error says so in a line that names its rank and takes the others with it (MPI_Abort).
 //
-// Between processes goes MPI. Gradients, and what else is large on a device, go from card to card by NCCL (nccl.h) where
-// the build has it and each process a card; else through the host's memory, piece by piece. With CUDA all of this has
-// run through dev/cuda_on_cpu only, never on cards.
+// Between processes goes MPI. Gradients, and what else is large on a device, go from card to card by NCCL (nccl.h)
+// where the build has it and each process a card; else through the host's memory, piece by piece. With CUDA all of this
+// has run through dev/cuda_on_cpu only, never on cards. dev/doc/scale.md says how far it goes.
 //
-// Left out: gradients cut over the ranks (ZeRO-2), sums that begin before the backward pass has ended, ranks that are no
-// power of two, models cut in parts.
+// Left out: gradients cut over the ranks (ZeRO-2), sums that begin before the backward pass has ended, ranks that are
+// no power of two, models cut in parts.
 #pragma once
 #include "generate.h"
 #ifdef __cplusplus
@@ -459,7 +459,10 @@ void parallel_start(void)
 void parallel_end(void) {}
 void parallel_gather(void *x, size_t bytes) { (void)x; (void)bytes; }
 void parallel_gather_buf(const Ops *o, Buf b) { (void)o; (void)b; }
-static void trade(const Ops *o, Buf in, Buf out, int other) { (void)o; (void)in; (void)out; (void)other; }
+static void trade(const Ops *o, Buf in, Buf out, int other) // of dev/gpu_cost.c, whose exchange counts
+{
+    if (o->exchange) o->exchange(in, out, other);
+}
 void parallel_sum(const Ops *o, Buf b, Buf room) { if (all_ranks > 1) sum_by_tree(o, b, room); }
 void parallel_collect(const Ops *o, void *x, Buf b, const size_t *cut) { (void)o; (void)x; (void)b; (void)cut; }
 void parallel_same(const char *what, const char *text) { (void)what; (void)text; }

@@ -13,7 +13,10 @@ static struct { bool send; void *p; size_t n; int other; } waiting[64];
 static int n_waiting, depth;
 static cudaStream_t of;
 
-const char *ncclGetErrorString(ncclResult_t r) { return r == ncclSuccess ? "no error" : "an error of the emulated NCCL"; }
+const char *ncclGetErrorString(ncclResult_t r)
+{
+    return r == ncclSuccess ? "no error" : "an error of the emulated NCCL";
+}
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id)
 {
