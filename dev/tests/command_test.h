@@ -937,6 +937,16 @@ static void info_says(void) // of a plan from config.json alone: families, and t
          "--optimizer-state 8bit", {"scales of moments", "fits in 38GB: yes, "}},
         {PLAN "2.8b.json --memory 76GB --device cuda" RM28 " --decode-rows 32 --recompute --train-layers all",
          {"master weights", "fits in 76GB: yes, "}},
+        // on two cards and on four, AdamW's states in parts; and told of parts where they are what is missing
+        {PLAN "2.8b.json --memory 36GB --device cuda" RM28 " --ranks 2 --zero 1 --groups 2 --decode-rows 32 --recompute "
+         "--offload --train-layers all --optimizer-state 8bit",
+         {"second moments                 1329.6 MiB", "from another process", "fits in 36GB: yes, "}},
+        {PLAN "2.8b.json --memory 31GB --device cuda" RM28 " --ranks 2 --groups 2 --decode-rows 4 --micro-tokens 565 "
+         "--recompute --offload --train-layers all --optimizer-state 8bit",
+         {"fits in 31GB: no, ", "; with --zero 1 it needs "}},
+        {PLAN "2.8b.json --memory 40GB --device cuda" RM28 " --ranks 4 --zero 1 --groups 4 --decode-rows 16 "
+         "--micro-tokens 2048 --recompute --offload --train-layers all",
+         {"master weights                 2659.2 MiB", "gradients                     10636.6", "fits in 40GB: yes, "}},
         {PLAN "2.8b.json --memory 2GB --device cuda --job cache", {"too much; even with ", "take a smaller model"}},
         // J-BOND's anchor has weights, and draws: one prompt's slot for its two draws
         {PLAN "2.8b.json --device cuda --objective jbond --average .9",
