@@ -137,6 +137,10 @@ void whiten(double *x, size_t n);
 
 // Sets reward (and prefix when `prefixes`) of r[0..n). Must be a function of prompt and response alone.
 typedef void (*RewardFn)(void *context, const Prompt *prompts, Response *r, size_t n, bool prefixes);
+// Scores r[0..n) with other last tokens: score (actions,K) is that of the prompt, the first t tokens of a response and
+// one of the K tokens that `token` (actions,K) has for its action t.
+typedef void (*CandidateFn)(void *context, const Prompt *prompts, const Response *r, size_t n, const int *token,
+                            size_t K, double *score);
 typedef struct Ppo Ppo;
 
 // Where the values V come from, by --critic.
@@ -158,6 +162,8 @@ typedef struct {
     long episodes, rollout, minibatch, epochs, max_new, warmup;
     const Schedule *schedule;
     size_t tokens, rows;           // a micro-batch; rows decoded at once (0: 512)
+    size_t all_actions;            // of each state the gradient is taken over so many tokens; 0: the sampled one
+    double correction;             // and the weight of what is left of the sampled one's advantage
     size_t groups;                 // that rollouts and minibatches are cut into, for several processes (0: 1)
     uint64_t seed; int eos;
     AdamW adamw;
@@ -175,6 +181,17 @@ typedef struct {
     real *host;                    // (n) for weights on their way
     double nll, counted;           // -log pi(y') of the best draws of an iteration, and how many
 } Anchor;
+
+// The likeliest tokens at every state of a rollout, for the all-actions gradient; lib/candidates.h is about it.
+typedef struct {
+    size_t K;                          // 0: there are none
+    int *token;                        // (actions,K)
+    double *logp, *ref_logp, *worth;   // (actions,K) log pi_old, log pi_ref; the score, then what it is worth
+    double *control;                   // (actions)
+    double unit;                       // what the advantages were divided by
+    double covered, explained, seconds; // for the log (candidates_report)
+    Buf tokens, numbers;               // (actions,K) a micro-batch's
+} Candidates;
 
 // What a rollout of E responses is known by, filled step by step by ppo_iteration.
 typedef struct {
@@ -242,13 +259,14 @@ struct Ppo {
     Buf ref_kept;                  // the reference's weights in opt.turns
     // (n_prompts) each; cdf NULL: nothing is cached
     const Prompt *prompts; const Cdf *cdf; size_t n_prompts, max_prompt;
-    RewardFn reward; void *reward_context;
+    RewardFn reward; CandidateFn score_candidates; void *reward_context; // score_candidates: NULL without all_actions
     Generator gen; Pass pass; ValueHead head; Buf trunk;
     // a micro-batch's: (actions) each; what the LM head keeps; PpoSums
     Buf old_logp, old_value, advantage, returns, kept, sums;
     Rollout rollout; size_t *order;
     Groups groups;                 // this process's share of the work (lib/parallel.h)
     Anchor anchor;
+    Candidates candidates;
     double *critic;                // (max_new, critic->state)
     long iteration, updates;       // done; optimiser steps of the whole run
     Metric metrics[METRICS_MAX]; size_t n_metrics;
@@ -580,6 +598,7 @@ static void advantages(Ppo *p);
 static void clipped_updates(Ppo *p, PpoSums *sums, double *grad_norm, double *lr);
 static void anchor_draw(Ppo *p);
 static void anchor_logps(Ppo *p);
+static void candidates_score(Ppo *p);
 static void report(Ppo *p, const double began[4], const PpoSums *sums, double grad_norm, double lr);
 static double seconds_now(const Ppo *p) { return p->clock ? p->clock() : 0; }
 
@@ -597,6 +616,7 @@ void ppo_iteration(Ppo *p)
     reference_logps(p);      // 4. log pi_ref of every action, and log p(y), their sum
     anchor_logps(p);         //    (jbond: and log pi_anchor)
     old_logps_and_values(p); // 5. log pi_old and the head's V of every action
+    candidates_score(p);     //    (--all-actions: of other tokens too, and their scores)
     action_rewards(p);       // 6. log F-hat(y), the terminal score made of it, and the KL to pi_ref at every action
     advantages(p);           // 7. GAE over these rewards, whitened over the rollout
     clipped_updates(p, &sums, &grad_norm, &lr); // 8. epochs of minibatches: the clipped losses, an optimiser step each
@@ -622,6 +642,11 @@ static void group_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens, 
 static double anchor_log_f(const Ppo *p, size_t i);
 static void anchor_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens, GroupSums *sums);
 static void measure(Ppo *p, const char *key, double value);
+static void candidates_choose(Ppo *p, const size_t *rows, size_t n);
+static void candidates_move(Ppo *p, double *numbers, const size_t *rows, size_t n, bool up);
+static void candidates_worth(Ppo *p);
+static void candidates_unit(Ppo *p);
+static void candidates_report(Ppo *p);
 
 static void take_prompts(Ppo *p)
 {
@@ -735,6 +760,7 @@ static void old_logps_and_values(Ppo *p)
                                       opt->temperature, s->R, m->cfg.C, m->cfg.V);
                 download_actions(p, r->old_logp, s->logp, p->order + i, fit);
                 download_actions(p, r->entropy, s->entropy, p->order + i, fit);
+                candidates_choose(p, p->order + i, fit);
                 if (!opt->critic->value_head) continue;
                 value_forward(&p->head, s);
                 download_actions(p, r->value, p->head.value, p->order + i, fit);
@@ -791,13 +817,15 @@ static void advantages(Ppo *p)
     const Critic *critic = p->opt.critic;
     Rollout *r = &p->rollout;
     if (critic->values) critic->values(p);
+    if (p->candidates.K) candidates_worth(p);
     for (size_t i = 0; i < r->E; i++) {
         size_t a = r->at[i];
         gae(r->advantage + a, r->returns + a, r->reward + a, r->value + a, r->y[i].n, p->opt.gamma, p->opt.lambda);
     }
     if (critic->learn) critic->learn(p);
     // The returns stay as they are. Beside a second loss the advantages keep their scale too.
-    if (!(p->opt.objective.forward > 0)) whiten(r->advantage, r->actions);
+    if (p->candidates.K) candidates_unit(p);
+    else if (!(p->opt.objective.forward > 0)) whiten(r->advantage, r->actions);
 }
 
 static void clipped_updates(Ppo *p, PpoSums *sums, double *grad_norm, double *lr)
@@ -912,7 +940,7 @@ static void group_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens, 
     const Ops *o = m->o;
     Pass *s = &p->pass;
     bool value_head = opt->critic->value_head;
-    size_t C = m->cfg.C, V = m->cfg.V;
+    size_t C = m->cfg.C, V = m->cfg.V, K = p->candidates.K;
     Buf head = head_weight(&m->p), dhead = head_weight(&m->g);
     o->fill(p->sums, 0);
     for (size_t i = 0, fit; i < n; i += fit) {
@@ -924,6 +952,7 @@ static void group_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens, 
         upload_actions(p, p->old_value, r->value, rows + i, fit);
         upload_actions(p, p->advantage, r->advantage, rows + i, fit);
         upload_actions(p, p->returns, r->returns, rows + i, fit);
+        if (K) candidates_move(p, p->candidates.worth, rows + i, fit, true);
         // In chunks: what the LM head knows of so many actions is kept between forward and backward.
         for (size_t a = 0, most = o->head_rows(V), k; a < s->R; a += k) {
             k = s->R - a < most ? s->R - a : most;
@@ -934,8 +963,15 @@ static void group_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens, 
             o->ppo_loss(dlogp, value_head ? AT(p->head.dvalue) : (Buf){0}, p->sums, logp, AT(p->head.value),
                         AT(p->old_logp), AT(p->old_value), AT(p->advantage), AT(p->returns), 1 / (double)tokens,
                         opt->clip, opt->value_clip, opt->vf_coef, k);
-            o->logprob_backward(dhidden, dhead, (Buf){0}, dlogp, p->kept, hidden, head, target, opt->temperature, k, C,
-                                V);
+            if (K) {
+                o->all_actions_backward(p->kept, dlogp, target, slice(p->candidates.tokens, a * K, k * K),
+                                        slice(p->candidates.numbers, a * K, k * K),
+                                        opt->objective.kappa / p->candidates.unit, 1 / (double)tokens,
+                                        opt->temperature, K, k, V);
+                o->matmul_backward(dhidden, dhead, (Buf){0}, p->kept, hidden, head, k, C, V);
+            } else
+                o->logprob_backward(dhidden, dhead, (Buf){0}, dlogp, p->kept, hidden, head, target, opt->temperature,
+                                    k, C, V);
 #undef AT
         }
         if (value_head) value_backward(&p->head, s);
@@ -949,6 +985,11 @@ static void group_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens, 
 // critics
 
 #include "lib/critics.h"
+
+// ----------------------------------------------------------------------------
+// the all-actions gradient
+
+#include "lib/candidates.h"
 
 // ----------------------------------------------------------------------------
 // the anchor of bond and jbond
@@ -1074,6 +1115,7 @@ static void report(Ppo *p, const double began[4], const PpoSums *sums, double gr
     // mean before clipping: about 1 or below; when it is many times --clip-grad, the clip sets the rate
     measure(p, "grad_norm", grad_norm);
     if (p->anchor.K) anchor_report(p);
+    if (p->candidates.K) candidates_report(p);
     measure(p, "lr", lr); // of the last step
     measure(p, "time/rollout", began[1] - began[0]);         // seconds: sampling, and all about the anchor's draws
     measure(p, "time/reward", began[2] - began[1]);          // rewards
@@ -1113,6 +1155,7 @@ static void phase_update(Ppo *p)
     value_carve(&p->head, p->policy, &p->work, tokens);
     Buf *each[] = {&p->old_logp, &p->old_value, &p->advantage, &p->returns};
     for (int i = 0; i < 4; i++) *each[i] = arena_take(&p->work, tokens, DT_REAL, "head");
+    candidates_carve(&p->candidates, &p->work, tokens);
     p->sums = arena_take(&p->work, PPO_SUMS, DT_F64, "head");
     p->kept = arena_take(&p->work, o->head_rows(V) * ((V + 63) / 64 * 64), DT_REAL, "head");
     size_t trunk = checked_product("trunk cache", trunk_capacity(p), p->policy->cfg.C);
@@ -1159,6 +1202,7 @@ void ppo_create(Ppo *p, const PpoOptions *opt, Model *policy, const Prompt *prom
         if (opt->turns) p->ref_kept = turns_keep(opt->turns, copy);
         if (anchored) anchor_create(p, anchor);
     }
+    candidates_create(p, actions);
     groups_create(&p->groups, policy, opt->groups);
     phase_sample(p); phase_update(p);
     arena_place(&p->work);
@@ -1180,6 +1224,7 @@ void ppo_free(Ppo *p)
     for (size_t i = 0; i < r->E; i++) response_free(&r->y[i]);
     free(r->y); free(r->seq); free(r->micro); free(r->at); free(r->place);
     anchor_free(&p->anchor, r->E);
+    candidates_free(&p->candidates);
     generator_free(&p->gen); pass_free(&p->pass); groups_free(&p->groups);
     if (p->opt.turns) { p->ref_arena.base = (Buf){0}; p->policy->o->unpin(&p->ref_kept); }
     arena_release(&p->ref_arena); arena_release(&p->work);

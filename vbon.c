@@ -674,6 +674,60 @@ static void cpu_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept
     }
 }
 
+static void cpu_candidate_logprobs(Buf logp, Buf token, bool choose, Buf inp, Buf w, double temperature, size_t K,
+                                   size_t R, size_t C, size_t V)
+{
+    NEED(logp, R * K); NEED_INDEX(token, R * K); NEED(inp, R * C);
+    static Scratch s;
+    real it = (real)(1 / temperature);
+    for (size_t r = 0, chunk = cpu_head_rows(V); r < R; r += chunk) {
+        size_t n = R - r < chunk ? R - r : chunk;
+        real *logits = head_logits(head_scratch(&s, V), inp, w, r, n, C, V);
+        #pragma omp parallel for schedule(static) if (n * V > SMALL)
+        for (size_t i = 0; i < n; i++) {
+            real *x = logits + i * V, *l = R_(logp) + (r + i) * K, lse;
+            int *y = I_(token) + (r + i) * K;
+            // those found so far, in order; few of the vocabulary are above the least of them
+            for (size_t j = 0, found = 0; j < V && choose; j++) {
+                if (found == K && x[j] <= l[K - 1]) continue;
+                size_t at = found < K ? found++ : K - 1;
+                for (; at > 0 && l[at - 1] < x[j]; at--) { l[at] = l[at - 1]; y[at] = y[at - 1]; }
+                l[at] = x[j];
+                y[at] = (int)j;
+            }
+            for (size_t k = 0; k < K; k++) l[k] = x[y[k]] * it;
+            exponentials(x, V, it, &lse, NULL);
+            for (size_t k = 0; k < K; k++) l[k] -= lse;
+        }
+    }
+}
+
+static void cpu_all_actions_backward(Buf kept, Buf dlogp, Buf target, Buf token, Buf worth, double kappa, double scale,
+                                     double temperature, size_t K, size_t R, size_t V)
+{
+    NEED(kept, R * V); NEED(dlogp, R); NEED_INDEX(target, R); NEED_INDEX(token, R * K); NEED(worth, R * K);
+    static Scratch s;
+    real *all = scratch(&s, R * K * sizeof *all);
+    #pragma omp parallel for schedule(static) if (R * V > SMALL)
+    for (size_t i = 0; i < R; i++) {
+        real *p = R_(kept) + i * V, *u = R_(worth) + i * K, *d = all + i * K;
+        const int *y = I_(token) + i * K;
+        double mass = 0, b = 0;
+        for (size_t k = 0; k < K; k++) { // a probability of 0 has no gradient, and no logarithm
+            double pi = (double)p[y[k]];
+            d[k] = (real)((double)u[k] - (pi > 0 ? kappa * log(pi) : 0));
+            mass += pi;
+            b += pi * (double)d[k];
+        }
+        b = mass > 0 ? b / mass : 0;
+        for (size_t k = 0; k < K; k++) d[k] = (real)(-scale / temperature * (double)p[y[k]] * ((double)d[k] - b));
+        real taken = (real)((double)R_(dlogp)[i] / temperature);
+        for (size_t j = 0; j < V; j++) p[j] *= -taken; // as logprob_backward
+        p[I_(target)[i]] += taken;
+        for (size_t k = 0; k < K; k++) p[y[k]] += d[k];
+    }
+}
+
 static void cpu_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C,
                         size_t V)
 {
@@ -957,6 +1011,8 @@ static const Ops cpu_table = {
     .logprob_forward = cpu_logprob_forward,
     .logprob_backward = cpu_logprob_backward,
     .head_rows = cpu_head_rows, .vocabulary_rows = cpu_vocabulary_rows,
+    .candidate_logprobs = cpu_candidate_logprobs,
+    .all_actions_backward = cpu_all_actions_backward,
     .head_kl = cpu_head_kl,
     .sample = cpu_sample,
     .ppo_loss = cpu_ppo_loss,

@@ -198,21 +198,23 @@ if sweep:
 SAMPLES = re.compile(r"change-(?:(?:learned-)?m-\d+-s\d+|fhat-\w+-m-\d+(?:-s\d+)?|compat-.+)") # a table below
 changes = [r for name, r in runs.items() if re.match("change-|control-", name) and not SAMPLES.fullmatch(name)]
 if changes:
-    print("\n## What matters at N=16, seed 1, and controls\n\nSaturation: share of the last rollout above every cached "
-        "sample. To BoN-16 on training prompts: the last rollout's, in nats (no error bar: not logged then). "
+    print("\n## What matters at N=16, seed 1, and controls\n\nTo BoN: of N = 16, or of the n in the name. "
+        "Saturation: share of the last rollout above every cached sample. To BoN on training prompts: "
+        "the last rollout's, in nats (no error bar: not logged then). "
         "Explained variance: of GAE's returns,\n"
         "which are the more the values themselves the smaller λ is: it compares runs of one λ (.7 but where the name "
         "says otherwise; .95 with the value head and the paper's recipe). Of Monte-Carlo returns: empty where not "
         "logged.\n")
-    table("run", "episodes", "win rate", "reward", "KL", "to BoN-16", "on training prompts", "saturation",
+    table("run", "episodes", "win rate", "reward", "KL", "to BoN", "on training prompts", "saturation",
         "explained variance", "of Monte-Carlo returns", "minutes")
     for name in ["best-vbon-n16-s1", "paper-vbon-n16-s1"] + [r["run"] for r in changes]:
         if name not in runs: continue
         r = runs[name]; e, l = r["eval"], r["last"]
+        n = int((re.search(r"-n(\d+)-s", name) or [0, 16])[1])
         value = lambda key: "%.2f" % l[key] if isinstance(l.get(key), (int, float)) else ""
         error = " ± " + value("vbon/distance_se") if value("vbon/distance_se") else ""
         row(name, "%d" % l["episode"], "%.4f ± %.4f" % tuple(e["win_rate"]), "%.3f ± %.3f" % tuple(e["reward"]),
-            "%.3f" % e["kl_rb"][0], "%.1f ± %.1f %%" % (100 * share(e, 16), 100 * share_se(e, 16)),
+            "%.3f" % e["kl_rb"][0], "%.1f ± %.1f %%" % (100 * share(e, n), 100 * share_se(e, n)),
             value("vbon/distance") + error, value("vbon/saturation"), value("val/explained_variance"),
             value("val/explained_variance_mc"), "%.1f" % (r["iterations"] * seconds(r) / 60))
 

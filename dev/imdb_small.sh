@@ -292,6 +292,11 @@ for f in expfit mc add1; do change fhat-$f-m-32 --fhat $f --m 32; done
 for f in mc add1; do change fhat-$f-m-200 --fhat $f; done
 [ -n "$LM" ] || texts 4 0.9
 change 10x-episodes --episodes $((EPISODES * 10))
+all_actions() { # N SEED RATE: as `fitted`, the gradient over the 16 likeliest tokens of each state
+    run "change-all-actions-16-n$1-s$2" "$TRAIN $EPISODES" --preset best --objective vbon --n "$1" --seed "$2" \
+        --lr "$3" --all-actions 16
+}
+all_actions 4 1 1.3e-4; all_actions 16 1 2.2e-4; all_actions 2 1 7e-5
 for s in 1 2; do
     for rate in 2e-4 5e-4; do
         drawn bond n 16 $s $rate; drawn bond n 4 $s $rate

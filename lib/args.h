@@ -10,13 +10,13 @@ typedef struct {
     size_t reduce, objective, fhat, critic, loss, arch, dtype, schedule, method, reward_output, precision, device,
         optimizer_state;
     long train_layers, max_docs, draws, pairs, layers, width, heads, context, shard_mib, samples, max_new, max_prompt,
-        top_k, n, m, k, prefix_every, episodes, rollout, minibatch, ppo_epochs;
+        top_k, n, m, k, prefix_every, all_actions, episodes, rollout, minibatch, ppo_epochs;
     long steps, batch, from_position, warmup, trace, seed, log_every, eval_every, save_every, micro_tokens,
         decode_rows, threads, prompts_max, groups;
     long zero, ranks; // ranks: of info as asked for, else how many processes there are
     double missing_eos, alpha, reward_timeout, reward_scale, reward_offset, reward_tolerance, temperature, top_p, beta,
         clip, value_clip, vf_coef, gamma, lambda, score_clip, epochs, lr, beta1, beta2, eps, weight_decay, clip_grad,
-        average, save_minutes, anchor_rate, anchor_kl;
+        average, save_minutes, anchor_rate, anchor_kl, correction;
     size_t job;
     bool resume, drop_last, every_position, verbose, ties, all, recompute, offload;
     bool kept; // decode_rows and micro_tokens are those that an earlier start of this run chose (plan.h)
@@ -209,6 +209,12 @@ static const Flag flag_table[] = {
          "jbond: weight of the KL to the anchor"),
     CHOICE("critic", critic, "train info", "auto", critics, "what the values are"),
     CHOICE("critic", critic, "world", "head", critics, "what the values are"),
+    FLAG("all-actions", FLAG_LONG, all_actions, "train world", "0", "0..4096",
+         "prefix-rank: at each state the reward model scores so many of the likeliest next tokens, and the gradient is "
+         "taken over all of them (0: over the sampled one alone)"),
+    FLAG("correction", FLAG_DOUBLE, correction, "train world", "0.3", "0..1",
+         "all-actions: weight of what the sampled token's advantage says beyond that (1: the least bias, 0: the least "
+         "noise)"),
     FLAG("prefix-every", FLAG_LONG, prefix_every, "train", "4", "1..1e9",
          "prefix-rank: score every so many-th prefix, where each is a text of its own (a causal reward model with the "
          "policy's tokenizer scores all of them in the pass that it makes anyway)"),

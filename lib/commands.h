@@ -177,6 +177,7 @@ static void ppo_options(PpoOptions *o, const Args *a)
         .max_new = a->max_new, .warmup = a->warmup, .schedule = &schedules[a->schedule],
         .tokens = (size_t)a->micro_tokens, .rows = decode_rows(a, 0), .seed = (uint64_t)a->seed,
         .fhat = &fhats[a->fhat], .critic = critic_used(a),
+        .all_actions = (size_t)a->all_actions, .correction = a->correction,
         .objective.row = &objectives[a->objective], .adamw = adamw(a)};
     o->objective.k = a->k; o->objective.anchor_rate = a->anchor_rate; o->objective.anchor_kl = a->anchor_kl;
     for (const char *c = a->compat; *c;) {
@@ -209,6 +210,13 @@ static void ppo_options(PpoOptions *o, const Args *a)
         usage("--offload: the anchor of --objective %s draws beside the policy: leave it out", o->objective.row->name);
     if (o->critic->prefixes && o->fhat->exact)
         usage("--critic %s ranks prefixes among cached samples: it does not go with --fhat exact", o->critic->name);
+    if (flag_given("correction") == 2 && !o->all_actions) usage("--correction goes with --all-actions");
+    if (!o->all_actions) return;
+    if (o->critic != &critics[CRITIC_PREFIX_RANK])
+        usage("--all-actions goes with --critic prefix-rank, whose regression says what a token's score is worth: with "
+              "a reward cache and a causal reward model with the policy's tokenizer");
+    if (tried.forward > 0) usage("--all-actions does not go with --objective %s", o->objective.row->name);
+    if (a->device != DEVICE_CPU) usage("--all-actions runs on the CPU alone: leave it out, or add --device cpu");
 }
 
 // What `auto` comes to, by what did best on two sizes of model (dev/results/imdb). A policy that has far to go from the
@@ -279,6 +287,9 @@ static void cmd_train(const Args *asked)
     Reward reward;
     open_reward(&reward, a, t);
     reward.every = (size_t)a->prefix_every;
+    if (opt.all_actions && !(reward.same_tokenizer && reward.m.cfg.V >= m.cfg.V))
+        usage("--all-actions: %s cannot score the policy's tokens one by one: name a causal reward model with the "
+              "policy's tokenizer, or leave it out", a->reward);
     json_t *chosen = train_auto(&opt, a, param_count(&m, 0), reward.same_tokenizer);
     Cdf *cdf = cached ? cdfs_load(prompts, n, a, &m, t, &reward) : NULL;
     size_t least = SIZE_MAX;
@@ -295,6 +306,7 @@ static void cmd_train(const Args *asked)
     Ppo p;
     ppo_create(&p, &opt, &m, prompts, cdf, n, reward_assign, &reward); // the reference is the model as loaded
     p.clock = clock_seconds;
+    p.score_candidates = reward_candidates;
     double MiB[] = {(double)m.params.high, (double)m.optim.high, (double)p.ref_arena.high, (double)p.work.high};
     for (int i = 0; i < 4; i++) MiB[i] /= 1048576;
     printf("memory: weights %.1f, gradients and moments %.1f, reference %.1f, work %.1f MiB,\n"

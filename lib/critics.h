@@ -71,13 +71,17 @@ static void ridge_solve(const double *ab, double w[FEATURES])
     }
 }
 
-static void prefix_features(const Ppo *p, const Response *y, size_t t, double f[FEATURES])
+static void rank_features(const Cdf *c, double score, double f[FEATURES])
 {
-    const Cdf *c = &p->cdf[y->prompt];
-    Place at = {.cdf = c, .k = cdf_rank_of(c, y->prefix[t])};
+    Place at = {.cdf = c, .k = cdf_rank_of(c, score)};
     f[0] = 1;
     f[1] = 1 + digamma_log_f(&at); // whatever --fhat is: a fit in the reward has no bounds where prefixes score
     f[2] = at.k / (double)c->M - 0.5;
+}
+
+static void prefix_features(const Ppo *p, const Response *y, size_t t, double f[FEATURES])
+{
+    rank_features(&p->cdf[y->prompt], y->prefix[t], f);
 }
 
 static void prefix_values(Ppo *p)

@@ -37,6 +37,9 @@ void reward_carve(Reward *r, size_t prompt, size_t response);
 // dies when a program has written more than it was asked for: call it before results are put in place
 void reward_close(Reward *r);
 void reward_assign(void *reward, const Prompt *prompts, Response *r, size_t n, bool prefixes); // a RewardFn
+// A CandidateFn, of a causal reward model with the policy's tokenizer; r[0..n) have the scores of their prefixes.
+void reward_candidates(void *reward, const Prompt *prompts, const Response *r, size_t n, const int *token, size_t K,
+                       double *score);
 // malloc'd, without the end-of-text token
 char *response_text(const Tokenizer *t, const Response *r);
 
@@ -513,5 +516,57 @@ void reward_assign(void *reward, const Prompt *prompts, Response *y, size_t n, b
                 prompts[y[i].prompt].where ? prompts[y[i].prompt].where : "--reward", own, r->scale, r->offset);
         for (size_t t = 0; prefixes && t < y[i].n; t++) y[i].prefix[t] = r->scale * y[i].prefix[t] + r->offset;
     }
+}
+
+// A sequence is read once, prompt and response; each candidate is then one token on a prefix of its keys and values.
+// The padding changes no score.
+void reward_candidates(void *reward, const Prompt *prompts, const Response *y, size_t n, const int *token, size_t K,
+                       double *score)
+{
+    Reward *r = (Reward *)reward;
+    size_t longest = 1, done = 0;
+    for (size_t i = 0; i < n; i++)
+        if (prompts[y[i].prompt].n + y[i].n > longest) longest = prompts[y[i].prompt].n + y[i].n;
+    reward_come(r);
+    reward_fit(r, longest, 1);
+    size_t cap = r->room, rows = r->rows;
+    int *tokens = (int *)xmalloc(cap * sizeof(int)), *start = (int *)xmalloc((cap + 1) * sizeof(int));
+    int *slot = (int *)xmalloc(cap * sizeof(int)), *plen = (int *)xmalloc(rows * sizeof(int));
+    int *pslot = (int *)xmalloc(rows * sizeof(int));
+    real *out = (real *)xmalloc(cap * sizeof(real));
+    double *to = score;
+    for (size_t i = 0; i < n;) {
+        size_t first = i, B = 0, N = 0;
+        for (; i < n && B < r->slots; i++, B++) {
+            const Prompt *p = &prompts[y[i].prompt];
+            if (N + p->n + y[i].n > cap) break;
+            start[B] = (int)N; slot[B] = (int)B;
+            memcpy(tokens + N, p->ids, p->n * sizeof(int));
+            memcpy(tokens + N + p->n, y[i].ids, y[i].n * sizeof(int));
+            N += p->n + y[i].n;
+        }
+        start[B] = (int)N;
+        run_rows(r, &r->prompts, tokens, start, NULL, slot, NULL, NULL, B, out);
+        size_t b = 0;
+        for (size_t j = first; j < i; j++)
+            for (size_t t = 0; t < y[j].n; t++)
+                for (size_t k = 0; k < K; k++) {
+                    tokens[b] = token[done++];
+                    start[b] = slot[b] = (int)b;
+                    pslot[b] = (int)(j - first);
+                    plen[b++] = (int)(prompts[y[j].prompt].n + t);
+                    bool last = j + 1 == i && t + 1 == y[j].n && k + 1 == K;
+                    if (b < rows && !last) continue;
+                    start[b] = (int)b;
+                    run_rows(r, &r->own, tokens, start, plen, slot, pslot, plen, b, out);
+                    for (size_t c = 0; c < b; c++, to++)
+                        *to = r->scale * ((double)out[c] - r->m.cfg.score_shift) + r->offset;
+                    b = 0;
+                }
+    }
+    for (size_t i = 0, at = 0; i < n; i++)
+        for (size_t t = 0; t < y[i].n; t++)
+            for (size_t k = 0; k < K; k++, at++) if (token[at] == r->m.cfg.pad) score[at] = y[i].prefix[t];
+    free(tokens); free(start); free(slot); free(plen); free(pslot); free(out);
 }
 #endif

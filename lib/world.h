@@ -109,6 +109,20 @@ static void world_reward(void *context, const Prompt *prompts, Response *r, size
     }
 }
 
+// A CandidateFn
+static void world_candidates(void *context, const Prompt *prompts, const Response *r, size_t n, const int *token,
+                             size_t K, double *score)
+{
+    const World *w = (const World *)context;
+    (void)prompts;
+    for (size_t i = 0; i < n; i++)
+        for (size_t t = 0; t < r[i].n; t++)
+            for (size_t k = 0; k < K; k++) {
+                double part = (double)(float)(world_sum(w, r[i].ids, t) + w->token[t][*token++]);
+                *score++ = w->map ? w->map(part) : part;
+            }
+}
+
 // ----------------------------------------------------------------------------
 // its language model
 
@@ -287,6 +301,7 @@ static void world_open(WorldRun *r, const Ops *o, const PpoOptions *opt, bool ti
     if (opt->fhat->fits && !cdf_fit(&r->cdf))
         fprintf(stderr, "note: --fhat %s finds no fit for these samples and uses add1\n", opt->fhat->name);
     ppo_create(&r->ppo, opt, &r->m, &r->prompt, &r->cdf, 1, world_reward, &r->w);
+    r->ppo.score_candidates = world_candidates;
     r->iterations = (opt->episodes + opt->rollout - 1) / opt->rollout;
     const ObjectiveSpec *spec = &r->ppo.opt.objective;
     r->N = spec->N > 0 ? (double)spec->N : spec->beta > 0 ? 1 / spec->beta + 1 : 2; // jbond's steps have N = 2

@@ -1239,6 +1239,10 @@ static void training_is_refused(void) // on caches that do not fit the run, and 
         {"--reward rm --cache cc.jsonl --max-new 6 --objective jbond --n 4", 1, "neither --n nor --beta"},
         {"--reward rm --cache cc.jsonl --max-new 6 --k 4", 2, "--objective bond"},
         {"--reward rm --cache cc.jsonl --max-new 6 --objective bond --anchor-rate 0.1", 2, "--objective jbond"},
+        {"--reward rm --cache cc.jsonl --max-new 6 --critic head --all-actions 4", 2, "goes with --critic prefix-rank"},
+        {"--reward rm --cache cc.jsonl --max-new 6 --correction 1", 2, "--correction goes with --all-actions"},
+        {"--reward rm --cache cc.jsonl --max-new 6 --critic prefix-rank --all-actions 4 --objective jbond", 2,
+         "does not go with --objective jbond"},
         {"--reward rm --objective bond --max-new 6", 2, "--prompts is required"},
         {"--reward rm --cache cc.jsonl --max-new 7", 1, "--max-new 6"},
         {"--reward rm --cache cc.jsonl --max-new 6 --temperature 0.5", 1, "temperature"},
@@ -1726,7 +1730,7 @@ static void what_auto_comes_to(void)
 
 static void killed_at_any_moment(void) // moments drawn by seed over the run's length; SIGTERM at every fifth
 {
-    static const char *const runs[] = {TRAIN, TRAIN "--critic prefix-rank --train-layers 1 --trace 3 ",
+    static const char *const runs[] = {TRAIN, TRAIN "--critic prefix-rank --all-actions 3 --train-layers 1 --trace 3 ",
         TRAINED "--objective jbond --critic others --train-layers 1 "};
     const int moments = few() ? 3 : 10;
     for (size_t k = 0; k < COUNT(runs); k++) {
@@ -1938,6 +1942,36 @@ static void check_prefixes(Reward *r, const Tokenizer *policy)
         free(p[i].ids);
         response_free(&y[i]);
     }
+}
+
+// A token scored on the keys and values of what stands before it has the score of that text.
+static void test_candidates(void)
+{
+    enum { N = 3, K = 3 };
+    static int written[2][6] = {{40, 300, 7, 1200, 5, 99}, {1999, 31, 8, 640, 77, 12}};
+    static const int tokens[] = {40, 1999, 17};
+    Prompt prompts[2] = {{.text = "", .ids = written[1] + 2, .n = 3}, {.text = "", .ids = written[0], .n = 5}};
+    Response y[N] = {{.prompt = 0, .ids = written[0], .n = 6}, {.prompt = 0, .ids = written[1], .n = 1},
+        {.prompt = 1, .ids = written[1], .n = 4}};
+    int token[11 * K], ids[6];
+    double score[11 * K], *s = score;
+    for (int i = 0; i < 11 * K; i++) token[i] = tokens[(i / K + i) % 3];
+    Tokenizer *policy = tokenizer_load("dev/demo/lm");
+    Reward r;
+    reward_open(&r, "dev/demo/rm", policy, ops_cpu(), 16, 60); // so few that they come in groups
+    reward_map(&r, 2, 0.5);
+    reward_candidates(&r, prompts, y, N, token, K, score);
+    for (int i = 0; i < N; i++)
+        for (size_t t = 0; t < y[i].n; t++)
+            for (int k = 0; k < K; k++, s++) {
+                Response part = {.prompt = y[i].prompt, .ids = ids, .n = t + 1};
+                memcpy(ids, y[i].ids, t * sizeof *ids);
+                ids[t] = token[s - score];
+                reward_assign(&r, prompts, &part, 1, false);
+                CHECK(fabs(*s - part.reward) < 1e-5, "response %d, token %zu: %g, as a text %g", i, t, *s, part.reward);
+            }
+    reward_close(&r);
+    tokenizer_free(policy);
 }
 
 static void test_prefixes_as_texts(void)

@@ -380,6 +380,108 @@ static void letters_reward(void *context, const Prompt *prompts, Response *r, si
     }
 }
 
+// ----------------------------------------------------------------------------
+// the all-actions gradient: of a minibatch, from a rollout of the shipped steps
+
+static void letters_scores(void *context, const Prompt *prompts, const Response *r, size_t n, const int *token,
+                           size_t K, double *score)
+{
+    (void)context; (void)prompts;
+    for (size_t i = 0; i < n; i++)
+        for (size_t t = 0; t < r[i].n; t++)
+            for (size_t k = 0; k < K; k++, score++, token++) {
+                *score = (double)(*token % 5);
+                for (size_t s = 0; s < t; s++) *score += (double)(r[i].ids[s] % 5);
+            }
+}
+
+static void letters_prefixes(void *context, const Prompt *prompts, Response *r, size_t n, bool prefixes)
+{
+    letters_reward(context, prompts, r, n, prefixes);
+    for (size_t i = 0; i < n; i++) {
+        double sum = 0;
+        r[i].prefix = (double *)xrealloc(r[i].prefix, r[i].n * sizeof(double));
+        for (size_t t = 0; t < r[i].n; t++) { r[i].prefix[t] = sum; sum += (double)(r[i].ids[t] % 5); }
+    }
+}
+
+typedef struct { Ppo *p; Pass pass; const size_t *rows; size_t n; double *b; bool fix; } CandidateCase;
+// From log-probabilities of sequences that end in each candidate. b: the minibatch's, which are constants; fix: find
+// them, under the weights as they are.
+static double candidate_loss(void *context)
+{
+    CandidateCase *k = context;
+    const Ppo *p = k->p;
+    const Rollout *r = &p->rollout;
+    const Candidates *c = &p->candidates;
+    double loss = 0, tokens = 0, kappa = p->opt.objective.kappa / c->unit, *b = k->b, lp[8];
+    for (size_t i = 0; i < k->n; i++)
+        for (size_t a = r->at[k->rows[i]], t = 0; a < r->at[k->rows[i] + 1]; a++, t++, tokens++, b++) {
+            const Response *y = &r->y[k->rows[i]];
+            Response part = *y;
+            int ids[8];
+            double mass = 0, sum = 0;
+            memcpy(ids, y->ids, (t + 1) * sizeof *ids);
+            part.ids = ids;
+            part.n = t + 1;
+            Sequence q = sequence_of(&p->prompts[y->prompt], &part);
+            sequence_logps(&k->pass, &p->policy->p, &q, 1, p->opt.temperature, lp, NULL);
+            loss -= r->advantage[a] * exp(lp[t] - r->old_logp[a]);
+            for (size_t j = a * c->K; j < (a + 1) * c->K; j++) {
+                ids[t] = c->token[j];
+                sequence_logps(&k->pass, &p->policy->p, &q, 1, p->opt.temperature, lp, NULL);
+                mass += exp(lp[t]);
+                sum += exp(lp[t]) * (c->worth[j] - kappa * lp[t]);
+            }
+            if (k->fix) *b = sum / mass;
+            loss -= sum + (kappa - *b) * mass; // kappa: of the derivative of -pi log pi
+        }
+    return loss / tokens;
+}
+
+static void test_all_actions_gradients(void)
+{
+    static int ids[2][2] = {{3, 4}, {1, 5}};
+    static const Prompt prompts[2] = {{.ids = ids[0], .n = 2}, {.ids = ids[1], .n = 2}};
+    static const size_t rows[2] = {4, 0};
+    double rewards[16];
+    for (int i = 0; i < 16; i++) rewards[i] = i * 0.9;
+    Cdf cdf[2] = {{.M = 16, .reward = rewards}, {.M = 16, .reward = rewards}};
+    int threads = omp_get_max_threads();
+    omp_set_num_threads(1); // the products are tiny
+    for (int v = 0; v < TINIES; v++) {
+        Config c = tiny_of(v, 13, v % 2, false);
+        Model m;
+        Ppo p;
+        model_create(&m, ops_cpu(), &c, v ? TRAIN_ALL : 1, false, false);
+        random_everywhere(&m, 21);
+        PpoOptions opt = {.objective = {.row = ROW(objectives, "vbon"), .N = 4}, .all_actions = 3, .correction = 0.3,
+            .fhat = ROW(fhats, "digamma"), .critic = ROW(critics, "prefix-rank"), .temperature = 0.8, .clip = 0.2,
+            .value_clip = 0.2, .gamma = 1, .lambda = 0.7, .lr = 1e-2, .episodes = 12, .rollout = 6, .minibatch = 3,
+            .epochs = 1, .max_new = 3, .schedule = ROW(schedules, "constant"), .tokens = 12, .rows = 5, .seed = 2,
+            .eos = 0, .adamw = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}};
+        ppo_create(&p, &opt, &m, prompts, cdf, 2, letters_prefixes, NULL);
+        p.score_candidates = letters_scores;
+        ppo_iteration(&p);
+        take_prompts(&p); sample_responses(&p); reward_responses(&p); reference_logps(&p); old_logps_and_values(&p);
+        candidates_score(&p); action_rewards(&p); advantages(&p);
+        const Candidates *k = &p.candidates;
+        for (size_t a = 0; a < p.rollout.actions; a++)
+            for (size_t j = a * k->K + 1; j < (a + 1) * k->K; j++)
+                CHECK(k->logp[j] <= k->logp[j - 1] && k->token[j] != k->token[j - 1], "the likeliest come first");
+        double b[6];
+        PpoSums sums;
+        CandidateCase x = {&p, {0}, rows, 2, b, true};
+        pass_create(&x.pass, &m, 12, false);
+        candidate_loss(&x);
+        x.fix = false;
+        minibatch_gradient(&p, rows, 2, &sums);
+        check_parameters(&m, "all actions", candidate_loss, &x);
+        pass_free(&x.pass); ppo_free(&p); model_free(&m);
+    }
+    omp_set_num_threads(threads);
+}
+
 static void test_bond_gradients(void)
 {
     static int ids[2][2] = {{3, 4}, {1, 5}};

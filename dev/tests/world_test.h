@@ -243,6 +243,25 @@ static void bond_optima(void)
     world_close(&r);
 }
 
+// With the whole correction and lambda = 1 training goes to the objective's optimum whatever the regression says of
+// prefixes, and half of the tokens as candidates are enough. By the regression alone it goes near.
+static void test_all_actions_world(void)
+{
+    static const struct { const char *flags; double most; } cases[] =
+        {{"--all-actions 2 --correction 1 --lambda 1", 0.02}, {"--all-actions 4 --correction 0", 0.1}};
+    static WorldRun r;
+    double got[STRINGS];
+    for (size_t k = 0; k < COUNT(cases); k++) {
+        char *flags = format("--n 4 --fhat digamma --m 1000 --critic prefix-rank --episodes 20480 %s", cases[k].flags);
+        world_train(&r, flags, got);
+        double start = variation(r.w.logp, r.q[TARGET]), end = variation(got, r.q[TARGET]);
+        printf("    %-50s %.4f   %.4f\n", cases[k].flags, start, end);
+        CHECK(start >= 0.2 && end <= cases[k].most, "%s: total variation %.4f -> %.4f", flags, start, end);
+        world_close(&r);
+        free(flags);
+    }
+}
+
 static void test_world(void)
 {
     printf("    %-30s %3s  %-8s %-8s %-8s\n", "objective, reward", "N", "start", "end", "beside");
