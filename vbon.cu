@@ -1804,7 +1804,7 @@ __global__ void __launch_bounds__(ROW_THREADS)
         load(x, z + j, 4);
         for (int k = 0; k < 4; k++)
             x[k] = j + k < V ? (j + k == t ? d : 0) - d * (expf(x[k] * it - a.most) / a.sum) : 0;
-        store<T, 4>(dlogits + blockIdx.x * stride + j, x, 4);
+        store<false, 4>(dlogits + blockIdx.x * stride + j, x, 4);
     }
     if (threadIdx.x == 0 && logp) logp[blockIdx.x] = at_ - (a.most + logf(a.sum));
 }

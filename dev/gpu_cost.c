@@ -401,7 +401,8 @@ static void print_links(const Result *results)
         "ncclAllReduce needs. Efficiency: of TL;DR's PPO, all blocks, R H100s share a minibatch of 32, by NVLink up to "
         "8 and beyond that by the network; all else is taken to divide by R.\n\n| cards | by halves, GB | whole, GB | "
         "least, GB | with --zero 1, GB | A100s, ms | H100s, ms | machines of one, ms | machines of eight H100s, ms | "
-        "the same, --zero 1, ms | efficiency | --zero 1 |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n", size / 1e9);
+        "the same, --zero 1, ms | efficiency | --zero 1 |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        size / 1e9);
     for (int ranks = 2; ranks <= 64; ranks *= 2) {
         double sent = 0, zero = 0, unused = 0, log2 = 0;
         for (int r = ranks; r > 1; r /= 2) log2++;

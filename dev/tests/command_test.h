@@ -938,8 +938,8 @@ static void info_says(void) // of a plan from config.json alone: families, and t
         {PLAN "2.8b.json --memory 76GB --device cuda" RM28 " --decode-rows 32 --recompute --train-layers all",
          {"master weights", "fits in 76GB: yes, "}},
         // on two cards and on four, AdamW's states in parts; and told of parts where they are what is missing
-        {PLAN "2.8b.json --memory 36GB --device cuda" RM28 " --ranks 2 --zero 1 --groups 2 --decode-rows 32 --recompute "
-         "--offload --train-layers all --optimizer-state 8bit",
+        {PLAN "2.8b.json --memory 36GB --device cuda" RM28 " --ranks 2 --zero 1 --groups 2 --decode-rows 32 "
+         "--recompute --offload --train-layers all --optimizer-state 8bit",
          {"second moments                 1329.6 MiB", "from another process", "fits in 36GB: yes, "}},
         {PLAN "2.8b.json --memory 31GB --device cuda" RM28 " --ranks 2 --groups 2 --decode-rows 4 --micro-tokens 565 "
          "--recompute --offload --train-layers all --optimizer-state 8bit",
