@@ -1402,6 +1402,7 @@ double model_update(Model *m, const AdamW *opt)
     const uint64_t key = random_key(opt->seed, STREAM_ROUNDING, (uint64_t)m->step, 0);
     const double decay = opt->weight_decay;
     Buf g = slice(m->grad, m->own, m->own_n), w = slice(m->data, m->first + m->own, m->own_n);
+    if (!m->n_blocks) return norm; // other processes have all the states
     if (m->scale.p)
         m->o->adamw_8bit(m->master, g, m->m, m->v, m->scale, m->ranges, m->n_blocks, opt->lr, opt->beta1, opt->beta2,
                          opt->eps, decay, scale, m->step, key, m->own);

@@ -188,7 +188,7 @@ static void norm_tests(const char *what, size_t N, size_t C, Operand *d, Operand
             if (kind == 2) name[1] = (Norm){ON(out[1]), ON(b), ON(w)}
         #define TOGETHER(norm) \
             o->add_layernorm(ON(sum), ON(mean), ON(rstd), norm, ON(sum), ON(out[0]), third_, N, C, 1e-5)
-        least_rms = 0.1; // a mean may be near 0
+        least_rms = 2; // terms are rounded, and their sum or a mean may be near 0
         CASE(what, 2e-5, OUT(sum, out[0], mean, rstd), { NORMS(norm); TOGETHER(norm); });
         least_rms = 0;
         const Ops *o = sides[1];
@@ -580,7 +580,7 @@ static void cuda_adamw_8bit_tests(void)
                     got[0][k][i], got[1][k][i]);
             }
             float exact = (float)w[0][i];
-            float want = bf16 ? bf16_value(bf16_round_drawn(exact, hash_more(12345, i))) : exact;
+            float want = bf16 ? bf16_value(bf16_round_drawn(exact, hash_more(12345, 77 + i))) : exact;
             differ += bf16 && want != (float)w[1][i];
             CHECK_NEAR(w[1][i], want, fabs((double)want) * (bf16 ? 0x1p-7 : 1e-5) + 1e-7, "a weight");
         }
