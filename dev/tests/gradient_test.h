@@ -406,32 +406,34 @@ static void letters_prefixes(void *context, const Prompt *prompts, Response *r, 
 }
 
 typedef struct { Ppo *p; Pass pass; const size_t *rows; size_t n; double *b; bool fix; } CandidateCase;
-// From log-probabilities of sequences that end in each candidate. b: the minibatch's, which are constants; fix: find
-// them, under the weights as they are.
+// From log-probabilities of sequences that end in the sampled token, and in each candidate. b: the minibatch's, which
+// are constants; fix: find them, under the weights as they are.
 static double candidate_loss(void *context)
 {
+    enum { K = 3, T = 3 };
     CandidateCase *k = context;
     const Ppo *p = k->p;
     const Rollout *r = &p->rollout;
     const Candidates *c = &p->candidates;
-    double loss = 0, tokens = 0, kappa = p->opt.objective.kappa / c->unit, *b = k->b, lp[8];
+    double loss = 0, tokens = 0, kappa = p->opt.objective.kappa / c->unit, *b = k->b, lp[K + 1];
     for (size_t i = 0; i < k->n; i++)
         for (size_t a = r->at[k->rows[i]], t = 0; a < r->at[k->rows[i] + 1]; a++, t++, tokens++, b++) {
             const Response *y = &r->y[k->rows[i]];
-            Response part = *y;
-            int ids[8];
+            Sequence q[K + 1];
+            int ids[K + 1][T];
             double mass = 0, sum = 0;
-            memcpy(ids, y->ids, (t + 1) * sizeof *ids);
-            part.ids = ids;
-            part.n = t + 1;
-            Sequence q = sequence_of(&p->prompts[y->prompt], &part);
-            sequence_logps(&k->pass, &p->policy->p, &q, 1, p->opt.temperature, lp, NULL);
-            loss -= r->advantage[a] * exp(lp[t] - r->old_logp[a]);
-            for (size_t j = a * c->K; j < (a + 1) * c->K; j++) {
-                ids[t] = c->token[j];
-                sequence_logps(&k->pass, &p->policy->p, &q, 1, p->opt.temperature, lp, NULL);
-                mass += exp(lp[t]);
-                sum += exp(lp[t]) * (c->worth[j] - kappa * lp[t]);
+            for (size_t j = 0; j <= K; j++) {
+                Response part = {.ids = ids[j], .n = t + 1};
+                memcpy(ids[j], y->ids, (t + 1) * sizeof(int));
+                if (j) ids[j][t] = c->token[a * K + j - 1];
+                q[j] = sequence_of(&p->prompts[y->prompt], &part);
+                q[j].from += t;
+            }
+            sequence_logps(&k->pass, &p->policy->p, q, K + 1, p->opt.temperature, lp, NULL);
+            loss -= r->advantage[a] * exp(lp[0] - r->old_logp[a]);
+            for (size_t j = 0; j < K; j++) {
+                mass += exp(lp[j + 1]);
+                sum += exp(lp[j + 1]) * (c->worth[a * K + j] - kappa * lp[j + 1]);
             }
             if (k->fix) *b = sum / mass;
             loss -= sum + (kappa - *b) * mass; // kappa: of the derivative of -pi log pi
@@ -472,7 +474,7 @@ static void test_all_actions_gradients(void)
         double b[6];
         PpoSums sums;
         CandidateCase x = {&p, {0}, rows, 2, b, true};
-        pass_create(&x.pass, &m, 12, false);
+        pass_create(&x.pass, &m, 20, false);
         candidate_loss(&x);
         x.fix = false;
         minibatch_gradient(&p, rows, 2, &sums);
