@@ -311,6 +311,7 @@ struct Ops {
     // that a loss linear in logp needs no forward
     void (*logprob_backward)(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target,
                              double temperature, size_t R, size_t C, size_t V);
+    // These two are the CPU's alone, and NULL elsewhere (--all-actions).
     // logp (R,K) of K tokens of each row; choose: the likeliest, written to token (R,K), of equals the lower id first
     void (*candidate_logprobs)(Buf logp, Buf token, bool choose, Buf inp, Buf w, double temperature, size_t K, size_t R,
                                size_t C, size_t V);
