@@ -1484,8 +1484,9 @@ __global__ void kv_store_kernel(T *kv, const T *qkv, const int *start, const int
 // attention_mma_kernel's: out of the prompt's positions alone (parts,N,NH,hs), and lse (parts,N,NH); where no lse is
 // finite, the prompt is left to this kernel. keeps: the token is its row's only new one, and its key and value are not
 // in the cache yet, but put there. Groups of LANES threads take every GROUPS-th position and keep an online softmax
-// each, the next position's key and value on their way meanwhile; then the groups and the parts are added up. Bytes:
-// the keys and values of every token's own response.
+// each, the next position's key and value on their way meanwhile, and in the end every GROUPS-th part; then a warp's
+// groups are added up by shuffles, a block's warps in shared memory. Bytes: the keys and values of every token's own
+// response.
 template <class T, int HS, bool ALIGNED, int TEAM>
 __global__ void __launch_bounds__(128)
     attention_decode_kernel(T *out, const T *prompts, const float *lse, int parts, T *kv, bool keeps, const T *qkv,
@@ -1498,47 +1499,56 @@ __global__ void __launch_bounds__(128)
     //         (keeps ? 4 : 2) * N + parts * N) * NH * hs * sizeof(T);
     // flops: ((seen(start, parts || !pkv ? NULL : plen, len, B, N, GROUPS) * (2 * HS + 5 * LANES) +
     //          seen(start, parts || !pkv ? NULL : plen, len, B, N, 1) * (3 * HS + 6 * LANES) +
-    //          N * GROUPS * 4 * (TEAM + hs) + N * parts * (3 * TEAM + 4 * hs))) * NH; bound: memory
-    __shared__ float most_of[128 / LANES], sum_of[128 / LANES], out_of[128 / LANES][HS];
+    //          N * (GROUPS * HS + 3 * TEAM + 32 / LANES / 2 * TEAM * (PER * W + 1) +
+    //               (TEAM == 32 ? GROUPS * HS : 16 * TEAM + 17 * hs) + parts * (3 * LANES + 2 * hs)))) * NH;
+    // bound: memory
+    __shared__ __align__(16) float out_of[TEAM > 32 ? 4 : 1][HS];
+    __shared__ float most_of[4], sum_of[4];
     const unsigned team = threadIdx.x / TEAM, me = threadIdx.x % TEAM, pair = blockIdx.x * (128 / TEAM) + team;
-    const size_t i = pair / (unsigned)NH, h = pair % (unsigned)NH, lane = me % LANES, group = me / LANES;
+    const unsigned lane = me % LANES, group = me / LANES, width = (unsigned)hs;
+    const size_t i = pair / (unsigned)NH, h = pair % (unsigned)NH;
     if (i >= N) return;
     const size_t b = keeps ? i : row_of(start, B, N, i);
-    float *group_most = most_of + team * GROUPS, *group_sum = sum_of + team * GROUPS,
-          (*group_out)[HS] = out_of + team * GROUPS;
+    const float *of_part = lse + i * NH + h; // part s's: N NH s further
     float far = -INFINITY;
-    for (int s = 0; s < parts; s++) far = fmaxf(far, lse[(s * N + i) * NH + h]);
-    const size_t before = pkv && !(far > -INFINITY) ? (size_t)plen[b] : 0,
-                 see = before + (len ? (size_t)len[b] : 0) + i - (size_t)start[b] + 1;
+    for (int s = 0; s < parts; s++) far = fmaxf(far, of_part[s * N * NH]);
+    const unsigned before = pkv && !(far > -INFINITY) ? (unsigned)plen[b] : 0,
+                   see = before + (len ? (unsigned)len[b] : 0) + (unsigned)i - (unsigned)start[b] + 1;
     const T *shared = before ? pkv + ((size_t)pslot[b] * 2 * NH + h) * prefix_positions * hs : NULL,
             *token = qkv + (i * 3 * NH + h) * hs;
     T *own = kv + ((size_t)slot[b] * 2 * NH + h) * positions * hs;
-    if (keeps)
-        for (size_t c = me; c < hs; c += TEAM) {
-            own[(see - 1 - before) * hs + c] = token[NH * hs + c];
-            own[(see - 1 - before + positions * NH) * hs + c] = token[2 * NH * hs + c];
-        }
+    const unsigned chunks = (width + W - 1) / W;
+    for (unsigned k = me; keeps && k < 2 * chunks; k += TEAM) { // the token's key, then its value
+        const unsigned c = k % chunks * W, value = k / chunks;
+        float x[W];
+        unpack<T>(x, load_bits<ALIGNED>(token + (1 + value) * NH * hs + c, width - c));
+        store<ALIGNED>(own + (size_t)(see - 1 - before) * hs + value * positions * NH * hs + c, x, width - c);
+    }
     uint4 key[PER], value[PER];
-    auto fetch = [&](size_t j) { // position j's, if it is there
-        const T *k = j < before ? shared + j * hs : keeps && j + 1 == see ? token + NH * hs : own + (j - before) * hs,
-                *v = k + (j < before ? prefix_positions : keeps && j + 1 == see ? 1 : positions) * NH * hs;
+    auto fetch = [&](unsigned j) { // position j's, if it is there
+        const bool prompt = j < before, last = keeps && j + 1 == see;
+        const T *k = prompt ? shared + j * width : last ? token + NH * hs : own + (j - before) * width,
+                *v = k + (prompt ? prefix_positions : last ? 1 : positions) * NH * hs;
+        UNROLL
         for (int u = 0; u < PER; u++) {
-            size_t c = (u * LANES + lane) * W;
+            unsigned c = (u * LANES + lane) * W;
             key[u] = value[u] = make_uint4(0, 0, 0, 0);
-            if (j >= see || c >= hs) continue;
-            key[u] = load_bits<ALIGNED>(k + c, hs - c);
-            value[u] = load_bits<ALIGNED>(v + c, hs - c);
+            if (j >= see || c >= width) continue;
+            key[u] = load_bits<ALIGNED>(k + c, width - c);
+            value[u] = load_bits<ALIGNED>(v + c, width - c);
         }
     };
     fetch(group);
     float q[PER][W], o[PER][W], most = -INFINITY, sum = 0;
+    UNROLL
     for (int u = 0; u < PER; u++) {
-        size_t c = (u * LANES + lane) * W;
+        unsigned c = (u * LANES + lane) * W;
         for (int j = 0; j < W; j++) q[u][j] = o[u][j] = 0;
-        if (c < hs) load(q[u], token + c, hs - c);
+        if (c < width) unpack<T>(q[u], load_bits<ALIGNED>(token + c, width - c));
     }
-    for (size_t j0 = 0; j0 < see; j0 += GROUPS) {
+    for (unsigned j0 = 0; j0 < see; j0 += GROUPS) {
         float dot = 0, v[PER][W];
+        UNROLL
         for (int u = 0; u < PER; u++) {
             float k[W];
             unpack<T>(k, key[u]);
@@ -1551,23 +1561,62 @@ __global__ void __launch_bounds__(128)
         float m = fmaxf(most, dot), shrink = expf(most - m), p = expf(dot - m); // at first expf(-inf) = 0
         most = m;
         sum = sum * shrink + p;
+        UNROLL
         for (int u = 0; u < PER; u++) for (int e = 0; e < W; e++) o[u][e] = o[u][e] * shrink + p * v[u][e];
     }
-    if (lane == 0) { group_most[group] = most; group_sum[group] = sum; }
-    for (int u = 0; u < PER; u++) for (int e = 0; e < W; e++) group_out[group][(u * LANES + lane) * W + e] = o[u][e];
-    if (TEAM > 32) __syncthreads();
-    else __syncwarp();
-    float m = fmaxf(group_most[0], far); // group 0 saw at least one position
-    for (int g = 1; g < GROUPS; g++) m = fmaxf(m, group_most[g]);
-    float total = 0;
-    for (int s = 0; s < parts; s++) total += expf(lse[(s * N + i) * NH + h] - m);
-    for (int g = 0; g < GROUPS; g++) total += group_sum[g] * expf(group_most[g] - m);
-    for (size_t c = me; c < hs; c += TEAM) {
+    float m = most; // of the warp; in a block's a warp may have seen nothing
+    for (int s = (int)group; s < parts; s += GROUPS) m = fmaxf(m, of_part[s * N * NH]);
+    for (int d = 16; d >= LANES; d /= 2) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, d));
+    const float base = m > -INFINITY ? m : 0, shrink = expf(most - base);
+    sum *= shrink;
+    UNROLL
+    for (int u = 0; u < PER; u++) for (int e = 0; e < W; e++) o[u][e] *= shrink;
+    for (int s = (int)group; s < parts; s += GROUPS) {
+        const float l = of_part[s * N * NH], p = expf(l - base);
+        if (!(l > -INFINITY)) continue; // and nothing is there
+        sum += p;
+        UNROLL
+        for (int u = 0; u < PER; u++) {
+            unsigned c = (u * LANES + lane) * W;
+            float x[W];
+            if (c >= width) continue;
+            unpack<T>(x, load_bits<ALIGNED>(prompts + ((s * N + i) * NH + h) * hs + c, width - c));
+            for (int e = 0; e < W; e++) o[u][e] += p * x[e];
+        }
+    }
+    for (int d = 16; d >= LANES; d /= 2) {
+        sum += __shfl_xor_sync(0xffffffffu, sum, d);
+        UNROLL
+        for (int u = 0; u < PER; u++)
+            for (int e = 0; e < W; e++) o[u][e] += __shfl_xor_sync(0xffffffffu, o[u][e], d);
+    }
+    T *to = out + (i * NH + h) * hs;
+    if (TEAM == 32) {
+        UNROLL
+        for (int u = 0; u < PER; u++) {
+            unsigned c = (u * LANES + lane) * W;
+            for (int e = 0; e < W; e++) o[u][e] /= sum;
+            if (group == 0 && c < width) store<ALIGNED>(to + c, o[u], width - c);
+        }
+        return;
+    }
+    const unsigned warp = threadIdx.x / 32;
+    if (me % 32 < LANES) {
+        UNROLL
+        for (int u = 0; u < PER; u++)
+            for (int e = 0; e < W; e += 4)
+                *(float4 *)(out_of[warp] + (u * LANES + lane) * W + e) =
+                    make_float4(o[u][e], o[u][e + 1], o[u][e + 2], o[u][e + 3]);
+    }
+    if (me % 32 == 0) { most_of[warp] = m; sum_of[warp] = sum; }
+    __syncthreads();
+    float all = most_of[0], total = 0; // the first warp saw at least one position
+    for (int w = 1; w < 4; w++) all = fmaxf(all, most_of[w]);
+    for (int w = 0; w < 4; w++) total += sum_of[w] * expf(most_of[w] - all);
+    for (unsigned c = me; c < width; c += TEAM) {
         float x = 0;
-        for (int s = 0; s < parts && far > -INFINITY; s++)
-            x += (float)prompts[(s * N + i) * NH * hs + h * hs + c] * expf(lse[(s * N + i) * NH + h] - m);
-        for (int g = 0; g < GROUPS; g++) x += group_out[g][c] * expf(group_most[g] - m);
-        out[i * NH * hs + h * hs + c] = (T)(x / total);
+        for (int w = 0; w < 4; w++) x += out_of[w][c] * expf(most_of[w] - all);
+        to[c] = (T)(x / total);
     }
 }
 
