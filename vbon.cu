@@ -2425,10 +2425,10 @@ static void start_device(void)
         die("--device cuda: %s has compute capability %d.%d; 8.0 or later is needed, whose tensor cores take bfloat16: "
             "leave --device out",
             device.name, device.major, device.minor);
-    if (device.warpSize != 32 || device.maxThreadsPerBlock < ROW_THREADS)
+    if (device.warpSize != 32 || device.maxThreadsPerBlock < COLUMN_THREADS)
         die("--device cuda: %s has warps of %d threads and at most %d a block; 32 and %d are needed: leave --device "
             "out",
-            device.name, device.warpSize, device.maxThreadsPerBlock, (int)ROW_THREADS);
+            device.name, device.warpSize, device.maxThreadsPerBlock, (int)COLUMN_THREADS);
     if (device.major > 9)
         fprintf(stderr, "vbon: note: %s has compute capability %d.%d, later than this build's machine code: the driver "
                 "compiles it at the first start\n", device.name, device.major, device.minor);

@@ -217,7 +217,7 @@ static void norm_tests(const char *what, size_t N, size_t C, Operand *d, Operand
 static void cuda_layers_tests(void)
 {
     static const struct { size_t N, C; } shapes[] = {
-        {1, 1}, {1, 96}, {7, 13}, {33, 96}, {130, 64}, {5, 768}, {70, 257}, {600, 24}, {3, 2560}, {2, 4099}};
+        {1, 1}, {1, 96}, {7, 13}, {33, 96}, {130, 64}, {5, 768}, {70, 257}, {300, 24}, {3, 2560}, {2, 4099}};
     cuda_start();
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
         size_t N = shapes[k].N, C = shapes[k].C, V = 11, T = 9, R = (N + 1) / 2;
