@@ -1361,6 +1361,7 @@ __global__ void __launch_bounds__(MMA_THREADS, HS <= 64 ? (KEYS ? 3 : 4) : HS <=
         x = free;
         free = read;
     }
+    __syncwarp(); // the warp's own rows are read
     mma_store<HS>(dqkv + h * hs + (KEYS ? C : 0), 3 * C, first + own, N, hs, da, scale, scale, a + own * (HS + 8));
     if (KEYS) mma_store<HS>(dqkv + h * hs + 2 * C, 3 * C, first + own, N, hs, db, 1, 1, b + own * (HS + 8));
 }
