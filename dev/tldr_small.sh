@@ -26,11 +26,12 @@
 # Work, in 10^12 FLOPs, estimated: a training token costs 6 P and attention, a forward or decoded one 2 P and attention;
 # P = 3.4 M (blocks and head; training reward 1.3 M, judge 2.7 M). A prompt has 210 tokens, a response about 42.
 # draws        1,553 posts x 4               5   vBoN and RL    4,096 episodes each                    90
-# reward       4,546 pairs, twice           44   DPO, BoNBoN    their pairs once                       10
-# judge        3,019 pairs, once            30   caches         4 temperatures x 256 posts x 32, twice 33
-# their texts  3,560 texts                   8   evaluations    40 of 128 posts x 2 responses          33
+# reward       5,189 pairs                  16   DPO, BoNBoN    their pairs once                       10
+# judge        3,438 pairs                  22   caches         4 temperatures x 256 posts x 32, twice 33
+# their texts  3,550 texts                   9   evaluations    60 of 128 posts x 2 responses          40
 # reward cache 512 posts x 64 draws         14
-# Together 267: an hour and a half on one idle core at 50 GFLOP/s.
+# Together 239: 80 minutes on one idle core at 50 GFLOP/s. Measured with one thread on two cores that ten other programs
+# used too, minutes: split and pairs 3, draws 2, reward 4, judge 7, texts 10, reward cache 8, vBoN 17 to 20.
 set -eu
 for a in "$@"; do
     case $a in DATA=*) DATA=${a#DATA=};; *) echo "tldr_small.sh: $a: usage: dev/tldr_small.sh DATA=DIR"; exit 2;; esac
