@@ -31,7 +31,8 @@
 # their texts  3,550 texts                   9   evaluations    60 of 128 posts x 2 responses          40
 # reward cache 512 posts x 64 draws         14
 # Together 239: 80 minutes on one idle core at 50 GFLOP/s. Measured with one thread on two cores that ten other programs
-# used too, minutes: split and pairs 3, draws 2, reward 4, judge 7, texts 10, reward cache 8, vBoN 17 to 20.
+# used too, minutes: split and pairs 3, draws 2, reward 4, judge 7, texts 10, reward cache 8, each of vBoN's 16
+# iterations 1.
 set -eu
 for a in "$@"; do
     case $a in DATA=*) DATA=${a#DATA=};; *) echo "tldr_small.sh: $a: usage: dev/tldr_small.sh DATA=DIR"; exit 2;; esac
