@@ -293,6 +293,7 @@ void generate(Generator *g, const Sampling *s, const Prompt *prompts, Response *
     pinned_create(g);
     for (size_t i = 0; i <= g->rows; i++) g->h_start[i] = (int)i;
     m->o->upload(g->start, g->h_start);
+    m->o->fill(g->drawn, 0); // a download takes more of it than few rows write
     for (size_t done = 0; done < total;) {
         Response *r = all + done;
         size_t n = total - done < g->rows ? total - done : g->rows, slots = 0, n_live, in_flight[2] = {0, 0};
