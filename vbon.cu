@@ -353,6 +353,7 @@ template <class T> __global__ void convert_kernel(T *out, const float *inp, size
 
 static void cuda_copy(Buf dst, Buf src)
 {
+    if (!dst.n) return;
     if (dst.type == DT_BF16 && src.type == DT_F32)
         RUN(convert_kernel<bf16>, chunk_blocks(dst.n, dst.type), THREADS, 0, at<bf16>(dst), F_(src), dst.n);
     else check(cudaMemcpyAsync(dst.p, src.p, dst.n * dtype_size(dst.type), cudaMemcpyDeviceToDevice, stream), "copy");
@@ -2153,6 +2154,7 @@ __global__ void blend_kernel(float *y, const float *x, float keep, size_t n)
 static void cuda_blend(Buf y, Buf x, double keep)
 {
     NEED(x, y.n);
+    if (!y.n) return;
     RUN(blend_kernel, chunk_blocks(y.n, DT_F32), THREADS, 0, F_(y), F_(x), (float)keep, y.n);
 }
 
