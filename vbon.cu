@@ -344,7 +344,7 @@ static void cuda_fill(Buf dst, double value)
 
 template <class T> __global__ void convert_kernel(T *out, const float *inp, size_t n)
 {
-    // bytes: n * (4 + sizeof(T)); flops: 0; bound: memory
+    // bytes: n * (4 + sizeof(T)); flops: 0; bound: its launch
     EACH_CHUNK(i, n);
     float x[W];
     for (int j = 0; j < W; j += 4) load(x + j, inp + i + j, i + j < n ? n - i - j : 0);
@@ -512,7 +512,7 @@ template <class T>
 __global__ void embed_backward_kernel(float *dtable, const T *dout, const int *index, size_t N, size_t C)
 {
     // bytes: N * C * sizeof(T) + 8 * C * different(index, N) + 4 * N; flops: (N + different(index, N)) * C;
-    // bound: instructions
+    // bound: memory
     enum { W = Wide<T>::n };
     __shared__ int part[WARPS_MAX];
     const size_t first = blockIdx.x, c = ((size_t)blockIdx.y * blockDim.x + threadIdx.x) * W;
