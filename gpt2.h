@@ -1119,12 +1119,18 @@ void param_set(Model *m, const Param *q, const real *rows, size_t first, size_t 
     }
 }
 
+static void fetch(const Ops *o, real *to, Buf b) // o NULL: b is in the host's memory
+{
+    if (o) o->download(to, b);
+    else memcpy(to, b.p, b.n * sizeof *to);
+}
+
 // b: q, or its gradient, in o's memory
 static void to_file_layout(const Model *m, const Ops *o, const Param *q, Buf b, real *file_layout)
 {
     if (q->flags & P_TRANSPOSE) {
         real *t = (real *)xmalloc(q->n * sizeof *t);
-        o->download(t, b);
+        fetch(o, t, b);
         transpose(file_layout, t, q->rows, q->cols);
         free(t);
         return;
@@ -1132,7 +1138,7 @@ static void to_file_layout(const Model *m, const Ops *o, const Param *q, Buf b, 
     size_t width = q->cols ? q->cols : 1;
     for (size_t r = 0, at, run; r < q->rows; r += run) {
         run = row_run(m, q, r, &at);
-        o->download(file_layout + r * width, slice(b, at * width, run * width));
+        fetch(o, file_layout + r * width, slice(b, at * width, run * width));
     }
 }
 
@@ -1140,7 +1146,7 @@ void param_get(const Model *m, const Param *q, real *file_layout)
 {
     Buf b = slice(m->data, q->offset, q->n);
     if (has_master(m, q)) b = param_master(m, q);
-    to_file_layout(m, has_master(m, q) && m->exact.p ? ops_cpu() : m->o, q, b, file_layout);
+    to_file_layout(m, has_master(m, q) && m->exact.p ? NULL : m->o, q, b, file_layout);
 }
 
 void params_twin(Params *out, const Model *m, Buf copy)
