@@ -186,7 +186,7 @@ test_mpi_simt: build/vbon_simt_plain $(if $(NCCLSIMT),build/nccl/libnccl.so.2)
 	@ONLY="vbon trunk sft dpo" dev/test_mpi.sh build/vbon_simt_plain --device cuda
 ifeq ($(NCCLSIMT),1)
 	@echo "and by the emulated NCCL"
-	@SIMT_CARDS=1 LD_LIBRARY_PATH=build/nccl ONLY="trunk nccl" dev/test_mpi.sh build/vbon_simt_plain --device cuda
+	@SIMT_CARDS=1 LD_LIBRARY_PATH=$(CURDIR)/build/nccl ONLY="trunk nccl" dev/test_mpi.sh build/vbon_simt_plain --device cuda
 else
 	@echo "skip NCCL in test_mpi_simt: no nccl.h was found (install libnccl-dev)"
 endif
