@@ -229,6 +229,8 @@ static void cuda_layers_tests(void)
                 *dx = random_operand("dinp", N * C, 1), *dw = random_real("dw", C, 1), *db = random_real("db", C, 1);
         CASE(NAME("layernorm_forward"), 1e-5, OUT(y, mean, rstd),
             o->layernorm_forward(ON(y), ON(mean), ON(rstd), ON(x), ON(w), ON(b), N, C, 1e-5));
+        norm_tests(NAME("add_layernorm"), N, C, d, w, b);
+        if (C > 1024) { operands_free(); continue; } // for the norms' sake
         if (C > 1) {
             CASE(NAME("layernorm_backward"), 2e-5, OUT(dx, dw, db),
                 o->layernorm_backward(ON(dx), ON(dw), ON(db), ON(d), ON(x), ON(w), ON(mean), ON(rstd), N, C));
@@ -241,7 +243,6 @@ static void cuda_layers_tests(void)
                 o->activation_backward(ON(y), ON(d), ON(x), (Activation)act, N * C));
         }
         CASE(NAME("add"), 1e-6, OUT(y), o->add(ON(y), ON(x), ON(d), N * C));
-        norm_tests(NAME("add_layernorm"), N, C, d, w, b);
         Operand *p = random_real("p", N * C, 1), *g1 = random_real("g", N * C, 1), *m1 = random_real("m", N * C, 1),
                 *m2 = random_real("v", N * C, 1);
         size_t blocks;
