@@ -29,7 +29,8 @@ sed -n '/^- `[^`]*`: `/,/—/p' $page |
 while IFS= read -r row; do
     file=$(printf '%s\n' "$row" | sed -E 's/^- `([^`]*)`.*/\1/')
     for name in $(printf '%s\n' "$row" | sed 's/^[^:]*://' | grep -oE '`[a-z0-9_A-Z]+`' | tr -d '`'); do
-        grep -qE "^[A-Za-z_].*[ *]$name(\(|\[)|^__global__ .*[ *]$name\(" "$file" ||
+        # a kernel's name may stand on a line of its own, under its launch bounds
+        grep -qE "^[A-Za-z_].*[ *]$name(\(|\[)|^__global__ .*[ *]$name\(|^    $name\([A-Za-z0-9_]+ \*" "$file" ||
             wrong "$page names $name, which $file does not define"
     done
 done < "$dir/named"
