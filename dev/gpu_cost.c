@@ -436,9 +436,8 @@ static void print_goals(const Result *results)
         {"TL;DR cache, s", {"pythia-200", "pythia-reward"}, 1e4, 7200, 3600},
         {"sentiment PPO iteration, all blocks, ms", {"ppo-all"}, 1e3, 90, 45},
     };
-    printf("\n## Goals\n\nAnd in training half of the matrix rate, which Pythia has and GPT-2 has not: the first table's "
-        "roofline.\n\n| | A100-40 | goal | H200 | goal | | what the H200 does most of that time |\n"
-        "roofline.\n\n| | A100-40 | goal | H200 | goal | | what the H200 does most of that time |\n"
+    printf("\n## Goals\n\nAnd in training half of the matrix rate, which Pythia has and GPT-2 has not: the first "
+        "table's roofline.\n\n| | A100-40 | goal | H200 | goal | | what the H200 does most of that time |\n"
         "|---|---|---|---|---|---|---|\n");
     for (size_t g = 0; g < sizeof goals / sizeof *goals; g++) {
         static CostKernel sum[2 * LINES];
