@@ -2,11 +2,12 @@
 # defaults.sh: where `vbon train` ends when it is told nothing but the N: on the demo's models, 12,800 episodes, judged
 # on the demo's 128 test prompts x 8 responses; with the critic that `auto` takes there, and with the one it takes for a
 # reward that is a program. Prints the table of dev/results/defaults.md; ten minutes on two cores. Everything is written
-# under runs/defaults. FLAGS: of every `train`, for what stands beside the defaults; CRITICS: some of the two.
+# under OUT (runs/defaults). FLAGS: of every `train`, for what stands beside the defaults; CRITICS: some of the two.
 # shellcheck disable=SC2086
 set -eu
 cd "$(dirname "$0")/.."
-D=dev/demo OUT=${OUT:-runs/defaults} BOTH="--max-new 24" SEEDS=${SEEDS:-1 2} NS=${NS:-2 4 8 16} FLAGS=${FLAGS:-} CRITICS=${CRITICS:-auto head}
+D=dev/demo OUT=${OUT:-runs/defaults} BOTH="--max-new 24" SEEDS=${SEEDS:-1 2} NS=${NS:-2 4 8 16}
+FLAGS=${FLAGS:-} CRITICS=${CRITICS:-auto head}
 rm -rf "$OUT"; mkdir -p "$OUT"
 ./vbon cache --model $D/lm --reward $D/rm --prompts $D/prompts.jsonl --samples 32 $BOTH --out $OUT/cache.jsonl \
     > $OUT/log 2>&1
