@@ -91,8 +91,8 @@ if by_rm:
         rows = {r["half"]: r["by_rm"] for r in by_rm if r["method"] == m}
         value = lambda x: "" if x is None or x[0] is None else "%.3f ± %.3f" % tuple(x)
         if rows: print("| %s | %s |" % (named(m), " | ".join(value(rows[half].get(key)) for half, key, _ in columns)))
-print("\n## Over all temperatures and both halves\n\n| | win rate by the judge, mean | least | most | KL, least | most |\n"
-    "|---|---|---|---|---|---|")
+print("\n## Over all temperatures and both halves\n\n| | win rate by the judge, mean | least | most | KL, least | "
+    "most |\n|---|---|---|---|---|---|")
 for m in METHODS:
     here = [r["eval"] for r in evals if r["method"] == m]
     wins, kls = [e["win_rate"][0] for e in here], [e["kl_rb"][0] for e in here if e.get("kl_rb", [None])[0] is not None]
