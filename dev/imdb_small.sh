@@ -292,11 +292,24 @@ for f in expfit mc add1; do change fhat-$f-m-32 --fhat $f --m 32; done
 for f in mc add1; do change fhat-$f-m-200 --fhat $f; done
 [ -n "$LM" ] || texts 4 0.9
 change 10x-episodes --episodes $((EPISODES * 10))
-all_actions() { # N SEED RATE: as `fitted`, the gradient over the 16 likeliest tokens of each state
-    run "change-all-actions-16-n$1-s$2" "$TRAIN $EPISODES" --preset best --objective vbon --n "$1" --seed "$2" \
-        --lr "$3" --all-actions 16
+# Nearer to Best-of-N, at the rates of `fitted`, longer (TIMES the episodes): plain, with the gradient over the 16
+# likeliest tokens of each state, with a policy of twice the blocks (the same distribution at the start: dev/deeper.py).
+nearer() { # NAME N SEED RATE TIMES FLAGS
+    name="nearer-$1-n$2-$5x-s$3" n=$2 seed=$3 rate=$4 times=$5; shift 5
+    run "$name" "$TRAIN $((EPISODES * times))" --preset best --objective vbon --n "$n" --seed "$seed" --lr "$rate" "$@"
 }
-all_actions 4 1 1.3e-4; all_actions 16 1 2.2e-4; all_actions 2 1 7e-5
+deeper() { # the same
+    wanted "nearer-$1-n$2-$5x-s$3" || return 0
+    [ -f "$OUT/deeper/model.safetensors" ] || "${PYTHON:-python3}" dev/deeper.py "$MODEL" "$OUT/deeper" --blocks 6
+    sed '1s/"model":"[^"]*",//' "$OUT/cache.jsonl" > "$OUT/cache-deeper.jsonl"
+    nearer "$@" --model "$OUT/deeper" --cache "$OUT/cache-deeper.jsonl"
+}
+ALL="--all-actions 16"
+nearer plain 4 1 1.3e-4 5; nearer all-actions 4 1 1.3e-4 5 $ALL; nearer all-actions 16 1 2.2e-4 5 $ALL
+deeper deeper 16 1 2.2e-4 5; deeper deeper-all-actions 16 1 2.2e-4 5 $ALL; deeper deeper-all-actions 4 1 1.3e-4 5 $ALL
+nearer all-actions 4 2 1.3e-4 5 $ALL; nearer all-actions 16 2 2.2e-4 5 $ALL; nearer plain 4 2 1.3e-4 5
+nearer all-actions 16 1 2.2e-4 1 $ALL; nearer all-actions 4 1 1.3e-4 1 $ALL; nearer all-actions 2 1 7e-5 1 $ALL
+nearer plain 2 1 7e-5 5; nearer plain 2 2 7e-5 5
 for s in 1 2; do
     for rate in 2e-4 5e-4; do
         drawn bond n 16 $s $rate; drawn bond n 4 $s $rate

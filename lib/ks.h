@@ -14,7 +14,9 @@
 // F-hat_M, as a rollout's responses are; F-hat_all counts all samples but the response itself. As the M are among all,
 // this is smaller than the error against the truth, by a factor of about sqrt(1 - M/all): .76 for 250 of 600. It is
 // printed for every estimate that --fhat names, as it is trained on (`mc` with half a sample where none is below), and
-// each is compared with `digamma` of all samples, where all but `expfit` hardly differ.
+// each is compared with `digamma` of all samples, where all but `expfit` hardly differ. For `digamma` it is also printed
+// over the quarter of the prompts whose mean reward is lowest, the adversarial ones: the paper's F-hat is stable earlier
+// on the one such prompt it shows.
 #pragma once
 typedef struct { double statistic, p; } KsTest; // the largest distance between two empirical CDFs; its exact p-value
 KsTest ks_test(const double *a, size_t n, const double *b, size_t m); // each in any order
@@ -74,6 +76,14 @@ KsTest ks_test(const double *a, size_t n, const double *b, size_t m)
 // Table 1
 
 static const double ks_level = 0.05;
+typedef struct { size_t prompt; double mean; } KsMean; // a prompt and its mean reward
+static int by_mean(const void *a, const void *b)
+{
+    const KsMean *x = (const KsMean *)a, *y = (const KsMean *)b;
+    if (x->mean != y->mean) return x->mean < y->mean ? -1 : 1;
+    return (x->prompt > y->prompt) - (x->prompt < y->prompt);
+}
+
 // of one prompt at one M; error: by row of fhats; fitted: `expfit` is a fit
 typedef struct { KsTest nested, independent; double error[ROWS_MAX]; bool fitted; } KsPrompt;
 typedef struct { Estimate rejected; double statistic, p; } KsShare;    // of prompts; means over the rejected, or NaN
@@ -137,8 +147,9 @@ static json_t *ks_share_json(const KsShare *s)
     return j;
 }
 
-// A row of the table is printed, and returned as JSON. log_all: (n, samples of a prompt).
-static json_t *ks_row(const Cdf *cdf, const double *log_all, size_t n, size_t M)
+// A row of the table is printed, and returned as JSON. log_all: (n, samples of a prompt). lowest (n): prompts, those of
+// the lowest mean reward first.
+static json_t *ks_row(const Cdf *cdf, const double *log_all, const KsMean *lowest, size_t n, size_t M)
 {
     KsPrompt *k = (KsPrompt *)xmalloc(n * sizeof *k);
     double *error = (double *)xcalloc(n, sizeof *error);
@@ -154,46 +165,44 @@ static json_t *ks_row(const Cdf *cdf, const double *log_all, size_t n, size_t M)
         for (size_t i = 0; i < n; i++) error[i] = k[i].error[f];
         if (!fhats[f].exact) put_estimate(errors, fhats[f].name, estimate(error, n));
     }
-    size_t unfitted = 0;
+    size_t unfitted = 0, digamma = (size_t)(ROW(fhats, "digamma") - fhats);
     for (size_t i = 0; i < n; i++) unfitted += !k[i].fitted;
+    json_t *j = json_make("{s:I, s:I, s:o, s:o, s:o, s:I}", "M", (json_int_t)M, "prompts", (json_int_t)n, "nested",
+                          ks_share_json(&nested), "independent", ks_share_json(&independent), "errors", errors,
+                          "unfitted", (json_int_t)unfitted);
+    for (size_t i = 0; i < n / 4; i++) error[i] = k[lowest[i].prompt].error[digamma];
+    put_estimate(j, "adversarial", estimate(error, n / 4));
     free(k); free(error);
-    return json_make("{s:I, s:I, s:o, s:o, s:o, s:I}", "M", (json_int_t)M, "prompts", (json_int_t)n, "nested",
-                     ks_share_json(&nested), "independent", ks_share_json(&independent), "errors", errors, "unfitted",
-                     (json_int_t)unfitted);
+    return j;
 }
 
+static void ks_error_print(const json_t *e, const char *otherwise) // [mean, standard error], if they are finite
+{
+    if (json_array_size(e) < 2) { printf(" | %-20s", otherwise); return; }
+    double mean = json_real_value(json_array_get(e, 0)), se = json_real_value(json_array_get(e, 1));
+    printf(mean < 1000 ? " | %8.4f +- %-8.4f" : " | %8.3g +- %-8.2g", mean, se);
+}
 static void ks_errors_print(const json_t *table, size_t samples)
 {
-    json_t *row, *e;
+    json_t *row;
     size_t v;
-    printf("\nmean |log F_M - log F_%zu|, nats, by --fhat; no fit: prompts where expfit finds none and is add1\n",
-           samples);
+    printf("\nmean |log F_M - log F_%zu|, nats, by --fhat, and digamma's over the quarter of\nthe prompts with the lowest "
+           "mean rewards; no fit: prompts where expfit finds none and is add1\n", samples);
     printf("%6s", "M");
     for (size_t f = 0; fhats[f].name; f++) if (!fhats[f].exact) printf(" | %-20s", fhats[f].name);
-    printf(" | no fit\n");
+    printf(" | %-20s | no fit\n", "adversarial quarter");
     json_array_foreach(table, v, row) {
         printf("%6lld", (long long)json_integer_value(json_object_get(row, "M")));
-        for (size_t f = 0; fhats[f].name; f++) {
-            if (fhats[f].exact) continue;
-            e = json_object_get(json_object_get(row, "errors"), fhats[f].name);
-            if (json_array_size(e) < 2) { printf(" | %-20s", "too large"); continue; } // no finite number
-            double mean = json_real_value(json_array_get(e, 0)), se = json_real_value(json_array_get(e, 1));
-            printf(mean < 1000 ? " | %8.4f +- %-8.4f" : " | %8.3g +- %-8.2g", mean, se);
-        }
+        for (size_t f = 0; fhats[f].name; f++)
+            if (!fhats[f].exact)
+                ks_error_print(json_object_get(json_object_get(row, "errors"), fhats[f].name), "too large");
+        ks_error_print(json_object_get(row, "adversarial"), "too few prompts");
         printf(" | %6lld\n", (long long)json_integer_value(json_object_get(row, "unfitted")));
     }
 }
 
 // ----------------------------------------------------------------------------
 // Figure 3
-
-typedef struct { size_t prompt; double mean; } KsMean;
-static int by_mean(const void *a, const void *b)
-{
-    const KsMean *x = (const KsMean *)a, *y = (const KsMean *)b;
-    if (x->mean != y->mean) return x->mean < y->mean ? -1 : 1;
-    return (x->prompt > y->prompt) - (x->prompt < y->prompt);
-}
 
 // A prompt's empirical CDFs. That of the first M samples is their rewards, ascending: at the i-th it steps up to i/M.
 // kind: what --curves auto calls the prompt, or NULL.
@@ -217,23 +226,18 @@ static json_t *ks_curve(const char *prompt, const Cdf *c, KsMean of, const char 
 }
 
 // numbers (n): of prompts, counted from 1. With n = 0, --curves auto, the prompts that come nearest to what the
-// paper's three are made to be: of the lowest, the median and the highest mean reward.
-static json_t *ks_curves(const Cache *c, const Cdf *cdf, const long *numbers, size_t n)
+// paper's three are made to be: of the lowest, the median and the highest mean reward. mean: by prompt; lowest: those of
+// the lowest first.
+static json_t *ks_curves(const Cache *c, const Cdf *cdf, const KsMean *mean, const KsMean *lowest, const long *numbers,
+                         size_t n)
 {
     static const char *const kinds[] = {"adversarial", "neutral", "positive"};
     const size_t picks[] = {0, c->n / 2, c->n - 1};
-    KsMean *mean = (KsMean *)xmalloc(c->n * sizeof *mean);
     json_t *out = json_array();
-    for (size_t i = 0; i < c->n; i++) {
-        mean[i] = (KsMean){i, 0};
-        for (size_t k = 0; k < cdf[i].M; k++) mean[i].mean += cdf[i].reward[k] / (double)cdf[i].M;
-    }
-    if (!n) qsort(mean, c->n, sizeof *mean, by_mean);
     for (size_t k = 0; k < (n ? n : 3); k++) {
-        KsMean of = mean[n ? (size_t)numbers[k] - 1 : picks[k]];
+        KsMean of = n ? mean[numbers[k] - 1] : lowest[picks[k]];
         json_array_append_new(out, ks_curve(c->prompts[of.prompt].prompt, &cdf[of.prompt], of, n ? NULL : kinds[k]));
     }
-    free(mean);
     return out;
 }
 
@@ -271,7 +275,14 @@ static void cmd_ks(const Args *a)
 
     Cdf *cdf = (Cdf *)xcalloc(c.n, sizeof *cdf);
     double *log_all = (double *)xmalloc(c.n * samples * sizeof *log_all);
-    for (size_t i = 0; i < c.n; i++) cdf[i] = cdf_of_cached(&c.prompts[i], a->cache);
+    KsMean *mean = (KsMean *)xmalloc(2 * c.n * sizeof *mean), *lowest = mean + c.n;
+    for (size_t i = 0; i < c.n; i++) {
+        cdf[i] = cdf_of_cached(&c.prompts[i], a->cache);
+        mean[i] = (KsMean){i, 0};
+        for (size_t k = 0; k < samples; k++) mean[i].mean += cdf[i].reward[k] / (double)samples;
+    }
+    memcpy(lowest, mean, c.n * sizeof *lowest);
+    qsort(lowest, c.n, sizeof *lowest, by_mean);
     #pragma omp parallel for schedule(static) reduction(+: ties)
     for (size_t i = 0; i < c.n; i++) {
         bool equal = false;
@@ -291,12 +302,12 @@ static void cmd_ks(const Args *a)
     printf("%15s | nested%25s| independent\n", "", "");
     printf("%6s %8s | %s | %s\n", "M", "prompts", head, head);
     json_t *table = json_array();
-    for (size_t v = 0; v < n_ms; v++) json_array_append_new(table, ks_row(cdf, log_all, c.n, (size_t)ms[v]));
+    for (size_t v = 0; v < n_ms; v++) json_array_append_new(table, ks_row(cdf, log_all, lowest, c.n, (size_t)ms[v]));
     ks_errors_print(table, samples);
     json_t *j = json_make("{s:s, s:I, s:I, s:I, s:f, s:o}", "cache", a->cache, "prompts", (json_int_t)c.n,
                           "samples", (json_int_t)samples, "prompts_with_ties", (json_int_t)ties, "level", ks_level,
                           "table", table);
-    if (a->curves) json_object_set_new(j, "curves", ks_curves(&c, cdf, numbers, n_numbers));
+    if (a->curves) json_object_set_new(j, "curves", ks_curves(&c, cdf, mean, lowest, numbers, n_numbers));
     if (file) {
         char *text = json_text(j, JSON_COMPACT | JSON_REAL_PRECISION(9));
         fprintf(file->f, "%s\n", text);

@@ -63,10 +63,11 @@ static void ks_table_check(const char *cache, const char *out)
     CHECK(num(j, "prompts") == (double)c.n && num(j, "samples") == 8 && json_array_size(table) == 2, "what was tested");
     for (size_t v = 0; v < 2; v++) {
         static const char *const names[] = {"digamma", "mc", "add1", "expfit"};
-        double error[4] = {0}, rejected = 0, of_all = 0, unfitted = 0, r[8];
+        double error[4] = {0}, rejected = 0, of_all = 0, unfitted = 0, r[8], of[64], mean[64];
         for (size_t q = 0; q < c.n; q++) {
             const CachePrompt *p = &c.prompts[q];
-            for (size_t k = 0; k < 8; k++) r[k] = p->samples[k].reward;
+            of[q] = mean[q] = 0;
+            for (size_t k = 0; k < 8; k++) mean[q] += r[k] = p->samples[k].reward;
             rejected += ks_test(r, ms[v], r + ms[v], 8 - ms[v]).p < 0.05;
             of_all += ks_test(r, ms[v], r, 8).p < 0.05;
             Cdf first = {.M = ms[v], .reward = r};
@@ -77,14 +78,23 @@ static void ks_table_check(const char *cache, const char *out)
                     double k = ks_below(p, i, 0, ms[v]), e = f == 3 && fits
                         ? -first.a * exp(-first.b * (r[i] - first.mean) / first.sd)
                         : ks_log_f(names[f], k, (double)ms[v]);
-                    error[f] += fabs(e - ks_log_f("digamma", ks_below(p, i, 0, 8), 8)) / (double)(8 - ms[v]);
+                    e = fabs(e - ks_log_f("digamma", ks_below(p, i, 0, 8), 8)) / (double)(8 - ms[v]);
+                    error[f] += e;
+                    if (f == 0) of[q] += e;
                 }
+        }
+        double quarter = 0; // of the prompts below whose mean reward there are fewer than a quarter of them
+        for (size_t q = 0; q < c.n; q++) {
+            size_t below = 0;
+            for (size_t o = 0; o < c.n; o++) below += mean[o] < mean[q] || (mean[o] == mean[q] && o < q);
+            if (below < c.n / 4) quarter += of[q] / (double)(c.n / 4);
         }
         json_t *row = json_array_get(table, v), *independent = json_object_get(row, "independent");
         json_t *nested = json_object_get(row, "nested");
         CHECK(num(row, "M") == (double)ms[v] && num(row, "prompts") == (double)c.n, "row %zu", v);
         CHECK_NEAR(at(json_object_get(independent, "rejected"), 0), rejected / (double)c.n, 1e-8, "share rejected");
         CHECK_NEAR(at(json_object_get(nested, "rejected"), 0), of_all / (double)c.n, 1e-8, "share rejected, nested");
+        CHECK_NEAR(at(json_object_get(row, "adversarial"), 0), quarter, 1e-8, "the adversarial quarter");
         CHECK(num(row, "unfitted") == unfitted, "prompts without a fit: %g, want %g", num(row, "unfitted"), unfitted);
         for (int f = 0; f < 4; f++)
             CHECK_NEAR(at(json_object_get(json_object_get(row, "errors"), names[f]), 0), error[f] / (double)c.n, 1e-8,
