@@ -3,8 +3,8 @@
 
     python3 dev/findings.py [--results FILE] [--cpu FILE] [--tldr FILE] [--ks FILE] > dev/results/findings.md
 
-The rules of the verdicts are printed with them. Beside --results, alone.jsonl (runs that had the machine to themselves)
-is read for what is measured by a clock, if it is there."""
+The rules of the verdicts are printed with them. Beside --results and --cpu, alone.jsonl (runs that had the
+machine to themselves) is read for what is measured by a clock, if it is there."""
 import argparse, json, math, os, random, re, statistics as st, sys
 from runs import (NS, KEYS, at_kl, front, kl_bon, mean_se, of_reference, points_of, read_lines, read_runs, read_tldr,
     root, seconds)
@@ -245,15 +245,18 @@ def finding6():
     say("Where rewards do not repeat, the error of F̂ at a given rank is distributed alike for every prompt: "
         "what differs between prompts is chance. A nat of log F̂ is a nat of the score that is trained on.\n")
 
-beside = os.path.join(os.path.dirname(args.results), "alone.jsonl")
-alone = {r["run"]: r for r in read_lines(beside)} if os.path.exists(beside) else {}
+alone = {} # machine -> runs that had it to themselves
+for path in (args.results, args.cpu):
+    path = os.path.join(os.path.dirname(path), "alone.jsonl")
+    for r in read_lines(path) if os.path.exists(path) else ():
+        alone.setdefault(r.get("machine", "two CPU cores") + ", alone", {})[r["run"]] = r
 def clocked(): # machine -> runs: those that were alone on it, or all of them
-    if alone: return {next(iter(alone.values())).get("machine", "two CPU cores") + ", alone": alone}
+    if alone: return alone
     machine = next((r["machine"] for r in runs.values() if "machine" in r), "?")
     cpu = {"two CPU cores, beside other work": runs_of_cpu} if runs_of_cpu else {}
     return cpu | {machine + ", several runs side by side": runs}
-ALONE = [] if alone else [("with the machine to itself", "RESULTS=%s OUT=runs/alone dev/imdb_small.sh reference bon-16 "
-    "best-vbon-n16- paper-vbon-n16- best-rl-beta0.8- paper-rl-beta0.8-" % beside)]
+ALONE = [] if alone else [("with the machine to itself", "RESULTS=dev/results/imdb/alone.jsonl OUT=runs/alone "
+    "dev/imdb_small.sh reference bon-16 best-vbon-n16- paper-vbon-n16- best-rl-beta0.8- paper-rl-beta0.8-")]
 
 def finding7():
     grounds, rows = {}, []
