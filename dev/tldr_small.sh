@@ -12,8 +12,7 @@
 # the training reward at one temperature; at each temperature reference samples judged by the judge and a pool of other
 # draws rewarded by the training reward; the same six, Best-of-N chosen from the pool, judged by the judge; one response
 # each to look at. --preset tldr but for: N and M (no 100 of 200 at two cores); TRAIN, what the study of movie reviews
-# found better for few episodes; RL's --beta: with rewards of deviation 1 were they normal, the optimum's KL would be
-# 1/(2 beta^2), and .52 makes that Best-of-16's.
+# found better for few episodes; RL's --beta, chosen so that its KL is vBoN's when training ends.
 #
 # DIR holds imdb/train.jsonl.gz and imdb/test.jsonl.gz (with SFT= alone) and tldr/posts.jsonl.gz (lines
 # {"prompt","reference","policy","subreddit","preferred"?}). The split, the pairs and the tables need python3 with the
@@ -56,7 +55,7 @@ TEST=${TEST:-196}; HALF=${HALF:-128}; QUERY=${QUERY:-256}; CONTEXT=${CONTEXT:-32
 # of vBoN and RL: what departs from --preset tldr
 TRAIN=${TRAIN---m 0 --fhat digamma --critic prefix-rank --lambda 0.7 --rollout 256 --ppo-epochs 1 --warmup 6}
 SHARD_MIB=${SHARD_MIB:-4}; SAVE_EVERY=${SAVE_EVERY:-2}
-PROMPTS=${PROMPTS:-512}; M=${M:-64}; N=${N:-16}; BETA=${BETA:-0.52}; DPO_BETA=${DPO_BETA:-0.1}
+PROMPTS=${PROMPTS:-512}; M=${M:-64}; N=${N:-16}; BETA=${BETA:-0.12}; DPO_BETA=${DPO_BETA:-0.1}
 EPISODES=${EPISODES:-4096}; T=${T:-0.7}
 # FLAGS: for every command, e.g. --device cuda
 HELD_OUT=${HELD_OUT:-200}; POOL_SEED=$((SEED + 1)); FLAGS=${FLAGS:-}
