@@ -10,13 +10,18 @@ from runs import (NS, KEYS, at_kl, front, kl_bon, mean_se, of_reference, points_
     root, seconds)
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--results", default="dev/results/imdb/h200/results.jsonl")
-parser.add_argument("--cpu", default="dev/results/imdb/results.jsonl")
+parser.add_argument("--results", help="default: dev/results/imdb/h200/results.jsonl")
+parser.add_argument("--cpu", help="runs of the same models that --results lacks; default, without --results: "
+    "dev/results/imdb/results.jsonl")
 parser.add_argument("--tldr", default="dev/results/tldr/results.jsonl")
 parser.add_argument("--ks", default="dev/results/imdb/ks.json")
 args = parser.parse_args()
-runs = read_runs(args.results)
-runs_of_cpu = read_runs(args.cpu) if os.path.exists(args.cpu) else {}
+if not args.results:
+    args.results, args.cpu = "dev/results/imdb/h200/results.jsonl", args.cpu or "dev/results/imdb/results.jsonl"
+machines = {"two CPU cores": read_runs(args.cpu)} if args.cpu else {} # and --results'
+rs = read_runs(args.results)
+machines[next((r["machine"] for r in rs.values() if "machine" in r), "?")] = rs
+runs = {name: r for rs in machines.values() for name, r in rs.items()} # a run of both machines: that of --results
 points = points_of(runs)
 reference = runs["reference"]["eval"]
 START = {"win": 0.5, "reward": reference["reference_reward"]}
@@ -33,7 +38,7 @@ FOR, AGAINST, FAR, OPEN = "for", "against", "far against", "open"
 def side(ahead, behind, s): # by how much a comparison is on the claim's side, or on the other; its standard error
     if ahead >= 2 * s and ahead > 0: return FOR
     return FAR if behind >= 4 * s and behind > 0 else AGAINST if behind >= 2 * s and behind > 0 else OPEN
-def more(d, s, least=0): return side(d, least - d, s) # least: what an advantage has to come to, where it is no matter of sign
+def more(d, s, least=0): return side(d, least - d, s) # least: an advantage that is worth naming
 def within(d, s, most): return side(most - abs(d), abs(d) - most, s)
 
 def verdict(sides):
@@ -246,15 +251,13 @@ def finding6():
         "what differs between prompts is chance. A nat of log F̂ is a nat of the score that is trained on.\n")
 
 alone = {} # machine -> runs that had it to themselves
-for path in (args.results, args.cpu):
+for path in filter(None, (args.results, args.cpu)):
     path = os.path.join(os.path.dirname(path), "alone.jsonl")
     for r in read_lines(path) if os.path.exists(path) else ():
         alone.setdefault(r.get("machine", "two CPU cores") + ", alone", {})[r["run"]] = r
 def clocked(): # machine -> runs: those that were alone on it, or all of them
     if alone: return alone
-    machine = next((r["machine"] for r in runs.values() if "machine" in r), "?")
-    cpu = {"two CPU cores, beside other work": runs_of_cpu} if runs_of_cpu else {}
-    return cpu | {machine + ", several runs side by side": runs}
+    return {machine + ", beside other runs": rs for machine, rs in machines.items()}
 ALONE = [] if alone else [("with the machine to itself", "RESULTS=dev/results/imdb/alone.jsonl OUT=runs/alone "
     "dev/imdb_small.sh reference bon-16 best-vbon-n16- paper-vbon-n16- best-rl-beta0.8- paper-rl-beta0.8-")]
 
@@ -276,8 +279,8 @@ def finding7():
     table(("machine", "recipe", "vBoN", "RL", "vBoN / RL"), rows)
 
 def finding8():
-    sweep = {} # of both machines: their seeds differ
-    for name, r in (runs_of_cpu | runs).items():
+    sweep = {}
+    for name, r in runs.items():
         m = re.fullmatch(r"m-(\d+)-s\d+", name)
         if m: sweep.setdefault(int(m[1]), []).append(r["eval"])
     at = {m: {key: mean_se([e[KEYS[key]] for e in es]) for key in ("win", "reward")} for m, es in sweep.items()}
@@ -429,6 +432,13 @@ def ours():
         aim = ["%d %%" % GOALS[n], "reached" if 100 * share <= GOALS[n] else "not reached"] if n in GOALS else ["", ""]
         rows.append([str(n), "`%s`" % name, "%.1f ± %.1f %%" % (100 * share, 100 * error)] + aim)
     table(("N", "run", "distance left", "aimed at", ""), rows)
+    nearer = sorted((p for p in points if p.recipe == "nearer"), key=lambda p: (int(p.strength), -p.shares[16]))
+    if nearer:
+        say("**Longer, with all actions, and with more blocks** (recipe `fitted`; 1x is 12,800 episodes; the "
+            "seeds' mean):\n")
+        table(("N", "how", "episodes", "seeds", "distance left", "win rate", "KL"), [[p.strength, p.method.replace("-",
+            " "), p.variant, str(len(p.rs)), "%.1f ± %.1f %%" % (100 * p.shares[int(p.strength)],
+            100 * p.share_se(int(p.strength))), "%.4f ± %.4f" % (p.win, p.se["win"]), "%.3f" % p.kl] for p in nearer])
     rows, sides = [], {"win": [], "reward": []}
     for p in some("best", "vbon"):
         d = {key: at_point(some("best", "rl"), key, p) for key in sides}
@@ -439,8 +449,8 @@ def ours():
         "(%s). RL climbs the reward itself, so the latter is its own ground.\n" % (SAID[verdict(sides["win"])],
         counts(sides["win"]), SAID[verdict(sides["reward"])], counts(sides["reward"])))
     table(("point", "KL", "win rate less RL's", "reward less RL's"), rows)
-    rest = [p for p in tuned if (p.recipe not in ("paper", "scaled") and p.method not in ("vbon", "rl", "dpo", "bonbon",
-        "bon-sft")) or (p.method == "vbon" and p.variant)]
+    rest = [p for p in tuned if (p.recipe not in ("paper", "scaled", "nearer") and p.method not in ("vbon", "rl", "dpo",
+        "bonbon", "bon-sft")) or (p.method == "vbon" and p.variant)]
     if rest:
         say("**Other methods and variants**, beside vBoN's curve (%s) at their KL; distances left to "
             "Best-of-16:\n" % OURS)
@@ -462,7 +472,8 @@ posts = sum(next((r["eval"]["prompts"] for r in evals if r["half"] == h), 0) for
 print("Written by `python3 dev/findings.py` from %s (TL;DR, findings 9 to 12: %s; finding 6: %s). Movie reviews: a "
     "language model of a few million parameters, %d test prompts × %d responses, distances and KL in nats. TL;DR: "
     "models of a few million parameters, N = %s, %d posts. These are not the paper's models: a verdict says what "
-    "happens here.\n" % (args.results, args.tldr, args.ks, reference["prompts"], reference["samples"], best_n, posts))
+    "happens here.\n" % (args.results + (" and, for runs that it lacks, " + args.cpu if args.cpu else ""), args.tldr,
+    args.ks, reference["prompts"], reference["samples"], best_n, posts))
 print("""**How a verdict falls.** ± is a standard error: over prompts, and over seeds where there are several (all runs
 share their prompts, so errors of differences are rather too large). A comparison is *for* a claim when it lies on its
 side by two standard errors, *against* it when it lies on the other side by two, else *open*. Where a claim says

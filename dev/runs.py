@@ -96,7 +96,7 @@ def points_of(runs):
     """[RECIPE-]METHOD[-FLAGSTRENGTH][-VARIANT]-sSEED, any method: by recipe, method, strength and variant."""
     groups = {}
     for name, r in runs.items():
-        name = re.fullmatch(r"(?:(best|fitted|paper|scaled|offline)-)?(.+)-s\d+", name)
+        name = re.fullmatch(r"(?:(best|fitted|paper|scaled|offline|nearer)-)?(.+)-s\d+", name)
         m = name and (re.fullmatch(r"([a-z][a-z-]*?)-(n|beta|anchor-rate)([\d.]+)(?:-(.+))?", name[2])
             or re.fullmatch(r"([a-z]{2,})()()(?:-(.+))?", name[2]))
         if m and m[1] not in ("change", "control"):
