@@ -311,14 +311,16 @@ struct Ops {
     // that a loss linear in logp needs no forward
     void (*logprob_backward)(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target,
                              double temperature, size_t R, size_t C, size_t V);
-    // These two are the CPU's alone, and NULL elsewhere (--all-actions).
-    // logp (R,K) of K tokens of each row; choose: the likeliest, written to token (R,K), of equals the lower id first
+    // logp (R,K) of K tokens of each row; choose: the likeliest, the first first, written to token (R,K); of equals the
+    // lower id comes first
     void (*candidate_logprobs)(Buf logp, Buf token, bool choose, Buf inp, Buf w, double temperature, size_t K, size_t R,
                                size_t C, size_t V);
-    // kept, as logprob_forward left it, becomes the gradient of the logits (R,V): that of dlogp, and that of -scale
-    // sum_k pi_k (worth_k - kappa log pi_k - b) over a row's K tokens, b being what makes the sum 0
-    void (*all_actions_backward)(Buf kept, Buf dlogp, Buf target, Buf token, Buf worth, double kappa, double scale,
-                                 double temperature, size_t K, size_t R, size_t V);
+    // logprob_backward with logp and kept as logprob_forward left them, and beside the gradient of dlogp that of
+    // -scale sum_k pi_k (worth_k - kappa log pi_k - b) over a row's K tokens, b being what makes the sum 0. worth (R,K)
+    // becomes the second at these tokens
+    void (*all_actions_backward)(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target, Buf token,
+                                 Buf worth, double kappa, double scale, double temperature, size_t K, size_t R,
+                                 size_t C, size_t V);
     // (R): KL(p||q) over the vocabulary
     void (*head_kl)(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C, size_t V);
     void (*sample)(Buf token, Buf logp, Buf inp, Buf w, Buf uniform, double temperature, long top_k, double top_p,

@@ -963,13 +963,13 @@ static void group_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens, 
             o->ppo_loss(dlogp, value_head ? AT(p->head.dvalue) : (Buf){0}, p->sums, logp, AT(p->head.value),
                         AT(p->old_logp), AT(p->old_value), AT(p->advantage), AT(p->returns), 1 / (double)tokens,
                         opt->clip, opt->value_clip, opt->vf_coef, k);
-            if (K) {
-                o->all_actions_backward(p->kept, dlogp, target, slice(p->candidates.tokens, a * K, k * K),
+            if (K)
+                o->all_actions_backward(dhidden, dhead, logp, dlogp, p->kept, hidden, head, target,
+                                        slice(p->candidates.tokens, a * K, k * K),
                                         slice(p->candidates.numbers, a * K, k * K),
                                         opt->objective.kappa / p->candidates.unit, 1 / (double)tokens,
-                                        opt->temperature, K, k, V);
-                o->matmul_backward(dhidden, dhead, (Buf){0}, p->kept, hidden, head, k, C, V);
-            } else
+                                        opt->temperature, K, k, C, V);
+            else
                 o->logprob_backward(dhidden, dhead, (Buf){0}, dlogp, p->kept, hidden, head, target, opt->temperature,
                                     k, C, V);
 #undef AT

@@ -702,20 +702,20 @@ static void cpu_candidate_logprobs(Buf logp, Buf token, bool choose, Buf inp, Bu
     }
 }
 
-static void cpu_all_actions_backward(Buf kept, Buf dlogp, Buf target, Buf token, Buf worth, double kappa, double scale,
-                                     double temperature, size_t K, size_t R, size_t V)
+static void cpu_all_actions_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target,
+                                     Buf token, Buf worth, double kappa, double scale, double temperature, size_t K,
+                                     size_t R, size_t C, size_t V)
 {
+    (void)logp; // kept has the probabilities
     NEED(kept, R * V); NEED(dlogp, R); NEED_INDEX(target, R); NEED_INDEX(token, R * K); NEED(worth, R * K);
-    static Scratch s;
-    real *all = scratch(&s, R * K * sizeof *all);
     #pragma omp parallel for schedule(static) if (R * V > SMALL)
     for (size_t i = 0; i < R; i++) {
-        real *p = R_(kept) + i * V, *u = R_(worth) + i * K, *d = all + i * K;
+        real *p = R_(kept) + i * V, *d = R_(worth) + i * K;
         const int *y = I_(token) + i * K;
         double mass = 0, b = 0;
         for (size_t k = 0; k < K; k++) { // a probability of 0 has no gradient, and no logarithm
             double pi = (double)p[y[k]];
-            d[k] = (real)((double)u[k] - (pi > 0 ? kappa * log(pi) : 0));
+            d[k] = (real)((double)d[k] - (pi > 0 ? kappa * log(pi) : 0));
             mass += pi;
             b += pi * (double)d[k];
         }
@@ -726,6 +726,7 @@ static void cpu_all_actions_backward(Buf kept, Buf dlogp, Buf target, Buf token,
         p[I_(target)[i]] += taken;
         for (size_t k = 0; k < K; k++) p[y[k]] += d[k];
     }
+    cpu_matmul_backward(dinp, dw, (Buf){0}, kept, inp, w, R, C, V);
 }
 
 static void cpu_head_kl(Buf kl, Buf p_inp, Buf p_w, Buf q_inp, Buf q_w, double temperature, size_t R, size_t C,

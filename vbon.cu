@@ -281,6 +281,15 @@ __device__ inline float lanes_max(float x, int lanes)
     return x;
 }
 
+__device__ inline unsigned long long lanes_max(unsigned long long x, int lanes)
+{
+    for (int i = lanes / 2; i > 0; i /= 2) {
+        unsigned long long y = __shfl_xor_sync(0xffffffffu, x, i);
+        x = x > y ? x : y;
+    }
+    return x;
+}
+
 // The sum over a block of whole warps; every thread gets it. part: shared memory for a number a warp.
 enum { WARPS_MAX = 32 };
 template <class V> __device__ inline V block_sum(V x, V *part)
@@ -1860,8 +1869,20 @@ __global__ void __launch_bounds__(ROW_THREADS)
     if (threadIdx.x == 0 && logp) logp[blockIdx.x] = at_ - (a.most + logf(a.sum));
 }
 
-static void cuda_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target,
-                                  double temperature, size_t R, size_t C, size_t V)
+// dlogits += all at each row's K tokens, which are distinct.
+template <class T>
+__global__ void add_at_kernel(T *dlogits, const int *token, const float *all, size_t K, size_t n, size_t stride)
+{
+    // bytes: (8 + 2 * sizeof(T)) * n; flops: n; bound: its launch
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    T *d = dlogits + i / K * stride + token[i];
+    *d = (T)((float)*d + all[i]);
+}
+
+// all (R,K), or none: what is added to the gradient of the logits at the K tokens of each row
+static void head_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target, Buf token,
+                          Buf all, double temperature, size_t K, size_t R, size_t C, size_t V)
 {
     NEED(dinp, R * C);
     NEED(dw, V * C);
@@ -1878,11 +1899,19 @@ static void cuda_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kep
         if (inp.type != DT_F32) { d.type = inp.type; d.p = scratch(&scratch_2, n * stride * dtype_size(d.type)); }
         BY_TYPE(d,
                 RUN(logprob_backward_kernel<T>, (unsigned)n, row_threads(V), 0, at<T>(d), logp.p ? F_(logp) + r : NULL,
-                    F_(dlogp) + r, F_(logits), I_(target) + r, (float)(1 / temperature), V, stride));
+                    F_(dlogp) + r, F_(logits), I_(target) + r, (float)(1 / temperature), V, stride);
+                if (all.p) RUN(add_at_kernel<T>, (unsigned)ceil_div(n * K, THREADS), THREADS, 0, at<T>(d),
+                               I_(token) + r * K, F_(all) + r * K, K, n * K, stride));
         if (dinp.p)
             gemm(false, false, n, C, head_columns(w, C, V), d, stride, w, C, 0, rows_of(dinp, r, n, C), C, none);
         if (dw.p) gemm(true, false, head_columns(dw, C, V), C, n, d, stride, x, C, 1, dw, C, none);
     }
+}
+
+static void cuda_logprob_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target,
+                                  double temperature, size_t R, size_t C, size_t V)
+{
+    head_backward(dinp, dw, logp, dlogp, kept, inp, w, target, none, none, temperature, 0, R, C, V);
 }
 
 // KL = sum_j p_j (zp_j - zq_j) - lse_p + lse_q. A block a row.
@@ -1925,6 +1954,114 @@ __device__ inline unsigned ordered(float x)
 {
     unsigned u = __float_as_uint(x);
     return u & 0x80000000u ? ~u : u | 0x80000000u;
+}
+
+// A row's tokens in the order of their logits, the largest first, and of equals the lower id first, are in the order of
+// these numbers, none of which is 0.
+__device__ inline unsigned long long rank_of(float z, size_t j)
+{
+    return (unsigned long long)ordered(z) << 32 | ~(unsigned)j;
+}
+
+// The highest rank below `last` of the logits that this thread looks at.
+__device__ inline unsigned long long next_rank(const float *z, size_t V, unsigned long long last)
+{
+    unsigned long long best = 0;
+    for (size_t j = (size_t)threadIdx.x * 4; j < V; j += blockDim.x * 4) {
+        float x[4];
+        load(x, z + j, V - j);
+        for (int k = 0; k < 4; k++) {
+            unsigned long long r = j + k < V ? rank_of(x[k], j + k) : 0;
+            if (r > best && r < last) best = r;
+        }
+    }
+    return best;
+}
+
+// A block a row. Each thread knows the best of its own logits, and the one whose logit is the best of all looks again.
+__global__ void __launch_bounds__(ROW_THREADS)
+    candidate_logprobs_kernel(float *logp, int *token, bool choose, const float *logits, float it, size_t K, size_t V,
+                              size_t stride)
+{
+    // bytes: (4 * V + 8 * K) * gridDim.x; flops: (6 * V + 30 * blockDim.x) * gridDim.x; bound: memory
+    __shared__ Online part[WARPS_MAX];
+    __shared__ unsigned long long warp_best[2][WARPS_MAX]; // by turns: one barrier a round is enough
+    const float *z = logits + blockIdx.x * stride;
+    const size_t lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    Online a = online_none();
+    for (size_t j = (size_t)threadIdx.x * 4; j < V; j += blockDim.x * 4) {
+        float x[4];
+        load(x, z + j, V - j);
+        for (int k = 0; k < 4; k++) if (j + k < V) online_add(&a, x[k] * it, 0);
+    }
+    a = online_block(a, part);
+    const float lse = a.most + logf(a.sum);
+    int *y = token + blockIdx.x * K;
+    float *l = logp + blockIdx.x * K;
+    if (!choose) {
+        for (size_t k = threadIdx.x; k < K; k += blockDim.x) l[k] = z[y[k]] * it - lse;
+        return;
+    }
+    unsigned long long own = next_rank(z, V, ~0ull);
+    for (size_t k = 0; k < K; k++) {
+        unsigned long long best = lanes_max(own, 32), *of = warp_best[k % 2];
+        if (lane == 0) of[threadIdx.x / 32] = best;
+        __syncthreads();
+        best = lanes_max(lane < warps ? of[lane] : 0, 32);
+        if (own != best) continue;
+        y[k] = (int)~(unsigned)best;
+        l[k] = z[y[k]] * it - lse;
+        own = next_rank(z, V, best);
+    }
+}
+
+static void cuda_candidate_logprobs(Buf logp, Buf token, bool choose, Buf inp, Buf w, double temperature, size_t K,
+                                    size_t R, size_t C, size_t V)
+{
+    NEED(logp, R * K); NEED_INDEX(token, R * K); NEED(inp, R * C); NEED(w, V * C);
+    for (size_t r = 0, chunk = cuda_head_rows(V); r < R; r += chunk) {
+        size_t n = R - r < chunk ? R - r : chunk;
+        Buf logits = head_logits(head_room(none, &scratch_1, n, V), inp, w, r, n, C, V);
+        RUN(candidate_logprobs_kernel, (unsigned)n, row_threads(V), 0, F_(logp) + r * K, I_(token) + r * K, choose,
+            F_(logits), (float)(1 / temperature), K, V, head_stride(V));
+    }
+}
+
+// worth (K of a row) becomes the gradient of the logits: -scale pi (worth - kappa log pi - b) / temperature. A warp a
+// row; logp is the target's.
+__global__ void all_actions_kernel(float *worth, const int *token, const float *logits, const float *logp,
+                                   const int *target, float it, float kappa, float scale, size_t K, size_t R,
+                                   size_t stride)
+{
+    // bytes: (20 * K + 12) * R; flops: 28 * K * R; bound: its launch
+    const size_t row = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+    if (row >= R) return;
+    const float *z = logits + row * stride, lse = z[target[row]] * it - logp[row];
+    const int *y = token + row * K;
+    float *u = worth + row * K;
+    double mass = 0, b = 0;
+    for (size_t k = lane; k < K; k += 32) {
+        float l = z[y[k]] * it - lse, pi = expf(l);
+        u[k] -= kappa * l;
+        mass += (double)pi;
+        b += (double)(pi * u[k]);
+    }
+    mass = lanes_sum(mass, 32);
+    b = lanes_sum(b, 32) / mass;
+    for (size_t k = lane; k < K; k += 32) {
+        float pi = expf(z[y[k]] * it - lse);
+        u[k] = -scale * it * pi * (u[k] - (float)b);
+    }
+}
+
+static void cuda_all_actions_backward(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target,
+                                      Buf token, Buf worth, double kappa, double scale, double temperature, size_t K,
+                                      size_t R, size_t C, size_t V)
+{
+    NEED(logp, R); NEED(kept, R * head_stride(V)); NEED_INDEX(target, R); NEED_INDEX(token, R * K); NEED(worth, R * K);
+    RUN(all_actions_kernel, (unsigned)ceil_div(R * 32, THREADS), THREADS, 0, F_(worth), I_(token), F_(kept), F_(logp),
+        I_(target), (float)(1 / temperature), (float)kappa, (float)scale, K, R, head_stride(V));
+    head_backward(dinp, dw, none, dlogp, kept, inp, w, target, token, worth, temperature, K, R, C, V);
 }
 
 // The weight of a token whose logit is z when those below `least` are cut off.
@@ -2397,6 +2534,8 @@ static Ops make_table(void)
     OP(logprob_backward);
     OP(head_rows);
     OP(vocabulary_rows);
+    OP(candidate_logprobs);
+    OP(all_actions_backward);
     OP(head_kl);
     OP(sample);
     OP(ppo_loss);

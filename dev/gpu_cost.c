@@ -96,16 +96,19 @@ RUNS(run_tldr_all, cost_ppo(&pythia_2_8b, TRAIN_ALL, 512, 53, true))
 // Kernels that none of the stretches runs: of float, of what training by hand and evaluation need. Not in the table.
 static void run_others(void)
 {
-    enum { N = 2048, B = 4, NH = 12, HS = 64, C = NH * HS, V = 50257, R = 640 };
+    enum { N = 2048, B = 4, NH = 12, HS = 64, C = NH * HS, V = 50257, R = 640, K = 32 };
     const Ops *f = ops_cuda(DT_F32);
-    int start_[B + 1], index_[R];
+    int start_[B + 1], index_[R], few_[R * K];
     for (int b = 0; b <= B; b++) start_[b] = b * (N / B);
     for (int i = 0; i < R; i++) index_[i] = i;
+    for (int i = 0; i < R * K; i++) few_[i] = i % K * 1000 + i / K;
     #define NEW(name, n) Buf name = f->alloc(n, DT_F32, #name)
     NEW(out, (size_t)N * C); NEW(lse, (size_t)N * NH); NEW(qkv, (size_t)3 * N * C); NEW(dqkv, (size_t)3 * N * C);
-    NEW(dout, (size_t)N * C); NEW(weight, (size_t)V * C); NEW(kl, R);
+    NEW(dout, (size_t)N * C); NEW(weight, (size_t)V * C); NEW(kl, R); NEW(kept, R * f->vocabulary_rows(V));
+    NEW(few_logp, R * K);
     #undef NEW
     Buf start = f->alloc(B + 1, DT_I32, "start"), target = f->alloc(R, DT_I32, "target"),
+        few = f->alloc(R * K, DT_I32, "tokens"), likeliest = f->alloc(R * K, DT_I32, "candidates"),
         half = o->alloc((size_t)N * C, DT_BF16, "bfloat16"), square = o->alloc((size_t)C * C, DT_BF16, "weight"),
         bias = o->alloc(C, DT_BF16, "bias"), p = o->alloc(weight.n, DT_BF16, "weights"),
         m = o->alloc(weight.n, DT_U8, "first moments"), v = o->alloc(weight.n, DT_U8, "second moments"),
@@ -115,6 +118,7 @@ static void run_others(void)
     f->upload(start, start_);
     f->upload(ranges, &all);
     f->upload(target, index_);
+    f->upload(few, few_);
     cost_begin();
     for (int causal = 0; causal < 2; causal++) {
         f->attention_forward(out, lse, qkv, start, B, N, NH, HS, causal);
@@ -122,6 +126,9 @@ static void run_others(void)
     }
     f->logprob_forward(kl, kl, none, out, weight, target, 1, R, C, V);
     f->head_kl(kl, out, weight, dout, weight, 1, R, C, V);
+    f->candidate_logprobs(few_logp, likeliest, true, out, weight, 1, K, R, C, V);
+    f->logprob_forward(kl, none, kept, out, weight, target, 1, R, C, V);
+    f->all_actions_backward(dout, none, kl, lse, kept, out, weight, target, few, few_logp, 1, 1, 1, K, R, C, V);
     f->blend(dqkv, qkv, 0.99);
     f->fill(weight, 1);
     o->matmul_forward(out, half, square, bias, N, C, C);

@@ -209,7 +209,7 @@ static const Flag flag_table[] = {
          "jbond: weight of the KL to the anchor"),
     CHOICE("critic", critic, "train info", "auto", critics, "what the values are"),
     CHOICE("critic", critic, "world", "head", critics, "what the values are"),
-    FLAG("all-actions", FLAG_LONG, all_actions, "train world", "0", "0..4096",
+    FLAG("all-actions", FLAG_LONG, all_actions, "train world info", "0", "0..4096",
          "prefix-rank: at each state the reward model scores so many of the likeliest next tokens, and the gradient is "
          "taken over all of them (0: over the sampled one alone)"),
     FLAG("correction", FLAG_DOUBLE, correction, "train world", "0.3", "0..1",

@@ -216,7 +216,6 @@ static void ppo_options(PpoOptions *o, const Args *a)
         usage("--all-actions goes with --critic prefix-rank, whose regression says what a token's score is worth: with "
               "a reward cache and a causal reward model with the policy's tokenizer");
     if (tried.forward > 0) usage("--all-actions does not go with --objective %s", o->objective.row->name);
-    if (a->device != DEVICE_CPU) usage("--all-actions runs on the CPU alone: leave it out, or add --device cpu");
 }
 
 // What `auto` comes to, by what did best on two sizes of model (dev/results/imdb). A policy that has far to go from the

@@ -22,6 +22,7 @@ typedef struct {
     long train_layers; bool value_head, recompute, offload;
     bool average;                          // --average: the trained weights' moving average
     size_t draws; bool moving;             // of bond and jbond: the anchor's to a prompt; it has weights of its own
+    size_t actions;                        // --all-actions: candidates a state
     size_t rollout, minibatch, batch;      // of train: episodes; of offline: comparisons
     size_t groups, ranks;                  // --groups, processes
     size_t tokens, rows;                   // --micro-tokens, --decode-rows
@@ -115,6 +116,7 @@ static double plan_rollout(const JobSpec *j, double trained)
     double **arrays[] = ROLLOUT_ARRAYS(&r);
     double a_response = sizeof *r.y + sizeof *r.seq + sizeof *r.micro + sizeof *r.at + sizeof *r.place + sizeof(size_t);
     double an_action = sizeof arrays / sizeof *arrays * sizeof(double) + sizeof *r.y->ids + sizeof *r.y->logp;
+    if (j->actions) an_action += sizeof(double) + (double)j->actions * (sizeof(int) + 3 * sizeof(double));
     double token = sizeof *r.y->ids + sizeof *r.y->logp, a_draw = sizeof *r.y + sizeof(double) + sizeof(uint64_t);
     double anchor = draws * (a_draw + max_new * token) + (j->draws ? episodes * sizeof *r.seq : 0);
     anchor += j->draws ? trained * sizeof(real) : 0; // on their way
@@ -141,7 +143,8 @@ static void plan_train(Plan *p, const JobSpec *j, CudaScratch *s)
     plan_groups(p, j, &m);
     Ppo ppo = {.policy = &m, .max_prompt = j->max_prompt, .work = {.o = j->o},
         .opt = {.rollout = (long)j->rollout, .minibatch = (long)j->minibatch, .max_new = (long)j->max_new,
-            .tokens = j->tokens, .rows = j->rows, .groups = j->groups}, .anchor.K = j->draws};
+            .tokens = j->tokens, .rows = j->rows, .groups = j->groups}, .anchor.K = j->draws,
+        .candidates.K = j->actions};
     Arena reference = {.o = j->o};
     size_t trained = m.n_params - m.first;
     arena_take(&reference, trained, j->o->type, "copy of what trains");
@@ -363,6 +366,7 @@ static void job_of(JobSpec *j, size_t kind, const Args *a, const Config *model, 
         .longest = max_prompt + (kind == JOB_OFFLINE ? 0 : (size_t)a->max_new)};
     if (kind == JOB_TRAIN || kind == JOB_OFFLINE) j->average = a->average > 0;
     if (kind == JOB_TRAIN) {
+        j->actions = (size_t)a->all_actions;
         ObjectiveSpec goal = {.row = &objectives[a->objective], .N = a->n > 1 ? a->n : 2, .beta = 1, .k = a->k,
             .anchor_rate = a->anchor_rate};
         goal.row->weights(&goal);

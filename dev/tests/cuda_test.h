@@ -499,6 +499,25 @@ static void cuda_head_tests(void)
                 o->logprob_backward(ON(dx), ON(dw), (Buf){0}, ON(dlogp), ON(kept), ON(x), ON(w), ON(target), 0.7, R, C,
                     V);
             });
+            size_t K = V < 5 ? V : 5;
+            int *some = xmalloc(R * K * sizeof *some);
+            for (size_t i = 0; i < R * K; i++) some[i] = (int)((i / K * 31 + i % K) % V);
+            Operand *among = operand("candidates", R * K, DT_I32, some), *chosen = poisoned("chosen", R * K, DT_I32),
+                    *log_k = poisoned("candidates' logp", R * K, DT_REAL), *worth = random_real("worth", R * K, 1);
+            free(some);
+            CASE(NAME("candidate_logprobs"), tol, OUT(log_k),
+                o->candidate_logprobs(ON(log_k), ON(among), false, ON(x), ON(w), 0.7, K, R, C, V));
+            CASE(NAME("candidate_logprobs, the likeliest"), tol, OUT(log_k),
+                o->candidate_logprobs(ON(log_k), ON(chosen), true, ON(x), ON(w), 0.7, K, R, C, V));
+            CASE(NAME("candidate_logprobs, of those"), tol, OUT(log_k), { // what was written to token is what they are
+                o->candidate_logprobs(ON(log_k), ON(chosen), true, ON(x), ON(w), 1, K, R, C, V);
+                o->candidate_logprobs(ON(log_k), ON(chosen), false, ON(x), ON(w), 0.7, K, R, C, V);
+            });
+            CASE(NAME("all_actions_backward"), tol, OUT(dx, dw, worth), {
+                o->logprob_forward(ON(logp), (Buf){0}, ON(kept), ON(x), ON(w), ON(target), 0.7, R, C, V);
+                o->all_actions_backward(ON(dx), ON(dw), ON(logp), ON(dlogp), ON(kept), ON(x), ON(w), ON(target),
+                    ON(among), ON(worth), 0.3, 0.1, 0.7, K, R, C, V);
+            });
         }
         CASE(NAME("head_kl"), tol, OUT(logp), o->head_kl(ON(logp), ON(x), ON(w), ON(x2), ON(w2), 0.7, R, C, V));
         if (V == 1) only_zeros(logp, R, "KL");
@@ -603,10 +622,13 @@ static void cuda_ppo_tests(void)
     world_create(&w, false, 4);
     static int prompt_ids[1] = {1};
     // all trains; the top block, the frozen one below run once a rollout; jbond, whose anchor has moved when it draws
-    // for the second time
-    for (int variant = 0; variant < 3; variant++) {
+    // for the second time; the gradient over three tokens of each state
+    for (int variant = 0; variant < 4; variant++) {
         enum { E = 40 };
-        static const char *const names[] = {"all", "top block", "jbond"};
+        static const char *const names[] = {"all", "top block", "jbond", "all actions"};
+        static const char *const flags[] = {"--n 4", "--n 4",
+            "--objective jbond --anchor-rate 0.5 --critic others --lambda 1",
+            "--n 4 --critic prefix-rank --all-actions 3"};
         long layers = variant == 1 ? 1 : TRAIN_ALL;
         Ppo p[2];
         Model m[2];
@@ -620,10 +642,10 @@ static void cuda_ppo_tests(void)
             cdf[side] = (Cdf){.M = STRINGS, .reward = w.reward, .key = keys};
             Args a;
             PpoOptions opt = world_told(&a,
-                "%s --fhat digamma --rollout %d --episodes %d --minibatch 24 --ppo-epochs 2",
-                variant == 2 ? "--objective jbond --anchor-rate 0.5 --critic others --lambda 1" : "--n 4", E, 2 * E);
+                "%s --fhat digamma --rollout %d --episodes %d --minibatch 24 --ppo-epochs 2", flags[variant], E, 2 * E);
             opt.tokens = 40;
             ppo_create(&p[side], &opt, &m[side], &prompt[side], &cdf[side], 1, world_reward, &w);
+            p[side].score_candidates = world_candidates;
         }
         size_t differ = 0, drawn = 0;
         for (int iteration = 0; iteration < 2; iteration++) {
