@@ -72,6 +72,10 @@ for kind in gpt2 pythia distilbert gpt2_fp32; do
         quiet "$VBON" train $D $S $R $P --model "$lm" --reward "$rm" --cache "$c" --n 4 --max-new 16 \
             --episodes 24 --ppo-epochs 1 $SPARE --out "$dir/$kind.8bit"
         planned train $S $R $P --model "$lm" --reward "$rm" $SPARE
+        ACTIONS="--critic prefix-rank --all-actions 32"
+        quiet "$VBON" train $D $S $R $P $ACTIONS --model "$lm" --reward "$rm" --cache "$c" --n 4 --max-new 16 \
+            --episodes 24 --ppo-epochs 1 --out "$dir/$kind.actions"
+        planned train $S $R $P $ACTIONS --model "$lm" --reward "$rm"
     esac
     J="--objective jbond --average .9 --train-layers 2"
     quiet "$VBON" train $D $S $R $P $J --model "$lm" --reward "$rm" --prompts "$dir/prompts.jsonl" --max-new 16 \
