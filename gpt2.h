@@ -315,9 +315,9 @@ struct Ops {
     // lower id comes first
     void (*candidate_logprobs)(Buf logp, Buf token, bool choose, Buf inp, Buf w, double temperature, size_t K, size_t R,
                                size_t C, size_t V);
-    // logprob_backward with logp and kept as logprob_forward left them, and beside the gradient of dlogp that of
-    // -scale sum_k pi_k (worth_k - kappa log pi_k - b) over a row's K tokens, b being what makes the sum 0. worth (R,K)
-    // becomes the second at these tokens
+    // logprob_backward with logp and kept as this device's logprob_forward left them, and beside the gradient of dlogp
+    // that of -scale sum_k pi_k (worth_k - kappa log pi_k - b) over a row's K tokens, b being what makes the sum 0.
+    // worth (R,K) becomes the second at these tokens
     void (*all_actions_backward)(Buf dinp, Buf dw, Buf logp, Buf dlogp, Buf kept, Buf inp, Buf w, Buf target, Buf token,
                                  Buf worth, double kappa, double scale, double temperature, size_t K, size_t R,
                                  size_t C, size_t V);

@@ -642,6 +642,7 @@ static void group_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens, 
 static double anchor_log_f(const Ppo *p, size_t i);
 static void anchor_gradient(Ppo *p, const size_t *rows, size_t n, size_t tokens, GroupSums *sums);
 static void measure(Ppo *p, const char *key, double value);
+static void candidates_clear(Ppo *p);
 static void candidates_choose(Ppo *p, const size_t *rows, size_t n);
 static void candidates_move(Ppo *p, double *numbers, const size_t *rows, size_t n, bool up);
 static void candidates_worth(Ppo *p);
@@ -751,6 +752,7 @@ static void old_logps_and_values(Ppo *p)
     double *found[] = {r->old_logp, r->entropy, r->value};
     size_t n_found = opt->critic->value_head ? 3 : 2;
     for (size_t k = 0; k < n_found; k++) memset(found[k], 0, r->actions * sizeof **found);
+    candidates_clear(p);
     for (size_t b = 0; b < E; b += MB)
         for (Group x = {0}; group_next(&p->groups, &x, b + MB < E ? MB : E - b);)
             for (size_t i = b + x.from, end = i + x.n, fit; i < end; i += fit) {

@@ -2042,12 +2042,12 @@ __global__ void all_actions_kernel(float *worth, const int *token, const float *
     double mass = 0, b = 0;
     for (size_t k = lane; k < K; k += 32) {
         float l = z[y[k]] * it - lse, pi = expf(l);
-        u[k] -= kappa * l;
+        u[k] -= pi > 0 ? kappa * l : 0;
         mass += (double)pi;
         b += (double)(pi * u[k]);
     }
     mass = lanes_sum(mass, 32);
-    b = lanes_sum(b, 32) / mass;
+    b = mass > 0 ? lanes_sum(b, 32) / mass : 0;
     for (size_t k = lane; k < K; k += 32) {
         float pi = expf(z[y[k]] * it - lse);
         u[k] = -scale * it * pi * (u[k] - (float)b);

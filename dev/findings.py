@@ -234,7 +234,7 @@ def finding6():
         at = {r["M"]: r["errors"]["digamma"] for r in ks["table"]}
     except (OSError, ValueError, KeyError) as e:
         sys.exit(f"{args.ks}: not what `vbon ks --out` writes: {e}")
-    parts, lacking = [], [("the adversarial prompts", "vbon ks --ms 100,200 --out %s" % args.ks)]
+    parts, lacking = [], [("the adversarial prompts", "vbon ks, as in dev/results/imdb/README.md")]
     if 200 in at:
         e, se = at[200]
         parts.append(("mean |log F̂_200 − log F̂_%d| over %d prompts is at most %g" % (ks["samples"], ks["prompts"],
@@ -432,7 +432,8 @@ def ours():
         aim = ["%d %%" % GOALS[n], "reached" if 100 * share <= GOALS[n] else "not reached"] if n in GOALS else ["", ""]
         rows.append([str(n), "`%s`" % name, "%.1f ± %.1f %%" % (100 * share, 100 * error)] + aim)
     table(("N", "run", "distance left", "aimed at", ""), rows)
-    nearer = sorted((p for p in points if p.recipe == "nearer"), key=lambda p: (int(p.strength), -p.shares[16]))
+    nearer = sorted((p for p in points if p.recipe == "nearer"),
+        key=lambda p: (int(p.strength), -p.shares[int(p.strength)]))
     if nearer:
         say("**Longer, with all actions, and with more blocks** (recipe `fitted`; 1x is 12,800 episodes; the "
             "seeds' mean):\n")
@@ -480,9 +481,9 @@ side by two standard errors, *against* it when it lies on the other side by two,
 *equal*, it is for it when |difference| + 2 errors is within the stated tolerance, against it when |difference| − 2
 errors is not. A part of a claim *holds* where at least nine in ten comparisons are for it and none is against; it *does
 not* where some are against, and at least as many as are for it, or where one is *far against* it, by four errors, which
-chance does to none of so many; else it is *not decided*. A claim holds when all of its parts do, and does not when one
-of them does not. Where it can be tested on several grounds (two recipes), it has a
-verdict only if they agree. "%s" is `--preset best`; "%s" is `--preset sentiment` at a rate
+chance does to none of so many; else it is *not decided*. (What is measured by a clock rests on means of two runs.) A
+claim holds when all of its parts do, and does not when one of them does not. Where it can be tested on several grounds
+(two recipes), it has a verdict only if they agree. "%s" is `--preset best`; "%s" is `--preset sentiment` at a rate
 for this size, its RL on rewards divided by their deviation. The tables behind all of this
 stand beside the files named above.
 """ % (OURS, PAPERS))

@@ -198,7 +198,7 @@ if sweep:
 SAMPLES = re.compile(r"change-(?:(?:learned-)?m-\d+-s\d+|fhat-\w+-m-\d+(?:-s\d+)?|compat-.+)") # a table below
 changes = [r for name, r in runs.items() if re.match("change-|control-|nearer-", name) and not SAMPLES.fullmatch(name)]
 if changes:
-    print("\n## What matters at N=16, seed 1, controls, and runs towards Best-of-N\n\n"
+    print("\n## What matters at N=16 (seed 1), controls, and runs towards Best-of-N\n\n"
         "To BoN: of N = 16, or of the n in the name. "
         "Saturation: share of the last rollout above every cached sample. To BoN on training prompts: "
         "the last rollout's, in nats (no error bar: not logged then). "
@@ -211,7 +211,7 @@ if changes:
     for name in ["best-vbon-n16-s1", "paper-vbon-n16-s1"] + [r["run"] for r in changes]:
         if name not in runs: continue
         r = runs[name]; e, l = r["eval"], r["last"]
-        n = int((re.search(r"-n(\d+)-(?:\dx-)?s", name) or [0, 16])[1])
+        n = int((re.search(r"-n(\d+)-(?:\d+x-)?s", name) or [0, 16])[1])
         value = lambda key: "%.2f" % l[key] if isinstance(l.get(key), (int, float)) else ""
         error = " ± " + value("vbon/distance_se") if value("vbon/distance_se") else ""
         row(name, "%d" % l["episode"], "%.4f ± %.4f" % tuple(e["win_rate"]), "%.3f ± %.3f" % tuple(e["reward"]),

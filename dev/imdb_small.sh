@@ -300,7 +300,12 @@ nearer() { # NAME N SEED RATE TIMES FLAGS
 }
 deeper() { # the same
     wanted "nearer-$1-n$2-$5x-s$3" || return 0
-    [ -f "$OUT/deeper/model.safetensors" ] || "${PYTHON:-python3}" dev/deeper.py "$MODEL" "$OUT/deeper" --blocks 6
+    [ -d "$OUT/deeper" ] || {
+        rm -rf "$OUT/deeper.tmp"
+        "${PYTHON:-python3}" dev/deeper.py "$MODEL" "$OUT/deeper.tmp" --blocks 6 > "$OUT/deeper.log" 2>&1 ||
+            { failed "nearer-$1: dev/deeper.py failed: $(tail -n 1 "$OUT/deeper.log")"; return 0; }
+        mv "$OUT/deeper.tmp" "$OUT/deeper"
+    }
     sed '1s/"model":"[^"]*",//' "$OUT/cache.jsonl" > "$OUT/cache-deeper.jsonl"
     nearer "$@" --model "$OUT/deeper" --cache "$OUT/cache-deeper.jsonl"
 }

@@ -279,7 +279,8 @@ def figure6():
 
 def distance():
     """What is left of the reference's distance to Best-of-N, each method at the N it aims at."""
-    ps = [p for p in points if p.method != "l" and p.said.startswith("N") and int(p.strength) in NS]
+    ps = [p for p in points if p.method != "l" and p.recipe != "nearer" and p.said.startswith("N")
+        and int(p.strength) in NS]
     if not ps: return missing("distance", "no runs with N = 2, 4, 16 or 64", "dev/imdb_small.sh")
     fig, ax = plt.subplots(figsize=(8.6, 4.6))
     groups = sorted({(p.method, p.recipe, p.variant) for p in ps},
@@ -338,7 +339,7 @@ def curves():
         "Best-of-N, so it has no distance; rewards of `scaled` runs are divided by their deviation.", [source])
 
 FIGURES = {
-    "figure2": lambda: figure2("figure2", lambda p: p.recipe not in ("paper", "scaled") and p.method != "l",
+    "figure2": lambda: figure2("figure2", lambda p: p.recipe not in ("paper", "scaled", "nearer") and p.method != "l",
         "this engine's recipe", "Movie reviews, 512 test prompts: vBoN and RL by this engine's recipe, and what learns "
         "from the cache alone."),
     "figure2_paper": lambda: figure2("figure2_paper", lambda p: p.recipe in ("paper", "scaled", "offline")

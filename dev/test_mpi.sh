@@ -75,6 +75,7 @@ PPO="train --model lm --reward rm --cache cache.jsonl --max-new 6 --episodes 40 
     --critic head --ppo-epochs 4"
 same vbon $PPO --n 4 --trace 3 --average 0.5
 same trunk $PPO --n 4 --train-layers 1 --critic prefix-rank --compat jointp
+same actions $PPO --n 4 --critic prefix-rank --all-actions 5
 same jbond $PPO --objective jbond --critic others
 same small $PPO --n 4 --minibatch 3 --ppo-epochs 2
 same sft sft $FRESH $TINY --batch 5 --held-out texts.jsonl

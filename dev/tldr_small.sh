@@ -12,7 +12,7 @@
 # the training reward at one temperature; at each temperature reference samples judged by the judge and a pool of other
 # draws rewarded by the training reward; the same six, Best-of-N chosen from the pool, judged by the judge; one response
 # each to look at. --preset tldr but for: N and M (no 100 of 200 at two cores); TRAIN, what the study of movie reviews
-# found better for few episodes; RL's --beta, chosen so that its KL is vBoN's when training ends.
+# found better for few episodes; RL's --beta: of .1, .12 and .52 the one whose KL at T = .75 is nearest to vBoN's.
 #
 # DIR holds imdb/train.jsonl.gz and imdb/test.jsonl.gz (with SFT= alone) and tldr/posts.jsonl.gz (lines
 # {"prompt","reference","policy","subreddit","preferred"?}). The split, the pairs and the tables need python3 with the

@@ -66,6 +66,16 @@ static void candidates_move(Ppo *p, double *numbers, const size_t *rows, size_t 
     free(token); free(number);
 }
 
+// Of every process, what it does not choose itself is 0 until all is gathered.
+static void candidates_clear(Ppo *p)
+{
+    Candidates *c = &p->candidates;
+    if (!c->K) return;
+    size_t n = p->rollout.actions * c->K;
+    memset(c->token, 0, n * sizeof *c->token);
+    memset(c->logp, 0, n * sizeof *c->logp);
+}
+
 // The K likeliest of the states that the pass has run, the responses rows[0..n)
 static void candidates_choose(Ppo *p, const size_t *rows, size_t n)
 {

@@ -14,9 +14,9 @@
 // F-hat_M, as a rollout's responses are; F-hat_all counts all samples but the response itself. As the M are among all,
 // this is smaller than the error against the truth, by a factor of about sqrt(1 - M/all): .76 for 250 of 600. It is
 // printed for every estimate that --fhat names, as it is trained on (`mc` with half a sample where none is below), and
-// each is compared with `digamma` of all samples, where all but `expfit` hardly differ. For `digamma` it is also printed
-// over the quarter of the prompts whose mean reward is lowest, the adversarial ones: the paper's F-hat is stable earlier
-// on the one such prompt it shows.
+// each is compared with `digamma` of all samples, where all but `expfit` hardly differ. For `digamma` it is printed
+// over the quarter of the prompts with the lowest mean rewards too, the adversarial ones: the paper's F-hat is stable
+// earlier on the one such prompt that it shows.
 #pragma once
 typedef struct { double statistic, p; } KsTest; // the largest distance between two empirical CDFs; its exact p-value
 KsTest ks_test(const double *a, size_t n, const double *b, size_t m); // each in any order
@@ -186,8 +186,8 @@ static void ks_errors_print(const json_t *table, size_t samples)
 {
     json_t *row;
     size_t v;
-    printf("\nmean |log F_M - log F_%zu|, nats, by --fhat, and digamma's over the quarter of\nthe prompts with the lowest "
-           "mean rewards; no fit: prompts where expfit finds none and is add1\n", samples);
+    printf("\nmean |log F_M - log F_%zu|, nats, by --fhat, and digamma's over the quarter of\n"
+           "the prompts with the lowest mean rewards; no fit: prompts where expfit finds none and is add1\n", samples);
     printf("%6s", "M");
     for (size_t f = 0; fhats[f].name; f++) if (!fhats[f].exact) printf(" | %-20s", fhats[f].name);
     printf(" | %-20s | no fit\n", "adversarial quarter");
@@ -226,8 +226,8 @@ static json_t *ks_curve(const char *prompt, const Cdf *c, KsMean of, const char 
 }
 
 // numbers (n): of prompts, counted from 1. With n = 0, --curves auto, the prompts that come nearest to what the
-// paper's three are made to be: of the lowest, the median and the highest mean reward. mean: by prompt; lowest: those of
-// the lowest first.
+// paper's three are made to be: of the lowest, the median and the highest mean reward. mean: by prompt; lowest: the
+// same from the lowest up.
 static json_t *ks_curves(const Cache *c, const Cdf *cdf, const KsMean *mean, const KsMean *lowest, const long *numbers,
                          size_t n)
 {
@@ -315,7 +315,7 @@ static void cmd_ks(const Args *a)
         free(text);
     }
     json_decref(j);
-    free(log_all);
+    free(log_all); free(mean);
     cdfs_free(cdf, c.n);
     cache_free(&c);
 }
