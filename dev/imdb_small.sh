@@ -298,7 +298,8 @@ nearer() { # NAME N SEED RATE TIMES FLAGS
     name="nearer-$1-n$2-$5x-s$3" n=$2 seed=$3 rate=$4 times=$5; shift 5
     run "$name" "$TRAIN $((EPISODES * times))" --preset best --objective vbon --n "$n" --seed "$seed" --lr "$rate" "$@"
 }
-deeper() { # the same
+deeper() { # the same, of the models in dev/models/imdb
+    [ -z "$LM" ] || return 0
     wanted "nearer-$1-n$2-$5x-s$3" || return 0
     [ -d "$OUT/deeper" ] || {
         rm -rf "$OUT/deeper.tmp"
