@@ -1372,8 +1372,9 @@ static char *log_without_times(const char *dir)
     return out;
 }
 
-// Starts vbon, kills it; returns 1 when it was still running
-static int kill_later(const char *args, double seconds, int sig)
+// Starts vbon, and kills it after so many seconds or, with seconds 0, when this file of the test's folder is there, if
+// that is before it ends; returns 1 when it was still running
+static int kill_when(const char *args, double seconds, const char *file, int sig)
 {
     fflush(NULL);
     pid_t pid = fork();
@@ -1383,14 +1384,19 @@ static int kill_later(const char *args, double seconds, int sig)
         execl("/bin/sh", "sh", "-c", cmd, (char *)NULL);
         _exit(99);
     }
+    char *path = file ? tmp_path(file) : NULL;
+    int status, running = 1;
     usleep((useconds_t)(seconds * 1e6));
-    int status, running = waitpid(pid, &status, WNOHANG) == 0;
+    do running = waitpid(pid, &status, WNOHANG) == 0;
+    while (running && path && access(path, F_OK) && !usleep(500));
+    free(path);
     if (running) { kill(pid, sig); waitpid(pid, &status, 0); }
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     CHECK(!running || code == 0 || code == 128 + sig, "vbon %s: stopped by signal %d it ended with %d", args, sig,
         code);
     return running;
 }
+static int kill_later(const char *args, double seconds, int sig) { return kill_when(args, seconds, NULL, sig); }
 
 // ----------------------------------------------------------------------------
 // offline training
@@ -1761,12 +1767,8 @@ static void killed_at_any_moment(void) // moments drawn by seed over the run's l
 static void half_a_run(void) // torn/: begun, and killed after its first checkpoint
 {
     char *latest = tmp_path("torn/latest");
-    double wait = 0.15;
     shell("rm -rf torn");
-    for (int tries = 0; tries < 20 && access(latest, F_OK); tries++, wait *= 1.3) {
-        shell("rm -rf torn");
-        kill_later(TRAIN "--out torn", wait, SIGKILL);
-    }
+    kill_when(TRAIN "--out torn", 0, "torn/latest", SIGKILL);
     CHECK(!access(latest, F_OK), "no run could be killed after its first checkpoint");
     free(latest);
 }

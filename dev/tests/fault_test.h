@@ -406,13 +406,8 @@ static void test_saving(void)
         "{\"text\":\"the third of them is good\"}\n");
     #define SAVED "sft --model lm --data h.jsonl --batch 2 --lr 1e-3 "
     // by the clock: at whatever step it saves, the end is the same
-    double t = clock_seconds();
     expect_success(SAVED "--steps 100 --threads 2 --save-minutes 0 --out h1");
-    t = clock_seconds() - t;
-    for (double wait = t * 0.7; !is_there("h2/latest") && wait < 20; wait *= 1.3) {
-        shell("rm -rf h2");
-        kill_later(SAVED "--steps 100 --threads 2 --save-minutes 1e-5 --out h2", wait, SIGKILL);
-    }
+    kill_when(SAVED "--steps 100 --threads 2 --save-minutes 1e-5 --out h2", 0, "h2/latest", SIGKILL);
     said = vbon_says(SAVED "--steps 100 --threads 2 --save-minutes 1e-5 --resume --out h2");
     CHECK(strstr(said, "going on from") && same_files("h1/model.safetensors", "h2/model.safetensors"),
         "saved by the clock: %s", said);
@@ -421,10 +416,7 @@ static void test_saving(void)
     CHECK(strstr(said, "h3: no checkpoint: the run starts from the beginning"),
         "--resume without a checkpoint: %s", said);
     // another thread count, other data
-    for (double wait = t * 0.5; !is_there("h4/latest") && wait < 20; wait *= 1.5) {
-        shell("rm -rf h4");
-        kill_later(SAVED "--steps 5000 --threads 2 --save-every 1 --out h4", wait, SIGKILL);
-    }
+    kill_when(SAVED "--steps 5000 --threads 2 --save-every 1 --out h4", 0, "h4/latest", SIGKILL);
     expect_failure(SAVED "--steps 5000 --threads 1 --save-every 1 --resume --out h4", 1,
         "another --threads (2, now 1)");
     shell("echo '{\"text\":\"a fourth\"}' >> h.jsonl");
