@@ -22,11 +22,14 @@ for reward in "$dir/rm" dev/fixtures/distilbert; do
     both="--reward $reward --max-new 6 --seed 1"
     vbon "cache $both --device cuda --model $dir/lm --prompts $dir/prompts.jsonl --samples 4 --out $dir/cache.jsonl"
     for on in cuda cpu; do
+        # the all-actions gradient, where the reward model reads the policy's tokens
+        [ "$reward" != "$dir/rm" ] || vbon "train $both --device $on --model $dir/lm --cache $dir/cache.jsonl --n 2
+            --episodes 8 --rollout 4 --minibatch 4 --all-actions 4 --out $dir/actions.$on"
         vbon "train $both --device $on --model $dir/lm --cache $dir/cache.jsonl --n 2 --episodes 8 --rollout 4
             --minibatch 4 --out $dir/policy.$on"
         vbon "eval $both --device $on --model $dir/policy.cuda --reference $dir/lm --cache $dir/cache.jsonl --ns 2
             --samples 2 --out $dir/eval.json"
     done
-    rm -r "$dir/policy.cuda" "$dir/policy.cpu" "$dir/cache.jsonl"
+    rm -rf "$dir"/policy.* "$dir"/actions.* "$dir/cache.jsonl"
     echo "$(basename "$reward"): cached on the device, trained and evaluated there and on the CPU"
 done

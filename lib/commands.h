@@ -211,11 +211,7 @@ static void ppo_options(PpoOptions *o, const Args *a)
     if (o->critic->prefixes && o->fhat->exact)
         usage("--critic %s ranks prefixes among cached samples: it does not go with --fhat exact", o->critic->name);
     if (flag_given("correction") == 2 && !o->all_actions) usage("--correction goes with --all-actions");
-    if (!o->all_actions) return;
-    if (o->critic != &critics[CRITIC_PREFIX_RANK])
-        usage("--all-actions goes with --critic prefix-rank, whose regression says what a token's score is worth: with "
-              "a reward cache and a causal reward model with the policy's tokenizer");
-    if (tried.forward > 0) usage("--all-actions does not go with --objective %s", o->objective.row->name);
+    all_actions_check(a, tried.forward);
 }
 
 // What `auto` comes to, by what did best on two sizes of model (dev/results/imdb). A policy that has far to go from the

@@ -210,6 +210,16 @@ static const Critic *critic_used(const Args *a)
     return &critics[ranks && a->reward && reward_reads_ids(a->reward, a->model) ? CRITIC_PREFIX_RANK : CRITIC_HEAD];
 }
 
+// Refuses --all-actions where it cannot be; forward: the objective's, above 0 where it draws beside the policy.
+static void all_actions_check(const Args *a, double forward)
+{
+    if (!a->all_actions) return;
+    if (critic_used(a) != &critics[CRITIC_PREFIX_RANK])
+        usage("--all-actions goes with --critic prefix-rank, whose regression says what a token's score is worth: with "
+              "a reward cache and a causal reward model with the policy's tokenizer");
+    if (forward > 0) usage("--all-actions does not go with --objective %s", objectives[a->objective].name);
+}
+
 static void open_reward(Reward *r, const Args *a, const Tokenizer *t)
 {
     reward_open(r, require(a->reward, "reward"), t, device_ops(a), (size_t)a->micro_tokens, a->reward_timeout);

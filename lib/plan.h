@@ -370,6 +370,7 @@ static void job_of(JobSpec *j, size_t kind, const Args *a, const Config *model, 
         ObjectiveSpec goal = {.row = &objectives[a->objective], .N = a->n > 1 ? a->n : 2, .beta = 1, .k = a->k,
             .anchor_rate = a->anchor_rate};
         goal.row->weights(&goal);
+        all_actions_check(a, goal.forward);
         if (goal.forward > 0) j->draws = (size_t)(goal.best > goal.k ? goal.best : goal.k);
         j->moving = j->draws && goal.anchor_rate > 0;
     }

@@ -1178,6 +1178,9 @@ static void flags_are_refused(void)
         {"train --optimizer-state 16bit", 2, "must be one of fp32|8bit"},
         {"train --offload", 2, "on the CPU there is no other memory to go to"},
         {"info --offload --model lm", 2, "on the CPU there is no other memory to go to"},
+        {"info --model lm --reward rm --critic head --all-actions 4", 2, "goes with --critic prefix-rank"},
+        {"info --model lm --reward rm --critic prefix-rank --objective bond --all-actions 4", 2,
+         "does not go with --objective bond"},
         {"train --offload --device cuda --objective jbond", 2, "the anchor of --objective jbond draws"},
         {"sft --tokenizer dev/demo/tokenizer --data prompts.jsonl --out agree_none --device cuda --average .9 "
          "--optimizer-state 8bit", 2, "no exact weights to average"},
