@@ -53,12 +53,14 @@ def finish(fig, name, said, sources, legend_rows=0):
     fig.tight_layout(rect=(0, caption + 0.2 * legend_rows / height, 1, 1))
     fig.text(0.012, 0.06 / height, text, fontsize=7.5, color="#444444", va="bottom")
     for legend in fig.legends: legend.set_bbox_to_anchor((0.5, caption))
+    for ax in fig.axes: write_labels(ax) # now that it stands where it stays
     path = os.path.join(args.out, name + ".svg")
     fig.savefig(path, metadata={"Date": None, "Creator": None})
     if args.png: fig.savefig(os.path.join(args.png, name + ".png"), dpi=110)
     plt.close(fig)
-    # hundredths of a point are enough, and half the bytes
-    with open(path, encoding="utf-8") as f: svg = re.sub(r"(\.\d\d)\d+", r"\1", f.read())
+    # hundredths of a point are enough, and half the bytes; texts stay as they are
+    with open(path, encoding="utf-8") as f:
+        svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), f.read())
     with open(path, "w", encoding="utf-8") as f: f.write(svg)
     print(path)
 
@@ -73,23 +75,57 @@ def root_axis(ax, to):
     ax.set_xticks(kept, ["%g" % t for t in kept])
     ax.set_xlabel("KL to the reference, nats (over its square root)")
 
-def said(p): # beside a point: its N or beta, and what its name says else
-    strength = p.said.replace(" ", "").replace("N=", "").replace("=", " ")
-    return strength + (", " if strength and p.variant else "") + p.variant.replace("lr", "rate ")
+def said(p): return p.said.replace(" ", "").replace("N=", "").replace("=", " ") # beside a point: its N or beta
+
+marks = {} # by axes: of every point its place, what is written beside it ("": nothing) and the colour
+
+def mark(ax, x, y, text="", colour="black"): marks.setdefault(ax, []).append((x, y, text, colour))
+
+def write_labels(ax):
+    """Each mark's text at the nearest free place around it: beside no other mark, on no other text, inside the axes."""
+    scale, size = 72 / ax.figure.dpi, 6.8 # all in points
+    at = [ax.transData.transform(m[:2]) * scale for m in marks.get(ax, [])]
+    box = ax.bbox.extents * scale
+    taken = [(x - 3.5, y - 3.5, x + 3.5, y + 3.5) for x, y in at]
+    shared = lambda a, b: max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    places = [(dx * far, dy * far) for far in (1, 1.7, 2.6, 3.8)
+        for dx, dy in ((6, 0), (5, 5), (5, -5), (-6, 0), (-5, 5), (-5, -5), (0, 8), (0, -8))]
+    for i, ((x, y), (*_, text, colour)) in enumerate(zip(at, marks.get(ax, []))):
+        if not text: continue
+        w, found = 0.56 * size * len(text), []
+        for k, (dx, dy) in enumerate(places):
+            left = x + dx - (0 if dx > 0 else w if dx < 0 else w / 2)
+            own = (left, y + dy - size / 2, left + w, y + dy + size / 2)
+            over = sum(shared(own, b) for b in taken) + 10 * (w * size - shared(own, box))
+            found.append((over, k, own))
+        over, k, own = min(found)
+        dx, dy = places[k]
+        taken.append(own)
+        ax.annotate(text, marks[ax][i][:2], textcoords="offset points", xytext=(dx, dy), fontsize=size, color=colour,
+            ha="left" if dx > 0 else "right" if dx < 0 else "center", va="center", zorder=6,
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": colour, "shrinkA": 0, "shrinkB": 2} if k > 15 else None)
 
 def axis_of(key): return {"win": "win rate against the reference", "reward": "mean reward"}[key]
 def darker(colour): return tuple(0.7 * c for c in matplotlib.colors.to_rgb(colour))
 
-def draw_points(ax, ps, key, colour, marker, name, place):
-    """What is on the points' own front is joined where there are two such; the others are paler. Hollow: a variant."""
-    own = sorted(front(ps, key), key=lambda p: p.kl)
+def plain(ps):
+    """Those by a method's own rate: where all are variants (BOND and J-BOND have their rates in their names), by the
+    lowest."""
+    usual = {(p.method, p.recipe): min(q.variant for q in ps if (q.method, q.recipe) == (p.method, p.recipe))
+        for p in ps}
+    return [p for p in ps if p.variant == usual[p.method, p.recipe]]
+
+def draw_points(ax, ps, key, colour, marker, name):
+    """What is on the points' own front is joined where there are two such; the others are paler. Hollow and without a
+    label: a variant, which is on no such line."""
+    usual = plain(ps)
+    own = sorted(front(usual, key), key=lambda p: p.kl)
     if len(own) > 1: ax.plot([p.kl for p in own], [getattr(p, key) for p in own], "-", color=colour, lw=1, zorder=2)
     for p in ps:
         on = p in own
         ax.errorbar(p.kl, getattr(p, key), yerr=p.se[key], xerr=p.se["kl"], fmt=marker, color=colour, ms=5.5, lw=0.8,
-            alpha=1 if on else 0.4, zorder=4 if on else 3, mfc="white" if p.variant else colour)
-        ax.annotate(said(p), (p.kl, getattr(p, key)), textcoords="offset points", xytext=place[0], ha=place[1],
-            va="center", fontsize=6.8, color=darker(colour), alpha=1 if on else 0.75, zorder=5)
+            alpha=1 if on else 0.5, zorder=4 if on else 3, mfc=colour if p in usual else "white")
+        mark(ax, p.kl, getattr(p, key), said(p) if p in usual else "", darker(colour))
     ax.plot([], [], marker + ("-" if len(own) > 1 else ""), color=colour, ms=5.5, lw=1, label=name)
 
 def best_of_n(ax, key, runs, to, label=True):
@@ -104,13 +140,7 @@ def best_of_n(ax, key, runs, to, label=True):
         ax.errorbar([kl_bon(n) for n, _ in drawn], [e[name][0] for _, e in drawn], yerr=[e[name][1] for _, e in drawn],
             fmt="*--" if key == "reward" else "*", color="black", ms=8, lw=0.8, zorder=4,
             label="Best-of-N, drawn (KL at most)" if label else None)
-        for n, e in drawn:
-            ax.annotate(str(n), (kl_bon(n), e[name][0]), textcoords="offset points", xytext=(-5, 6), ha="right",
-                fontsize=6.8, color="black")
-
-# where a method's labels stand, so that neighbours do not write over each other
-PLACES = {"vbon": ((-4, 7), "right"), "rl": ((6, -7), "left"), "dpo": ((6, -6), "left"), "ipo": ((6, -5), "left"),
-    "bonbon": ((6, 5), "left"), "bon-sft": ((6, -5), "left")}
+        for n, e in drawn: mark(ax, kl_bon(n), e[name][0], str(n))
 
 def figure2(name, chosen, title, caption):
     ps = [p for p in points if chosen(p)]
@@ -119,13 +149,13 @@ def figure2(name, chosen, title, caption):
     groups = sorted({(p.method, p.recipe) for p in ps}, key=lambda g: ((list(METHODS) + [g[0]]).index(g[0]), g))
     to = max(p.kl for p in ps)
     fig, axes = plt.subplots(1, 2, figsize=(12.5, 7))
-    fronts = {key: front(ps, key) for key in ("win", "reward")}
+    fronts = {key: front(plain(ps), key) for key in ("win", "reward")}
     for ax, key, letter in zip(axes, fronts, "ab"):
         best_of_n(ax, key, runs, to)
         f = sorted(fronts[key], key=lambda p: p.kl)
         if len(f) > 1: # a step: between two points of the front nothing is better than the left one
             ax.step([p.kl for p in f], [getattr(p, key) for p in f], where="post", color="#bbbbbb", lw=4,
-                alpha=0.5, zorder=1, label="Pareto front of all fine-tuned points (%d in a, %d in b)" % tuple(map(len,
+                alpha=0.5, zorder=1, label="Pareto front of all filled points (%d in a, %d in b)" % tuple(map(len,
                 fronts.values())))
         for method, recipe in groups:
             mine = [p for p in ps if (p.method, p.recipe) == (method, recipe)]
@@ -135,16 +165,15 @@ def figure2(name, chosen, title, caption):
                 label, colour, marker = label + ", rewards as they are", "#997700", "<"
             elif recipe not in ("", "best", "paper", "offline"): label += " (%s)" % recipe
             shares = tuple(100 * sum(p in mine for p in f) / len(f) for f in fronts.values())
-            draw_points(ax, mine, key, colour, marker, label + ": %.0f %% of front a, %.0f %% of b" % shares,
-                ((-6, 4), "right") if recipe == "scaled" else PLACES.get(method, ((6, 0), "left")))
+            draw_points(ax, mine, key, colour, marker, label + ": %.0f %% of front a, %.0f %% of b" % shares)
         root_axis(ax, to)
         ax.set_ylabel(axis_of(key))
         ax.set_title("(%s) %s, %s" % (letter, axis_of(key), title))
     legend = dict(zip(*reversed(axes[1].get_legend_handles_labels()))) | dict(zip(*reversed(
         axes[0].get_legend_handles_labels())))
     fig.legend(legend.values(), legend.keys(), loc="lower center", ncol=2)
-    finish(fig, name, caption + " Beside a point: its N or β (J-BOND: its anchor's rate η); hollow: a variant, such "
-        "as another learning rate. Bars: one standard error over prompts and seeds. Points that another one of their "
+    finish(fig, name, caption + " Beside a point: its N or β (J-BOND: its anchor's rate η); hollow: another "
+        "learning rate (which: tables.md). Bars: one standard error over prompts and seeds. Points that another one of their "
         "method beats in both are paler, and joined is only what is on a method's own front.", [args.results],
         legend_rows=(len(legend) + 1) // 2)
 
@@ -255,7 +284,7 @@ def figure57(name, key, title):
     flattered = "" if pool_apart or key != "win_rate" else (" SFT and Best-of-N are draws among the samples they are "
         "compared with, which flatters Best-of-N.")
     finish(fig, name, "TL;DR summaries: %s, by a judge that training never saw; N = %s. Bars: one standard error over "
-        "posts and sampling seeds; points are moved aside a little so that bars can be told apart.%s" % (title, n,
+        "posts; points are moved aside a little so that bars can be told apart.%s" % (title, n,
         flattered), [args.tldr])
 
 def figure6():
@@ -266,10 +295,10 @@ def figure6():
         for ax, key in zip(row, ("win", "reward")):
             ps = [p for p in points if p.recipe == recipe and p.method in ("vbon", "l") and not p.variant]
             best_of_n(ax, key, runs, max(p.kl for p in ps))
-            for method, place in (("vbon", ((-5, 7), "right")), ("l", ((7, -7), "left"))):
+            for method in ("vbon", "l"):
                 mine = [p for p in ps if p.method == method]
                 draw_points(ax, mine, key, METHODS[method][1], METHODS[method][2],
-                    {"vbon": "exact log π_bon (vBoN)", "l": "its bound L"}[method], place)
+                    {"vbon": "exact log π_bon (vBoN)", "l": "its bound L"}[method])
             root_axis(ax, max(p.kl for p in ps))
             ax.set_ylabel(axis_of(key))
             ax.set_title({"best": "this engine's recipe", "paper": "the paper's recipe"}[recipe])
@@ -283,17 +312,18 @@ def distance():
         and int(p.strength) in NS]
     if not ps: return missing("distance", "no runs with N = 2, 4, 16 or 64", "dev/imdb_small.sh")
     fig, ax = plt.subplots(figsize=(8.6, 4.6))
-    groups = sorted({(p.method, p.recipe, p.variant) for p in ps},
+    groups = sorted({(p.method, p.recipe, p not in plain(ps)) for p in ps},
         key=lambda g: ((list(METHODS) + [g[0]]).index(g[0]), g))
-    for i, (method, recipe, variant) in enumerate(groups):
-        mine = [p for p in ps if (p.method, p.recipe, p.variant) == (method, recipe, variant)]
+    for i, (method, recipe, rated) in enumerate(groups):
+        mine = [p for p in ps if (p.method, p.recipe, p not in plain(ps)) == (method, recipe, rated)]
         label, colour, marker = look(method, [p.method for p in ps])
-        label += {"best": ", this engine's recipe", "paper": ", the paper's recipe"}.get(recipe, "")
-        label += ", " + variant.replace("lr", "rate ") if variant else ""
+        label += {"best": ", this engine's recipe", "fitted": ", its rate fitted to N",
+            "paper": ", the paper's recipe"}.get(recipe, "")
+        if recipe in ("fitted", "paper"): colour, marker = OTHERS[("fitted", "paper").index(recipe) * 3]
         ax.errorbar([int(p.strength) * 2 ** ((i - len(groups) / 2) * 0.035) for p in mine],
             [100 * p.shares[int(p.strength)] for p in mine], yerr=[100 * p.share_se(int(p.strength)) for p in mine],
-            fmt=marker + ("-" if len(mine) > 1 else ""), color=colour, ms=6, lw=1, capsize=2,
-            label=label, mfc="white" if recipe == "paper" or variant else colour)
+            fmt=marker + ("-" if len(mine) > 1 and not rated else ""), color=colour, ms=6, lw=1, capsize=2,
+            label=None if rated else label, mfc="white" if rated else colour)
     ax.axhline(100, color="black", lw=0.8, ls=":")
     ax.annotate("the reference", (2, 100), textcoords="offset points", xytext=(60, 4), fontsize=7.5)
     ax.set_xscale("log", base=2); ax.set_yscale("log")
@@ -304,8 +334,8 @@ def distance():
     ax.set_xlabel("N that the method aims at"); ax.set_ylabel("distance to Best-of-N that is left")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     finish(fig, "distance", "KL(policy ‖ Best-of-N) on test prompts as a share of the reference's, (N−1) − "
-        "log N: 0 is Best-of-N itself. Not in the paper, whose curves over KL do not show it. Bars: one standard error "
-        "over prompts and seeds.", [args.results])
+        "log N: 0 is Best-of-N itself. Not in the paper, whose curves over KL do not show it. Hollow: another learning "
+        "rate, or another critic (which: tables.md). Bars: one standard error over prompts and seeds.", [args.results])
 
 def curves():
     beside = os.path.join(os.path.dirname(args.results), "curves.jsonl")
@@ -318,8 +348,8 @@ def curves():
             "best-vbon-n4-s1 best-vbon-n16-s1 best-vbon-n64-s1 best-rl-beta0.8-s1 best-l-n16-s1 paper-vbon-n16-s1 "
             "scaled-rl-beta0.8-s1 change-critic-head change-10x-episodes" % beside)
     fig, axes = plt.subplots(1, 3, figsize=(13, 4.6))
-    colours = [c for _, c, _ in METHODS.values()] + [c for c, _ in OTHERS]
-    colours = list(dict.fromkeys(colours))
+    colours = list(dict.fromkeys(c for _, c, _ in METHODS.values() if c != METHODS["bond"][1])) # it has another green
+    colours += [c for c, _ in OTHERS]
     for i, r in enumerate(rs):
         c = r["curve"]
         for ax, key in zip(axes, ("objective/scores", "objective/kl", "vbon/distance")):
@@ -339,7 +369,7 @@ def curves():
         "Best-of-N, so it has no distance; rewards of `scaled` runs are divided by their deviation.", [source])
 
 FIGURES = {
-    "figure2": lambda: figure2("figure2", lambda p: p.recipe not in ("paper", "scaled", "nearer") and p.method != "l",
+    "figure2": lambda: figure2("figure2", lambda p: p.recipe not in ("paper", "scaled", "nearer", "fitted") and p.method != "l",
         "this engine's recipe", "Movie reviews, 512 test prompts: vBoN and RL by this engine's recipe, and what learns "
         "from the cache alone."),
     "figure2_paper": lambda: figure2("figure2_paper", lambda p: p.recipe in ("paper", "scaled", "offline")
