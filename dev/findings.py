@@ -6,8 +6,8 @@
 The rules of the verdicts are printed with them. Beside --results and --cpu, alone.jsonl (runs that had the
 machine to themselves) is read for what is measured by a clock, if it is there."""
 import argparse, json, math, os, random, re, statistics as st, sys
-from runs import (NS, KEYS, at_kl, front, kl_bon, mean_se, of_reference, points_of, read_lines, read_runs, read_tldr,
-    root, seconds)
+from runs import (NS, KEYS, at_kl, front, kl_bon, kl_slope, mean_se, points_of, read_lines, read_runs, read_tldr, root,
+    seconds)
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--results", help="default: dev/results/imdb/h200/results.jsonl")
@@ -91,9 +91,10 @@ def at_point(curve, key, p): # p's value less the curve's at its KL, and the sta
     step = 0.01 * max(root(p.kl), 0.1) # how the curve moves with p's own error in KL
     ahead = at_kl(curve, key, max(root(p.kl) - step, 0) ** 2, START[key])
     slope = (y[0] - ahead[0]) / step if ahead else 0
-    return getattr(p, key) - y[0], math.hypot(p.se[key], y[1], slope * p.se["kl"] / (2 * max(root(p.kl), 1e-9)))
+    return getattr(p, key) - y[0], math.hypot(p.se[key], y[1], slope * kl_slope(p))
 
-RECIPES = [(OURS, "best", "best"), (PAPERS, "paper", "scaled")] # of vBoN and L, of RL (scaled: what makes it fair)
+# of vBoN and L, of RL (scaled: what makes it fair, where it was run)
+RECIPES = [(OURS, "best", "best"), (PAPERS, "paper", "scaled" if some("scaled", "rl") else "paper")]
 RECIPES = [r for r in RECIPES if some(r[1], "vbon") and some(r[2], "rl")]
 tuned = [p for p in points if p.method != "l"]
 if not RECIPES or "bon-%d" % NS[-1] not in runs:
@@ -185,7 +186,7 @@ def finding3():
     table(("recipe of RL", "point", "KL", "win rate less RL's", "reward less RL's"), rows)
 
 def kl_needed(curve, p): # p's KL less that at which the curve has p's win rate, and the standard error; None outside
-    xs = sorted([(0.5, 0.0, 0, 0)] + [(q.win, root(q.kl), q.se["win"], q.se["kl"] / (2 * root(q.kl))) for q in curve])
+    xs = sorted([(0.5, 0.0, 0, 0)] + [(q.win, root(q.kl), q.se["win"], kl_slope(q)) for q in curve])
     for (wa, a, sa, ka), (wb, b, sb, kb) in zip(xs, xs[1:]):
         if wa <= p.win <= wb and wb > wa:
             t, slope = (p.win - wa) / (wb - wa), (b - a) / (wb - wa)
@@ -239,7 +240,7 @@ def finding6():
         e, se = at[200]
         parts.append(("mean |log F̂_200 − log F̂_%d| over %d prompts is at most %g" % (ks["samples"], ks["prompts"],
             ERROR), [FOR if e + 2 * se <= ERROR else AGAINST if e - 2 * se > ERROR else OPEN]))
-    early = {r["M"]: r["adversarial"] for r in ks["table"] if "adversarial" in r}
+    early = {r["M"]: r["adversarial"] for r in ks["table"] if len(r.get("adversarial", [])) == 2} # 1: of one prompt
     if 100 in early and 200 in at:
         lacking, d = [], (early[100][0] - at[200][0], math.hypot(early[100][1], at[200][1]))
         parts.append(("on the quarter of prompts with the lowest mean rewards it is no more at 100 than on all at "
@@ -416,22 +417,19 @@ def ours():
         verdict(sides)], counts(sides)))
     table(("N", "distance left, " + OURS, "the paper's", "KL", "the paper's", "Best-of-N's", "win rate", "the paper's",
         "Best-of-N's"), rows)
-    # the nearest run of any name to each N that it aims at
-    best = {}
-    for name, r in runs.items():
-        n = re.findall(r"--n (\d+)", r.get("flags", ""))
-        d = r["eval"]["distance"].get(n[-1]) if n else None
-        if not d or d[0] is None or "-l-n" in name: continue
-        x = (d[0] / of_reference(int(n[-1])), d[1] / of_reference(int(n[-1])), name)
-        if int(n[-1]) not in best or x < best[int(n[-1])]: best[int(n[-1])] = x
-    say("**The nearest single run to each Best-of-N**, whatever its recipe (the best of several: chance flatters it), "
-        "and what was aimed at on these prompts:\n")
+    nearest = {} # the recipe of least distance to each N that it aims at
+    for p in tuned:
+        n = int(p.strength) if p.said.startswith("N") else 0
+        if n in NS and len(p.rs) > 1 and (n not in nearest or p.shares[n] < nearest[n].shares[n]): nearest[n] = p
+    say("**The nearest to each Best-of-N**, of all recipes with two seeds or more (the best of several: chance "
+        "flatters it), and what was aimed at on these prompts:\n")
     rows = []
-    for n in sorted(best):
-        share, error, name = best[n]
-        aim = ["%d %%" % GOALS[n], "reached" if 100 * share <= GOALS[n] else "not reached"] if n in GOALS else ["", ""]
-        rows.append([str(n), "`%s`" % name, "%.1f ± %.1f %%" % (100 * share, 100 * error)] + aim)
-    table(("N", "run", "distance left", "aimed at", ""), rows)
+    for n, p in sorted(nearest.items()):
+        x, s = 100 * p.shares[n], 100 * p.share_se(n)
+        reached = {FOR: "reached", OPEN: "open"}.get(more(GOALS[n] - x, s), "not reached") if n in GOALS else ""
+        rows.append([str(n), "`%s`, %s" % (p.recipe, named(p)), str(len(p.rs)), "%.1f ± %.1f %%" % (x, s),
+            "%d %%" % GOALS[n] if n in GOALS else "", reached])
+    table(("N", "recipe", "seeds", "distance left", "aimed at", ""), rows)
     nearer = sorted((p for p in points if p.recipe == "nearer"),
         key=lambda p: (int(p.strength), -p.shares[int(p.strength)]))
     if nearer:
@@ -470,11 +468,12 @@ for f in (finding1, finding2, finding3, finding4, finding5, finding6, finding7, 
 
 print("# The paper's thirteen findings, at this size\n")
 posts = sum(next((r["eval"]["prompts"] for r in evals if r["half"] == h), 0) for h in halves)
-print("Written by `python3 dev/findings.py` from %s (TL;DR, findings 9 to 12: %s; finding 6: %s). Movie reviews: a "
+print("Written by `python3 dev/findings.py` from %s (TL;DR, findings 9 to 12: %s; finding 6: %s%s). Movie reviews: a "
     "language model of a few million parameters, %d test prompts × %d responses, distances and KL in nats. TL;DR: "
     "models of a few million parameters, N = %s, %d posts. These are not the paper's models: a verdict says what "
     "happens here.\n" % (args.results + (" and, for runs that it lacks, " + args.cpu if args.cpu else ""), args.tldr,
-    args.ks, reference["prompts"], reference["samples"], best_n, posts))
+    args.ks, "; findings 7 and 13: alone.jsonl beside them" if alone else "", reference["prompts"],
+    reference["samples"], best_n, posts))
 print("""**How a verdict falls.** ± is a standard error: over prompts, and over seeds where there are several (all runs
 share their prompts, so errors of differences are rather too large). A comparison is *for* a claim when it lies on its
 side by two standard errors, *against* it when it lies on the other side by two, else *open*. Where a claim says
@@ -484,9 +483,9 @@ not* where some are against, and at least as many as are for it, or where one is
 chance does to none of so many; else it is *not decided*. (What is measured by a clock rests on means of two runs.) A
 claim holds when all of its parts do, and does not when one of them does not. Where it can be tested on several grounds
 (two recipes), it has a verdict only if they agree. "%s" is `--preset best`; "%s" is `--preset sentiment` at a rate
-for this size, its RL on rewards divided by their deviation. The tables behind all of this
+for this size, its RL on rewards %s. The tables behind all of this
 stand beside the files named above.
-""" % (OURS, PAPERS))
+""" % (OURS, PAPERS, "divided by their deviation" if some("scaled", "rl") else "as they are"))
 print("| | the paper's finding | here |\n|---|---|---|")
 for number, claim, v in summary: print("| %d | %s | **%s** |" % (number, claim, v))
 print()

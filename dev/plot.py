@@ -173,8 +173,8 @@ def figure2(name, chosen, title, caption):
         axes[0].get_legend_handles_labels())))
     fig.legend(legend.values(), legend.keys(), loc="lower center", ncol=2)
     finish(fig, name, caption + " Beside a point: its N or β (J-BOND: its anchor's rate η); hollow: another "
-        "learning rate (which: tables.md). Bars: one standard error over prompts and seeds. Points that another one of their "
-        "method beats in both are paler, and joined is only what is on a method's own front.", [args.results],
+        "learning rate (which: tables.md). Bars: one standard error over prompts and seeds. Points that another one of "
+        "their method beats in both are paler, and joined is only what is on a method's own front.", [args.results],
         legend_rows=(len(legend) + 1) // 2)
 
 def figure3():
@@ -197,7 +197,7 @@ def figure3():
             xs = [at[0]] + r + [at[-1]]
             ys = [harmonic[k] - harmonic[M + 1] for k in range(M + 1)]
             ax.step(xs, ys + [ys[-1]], where="post", lw=2.2 if M == max(x["M"] for x in c["cdfs"]) else 1.2,
-                color=colours(0.12 + 0.88 * i / (len(c["cdfs"]) - 1)), label="M = %d" % M)
+                color=colours(0.12 + 0.88 * i / max(1, len(c["cdfs"]) - 1)), label="M = %d" % M)
         ax.set_title("%s: “%s”" % (c.get("kind") or "prompt %d" % c["number"], c["prompt"]))
         ax.set_xlabel("reward")
         ax.set_ylim(-5.6, 0.15)
@@ -369,8 +369,8 @@ def curves():
         "Best-of-N, so it has no distance; rewards of `scaled` runs are divided by their deviation.", [source])
 
 FIGURES = {
-    "figure2": lambda: figure2("figure2", lambda p: p.recipe not in ("paper", "scaled", "nearer", "fitted") and p.method != "l",
-        "this engine's recipe", "Movie reviews, 512 test prompts: vBoN and RL by this engine's recipe, and what learns "
+    "figure2": lambda: figure2("figure2", lambda p: p.recipe not in ("paper", "scaled", "nearer", "fitted")
+        and p.method != "l", "this engine's recipe", "Movie reviews, 512 test prompts: vBoN and RL by this engine's recipe, and what learns "
         "from the cache alone."),
     "figure2_paper": lambda: figure2("figure2_paper", lambda p: p.recipe in ("paper", "scaled", "offline")
         and p.method != "l", "the paper's recipe", "Movie reviews, 512 test prompts: vBoN and RL by the paper's "

@@ -68,6 +68,7 @@ def share(e, n): return e["distance"][str(n)][0] / of_reference(n)
 def share_se(e, n): return e["distance"][str(n)][1] / of_reference(n)
 def seconds(r): return sum(r.get("time/" + k, 0) for k in ("rollout", "reward", "update"))
 def root(kl): return math.sqrt(max(kl, 0)) # a policy that never moved has a KL of 0 but for rounding
+def kl_slope(p): return p.se["kl"] / (2 * root(p.kl)) if p.kl > 0 else 0 # the error of the root of a point's KL
 
 def mean_se(x): # (mean, standard error over prompts) of each seed: over both
     """The seeds' runs are judged on the same prompts, whose error no number of seeds makes smaller; what training and
@@ -112,7 +113,7 @@ def front(ps, key): # no other point has at most its KL and at least its key, an
 def at_kl(ps, key, kl, start):
     """(value, standard error) at a KL on the straight lines between the points over the root of KL, from the reference
     (0, start) on, whose error is left out; None beyond the last. The points' own errors in KL count by the slope."""
-    xs = sorted([(root(p.kl), getattr(p, key), p.se[key], p.se["kl"] / (2 * root(p.kl)) if p.kl > 0 else 0)
+    xs = sorted([(root(p.kl), getattr(p, key), p.se[key], kl_slope(p))
         for p in ps] + [(0.0, start, 0, 0)])
     for (a, ya, sa, ka), (b, yb, sb, kb) in zip(xs, xs[1:]):
         if a <= root(kl) <= b:
