@@ -11,8 +11,11 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cat dev/models/imdb/cache_test.jsonl.gz.* | gunzip > "$dir/cache_test.jsonl"
 for of in imdb imdb/h200; do
-    python3 dev/imdb_results.py dev/results/$of/results.jsonl "$dir/cache_test.jsonl" | cmp -s - dev/results/$of/tables.md ||
-        { echo "dev/results/$of/tables.md is not what dev/imdb_results.py prints with the test cache"; bad=1; }
+    python3 dev/imdb_results.py dev/results/$of/results.jsonl "$dir/cache_test.jsonl" |
+        cmp -s - dev/results/$of/tables.md || {
+            echo "dev/results/$of/tables.md is not what dev/imdb_results.py prints with the test cache"
+            bad=1
+        }
 done
 python3 dev/tldr_results.py dev/results/tldr/results.jsonl | cmp -s - dev/results/tldr/tables.md ||
     { echo "dev/results/tldr/tables.md is not what dev/tldr_results.py prints"; bad=1; }

@@ -370,8 +370,8 @@ def curves():
 
 FIGURES = {
     "figure2": lambda: figure2("figure2", lambda p: p.recipe not in ("paper", "scaled", "nearer", "fitted")
-        and p.method != "l", "this engine's recipe", "Movie reviews, 512 test prompts: vBoN and RL by this engine's recipe, and what learns "
-        "from the cache alone."),
+        and p.method != "l", "this engine's recipe", "Movie reviews, 512 test prompts: vBoN and RL by this engine's "
+        "recipe, and what learns from the cache alone."),
     "figure2_paper": lambda: figure2("figure2_paper", lambda p: p.recipe in ("paper", "scaled", "offline")
         and p.method != "l", "the paper's recipe", "Movie reviews, 512 test prompts: vBoN and RL by the paper's "
         "recipe, and what learns from the cache alone."),
