@@ -315,6 +315,13 @@ static void cmd_eval(const Args *asked)
         for (size_t k = 0; k < cdf[i].M; k++) mean += cdf[i].reward[k] / (double)cdf[i].M / (double)d.n;
         if (cdf[i].M < least) least = cdf[i].M;
     }
+    for (size_t v = 0; v < spec.n_ns && !bon && !cdf->logF; v++)
+        if (spec.ns[v] > (long)least)
+            printf("warning: N = %ld is larger than M = %zu: the distance to Best-of-%ld is up to %.3g nats too small\n",
+                   spec.ns[v], least, spec.ns[v], (double)(spec.ns[v] - 1) / (double)(least + 1));
+    if (bon && N > least)
+        printf("warning: N = %zu is larger than M = %zu: the cache does not say what Best-of-%zu's mean reward is\n", N,
+               least, N);
     json_t *ns = json_array(), *about = json_make("{s:{s:s, s:s, s:I, s:I, s:I, s:I, s:I}, s:o, s:o}", "record",
         "method", methods[a->method].name, "model", policy, "n", (json_int_t)N, "prompts", (json_int_t)d.n, "samples",
         (json_int_t)K, "m", (json_int_t)least, "seed", (json_int_t)a->seed, "ns", ns, "reference_reward",

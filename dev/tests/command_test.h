@@ -501,6 +501,22 @@ static void draws_are_placed(void)
     expect_failure("sample " DRAWN "--max-new 7 --cache c1.jsonl", 1, "--max-new 6, not 7");
 }
 
+static void eval_warns_of_few_samples(void)
+{
+    static const Refused cases[] = {
+        {"--model chat_lm --ns 4,512", 0, "warning: N = 512 is larger than M = "},
+        {"--method bon --n 12", 0, "warning: N = 12 is larger than M = "}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        char *file = tmp_path("few.txt"), *cmd = format("cd %s && '%s' eval --reference lm --reward rm "
+            "--cache c1.jsonl --samples 1 --max-new 6 %s >%s", test_folder, vbon(), cases[i].args, file);
+        size_t n;
+        CHECK(system(cmd) == 0, "%s", cmd);
+        char *said = read_file(file, &n), *first = strstr(said, cases[i].says);
+        CHECK(first && !strstr(first + 1, "warning"), "%s: one line with \"%s\"", cmd, cases[i].says);
+        arrfree(said); free(file); free(cmd);
+    }
+}
+
 static void test_data(void)
 {
     tiny_folders();
@@ -519,6 +535,7 @@ static void test_data(void)
     expect_success("eval --method bon --n 4 --reference lm --reward rm --cache c1.jsonl --samples 3 --max-new 6 "
         "--out eval_bon.json");
     eval_of_a_pool();
+    eval_warns_of_few_samples();
     expect_success("info --model lm --memory 1GB");
     // a program as the reward
     expect_success("cache --model lm --reward 'while IFS= read -r l; do echo ${#l}; done' --prompts prompts.jsonl "
