@@ -76,7 +76,7 @@ FAILED=
 end() { [ -z "$FAILED" ] || { echo "imdb_small.sh: failed:$FAILED"; exit 1; }; exit 0; }
 failed() { echo "imdb_small.sh: $1"; FAILED="$FAILED ${1%%:*}"; }
 wanted() { # wanted NAME: asked for, and not there yet
-    if grep -q "^{\"run\":\"$1\"," "$RESULTS"; then return 1; fi
+    if grep -qs "^{\"run\":\"$1\"," "$RESULTS" "${RESULTS%/*}/critic.jsonl"; then return 1; fi
     [ -n "$ASKED" ] || return 0
     for a in $ASKED; do case $1 in "$a"*) return 0;; esac; done
     return 1
