@@ -877,7 +877,7 @@ static void test_cuda_nccl(void)
     cuda_start();
     const Ops *o = sides[1];
     if (!o->exchange || !strcmp(cuda_limits().name, "CUDA on the CPU")) {
-        printf("  skip CUDA: NCCL (%s)\n", o->exchange ? "the device is emulated" : "this build has none");
+        skip = o->exchange ? "the device is emulated" : "this build has none";
         return;
     }
     Buf a = o->alloc(N, DT_F32, "sent"), b = o->alloc(N, DT_F32, "received");

@@ -802,6 +802,7 @@ static void test_world_command(void)
     tiny_folders();
     world_records();
     world_refuses();
+    if (!terminals()) return;
     static const struct { int lines, columns, strings; const char *args; } sizes[] = {
         {24, 80, 40, ""}, {24, 80, 40, "--objective l --n 3"}, {50, 80, 40, ""}, {24, 120, 40, ""},
         {24, 160, 40, "--objective rl --beta 1"}, {12, 60, 8, ""}};
