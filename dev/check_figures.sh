@@ -1,7 +1,7 @@
 #!/bin/sh
-# check_figures.sh: dev/plot.py draws every figure of dev/results/figures from the committed results, with the texts that
-# stand in them there (their curves move by hundredths of a point with the version of matplotlib), and no axis has two
-# ticks of one name. Needs matplotlib (PYTHON=: which python has it).
+# check_figures.sh: dev/plot.py draws every figure of dev/results/figures from the committed results, with the texts
+# that stand in them there (their curves move by hundredths of a point with the version of matplotlib), and no axis has
+# two ticks of one name. Needs matplotlib (PYTHON=: which python has it).
 cd "$(dirname "$0")/.." || exit 1
 dir=$(mktemp -d) bad=0
 trap 'rm -rf "$dir"' EXIT
