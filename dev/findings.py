@@ -16,7 +16,8 @@ parser.add_argument("--cpu", help="runs of the same models that --results lacks;
 parser.add_argument("--tldr", default="dev/results/tldr/results.jsonl")
 parser.add_argument("--ks", default="dev/results/imdb/ks.json")
 args = parser.parse_args()
-if not args.results:
+study = not args.results # of the committed runs; else of models and goals that only their owner knows
+if study:
     args.results, args.cpu = "dev/results/imdb/h200/results.jsonl", args.cpu or "dev/results/imdb/results.jsonl"
 machines = {"two CPU cores": read_runs(args.cpu)} if args.cpu else {} # and --results'
 rs = read_runs(args.results)
@@ -401,7 +402,7 @@ def finding13():
 # ----------------------------------------------------------------------------
 # ours
 
-GOALS = {2: 40, 4: 20, 16: 8}
+GOALS = {2: 40, 4: 20, 16: 8} if study else {}
 def ours():
     say("## What they say of this engine's own\n")
     rows, sides = [], []
@@ -468,12 +469,12 @@ for f in (finding1, finding2, finding3, finding4, finding5, finding6, finding7, 
 
 print("# The paper's thirteen findings, at this size\n")
 posts = sum(next((r["eval"]["prompts"] for r in evals if r["half"] == h), 0) for h in halves)
-print("Written by `python3 dev/findings.py` from %s (TL;DR, findings 9 to 12: %s; finding 6: %s%s). Movie reviews: a "
-    "language model of a few million parameters, %d test prompts × %d responses, distances and KL in nats. TL;DR: "
-    "models of a few million parameters, N = %s, %d posts. These are not the paper's models: a verdict says what "
+print("Written by `python3 dev/findings.py` from %s (TL;DR, findings 9 to 12: %s; finding 6: %s%s). Movie reviews: "
+    "%s%d test prompts × %d responses, distances and KL in nats. TL;DR: %sN = %s, %d posts. %s verdict says what "
     "happens here.\n" % (args.results + (" and, for runs that it lacks, " + args.cpu if args.cpu else ""), args.tldr,
-    args.ks, "; findings 7 and 13: alone.jsonl beside them" if alone else "", reference["prompts"],
-    reference["samples"], best_n, posts))
+    args.ks, "; findings 7 and 13: alone.jsonl beside them" if alone else "", "a language model of a few million "
+    "parameters, " * study, reference["prompts"], reference["samples"], "models of a few million parameters, " * study,
+    best_n, posts, "These are not the paper's models: a" if study else "A"))
 print("""**How a verdict falls.** ± is a standard error: over prompts, and over seeds where there are several (all runs
 share their prompts, so errors of differences are rather too large). A comparison is *for* a claim when it lies on its
 side by two standard errors, *against* it when it lies on the other side by two, else *open*. Where a claim says
