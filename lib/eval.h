@@ -317,8 +317,8 @@ static void cmd_eval(const Args *asked)
     }
     for (size_t v = 0; v < spec.n_ns && !bon && !cdf->logF; v++)
         if (spec.ns[v] > (long)least)
-            printf("warning: N = %ld is larger than M = %zu: distances to Best-of-%ld are too small, the reference's by "
-                   "%.3g nats\n",
+            printf("warning: N = %ld is larger than M = %zu: distances to Best-of-%ld are too small, the reference's "
+                   "by %.3g nats\n",
                    spec.ns[v], least, spec.ns[v], (double)(spec.ns[v] - 1) / (double)(least + 1));
     if (bon && N > least)
         printf("warning: N = %zu is larger than M = %zu: the cache does not say what Best-of-%zu's mean reward is\n", N,
